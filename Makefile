@@ -1,0 +1,51 @@
+# make sweep     install what is pinned and run the main job on the built-in data
+# make test      install the test tools as well; lint, types, layers and tests
+# make lock      renew requirements.lock from pyproject.toml
+# make bench     benchmarks, side by side with peers (minutes; never part of the tests)
+
+NAME  ?= ablation_text_depth
+ARGS  ?=
+PYTHON ?= python3
+VENV  := .venv
+BIN   := $(VENV)/bin
+
+.PHONY: sweep test lock bench
+.DELETE_ON_ERROR:
+
+sweep: $(VENV)/.ready
+	$(BIN)/python -m harness.sweep $(NAME) $(ARGS)
+
+test: $(VENV)/.ready-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -n auto --dist worksteal
+
+bench: $(VENV)/.ready
+	$(BIN)/python tests/benchmarks/train_step.py
+
+# uv installs the pinned set in half a minute and reads UV_INDEX_URL; where only pip's own
+# configuration knows the package index, pip installs the same set in two or three minutes.
+INSTALL = $(BIN)/uv pip install --python $(BIN)/python --no-deps -r $(1) \
+	|| $(BIN)/pip install --no-deps -r $(1)
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check uv==0.13.9
+
+$(VENV)/.ready: $(BIN)/python requirements.lock pyproject.toml
+	$(call INSTALL,requirements.lock)
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(VENV)/.ready-test: $(VENV)/.ready requirements-test.lock
+	$(call INSTALL,requirements-test.lock)
+	touch $@
+
+lock: $(BIN)/python
+	$(BIN)/uv pip compile --universal --no-annotate --no-header --no-emit-index-url --python-version 3.11 \
+		pyproject.toml --group build -o requirements.lock
+	$(BIN)/uv pip compile --universal --no-annotate --no-header --no-emit-index-url --python-version 3.11 \
+		pyproject.toml --extra test -c requirements.lock -o requirements-test.lock

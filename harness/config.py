@@ -1,0 +1,421 @@
+"""What defines a run: typed, frozen, and hashed.
+
+A run *is* its resolved configuration.  `run_key` covers everything that can change the weights,
+`evaluation_key` everything that can change a number computed from them; where a run happens
+(`Runtime`: device, threads, workers) is in neither.  Torch-free, so that a login node answers at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import types
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from harness.errors import ConfigError, unknown
+
+#: Version of the definitions of every metric and protocol; raising it re-evaluates, never retrains.
+METRIC_VERSION = 1
+
+NOT_IDENTITY: dict[str, Any] = {"identity": False}
+_UNSET = object()
+M = TypeVar("M", bound=BaseModel)
+
+
+def _integer(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError("an integer is wanted")
+    if isinstance(value, float) and not value.is_integer():
+        raise ValueError("an integer is wanted")
+    return int(value)
+
+
+def _number(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError("a number is wanted")
+    return float(value)
+
+
+Int = Annotated[int, BeforeValidator(_integer)]
+Float = Annotated[float, BeforeValidator(_number)]
+
+
+class Strict(BaseModel):
+    """Frozen, refuses unknown fields, and knows which of its fields are identity."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True
+    )
+
+    def identity(self) -> dict[str, Any]:
+        """The part of this value that is hashed.
+
+        A field marked `identity: False` is left out, and one marked `born: value` (a field
+        added after keys existed) is left out while it holds the value it was born with.
+        """
+        out: dict[str, Any] = {}
+        for name, field in type(self).model_fields.items():
+            extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+            value = _identity_of(getattr(self, name))
+            if extra.get("identity", True) is False or extra.get("born", _UNSET) == value:
+                continue
+            out[name] = value
+        return out
+
+
+def _identity_of(value: object) -> Any:
+    if isinstance(value, Strict):
+        return value.identity()
+    if isinstance(value, (list, tuple)):
+        return [_identity_of(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): _identity_of(item) for key, item in value.items()}
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def canonical_json(value: object) -> str:
+    """One text for one value: sorted keys, no spaces, `1.0` written as `1`, NaN refused."""
+    return json.dumps(
+        _identity_of(value),
+        sort_keys=True,
+        separators=(",", ":"),
+        allow_nan=False,
+        ensure_ascii=True,
+    )
+
+
+def content_key(value: object, *, digits: int = 12) -> str:
+    """First `digits` hex digits of SHA-256 over the canonical JSON of `value`."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:digits]
+
+
+# --------------------------------------------------------------------------- model
+
+
+class ImageTower(Strict):
+    """A timm backbone and the pictures it is fed."""
+
+    backbone: str = "resnet18"
+    """Any timm model by its architecture name, or one registered by the harness or the sweep."""
+    size: Annotated[Int, Field(ge=8, le=1024)] = 224
+    """Height and width of the input in pixels."""
+    mean: tuple[Float, Float, Float] = (0.48145466, 0.4578275, 0.40821073)
+    std: tuple[Float, Float, Float] = (0.26862954, 0.26130258, 0.27577711)
+
+
+class TextTower(Strict):
+    """CLIP's causal text transformer (open_clip's blocks) at any depth and width."""
+
+    layers: Annotated[Int, Field(ge=1, le=48)] = 12
+    width: Annotated[Int, Field(ge=8)] = 512
+    heads: Annotated[Int, Field(ge=1)] = 8
+    context_length: Annotated[Int, Field(ge=4, le=512)] = 77
+    vocabulary: Literal["full", "corpus"] = "full"
+    """`full`: the 49,408 rows of CLIP's byte-pair encoding.  `corpus`: only the rows that the
+    training captions use, plus one for all others; the same tokens with a smaller table."""
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> TextTower:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not divisible by heads {self.heads}")
+        return self
+
+
+class Model(Strict):
+    """The two towers and the space they share."""
+
+    image: ImageTower = ImageTower()
+    text: TextTower = TextTower()
+    embed_dim: Annotated[Int, Field(ge=2)] = 512
+    init_logit_scale: Annotated[Float, Field(gt=0, le=100)] = 1 / 0.07
+    """Initial value of exp(logit_scale)."""
+    max_logit_scale: Annotated[Float, Field(gt=0, le=100)] = 100.0
+    """exp(logit_scale) is clamped to [1, this] after each step (CLIP, section 2.5)."""
+
+
+# --------------------------------------------------------------------------- objective
+
+Schedule = Literal["constant", "linear", "cosine", "step"]
+
+
+class InstanceLoss(Strict):
+    """Instance-level alignment with progressively softened labels (method.md section 1)."""
+
+    weight: Annotated[Float, Field(ge=0)] = 1.0
+    a_max: Annotated[Float, Field(ge=0, lt=1)] = 0.0
+    """Largest mass moved from the positive to the negatives; 0 is CLIP's loss."""
+    weighting: Literal["uniform", "similarity", "text", "image"] = "similarity"
+    """How the softened mass is shared among the negatives."""
+    schedule: Schedule = "linear"
+    start: Annotated[Float, Field(ge=0, lt=1)] = 0.0
+    """Share of the budget that passes before softening begins."""
+    tau: Annotated[Float, Field(gt=0)] = 0.1
+    """Temperature of the weighting."""
+    steps: Annotated[Int, Field(ge=1)] = 4
+    """Number of stairs of the `step` schedule."""
+
+
+class Objective(Strict):
+    """The terms of the loss; the total is the sum over terms of weight x term."""
+
+    instance: InstanceLoss = InstanceLoss()
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> Objective:
+        if not any(getattr(self, name).weight > 0 for name in type(self).model_fields):
+            raise ValueError("every term of the loss has weight 0")
+        return self
+
+
+# --------------------------------------------------------------------------- data
+
+
+class Data(Strict):
+    """What is trained on.  The content is identity (its fingerprint), the place is not."""
+
+    source: str = "openmoji"
+    """`openmoji` (built in), `folder` (a folder or CSV/JSON of pictures and captions) or `shards`."""
+    path: Annotated[str | None, Field(json_schema_extra=NOT_IDENTITY)] = None
+    fingerprint: str | None = None
+    """SHA-256 of the content; filled in from the data when a sweep is expanded."""
+    resolution: Annotated[Int, Field(ge=8, le=512)] = 64
+    """Pixels at which vector drawings (`openmoji`) are rendered; no effect on photographs."""
+    crop_scale: tuple[Float, Float] = (0.5, 1.0)
+    """Range of the area of the random resized crop (SLIP's CLIP branch)."""
+    flip: bool = False
+    """Mirror half of the training pictures; off because captions name left and right."""
+
+    @field_validator("crop_scale")
+    @classmethod
+    def _a_range(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < value[0] <= value[1] <= 1:
+            raise ValueError("0 < low <= high <= 1 is wanted")
+        return value
+
+
+# --------------------------------------------------------------------------- training
+
+
+class Train(Strict):
+    """The budget and the optimiser; every length is in samples seen, never in steps."""
+
+    samples: Annotated[Int, Field(ge=1)] = 1_000_000
+    batch_size: Annotated[Int, Field(ge=2)] = 128
+    """Global batch: pairs contrasted with one another, on however many processes."""
+    lr: Annotated[Float, Field(gt=0)] = 1e-3
+    warmup_samples: Annotated[Int, Field(ge=0)] = 0
+    weight_decay: Annotated[Float, Field(ge=0)] = 0.1
+    """Not applied to biases, norms, one-dimensional parameters and logit_scale."""
+    beta1: Annotated[Float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[Float, Field(ge=0, lt=1)] = 0.98
+    eps: Annotated[Float, Field(gt=0)] = 1e-8
+    grad_clip: Annotated[Float, Field(gt=0)] | None = 1.0
+    """Largest norm of the gradient over all parameters; null: not clipped."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """`auto`: bfloat16 autocast on a GPU, fp32 on a CPU."""
+
+
+# --------------------------------------------------------------------------- evaluation
+
+
+class ClassFolder(Strict):
+    """A folder or zip with one sub-folder of pictures a class, as a zero-shot test set."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+    path: Annotated[str, Field(json_schema_extra=NOT_IDENTITY)]
+    fingerprint: str | None = None
+    templates: tuple[str, ...] = ("a photo of a {c}.",)
+
+    @field_validator("templates")
+    @classmethod
+    def _have_placeholder(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return _templates_with_placeholder(value)
+
+
+class Evaluate(Strict):
+    """The protocol: changing it re-evaluates a finished run and never retrains it."""
+
+    splits: Annotated[tuple[str, ...], Field(min_length=1)] = ("test",)
+    templates: tuple[str, ...] | None = None
+    """Prompt templates with `{c}` for the class name; null: those of the data set."""
+    class_folders: tuple[ClassFolder, ...] = ()
+    batch_size: Annotated[Int, Field(ge=1)] = 256
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Precision of the encoders; scores are always computed in fp32."""
+
+    @field_validator("templates")
+    @classmethod
+    def _have_placeholder(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return None if value is None else _templates_with_placeholder(value)
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Evaluate:
+        names = [*self.splits, *(folder.name for folder in self.class_folders)]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"{name!r} is the name of two things that are evaluated")
+        return self
+
+
+def _templates_with_placeholder(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not value:
+        raise ValueError("at least one template is wanted")
+    for template in value:
+        if "{c}" not in template:
+            raise ValueError(f"template {template!r} has no {{c}} for the class name")
+    return value
+
+
+# --------------------------------------------------------------------------- the run
+
+
+class RunConfig(Strict):
+    """Everything that defines one run and the numbers reported for it."""
+
+    model: Model = Model()
+    objective: Objective = Objective()
+    data: Data = Data()
+    train: Train = Train()
+    seed: Annotated[Int, Field(ge=0)] = 0
+    evaluate: Annotated[Evaluate, Field(json_schema_extra=NOT_IDENTITY)] = Evaluate()
+
+    @property
+    def run_key(self) -> str:
+        """Identity of the training: 12 hex digits; the evaluation half is not in it."""
+        return content_key(self)
+
+    @property
+    def evaluation_key(self) -> str:
+        """Identity of the protocol that was asked for (`Evaluate` and the metric version)."""
+        return content_key({"evaluate": self.evaluate.identity(), "metrics": METRIC_VERSION})
+
+
+class Runtime(Strict):
+    """Where and how a run happens; never part of its identity."""
+
+    device: str = "auto"
+    """`auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`."""
+    threads: Annotated[Int, Field(ge=1)] = 1
+    """Torch threads of one run on a CPU."""
+    workers: Annotated[Int, Field(ge=0)] = 0
+    """Processes that decode pictures for one run; 0: in the run's own process."""
+    checkpoint_seconds: Annotated[Float, Field(gt=0)] = 60.0
+    log_seconds: Annotated[Float, Field(gt=0)] = 1.0
+    """Least time between two rewrites of status.json."""
+    log_samples: Annotated[Int, Field(ge=1)] = 2_000
+    """Samples between two lines of metrics.jsonl."""
+    compile: bool = False
+    max_bad_fraction: Annotated[Float, Field(ge=0, le=1)] = 0.01
+    """Share of unusable samples past which a run fails instead of training on the rest."""
+    max_pixels: Annotated[Int, Field(ge=1)] = 64_000_000
+    """Pictures with more pixels (read from the header) are not decoded but counted as bad."""
+    decode_cache_mb: Annotated[Int, Field(ge=0)] = 512
+    """Decoded pictures kept in memory by one run, in MB."""
+    cache: str | None = None
+    """Folder for rendered drawings; null: ~/.cache/lightclip-harness."""
+
+
+# --------------------------------------------------------------------------- overrides
+
+
+def field_paths(model: type[BaseModel]) -> list[str]:
+    """Every dotted path of a field of `model` that holds a value of its own."""
+    paths: list[str] = []
+    for name, field in model.model_fields.items():
+        inner = _section_of(field.annotation)
+        paths += [name] if inner is None else [f"{name}.{path}" for path in field_paths(inner)]
+    return paths
+
+
+def _section_of(annotation: object) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if get_origin(annotation) in {Union, types.UnionType, Annotated}:
+        for part in get_args(annotation):
+            found = _section_of(part)
+            if found is not None:
+                return found
+    return None
+
+
+def check_path(path: str, model: type[BaseModel] = RunConfig) -> None:
+    """Raise ConfigError, naming the nearest, unless `path` is a field of `model`."""
+    paths = field_paths(model)
+    if path in paths:
+        return
+    inside = [p for p in paths if p.startswith(path + ".")]
+    if inside:
+        raise ConfigError(f"{path!r} is a section, not a field; its fields: {', '.join(inside)}")
+    raise ConfigError(unknown("field", path, paths))
+
+
+def override(config: RunConfig, values: Mapping[str, object]) -> RunConfig:
+    """A new configuration with `values` (dotted path -> value) in place, validated anew."""
+    return _override(config, values)
+
+
+def override_runtime(runtime: Runtime, values: Mapping[str, object]) -> Runtime:
+    """The same for `Runtime`."""
+    return _override(runtime, values)
+
+
+def _override(config: M, values: Mapping[str, object]) -> M:
+    tree = config.model_dump()
+    for path, value in values.items():
+        check_path(path, type(config))
+        *sections, name = path.split(".")
+        place = tree
+        for section in sections:
+            place = place[section]
+        place[name] = value
+    return validate(type(config), tree, given=values)
+
+
+def validate(model: type[M], tree: object, *, given: Mapping[str, object] = {}) -> M:
+    """`model` from plain values; a ValidationError becomes one ConfigError line."""
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_problems(model, error, given))) from None
+
+
+def _problems(
+    model: type[BaseModel], error: ValidationError, given: Mapping[str, object]
+) -> Iterable[str]:
+    for problem in error.errors(include_url=False):
+        path = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            yield unknown("field", path, field_paths(model))
+            continue
+        message = problem["msg"].removeprefix("Value error, ")
+        value = given.get(path, problem.get("input"))
+        shown = "" if isinstance(value, (dict, BaseModel)) else f" = {value!r}"
+        yield f"{path}{shown}: {message}"
+
+
+def parse_assignment(text: str) -> tuple[str, object]:
+    """`path=value` from a command line; the value is read as JSON, else taken as text."""
+    path, sign, value = text.partition("=")
+    if not sign or not path:
+        raise ConfigError(f"{text!r} is not of the form path=value, such as train.lr=0.0005")
+    try:
+        return path.strip(), json.loads(value, parse_constant=_no_constant)
+    except json.JSONDecodeError:
+        return path.strip(), value
+
+
+def _no_constant(name: str) -> object:
+    raise ConfigError(f"{name} is not a value a configuration can hold")

@@ -1,0 +1,94 @@
+"""What a run costs, estimated from its configuration alone: multiply-accumulates, no clock.
+
+The plan turns these GMACs into time with the speed of finished runs, or with a nominal one.
+Torch-free, and an estimate: what a trained model really costs is measured by the evaluation.
+"""
+
+from __future__ import annotations
+
+from harness.config import Model, RunConfig, TextTower
+
+#: GMACs of one forward pass of a 224-pixel picture, counted with torch's FlopCounterMode (half of
+#: its FLOPs) on headless timm 1.0.31 models.
+IMAGE_GMACS_224 = {
+    "test_resnet": 0.201,
+    "test_vit": 0.088,
+    "test_convnext": 0.061,
+    "test_efficientnet": 0.112,
+    "resnet10t": 1.097,
+    "resnet14t": 1.675,
+    "resnet18": 1.814,
+    "resnet18d": 2.053,
+    "resnet26": 2.340,
+    "resnet34": 3.663,
+    "resnet50": 4.087,
+    "mobilenetv2_050": 0.096,
+    "mobilenetv2_100": 0.299,
+    "mobilenetv3_small_100": 0.055,
+    "mobilenetv3_large_100": 0.215,
+    "mobilenetv4_conv_small": 0.185,
+    "mobilenetv4_conv_medium": 0.826,
+    "efficientnet_b0": 0.385,
+    "efficientnet_lite0": 0.384,
+    "efficientvit_b0": 0.099,
+    "efficientvit_m0": 0.079,
+    "efficientformerv2_s0": 0.396,
+    "edgenext_xx_small": 0.197,
+    "mobileone_s0": 1.051,
+    "mobileone_s1": 0.829,
+    "mobilevit_xs": 0.772,
+    "repvgg_a0": 1.511,
+    "repvit_m0_9": 0.817,
+    "repvit_m1_0": 1.107,
+    "fastvit_t8": 0.528,
+    "fastvit_t12": 1.069,
+    "fastvit_mci0": 1.830,
+    "regnety_002": 0.199,
+    "lcnet_050": 0.043,
+    "ghostnet_100": 0.140,
+    "convnext_atto": 0.547,
+    "convnext_tiny": 4.455,
+    "tiny_vit_5m_224": 1.255,
+    "tiny_vit_11m_224": 2.016,
+    "vit_tiny_patch16_224": 1.253,
+    "vit_small_patch16_224": 4.598,
+    "vit_base_patch16_224": 17.563,
+    "deit_tiny_patch16_224": 1.253,
+    "swin_nano": 1.161,
+    "swin_tiny_patch4_window7_224": 4.490,
+}
+FALLBACK_IMAGE_GMACS_224 = 1.0
+"""Assumed of a backbone that is not in the table."""
+CAPTION_TOKENS = 16
+"""Assumed length of a batch's text: batches are cut to their longest caption."""
+STEP_OVER_FORWARD = 3
+"""A training step over its forward pass: the backward pass is two of them."""
+NOMINAL_GMACS_PER_SECOND = 20.0
+"""Training speed of one CPU core for small towers, until a finished run tells the real one."""
+
+
+def training_gmacs(config: RunConfig, samples: int) -> float:
+    """GMACs (forward and backward) of training on `samples` pairs."""
+    return STEP_OVER_FORWARD * samples * (_image_gmacs(config.model) + _text_gmacs(config.model))
+
+
+def is_known_backbone(config: RunConfig) -> bool:
+    """Whether the image tower's cost is from the table and not the fallback."""
+    return config.model.image.backbone in IMAGE_GMACS_224
+
+
+def _image_gmacs(model: Model) -> float:
+    at_224 = IMAGE_GMACS_224.get(model.image.backbone, FALLBACK_IMAGE_GMACS_224)
+    return at_224 * (model.image.size / 224) ** 2
+
+
+def _text_gmacs(model: Model) -> float:
+    """Blocks of CLIP's transformer at `CAPTION_TOKENS` tokens, and the projection of one token.
+
+    A token costs 12 width^2 in the matrices of a block (4 of attention, 8 of the MLP) and
+    2 tokens width in the attention itself; looking up the embedding costs nothing.
+    """
+    text: TextTower = model.text
+    tokens = min(CAPTION_TOKENS, text.context_length)
+    block = tokens * (12 * text.width**2 + 2 * tokens * text.width)
+    return (text.layers * block + text.width * model.embed_dim) / 1e9

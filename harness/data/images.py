@@ -1,0 +1,95 @@
+"""Decoding: the bytes of a picture -> RGB pixels, one documented rule a colour mode.
+
+Owns what a usable picture is; knows nothing of files, captions, sizes of models or augmentation.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from harness.errors import DataError
+
+#: The formats data sets hold; none that runs an external program (EPS) is among them.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+
+#: What Pillow's decoders raise on bytes that are not what their header says.
+_BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+)
+
+Pixels = npt.NDArray[np.uint8]
+
+
+class BadImage(DataError):  # noqa: N818 - the reason follows the name in a report
+    """Bytes that are no usable picture, and why."""
+
+
+def decode(data: bytes, *, max_pixels: int) -> Pixels:
+    """RGB pixels `(H, W, 3)`, uint8.
+
+    The number of pixels is read from the header and checked before anything is decoded.  The EXIF
+    orientation is applied; transparency is laid over white; grey is repeated over the channels;
+    16-bit grey keeps its range (65,535 -> 255); CMYK and other colour spaces are converted; of an
+    animation the first frame counts.  A truncated file is refused, never filled up.
+
+    Raises BadImage with the reason.
+    """
+    picture = _open(data)
+    width, height = picture.size
+    if width * height > max_pixels:
+        raise BadImage(f"{width} x {height} pixels, {max_pixels} are allowed")
+    try:
+        return _to_rgb(ImageOps.exif_transpose(picture))
+    except _BROKEN as error:
+        raise BadImage(f"broken {picture.format}: {error}") from error
+
+
+def _open(data: bytes) -> Image.Image:
+    if not data:
+        raise BadImage("empty file")
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        start = data[:64].lstrip().lower()
+        kind = "an HTML or XML page" if start.startswith(b"<") else "no picture"
+        raise BadImage(f"{kind}, begins with {data[:12]!r}") from None
+    except Image.DecompressionBombError as error:
+        raise BadImage(str(error)) from error
+    except _BROKEN as error:
+        raise BadImage(f"broken header: {error}") from error
+
+
+def _to_rgb(picture: Image.Image) -> Pixels:
+    if picture.mode in {"I", "F"} or picture.mode.startswith("I;16"):
+        return _wide_grey(picture)
+    if picture.has_transparency_data:
+        layer = picture.convert("RGBA")
+        white = Image.new("RGBA", layer.size, "white")
+        picture = Image.alpha_composite(white, layer)
+    return np.asarray(picture.convert("RGB"))
+
+
+def _wide_grey(picture: Image.Image) -> Pixels:
+    # Pillow's own conversion clips everything above 255 to white.
+    if picture.mode == "F":
+        raise BadImage("floating-point pixels have no defined white")
+    values = np.asarray(picture).astype(np.int64)
+    if values.min() < 0 or values.max() > 65_535:
+        raise BadImage(f"grey values {values.min()}..{values.max()} are outside 16 bits")
+    grey = ((values * 255 + 32_767) // 65_535).astype(np.uint8)
+    return np.repeat(grey[:, :, None], 3, axis=2)

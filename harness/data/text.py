@@ -1,0 +1,87 @@
+"""CLIP's byte-pair encoding, with the whole table of tokens or only the rows a corpus uses.
+
+With `vocabulary=corpus` the tokens are the same as with `full`, only renumbered, so a finished model
+can be written out with the full table again and used with CLIP's own tokenizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+from open_clip.tokenizer import SimpleTokenizer
+from torch import Tensor
+
+SOT, EOT = 49_406, 49_407
+FULL_SIZE = 49_408
+PAD = 0
+OTHER = 0
+"""Compact id of a word piece that the corpus lacks; shared with padding, which no word can see."""
+
+
+@lru_cache(maxsize=1)
+def _bpe() -> SimpleTokenizer:
+    return SimpleTokenizer()
+
+
+@lru_cache(maxsize=500_000)
+def _pieces(text: str) -> tuple[int, ...]:
+    return tuple(_bpe().encode(text))
+
+
+def corpus_rows(captions: Iterable[str]) -> np.ndarray:
+    """Rows of the full table that `captions` use, as a compact table's ids.
+
+    Returns:
+        int64 (V,): entry c is the full id of compact id c.  Entry 0 stands for padding and for
+        every other piece; the last two are SOT and EOT, so that EOT is the highest id.
+    """
+    used = sorted({piece for caption in captions for piece in _pieces(caption)})
+    return np.array([PAD, *used, SOT, EOT], dtype=np.int64)
+
+
+class Tokenizer:
+    """Texts to ids `(N, L)`, L the longest of the call, at most `context_length`.
+
+    Cutting to the longest text is exact for a causal tower that pools at EOT: what follows EOT is
+    never attended to.  A text too long is cut and ends in EOT, as CLIP does.
+    """
+
+    def __init__(self, context_length: int, rows: np.ndarray | None = None) -> None:
+        self.context_length = context_length
+        self.rows = rows
+        self._compact: dict[int, int] | None = None
+        self.sot, self.eot = SOT, EOT
+        if rows is not None:
+            self._compact = {int(full): c for c, full in enumerate(rows) if c > 0}
+            self.sot, self.eot = self._compact[SOT], self._compact[EOT]
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the embedding table."""
+        return FULL_SIZE if self.rows is None else len(self.rows)
+
+    def encode(self, text: str) -> list[int]:
+        """SOT, word pieces, EOT: at most `context_length` ids."""
+        pieces: Sequence[int] = _pieces(text)[: self.context_length - 2]
+        if self._compact is not None:
+            pieces = [self._compact.get(piece, OTHER) for piece in pieces]
+        return [self.sot, *pieces, self.eot]
+
+    def is_truncated(self, text: str) -> bool:
+        """Whether `text` is longer than the context."""
+        return len(_pieces(text)) > self.context_length - 2
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        return pad([self.encode(text) for text in texts])
+
+
+def pad(ids: Sequence[Sequence[int]]) -> Tensor:
+    """Ragged ids to one int64 tensor (N, longest), padded on the right with 0."""
+    longest = max(len(row) for row in ids)
+    out = np.zeros((len(ids), longest), dtype=np.int64)
+    for i, row in enumerate(ids):
+        out[i, : len(row)] = row
+    return torch.from_numpy(out)

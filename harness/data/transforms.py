@@ -1,0 +1,74 @@
+"""Pixels in, pixels out: the training crop, and open_clip's own evaluation transform."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from open_clip.transform import image_transform
+from PIL import Image
+from torch import Tensor
+
+from harness.config import ImageTower
+
+_RATIO = (3 / 4, 4 / 3)
+_TRIES = 10
+
+
+def crop_box(
+    height: int, width: int, scale: tuple[float, float], rng: np.random.Generator
+) -> tuple[int, int, int, int]:
+    """A random resized crop as (left, top, right, bottom) in pixels.
+
+    The distribution is that of torchvision's RandomResizedCrop (area uniform in `scale`, aspect
+    log-uniform in 3/4 to 4/3, the whole picture's centre after ten misses); the generator is the
+    sample's own, so that the crop depends on neither worker nor order.
+    """
+    area = height * width
+    low, high = math.log(_RATIO[0]), math.log(_RATIO[1])
+    for _ in range(_TRIES):
+        target = area * rng.uniform(*scale)
+        aspect = math.exp(rng.uniform(low, high))
+        w, h = round(math.sqrt(target * aspect)), round(math.sqrt(target / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            top = int(rng.integers(0, height - h + 1))
+            left = int(rng.integers(0, width - w + 1))
+            return left, top, left + w, top + h
+    w, h = min(width, round(height * _RATIO[1])), min(height, round(width / _RATIO[0]))
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h
+
+
+def train_view(
+    picture: np.ndarray,
+    size: int,
+    scale: tuple[float, float],
+    flip: bool,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """One augmented view: uint8 (H, W, 3) to uint8 (size, size, 3), bicubic."""
+    box = crop_box(picture.shape[0], picture.shape[1], scale, rng)
+    view = Image.fromarray(picture).resize((size, size), Image.Resampling.BICUBIC, box=box)
+    if flip and rng.random() < 0.5:
+        view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return np.asarray(view)
+
+
+def normalise(pictures: Tensor, tower: ImageTower) -> Tensor:
+    """uint8 (N, S, S, 3) to float (N, 3, S, S), channels last in memory, mean and std removed."""
+    mean = torch.tensor(tower.mean, device=pictures.device).view(1, 3, 1, 1)
+    std = torch.tensor(tower.std, device=pictures.device).view(1, 3, 1, 1)
+    return (pictures.permute(0, 3, 1, 2).float() / 255 - mean) / std
+
+
+def evaluation_transform(tower: ImageTower) -> Callable[[np.ndarray], Tensor]:
+    """open_clip's evaluation transform: shortest side to `size` (bicubic), centre crop, normalise."""
+    transform = image_transform(tower.size, is_train=False, mean=tower.mean, std=tower.std)
+
+    def apply(picture: np.ndarray) -> Tensor:
+        out: Tensor = transform(Image.fromarray(picture))
+        return out
+
+    return apply

@@ -1,0 +1,105 @@
+"""Errors that teach: what was given, what is allowed, what is nearest.
+
+Owns every exception a user may meet.  Each carries the class under which a failed run
+is filed (`failure`) and the exit code of a command that it ends (`exit_code`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+from collections.abc import Iterable
+
+
+class HarnessError(Exception):
+    """A clear, one-line message for the user; never shown with a traceback."""
+
+    failure = "bug"
+    exit_code = 2
+
+
+class ConfigError(HarnessError):
+    """A field, name or value of a configuration that cannot be used."""
+
+    failure = "config"
+
+
+class SweepError(HarnessError):
+    """A sweep file that cannot be found, read or expanded."""
+
+    failure = "config"
+
+
+class DataError(HarnessError):
+    """A data set that is absent, empty, or broken past the allowed fraction."""
+
+    failure = "data"
+
+
+class RecordError(HarnessError):
+    """A run directory that is of another schema, was edited by hand, or is torn."""
+
+    failure = "record"
+
+
+class DivergedError(HarnessError):
+    """NaN or Inf in the loss or the gradient: the run stops and is never evaluated."""
+
+    failure = "diverged"
+    exit_code = 3
+
+
+class InvariantError(HarnessError):
+    """A result that cannot be true (R@5 below R@1, a NaN, a wrong number of samples)."""
+
+    failure = "invariant"
+    exit_code = 3
+
+
+class InterruptedRun(HarnessError):
+    """A stop was asked for; the state is on disk and the same command goes on."""
+
+    failure = "interrupted"
+    exit_code = 130
+
+
+def nearest(given: str, allowed: Iterable[str], *, most: int = 3) -> list[str]:
+    """The allowed names closest to `given`, best first, at most `most` of them."""
+    names = list(allowed)
+    folded = {name.casefold(): name for name in reversed(names)}
+    close = difflib.get_close_matches(given.casefold(), folded, n=most, cutoff=0.5)
+    by_part = [name for name in names if given and given.casefold() in name.casefold()]
+    return list(dict.fromkeys([folded[c] for c in close] + by_part))[:most]
+
+
+def unknown(kind: str, given: str, allowed: Iterable[str], *, show: int = 12) -> str:
+    """One line that says `given` is no `kind`, what is nearest and what is allowed."""
+    names = sorted(allowed)
+    close = nearest(given, names)
+    line = f"unknown {kind} {given!r}"
+    if close:
+        line += f"; nearest: {', '.join(close)}"
+    if names and len(names) <= show:
+        line += f"; allowed: {', '.join(names)}"
+    elif names:
+        line += f"; {len(names)} are allowed, such as {', '.join(names[:3])}"
+    return line
+
+
+def failure_class(error: BaseException) -> str:
+    """The class a failed run is filed under: what a retry policy needs to know."""
+    if isinstance(error, HarnessError):
+        return error.failure
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "out_of_memory"
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return "disk_full"
+    if isinstance(error, RuntimeError) and "can't allocate memory" in str(error):
+        return "out_of_memory"
+    return "bug"
+
+
+def one_line(error: BaseException) -> str:
+    """The last line a user needs: the exception's own words, without line breaks."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if isinstance(error, HarnessError) else f"{type(error).__name__}: {text}"

@@ -1,0 +1,195 @@
+"""Pictures and texts to embeddings, once per checkpoint and data set.
+
+Owns decoding for evaluation, batching, precision and the check for collapse.  Knows nothing of what
+is computed from the embeddings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from harness.config import Evaluate, Runtime
+from harness.data.catalog import DataSet, Problem
+from harness.data.images import BadImage, decode
+from harness.errors import ConfigError, DataError, InvariantError
+from harness.evaluate.ranking import check_finite
+
+if TYPE_CHECKING:
+    from harness.models.two_tower import TwoTower
+
+Precision = Literal["fp32", "bf16"]
+
+_COLLAPSED = 1e-6
+"""Largest standard deviation over samples, in any dimension, of embeddings that are all equal."""
+_SHOWN = 5
+"""Bad pictures quoted in an error's one line."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Embeddings of the pictures that could be read.
+
+    Attributes:
+        embeddings: float32 (K, D), unit-norm, on the CPU.
+        kept: place of each of the K pictures in the list that was asked for.
+        problems: the pictures left out, and why.
+    """
+
+    embeddings: Tensor
+    kept: tuple[int, ...]
+    problems: tuple[Problem, ...]
+
+
+def resolve_precision(asked: Literal["auto", "fp32", "bf16"], device: torch.device) -> Precision:
+    """What `evaluate.precision` means on `device`; ConfigError for bf16 without a GPU."""
+    if device.type == "cuda":
+        return "fp32" if asked == "fp32" else "bf16"
+    if asked == "bf16":
+        raise ConfigError(
+            f"evaluate.precision = 'bf16' needs a GPU, this is {device.type}; allowed: auto, fp32"
+        )
+    return "fp32"
+
+
+@contextmanager
+def encoding(model: nn.Module, precision: Precision) -> Iterator[None]:
+    """Evaluation mode without gradients; every module's own mode is put back afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with (
+            torch.inference_mode(),
+            torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16"),
+        ):
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+# --------------------------------------------------------------------------- pictures
+
+
+class _Views(Dataset[Any]):
+    """A picture's place to its evaluation view (3, S, S), or to what is wrong with it."""
+
+    def __init__(
+        self, data: DataSet, images: Sequence[str], model: TwoTower, max_pixels: int
+    ) -> None:
+        self.data, self.images, self.max_pixels = data, images, max_pixels
+        self.preprocess = model.preprocess
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, place: int) -> tuple[int, Tensor | Problem]:
+        name = self.images[place]
+        try:
+            picture = decode(self.data.read(name), max_pixels=self.max_pixels)
+        except (BadImage, OSError, KeyError) as error:
+            return place, Problem(name, " ".join(str(error).split()))
+        return place, self.preprocess(picture)
+
+
+def embed_images(
+    model: TwoTower,
+    data: DataSet,
+    images: Sequence[str],
+    evaluate: Evaluate,
+    runtime: Runtime,
+) -> Pictures:
+    """Embed the pictures of `data` called `images`, in their order.
+
+    Raises:
+        DataError: more than `runtime.max_bad_fraction` of them cannot be decoded, or none is left.
+        InvariantError: an embedding is not finite, or all are equal.
+    """
+    device = next(model.parameters()).device
+    loader: DataLoader[Any] = DataLoader(
+        _Views(data, images, model, runtime.max_pixels),
+        batch_size=evaluate.batch_size,
+        num_workers=runtime.workers,
+        collate_fn=list,
+        # A generator of its own: starting a loader must not move the run's random state.
+        generator=torch.Generator(),
+    )
+    kept: list[int] = []
+    problems: list[Problem] = []
+    batches: list[Tensor] = []
+    with encoding(model, resolve_precision(evaluate.precision, device)):
+        for rows in loader:
+            views = [view for _, view in rows if isinstance(view, Tensor)]
+            kept += [place for place, view in rows if isinstance(view, Tensor)]
+            problems += [view for _, view in rows if isinstance(view, Problem)]
+            if views:
+                batches.append(model.encode_image(torch.stack(views).to(device)).float().cpu())
+    _bounded(data.name, problems, len(images), runtime.max_bad_fraction)
+    if not batches:
+        raise DataError(f"data set {data.name}: no picture to evaluate is left")
+    embeddings = torch.cat(batches)
+    _check("picture", embeddings, distinct=len(embeddings))
+    return Pictures(embeddings, tuple(kept), tuple(problems))
+
+
+def _bounded(name: str, problems: Sequence[Problem], looked_at: int, allowed: float) -> None:
+    if len(problems) <= allowed * looked_at:
+        return
+    shown = "; ".join(f"{p.where}: {p.reason}" for p in problems[:_SHOWN])
+    more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+    raise DataError(
+        f"data set {name}: {len(problems)} of {looked_at} pictures cannot be evaluated, more than "
+        f"max_bad_fraction = {allowed:g}: {shown}{more}"
+    )
+
+
+# --------------------------------------------------------------------------- texts
+
+
+def embed_texts(model: TwoTower, texts: Sequence[str], evaluate: Evaluate) -> Tensor:
+    """Embed `texts`: each distinct one once, in batches of similar length.
+
+    Returns:
+        float32 (len(texts), D), unit-norm, on the CPU, in the order of `texts`.
+
+    Raises:
+        InvariantError: an embedding is not finite, or all are equal though their tokens differ.
+    """
+    places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+    tokens = model.tokenizer(list(places))
+    lengths = _lengths(tokens)
+    order = torch.argsort(lengths, stable=True)
+    device = next(model.parameters()).device
+    embedded: list[Tensor] = []
+    with encoding(model, resolve_precision(evaluate.precision, device)):
+        for batch in torch.split(order, evaluate.batch_size):
+            cut = tokens[batch, : int(lengths[batch].max())]
+            embedded.append(model.encode_text(cut.to(device)).float().cpu())
+    in_order = torch.cat(embedded)[torch.argsort(order)]
+    _check("text", in_order, distinct=len(torch.unique(tokens, dim=0)))
+    return in_order[torch.tensor([places[text] for text in texts])]
+
+
+def _lengths(tokens: Tensor) -> Tensor:
+    """Columns of each row (N, L) that hold its text: all but the run of equal ids at the end.
+
+    One column of padding is kept, so that no id need be known to be the padding's.
+    """
+    differs = tokens != tokens[:, -1:]
+    columns = torch.arange(1, tokens.shape[1] + 1)
+    last = (differs * columns).amax(dim=1)
+    return (last + 1).clamp(max=tokens.shape[1])
+
+
+def _check(what: str, embeddings: Tensor, *, distinct: int) -> None:
+    check_finite(what, embeddings)
+    if distinct > 1 and float(embeddings.std(dim=0, correction=0).max()) < _COLLAPSED:
+        raise InvariantError(
+            f"all {len(embeddings)} {what} embeddings are equal: the {what} tower has collapsed"
+        )

@@ -1,0 +1,1 @@
+"""Where and how runs are started: executors behind one protocol, and the view of their files."""

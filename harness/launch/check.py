@@ -1,0 +1,58 @@
+"""Every name of a sweep, looked up before anything is queued; and the data's fingerprints.
+
+Torch-free: what needs a model or a decoded picture is checked by `harness.run.preflight`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from harness.config import ClassFolder, RunConfig, Runtime, override
+from harness.data.catalog import DataSet, open_class_folder, open_data
+from harness.errors import ConfigError, unknown
+from harness.metrics import check_metrics, known_metrics
+from harness.models.names import backbone_names
+from harness.space import Run
+
+
+def finisher(runtime: Runtime) -> Callable[[RunConfig], RunConfig]:
+    """A function that puts the fingerprints of the data into a configuration.
+
+    The function raises ConfigError or DataError when the data cannot be opened.
+    """
+
+    def finish(config: RunConfig) -> RunConfig:
+        fingerprint = open_data(config.data, runtime).fingerprint
+        folders = tuple(_with_fingerprint(folder) for folder in config.evaluate.class_folders)
+        return override(
+            config, {"data.fingerprint": fingerprint, "evaluate.class_folders": folders}
+        )
+
+    return finish
+
+
+def _with_fingerprint(folder: ClassFolder) -> ClassFolder:
+    return folder.model_copy(update={"fingerprint": open_class_folder(folder).fingerprint})
+
+
+def check_runs(runs: Sequence[Run], metrics: Iterable[str], runtime: Runtime) -> None:
+    """Raise ConfigError or DataError unless every run can be trained and shows `metrics`."""
+    metrics = list(metrics)
+    configs = {(c.data, c.evaluate): c for c in (run.config for run in runs)}
+    known_backbones = backbone_names()
+    for backbone in dict.fromkeys(run.config.model.image.backbone for run in runs):
+        if backbone not in known_backbones:
+            raise ConfigError(unknown("backbone", backbone, known_backbones))
+    for config in configs.values():
+        check_metrics(metrics, known_metrics(open_data(config.data, runtime), config.evaluate))
+    for data, batch_size in dict.fromkeys((r.config.data, r.config.train.batch_size) for r in runs):
+        _check_batch(open_data(data, runtime), batch_size)
+
+
+def _check_batch(data: DataSet, batch_size: int) -> None:
+    pairs = len(data.split("train"))
+    if batch_size > pairs:
+        raise ConfigError(
+            f"train.batch_size = {batch_size} is more than the {pairs} training pictures "
+            f"of data set {data.name}"
+        )

@@ -1,0 +1,87 @@
+"""Runs one after the other in this very process: for a debugger, a notebook, a single slot."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from harness.config import RunConfig, Runtime
+from harness.errors import InterruptedRun, failure_class, one_line
+from harness.launch.base import POLL_SECONDS, Backlog, Say, Stop, name_of, record_failure
+from harness.lease import LeaseHeld
+from harness.plan import Step
+from harness.record import Store
+
+
+class InlineExecutor:
+    """Executes runs where it is called; what a run prints appears where it is printed."""
+
+    def __init__(self, store: Store, runtime: Runtime, stop: Stop) -> None:
+        self._store = store
+        self._runtime = runtime
+        self._stop = stop
+
+    def __enter__(self) -> InlineExecutor:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Nothing outlives a run here."""
+
+    def preflight(self, configs: Sequence[RunConfig]) -> list[str]:
+        from harness import run
+
+        return run.preflight(configs, self._runtime)
+
+    def launch(self, steps: Sequence[Step], say: Say) -> None:
+        backlog = Backlog(steps, self._store, say)
+        while len(backlog) and not self._stop():
+            step = backlog.take()
+            if step is not None:
+                self._run(step, backlog, say)
+            else:
+                time.sleep(POLL_SECONDS)
+                backlog.look_elsewhere()
+
+    def _run(self, step: Step, backlog: Backlog, say: Say) -> None:
+        from harness import run
+
+        config, label = step.run.config, step.run.label
+        since, attempt = time.time(), self._store.run_dir(step.run.key).attempts() + 1
+        try:
+            run.execute(config, self._store.root, self._runtime, label=label, stop=self._stop)
+        except LeaseHeld:
+            backlog.held(step)
+        except InterruptedRun:
+            pass
+        except Exception as error:
+            # The boundary between two runs: what ends one is put on record, and the next begins.
+            try:
+                self._record(step, attempt, since, error)
+            except (OSError, LeaseHeld) as problem:
+                say(f"{name_of(step)} failed, which is not on record: {one_line(problem)}")
+
+    def _record(self, step: Step, attempt: int, since: float, error: Exception) -> None:
+        directory = self._store.run_dir(step.run.key)
+        _append(directory.log_file(attempt), "".join(traceback.format_exception(error)))
+        record_failure(
+            directory,
+            step.run.config.evaluation_key,
+            attempt=attempt,
+            since=since,
+            failure=failure_class(error),
+            error=one_line(error),
+        )
+
+
+def _append(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a", encoding="utf-8", errors="backslashreplace") as stream:
+        stream.write(text)

@@ -1,0 +1,107 @@
+"""The plan as it is printed before anything starts: a row a run, and what it will cost.
+
+Only words and numbers about steps; decides nothing.
+"""
+
+from __future__ import annotations
+
+import heapq
+import sys
+from collections import Counter
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from harness.costs import (
+    FALLBACK_IMAGE_GMACS_224,
+    NOMINAL_GMACS_PER_SECOND,
+    is_known_backbone,
+)
+from harness.launch.base import estimate
+from harness.launch.watch import duration
+from harness.plan import Action, Step
+
+PIPE_WIDTH = 150
+"""Columns when the output is no terminal: a line is better than a fold."""
+_STYLES = {Action.SKIP: "green", Action.LEAVE: "red", Action.ATTACH: "cyan"}
+
+
+def print_plan(steps: Sequence[Step], slots: int, *, on_gpu: bool) -> None:
+    """Print the plan, the sum of it, and every assumption behind its times."""
+    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    console.print(plan_table(steps, on_gpu=on_gpu))
+    for line in [summary(steps, slots, on_gpu=on_gpu), *assumptions(steps, on_gpu=on_gpu)]:
+        console.print(line, markup=False, highlight=False)
+
+
+def plan_table(steps: Sequence[Step], *, on_gpu: bool) -> Table:
+    """A row a run: label, seed, key, state, what is done with it and why, estimated time."""
+    table = Table(box=None, pad_edge=False)
+    for head in ("run", "seed", "key", "state", "action"):
+        table.add_column(head, justify="right" if head == "seed" else "left")
+    table.add_column("time", justify="right", no_wrap=True)
+    for step in steps:
+        action = step.action.value + (f": {step.note}" if step.note else "")
+        table.add_row(
+            step.run.label,
+            str(step.run.seed),
+            step.run.key,
+            step.status.state.value,
+            action,
+            time_text(step, on_gpu=on_gpu) if step.pending else "-",
+            style=_STYLES.get(step.action, ""),
+        )
+    return table
+
+
+def time_text(step: Step, *, on_gpu: bool) -> str:
+    """`40 s` from the pace of finished runs, `~40 s` at the nominal one, `?` on a GPU without."""
+    if step.seconds is None:
+        return "?" if on_gpu else f"~{duration(estimate(step))}"
+    return duration(step.seconds)
+
+
+def summary(steps: Sequence[Step], slots: int, *, on_gpu: bool) -> str:
+    """`15 runs: 12 run, 3 skip; about 6 min in 2 slots`."""
+    actions = Counter(step.action.value for step in steps)
+    line = f"{len(steps)} runs: " + ", ".join(f"{n} {name}" for name, n in actions.items())
+    pending = [step for step in steps if step.pending]
+    if not pending:
+        return line + "; nothing to do"
+    where = f"in {slots} slot{'s' if slots > 1 else ''}"
+    if on_gpu and any(step.seconds is None for step in pending):
+        return f"{line}; time {where} not known yet"
+    return f"{line}; about {duration(makespan(pending, slots))} {where}"
+
+
+def makespan(steps: Sequence[Step], slots: int) -> float:
+    """Seconds until the last of `steps` ends, when the longest is always started first."""
+    ends = [0.0] * slots
+    for seconds in sorted((estimate(step) for step in steps), reverse=True):
+        heapq.heapreplace(ends, ends[0] + seconds)
+    return max(ends)
+
+
+def assumptions(steps: Sequence[Step], *, on_gpu: bool) -> list[str]:
+    """What the estimates rest on, one line each."""
+    pending = [step for step in steps if step.pending]
+    if all(step.seconds is not None for step in pending):
+        return []
+    if on_gpu:
+        return ["?: no run of this sweep has finished here, so the speed of the GPU is not known"]
+    lines = [
+        "~: no run of this sweep has finished here; "
+        f"{NOMINAL_GMACS_PER_SECOND:g} GMACs/s a slot assumed, without start-up and evaluation"
+    ]
+    unlisted = {
+        step.run.config.model.image.backbone
+        for step in pending
+        if not is_known_backbone(step.run.config)
+    }
+    if unlisted:
+        lines.append(
+            f"{FALLBACK_IMAGE_GMACS_224:g} GMACs at 224 pixels assumed of "
+            + ", ".join(sorted(unlisted))
+        )
+    return lines

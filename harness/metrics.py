@@ -1,0 +1,215 @@
+"""What a metric is called, which way is better, what chance gives, and how it is shown.
+
+Owns the names that a sweep file, a record and a table share.  Torch-free and level 0: names are
+checked before anything starts, on a machine that may not even have the data's pictures at hand.
+
+    <split>/image_retrieval_recall@k          text -> image; also below <split>/strict/
+    <split>/text_retrieval_recall@k           image -> text; also below <split>/strict/
+    <split>/mean_recall                       mean of the six recalls above (not the strict ones)
+    <split>/<task>/acc1|acc5|mean_per_class_recall
+    <class folder>/acc1|acc5|mean_per_class_recall
+    cost/parameters/<which>, cost/gmacs/<tower>, cost/latency_ms/<tower>_batch1
+
+Records hold fractions in [0, 1], parameters as a count, GMACs and milliseconds; `scale` and `unit`
+say how a table shows them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from math import comb
+from typing import Any, Protocol
+
+from harness.config import Evaluate
+from harness.errors import ConfigError, unknown
+
+#: The k of recall@k (CLIP, and everyone since).
+KS = (1, 5, 10)
+#: The fewest classes with which top-5 accuracy says anything.
+ACC5_CLASSES = 5
+
+IMAGE_RETRIEVAL = "image_retrieval_recall"
+TEXT_RETRIEVAL = "text_retrieval_recall"
+STRICT = "strict"
+MEAN_RECALL = "mean_recall"
+MEAN_PER_CLASS_RECALL = "mean_per_class_recall"
+
+_DIRECTIONS = {IMAGE_RETRIEVAL: "T2I", TEXT_RETRIEVAL: "I2T"}
+_CLASSIFICATION = {
+    "acc1": "acc@1",
+    "acc5": "acc@5",
+    MEAN_PER_CLASS_RECALL: "mean per-class recall",
+}
+#: Cost metric -> (words of a table's header, factor, unit).
+_COSTS: dict[str, tuple[str, float, str]] = {
+    "cost/parameters/total": ("parameters when training", 1e-6, "M"),
+    "cost/parameters/inference": ("parameters", 1e-6, "M"),
+    "cost/parameters/inference_without_embeddings": (
+        "parameters without embeddings",
+        1e-6,
+        "M",
+    ),
+    "cost/parameters/image": ("image tower parameters", 1e-6, "M"),
+    "cost/parameters/text": ("text tower parameters", 1e-6, "M"),
+    "cost/parameters/text_embeddings": ("token embedding parameters", 1e-6, "M"),
+    "cost/gmacs/image": ("image tower GMACs", 1.0, "GMACs"),
+    "cost/gmacs/text": ("text tower GMACs", 1.0, "GMACs"),
+    "cost/latency_ms/image_batch1": ("image tower latency, batch 1", 1.0, "ms"),
+    "cost/latency_ms/text_batch1": ("text tower latency, batch 1", 1.0, "ms"),
+}
+
+
+class _Split(Protocol):
+    @property
+    def captions(self) -> Sequence[tuple[str, ...]]: ...
+
+
+class _Task(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def classnames(self) -> tuple[str, ...]: ...
+    @property
+    def labels(self) -> Mapping[str, Sequence[int]]: ...
+
+
+class _Data(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def splits(self) -> Mapping[str, _Split]: ...
+    @property
+    def tasks(self) -> Sequence[_Task]: ...
+
+
+# --------------------------------------------------------------------------- names
+
+
+def recall_name(split: str, direction: str, k: int, *, strict: bool = False) -> str:
+    """`test/image_retrieval_recall@1`, or `test/strict/image_retrieval_recall@1`."""
+    return f"{split}/{STRICT + '/' if strict else ''}{direction}@{k}"
+
+
+def recall_names(split: str, *, strict: bool = False) -> list[str]:
+    """The six recalls of a split, text -> image first."""
+    return [recall_name(split, way, k, strict=strict) for way in _DIRECTIONS for k in KS]
+
+
+def known_metrics(data: _Data, evaluate: Evaluate) -> list[str]:
+    """Every metric that `evaluate` on `data` will give a value, cost metrics included.
+
+    Top-5 accuracy of a task with fewer than five classes is not among them.  The classes of a
+    class folder are not looked at, so its `acc5` is always taken for known.
+
+    Raises:
+        ConfigError: a split is not in `data`.
+    """
+    names: list[str] = []
+    for split in evaluate.splits:
+        if split not in data.splits:
+            raise ConfigError(f"data set {data.name}: {unknown('split', split, data.splits)}")
+        names += _split_metrics(data, split)
+    for folder in evaluate.class_folders:
+        names += [f"{folder.name}/{kind}" for kind in _CLASSIFICATION]
+    return [*names, *_COSTS]
+
+
+def _split_metrics(data: _Data, split: str) -> list[str]:
+    names: list[str] = []
+    if any(data.splits[split].captions):
+        names += recall_names(split)
+        names += recall_names(split, strict=True)
+        names.append(f"{split}/{MEAN_RECALL}")
+    for task in data.tasks:
+        if any(label >= 0 for label in task.labels.get(split, ())):
+            few = len(task.classnames) < ACC5_CLASSES
+            kinds = [kind for kind in _CLASSIFICATION if not (few and kind == "acc5")]
+            names += [f"{split}/{task.name}/{kind}" for kind in kinds]
+    return names
+
+
+def check_metrics(names: Iterable[str], known: Iterable[str]) -> None:
+    """Raise ConfigError, naming the nearest, unless every one of `names` is `known`."""
+    known = list(known)
+    for name in names:
+        if name not in known:
+            raise ConfigError(unknown("metric", name, known))
+
+
+# --------------------------------------------------------------------------- how it is shown
+
+
+def is_cost(name: str) -> bool:
+    """Whether `name` measures the model's size or speed and not its quality."""
+    return name in _COSTS
+
+
+def higher_is_better(name: str) -> bool:
+    """True for recalls and accuracies, False for parameters, GMACs and latency."""
+    return not is_cost(name)
+
+
+def scale(name: str) -> float:
+    """What a recorded value is multiplied by to be shown in `unit(name)`."""
+    return _COSTS[name][1] if is_cost(name) else 100.0
+
+
+def unit(name: str) -> str:
+    """`%`, `M` (million parameters), `GMACs` or `ms`."""
+    return _COSTS[name][2] if is_cost(name) else "%"
+
+
+def display(name: str) -> str:
+    """The words of a table's header: `T2I R@1`, `role acc@1`; the split `test` goes unnamed."""
+    if is_cost(name):
+        return _COSTS[name][0]
+    place, _, rest = name.partition("/")
+    shown = _display_in_split(rest)
+    if shown is None:
+        return name
+    if rest in _CLASSIFICATION:
+        return f"{place} {shown}"
+    return shown if place == "test" else f"{place} {shown}"
+
+
+def _display_in_split(rest: str) -> str | None:
+    if rest == MEAN_RECALL:
+        return "mean recall"
+    if rest in _CLASSIFICATION:
+        return _CLASSIFICATION[rest]
+    section, _, kind = rest.rpartition("/")
+    direction, _, k = kind.partition("@")
+    if direction in _DIRECTIONS and section in {"", STRICT}:
+        return f"{section + ' ' if section else ''}{_DIRECTIONS[direction]} R@{k}"
+    if kind in _CLASSIFICATION and section:
+        return f"{section} {_CLASSIFICATION[kind]}"
+    return None
+
+
+def cost_value(cost: Mapping[str, Any], name: str) -> float | None:
+    """The value of a cost metric in the `cost` section of a result; None where it has none."""
+    _, section, which = name.split("/")
+    value = cost.get(section, {}).get(which)
+    return None if value is None else float(value)
+
+
+# --------------------------------------------------------------------------- chance
+
+
+def recall_chance(pool: int, positives: Iterable[int], k: int) -> float:
+    """Expected recall@k of a random ranking of `pool` candidates, averaged over queries.
+
+    A query with p positives is missed when all k drawn are negatives, so its chance is
+    1 - C(pool - p, k) / C(pool, k) (hypergeometric).  `positives` holds p of each query; a k
+    beyond the pool counts as the whole pool.
+    """
+    k = min(k, pool)
+    queries = Counter(positives)
+    misses = sum(n * comb(pool - p, k) / comb(pool, k) for p, n in queries.items())
+    return 1.0 - misses / queries.total()
+
+
+def accuracy_chance(classes: int, k: int = 1) -> float:
+    """Expected top-k accuracy, and per-class recall, of a uniform guess among `classes`."""
+    return min(k / classes, 1.0)

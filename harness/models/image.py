@@ -1,0 +1,83 @@
+"""Image towers: a timm backbone by name, and a projection into the shared space."""
+
+from __future__ import annotations
+
+import timm
+import torch
+from timm.models import is_model
+from timm.models.swin_transformer import SwinTransformer
+from torch import Tensor, nn
+
+from harness.config import ImageTower as ImageConfig
+from harness.errors import ConfigError, unknown
+from harness.models.names import BACKBONES, backbone_names
+
+
+@BACKBONES.register("swin_nano")
+def swin_nano(size: int) -> nn.Module:
+    """Swin-Nano as in ViDT (naver-ai/vidt): width 48, depths 2-2-6-2, heads 3-6-12-24, window 7."""
+    return SwinTransformer(
+        img_size=size,
+        embed_dim=48,
+        depths=(2, 2, 6, 2),
+        num_heads=(3, 6, 12, 24),
+        window_size=7,
+        num_classes=0,
+        drop_path_rate=0.0,
+        strict_img_size=False,
+    )
+
+
+def build_backbone(name: str, size: int) -> nn.Module:
+    """A headless backbone for square pictures of `size` pixels, randomly initialised.
+
+    Raises:
+        ConfigError: the name is not known, or the architecture cannot be built for that size.
+    """
+    if name in BACKBONES:
+        return BACKBONES.get(name)(size)
+    if not is_model(name):
+        raise ConfigError(unknown("backbone", name, backbone_names()))
+    fixed = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    sized = {"img_size": size} if fixed is not None and fixed.fixed_input_size else {}
+    try:
+        return timm.create_model(name, pretrained=False, num_classes=0, **sized)
+    except (AssertionError, ValueError, TypeError, RuntimeError) as error:
+        raise ConfigError(
+            f"model.image.backbone {name!r} cannot be built for {size}-pixel pictures: {error}"
+        ) from error
+
+
+class ImageTower(nn.Module):
+    """Pictures (N, 3, S, S) to embeddings (N, embed_dim), not normalised.
+
+    The projection stands on what timm's head sees (`head_hidden_size`), which for MobileNetV3/V4 and
+    EfficientViT is wider than the last feature map.
+    """
+
+    def __init__(self, config: ImageConfig, embed_dim: int) -> None:
+        super().__init__()
+        self.backbone = build_backbone(config.backbone, config.size)
+        width = int(self.backbone.head_hidden_size)  # type: ignore[arg-type]
+        self.projection = nn.Linear(width, embed_dim, bias=False)
+        nn.init.normal_(self.projection.weight, std=width**-0.5)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        features = self.backbone.forward_features(pixels)  # type: ignore[operator]
+        pooled = self.backbone.forward_head(features, pre_logits=True)  # type: ignore[operator]
+        out: Tensor = self.projection(pooled)
+        return out
+
+
+def check_image_tower(config: ImageConfig, embed_dim: int) -> None:
+    """Build the tower and send two empty pictures through; ConfigError if it cannot take them."""
+    tower = ImageTower(config, embed_dim).eval()
+    try:
+        with torch.inference_mode():
+            tower(torch.zeros(2, 3, config.size, config.size))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        words = " ".join(str(error).split())
+        raise ConfigError(
+            f"model.image.backbone {config.backbone!r} cannot take {config.size}-pixel pictures: "
+            f"{words}"
+        ) from error

@@ -1,0 +1,52 @@
+"""Which backbones there are, known without importing torch or timm.
+
+A login node checks a name before anything is queued, so the names are read from timm's sources.
+`BACKBONES` is where the harness, or a sweep file, adds an architecture that timm does not have.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import nn
+
+#: Name -> function (picture size in pixels) -> module with timm's interface.
+BACKBONES: Registry[Callable[[int], nn.Module]] = Registry("backbone")
+
+#: Names that `harness.models.image` registers, listed here because importing it needs torch.
+EXTRA = frozenset({"swin_nano"})
+
+_ENTRY_POINT = re.compile(r"^@register_model\s*\ndef (\w+)", re.MULTILINE)
+_DEPRECATIONS = re.compile(r"^register_model_deprecations\(__name__, \{(.*?)^\}\)", re.M | re.S)
+_DEPRECATED_NAME = re.compile(r"^\s*['\"](\w+)['\"]\s*:\s*['\"]", re.MULTILINE)
+
+
+def backbone_names() -> set[str]:
+    """Every name `model.image.backbone` may hold: timm's (deprecated ones too) and our own."""
+    return {*_timm_names(), *EXTRA, *BACKBONES}
+
+
+@lru_cache(maxsize=1)
+def _timm_names() -> frozenset[str]:
+    spec = importlib.util.find_spec("timm")
+    folders = [] if spec is None else spec.submodule_search_locations or []
+    names: set[str] = set()
+    for folder in folders:
+        for file in sorted((Path(folder) / "models").glob("*.py")):
+            names |= _names_in(file.read_text(encoding="utf-8"))
+    return frozenset(names)
+
+
+def _names_in(source: str) -> set[str]:
+    names = set(_ENTRY_POINT.findall(source))
+    for block in _DEPRECATIONS.findall(source):
+        names |= set(_DEPRECATED_NAME.findall(block))
+    return names

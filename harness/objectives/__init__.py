@@ -1,0 +1,1 @@
+"""The terms of the loss: pure functions of tensors, weighted in one place."""

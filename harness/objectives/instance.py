@@ -1,0 +1,85 @@
+"""Instance-level alignment with progressively softened labels (LightCLIP, abstract).
+
+The abstract says that the labels of negative samples are softened progressively; how is our reading,
+hence every choice is a switch: with a(p) the softened mass at progress p, the target of row i is
+1 - a(p) at i and a(p) * w_ij elsewhere, w a distribution over the negatives of the *global* batch.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from harness.config import InstanceLoss
+from harness.objectives.schedules import ramp
+
+Weighting = Literal["uniform", "similarity", "text", "image"]
+
+
+def soft_label_mass(config: InstanceLoss, progress: float) -> float:
+    """a(p) = a_max * f(p): the mass moved from the positive to the negatives."""
+    return config.a_max * ramp(config.schedule, progress, start=config.start, steps=config.steps)
+
+
+def negative_weights(similarity: Tensor, tau: float) -> Tensor:
+    """Softmax of `similarity` (N, N) / tau over j != i: rows sum to 1, the diagonal is 0."""
+    diagonal = torch.eye(len(similarity), dtype=torch.bool, device=similarity.device)
+    return F.softmax((similarity / tau).masked_fill(diagonal, float("-inf")), dim=-1)
+
+
+@torch.no_grad()
+def soft_targets(
+    image: Tensor, text: Tensor, mass: float, weighting: Weighting, tau: float
+) -> tuple[Tensor, Tensor]:
+    """Targets of the image-to-text and of the text-to-image direction.
+
+    Args:
+        image, text: unit-norm embeddings (N, D) of the global batch, N >= 2.
+        mass: a(p) in [0, 1).
+        weighting: `uniform` 1/(N-1); `similarity` the other modality's, per direction; `text` and
+            `image` that modality's own (as SoftCLIP takes intra-modal similarity).
+        tau: temperature of the weighting.
+
+    Returns:
+        Two (N, N) tensors whose rows sum to 1; row i of the second belongs to text i.  No gradient.
+    """
+    count = len(image)
+    if weighting == "uniform":
+        flat = torch.zeros(count, count, device=image.device)
+        rows = columns = negative_weights(flat, 1.0)
+    elif weighting == "similarity":
+        similarity = image.float() @ text.float().T
+        rows, columns = negative_weights(similarity, tau), negative_weights(similarity.T, tau)
+    else:
+        of_one = (text if weighting == "text" else image).float()
+        rows = columns = negative_weights(of_one @ of_one.T, tau)
+    positive = torch.eye(count, device=image.device) * (1.0 - mass)
+    return positive + mass * rows, positive + mass * columns
+
+
+def instance_loss(
+    image: Tensor,
+    text: Tensor,
+    logit_scale: Tensor,
+    *,
+    mass: float = 0.0,
+    weighting: Weighting = "similarity",
+    tau: float = 0.1,
+) -> Tensor:
+    """Symmetric cross-entropy of scaled cosines against softened targets; a scalar.
+
+    With `mass` 0 this is CLIP's loss, in value and in gradient.
+
+    Args:
+        image, text: unit-norm embeddings (N, D) of the global batch; pair i is (image i, text i).
+        logit_scale: log of the factor on the cosines, a scalar.
+    """
+    logits = logit_scale.exp() * image @ text.T
+    if mass == 0.0:
+        target = torch.arange(len(image), device=image.device)
+        return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+    rows, columns = soft_targets(image, text, mass, weighting, tau)
+    return (F.cross_entropy(logits, rows) + F.cross_entropy(logits.T, columns)) / 2

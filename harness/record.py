@@ -1,0 +1,297 @@
+"""The run directory: one writer a file, the result last.
+
+    <root>/results/runs/<key>/
+        config.json       the resolved configuration; its hash is the directory's name
+        job.json          intent, written before anything starts (label, command, attempts)
+        status.json       state, attempt, samples, beat; replaced atomically
+        lease.json        who runs it now
+        metrics.jsonl     one line a logging interval
+        provenance.json   one entry an attempt
+        checkpoints/ outcomes/ logs/
+        result.json       written last: its valid presence is what "done" means
+
+The state of a run is derived from these files and the clock, never from a scheduler.
+Torch-free; knows nothing of what the numbers mean.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from harness.config import RunConfig, validate
+from harness.errors import RecordError
+from harness.files import write_atomic as write_atomic
+from harness.lease import lease_is_live
+
+SCHEMA = 1
+
+
+# --------------------------------------------------------------------------- files
+
+
+def dump_json(value: object) -> bytes:
+    """Strict JSON in a stable order of keys; NaN and Inf are refused (ValueError)."""
+    text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    return (text + "\n").encode("utf-8", errors="backslashreplace")
+
+
+def write_json(path: Path, value: object) -> None:
+    """`dump_json` to `path`, atomically."""
+    write_atomic(path, dump_json(value))
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in `path`; None when it is absent; RecordError when it is not valid JSON."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecordError(f"{path} cannot be read: {error}") from None
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise RecordError(f"{path} is not valid JSON ({error}); delete it to start over") from None
+    if not isinstance(value, dict):
+        raise RecordError(f"{path} holds no JSON object")
+    return value
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a log; a torn last line (a killed writer) is left out."""
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError:
+        return
+    for number, line in enumerate(lines, 1):
+        if not line:
+            continue
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            if number < len(lines) - 1:
+                raise RecordError(f"{path}:{number} is not valid JSON") from None
+
+
+# --------------------------------------------------------------------------- state
+
+
+class State(str, Enum):
+    """What the files say of a run."""
+
+    NEW = "new"
+    RUNNING = "running"
+    INTERRUPTED = "interrupted"
+    FAILED = "failed"
+    DONE = "done"
+
+
+@dataclass(frozen=True)
+class Status:
+    """The state of one run and what a row of the live view shows of it."""
+
+    state: State
+    attempt: int = 0
+    samples_seen: int = 0
+    failure: str | None = None
+    error: str | None = None
+    details: Mapping[str, Any] | None = None
+
+
+class RunDir:
+    """The directory of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def key(self) -> str:
+        return self.path.name
+
+    @property
+    def result_file(self) -> Path:
+        return self.path / "result.json"
+
+    @property
+    def status_file(self) -> Path:
+        return self.path / "status.json"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def lease_file(self) -> Path:
+        return self.path / "lease.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def outcomes(self) -> Path:
+        return self.path / "outcomes"
+
+    def log_file(self, attempt: int) -> Path:
+        return self.path / "logs" / f"attempt-{attempt}.txt"
+
+    # ---- configuration
+
+    def write_intent(self, config: RunConfig, job: Mapping[str, Any]) -> None:
+        """Create the directory with its configuration and why it exists; safe to repeat."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        if not (self.path / "config.json").exists():
+            tree = config.model_dump(mode="json")
+            write_json(self.path / "config.json", {"schema": SCHEMA, "config": tree})
+        else:
+            self.read_config()
+        write_json(self.path / "job.json", {"schema": SCHEMA, "key": self.key, **job})
+
+    def read_config(self) -> RunConfig:
+        """The configuration, verified against the directory's name."""
+        file = self.path / "config.json"
+        tree = _of_this_schema(read_json(file), file)
+        config = validate(RunConfig, tree.get("config"))
+        if config.run_key != self.key:
+            raise RecordError(
+                f"{file} was edited: its content has key {config.run_key}, its folder is "
+                f"{self.key}; restore it, or delete the folder to run it anew"
+            )
+        return config
+
+    # ---- status
+
+    def write_status(self, state: State, **details: Any) -> None:
+        """Replace status.json; `details` may hold attempt, samples_seen, failure, error, ..."""
+        beat = {"schema": SCHEMA, "state": state.value, "beat": round(time.time(), 3)}
+        write_json(self.status_file, {**beat, **details})
+
+    def status(self, evaluation_key: str | None = None) -> Status:
+        """The state derived from the files.
+
+        With `evaluation_key`, a finished training whose result lacks that evaluation is
+        INTERRUPTED: there is work left, none of it training.
+        """
+        result = self.result()
+        if result is not None and (
+            evaluation_key is None or evaluation_key in result["evaluations"]
+        ):
+            return Status(State.DONE, samples_seen=result["training"]["samples_seen"])
+        written = read_json(self.status_file)
+        if written is None:
+            live = lease_is_live(self.lease_file)
+            return Status(State.RUNNING if live else State.NEW)
+        _of_this_schema(written, self.status_file)
+        state = State(written["state"])
+        if lease_is_live(self.lease_file):
+            state = State.RUNNING
+        elif state in {State.RUNNING, State.DONE}:
+            state = State.INTERRUPTED
+        return Status(
+            state,
+            attempt=int(written.get("attempt", 0)),
+            samples_seen=int(written.get("samples_seen", 0)),
+            failure=written.get("failure") if state is State.FAILED else None,
+            error=written.get("error") if state is State.FAILED else None,
+            details=written,
+        )
+
+    def attempts(self) -> int:
+        """How often this run was started."""
+        written = read_json(self.path / "provenance.json")
+        return 0 if written is None else len(written["attempts"])
+
+    def add_provenance(self, entry: Mapping[str, Any]) -> int:
+        """Append the entry of a new attempt; returns its number, from 1."""
+        file = self.path / "provenance.json"
+        written = read_json(file) or {"schema": SCHEMA, "attempts": []}
+        entries = [*_of_this_schema(written, file)["attempts"], dict(entry)]
+        write_json(file, {"schema": SCHEMA, "attempts": entries})
+        return len(entries)
+
+    # ---- metrics
+
+    def append_metrics(self, line: Mapping[str, Any]) -> None:
+        """Add one line to metrics.jsonl, which has one writer: the holder of the lease."""
+        text = json.dumps(line, sort_keys=True, allow_nan=False)
+        with self.metrics_file.open("a", encoding="utf-8") as file:
+            file.write(text + "\n")
+
+    def rewind_metrics(self, samples_seen: int) -> None:
+        """Drop the lines after `samples_seen`: a resumed run writes them again."""
+        if self.metrics_file.exists():
+            lines = [m for m in read_jsonl(self.metrics_file) if m["samples_seen"] <= samples_seen]
+            text = "".join(json.dumps(m, sort_keys=True, allow_nan=False) + "\n" for m in lines)
+            write_atomic(self.metrics_file, text.encode())
+
+    # ---- result
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """Write result.json, the last file of a run."""
+        write_json(self.result_file, {"schema": SCHEMA, "key": self.key, **result})
+
+    def result(self) -> dict[str, Any] | None:
+        """The result, or None before it is written; RecordError if it is not this run's."""
+        result = read_json(self.result_file)
+        if result is None:
+            return None
+        _of_this_schema(result, self.result_file)
+        if result.get("key") != self.key:
+            raise RecordError(f"{self.result_file} is of run {result.get('key')}, not {self.key}")
+        missing = {"training", "evaluations", "cost"} - set(result)
+        if missing:
+            raise RecordError(f"{self.result_file} lacks {', '.join(sorted(missing))}")
+        return result
+
+    def set_aside(self) -> Path:
+        """Move the whole directory to `runs/superseded/`, so that a rerun loses nothing."""
+        for number in range(1, 10_000):
+            target = self.path.parent / "superseded" / f"{self.key}.{number}"
+            if not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(self.path, target)
+                return target
+        raise RecordError(f"{self.path.parent}/superseded is full of {self.key}")
+
+
+def _of_this_schema(value: dict[str, Any] | None, file: Path) -> dict[str, Any]:
+    if value is None:
+        raise RecordError(f"{file} is missing")
+    if value.get("schema") != SCHEMA:
+        raise RecordError(
+            f"{file} is of schema {value.get('schema')!r}; this version reads schema {SCHEMA}. "
+            "Use another --root, or the version that wrote it"
+        )
+    return value
+
+
+class Store:
+    """All runs under one root."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "results" / "runs"
+
+    def run_dir(self, key: str) -> RunDir:
+        return RunDir(self.runs / key)
+
+    def load_all(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Key -> result of the runs among `keys` that are done, configurations verified."""
+        results: dict[str, dict[str, Any]] = {}
+        for key in keys:
+            directory = self.run_dir(key)
+            result = directory.result()
+            if result is not None:
+                directory.read_config()
+                results[key] = result
+        return results

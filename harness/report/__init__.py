@@ -1,0 +1,45 @@
+"""From records to pages: statistics, tables, figures and the text around them.
+
+Reads run directories and writes one report folder; never starts, changes or scores a run.
+Importing this package is cheap: pandas, seaborn and scipy are imported when a report is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.record import Store
+    from harness.space import Run, Sweep
+
+
+@dataclass(frozen=True)
+class ReportResult:
+    """What was written, and how much of the sweep it covers."""
+
+    complete: bool
+    """Whether every run gave every number that is shown."""
+    holes: int
+    """Runs that miss at least one of the shown numbers, for whatever reason."""
+    failed: int
+    """Those of them that failed, cannot be trusted or cannot be read."""
+    files: tuple[Path, ...]
+
+
+def build(sweep: Sweep, runs: Sequence[Run], store: Store, out: Path) -> ReportResult:
+    """Write the report of `sweep` to the folder `out`, from what is on disk now.
+
+    Args:
+        runs: the whole expansion of the sweep, finished or not.
+        out: replaced file by file, each atomically; files of an earlier report that are not part
+            of this one are removed.  The same records give the same bytes.
+
+    Raises:
+        HarnessError: another process has been writing this report for a minute.
+    """
+    from harness.report.page import write_report
+
+    return write_report(sweep, runs, store, out)

@@ -1,0 +1,110 @@
+"""How every figure looks, and how it becomes the same bytes each time.
+
+Owns sizes (inches of a two-column paper), colours that survive colour-blindness and a grey printer,
+and the writers of SVG and PNG.  Knows nothing of what is drawn.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+COLUMN, PAGE = 3.35, 6.9
+"""Width of one column and of a page of two, in inches."""
+ROW = 2.15
+"""Height of a row of panels, in inches."""
+DOTS_PER_INCH = 220
+INK, FAINT, PALE = "#262626", "#8a8a8a", "#d4d4d4"
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
+
+_RC: Any = {
+    **sns.axes_style("ticks"),
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "axes.labelsize": 8,
+    "axes.titlesize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "legend.title_fontsize": 7,
+    "legend.frameon": False,
+    "legend.handlelength": 1.6,
+    "axes.linewidth": 0.7,
+    "axes.edgecolor": INK,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.6,
+    "xtick.major.width": 0.7,
+    "ytick.major.width": 0.7,
+    "xtick.major.size": 3,
+    "ytick.major.size": 3,
+    "lines.linewidth": 1.3,
+    "lines.markersize": 4.2,
+    "axes.axisbelow": True,
+    "axes.unicode_minus": True,
+    "text.parse_math": False,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "harness",
+    "savefig.dpi": DOTS_PER_INCH,
+}
+
+
+@contextmanager
+def house() -> Iterator[None]:
+    """The settings of every figure, whatever the user's own matplotlib settings are."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_RC)
+        yield
+
+
+def colours(count: int, *, ordered: bool) -> list[tuple[float, float, float]]:
+    """`count` colours: a dark-to-light ramp where order means something, else distinct hues."""
+    if ordered and count > 1:
+        ramp = sns.color_palette("viridis", 20)
+        return [ramp[index] for index in _spread(count, 18)]
+    return list(sns.color_palette("colorblind", max(count, 1)))
+
+
+def _spread(count: int, top: int) -> list[int]:
+    return [round(index * (top - 1) / (count - 1)) for index in range(count)]
+
+
+def panels(count: int, *, row_height: float = ROW, most: int = 3) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels, at most `most` in a row, as wide as a column or a page."""
+    rows = -(-count // most)
+    columns = -(-count // rows)
+    width = COLUMN if columns == 1 else PAGE
+    figure = Figure(figsize=(width, row_height * rows), layout="constrained")
+    grid = list(figure.subplots(rows, columns, squeeze=False).ravel())
+    for unused in grid[count:]:
+        unused.set_axis_off()
+    return figure, grid[:count]
+
+
+def finish(axes: Sequence[Axes]) -> None:
+    """Take away the spines that carry nothing."""
+    for ax in axes:
+        sns.despine(ax=ax)
+
+
+def svg(figure: Figure) -> bytes:
+    """The figure as SVG with outlined letters; no date, no version."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    return stream.getvalue()
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as PNG; no date, no version."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", metadata={"Software": None})
+    return stream.getvalue()

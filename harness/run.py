@@ -1,0 +1,245 @@
+"""One run from start to finish: the one place that knows both the files and the tensors.
+
+Only a configuration and a root cross into here; everything else is found on disk.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from harness.config import Model, RunConfig, Runtime
+from harness.data.catalog import DataSet, cache_dir, open_class_folder, open_data
+from harness.data.images import BadImage, decode
+from harness.data.text import corpus_rows
+from harness.errors import DataError, HarnessError, InterruptedRun, failure_class, one_line
+from harness.evaluate.cost import measure_cost
+from harness.evaluate.engine import evaluate
+from harness.lease import Lease
+from harness.models.image import check_image_tower
+from harness.models.two_tower import TwoTower
+from harness.provenance import attempt_entry, code_hash
+from harness.record import RunDir, State, Store
+from harness.train.checkpoint import drop_steps, load_final, save_final
+from harness.train.device import pick_device, pick_precision, set_up
+from harness.train.loop import Trained, Trainer
+
+_PROBES = 8
+"""Pictures of each split that are decoded before anything is queued."""
+
+
+def execute(
+    config: RunConfig,
+    root: Path,
+    runtime: Runtime,
+    *,
+    label: str,
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Bring one run to its result: train or go on training, evaluate, write result.json last.
+
+    Raises:
+        LeaseHeld: another process is at it.
+        InterruptedRun: `stop()` turned true; the state is on disk and a second call goes on.
+        Exception: any other failure, after it was written into status.json with its class.
+    """
+    directory = Store(root).run_dir(config.run_key)
+    directory.write_intent(config, {"label": label})
+    with Lease(directory.lease_file):
+        if directory.status(config.evaluation_key).state is State.DONE:
+            return
+        device = pick_device(runtime)
+        attempt = directory.add_provenance(
+            attempt_entry(label=label, device=_device_name(device), threads=runtime.threads)
+        )
+        directory.write_status(State.RUNNING, attempt=attempt, phase="prepare")
+        try:
+            _run(config, runtime, directory, device, attempt, stop)
+        except InterruptedRun as error:
+            _write_end(directory, State.INTERRUPTED, attempt, note=str(error))
+            raise
+        except Exception as error:  # the boundary of a run: recorded with its class, then raised
+            _write_end(
+                directory,
+                State.FAILED,
+                attempt,
+                failure=failure_class(error),
+                error=one_line(error),
+                log=str(directory.log_file(attempt)),
+                trace="" if isinstance(error, HarnessError) else traceback.format_exc(),
+            )
+            raise
+
+
+def _run(
+    config: RunConfig,
+    runtime: Runtime,
+    directory: RunDir,
+    device: torch.device,
+    attempt: int,
+    stop: Callable[[], bool],
+) -> None:
+    set_up(runtime, device)
+    data = _open(config, runtime)
+    model = TwoTower(config.model, _rows(config.model, data), config.seed).to(device)
+    result = directory.result()
+    if result is None:
+        trainer = Trainer(model, data, config, runtime, directory, device, attempt)
+        trained = trainer.train(stop)
+        file, sha256 = save_final(directory.checkpoints, model)
+        result = {
+            "code": code_hash(),
+            "training": _training_record(trained, config, runtime, device, attempt),
+            "checkpoint": {"file": f"checkpoints/{file.name}", "sha256": sha256},
+            "cost": measure_cost(
+                model, config.model.image.size, config.model.text.context_length, device
+            ),
+            "evaluations": {},
+        }
+    else:
+        checkpoint = result["checkpoint"]
+        model.load_state_dict(
+            load_final(directory.path / checkpoint["file"], checkpoint["sha256"])
+        )
+    directory.write_status(
+        State.RUNNING,
+        attempt=attempt,
+        phase="evaluate",
+        samples_seen=result["training"]["samples_seen"],
+        samples=config.train.samples,
+    )
+    began = time.monotonic()
+    entry = evaluate(
+        model,
+        data,
+        config,
+        runtime,
+        checkpoint_sha256=result["checkpoint"]["sha256"],
+        out=directory.outcomes,
+    )
+    result["training"].setdefault("evaluation_seconds", time.monotonic() - began)
+    result["evaluations"] = {**result["evaluations"], config.evaluation_key: entry}
+    directory.write_result(result)
+    _write_end(directory, State.DONE, attempt, samples_seen=result["training"]["samples_seen"])
+    drop_steps(directory.checkpoints)
+
+
+def _write_end(directory: RunDir, state: State, attempt: int, **details: Any) -> None:
+    """The last status of an attempt; samples_seen is carried over so that a row keeps its place."""
+    try:
+        before = directory.status().details or {}
+        details.setdefault("samples_seen", before.get("samples_seen", 0))
+        directory.write_status(state, attempt=attempt, **details)
+    except OSError as error:
+        print(f"{directory.status_file} could not be written: {error}", file=sys.stderr)
+
+
+def _training_record(
+    trained: Trained, config: RunConfig, runtime: Runtime, device: torch.device, attempt: int
+) -> dict[str, Any]:
+    return {
+        "samples_seen": trained.samples_seen,
+        "samples_asked": config.train.samples,
+        "steps": trained.steps,
+        "epochs": trained.epochs,
+        "seconds": trained.seconds,
+        "final_loss": trained.final_loss,
+        "samples_per_second": trained.samples_seen / trained.seconds,
+        "data_wait": trained.wait_seconds / trained.seconds,
+        "device": _device_name(device),
+        "precision": pick_precision(config.train.precision, device),
+        "threads": runtime.threads,
+        "attempts": attempt,
+        "bad_samples": [asdict(problem) for problem in trained.problems],
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def _open(config: RunConfig, runtime: Runtime) -> DataSet:
+    data = open_data(config.data, runtime)
+    wanted = config.data.fingerprint
+    if wanted is not None and data.fingerprint != wanted:
+        raise DataError(
+            f"data set {data.name} has changed since the run was planned: fingerprint "
+            f"{data.fingerprint[:12]}, not {wanted[:12]}"
+        )
+    data.prepare()
+    return data
+
+
+def _rows(model: Model, data: DataSet) -> np.ndarray | None:
+    return _corpus_rows(data) if model.text.vocabulary == "corpus" else None
+
+
+@lru_cache(maxsize=4)
+def _corpus_rows(data: DataSet) -> np.ndarray:
+    return corpus_rows(c for captions in data.split("train").captions for c in captions)
+
+
+# --------------------------------------------------------------------------- before anything starts
+
+
+def preflight(configs: Sequence[RunConfig], runtime: Runtime) -> list[str]:
+    """One line for each thing that would make one of `configs` fail at its start.
+
+    Builds every distinct image tower and sends two pictures through it, and decodes a few pictures of
+    each split of every distinct data set.
+    """
+    towers = {(c.model.image, c.model.embed_dim) for c in configs}
+    checks: list[Callable[[], None]] = [lambda: _check_device(runtime)]
+    checks += [lambda t=tower: check_image_tower(*t) for tower in towers]  # type: ignore[misc]
+    checks += [lambda c=c: _check_data(c, runtime) for c in _distinct_data(configs)]  # type: ignore[misc]
+    problems = []
+    for check in checks:
+        try:
+            check()
+        except HarnessError as error:
+            problems.append(str(error))
+    return problems
+
+
+def _check_device(runtime: Runtime) -> None:
+    pick_device(runtime)
+
+
+def _distinct_data(configs: Sequence[RunConfig]) -> list[RunConfig]:
+    return list({(c.data, c.evaluate.class_folders, c.train.batch_size): c for c in configs}.values())
+
+
+def _check_data(config: RunConfig, runtime: Runtime) -> None:
+    cache_dir(runtime).mkdir(parents=True, exist_ok=True)
+    data = open_data(config.data, runtime)
+    data.prepare()
+    _check_pictures(data, runtime)
+    for folder in config.evaluate.class_folders:
+        _check_pictures(open_class_folder(folder), runtime)
+
+
+def _check_pictures(data: DataSet, runtime: Runtime) -> None:
+    """DataError when none of a few pictures, spread over a split, can be decoded."""
+    for name, split in data.splits.items():
+        places = np.linspace(0, len(split) - 1, min(_PROBES, len(split))).astype(int)
+        reasons = []
+        for place in places:
+            image = split.images[int(place)]
+            try:
+                decode(data.read(image), max_pixels=runtime.max_pixels)
+            except (BadImage, OSError, KeyError) as error:
+                reasons.append(f"{image}: {error}")
+        if len(places) and len(reasons) == len(places):
+            raise DataError(
+                f"data set {data.name}, split {name}: none of {len(places)} pictures tried can be "
+                f"decoded; {reasons[0]}"
+            )

@@ -1,0 +1,284 @@
+"""A sweep as a value that can be read back: points, their algebra, and `expand`.
+
+Because axes are data, the report draws its own table.  Pure: touches no file but the sweep's own.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, overload
+
+from harness.config import RunConfig, canonical_json, check_path, override
+from harness.errors import SweepError, unknown
+
+Point = Mapping[str, Any]
+"""Dotted field -> value: what one line of a table changes in the base."""
+
+
+class Points(Sequence[Point]):
+    """An ordered set of points; `a + b` concatenates, `a * b` crosses, doubles are dropped."""
+
+    def __init__(self, points: Iterable[Point]) -> None:
+        unique: dict[str, Point] = {}
+        for point in points:
+            unique.setdefault(canonical_json(point), dict(point))
+        self._points = tuple(unique.values())
+
+    @overload
+    def __getitem__(self, index: int) -> Point: ...
+    @overload
+    def __getitem__(self, index: slice) -> Points: ...
+    def __getitem__(self, index: int | slice) -> Point | Points:
+        return Points(self._points[index]) if isinstance(index, slice) else self._points[index]
+
+    def __len__(self) -> int:
+        return len(self._points)
+
+    def __iter__(self) -> Iterator[Point]:
+        return iter(self._points)
+
+    def __add__(self, other: Iterable[Point]) -> Points:
+        return Points([*self, *other])
+
+    def __mul__(self, other: Iterable[Point]) -> Points:
+        """Every pair of a point here and one there; the right one wins a shared field."""
+        return Points([{**a, **b} for a, b in itertools.product(self, list(other))])
+
+    def exclude(self, when: Callable[[Point], bool]) -> Points:
+        """The points for which `when` is false."""
+        return Points([point for point in self if not when(point)])
+
+    def __repr__(self) -> str:
+        return f"Points({list(self._points)!r})"
+
+
+def points(*given: Point) -> Points:
+    """Points listed one by one."""
+    return Points(given)
+
+
+def product(axes: Mapping[str, Iterable[Any]]) -> Points:
+    """Every combination of the values of `axes`, the last axis fastest."""
+    names, values = list(axes), [list(v) for v in axes.values()]
+    return Points([dict(zip(names, combo, strict=True)) for combo in itertools.product(*values)])
+
+
+def zipped(axes: Mapping[str, Sequence[Any]]) -> Points:
+    """The axes in step: the first values together, the second values together, and so on."""
+    lengths = {name: len(values) for name, values in axes.items()}
+    if len(set(lengths.values())) > 1:
+        raise SweepError(f"zipped axes differ in length: {lengths}")
+    return Points(
+        [dict(zip(axes, combo, strict=True)) for combo in zip(*axes.values(), strict=True)]
+    )
+
+
+def one_at_a_time(baseline: Point, axes: Mapping[str, Iterable[Any]]) -> Points:
+    """The baseline, then every point that differs from it in one axis."""
+    unknown_axes = set(axes) - set(baseline)
+    if unknown_axes:
+        raise SweepError(f"the baseline gives no value for {', '.join(sorted(unknown_axes))}")
+    changed = [{**baseline, name: value} for name, values in axes.items() for value in values]
+    return Points([baseline, *changed])
+
+
+@dataclass(frozen=True)
+class Show:
+    """What the report draws: `metrics` against the axis `x`, a line per value of `hue`.
+
+    `baseline` is a point (or part of one) that differences are taken to, paired by seed.
+    """
+
+    x: str
+    metrics: Sequence[str]
+    baseline: Point | None = None
+    hue: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Axis path -> the words a table's header and a figure's axis use."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """An ablation: a base, the points that change it, seeds, and what to show."""
+
+    base: RunConfig
+    points: Points
+    seeds: Iterable[int]
+    show: Show
+    name: str = ""
+    question: str = ""
+    source_hash: str = ""
+    """SHA-256 of the sweep file (provenance, never identity)."""
+
+    @property
+    def axes(self) -> list[str]:
+        """Every field that some point sets, in order of appearance."""
+        return list(dict.fromkeys(name for point in self.points for name in point))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One point with one seed, resolved."""
+
+    label: str
+    point: Point
+    seed: int
+    config: RunConfig
+
+    @property
+    def key(self) -> str:
+        return self.config.run_key
+
+
+def short_names(paths: Iterable[str]) -> dict[str, str]:
+    """Dotted path -> the fewest trailing parts that tell it from the others."""
+    paths = list(paths)
+    names: dict[str, str] = {}
+    for path in paths:
+        parts = path.split(".")
+        for take in range(1, len(parts) + 1):
+            name = ".".join(parts[-take:])
+            if sum(other == path or other.endswith("." + name) for other in paths) == 1:
+                break
+        names[path] = name
+    return names
+
+
+def label_of(point: Point, names: Mapping[str, str]) -> str:
+    """`layers=4, a_max=0.2`; the base itself is called `base`."""
+    return ", ".join(f"{names[path]}={_text(value)}" for path, value in point.items()) or "base"
+
+
+def _text(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def expand(
+    sweep: Sweep,
+    *,
+    base: RunConfig | None = None,
+    overrides: Mapping[str, object] | None = None,
+    seeds: Iterable[int] | None = None,
+    finish: Callable[[RunConfig], RunConfig] = lambda config: config,
+) -> list[Run]:
+    """Every run of `sweep`, points outermost, seeds innermost; one run per key.
+
+    Args:
+        base: replaces the sweep's own base.
+        overrides: dotted field -> value, set in the base before the points; an axis of the sweep
+            cannot be overridden (SweepError), because the points would undo it.
+        seeds: replace the sweep's own.
+        finish: completes a configuration (the data's fingerprint) before it is hashed.
+    """
+    overrides = dict(overrides or {})
+    clash = [path for path in overrides if path in sweep.axes or path == "seed"]
+    if clash:
+        hint = "use --seeds" if clash == ["seed"] else "choose points with --only"
+        raise SweepError(f"{clash[0]} is an axis of this sweep and cannot be overridden; {hint}")
+    if not sweep.points:
+        raise SweepError("the sweep has no points")
+    start = override(base if base is not None else sweep.base, overrides)
+    names = short_names(sweep.axes)
+    wanted_seeds = list(seeds if seeds is not None else sweep.seeds)
+    if not wanted_seeds or len(set(wanted_seeds)) < len(wanted_seeds):
+        raise SweepError(f"seeds must be given, each once; these were: {wanted_seeds}")
+    runs: dict[str, Run] = {}
+    for point in sweep.points:
+        label = label_of(point, names)
+        for seed in wanted_seeds:
+            config = finish(override(start, {**point, "seed": seed}))
+            runs.setdefault(config.run_key, Run(label, point, seed, config))
+    _check_show(sweep)
+    return list(runs.values())
+
+
+def _check_show(sweep: Sweep) -> None:
+    show = sweep.show
+    for path in [show.x, *([show.hue] if show.hue else [])]:
+        check_path(path)
+    baseline = show.baseline
+    if baseline is not None and not any(matches(point, baseline) for point in sweep.points):
+        raise SweepError(f"no point of the sweep is its baseline {dict(baseline)}")
+
+
+def matches(point: Point, part: Point) -> bool:
+    """Whether `point` holds every value of `part` (1 and 1.0 are one value)."""
+    return all(
+        path in point and canonical_json(point[path]) == canonical_json(value)
+        for path, value in part.items()
+    )
+
+
+# --------------------------------------------------------------------------- sweep files
+
+_SHIPPED = (Path(__file__).parent.parent / "sweeps", Path(__file__).parent / "_sweeps")
+
+
+def shipped_sweeps() -> dict[str, Path]:
+    """Name -> file of every sweep at hand: `./sweeps` first, then those of the package."""
+    found: dict[str, Path] = {}
+    for folder in (Path("sweeps"), *_SHIPPED):
+        for file in sorted(folder.glob("*.py")) if folder.is_dir() else []:
+            if not file.name.startswith("_"):
+                found.setdefault(file.stem, file)
+    return found
+
+
+def question_of(file: Path) -> str:
+    """First line of the docstring of a sweep file, read without running it."""
+    try:
+        text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    except (OSError, SyntaxError, ValueError):
+        return "(cannot be read)"
+    return text.strip().partition("\n")[0]
+
+
+def find_sweep(name: str) -> Path:
+    """The file of a sweep given by name or path; SweepError names the nearest."""
+    if name.endswith(".py") or "/" in name:
+        file = Path(name)
+        if not file.is_file():
+            raise SweepError(f"no sweep file at {name}")
+        return file
+    known = shipped_sweeps()
+    if name not in known:
+        raise SweepError(unknown("sweep", name, known))
+    return known[name]
+
+
+def load_sweep(name: str) -> Sweep:
+    """Import a sweep file and return its SWEEP, named after the file."""
+    file = find_sweep(name)
+    spec = importlib.util.spec_from_file_location(f"harness_sweep_{file.stem}", file)
+    if spec is None or spec.loader is None:
+        raise SweepError(f"{file} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except (ImportError, NameError, SyntaxError, AttributeError, TypeError, ValueError) as error:
+        where = _line_in(file, error)
+        raise SweepError(f"{file}{where}: {type(error).__name__}: {error}") from error
+    sweep = getattr(module, "SWEEP", None)
+    if not isinstance(sweep, Sweep):
+        raise SweepError(f"{file} defines no SWEEP = Sweep(...)")
+    return replace(
+        sweep,
+        name=file.stem,
+        question=question_of(file),
+        source_hash=hashlib.sha256(file.read_bytes()).hexdigest(),
+    )
+
+
+def _line_in(file: Path, error: BaseException) -> str:
+    trace, line = error.__traceback__, 0
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == str(file):
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return f":{line}" if line else ""

@@ -1,0 +1,265 @@
+"""The command: `python -m harness.sweep NAME|PATH [options] [path=value ...]`.
+
+Import the sweep, expand it, check every name, print the plan, launch what is missing, report.  The
+same command finishes what an earlier one left.  Exit codes: 0 all done, 2 the command or its
+configuration is wrong, 3 a report with holes, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from harness.bases import BASES, base
+from harness.config import Runtime, override_runtime, parse_assignment
+from harness.errors import (
+    ConfigError,
+    HarnessError,
+    InterruptedRun,
+    SweepError,
+    one_line,
+    unknown,
+)
+from harness.plan import Rerun, Step, make_plan
+from harness.record import State, Store
+from harness.space import Run, Sweep, expand, find_sweep, load_sweep, question_of, shipped_sweeps
+
+if TYPE_CHECKING:
+    from harness.launch.base import Executor, Stop
+    from harness.launch.local import Slot
+
+_RUNTIME = "runtime."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code, and tells a known error in one line."""
+    try:
+        return run_command(parse(argv))
+    except HarnessError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(_go_on(), file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
+    except OSError as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 2
+
+
+# --------------------------------------------------------------------------- the command line
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; --help shows what there is")
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The arguments; ConfigError for one that is not understood, SystemExit after --help."""
+    parser = _parser()
+    args, rest = parser.parse_known_intermixed_args(argv)
+    if rest:
+        options = [name for action in parser._actions for name in action.option_strings]
+        raise ConfigError(unknown("option", rest[0].partition("=")[0], options))
+    return args
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m harness.sweep",
+        description="Train, evaluate and report an ablation; repeated, it goes on where it was.",
+        epilog=_epilog(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("sweep", metavar="NAME|PATH", help="a sweep listed below, or the path of a sweep file")
+    add(
+        "overrides",
+        metavar="path=value",
+        nargs="*",
+        help="a field of the base configuration, or runtime.FIELD",
+    )
+    add("--dry-run", action="store_true", help="print the plan and stop")
+    add("--executor", choices=("local", "inline"), default="local", help="default: local")
+    add("--slots", type=int, metavar="N", help="runs side by side (default: a GPU or a core each)")
+    add("--base", metavar="NAME", help="another base configuration, listed below")
+    add("--only", metavar="PATTERN", help="launch runs whose label matches, or by start of a key")
+    add("--seeds", type=_seeds, metavar="0,1,2", help="in place of the sweep's own")
+    add("--rerun", choices=[r.value for r in Rerun], default="missing", help="default: missing")
+    add("--report-only", action="store_true", help="start nothing, report what there is")
+    add("--root", type=Path, default=Path(), metavar="DIR", help="holds results/ and reports/")
+    return parser
+
+
+def _epilog() -> str:
+    sweeps = {name: question_of(file) for name, file in shipped_sweeps().items()}
+    width = max(map(len, [*sweeps, *BASES]), default=0)
+    lines = [f"  {name:{width}}  {question}" for name, question in sweeps.items()]
+    bases = [
+        f"  {name:{width}}  {c.data.source}, {c.model.image.backbone} at {c.model.image.size} px, "
+        f"{c.train.samples:,} samples"
+        for name, c in BASES.items()
+    ]
+    return "\n".join(["sweeps:", *lines, "", "bases:", *bases])
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a list of integers such as 0,1,2"
+        ) from None
+
+
+# --------------------------------------------------------------------------- the command
+
+
+def run_command(args: argparse.Namespace) -> int:
+    """Plan, launch and report one sweep; returns the exit code."""
+    from harness.launch.check import check_runs, finisher
+    from harness.launch.preview import print_plan
+
+    sweep = load_sweep(args.sweep)
+    values, here = _assignments(args.overrides)
+    runtime = override_runtime(Runtime(), here)
+    runs = expand(
+        sweep,
+        base=base(args.base) if args.base is not None else None,
+        overrides=values,
+        seeds=args.seeds,
+        finish=finisher(runtime),
+    )
+    check_runs(runs, sweep.show.metrics, runtime)
+    store = Store(args.root.resolve())
+    if args.report_only:
+        return report(sweep, runs, store)
+    steps = make_plan(select(runs, args.only), store, Rerun(args.rerun))
+    slots = _slots(args, runtime, threads_given="threads" in here)
+    print_plan(steps, len(slots), on_gpu=any(slot.gpu is not None for slot in slots))
+    if args.dry_run:
+        return 0
+    if any(step.pending for step in steps):
+        code = launch(args, steps, store, runtime, slots)
+        if code:
+            return code
+    return report(sweep, runs, store)
+
+
+def _assignments(texts: Sequence[str]) -> tuple[dict[str, object], dict[str, object]]:
+    """The `path=value` arguments: those of the configuration, and those of the Runtime."""
+    values = dict(parse_assignment(text) for text in texts)
+    runtime = {
+        path.removeprefix(_RUNTIME): values.pop(path)
+        for path in list(values)
+        if path.startswith(_RUNTIME)
+    }
+    return values, runtime
+
+
+def select(runs: Sequence[Run], pattern: str | None) -> list[Run]:
+    """The runs whose label matches `pattern` (as a file name would) or whose key begins with it."""
+    if pattern is None:
+        return list(runs)
+    chosen = [r for r in runs if fnmatchcase(r.label, pattern) or r.key.startswith(pattern)]
+    if not chosen:
+        raise SweepError(unknown("run", pattern, {run.label for run in runs}))
+    return chosen
+
+
+def _slots(args: argparse.Namespace, runtime: Runtime, *, threads_given: bool) -> list[Slot]:
+    from harness.launch.local import make_slots, visible_gpus
+    from harness.provenance import usable_cores
+
+    gpus = visible_gpus(runtime.device)
+    if args.executor == "inline":
+        if args.slots is not None:
+            raise ConfigError("--slots is for --executor local; inline runs one after the other")
+        return make_slots(wanted=1, threads=runtime.threads, gpus=gpus, cores=usable_cores())
+    threads = runtime.threads if threads_given else None
+    return make_slots(wanted=args.slots, threads=threads, gpus=gpus, cores=usable_cores())
+
+
+def launch(
+    args: argparse.Namespace,
+    steps: Sequence[Step],
+    store: Store,
+    runtime: Runtime,
+    slots: Sequence[Slot],
+) -> int:
+    """Run what is pending; 0 when nothing more can be done now, however the runs ended."""
+    from harness.launch.base import Stop, stop_on_signals
+    from harness.launch.watch import watching
+
+    stop = Stop()
+    pending = [step for step in steps if step.pending]
+    with stop_on_signals(stop), _executor(args, store, runtime, slots, stop) as executor:
+        print(f"checking models and data of {len(pending)} runs before any of them starts")
+        problems = executor.preflight([step.run.config for step in pending])
+        for line in problems:
+            print(f"error: {line}", file=sys.stderr)
+        if problems:
+            return ConfigError.exit_code
+        with watching(pending, store) as say:
+            executor.launch(pending, say)
+    if stop.asked:
+        print(_go_on(), file=sys.stderr)
+        return InterruptedRun.exit_code
+    return 0
+
+
+def _executor(
+    args: argparse.Namespace,
+    store: Store,
+    runtime: Runtime,
+    slots: Sequence[Slot],
+    stop: Stop,
+) -> Executor:
+    if args.executor == "inline":
+        from harness.launch.inline import InlineExecutor
+
+        return InlineExecutor(store, runtime, stop)
+    from harness.launch.local import LocalExecutor
+
+    return LocalExecutor(store, runtime, slots, stop, find_sweep(args.sweep).resolve())
+
+
+def _go_on() -> str:
+    words = sys.orig_argv[1:] if len(sys.orig_argv) > 1 else sys.argv
+    return f"stopped; the same command goes on: {shlex.join(['python', *words])}"
+
+
+def report(sweep: Sweep, runs: Sequence[Run], store: Store) -> int:
+    """Write the report, name the runs that failed; 0 when the sweep is complete, else 3."""
+    from harness.report import build
+
+    for run in runs:
+        status = store.run_dir(run.key).status(run.config.evaluation_key)
+        if status.state is State.FAILED:
+            log = (status.details or {}).get("log", "none")
+            print(
+                f"{run.label} seed {run.seed} ({run.key}) failed ({status.failure}): "
+                f"{status.error}; log: {log}",
+                file=sys.stderr,
+            )
+    folder = store.root / "reports" / sweep.name
+    result = build(sweep, runs, store, folder)
+    print(f"report: {folder / 'report.md'}")
+    if result.complete:
+        return 0
+    print(f"{result.holes} of {len(runs)} runs are missing from it", file=sys.stderr)
+    return 3
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""Checkpoints: written whole or not at all, verified before use, the previous one kept.
+
+    checkpoints/step-00000120-<sha256[:16]>.pt     model, optimiser, counters
+    checkpoints/final-<sha256[:16]>.safetensors    the weights that are evaluated and exported
+
+The hash is in the name, so that a torn or rotten file is known without a second file that could
+itself be torn.  Precedence on resume: the newest step whose content matches its name, then the one
+before it, then the beginning.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from harness.errors import RecordError
+from harness.record import write_atomic
+
+KEEP = 2
+_STEP = re.compile(r"step-(\d+)-([0-9a-f]{16})\.pt")
+
+
+def save_step(folder: Path, step: int, state: dict[str, Any]) -> Path:
+    """Write the state after `step` steps and drop all but the newest `KEEP`."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    data = buffer.getvalue()
+    file = folder / f"step-{step:08d}-{_digest(data)}.pt"
+    write_atomic(file, data)
+    for old in _steps(folder)[KEEP:]:
+        old.unlink(missing_ok=True)
+    _sweep_leftovers(folder)
+    return file
+
+
+def load_newest(folder: Path, device: torch.device) -> dict[str, Any] | None:
+    """The newest state whose content matches its name; None to start from the beginning."""
+    for file in _steps(folder):
+        data = file.read_bytes()
+        if _digest(data) == file.stem.rpartition("-")[2]:
+            state: dict[str, Any] = torch.load(
+                io.BytesIO(data), map_location=device, weights_only=True
+            )
+            return state
+        file.unlink(missing_ok=True)
+    return None
+
+
+def save_final(folder: Path, model: nn.Module) -> tuple[Path, str]:
+    """Write the weights alone; returns the file and its SHA-256."""
+    data = safetensors.torch.save({k: v.contiguous() for k, v in model.state_dict().items()})
+    sha256 = hashlib.sha256(data).hexdigest()
+    file = folder / f"final-{sha256[:16]}.safetensors"
+    write_atomic(file, data)
+    return file, sha256
+
+
+def load_final(file: Path, sha256: str) -> dict[str, Tensor]:
+    """The weights in `file`; RecordError unless they are the ones the result was made from."""
+    try:
+        data = file.read_bytes()
+    except FileNotFoundError:
+        raise RecordError(f"{file} is missing: its result cannot be evaluated again") from None
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise RecordError(f"{file} is not the checkpoint that its result names")
+    return safetensors.torch.load(data)
+
+
+def drop_steps(folder: Path) -> None:
+    """Remove the optimiser's states of a finished run."""
+    for file in _steps(folder):
+        file.unlink(missing_ok=True)
+    _sweep_leftovers(folder)
+
+
+def _steps(folder: Path) -> list[Path]:
+    found = [file for file in folder.glob("step-*.pt") if _STEP.fullmatch(file.name)]
+    return sorted(found, key=lambda file: file.name, reverse=True)
+
+
+def _sweep_leftovers(folder: Path) -> None:
+    """Remove temporaries of killed writers; the lease makes this process the only writer."""
+    for file in folder.glob(".*.tmp"):
+        file.unlink(missing_ok=True)
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]

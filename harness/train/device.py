@@ -1,0 +1,63 @@
+"""Where a run computes, and the settings that make a CPU fast."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
+
+import torch
+
+from harness.config import Runtime
+from harness.errors import ConfigError
+
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
+_KEEP_BYTES = 1 << 30
+
+
+def pick_device(runtime: Runtime) -> torch.device:
+    """The device named by `runtime.device`; ConfigError when this machine lacks it."""
+    name = runtime.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"runtime.device {name!r} is not a device; allowed: auto, cpu, cuda, cuda:N") from None
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            raise ConfigError(f"runtime.device {name!r}: torch sees {count} CUDA devices here")
+    return device
+
+
+def set_up(runtime: Runtime, device: torch.device) -> None:
+    """Threads, and glibc's allocator told to keep large buffers from one step to the next.
+
+    By default glibc hands every buffer over 128 KB back to the system when it is freed, and each step
+    pays for the same pages again.
+    """
+    torch.set_num_threads(runtime.threads)
+    if device.type == "cpu" and platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(_M_MMAP_THRESHOLD, _KEEP_BYTES)
+        libc.mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES)
+        libc.mallopt(_M_TOP_PAD, 64 << 20)
+
+
+Precision = Literal["fp32", "bf16"]
+
+
+def pick_precision(asked: Literal["auto", "fp32", "bf16"], device: torch.device) -> Precision:
+    """What `auto` means on `device`: bf16 autocast on a GPU, fp32 on a CPU."""
+    if asked == "auto":
+        return "bf16" if device.type == "cuda" else "fp32"
+    return asked
+
+
+def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
+    """Autocast to bfloat16, or nothing."""
+    if precision == "bf16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return nullcontext()

@@ -1,0 +1,34 @@
+"""Which lightweight image encoder is worth its parameters?
+
+The first three are LightCLIP's families; the rest are mobile towers of the years since.
+"""
+
+from harness.bases import SMALL
+from harness.space import Show, Sweep, product
+
+SWEEP = Sweep(
+    base=SMALL,
+    points=product(
+        {
+            "model.image.backbone": [
+                "resnet18",
+                "mobilenetv2_100",
+                "swin_nano",
+                "mobilenetv4_conv_small",
+                "repvit_m0_9",
+                "test_resnet",
+            ]
+        }
+    ),
+    seeds=range(3),
+    show=Show(
+        x="model.image.backbone",
+        metrics=[
+            "test/image_retrieval_recall@1",
+            "test/text_retrieval_recall@1",
+            "test/role/acc1",
+        ],
+        baseline={"model.image.backbone": "resnet18"},
+        labels={"model.image.backbone": "image encoder"},
+    ),
+)

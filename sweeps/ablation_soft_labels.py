@@ -1,0 +1,33 @@
+"""Do progressively softened labels help, and does it matter how they are softened?
+
+`a_max` 0 is CLIP's loss; there weighting and schedule mean nothing, so it stands once.
+"""
+
+from harness.bases import SMALL
+from harness.space import Show, Sweep, points, product
+
+_SECTION = "objective.instance"
+
+SWEEP = Sweep(
+    base=SMALL,
+    points=points({f"{_SECTION}.a_max": 0.0})
+    + product(
+        {
+            f"{_SECTION}.weighting": ["uniform", "similarity", "text"],
+            f"{_SECTION}.schedule": ["constant", "linear", "cosine"],
+            f"{_SECTION}.a_max": [0.1, 0.3],
+        }
+    ),
+    seeds=range(3),
+    show=Show(
+        x=f"{_SECTION}.a_max",
+        hue=f"{_SECTION}.weighting",
+        metrics=[
+            "test/image_retrieval_recall@1",
+            "test/text_retrieval_recall@1",
+            "test/role/acc1",
+        ],
+        baseline={f"{_SECTION}.a_max": 0.0},
+        labels={f"{_SECTION}.a_max": "largest softened mass"},
+    ),
+)

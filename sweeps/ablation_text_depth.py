@@ -1,0 +1,26 @@
+"""How shallow can the text encoder be before zero-shot and retrieval accuracy drop?
+
+Depth is the only thing that changes: width, vocabulary, image tower, data order and crops are the same
+for one seed.  On the built-in data 15 runs take about ten minutes on two cores.
+"""
+
+from harness.bases import SMALL
+from harness.space import Show, Sweep, product
+
+SWEEP = Sweep(
+    base=SMALL,
+    points=product({"model.text.layers": [1, 2, 4, 8, 12]}),
+    seeds=range(3),
+    show=Show(
+        x="model.text.layers",
+        metrics=[
+            "test/image_retrieval_recall@1",
+            "test/text_retrieval_recall@1",
+            "test/mean_recall",
+            "test/role/acc1",
+            "test/skin_tone/acc1",
+        ],
+        baseline={"model.text.layers": 12},
+        labels={"model.text.layers": "text layers"},
+    ),
+)

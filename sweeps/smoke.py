@@ -1,0 +1,26 @@
+"""Does everything work here?  Two tiny runs through every stage, in under a minute."""
+
+from harness.bases import SMALL
+from harness.config import override
+from harness.space import Show, Sweep, product
+
+SWEEP = Sweep(
+    base=override(
+        SMALL,
+        {
+            "model.image.size": 32,
+            "model.text.width": 64,
+            "model.embed_dim": 64,
+            "train.samples": 2_560,
+            "train.warmup_samples": 256,
+        },
+    ),
+    points=product({"model.text.layers": [1, 2]}),
+    seeds=[0],
+    show=Show(
+        x="model.text.layers",
+        metrics=["test/image_retrieval_recall@10", "test/skin_tone/acc1"],
+        baseline={"model.text.layers": 2},
+        labels={"model.text.layers": "text layers"},
+    ),
+)

@@ -1,0 +1,142 @@
+"""Our training step beside open_clip's own model and loss, on the same batch in one run.
+
+    python tests/benchmarks/train_step.py [--size 112] [--layers 4] [--batch 64] [--steps 7]
+
+Both do forward, backward, clipping and AdamW with the same towers and the same captions.  open_clip's text
+tower takes the full context of 77; ours the batch cut to its longest caption, which is exact.  The two
+take turns; medians of CPU and of wall seconds are printed with their ratio (theirs / ours).
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+import open_clip
+import torch
+
+from harness.config import ImageTower, Model, Objective, Runtime, TextTower, Train
+from harness.data.transforms import normalise
+from harness.models.two_tower import TwoTower
+from harness.objectives.terms import StepTensors, compute_loss
+from harness.train.device import set_up
+from harness.train.optimiser import make_optimiser
+
+CAPTIONS = [
+    "A child in a pink dress is climbing up a set of stairs in an entry way .",
+    "A black dog and a spotted dog are fighting",
+    "Two people are standing on a snowy hill .",
+    "A man in a blue shirt is riding a bicycle down a dirt road .",
+]
+
+
+def our_step(config: Model, pictures: torch.Tensor, captions: list[str]) -> Callable[[], float]:
+    """Our model, loss and optimiser."""
+    model = TwoTower(config, None, 0).train()
+    optimiser = make_optimiser(model, Train())
+    objective = Objective()
+
+    def step() -> float:
+        pixels = normalise(pictures, config.image)
+        image, text = model(pixels, model.tokenizer(captions))
+        loss = compute_loss(StepTensors(image, text, model.logit_scale, 0.0), objective).total
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        model.clamp_logit_scale()
+        return float(loss.detach())
+
+    return step
+
+
+def their_step(config: Model, pictures: torch.Tensor, captions: list[str]) -> Callable[[], float]:
+    """open_clip's CustomTextCLIP, ClipLoss and tokenizer."""
+    text = config.text
+    model = open_clip.CustomTextCLIP(
+        config.embed_dim,
+        {
+            "timm_model_name": config.image.backbone,
+            "timm_model_pretrained": False,
+            "timm_pool": "avg",
+            "timm_proj": "linear",
+            "image_size": config.image.size,
+        },
+        {
+            "context_length": text.context_length,
+            "vocab_size": 49_408,
+            "width": text.width,
+            "heads": text.heads,
+            "layers": text.layers,
+        },
+    ).train()
+    optimiser = make_optimiser(model, Train())
+    loss_function = open_clip.loss.ClipLoss()
+    tokenizer = open_clip.get_tokenizer("ViT-B-32")
+    mean = torch.tensor(config.image.mean).view(1, 3, 1, 1)
+    std = torch.tensor(config.image.std).view(1, 3, 1, 1)
+
+    def step() -> float:
+        pixels = (pictures.permute(0, 3, 1, 2).contiguous().float() / 255 - mean) / std
+        image, words, scale = model(pixels, tokenizer(captions))
+        loss = loss_function(image, words, scale)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        return float(loss.detach())
+
+    return step
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--backbone", default="resnet18")
+    parser.add_argument("--size", type=int, default=112)
+    parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=7)
+    given = parser.parse_args()
+    config = Model(
+        image=ImageTower(backbone=given.backbone, size=given.size),
+        text=TextTower(layers=given.layers, width=given.width),
+    )
+    rng = np.random.default_rng(0)
+    size = (given.batch, given.size, given.size, 3)
+    pictures = torch.from_numpy(rng.integers(0, 256, size, dtype=np.uint8))
+    captions = [CAPTIONS[i % len(CAPTIONS)] for i in range(given.batch)]
+    steps = {
+        "open_clip": their_step(config, pictures, captions),
+        "ours": our_step(config, pictures, captions),
+    }
+    cpu: dict[str, list[float]] = {name: [] for name in steps}
+    wall: dict[str, list[float]] = {name: [] for name in steps}
+    torch.set_num_threads(1)
+    for turn in range(given.steps + 1):
+        for name, step in steps.items():
+            began_cpu, began = time.process_time(), time.perf_counter()
+            step()
+            if turn:  # the first turn warms up
+                cpu[name].append(time.process_time() - began_cpu)
+                wall[name].append(time.perf_counter() - began)
+        if turn == 0:
+            set_up(Runtime(), torch.device("cpu"))
+    print(
+        f"{given.backbone} {given.size} px, text {given.layers} x {given.width}, batch {given.batch}"
+    )
+    for name in steps:
+        print(
+            f"{name:>10}: {statistics.median(cpu[name]):.3f} CPU s, "
+            f"{statistics.median(wall[name]):.3f} wall s a step (median of {given.steps})"
+        )
+    ratios = [a / b for a, b in zip(cpu["open_clip"], cpu["ours"], strict=True)]
+    print(f"open_clip / ours: {statistics.median(ratios):.2f} in CPU seconds")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""Small real data for the tests: coloured shapes as PNG files and in memory."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from harness.data.catalog import DataSet, Split, Task
+
+COLOURS = {"red": (220, 40, 30), "green": (40, 180, 60), "blue": (40, 70, 220), "black": (0, 0, 0)}
+SHAPES = ("square", "bar", "frame")
+
+torch.set_num_threads(1)
+
+
+def draw(colour: str, shape: str, shift: int, size: int = 32) -> bytes:
+    """A PNG of a coloured shape on white."""
+    picture = np.full((size, size, 3), 255, dtype=np.uint8)
+    top = 4 + shift % 8
+    if shape == "square":
+        picture[top : top + 14, 6:20] = COLOURS[colour]
+    elif shape == "bar":
+        picture[top : top + 6, 2:30] = COLOURS[colour]
+    else:
+        picture[top : top + 18, 4:26] = COLOURS[colour]
+        picture[top + 4 : top + 14, 8:22] = 255
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "PNG")
+    return file.getvalue()
+
+
+def drawings(count: int) -> dict[str, tuple[bytes, str, str]]:
+    """Name -> (PNG, colour, shape) of `count` drawings."""
+    out = {}
+    for i in range(count):
+        colour = list(COLOURS)[i % len(COLOURS)]
+        shape = SHAPES[(i // len(COLOURS)) % len(SHAPES)]
+        out[f"{i:03d}.png"] = (draw(colour, shape, i), colour, shape)
+    return out
+
+
+class MemoryData(DataSet):
+    """A data set whose pictures are in memory."""
+
+    files: dict[str, bytes]
+
+    def read(self, image: str) -> bytes:
+        return self.files[image]
+
+
+def memory_data(train: int = 24, test: int = 12) -> MemoryData:
+    """Coloured shapes with a caption each, a split `train` and a split `test`."""
+    made = drawings(train + test)
+    names = list(made)
+    groups = {"train": names[:train], "test": names[train:]}
+    splits = {
+        split: Split(group, [(f"a {made[n][1]} {made[n][2]}",) for n in group])
+        for split, group in groups.items()
+    }
+    labels = {
+        split: [list(COLOURS).index(made[n][1]) for n in group] for split, group in groups.items()
+    }
+    data = MemoryData(
+        name="shapes",
+        fingerprint="f" * 64,
+        splits=splits,
+        tasks=(Task("colour", tuple(COLOURS), ("a {c} shape",), labels),),
+        indexed=len(names),
+    )
+    object.__setattr__(data, "files", {name: made[name][0] for name in names})
+    return data
+
+
+@pytest.fixture
+def shapes() -> MemoryData:
+    return memory_data()
+
+
+@pytest.fixture
+def shapes_folder(tmp_path):
+    """A folder with captions.csv and pictures: 48 train, 24 test."""
+    folder = tmp_path / "shapes"
+    folder.mkdir()
+    rows = ["image,split,caption"]
+    for i, (name, (png, colour, shape)) in enumerate(drawings(72).items()):
+        (folder / name).write_bytes(png)
+        rows.append(f"{name},{'train' if i < 48 else 'test'},a {colour} {shape} number {i}")
+    (folder / "captions.csv").write_text("\n".join(rows) + "\n")
+    return folder

@@ -1,0 +1,144 @@
+"""Decoding: one hand-made picture a colour mode, with the pixels worked out by hand."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFile
+
+from harness.data.images import BadImage, decode
+
+RED, BLUE, WHITE, BLACK = [255, 0, 0], [0, 0, 255], [255, 255, 255], [0, 0, 0]
+ENOUGH = 10_000
+
+
+def encoded(picture: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, kind, **options)
+    return file.getvalue()
+
+
+def row(mode: str, *values: object) -> Image.Image:
+    picture = Image.new(mode, (len(values), 1))
+    picture.putdata(values)
+    return picture
+
+
+def test_rgb_is_kept_as_it_is():
+    pixels = decode(encoded(row("RGB", (255, 0, 0), (1, 2, 3))), max_pixels=ENOUGH)
+    assert pixels.dtype == np.uint8
+    assert pixels.tolist() == [[RED, [1, 2, 3]]]
+
+
+def test_grey_is_repeated_over_the_channels():
+    assert decode(encoded(row("L", 0, 77)), max_pixels=ENOUGH).tolist() == [[BLACK, [77, 77, 77]]]
+
+
+def test_one_bit_is_black_and_white():
+    assert decode(encoded(row("1", 0, 255)), max_pixels=ENOUGH).tolist() == [[BLACK, WHITE]]
+
+
+def test_grey_with_alpha_is_laid_over_white():
+    # 100 at 20 % over white: 0.2 * 100 + 0.8 * 255 = 224
+    picture = row("LA", (100, 255), (100, 0), (100, 51))
+    assert decode(encoded(picture), max_pixels=ENOUGH)[0, :, 0].tolist() == [100, 255, 224]
+
+
+def test_alpha_is_laid_over_white():
+    # red at 40 % over white: green = 0.6 * 255 = 153
+    picture = row("RGBA", (255, 0, 0, 255), (0, 0, 0, 0), (255, 0, 0, 102))
+    assert decode(encoded(picture), max_pixels=ENOUGH).tolist() == [[RED, WHITE, [255, 153, 153]]]
+
+
+def test_palette_is_looked_up():
+    picture = row("P", 1, 0)
+    picture.putpalette([0, 0, 255, 255, 0, 0])
+    assert decode(encoded(picture), max_pixels=ENOUGH).tolist() == [[RED, BLUE]]
+
+
+def test_transparent_palette_entry_is_white_whatever_its_colour():
+    picture = row("P", 0, 1)
+    picture.putpalette([0, 0, 0, 255, 0, 0])
+    data = encoded(picture, transparency=0)
+    assert decode(data, max_pixels=ENOUGH).tolist() == [[WHITE, RED]]
+
+
+def test_transparent_grey_value_is_white():
+    data = encoded(row("L", 0, 77), transparency=0)
+    assert decode(data, max_pixels=ENOUGH).tolist() == [[WHITE, [77, 77, 77]]]
+
+
+def test_cmyk_is_converted():
+    data = encoded(row("CMYK", (0, 0, 0, 0), (0, 255, 255, 0), (0, 0, 0, 255)), "TIFF")
+    assert decode(data, max_pixels=ENOUGH).tolist() == [[WHITE, RED, BLACK]]
+
+
+def test_16_bit_grey_keeps_its_range():
+    # 257 is one step of 8 bits; 1,000 / 65,535 * 255 = 3.9
+    values = np.array([[0, 257, 1_000, 32_768, 65_535]], dtype=np.uint16)
+    pixels = decode(encoded(Image.fromarray(values)), max_pixels=ENOUGH)
+    assert pixels[0, :, 0].tolist() == [0, 1, 4, 128, 255]
+    assert (pixels == pixels[:, :, :1]).all()
+
+
+def test_32_bit_grey_outside_16_bits_is_refused():
+    data = encoded(row("I", 0, 70_000), "TIFF")
+    with pytest.raises(BadImage, match=r"0\.\.70000 are outside 16 bits"):
+        decode(data, max_pixels=ENOUGH)
+
+
+def test_floating_point_is_refused():
+    with pytest.raises(BadImage, match="floating-point"):
+        decode(encoded(row("F", 0.5), "TIFF"), max_pixels=ENOUGH)
+
+
+def test_first_frame_of_an_animation():
+    first, second = row("RGB", (255, 0, 0)), row("RGB", (0, 0, 255))
+    data = encoded(first, "GIF", save_all=True, append_images=[second])
+    assert Image.open(io.BytesIO(data)).n_frames == 2
+    assert decode(data, max_pixels=ENOUGH).tolist() == [[RED]]
+
+
+def test_exif_orientation_is_applied():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: show the picture a quarter turn clockwise
+    data = encoded(row("RGB", (255, 0, 0), (0, 0, 255)), exif=exif)
+    assert decode(data, max_pixels=ENOUGH).tolist() == [[RED], [BLUE]]
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "BMP", "GIF"])
+def test_customary_formats_are_read(kind):
+    pixels = decode(encoded(Image.new("RGB", (5, 4), "white"), kind), max_pixels=ENOUGH)
+    assert pixels.shape == (4, 5, 3)
+    assert pixels.min() >= 254
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF"])
+def test_truncated_picture_is_refused(kind):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    data = encoded(Image.fromarray(noise), kind)
+    assert not ImageFile.LOAD_TRUNCATED_IMAGES
+    with pytest.raises(BadImage):
+        decode(data[: len(data) // 2], max_pixels=ENOUGH)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty file"),
+        (b"\n<!DOCTYPE html><html>404 Not Found</html>", "HTML or XML page"),
+        (b"%PDF-1.7 ...", "no picture, begins with b'%PDF"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(40), "PNG|no picture|broken"),
+    ],
+)
+def test_what_is_no_picture_says_so(data, reason):
+    with pytest.raises(BadImage, match=reason):
+        decode(data, max_pixels=ENOUGH)
+
+
+def test_pixels_are_counted_from_the_header_before_decoding():
+    data = encoded(Image.new("RGB", (101, 100)))
+    only_header = data[:45]  # signature, IHDR, and the beginning of the first IDAT
+    with pytest.raises(BadImage, match="101 x 100 pixels, 10000 are allowed"):
+        decode(only_header, max_pixels=10_000)
+    assert decode(data, max_pixels=10_100).shape == (100, 101, 3)

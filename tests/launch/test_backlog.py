@@ -1,0 +1,153 @@
+"""The backlog asks the files before each start, because another launcher may have been there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from launch_cases import runs_of, status
+
+from harness.launch.base import Backlog, estimate, record_failure
+from harness.lease import Lease, LeaseHeld
+from harness.plan import Action, Rerun, Step
+from harness.record import State, Status, Store, read_json
+
+Plan = Callable[..., list[Step]]
+
+
+def silent(line: str) -> None:
+    raise AssertionError(line)
+
+
+def finish(store: Store, step: Step) -> None:
+    store.run_dir(step.run.key).write_result(
+        {
+            "code": "",
+            "training": {"samples_seen": 1, "seconds": 1.0},
+            "cost": {},
+            "evaluations": {step.run.config.evaluation_key: {}},
+        }
+    )
+
+
+def test_intent_is_on_disk_before_a_run_is_handed_out(steps: Plan, store: Store) -> None:
+    planned = steps({"a": "done"})
+    assert Backlog(planned, store, silent).take() is planned[0]
+    directory = store.run_dir(planned[0].run.key)
+    assert directory.read_config() == planned[0].run.config
+    assert read_json(directory.path / "job.json")["label"] == "a"
+
+
+def test_a_run_that_another_launcher_finished_is_not_started(steps: Plan, store: Store) -> None:
+    planned = steps({"a": "done", "b": "done"})
+    backlog = Backlog(planned, store, silent)
+    finish(store, planned[0])
+    assert backlog.take() is planned[1]
+    assert len(backlog) == 0
+
+
+def test_a_run_that_another_launcher_holds_waits(steps: Plan, store: Store) -> None:
+    planned = steps({"a": "done"})
+    backlog = Backlog(planned, store, silent)
+    with Lease(store.run_dir(planned[0].run.key).lease_file):
+        assert backlog.take() is None
+        backlog.look_elsewhere()
+        assert (backlog.take(), len(backlog)) == (None, 1)
+
+
+@pytest.mark.parametrize(("failure", "left"), [("diverged", 0), ("killed", 1)])
+def test_a_failure_elsewhere_counts_as_one_here(
+    failure: str, left: int, steps: Plan, store: Store
+) -> None:
+    planned = steps({"a": "done"})
+    backlog = Backlog(planned, store, silent)
+    backlog.take()
+    backlog.held(planned[0])
+    store.run_dir(planned[0].run.key).write_status(State.FAILED, failure=failure)
+    backlog.look_elsewhere()
+    assert len(backlog) == left
+
+
+def test_a_rerun_by_two_launchers_sets_the_old_result_aside_once(steps: Plan, store: Store) -> None:
+    planned = steps({"a": "done"})
+    store.run_dir(planned[0].run.key).write_intent(planned[0].run.config, {})
+    finish(store, planned[0])
+    again = steps({"a": "done"}, Rerun.ALL)
+    ours, theirs = Backlog(again, store, silent), Backlog(again, store, silent)
+    assert theirs.take() is again[0]
+    finish(store, again[0])
+    assert ours.take() is None
+    assert [path.name for path in (store.runs / "superseded").iterdir()] == [
+        f"{again[0].run.key}.1"
+    ]
+
+
+def test_a_directory_that_cannot_be_trusted_is_said_and_left(steps: Plan, store: Store) -> None:
+    planned = steps({"a": "done"})
+    said: list[str] = []
+    backlog = Backlog(planned, store, said.append)
+    store.run_dir(planned[0].run.key).path.mkdir(parents=True)
+    store.run_dir(planned[0].run.key).result_file.write_text("{")
+    assert backlog.take() is None
+    assert "is not valid JSON" in said[0]
+
+
+class TestEstimate:
+    def step(self, seconds: float | None) -> Step:
+        run = runs_of(["a"])[0]
+        return Step(run, Status(State.NEW, samples_seen=1), Action.RUN, "", seconds)
+
+    def test_the_plan_knows_the_speed(self) -> None:
+        assert estimate(self.step(12.5)) == 12.5
+
+    def test_nothing_finished_tells_the_speed(self) -> None:
+        # resnet18 at 224 px: 1.814 GMACs; text 12 layers of width 512 with 16 tokens:
+        # 12 * 16 * (12 * 512**2 + 2 * 16 * 512) + 512 * 512 = 0.607 GMACs; thrice that, for the
+        # 1,000 samples left of 1,001, at 20 GMACs/s.
+        assert estimate(self.step(None)) == pytest.approx(3 * 1000 * 2.4214 / 20, rel=1e-3)
+
+
+class TestRecordFailure:
+    def record(self, store: Store, step: Step, since: float) -> None:
+        record_failure(
+            store.run_dir(step.run.key),
+            step.run.config.evaluation_key,
+            attempt=3,
+            since=since,
+            failure="killed",
+            error="killed by SIGKILL",
+        )
+
+    def test_what_the_run_could_not_say_itself(self, steps: Plan, store: Store) -> None:
+        (step,) = steps({"a": "done"})
+        directory = store.run_dir(step.run.key)
+        directory.write_status(State.RUNNING, attempt=3, samples_seen=640)
+        self.record(store, step, since=0.0)
+        seen = status(store, step)
+        assert (seen.state, seen.failure, seen.samples_seen) == (State.FAILED, "killed", 640)
+        assert seen.details is not None
+        assert seen.details["log"] == str(directory.log_file(3))
+        assert not directory.lease_file.exists()
+
+    def test_the_runs_own_words_stand(self, steps: Plan, store: Store) -> None:
+        (step,) = steps({"a": "done"})
+        store.run_dir(step.run.key).write_status(State.FAILED, failure="data", error="no pictures")
+        self.record(store, step, since=0.0)
+        assert status(store, step).failure == "data"
+
+    def test_but_not_those_of_an_earlier_attempt(self, steps: Plan, store: Store) -> None:
+        (step,) = steps({"a": "done"})
+        store.run_dir(step.run.key).write_status(State.FAILED, failure="data", error="no pictures")
+        self.record(store, step, since=1e12)
+        assert status(store, step).failure == "killed"
+
+    def test_a_finished_run_stays_finished(self, steps: Plan, store: Store) -> None:
+        (step,) = steps({"a": "done"})
+        finish(store, step)
+        self.record(store, step, since=0.0)
+        assert not store.run_dir(step.run.key).status_file.exists()
+
+    def test_a_run_taken_over_is_left_alone(self, steps: Plan, store: Store) -> None:
+        (step,) = steps({"a": "done"})
+        with Lease(store.run_dir(step.run.key).lease_file), pytest.raises(LeaseHeld):
+            self.record(store, step, since=0.0)

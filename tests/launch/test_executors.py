@@ -1,0 +1,131 @@
+"""One contract for every executor: what is pending gets run, and a failure is only a record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from launch_cases import status, trained
+
+from harness.config import Runtime
+from harness.launch.base import Executor, Stop
+from harness.launch.inline import InlineExecutor
+from harness.launch.local import LocalExecutor, Slot
+from harness.lease import Lease
+from harness.plan import Rerun, Step
+from harness.record import State, Store
+
+Plan = Callable[..., list[Step]]
+
+
+@pytest.fixture(params=["inline", "local"])
+def executor(
+    request: pytest.FixtureRequest, store: Store, fake_run: None, fake_workers: None
+) -> Executor:
+    if request.param == "inline":
+        return InlineExecutor(store, Runtime(), Stop())
+    return LocalExecutor(store, Runtime(), [Slot(1)], Stop())
+
+
+def launch(executor: Executor, planned: list[Step]) -> list[str]:
+    said: list[str] = []
+    with executor:
+        executor.launch(planned, said.append)
+    return said
+
+
+class TestExecutor:
+    def test_runs_everything_longest_first(
+        self, executor: Executor, steps: Plan, store: Store
+    ) -> None:
+        launch(executor, steps({"long": "done", "middle": "done", "short": "done"})[::-1])
+        assert trained(store) == ["long seed 0", "middle seed 0", "short seed 0"]
+
+    def test_failures_are_filed_by_class_and_the_next_run_goes_on(
+        self, executor: Executor, steps: Plan, store: Store
+    ) -> None:
+        planned = steps({"a": "bug", "b": "diverged", "c": "disk_full", "d": "done"})
+        launch(executor, planned)
+        assert [(status(store, s).state, status(store, s).failure) for s in planned] == [
+            (State.FAILED, "bug"),
+            (State.FAILED, "diverged"),
+            (State.FAILED, "disk_full"),
+            (State.DONE, None),
+        ]
+
+    def test_the_log_of_an_unknown_failure_holds_its_traceback(
+        self, executor: Executor, steps: Plan, store: Store
+    ) -> None:
+        planned = steps({"a": "bug"})
+        launch(executor, planned)
+        log = store.run_dir(planned[0].run.key).log_file(1).read_text()
+        assert "KeyError: 'no such thing'" in log
+
+    def test_a_second_plan_has_nothing_left_to_do(
+        self, executor: Executor, steps: Plan, store: Store
+    ) -> None:
+        launch(executor, steps({"a": "done", "b": "done"}))
+        assert [step.pending for step in steps({"a": "done", "b": "done"})] == [False, False]
+
+    def test_a_rerun_keeps_the_old_result(
+        self, executor: Executor, steps: Plan, store: Store
+    ) -> None:
+        planned = steps({"a": "diverged"})
+        launch(executor, planned)
+        again = steps({"a": "done"}, Rerun.FAILED)
+        launch(executor, again)
+        old = store.runs / "superseded" / f"{planned[0].run.key}.1"
+        assert '"failure": "diverged"' in (old / "status.json").read_text()
+        assert not (old / "lease.json").exists()
+        assert status(store, planned[0]).state is State.DONE
+
+    def test_a_run_held_by_another_launcher_is_taken_over_when_it_lets_go(
+        self, executor: Executor, steps: Plan, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        planned = steps({"a": "done", "b": "done"})
+        held = Lease(store.run_dir(planned[0].run.key).lease_file)
+        held.__enter__()
+        monkeypatch.setattr("harness.launch.base.POLL_SECONDS", 0.05)
+        monkeypatch.setattr("harness.launch.inline.POLL_SECONDS", 0.05)
+        release_when(lambda: trained(store) == ["b seed 0"], held, monkeypatch)
+        launch(executor, planned)
+        assert trained(store) == ["b seed 0", "a seed 0"]
+
+    def test_preflight_tells_problems_and_starts_nothing(
+        self, executor: Executor, steps: Plan, store: Store
+    ) -> None:
+        config = steps({"a": "done"})[0].run.config
+        broken = config.model_copy(
+            update={"data": config.data.model_copy(update={"path": "nowhere"})}
+        )
+        with executor:
+            problems = executor.preflight([config, broken])
+        assert problems == ["no picture at nowhere"]
+        assert not store.runs.exists()
+
+    def test_what_cannot_be_prepared_is_said_and_left(
+        self, executor: Executor, steps: Plan, store: Store
+    ) -> None:
+        planned = steps({"a": "done", "b": "done"})
+        store.runs.mkdir(parents=True)
+        store.run_dir(planned[0].run.key).path.write_text("a file is in the way")
+        said = launch(executor, planned)
+        assert trained(store) == ["b seed 0"]
+        assert len(said) == 1
+        assert said[0].startswith(f"a seed 0 ({planned[0].run.key}) cannot be started: ")
+
+
+def release_when(
+    condition: Callable[[], bool], held: Lease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Let go of a lease at the first look elsewhere at which `condition` is true."""
+    from harness.launch.base import Backlog
+
+    look = Backlog.look_elsewhere
+
+    def release_then_look(self: Backlog) -> None:
+        if condition() and held.is_mine():
+            held.__exit__(None, None, None)
+        look(self)
+
+    monkeypatch.setattr(Backlog, "look_elsewhere", release_then_look)

@@ -1,0 +1,262 @@
+"""Worker processes: what their death leaves behind, what they share, how they stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+from launch_cases import status, trained
+
+from harness.config import Runtime
+from harness.errors import ConfigError, HarnessError
+from harness.launch import local
+from harness.launch.base import Stop
+from harness.launch.local import LocalExecutor, Slot, make_slots, visible_gpus
+from harness.plan import Step
+from harness.record import State, Store, read_json
+
+Plan = Callable[..., list[Step]]
+
+
+def launch(
+    store: Store,
+    planned: list[Step],
+    *,
+    slots: int = 1,
+    stop: Stop | None = None,
+    runtime: Runtime | None = None,
+) -> list[str]:
+    said: list[str] = []
+    with LocalExecutor(store, runtime or Runtime(), [Slot(1)] * slots, stop or Stop()) as executor:
+        executor.launch(planned, said.append)
+    return said
+
+
+def pids(store: Store, step: Step) -> list[int]:
+    entries = read_json(store.run_dir(step.run.key).path / "provenance.json")
+    assert entries is not None
+    return [entry["pid"] for entry in entries["attempts"]]
+
+
+@pytest.mark.usefixtures("fake_workers")
+class TestDeath:
+    def test_a_killed_run_is_tried_once_more_after_the_others(
+        self, steps: Plan, store: Store
+    ) -> None:
+        launch(store, steps({"a": "killed 1", "b": "done", "c": "done"}))
+        assert trained(store) == ["b seed 0", "c seed 0", "a seed 0"]
+
+    def test_a_run_killed_twice_is_filed_as_killed_with_signal_and_log(
+        self, steps: Plan, store: Store
+    ) -> None:
+        planned = steps({"a": "killed 2", "b": "done"})
+        launch(store, planned)
+        seen = status(store, planned[0])
+        log = store.run_dir(planned[0].run.key).log_file(2)
+        assert (seen.state, seen.failure, seen.error) == (
+            State.FAILED,
+            "killed",
+            "killed by SIGKILL",
+        )
+        assert seen.details is not None
+        assert seen.details["log"] == str(log)
+        assert log.read_text() == "attempt 2 of a\n"
+        assert trained(store) == ["b seed 0"]
+
+    def test_the_log_of_a_crash_in_c_names_the_line_it_came_from(
+        self, steps: Plan, store: Store
+    ) -> None:
+        planned = steps({"a": "segfault"})
+        launch(store, planned)
+        assert status(store, planned[0]).error == "killed by SIGSEGV"
+        log = store.run_dir(planned[0].run.key).log_file(1).read_text()
+        assert "Fatal Python error: Segmentation fault" in log
+
+    def test_an_out_of_memory_kill_is_its_own_class_and_not_tried_at_once(
+        self, steps: Plan, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        counts = iter(range(100))
+        monkeypatch.setattr(local, "oom_kills", lambda: next(counts))
+        planned = steps({"a": "killed 1"})
+        launch(store, planned)
+        assert status(store, planned[0]).failure == "out_of_memory"
+        assert len(pids(store, planned[0])) == 1
+
+    def test_a_library_that_ends_the_process_fails_its_run_alone(
+        self, steps: Plan, store: Store
+    ) -> None:
+        planned = steps({"a": "exit 7", "b": "done"})
+        launch(store, planned)
+        seen = status(store, planned[0])
+        assert (seen.failure, seen.error) == ("bug", "the run's process ended with exit code 7")
+        assert trained(store) == ["b seed 0"]
+
+    def test_a_worker_that_cannot_start_is_one_line(
+        self, steps: Plan, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        planned = steps({"a": "done"})
+        monkeypatch.setenv("REAL_HARNESS", "/nowhere")
+        executor = LocalExecutor(store, Runtime(), [Slot(1)], Stop())
+        with executor, pytest.raises(HarnessError, match=r"No module named 'harness\.\w+'"):
+            executor.preflight([planned[0].run.config])
+
+
+@pytest.mark.usefixtures("fake_workers")
+class TestSharing:
+    def test_a_worker_that_ends_one_run_goes_on_with_the_next(
+        self, steps: Plan, store: Store
+    ) -> None:
+        planned = steps({"a": "done", "b": "diverged", "c": "done"})
+        launch(store, planned)
+        assert len({pid for step in planned for pid in pids(store, step)}) == 1
+
+    def test_slots_run_side_by_side(self, steps: Plan, store: Store) -> None:
+        planned = steps({"a": "wait 1", "b": "done"})
+        stop = Stop()
+        # `a` ends only when stopped, so `b` can only end beside it.
+        thread = when(lambda: trained(store) == ["b seed 0"], stop.ask)
+        launch(store, planned, slots=2, stop=stop)
+        thread.join()
+        assert status(store, planned[0]).state is State.INTERRUPTED
+
+    def test_no_more_workers_than_runs(
+        self, steps: Plan, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        started: list[Slot] = []
+        start = local.WorkerProcess.__init__
+
+        def count(self: local.WorkerProcess, slot: Slot, sweep: None) -> None:
+            started.append(slot)
+            start(self, slot, sweep)
+
+        monkeypatch.setattr(local.WorkerProcess, "__init__", count)
+        launch(store, steps({"a": "done"}), slots=8)
+        assert len(started) == 1
+
+
+@pytest.mark.usefixtures("fake_workers")
+class TestStop:
+    def test_running_runs_save_their_state_and_no_other_starts(
+        self, steps: Plan, store: Store
+    ) -> None:
+        planned = steps({"a": "wait 1", "b": "done"})
+        stop = Stop()
+        thread = when(lambda: status(store, planned[0]).attempt == 1, stop.ask)
+        launch(store, planned, stop=stop)
+        thread.join()
+        assert [status(store, s).state for s in planned] == [State.INTERRUPTED, State.NEW]
+        assert status(store, planned[0]).samples_seen == 5
+
+    def test_a_worker_told_to_stop_by_somebody_else_is_replaced(
+        self, steps: Plan, store: Store
+    ) -> None:
+        planned = steps({"a": "wait 1", "b": "done"})
+        thread = when(
+            lambda: status(store, planned[0]).attempt == 1,
+            lambda: os.kill(pids(store, planned[0])[0], signal.SIGTERM),
+        )
+        launch(store, planned)
+        thread.join()
+        assert trained(store) == ["b seed 0", "a seed 0"]
+
+    def test_a_run_stops_when_its_launcher_is_gone(self, steps: Plan, store: Store) -> None:
+        planned = steps({"a": "wait 1"})
+        executor = LocalExecutor(store, Runtime(), [Slot(1)], Stop())
+        with executor:
+            executor._start(store_intent(store, planned[0]), 0)
+            wait_until(lambda: status(store, planned[0]).attempt == 1)
+            worker = executor._workers[0]
+            assert worker.process.stdin is not None
+            worker.process.stdin.close()  # all that a dead launcher does
+            wait_until(worker.dead)
+        assert status(store, planned[0]).state is State.INTERRUPTED
+        assert worker.process.returncode == 0
+
+
+def store_intent(store: Store, step: Step) -> Step:
+    store.run_dir(step.run.key).write_intent(step.run.config, {"label": step.run.label})
+    return step
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError("what the test waits for did not come")
+        time.sleep(0.02)
+
+
+def when(condition: Callable[[], bool], act: Callable[[], None]) -> threading.Thread:
+    """A started thread that acts as soon as the condition holds."""
+
+    def watch() -> None:
+        wait_until(condition)
+        act()
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    return thread
+
+
+class TestSlots:
+    @pytest.mark.parametrize(
+        ("wanted", "threads", "gpus", "cores", "expected"),
+        [
+            (None, None, [], 2, [Slot(1), Slot(1)]),
+            (1, None, [], 8, [Slot(8)]),
+            (3, None, [], 8, [Slot(2)] * 3),
+            (4, None, [], 2, [Slot(1)] * 4),
+            (None, 4, [], 8, [Slot(4)] * 2),
+            (None, None, ["0", "3"], 8, [Slot(4, "0"), Slot(4, "3")]),
+            (3, None, ["0", "3"], 8, [Slot(2, "0"), Slot(2, "3"), Slot(2, "0")]),
+        ],
+    )
+    def test_cores_are_shared_out(
+        self,
+        wanted: int | None,
+        threads: int | None,
+        gpus: list[str],
+        cores: int,
+        expected: list[Slot],
+    ) -> None:
+        assert make_slots(wanted=wanted, threads=threads, gpus=gpus, cores=cores) == expected
+
+    def test_no_slot_is_refused(self) -> None:
+        with pytest.raises(ConfigError, match="--slots 0: at least one slot is wanted"):
+            make_slots(wanted=0, threads=None, gpus=[], cores=2)
+
+    def test_a_slot_gives_its_worker_its_threads_and_its_gpu(self) -> None:
+        environment = Slot(3, "GPU-b").environment()
+        assert environment["OMP_NUM_THREADS"] == "3"
+        assert environment["CUDA_VISIBLE_DEVICES"] == "GPU-b"
+
+    def test_gpus_are_those_the_environment_shows(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-b")
+        assert visible_gpus("auto") == ["2", "GPU-b"]
+        assert visible_gpus("cuda:1") == ["GPU-b"]
+        assert visible_gpus("cpu") == []
+
+    @pytest.mark.parametrize("hidden", ["", "-1"])
+    def test_hidden_gpus_are_none(self, hidden: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+        assert visible_gpus("auto") == []
+
+    def test_a_gpu_that_is_not_there_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+        with pytest.raises(ConfigError, match=r"unknown runtime.device 'cuda:5'; nearest: cuda:0"):
+            visible_gpus("cuda:5")
+
+    def test_gpus_are_counted_by_the_driver_without_torch(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path
+    ) -> None:
+        listing = "GPU 0: NVIDIA A100 (UUID: GPU-x)\nGPU 1: NVIDIA A100 (UUID: GPU-y)\n"
+        fake = tmp_path / "nvidia-smi"
+        fake.write_text(f"#!/bin/sh\nprintf '{listing}'\n")
+        fake.chmod(0o755)
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+        assert visible_gpus("auto") == ["0", "1"]

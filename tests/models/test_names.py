@@ -1,0 +1,46 @@
+"""Backbone names are known without torch, and are the ones timm knows."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import timm
+from timm.models import is_model
+
+from harness.models.names import BACKBONES, EXTRA, backbone_names
+
+
+def test_every_model_of_timm_is_a_name() -> None:
+    assert set(timm.list_models()) - backbone_names() == set()
+
+
+def test_every_name_is_a_model_of_timm_or_our_own() -> None:
+    assert {name for name in backbone_names() if not is_model(name)} == {"swin_nano"}
+
+
+def test_deprecated_names_are_names() -> None:
+    assert "tv_densenet121" in backbone_names()
+
+
+def test_what_a_sweep_file_registers_is_a_name() -> None:
+    BACKBONES.register("only_in_this_test")(lambda size: None)  # type: ignore[arg-type,return-value]
+    try:
+        assert "only_in_this_test" in backbone_names()
+    finally:
+        del BACKBONES._parts["only_in_this_test"]
+
+
+def test_names_are_read_without_torch_or_timm() -> None:
+    code = (
+        "import sys; from harness.models.names import backbone_names; n = len(backbone_names());"
+        "print(n > 1000, {'torch', 'timm'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True set()\n"
+
+
+def test_extra_names_are_those_that_the_image_module_registers() -> None:
+    import harness.models.image
+
+    assert set(EXTRA) <= set(harness.models.image.BACKBONES)

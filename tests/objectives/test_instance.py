@@ -1,0 +1,116 @@
+import math
+
+import open_clip
+import pytest
+import torch
+from torch.nn import functional as F
+
+from harness.config import InstanceLoss
+from harness.objectives.instance import (
+    instance_loss,
+    negative_weights,
+    soft_label_mass,
+    soft_targets,
+)
+
+WEIGHTINGS = ["uniform", "similarity", "text", "image"]
+
+
+def pairs(n=6, d=5, seed=0):
+    rng = torch.Generator().manual_seed(seed)
+    image, text = (F.normalize(torch.randn(n, d, generator=rng), dim=-1) for _ in range(2))
+    return image.requires_grad_(), text.requires_grad_(), torch.tensor(1.7, requires_grad=True)
+
+
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+def test_every_target_row_sums_to_one_with_the_positive_at_1_minus_a(weighting):
+    image, text, _ = pairs()
+    for target in soft_targets(image, text, 0.3, weighting, tau=0.1):
+        torch.testing.assert_close(target.sum(1), torch.ones(6), atol=1e-6, rtol=0)
+        torch.testing.assert_close(target.diag(), torch.full((6,), 0.7), atol=1e-6, rtol=0)
+        assert (target >= 0).all()
+
+
+def test_no_gradient_flows_through_the_target():
+    image, text, _ = pairs()
+    rows, columns = soft_targets(image, text, 0.3, "similarity", tau=0.1)
+    assert not rows.requires_grad
+    assert not columns.requires_grad
+
+
+def test_uniform_target_by_hand():
+    image, text, _ = pairs(n=3)
+    rows, columns = soft_targets(image, text, 0.2, "uniform", tau=0.1)
+    expected = torch.tensor([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]])
+    torch.testing.assert_close(rows, expected)
+    torch.testing.assert_close(columns, expected)
+
+
+def test_similarity_weights_by_hand():
+    # similarities of row 0 to the two negatives are 0.1 ln 3 and 0, so at tau 0.1 they weigh 3 : 1
+    similarity = torch.tensor([[9.0, 0.1 * math.log(3), 0.0], [0.0, 9.0, 0.0], [0.0, 0.0, 9.0]])
+    expected = torch.tensor([[0.0, 0.75, 0.25], [0.5, 0.0, 0.5], [0.5, 0.5, 0.0]])
+    torch.testing.assert_close(negative_weights(similarity, tau=0.1), expected)
+
+
+def test_similarity_takes_each_direction_from_its_own_side():
+    image = torch.eye(3)
+    text = F.normalize(torch.tensor([[1.0, 0, 0], [1.0, 1.0, 0], [0, 0, 1.0]]), dim=-1)
+    rows, columns = soft_targets(image, text, 0.5, "similarity", tau=0.1)
+    assert rows[0, 1] > rows[0, 2]  # image 0 is close to text 1
+    assert columns[1, 0] > columns[1, 2]  # text 1 is close to image 0
+    torch.testing.assert_close(columns[0, 1], columns[0, 2])  # text 0 is equally far from images 1, 2
+
+
+@pytest.mark.parametrize(("weighting", "near"), [("text", 1), ("image", 2)])
+def test_intra_modal_weights_come_from_that_modality(weighting, near):
+    image = F.normalize(torch.tensor([[1.0, 0, 0], [0, 1.0, 0], [1.0, 0, 0.2]]), dim=-1)
+    text = F.normalize(torch.tensor([[1.0, 0, 0], [1.0, 0.2, 0], [0, 0, 1.0]]), dim=-1)
+    for target in soft_targets(image, text, 0.5, weighting, tau=0.1):
+        assert target[0, near] > 0.45
+
+
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+def test_mass_zero_is_clips_loss_in_value_and_gradient(weighting):
+    ours, theirs = pairs(), pairs()
+    loss = instance_loss(*ours, mass=0.0, weighting=weighting)
+    reference = open_clip.loss.ClipLoss()(theirs[0], theirs[1], theirs[2].exp())
+    torch.testing.assert_close(loss, reference, atol=1e-6, rtol=0)
+    loss.backward()
+    reference.backward()
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine.grad, other.grad, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+def test_softened_path_meets_clips_loss_as_the_mass_goes_to_zero(weighting):
+    soft, hard = pairs(), pairs()
+    a = instance_loss(*soft, mass=1e-9, weighting=weighting)
+    b = instance_loss(*hard)
+    torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
+    a.backward()
+    b.backward()
+    for mine, other in zip(soft, hard, strict=True):
+        torch.testing.assert_close(mine.grad, other.grad, atol=1e-6, rtol=0)
+
+
+def test_loss_by_hand_for_two_orthogonal_pairs():
+    # cosines are the identity, scale e^0 = 1; each row is CE of (1, 0) against (1 - a, a)
+    eye = torch.eye(2)
+    log_sum = math.log(math.e + 1)
+    expected = 0.75 * (log_sum - 1) + 0.25 * log_sum
+    loss = instance_loss(eye, eye, torch.tensor(0.0), mass=0.25, weighting="uniform")
+    assert loss.item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_loss_is_finite_for_large_scale_and_identical_embeddings():
+    same = F.normalize(torch.ones(4, 3), dim=-1)
+    for weighting in WEIGHTINGS:
+        scale = torch.tensor(math.log(100.0))
+        loss = instance_loss(same, same, scale, mass=0.5, weighting=weighting)
+        assert loss.item() == pytest.approx(math.log(4), abs=1e-4)
+
+
+def test_mass_is_a_function_of_progress_alone():
+    config = InstanceLoss(a_max=0.4, schedule="linear", start=0.5)
+    assert [soft_label_mass(config, p) for p in (0.0, 0.5, 0.75, 1.0)] == [0.0, 0.0, 0.2, 0.4]

@@ -1,0 +1,228 @@
+"""Records become rows; whatever is missing becomes a hole that says why."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from report_records import ROLE, T2I, Records, depth_sweep, edit_json, fill, runs_by, sweep_of
+
+from harness.report.collect import Collection, baseline_of, collect
+from harness.report.summary import summarise
+from harness.space import Sweep, expand, product
+
+
+def one_hole(collection: Collection, metric: str = T2I) -> pd.Series[Any]:
+    frame = collection.frame
+    holes = frame[(frame["metric"] == metric) & frame["value"].isna()]
+    assert len(holes) == 1
+    return holes.iloc[0]
+
+
+def test_one_row_a_point_seed_and_metric(records: Records) -> None:
+    sweep = depth_sweep()
+    runs, at = runs_by(sweep)
+    fill(records, runs)
+
+    frame = collect(sweep, runs, records.store).frame
+
+    shown = frame[frame["metric"] == T2I]
+    assert len(shown) == 15
+    row = shown[(shown["model.text.layers"] == 4) & (shown["seed"] == 1)].iloc[0]
+    assert (row["value"], row["n"], row["chance"]) == (0.386, 200, 0.005)
+    assert (row["label"], row["key"], row["state"]) == ("layers=4", at(4, 1).key, "done")
+    assert set(frame["metric"]) >= {ROLE, "test/mean_recall", "cost/gmacs/text"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "state", "reason"),
+    [
+        ("absent", "new", "not run"),
+        ("running", "running", "still running (6,000 of 10,000 samples)"),
+        ("interrupted", "interrupted", "interrupted at 6,000 of 10,000 samples"),
+        ("failed", "failed", "failed (diverged): loss is NaN at step 41"),
+    ],
+)
+def test_a_run_that_is_not_done_is_a_hole(
+    records: Records, kind: str, state: str, reason: str
+) -> None:
+    sweep = depth_sweep()
+    runs, at = runs_by(sweep)
+    fill(records, runs, skip=((4, 1),))
+    if kind != "absent":
+        getattr(records, kind)(at(4, 1))
+
+    hole = one_hole(collect(sweep, runs, records.store))
+
+    assert (hole["label"], hole["seed"], hole["state"]) == ("layers=4", 1, state)
+    assert hole["reason"] == reason
+
+
+def test_a_trained_run_without_this_protocol_is_a_hole(records: Records) -> None:
+    sweep = depth_sweep()
+    runs, at = runs_by(sweep)
+    fill(records, runs)
+    file = records.store.run_dir(at(4, 1).key).result_file
+    edit_json(file, lambda result: result.update(evaluations={}))
+
+    hole = one_hole(collect(sweep, runs, records.store))
+
+    assert hole["reason"] == "trained, not evaluated with this protocol"
+
+
+def test_a_result_that_cannot_be_true_is_a_hole_and_a_failure(records: Records) -> None:
+    sweep = depth_sweep()
+    runs, at = runs_by(sweep)
+    fill(records, runs)
+
+    def break_it(result: dict[str, Any]) -> None:
+        (evaluation,) = result["evaluations"].values()
+        evaluation["metrics"]["test/image_retrieval_recall@5"]["value"] = 0.1
+
+    edit_json(records.store.run_dir(at(4, 1).key).result_file, break_it)
+    collection = collect(sweep, runs, records.store)
+
+    assert "test/image_retrieval_recall@5 = 0.1" in one_hole(collection)["reason"]
+    broken = next(record for record in collection.records if record.reason)
+    assert (broken.failed, broken.status.failure) == (True, "invariant")
+
+
+def test_a_hand_edited_configuration_is_a_hole_and_a_failure(records: Records) -> None:
+    sweep = depth_sweep()
+    runs, at = runs_by(sweep)
+    fill(records, runs)
+    directory = records.store.run_dir(at(4, 1).key)
+    edit_json(directory.path / "config.json", lambda tree: tree["config"].update(seed=7))
+
+    collection = collect(sweep, runs, records.store)
+
+    assert "was edited" in one_hole(collection)["reason"]
+    assert sum(record.failed for record in collection.records) == 1
+
+
+def test_a_null_metric_is_a_hole_with_its_own_reason(records: Records) -> None:
+    sweep = depth_sweep(metrics=[T2I, ROLE])
+    runs, at = runs_by(sweep)
+    fill(records, runs, skip=((4, 1),))
+    records.done(at(4, 1), t2i=0.386, role=None)
+
+    collection = collect(sweep, runs, records.store)
+
+    assert one_hole(collection, ROLE)["reason"] == "no labels"
+    assert collection.frame[collection.frame["metric"] == T2I]["value"].notna().all()
+
+
+def test_an_unknown_metric_names_the_nearest(records: Records) -> None:
+    sweep = depth_sweep(metrics=["test/rol/acc1"])
+    runs, _ = runs_by(sweep)
+    fill(records, runs)
+
+    frame = collect(sweep, runs, records.store).frame
+
+    reasons = set(frame[frame["metric"] == "test/rol/acc1"]["reason"])
+    assert len(reasons) == 1
+    assert "test/role/acc1" in reasons.pop()
+
+
+def test_inputs_are_hashed_as_they_lie_on_disk(records: Records) -> None:
+    import hashlib
+
+    sweep = depth_sweep()
+    runs, at = runs_by(sweep)
+    fill(records, runs)
+    file = records.store.run_dir(at(1, 0).key).result_file
+
+    record = collect(sweep, runs, records.store).records[0]
+
+    assert record.inputs["result.json"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert set(record.inputs) == {
+        "result.json", "config.json", "metrics.jsonl", "provenance.json",
+    }  # fmt: skip
+
+
+def test_the_log_is_named_relative_to_the_root(records: Records) -> None:
+    sweep = depth_sweep()
+    runs, at = runs_by(sweep)
+    records.failed(at(1, 0))
+
+    record = collect(sweep, runs, records.store).records[0]
+
+    assert record.log == f"results/runs/{at(1, 0).key}/logs/attempt-2.txt"
+
+
+# ---- baselines
+
+
+def test_the_baseline_is_the_twin_that_differs_in_its_axes_alone() -> None:
+    points = list(product({"a": [1, 12], "b": ["x", "y"]}))
+
+    assert [baseline_of(i, points, {"a": 12}) for i in range(4)] == [2, 3, 2, 3]
+    assert [baseline_of(i, points, {"a": 12, "b": "x"}) for i in range(4)] == [2, 2, 2, 2]
+    assert baseline_of(0, points, None) is None
+
+
+def test_without_a_twin_a_single_match_is_the_baseline_and_several_are_none() -> None:
+    assert baseline_of(0, [{"a": 1, "b": 1}, {"a": 2, "b": 2}], {"a": 2}) == 1
+    assert baseline_of(0, [{"a": 1}, {"a": 2, "b": 2}, {"a": 2, "b": 3}], {"a": 2}) is None
+
+
+# ---- cells
+
+
+def cells_of(sweep: Sweep, records: Records) -> Any:
+    return summarise(collect(sweep, expand(sweep), records.store))
+
+
+def test_a_cell_that_lacks_a_seed_has_no_mean_and_says_which(records: Records) -> None:
+    sweep = depth_sweep()
+    runs, at = runs_by(sweep)
+    fill(records, runs, skip=((4, 1), (4, 2)))
+    records.failed(at(4, 1))
+
+    cell = cells_of(sweep, records)[(2, T2I)]
+
+    assert cell.estimate is None
+    assert cell.hole == (
+        "1 of 3 seeds: seed 1 failed (diverged): loss is NaN at step 41; seed 2 not run"
+    )
+    assert cell.values == {0: 0.380}
+
+
+def test_differences_pair_the_seeds_that_both_have(records: Records) -> None:
+    sweep = depth_sweep()
+    runs, _ = runs_by(sweep)
+    fill(records, runs, skip=((12, 2), (4, 0)))
+
+    difference = cells_of(sweep, records)[(2, T2I)].difference
+
+    assert difference.seeds == (1,)
+    assert difference.mean == pytest.approx(0.386 - 0.405)
+
+
+def test_chance_and_samples_come_from_the_records(records: Records) -> None:
+    sweep = sweep_of({"model.text.layers": [1, 2]}, metrics=[ROLE])
+    for run in expand(sweep):
+        records.done(run, t2i=0.3)
+
+    cell = cells_of(sweep, records)[(0, ROLE)]
+
+    assert math.isclose(cell.chance, 1 / 3)
+    assert cell.samples == (150,)
+
+
+def test_reading_changes_nothing(records: Records, tmp_path: Path) -> None:
+    sweep = depth_sweep()
+    runs, at = runs_by(sweep)
+    records.done(runs[0], t2i=0.3)
+    records.failed(at(1, 1))
+
+    def listing() -> dict[str, bytes]:
+        return {str(f): f.read_bytes() for f in tmp_path.rglob("*") if f.is_file()}
+
+    before = listing()
+    collect(sweep, runs, records.store)
+
+    assert listing() == before

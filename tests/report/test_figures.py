@@ -1,0 +1,242 @@
+"""Which figure a sweep gets, and that every mark of it is a number of the records."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from report_records import I2T, T2I, Records, depth_sweep, fill, runs_by, sweep_of
+
+from harness.report import style
+from harness.report.collect import collect
+from harness.report.figures import Drawing, Scale, draw, scale_of
+from harness.report.summary import summarise
+from harness.space import Run, Sweep, expand
+
+INSTANCE = "objective.instance."
+
+
+@pytest.fixture(autouse=True)
+def in_house_style() -> Iterator[None]:
+    with style.house():
+        yield
+
+
+def drawings(sweep: Sweep, runs: list[Run], records: Records) -> dict[str, Drawing]:
+    collection = collect(sweep, runs, records.store)
+    return {drawing.name: drawing for drawing in draw(collection, summarise(collection))}
+
+
+def panels(figure: Figure) -> list[Axes]:
+    return [ax for ax in figure.axes if ax.axison]
+
+
+def means(ax: Axes) -> list[tuple[float, float]]:
+    """The marks of the first line of means."""
+    line = next(line for line in ax.lines if line.get_marker() == "o")
+    xs, ys = line.get_data()
+    return [(float(x), float(y)) for x, y in zip(xs, ys, strict=True)]
+
+
+# ---- the axis
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([1, 2, 4, 8, 12], "log2"),
+        ([1, 2, 3, 4, 5], "linear"),
+        ([0.0, 0.1, 0.2, 0.4], "linear"),
+        ([64, 112, 224], "log2"),
+        (["resnet18", "mobilenetv2_100"], "categorical"),
+        ([True, False], "categorical"),
+        ([None, 1.0], "categorical"),
+        ([8], "linear"),
+    ],
+)
+def test_numbers_stand_where_they_belong(values: Sequence[Any], kind: str) -> None:
+    assert scale_of(values).kind == kind
+
+
+def test_values_are_sorted_and_each_once() -> None:
+    assert scale_of([12, 1, 4, 1]).values == (1, 4, 12)
+    assert scale_of(["b", "a", "b"]).values == ("b", "a")
+
+
+def test_positions_and_shifts_by_hand() -> None:
+    assert Scale("linear", (0, 10)).at(5, 0.1) == 6.0
+    assert Scale("log2", (1, 2, 16)).at(2, 0.25) == 4.0
+    assert Scale("categorical", ("b", "a")).at("a", 0.1) == 1.2
+
+
+# ---- which figures
+
+
+def test_a_one_axis_sweep_gets_lines_parameters_and_curves(records: Records) -> None:
+    sweep = depth_sweep()
+    runs, _ = runs_by(sweep)
+    fill(records, runs)
+
+    assert set(drawings(sweep, runs, records)) == {
+        "metric_vs_axis",
+        "metric_vs_parameters",
+        "metric_vs_parameters_with_embeddings",
+        "training_curves",
+    }
+
+
+def test_a_sweep_over_several_axes_gets_dots_by_label(records: Records) -> None:
+    sweep = sweep_of(
+        {
+            INSTANCE + "a_max": [0.1, 0.2],
+            INSTANCE + "weighting": ["uniform", "text"],
+            INSTANCE + "schedule": ["linear", "cosine"],
+        }
+    )
+    runs = expand(sweep)
+    for run in runs:
+        records.done(run, t2i=0.3 + 0.01 * run.seed)
+
+    found = drawings(sweep, runs, records)
+
+    assert set(found) == {"metric_by_point", "training_curves"}
+    labels = [tick.get_text() for tick in found["metric_by_point"].figure.axes[0].get_yticklabels()]
+    assert labels == list(dict.fromkeys(run.label for run in runs))
+
+
+def test_nothing_on_disk_is_no_figure(records: Records) -> None:
+    sweep = depth_sweep()
+    runs, _ = runs_by(sweep)
+
+    assert drawings(sweep, runs, records) == {}
+
+
+# ---- what they show
+
+
+def test_means_stand_at_their_depth_and_a_hole_breaks_the_line(records: Records) -> None:
+    sweep = depth_sweep()
+    runs, _ = runs_by(sweep)
+    fill(records, runs, skip=((4, 1),))
+
+    figure = drawings(sweep, runs, records)["metric_vs_axis"].figure
+
+    assert [ax.get_ylabel() for ax in panels(figure)] == ["T2I R@1 (%)", "I2T R@1 (%)"]
+    marks = means(panels(figure)[0])
+    assert [x for x, _ in marks] == [1.0, 2.0, 4.0, 8.0, 12.0]
+    assert marks[0][1] == pytest.approx(30.3)
+    assert math.isnan(marks[2][1])
+    seeds = panels(figure)[0].collections[0].get_offsets()
+    assert len(seeds) == 14
+
+
+def test_chance_is_a_line_where_it_is_near_and_named_where_it_is_far(records: Records) -> None:
+    sweep = depth_sweep(metrics=[T2I])
+    runs, _ = runs_by(sweep)
+    for run in runs:
+        records.done(run, t2i=0.008 + 0.001 * run.config.model.text.layers)
+
+    near = panels(drawings(sweep, runs, records)["metric_vs_axis"].figure)[0]
+
+    assert any(list(line.get_ydata()) == [0.5, 0.5] for line in near.lines)
+    assert near.get_title(loc="right") == ""
+
+
+def test_far_chance_is_named_and_does_not_flatten_the_data(records: Records) -> None:
+    sweep = depth_sweep(metrics=[T2I])
+    runs, _ = runs_by(sweep)
+    fill(records, runs)
+
+    far = panels(drawings(sweep, runs, records)["metric_vs_axis"].figure)[0]
+
+    assert far.get_title(loc="right") == "chance 0.5 \u2193"
+    assert far.get_ylim()[0] > 20
+
+
+def test_parameters_are_millions_without_and_with_embeddings(records: Records) -> None:
+    sweep = depth_sweep(metrics=[T2I])
+    runs, _ = runs_by(sweep)
+    fill(records, runs)
+
+    found = drawings(sweep, runs, records)
+
+    bare, full = found["metric_vs_parameters"], found["metric_vs_parameters_with_embeddings"]
+    assert [x for x, _ in means(bare.figure.axes[0])] == pytest.approx([0.5, 0.7, 1.1, 1.9, 2.7])
+    assert [x for x, _ in means(full.figure.axes[0])] == pytest.approx([1.0, 1.2, 1.6, 2.4, 3.2])
+    assert "without embeddings" in bare.figure.axes[0].get_xlabel()
+    assert "with embeddings" in full.figure.axes[0].get_xlabel()
+
+
+def test_a_hue_gives_a_line_a_value(records: Records) -> None:
+    sweep = sweep_of(
+        {"model.text.layers": [1, 2, 4], "model.image.backbone": ["resnet18", "resnet34"]},
+        hue="model.image.backbone",
+        metrics=[T2I],
+    )
+    runs = expand(sweep)
+    for run in runs:
+        records.done(run, t2i=0.3 + 0.01 * run.seed)
+
+    figure = drawings(sweep, runs, records)["metric_vs_axis"].figure
+
+    (legend,) = figure.legends
+    assert [entry.get_text() for entry in legend.get_texts()] == ["resnet18", "resnet34"]
+    assert legend.get_title().get_text() == "backbone"
+
+
+def test_curves_average_nothing_over_a_run_that_stopped(records: Records) -> None:
+    sweep = depth_sweep()
+    runs, at = runs_by(sweep)
+    fill(records, runs, skip=((4, 1),))
+    records.failed(at(4, 1))
+
+    ax = drawings(sweep, runs, records)["training_curves"].figure.axes[0]
+
+    dashed = [line for line in ax.lines if line.get_linestyle() == "--"]
+    assert [len(line.get_xdata()) for line in dashed] == [10, 4, 10]
+    assert len(ax.lines) == 4 + 3
+
+
+def test_many_curves_are_told_apart_by_a_panel_each(records: Records) -> None:
+    sweep = sweep_of({"model.text.layers": list(range(1, 10))})
+    runs = expand(sweep, seeds=[0])
+    for run in runs:
+        records.done(run, t2i=0.3)
+
+    figure = drawings(sweep, runs, records)["training_curves"].figure
+
+    assert [ax.get_title() for ax in panels(figure)] == [str(depth) for depth in range(1, 10)]
+
+
+def test_the_data_beside_a_figure_is_what_it_draws(records: Records) -> None:
+    sweep = depth_sweep(metrics=[I2T])
+    runs, _ = runs_by(sweep)
+    fill(records, runs, skip=((4, 1),))
+
+    drawing = drawings(sweep, runs, records)["metric_vs_axis"]
+    rows = list(csv.DictReader(io.StringIO(drawing.data)))
+
+    of_hole = [row for row in rows if row["model.text.layers"] == "4"]
+    assert [(row["seed"], float(row["value"])) for row in of_hole] == [("0", 0.39), ("2", 0.393)]
+    drawn = [y / 100 for _, y in means(drawing.figure.axes[0]) if not math.isnan(y)]
+    assert [float(row["value"]) for row in rows if row["seed"] == "mean"] == pytest.approx(drawn)
+
+
+def test_the_users_own_settings_change_no_byte() -> None:
+    import matplotlib
+
+    def picture() -> bytes:
+        with style.house():
+            figure, (ax,) = style.panels(1)
+            ax.plot([0, 1], [0, 1])
+            return style.svg(figure)
+
+    plain = picture()
+    with matplotlib.rc_context({"font.size": 20, "axes.facecolor": "red"}):
+        assert picture() == plain

@@ -1,0 +1,279 @@
+"""The report folder as a whole: what it says, what it holds, and that it is the same twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+from markdown_it import MarkdownIt
+from report_records import COMMIT, I2T, T2I, Records, depth_sweep, fill, runs_by, sweep_of
+
+from harness.errors import HarnessError
+from harness.report import build, page
+from harness.report.collect import collect
+from harness.report.page import answer
+from harness.report.summary import summarise
+from harness.space import expand
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        file.relative_to(folder).as_posix(): file.read_bytes()
+        for file in folder.rglob("*")
+        if file.is_file()
+    }
+
+
+def test_a_sweep_with_every_kind_of_hole(records: Records, tmp_path: Path) -> None:
+    sweep = depth_sweep(metrics=[T2I])
+    runs, at = runs_by(sweep)
+    fill(records, runs, skip=((1, 2), (2, 1), (8, 0), (8, 1)))
+    records.failed(at(2, 1), error="Traceback\n  loss is NaN | at step 41")
+    records.running(at(8, 0))
+    records.interrupted(at(8, 1))
+
+    result = build(sweep, runs, records.store, tmp_path / "report")
+    text = (tmp_path / "report" / "report.md").read_text()
+
+    assert (result.complete, result.holes, result.failed) == (False, 4, 1)
+    assert text.startswith("# How shallow can it be?\n")
+    failed = section(text, "Failed runs")
+    assert f"`results/runs/{at(2, 1).key}/logs/attempt-2.txt` | 2 |" in failed
+    assert "| layers=2 | 1 | diverged | loss is NaN \\| at step 41 |" in failed
+    unfinished = section(text, "Not finished")
+    assert "| layers=1 | 2 | not started | 0 | 10,000 |" in unfinished
+    assert "| layers=8 | 0 | running | 6,000 | 10,000 |" in unfinished
+    assert "| layers=8 | 1 | interrupted | 6,000 | 10,000 |" in unfinished
+    protocol = section(text, "Protocol")
+    assert "openmoji, fingerprint `f00dfeedf00d`" in protocol
+    assert "10,000 samples, batch 100, precision fp32, device cpu, seeds 0, 1, 2" in protocol
+    assert f"Commit: `{COMMIT[:12]}`" in protocol
+    assert "| layers=4 | 3 | 20.0 | 2.0 | 500 | 12.5 |" in section(text, "Where the time went")
+    assert all(f"`{run.key}`" in section(text, "Runs") for run in runs)
+
+
+def section(text: str, title: str) -> str:
+    return text.split(f"## {title}\n")[1].split("\n## ")[0]
+
+
+def test_the_same_records_give_the_same_bytes(records: Records, tmp_path: Path) -> None:
+    sweep = depth_sweep(metrics=[T2I])
+    runs, at = runs_by(sweep)
+    fill(records, runs, skip=((2, 1),))
+    records.failed(at(2, 1))
+
+    build(sweep, runs, records.store, tmp_path / "one")
+    build(sweep, runs, records.store, tmp_path / "two")
+    one, two = contents(tmp_path / "one"), contents(tmp_path / "two")
+
+    assert set(one) == {
+        "report.md",
+        "table.tex",
+        "table.csv",
+        "manifest.json",
+        *(
+            f"figures/{name}.{kind}"
+            for name in (
+                "metric_vs_axis",
+                "metric_vs_parameters",
+                "metric_vs_parameters_with_embeddings",
+                "training_curves",
+            )
+            for kind in ("svg", "png", "csv")
+        ),
+    }
+    assert {name for name in one if one[name] != two[name]} == set()
+
+
+def test_the_manifest_names_every_run_and_every_file(records: Records, tmp_path: Path) -> None:
+    sweep = depth_sweep()
+    runs, at = runs_by(sweep)
+    records.done(at(1, 0), t2i=0.3)
+    out = tmp_path / "report"
+
+    result = build(sweep, runs, records.store, out)
+    manifest = json.loads((out / "manifest.json").read_text())
+
+    assert [run["key"] for run in manifest["runs"]] == [run.key for run in runs]
+    assert [run["used"] for run in manifest["runs"]] == [True] + [False] * 14
+    on_disk = records.store.run_dir(at(1, 0).key).result_file.read_bytes()
+    digest = hashlib.sha256(on_disk).hexdigest()
+    assert manifest["runs"][0]["inputs"]["result.json"] == digest
+    written = {n: hashlib.sha256(d).hexdigest() for n, d in contents(out).items()}
+    assert written.pop("manifest.json")
+    assert manifest["files"] == written
+    assert {file.relative_to(out).as_posix() for file in result.files} == set(contents(out))
+
+
+def test_files_of_an_earlier_report_go_and_foreign_files_stay(
+    records: Records, tmp_path: Path
+) -> None:
+    sweep = depth_sweep()
+    runs, at = runs_by(sweep)
+    out = tmp_path / "report"
+    records.done(at(1, 0), t2i=0.3)
+    build(sweep, runs, records.store, out)
+    (out / "notes.txt").write_text("mine")
+    assert (out / "figures" / "metric_vs_axis.svg").exists()
+
+    records.store.run_dir(at(1, 0).key).set_aside()
+    build(sweep, runs, records.store, out)
+
+    assert set(contents(out)) == {
+        "report.md", "table.tex", "table.csv", "manifest.json", "notes.txt",
+    }  # fmt: skip
+
+
+def test_a_manifest_cannot_send_the_broom_elsewhere(records: Records, tmp_path: Path) -> None:
+    sweep = depth_sweep()
+    runs, _ = runs_by(sweep)
+    out, outside = tmp_path / "report", tmp_path / "precious"
+    outside.write_text("keep")
+    out.mkdir()
+    files = {"../precious": "", str(outside): ""}
+    (out / "manifest.json").write_text(json.dumps({"files": files}))
+
+    build(sweep, runs, records.store, out)
+
+    assert outside.read_text() == "keep"
+
+
+def test_a_complete_sweep_says_so(records: Records, tmp_path: Path) -> None:
+    sweep = sweep_of({"model.text.layers": [1, 2]}, metrics=[T2I])
+    runs = expand(sweep, seeds=[0, 1])
+    for run in runs:
+        records.done(run, t2i=0.3 + 0.01 * run.seed)
+
+    result = build(sweep, runs, records.store, tmp_path / "report")
+    text = (tmp_path / "report" / "report.md").read_text()
+
+    assert (result.complete, result.holes, result.failed) == (True, 0, 0)
+    assert "Failed runs" not in text
+    assert "Not finished" not in text
+    assert "**Note.**" not in text
+
+
+def test_mixed_code_is_warned_of(records: Records, tmp_path: Path) -> None:
+    sweep = sweep_of({"model.text.layers": [1, 2]}, metrics=[T2I])
+    runs = expand(sweep, seeds=[0])
+    records.done(runs[0], t2i=0.3, code="a" * 12)
+    records.done(runs[1], t2i=0.3, code="b" * 12)
+
+    build(sweep, runs, records.store, tmp_path / "report")
+    text = (tmp_path / "report" / "report.md").read_text()
+
+    assert "2 versions of the code (aaaaaaaaaaaa, bbbbbbbbbbbb)" in text
+
+
+@pytest.mark.filterwarnings("ignore:Glyph .* missing from font")
+def test_foreign_words_break_no_format(records: Records, tmp_path: Path) -> None:
+    weird = "a|b_c & <i>d</i> $e$ `f`\n# g \u4e2d \\ [h](i) {{ j }} {% k %} 100%"
+    sweep = depth_sweep(metrics=[T2I], labels={"model.text.layers": weird})
+    sweep = replace(sweep, question=weird, name="we/ird_{name}")
+    runs, at = runs_by(sweep)
+    fill(records, runs, skip=((2, 1),))
+    records.failed(at(2, 1), failure="bug", error=f"ValueError: {weird}")
+
+    build(sweep, runs, records.store, tmp_path / "report")
+    text = (tmp_path / "report" / "report.md").read_text()
+    tokens = MarkdownIt("commonmark").enable("table").parse(text)
+
+    headings = [tokens[i + 1].content for i, t in enumerate(tokens) if t.type == "heading_open"]
+    assert headings[1:] == [
+        "Answer", "Figures", "Table", "Failed runs", "Protocol", "Where the time went", "Runs",
+    ]  # fmt: skip
+    inline = [child for token in tokens for child in token.children or []]
+    assert not [
+        t for t in [*tokens, *inline] if t.type.startswith("html") and "sup" not in t.content
+    ]
+    assert {t.attrs["href"] for t in inline if t.type == "link_open"} <= {
+        "table.tex", "table.csv",
+        *(f"figures/{f.name}" for f in (tmp_path / "report" / "figures").iterdir()),
+    }  # fmt: skip
+    tex = (tmp_path / "report" / "table.tex").read_text()
+    assert r"\label{tab:we-ird-name}" in tex
+    assert not re.search(r"(?<!\\)[_#]", tex.replace(r"\label{tab:we-ird-name}", ""))
+
+
+# ---- the answer
+
+
+def answers(records: Records, **skip: tuple[tuple[int, int], ...]) -> str:
+    sweep = depth_sweep(metrics=[I2T])
+    runs, _ = runs_by(sweep)
+    fill(records, runs, **skip)
+    collection = collect(sweep, runs, records.store)
+    return answer(collection, summarise(collection), I2T)
+
+
+def test_the_answer_claims_what_the_interval_allows(records: Records) -> None:
+    said = answers(records)
+
+    assert said.startswith(
+        "**I2T R@1** (%), chance 0.5: of 4 compared, 0 better, 3 worse, 1 undecided\n"
+        "  - layers=12 (41.2 \u00b1 0.7) is the baseline\n"
+    )
+    assert "layers=4: worse (\u22121.9 [\u22122.1, \u22121.7] points)" in said
+    # differences +0.2, -0.1, -1.1 points: mean -1/3, half-width 4.302653 x 0.6807 / sqrt 3
+    assert "layers=8: no difference detectable (\u22120.3 [\u22122.0, 1.4] points)" in said
+
+
+def test_the_answer_states_missing_pairs(records: Records) -> None:
+    said = answers(records, skip=((4, 0), (8, 0), (8, 2)))
+
+    # seeds 1 and 2 differ by -1.9 and -1.8 points: half-width 12.7062 x 0.05
+    pairs = r"\[\u22122\.5, \u22121\.2\] points, over 2 of 3 seeds\)"
+    assert re.search(r"layers=4: worse \(\u22121\.[89] " + pairs, said)
+    assert (
+        "layers=8: one seed, no interval to judge by (\u22120.1 points, over 1 of 3 seeds)" in said
+    )
+
+
+def test_the_answer_without_a_baseline_run(records: Records) -> None:
+    said = answers(records, skip=((12, 0), (12, 1), (12, 2)))
+
+    assert "layers=12 (no mean: 0 of 3 seeds: seeds 0, 1, 2 not run) is the baseline" in said
+    assert "layers=4: no seed to compare" in said
+
+
+# ---- the folder
+
+
+def test_two_builders_do_not_interleave(
+    records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = depth_sweep()
+    runs, _ = runs_by(sweep)
+    monkeypatch.setattr(page, "_LOCK_SECONDS", 0.01)
+
+    with FileLock(tmp_path / ".report.lock"), pytest.raises(HarnessError, match="another process"):
+        build(sweep, runs, records.store, tmp_path / "report")
+
+    assert not (tmp_path / "report").exists()
+
+
+def test_importing_the_report_is_cheap() -> None:
+    code = (
+        "import sys, harness.report; "
+        "print([m for m in ('pandas', 'seaborn', 'scipy', 'matplotlib', 'torch') "
+        "if m in sys.modules])"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"
+
+
+def test_reading_records_needs_no_torch() -> None:
+    code = "import sys, harness.report.collect; print('torch' in sys.modules)"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "False"

@@ -1,0 +1,136 @@
+import errno
+import json
+import os
+
+import pytest
+
+from harness import record
+from harness.bases import SMALL
+from harness.config import override
+from harness.errors import RecordError
+from harness.lease import Lease
+from harness.record import State, Store, dump_json, read_json, read_jsonl, write_atomic, write_json
+
+RESULT = {
+    "code": "c",
+    "training": {"samples_seen": 8},
+    "evaluations": {SMALL.evaluation_key: {}},
+    "cost": {},
+}
+
+
+@pytest.fixture
+def run(tmp_path):
+    directory = Store(tmp_path).run_dir(SMALL.run_key)
+    directory.write_intent(SMALL, {"label": "x"})
+    return directory
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch):
+    file = tmp_path / "a.json"
+    write_atomic(file, b"old")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(record.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomic(file, b"new")
+    assert file.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_json_is_strict_sorted_and_survives_odd_text(tmp_path):
+    assert dump_json({"b": 1, "a": "é"}) == '{\n "a": "é",\n "b": 1\n}\n'.encode()
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        dump_json({"a": float("nan")})
+    write_json(tmp_path / "x.json", {"text": "a\u2028b \ud800 c"})
+    assert read_json(tmp_path / "x.json")["text"].startswith("a\u2028b")
+
+
+def test_torn_last_line_of_a_log_is_left_out_and_a_torn_middle_is_not(tmp_path):
+    log = tmp_path / "m.jsonl"
+    log.write_text('{"a":1}\n{"a":2}\n{"a":')
+    assert [m["a"] for m in read_jsonl(log)] == [1, 2]
+    log.write_text('{"a":1}\n{"a":\n{"a":3}\n')
+    with pytest.raises(RecordError, match=r"m\.jsonl:2"):
+        list(read_jsonl(log))
+
+
+def test_config_is_verified_against_the_folders_name(run):
+    assert run.read_config() == SMALL
+    file = run.path / "config.json"
+    tree = json.loads(file.read_text())
+    tree["config"]["model"]["text"]["layers"] = 5
+    file.write_text(json.dumps(tree))
+    with pytest.raises(RecordError, match=r"was edited: its content has key \w{12}, its folder"):
+        run.read_config()
+
+
+def test_another_schema_is_refused_in_one_line(run):
+    file = run.path / "config.json"
+    file.write_text(json.dumps({"schema": 99, "config": {}}))
+    with pytest.raises(RecordError, match="schema 99; this version reads schema 1"):
+        run.read_config()
+
+
+def test_truncated_json_is_no_result(run):
+    run.write_result(RESULT)
+    run.result_file.write_bytes(run.result_file.read_bytes()[:-20])
+    with pytest.raises(RecordError, match="not valid JSON"):
+        run.status()
+
+
+def test_a_result_of_another_run_is_refused(run):
+    run.write_result(RESULT)
+    tree = json.loads(run.result_file.read_text())
+    run.result_file.write_text(json.dumps({**tree, "key": "0" * 12}))
+    with pytest.raises(RecordError, match="is of run 000000000000"):
+        run.result()
+
+
+def test_state_follows_the_files(run):
+    assert run.status().state is State.NEW
+    with Lease(run.lease_file):
+        assert run.status().state is State.RUNNING
+        run.write_status(State.RUNNING, attempt=1, samples_seen=5)
+        assert run.status().state is State.RUNNING
+    assert run.status().state is State.INTERRUPTED  # the holder is gone and left no result
+    assert run.status().samples_seen == 5
+    run.write_status(State.FAILED, attempt=1, failure="diverged", error="NaN at step 3")
+    assert (run.status().state, run.status().failure) == (State.FAILED, "diverged")
+    run.write_result(RESULT)
+    assert run.status().state is State.DONE
+
+
+def test_a_result_without_the_wanted_protocol_has_work_left(run):
+    run.write_result(RESULT)
+    other = override(SMALL, {"evaluate.templates": ["a {c}"]})
+    assert other.run_key == SMALL.run_key
+    assert run.status(SMALL.evaluation_key).state is State.DONE
+    assert run.status(other.evaluation_key).state is not State.DONE
+
+
+def test_metrics_are_rewound_to_the_checkpoint(run):
+    for seen in (10, 20, 30):
+        run.append_metrics({"samples_seen": seen})
+    run.rewind_metrics(20)
+    assert [m["samples_seen"] for m in read_jsonl(run.metrics_file)] == [10, 20]
+
+
+def test_provenance_has_an_entry_an_attempt(run):
+    assert [run.add_provenance({"n": n}) for n in "ab"] == [1, 2]
+    assert run.attempts() == 2
+
+
+def test_set_aside_loses_nothing(run):
+    run.write_result(RESULT)
+    moved = run.set_aside()
+    assert not run.path.exists()
+    assert json.loads((moved / "result.json").read_text())["training"] == {"samples_seen": 8}
+
+
+def test_load_all_gives_finished_runs_only(run, tmp_path):
+    assert Store(tmp_path).load_all([run.key, "0" * 12]) == {}
+    run.write_result(RESULT)
+    assert list(Store(tmp_path).load_all([run.key, "0" * 12])) == [run.key]

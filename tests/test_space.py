@@ -1,0 +1,159 @@
+import pytest
+
+from harness.bases import SMALL
+from harness.errors import ConfigError, SweepError
+from harness.space import (
+    Points,
+    Show,
+    Sweep,
+    expand,
+    find_sweep,
+    load_sweep,
+    matches,
+    one_at_a_time,
+    points,
+    product,
+    question_of,
+    shipped_sweeps,
+    short_names,
+    zipped,
+)
+
+LAYERS, MASS = "model.text.layers", "objective.instance.a_max"
+
+
+def sweep(pts, seeds=(0,), **show):
+    return Sweep(base=SMALL, points=pts, seeds=seeds, show=Show(**{"x": LAYERS, "metrics": [], **show}))
+
+
+def test_product_by_hand():
+    assert list(product({"a": [1, 2], "b": "xy"})) == [
+        {"a": 1, "b": "x"},
+        {"a": 1, "b": "y"},
+        {"a": 2, "b": "x"},
+        {"a": 2, "b": "y"},
+    ]
+
+
+def test_zipped_goes_in_step_and_refuses_unequal_lengths():
+    assert list(zipped({"a": [1, 2], "b": [3, 4]})) == [{"a": 1, "b": 3}, {"a": 2, "b": 4}]
+    with pytest.raises(SweepError, match="differ in length"):
+        zipped({"a": [1], "b": [3, 4]})
+
+
+def test_one_at_a_time_is_the_baseline_and_its_single_changes():
+    got = one_at_a_time({"a": 0, "b": 0}, {"a": [0, 1], "b": [2]})
+    assert list(got) == [{"a": 0, "b": 0}, {"a": 1, "b": 0}, {"a": 0, "b": 2}]
+    with pytest.raises(SweepError, match="no value for c"):
+        one_at_a_time({"a": 0}, {"c": [1]})
+
+
+def test_algebra_concatenates_crosses_excludes_and_drops_doubles():
+    a, b = product({"a": [1, 2]}), product({"b": [3]})
+    assert list(a + b) == [{"a": 1}, {"a": 2}, {"b": 3}]
+    assert list(a * b) == [{"a": 1, "b": 3}, {"a": 2, "b": 3}]
+    assert list(a.exclude(lambda p: p["a"] == 1)) == [{"a": 2}]
+    assert len(a + Points([{"a": 1.0}])) == 2
+    assert list(a[:1]) == [{"a": 1}]
+
+
+def test_expand_gives_every_point_every_seed_and_one_run_a_key():
+    runs = expand(sweep(product({LAYERS: [1, 2]}) + points({}), seeds=[0, 7]))
+    # the base has 12 layers, so the empty point is a third run
+    assert [(r.label, r.seed, r.config.model.text.layers) for r in runs] == [
+        ("layers=1", 0, 1),
+        ("layers=1", 7, 1),
+        ("layers=2", 0, 2),
+        ("layers=2", 7, 2),
+        ("base", 0, 12),
+        ("base", 7, 12),
+    ]
+    assert len({r.key for r in runs}) == 6
+    same = expand(sweep(product({LAYERS: [12]}) + points({})))
+    assert len(same) == 1
+
+
+def test_base_overrides_and_seeds_reach_every_run():
+    runs = expand(sweep(product({LAYERS: [1]})), overrides={"train.lr": 0.5}, seeds=[4])
+    assert [(r.config.train.lr, r.config.seed) for r in runs] == [(0.5, 4)]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [({LAYERS: 3}, "is an axis of this sweep .* --only"), ({"seed": 3}, "use --seeds")],
+)
+def test_an_axis_cannot_be_overridden(overrides, line):
+    with pytest.raises(SweepError, match=line):
+        expand(sweep(product({LAYERS: [1]})), overrides=overrides)
+
+
+@pytest.mark.parametrize(
+    ("made", "error", "line"),
+    [
+        (lambda: sweep(product({"model.text.depth": [1]})), ConfigError, "unknown field"),
+        (lambda: sweep(product({LAYERS: [0]})), ConfigError, "layers = 0"),
+        (lambda: sweep(Points([])), SweepError, "no points"),
+        (lambda: sweep(product({LAYERS: [1]}), seeds=[]), SweepError, "seeds must be given"),
+        (lambda: sweep(product({LAYERS: [1]}), seeds=[1, 1]), SweepError, "each once"),
+        (lambda: sweep(product({LAYERS: [1]}), baseline={LAYERS: 9}), SweepError, "baseline"),
+        (lambda: sweep(product({LAYERS: [1]}), hue="nope"), ConfigError, "unknown field 'nope'"),
+    ],
+)
+def test_a_sweep_that_makes_no_sense_is_refused(made, error, line):
+    with pytest.raises(error, match=line):
+        expand(made())
+
+
+def test_matches_takes_1_and_1_0_for_one_value():
+    assert matches({MASS: 0, LAYERS: 2}, {MASS: 0.0})
+    assert not matches({LAYERS: 2}, {MASS: 0.0})
+
+
+def test_short_names_grow_until_they_differ():
+    assert short_names(["a.text.width", "a.image.width", "a.lr"]) == {
+        "a.text.width": "text.width",
+        "a.image.width": "image.width",
+        "a.lr": "lr",
+    }
+
+
+@pytest.mark.parametrize("name", ["ablation_text_depth", "ablation_backbone", "smoke"])
+def test_shipped_sweeps_load_and_expand(name):
+    loaded = load_sweep(name)
+    assert loaded.name == name
+    assert loaded.question.endswith(("?", "minute."))
+    assert expand(loaded)
+
+
+def test_soft_label_sweep_has_the_baseline_once_and_no_meaningless_combination():
+    runs = expand(load_sweep("ablation_soft_labels"))
+    assert len(runs) == (1 + 3 * 3 * 2) * 3
+    assert sum(MASS in r.point and r.point[MASS] == 0 for r in runs) == 3
+
+
+def test_questions_are_read_without_running_the_file(tmp_path):
+    file = tmp_path / "x.py"
+    file.write_text('"""Is it so?\n\nMore."""\nraise SystemExit\n')
+    assert question_of(file) == "Is it so?"
+
+
+def test_unknown_sweep_names_the_nearest():
+    with pytest.raises(SweepError, match="unknown sweep 'ablation_textdepth'; nearest: ablation_t"):
+        find_sweep("ablation_textdepth")
+    assert "smoke" in shipped_sweeps()
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("import nosuchmodule", r"x\.py:1: ModuleNotFoundError: No module named 'nosuchmodule'"),
+        ("\n\nSWEEP = 3/'a'", r"x\.py:3: TypeError"),
+        ("SWEEP = 3", r"defines no SWEEP"),
+        ("def (", r"SyntaxError"),
+    ],
+)
+def test_a_broken_sweep_file_is_one_line_with_its_place(tmp_path, text, line):
+    file = tmp_path / "x.py"
+    file.write_text(text)
+    with pytest.raises(SweepError, match=line):
+        load_sweep(str(file))

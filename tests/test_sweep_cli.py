@@ -1,0 +1,335 @@
+"""The command line: what it prints, what it leaves behind, and its exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+import harness
+from harness.record import Store
+from harness.space import expand, load_sweep
+from harness.sweep import main
+
+REPOSITORY = Path(harness.__file__).parent.parent
+SHADOW = Path(__file__).parent / "launch" / "shadow"
+HEAVY = ("torch", "timm", "open_clip", "pandas", "seaborn", "scipy", "optuna", "submitit")
+
+#: A sweep with a data source of its own, so that a run's worker has to know the file too.
+TINY = '''"""Is two more than one?"""
+
+from harness.bases import SMALL
+from harness.config import override
+from harness.data.catalog import SOURCES, DataSet, Split
+from harness.space import Show, Sweep, product
+
+
+class Tiny(DataSet):
+    def read(self, image):
+        raise KeyError(image)
+
+
+@SOURCES.register("tiny")
+def tiny(data, cache):
+    train = Split(("a", "b", "c"), (("an a",), ("a b",), ("a c",)))
+    test = Split(("d",), (("a d",),))
+    return Tiny(name="tiny", fingerprint="0" * 64, splits={"train": train, "test": test})
+
+
+SWEEP = Sweep(
+    base=override(SMALL, {"data.source": "tiny", "train.batch_size": 2}),
+    points=product({"model.text.layers": [1, 2]}),
+    seeds=[0, 1],
+    show=Show(x="model.text.layers", metrics=["test/mean_recall"]),
+)
+'''
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    file = tmp_path / "tiny.py"
+    file.write_text(TINY)
+    return file
+
+
+# --------------------------------------------------------------------------- light and early
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["smoke", "--dry-run"]])
+def test_answers_without_any_heavy_import(arguments: list[str], tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "from harness.sweep import main\n"
+        "try:\n"
+        f"    code = main([*{arguments!r}, '--root', {str(tmp_path)!r}])\n"
+        "except SystemExit as end:\n"
+        "    code = end.code\n"
+        f"print('exit', code, 'heavy', sorted({{*{HEAVY!r}}} & set(sys.modules)))"
+    )
+    done = run([sys.executable, "-c", code], cwd=REPOSITORY)
+    assert done.stdout.splitlines()[-1] == "exit 0 heavy []"
+
+
+def test_help_lists_sweeps_with_their_question_and_bases(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps" / "mine.py").write_text('"""Is mine better?\n\nMore words.\n"""\n')
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        main(["--help"])
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert end.value.code == 0
+    assert "mine Is mine better?" in lines
+    assert any(line.startswith("cc3m shards, resnet18 at 224 px, 84,690,570") for line in lines)
+
+
+def test_a_dry_run_prints_every_run_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["smoke", "--dry-run", "--root", str(tmp_path), "--seeds", "3,5"]) == 0
+    rows = [line.split()[:2] for line in capsys.readouterr().out.splitlines()]
+    wanted = [["layers=1", "3"], ["layers=1", "5"], ["layers=2", "3"], ["layers=2", "5"]]
+    assert [row for row in rows if row and row[0].startswith("layers=")] == wanted
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_chooses_by_label_or_by_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["smoke", "--dry-run", "--root", str(tmp_path)]
+    assert main([*command, "--only", "*=2"]) == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("layers"))
+    assert main([*command, "--only", row.split()[2][:6]]) == 0
+    again = [line for line in capsys.readouterr().out.splitlines() if line.startswith("layers")]
+    assert again == [row]
+
+
+# --------------------------------------------------------------------------- errors that teach
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["smoek"], "unknown sweep 'smoek'; nearest: smoke"),
+        (["nowhere/x.py"], "no sweep file at nowhere/x.py"),
+        (["smoke", "--dryrun"], "unknown option '--dryrun'; nearest: --dry-run"),
+        (["smoke", "train.lrr=1"], "unknown field 'train.lrr'; nearest: train.lr"),
+        (["smoke", "train"], "'train' is not of the form path=value"),
+        (["smoke", "train.lr=fast"], "train.lr = 'fast': a number is wanted"),
+        (["smoke", "train.lr=NaN"], "NaN is not a value a configuration can hold"),
+        (["smoke", "runtime.thread=1"], "unknown field 'thread'; nearest: threads"),
+        (["smoke", "model.text.layers=3"], "model.text.layers is an axis of this sweep"),
+        (["smoke", "--base", "tiny"], "unknown base 'tiny'"),
+        (["smoke", "--base", "cc3m"], "data.path"),
+        (["smoke", "--seeds", "0,x"], "'0,x' is not a list of integers such as 0,1,2"),
+        (["smoke", "--only", "layers=3"], "unknown run 'layers=3'; nearest: layers="),
+        (["smoke", "--rerun", "some"], "invalid choice: 'some'"),
+        (["smoke", "--slots", "0"], "--slots 0: at least one slot is wanted"),
+        (["smoke", "--executor", "inline", "--slots", "2"], "--slots is for --executor local"),
+        (
+            ["smoke", "model.image.backbone=resnet81"],
+            "unknown backbone 'resnet81'; nearest: resnet18",
+        ),
+        (["smoke", 'evaluate.splits=["tets"]'], "unknown split 'tets'; nearest: test"),
+        (["smoke", 'evaluate.splits=["validation"]'], "unknown metric 'test/"),
+        (["smoke", "train.batch_size=100000"], "train.batch_size = 100000 is more than the"),
+        (["smoke", "data.source=webdata"], "unknown data source 'webdata'"),
+        ([], "the following arguments are required: NAME|PATH"),
+    ],
+)
+def test_a_wrong_command_is_one_line_and_exit_code_2(
+    arguments: list[str], line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = main([*arguments, "--dry-run", "--root", str(tmp_path)])
+    told = capsys.readouterr()
+    assert (code, told.out) == (2, "")
+    assert told.err.startswith("error: ")
+    assert line in told.err
+    assert told.err.count("\n") == 1
+
+
+def test_a_configuration_edited_by_hand_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = load_sweep("smoke")
+    from harness.config import Runtime
+    from harness.launch.check import finisher
+
+    first = expand(sweep, finish=finisher(Runtime()))[0]
+    directory = Store(tmp_path).run_dir(first.key)
+    directory.write_intent(first.config, {})
+    file = directory.path / "config.json"
+    file.write_text(file.read_text().replace('"seed": 0', '"seed": 1'))
+    assert main(["smoke", "--dry-run", "--root", str(tmp_path)]) == 2
+    assert f"{file} was edited" in capsys.readouterr().err
+
+
+# --------------------------------------------------------------------------- whole commands
+
+
+def run(
+    command: Sequence[str], *, cwd: Path, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, cwd=cwd, env=env, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def fakes() -> dict[str, str]:
+    """An environment in which harness.run and harness.report are the fakes of launch/shadow."""
+    return {
+        **os.environ,
+        "PYTHONPATH": str(SHADOW),
+        "REAL_HARNESS": str(Path(harness.__file__).parent),
+    }
+
+
+def command(tiny: Path, *more: str) -> list[str]:
+    root = str(tiny.parent / "out")
+    return [sys.executable, "-m", "harness.sweep", str(tiny), "--root", root, *more]
+
+
+def start(tiny: Path, *more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command(tiny, *more),
+        cwd=tiny.parent,
+        env=fakes(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def behave(tiny: Path, **behaviour: str) -> Path:
+    """Tell the fake runs of 1 and of 2 layers what to do; returns the root."""
+    root = tiny.parent / "out"
+    root.mkdir(exist_ok=True)
+    labels = {f"layers={name[-1]}": what for name, what in behaviour.items()}
+    (root / "fake.json").write_text(json.dumps(labels))
+    return root
+
+
+def states(root: Path) -> list[str]:
+    files = sorted(root.glob("results/runs/*/status.json"))
+    return [json.loads(file.read_text())["state"] for file in files]
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError("what the test waits for did not come")
+        time.sleep(0.02)
+
+
+def test_the_command_runs_everything_reports_and_then_has_nothing_to_do(tiny: Path) -> None:
+    root = behave(tiny)
+    first = run(command(tiny), cwd=tiny.parent, env=fakes())
+    assert (first.returncode, first.stderr) == (0, "")
+    report = (root / "reports" / "tiny" / "report.md").read_text()
+    again = run(command(tiny), cwd=tiny.parent, env=fakes())
+    assert again.returncode == 0
+    assert "4 runs: 4 skip; nothing to do" in again.stdout
+    assert "checking" not in again.stdout
+    assert (root / "reports" / "tiny" / "report.md").read_text() == report
+    assert len((root / "trained.txt").read_text().splitlines()) == 4
+
+
+def test_a_failed_run_is_named_and_leaves_a_hole(tiny: Path) -> None:
+    root = behave(tiny, layers1="diverged")
+    done = run(command(tiny, "--seeds", "0"), cwd=tiny.parent, env=fakes())
+    assert done.returncode == 3
+    assert "layers=1 seed 0" in done.stderr
+    assert "failed (diverged): loss is NaN at step 7; log: " in done.stderr
+    assert "1 of 2 runs are missing" in done.stderr
+    assert (root / "reports" / "tiny" / "report.md").exists()
+    behave(tiny)
+    assert run(command(tiny, "--seeds", "0"), cwd=tiny.parent, env=fakes()).returncode == 3
+    again = run(command(tiny, "--seeds", "0", "--rerun", "failed"), cwd=tiny.parent, env=fakes())
+    assert again.returncode == 0
+
+
+def test_only_launches_a_part_and_the_report_covers_the_whole(tiny: Path) -> None:
+    root = behave(tiny)
+    done = run(command(tiny, "--only", "layers=2"), cwd=tiny.parent, env=fakes())
+    assert done.returncode == 3
+    assert "2 of 4 runs are missing" in done.stderr
+    assert (root / "trained.txt").read_text() == "layers=2 seed 0\nlayers=2 seed 1\n"
+
+
+def test_report_only_starts_nothing(tiny: Path) -> None:
+    root = behave(tiny)
+    done = run(command(tiny, "--report-only"), cwd=tiny.parent, env=fakes())
+    assert (done.returncode, (root / "results").exists()) == (3, False)
+
+
+def test_what_preflight_finds_is_printed_and_nothing_starts(tiny: Path) -> None:
+    root = behave(tiny)
+    done = run(command(tiny, "data.path=nowhere"), cwd=tiny.parent, env=fakes())
+    assert done.returncode == 2
+    assert set(done.stderr.splitlines()) == {"error: no picture at nowhere"}
+    assert not (root / "results").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_command_saves_every_run_and_says_how_to_go_on(
+    number: int, tiny: Path
+) -> None:
+    root = behave(tiny, layers1="wait 1", layers2="wait 1")
+    driver = start(tiny, "--slots", "2", "--only", "layers=2")
+    wait_until(lambda: states(root) == ["running", "running"])
+    driver.send_signal(number)
+    _, err = driver.communicate(timeout=30)
+    assert driver.returncode == 130
+    assert err.startswith("stopped; the same command goes on: python -m harness.sweep ")
+    assert "Traceback" not in err
+    assert states(root) == ["interrupted", "interrupted"]
+    behave(tiny)
+    assert run(command(tiny), cwd=tiny.parent, env=fakes()).returncode == 0
+
+
+def test_after_a_killed_launcher_the_same_command_finishes(tiny: Path) -> None:
+    root = behave(tiny, layers2="wait 1")
+    driver = start(tiny, "--slots", "1")
+    wait_until(lambda: states(root) == ["running"])
+    driver.kill()
+    driver.communicate(timeout=30)
+    wait_until(lambda: states(root) == ["interrupted"])
+    behave(tiny)
+    done = run(command(tiny), cwd=tiny.parent, env=fakes())
+    assert done.returncode == 0
+    assert len((root / "trained.txt").read_text().splitlines()) == 4
+
+
+def test_two_launches_at_once_train_each_run_once_and_both_end_well(tiny: Path) -> None:
+    root = behave(tiny, layers1="sleep 0.3", layers2="sleep 0.3")
+    drivers = [start(tiny, "--slots", "2") for _ in range(2)]
+    told = [driver.communicate(timeout=60) for driver in drivers]
+    assert [driver.returncode for driver in drivers] == [0, 0], told
+    assert sorted((root / "trained.txt").read_text().splitlines()) == [
+        "layers=1 seed 0",
+        "layers=1 seed 1",
+        "layers=2 seed 0",
+        "layers=2 seed 1",
+    ]
+
+
+def test_a_run_of_a_launcher_that_dies_is_taken_over_by_the_other(tiny: Path) -> None:
+    root = behave(tiny, layers2="wait 1")
+    first = start(tiny, "--slots", "1", "--seeds", "0", "--only", "layers=2")
+    wait_until(lambda: states(root) == ["running"])
+    second = start(tiny, "--slots", "1", "--seeds", "0", "--only", "layers=2")
+    assert second.stdout is not None
+    wait_until(lambda: "checking" in second.stdout.readline())  # type: ignore[union-attr]
+    first.kill()
+    first.communicate(timeout=30)
+    second.communicate(timeout=30)
+    assert (root / "trained.txt").read_text() == "layers=2 seed 0\n"

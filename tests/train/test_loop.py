@@ -1,0 +1,173 @@
+"""The loop on a few steps of a tiny model: resume, divergence, unusable data, logs."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from harness.config import RunConfig, Runtime, Train, override
+from harness.data.text import corpus_rows
+from harness.errors import DataError, DivergedError, InterruptedRun
+from harness.models.two_tower import TwoTower
+from harness.record import RunDir, read_jsonl
+from harness.train.checkpoint import load_newest
+from harness.train.loop import Trainer
+from harness.train.optimiser import learning_rate, make_optimiser
+from tests.conftest import memory_data
+
+CPU = torch.device("cpu")
+CONFIG = override(
+    RunConfig(),
+    {
+        "model.image.backbone": "test_convnext",
+        "model.image.size": 32,
+        "model.text.layers": 1,
+        "model.text.width": 16,
+        "model.text.heads": 2,
+        "model.text.context_length": 12,
+        "model.text.vocabulary": "corpus",
+        "model.embed_dim": 8,
+        "train.batch_size": 6,
+        "train.samples": 42,
+        "train.warmup_samples": 12,
+        "objective.instance.a_max": 0.2,
+    },
+)
+RUNTIME = Runtime(log_samples=12, checkpoint_seconds=1e-6)
+
+
+def trainer(path, config=CONFIG, data=None, runtime=RUNTIME):
+    data = data or memory_data()
+    rows = corpus_rows(c for captions in data.split("train").captions for c in captions)
+    model = TwoTower(config.model, rows, config.seed)
+    directory = RunDir(path / config.run_key)
+    directory.path.mkdir(exist_ok=True)
+    return Trainer(model, data, config, runtime, directory, CPU, attempt=1)
+
+
+def stop_after(steps):
+    """A `stop` that is false for `steps` steps, then true."""
+    asked = itertools.count()
+    return lambda: next(asked) >= steps
+
+
+def weights(t):
+    return {k: v.clone() for k, v in t.model.state_dict().items()}
+
+
+def lines(t):
+    timing = {"samples_per_second", "data_wait"}
+    return [
+        {k: v for k, v in line.items() if k not in timing}
+        for line in read_jsonl(t.directory.metrics_file)
+    ]
+
+
+def test_interrupted_at_every_step_and_resumed_gives_the_same_bits_and_the_same_log(tmp_path):
+    (tmp_path / "whole").mkdir()
+    whole = trainer(tmp_path / "whole")
+    done = whole.train(lambda: False)
+    (tmp_path / "cut").mkdir()
+    for _ in range(6):
+        cut = trainer(tmp_path / "cut")
+        with pytest.raises(InterruptedRun):
+            cut.train(stop_after(1))
+    cut = trainer(tmp_path / "cut")
+    resumed = cut.train(lambda: False)
+    assert done.samples_seen == resumed.samples_seen == 42
+    for name, value in weights(whole).items():
+        assert torch.equal(value, weights(cut)[name]), name
+    assert lines(whole) == lines(cut)
+    assert resumed.final_loss == done.final_loss
+
+
+def test_twice_the_same_seed_is_the_same_bits_and_another_is_not(tmp_path):
+    runs = []
+    for name, seed in [("a", 0), ("b", 0), ("c", 1)]:
+        (tmp_path / name).mkdir()
+        t = trainer(tmp_path / name, override(CONFIG, {"seed": seed}))
+        t.train(lambda: False)
+        runs.append(t.model.image.projection.weight)
+    assert torch.equal(runs[0], runs[1])
+    assert not torch.equal(runs[0], runs[2])
+
+
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path):
+    t = trainer(tmp_path)
+    with pytest.raises(InterruptedRun):
+        t.train(stop_after(3))
+    newest, before = sorted(t.directory.checkpoints.glob("step-*.pt"), reverse=True)
+    newest.write_bytes(newest.read_bytes()[:-100])
+    state = load_newest(t.directory.checkpoints, CPU)
+    assert state["step"] == int(before.name.split("-")[1])
+    assert not newest.exists()
+
+
+def test_nan_stops_the_run_with_the_step_and_saves_no_state_after_it(tmp_path):
+    t = trainer(tmp_path, runtime=Runtime())
+    inner = t.forward
+
+    def poisoned(pixels, tokens):
+        image, text = inner(pixels, tokens)
+        return image * (math.nan if t.step == 2 else 1.0), text
+
+    t.forward = poisoned
+    with pytest.raises(DivergedError, match=r"instance is nan at step 3 \(18 samples seen"):
+        t.train(lambda: False)
+    assert load_newest(t.directory.checkpoints, CPU) is None
+
+
+def test_an_infinite_gradient_stops_the_run(tmp_path):
+    t = trainer(tmp_path)
+    t.model.image.projection.weight.register_hook(lambda g: g * math.inf)
+    with pytest.raises(DivergedError, match=r"gradient norm is (inf|nan) at step 1 "):
+        t.train(lambda: False)
+
+
+def test_unusable_pictures_are_counted_once_and_listed(tmp_path):
+    data = memory_data()
+    data.files["003.png"] = b"<html>"
+    done = trainer(tmp_path, data=data, runtime=Runtime(max_bad_fraction=0.05)).train(lambda: False)
+    assert [p.where for p in done.problems] == ["003.png"]
+
+
+def test_past_the_allowed_fraction_the_run_fails_with_the_list(tmp_path):
+    data = memory_data()
+    for name in ("003.png", "004.png"):
+        data.files[name] = b"\x89PNG cut off"
+    with pytest.raises(DataError, match=r"2 unusable samples, more than .* 0\.05 .* 00[34]\.png"):
+        trainer(tmp_path, data=data, runtime=Runtime(max_bad_fraction=0.05)).train(lambda: False)
+
+
+def test_the_softened_mass_in_the_log_follows_samples_seen(tmp_path):
+    t = trainer(tmp_path)
+    t.train(lambda: False)
+    assert [(m["samples_seen"], round(m["soft_label_mass"], 6)) for m in lines(t)] == [
+        (12, round(0.2 * 12 / 42, 6)),
+        (24, round(0.2 * 24 / 42, 6)),
+        (36, round(0.2 * 36 / 42, 6)),
+        (42, 0.2),
+    ]
+
+
+# --------------------------------------------------------------------------- optimiser
+
+
+def test_norms_biases_and_logit_scale_do_not_decay(tmp_path):
+    model = trainer(tmp_path).model
+    decay, no_decay = make_optimiser(model, Train()).param_groups
+    names = {id(p): n for n, p in model.named_parameters()}
+    assert decay["weight_decay"] == 0.1
+    assert no_decay["weight_decay"] == 0.0
+    assert "logit_scale" in {names[id(p)] for p in no_decay["params"]}
+    assert all(p.ndim >= 2 for p in decay["params"])
+    assert not any(names[id(p)].endswith("bias") for p in decay["params"])
+
+
+def test_learning_rate_in_samples_by_hand():
+    train = Train(lr=1.0, samples=1000, warmup_samples=200, batch_size=50)
+    assert [learning_rate(train, s) for s in (0, 50, 150)] == [0.25, 0.5, 1.0]
+    assert learning_rate(train, 200) == 1.0
+    assert learning_rate(train, 600) == pytest.approx(0.5)
+    assert learning_rate(train, 1000) == pytest.approx(0.0)
