@@ -20,11 +20,11 @@ from harness.errors import ConfigError, unknown
 SMALL = RunConfig(
     model=Model(
         image=ImageTower(backbone="test_resnet", size=48),
-        text=TextTower(width=128, heads=4, context_length=32, vocabulary="corpus"),
+        text=TextTower(width=96, heads=3, context_length=32, vocabulary="corpus"),
         embed_dim=128,
     ),
-    data=Data(source="openmoji", resolution=64, crop_scale=(0.6, 1.0)),
-    train=Train(samples=30_000, batch_size=128, lr=2e-3, warmup_samples=3_000),
+    data=Data(source="openmoji", resolution=64, crop_scale=(0.8, 1.0)),
+    train=Train(samples=20_000, batch_size=128, lr=2e-3, warmup_samples=3_000),
 )
 
 _CLIP_TOWERS = Model(

@@ -2,7 +2,8 @@
 
 A run *is* its resolved configuration.  `run_key` covers everything that can change the weights,
 `evaluation_key` everything that can change a number computed from them; where a run happens
-(`Runtime`: device, threads, workers) is in neither.  Torch-free, so that a login node answers at once.
+(`Runtime`: device, threads, workers) is in neither.  Torch-free, so that a login node answers at
+once.
 """
 
 from __future__ import annotations
@@ -152,7 +153,7 @@ Schedule = Literal["constant", "linear", "cosine", "step"]
 
 
 class InstanceLoss(Strict):
-    """Instance-level alignment with progressively softened labels (method.md section 1)."""
+    """Instance-level alignment with progressively softened labels (our reading of LightCLIP)."""
 
     weight: Annotated[Float, Field(ge=0)] = 1.0
     a_max: Annotated[Float, Field(ge=0, lt=1)] = 0.0
@@ -187,7 +188,7 @@ class Data(Strict):
     """What is trained on.  The content is identity (its fingerprint), the place is not."""
 
     source: str = "openmoji"
-    """`openmoji` (built in), `folder` (a folder or CSV/JSON of pictures and captions) or `shards`."""
+    """`openmoji` (built in), `folder` (folder, CSV or JSON of pictures and captions), `shards`."""
     path: Annotated[str | None, Field(json_schema_extra=NOT_IDENTITY)] = None
     fingerprint: str | None = None
     """SHA-256 of the content; filled in from the data when a sweep is expanded."""

@@ -1,9 +1,10 @@
 """Who runs a run now: a claim that one process can hold and a dead one cannot keep.
 
-A lease is a file made by link(2), which fails if the name is taken, that names its holder (host, process, start of the process) and
-is touched while the holder lives.  It is dead when its process is known to be gone on this very
-host, or when it has not been touched for `EXPIRY` seconds by the clock of its own file system, so
-neither clock skew between hosts nor an old process number misleads.  No flock: NFS may lack it.
+A lease is a file made by link(2), which fails if the name is taken, that names its holder (host,
+process, start of the process) and is touched while the holder lives.  It is dead when its process
+is known to be gone on this very host, or when it has not been touched for `EXPIRY` seconds by the
+clock of its own file system, so neither clock skew between hosts nor an old process number
+misleads.  No flock: NFS may lack it.
 """
 
 from __future__ import annotations

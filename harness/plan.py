@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 from harness.config import RunConfig
@@ -21,7 +21,7 @@ from harness.space import Run
 TRANSIENT = frozenset({"killed", "out_of_memory", "disk_full", "interrupted"})
 
 
-class Rerun(str, Enum):
+class Rerun(StrEnum):
     """Which runs a command works on, besides those never started or cut off."""
 
     MISSING = "missing"
@@ -30,7 +30,7 @@ class Rerun(str, Enum):
     ALL = "all"
 
 
-class Action(str, Enum):
+class Action(StrEnum):
     """What is done with one run."""
 
     SKIP = "skip"
@@ -55,6 +55,7 @@ class Step:
 
     @property
     def pending(self) -> bool:
+        """Whether there is something to do or to wait for."""
         return self.action not in {Action.SKIP, Action.LEAVE}
 
     @property
@@ -81,9 +82,7 @@ def make_plan(runs: Sequence[Run], store: Store, rerun: Rerun = Rerun.MISSING) -
     return steps
 
 
-def _decide(
-    status: Status, result: Mapping[str, Any] | None, rerun: Rerun
-) -> tuple[Action, str]:
+def _decide(status: Status, result: Mapping[str, Any] | None, rerun: Rerun) -> tuple[Action, str]:
     older = result is not None and result.get("code") != code_hash()
     if status.state is State.RUNNING:
         return Action.ATTACH, "another launcher runs it"

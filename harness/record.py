@@ -21,7 +21,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
 # --------------------------------------------------------------------------- state
 
 
-class State(str, Enum):
+class State(StrEnum):
     """What the files say of a run."""
 
     NEW = "new"
@@ -113,33 +113,41 @@ class RunDir:
 
     @property
     def key(self) -> str:
+        """The run's key: the directory's name."""
         return self.path.name
 
     @property
     def result_file(self) -> Path:
+        """Written last; its valid presence means done."""
         return self.path / "result.json"
 
     @property
     def status_file(self) -> Path:
+        """State and progress, replaced atomically."""
         return self.path / "status.json"
 
     @property
     def metrics_file(self) -> Path:
+        """The training log."""
         return self.path / "metrics.jsonl"
 
     @property
     def lease_file(self) -> Path:
+        """Who runs it now."""
         return self.path / "lease.json"
 
     @property
     def checkpoints(self) -> Path:
+        """States to go on from, and the final weights."""
         return self.path / "checkpoints"
 
     @property
     def outcomes(self) -> Path:
+        """Per-example results."""
         return self.path / "outcomes"
 
     def log_file(self, attempt: int) -> Path:
+        """What attempt `attempt` printed."""
         return self.path / "logs" / f"attempt-{attempt}.txt"
 
     # ---- configuration
@@ -280,9 +288,11 @@ class Store:
 
     @property
     def runs(self) -> Path:
+        """The folder of all run directories."""
         return self.root / "results" / "runs"
 
     def run_dir(self, key: str) -> RunDir:
+        """The directory of the run `key`, there or not."""
         return RunDir(self.runs / key)
 
     def load_all(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:

@@ -21,6 +21,7 @@ from harness.config import Model, RunConfig, Runtime
 from harness.data.catalog import DataSet, cache_dir, open_class_folder, open_data
 from harness.data.images import BadImage, decode
 from harness.data.text import corpus_rows
+from harness.device import pick_device, resolve_precision, set_up
 from harness.errors import DataError, HarnessError, InterruptedRun, failure_class, one_line
 from harness.evaluate.cost import measure_cost
 from harness.evaluate.engine import evaluate
@@ -30,7 +31,6 @@ from harness.models.two_tower import TwoTower
 from harness.provenance import attempt_entry, code_hash
 from harness.record import RunDir, State, Store
 from harness.train.checkpoint import drop_steps, load_final, save_final
-from harness.train.device import pick_device, pick_precision, set_up
 from harness.train.loop import Trained, Trainer
 
 _PROBES = 8
@@ -89,7 +89,8 @@ def _run(
     stop: Callable[[], bool],
 ) -> None:
     set_up(runtime, device)
-    data = _open(config, runtime)
+    data = open_data(config.data, runtime)
+    data.prepare()
     model = TwoTower(config.model, _rows(config.model, data), config.seed).to(device)
     result = directory.result()
     if result is None:
@@ -98,7 +99,11 @@ def _run(
         file, sha256 = save_final(directory.checkpoints, model)
         result = {
             "code": code_hash(),
-            "training": _training_record(trained, config, runtime, device, attempt),
+            "training": {
+                **_training_record(trained, runtime, device, attempt),
+                "samples_asked": config.train.samples,
+                "precision": trainer.precision,
+            },
             "checkpoint": {"file": f"checkpoints/{file.name}", "sha256": sha256},
             "cost": measure_cost(
                 model, config.model.image.size, config.model.text.context_length, device
@@ -107,9 +112,7 @@ def _run(
         }
     else:
         checkpoint = result["checkpoint"]
-        model.load_state_dict(
-            load_final(directory.path / checkpoint["file"], checkpoint["sha256"])
-        )
+        model.load_state_dict(load_final(directory.path / checkpoint["file"], checkpoint["sha256"]))
     directory.write_status(
         State.RUNNING,
         attempt=attempt,
@@ -144,11 +147,10 @@ def _write_end(directory: RunDir, state: State, attempt: int, **details: Any) ->
 
 
 def _training_record(
-    trained: Trained, config: RunConfig, runtime: Runtime, device: torch.device, attempt: int
+    trained: Trained, runtime: Runtime, device: torch.device, attempt: int
 ) -> dict[str, Any]:
     return {
         "samples_seen": trained.samples_seen,
-        "samples_asked": config.train.samples,
         "steps": trained.steps,
         "epochs": trained.epochs,
         "seconds": trained.seconds,
@@ -156,7 +158,6 @@ def _training_record(
         "samples_per_second": trained.samples_seen / trained.seconds,
         "data_wait": trained.wait_seconds / trained.seconds,
         "device": _device_name(device),
-        "precision": pick_precision(config.train.precision, device),
         "threads": runtime.threads,
         "attempts": attempt,
         "bad_samples": [asdict(problem) for problem in trained.problems],
@@ -165,18 +166,6 @@ def _training_record(
 
 def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-
-
-def _open(config: RunConfig, runtime: Runtime) -> DataSet:
-    data = open_data(config.data, runtime)
-    wanted = config.data.fingerprint
-    if wanted is not None and data.fingerprint != wanted:
-        raise DataError(
-            f"data set {data.name} has changed since the run was planned: fingerprint "
-            f"{data.fingerprint[:12]}, not {wanted[:12]}"
-        )
-    data.prepare()
-    return data
 
 
 def _rows(model: Model, data: DataSet) -> np.ndarray | None:
@@ -194,11 +183,11 @@ def _corpus_rows(data: DataSet) -> np.ndarray:
 def preflight(configs: Sequence[RunConfig], runtime: Runtime) -> list[str]:
     """One line for each thing that would make one of `configs` fail at its start.
 
-    Builds every distinct image tower and sends two pictures through it, and decodes a few pictures of
-    each split of every distinct data set.
+    Builds every distinct image tower and sends two pictures through it, and decodes a few pictures
+    of each split of every distinct data set.
     """
     towers = {(c.model.image, c.model.embed_dim) for c in configs}
-    checks: list[Callable[[], None]] = [lambda: _check_device(runtime)]
+    checks: list[Callable[[], None]] = [lambda: _check_device(configs, runtime)]
     checks += [lambda t=tower: check_image_tower(*t) for tower in towers]  # type: ignore[misc]
     checks += [lambda c=c: _check_data(c, runtime) for c in _distinct_data(configs)]  # type: ignore[misc]
     problems = []
@@ -210,12 +199,17 @@ def preflight(configs: Sequence[RunConfig], runtime: Runtime) -> list[str]:
     return problems
 
 
-def _check_device(runtime: Runtime) -> None:
-    pick_device(runtime)
+def _check_device(configs: Sequence[RunConfig], runtime: Runtime) -> None:
+    device = pick_device(runtime)
+    for config in configs:
+        resolve_precision(config.train.precision, device, "train.precision")
+        resolve_precision(config.evaluate.precision, device, "evaluate.precision")
 
 
 def _distinct_data(configs: Sequence[RunConfig]) -> list[RunConfig]:
-    return list({(c.data, c.evaluate.class_folders, c.train.batch_size): c for c in configs}.values())
+    return list(
+        {(c.data, c.evaluate.class_folders, c.train.batch_size): c for c in configs}.values()
+    )
 
 
 def _check_data(config: RunConfig, runtime: Runtime) -> None:

@@ -1,7 +1,7 @@
 """Seeds derived from what they are for, never from the order in which they are drawn.
 
-Two runs that differ in depth or backbone see the same pictures in the same order with the same crops,
-and a tower's initial weights do not depend on the other tower.  Torch-free.
+Two runs that differ in depth or backbone see the same pictures in the same order with the same
+crops, and a tower's initial weights do not depend on the other tower.  Torch-free.
 """
 
 from __future__ import annotations

@@ -133,6 +133,7 @@ class Run:
 
     @property
     def key(self) -> str:
+        """Identity of the run."""
         return self.config.run_key
 
 

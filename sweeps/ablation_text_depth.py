@@ -1,7 +1,7 @@
 """How shallow can the text encoder be before zero-shot and retrieval accuracy drop?
 
-Depth is the only thing that changes: width, vocabulary, image tower, data order and crops are the same
-for one seed.  On the built-in data 15 runs take about ten minutes on two cores.
+Depth is the only thing that changes: width, vocabulary, image tower, data order and crops are the
+same for one seed.  On the built-in data 15 runs take about ten minutes on two cores.
 """
 
 from harness.bases import SMALL

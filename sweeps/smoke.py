@@ -9,7 +9,7 @@ SWEEP = Sweep(
         SMALL,
         {
             "model.image.size": 32,
-            "model.text.width": 64,
+            "model.text.width": 48,
             "model.embed_dim": 64,
             "train.samples": 2_560,
             "train.warmup_samples": 256,

@@ -28,8 +28,10 @@ def test_one_holds_it_and_the_other_is_told_who(file):
 
 
 def test_a_killed_holder_on_this_host_is_dead_at_once(file):
-    code = f"from harness.lease import Lease\nfrom pathlib import Path\nimport time\n" \
+    code = (
+        f"from harness.lease import Lease\nfrom pathlib import Path\nimport time\n"
         f"with Lease(Path({str(file)!r})): print('held', flush=True); time.sleep(60)"
+    )
     holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert holder.stdout.readline() == b"held\n"
     assert lease_is_live(file)

@@ -23,7 +23,9 @@ LAYERS, MASS = "model.text.layers", "objective.instance.a_max"
 
 
 def sweep(pts, seeds=(0,), **show):
-    return Sweep(base=SMALL, points=pts, seeds=seeds, show=Show(**{"x": LAYERS, "metrics": [], **show}))
+    return Sweep(
+        base=SMALL, points=pts, seeds=seeds, show=Show(**{"x": LAYERS, "metrics": [], **show})
+    )
 
 
 def test_product_by_hand():

@@ -35,7 +35,7 @@ _BROKEN = (
 Pixels = npt.NDArray[np.uint8]
 
 
-class BadImage(DataError):  # noqa: N818 - the reason follows the name in a report
+class BadImage(DataError):
     """Bytes that are no usable picture, and why."""
 
 

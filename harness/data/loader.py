@@ -136,7 +136,7 @@ class Batches:
         """Batches from step `first` on, decoded by `runtime.workers` processes."""
         loader: DataLoader[Any] = DataLoader(
             self.samples,
-            batch_sampler=_From(self, first),  # type: ignore[arg-type]
+            batch_sampler=_From(self, first),
             num_workers=self.runtime.workers,
             collate_fn=_collate,
             worker_init_fn=_one_thread,

@@ -1,7 +1,7 @@
 """CLIP's byte-pair encoding, with the whole table of tokens or only the rows a corpus uses.
 
-With `vocabulary=corpus` the tokens are the same as with `full`, only renumbered, so a finished model
-can be written out with the full table again and used with CLIP's own tokenizer.
+With `vocabulary=corpus` the tokens are the same as with `full`, only renumbered, so a finished
+model can be written out with the full table again and used with CLIP's own tokenizer.
 """
 
 from __future__ import annotations
@@ -75,6 +75,7 @@ class Tokenizer:
         return len(_pieces(text)) > self.context_length - 2
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
+        """Ids int64 (N, L) of N texts, L the longest of them."""
         return pad([self.encode(text) for text in texts])
 
 

@@ -64,7 +64,7 @@ def normalise(pictures: Tensor, tower: ImageTower) -> Tensor:
 
 
 def evaluation_transform(tower: ImageTower) -> Callable[[np.ndarray], Tensor]:
-    """open_clip's evaluation transform: shortest side to `size` (bicubic), centre crop, normalise."""
+    """open_clip's evaluation transform: shortest side to `size`, centre crop, normalise."""
     transform = image_transform(tower.size, is_train=False, mean=tower.mean, std=tower.std)
 
     def apply(picture: np.ndarray) -> Tensor:

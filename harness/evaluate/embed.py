@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +18,14 @@ from torch.utils.data import DataLoader, Dataset
 from harness.config import Evaluate, Runtime
 from harness.data.catalog import DataSet, Problem
 from harness.data.images import BadImage, decode
-from harness.errors import ConfigError, DataError, InvariantError
+from harness.device import Precision, autocast, resolve_precision
+from harness.errors import DataError, InvariantError
 from harness.evaluate.ranking import check_finite
 
 if TYPE_CHECKING:
     from harness.models.two_tower import TwoTower
 
-Precision = Literal["fp32", "bf16"]
+PRECISION_FIELD = "evaluate.precision"
 
 _COLLAPSED = 1e-6
 """Largest standard deviation over samples, in any dimension, of embeddings that are all equal."""
@@ -47,27 +48,13 @@ class Pictures:
     problems: tuple[Problem, ...]
 
 
-def resolve_precision(asked: Literal["auto", "fp32", "bf16"], device: torch.device) -> Precision:
-    """What `evaluate.precision` means on `device`; ConfigError for bf16 without a GPU."""
-    if device.type == "cuda":
-        return "fp32" if asked == "fp32" else "bf16"
-    if asked == "bf16":
-        raise ConfigError(
-            f"evaluate.precision = 'bf16' needs a GPU, this is {device.type}; allowed: auto, fp32"
-        )
-    return "fp32"
-
-
 @contextmanager
 def encoding(model: nn.Module, precision: Precision) -> Iterator[None]:
     """Evaluation mode without gradients; every module's own mode is put back afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        with (
-            torch.inference_mode(),
-            torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16"),
-        ):
+        with torch.inference_mode(), autocast(precision):
             yield
     finally:
         for module, training in modes:
@@ -123,7 +110,7 @@ def embed_images(
     kept: list[int] = []
     problems: list[Problem] = []
     batches: list[Tensor] = []
-    with encoding(model, resolve_precision(evaluate.precision, device)):
+    with encoding(model, resolve_precision(evaluate.precision, device, PRECISION_FIELD)):
         for rows in loader:
             views = [view for _, view in rows if isinstance(view, Tensor)]
             kept += [place for place, view in rows if isinstance(view, Tensor)]
@@ -167,7 +154,7 @@ def embed_texts(model: TwoTower, texts: Sequence[str], evaluate: Evaluate) -> Te
     order = torch.argsort(lengths, stable=True)
     device = next(model.parameters()).device
     embedded: list[Tensor] = []
-    with encoding(model, resolve_precision(evaluate.precision, device)):
+    with encoding(model, resolve_precision(evaluate.precision, device, PRECISION_FIELD)):
         for batch in torch.split(order, evaluate.batch_size):
             cut = tokens[batch, : int(lengths[batch].max())]
             embedded.append(model.encode_text(cut.to(device)).float().cpu())

@@ -20,9 +20,10 @@ from torch import Tensor
 
 from harness.config import METRIC_VERSION, ClassFolder, Evaluate, RunConfig, Runtime, content_key
 from harness.data.catalog import DataSet, Problem, Split, Task, open_class_folder
+from harness.device import resolve_precision
 from harness.errors import ConfigError, DataError
 from harness.evaluate import invariants
-from harness.evaluate.embed import Pictures, embed_images, embed_texts, resolve_precision
+from harness.evaluate.embed import PRECISION_FIELD, Pictures, embed_images, embed_texts
 from harness.evaluate.retrieval import (
     Recall,
     image_to_text,
@@ -132,7 +133,8 @@ def evaluate(
         DataError: an unknown split, or too many pictures that cannot be read.
         InvariantError: NaN, collapsed towers, or numbers that contradict one another.
     """
-    precision = resolve_precision(config.evaluate.precision, next(model.parameters()).device)
+    device = next(model.parameters()).device
+    precision = resolve_precision(config.evaluate.precision, device, PRECISION_FIELD)
     found = _Findings()
     job = _Job(model, config.evaluate, runtime, found)
     protocol = {

@@ -60,9 +60,11 @@ class Stop:
         self.asked = False
 
     def __call__(self) -> bool:
+        """Whether a stop was asked for: what a run calls between two steps."""
         return self.asked
 
     def ask(self) -> None:
+        """Ask for a stop; from now on calling the flag gives true."""
         self.asked = True
 
 

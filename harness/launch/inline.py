@@ -36,11 +36,13 @@ class InlineExecutor:
         """Nothing outlives a run here."""
 
     def preflight(self, configs: Sequence[RunConfig]) -> list[str]:
+        """See Executor."""
         from harness import run
 
         return run.preflight(configs, self._runtime)
 
     def launch(self, steps: Sequence[Step], say: Say) -> None:
+        """See Executor; an unknown failure of one run is recorded with its traceback."""
         backlog = Backlog(steps, self._store, say)
         while len(backlog) and not self._stop():
             step = backlog.take()
@@ -61,7 +63,7 @@ class InlineExecutor:
             backlog.held(step)
         except InterruptedRun:
             pass
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             # The boundary between two runs: what ends one is put on record, and the next begins.
             try:
                 self._record(step, attempt, since, error)

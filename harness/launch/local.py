@@ -281,6 +281,7 @@ class LocalExecutor:
     # ---- preflight
 
     def preflight(self, configs: Sequence[RunConfig]) -> list[str]:
+        """See Executor; HarnessError when the worker that checks dies of it."""
         if not configs:
             return []
         for number in range(min(len(self._slots), len(configs))):
@@ -301,6 +302,7 @@ class LocalExecutor:
     # ---- launch
 
     def launch(self, steps: Sequence[Step], say: Say) -> None:
+        """See Executor; a run whose process dies is recorded by how it died."""
         backlog = Backlog(steps, self._store, say)
         while not self._stop():
             self._fill(backlog)
@@ -308,6 +310,7 @@ class LocalExecutor:
                 return
             self._listen(backlog, say)
             backlog.look_elsewhere()
+        say("stopping: running runs save their state (interrupt again to kill them)")
         for worker in self._workers.values():
             worker.ask_to_stop()
         if not self._await_all(GRACE_SECONDS):

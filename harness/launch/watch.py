@@ -46,6 +46,7 @@ class Row:
 
     @property
     def state(self) -> State:
+        """What the run's files say now."""
         return self.status.state
 
     @property
@@ -73,6 +74,7 @@ class Row:
 
     @property
     def loss(self) -> float | None:
+        """The last total loss that was written down."""
         return self._number("loss", running=False)
 
     @property
@@ -82,6 +84,7 @@ class Row:
 
     @property
     def gmacs_left(self) -> float:
+        """Work left, in GMACs of training; none for a failed run."""
         if self.state in {State.DONE, State.FAILED}:
             return 0.0
         config = self.step.run.config
@@ -89,6 +92,7 @@ class Row:
 
     @property
     def gmacs_per_second(self) -> float:
+        """Its pace, so that runs of different cost can be added up."""
         config = self.step.run.config
         return (self.rate or 0.0) * training_gmacs(config, 1)
 
@@ -236,6 +240,7 @@ class Lines:
         self._last_progress = clock()
 
     def say(self, line: str) -> None:
+        """Print a line with the time of day before it."""
         print(f"{time.strftime('%H:%M:%S')} {line}", file=self._out, flush=True)
 
     def look(self) -> None:

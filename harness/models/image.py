@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import timm
 import torch
 from timm.models import is_model
-from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
 
 from harness.config import ImageTower as ImageConfig
 from harness.errors import ConfigError, unknown
 from harness.models.names import BACKBONES, backbone_names
-
-
-@BACKBONES.register("swin_nano")
-def swin_nano(size: int) -> nn.Module:
-    """Swin-Nano as in ViDT (naver-ai/vidt): width 48, depths 2-2-6-2, heads 3-6-12-24, window 7."""
-    return SwinTransformer(
-        img_size=size,
-        embed_dim=48,
-        depths=(2, 2, 6, 2),
-        num_heads=(3, 6, 12, 24),
-        window_size=7,
-        num_classes=0,
-        drop_path_rate=0.0,
-        strict_img_size=False,
-    )
 
 
 def build_backbone(name: str, size: int) -> nn.Module:
@@ -39,7 +25,9 @@ def build_backbone(name: str, size: int) -> nn.Module:
     if not is_model(name):
         raise ConfigError(unknown("backbone", name, backbone_names()))
     fixed = timm.get_pretrained_cfg(name, allow_unregistered=True)
-    sized = {"img_size": size} if fixed is not None and fixed.fixed_input_size else {}
+    sized: dict[str, Any] = (
+        {"img_size": size} if fixed is not None and fixed.fixed_input_size else {}
+    )
     try:
         return timm.create_model(name, pretrained=False, num_classes=0, **sized)
     except (AssertionError, ValueError, TypeError, RuntimeError) as error:
@@ -51,8 +39,8 @@ def build_backbone(name: str, size: int) -> nn.Module:
 class ImageTower(nn.Module):
     """Pictures (N, 3, S, S) to embeddings (N, embed_dim), not normalised.
 
-    The projection stands on what timm's head sees (`head_hidden_size`), which for MobileNetV3/V4 and
-    EfficientViT is wider than the last feature map.
+    The projection stands on what timm's head sees (`head_hidden_size`), which for MobileNetV3/V4
+    and EfficientViT is wider than the last feature map.
     """
 
     def __init__(self, config: ImageConfig, embed_dim: int) -> None:
@@ -63,6 +51,8 @@ class ImageTower(nn.Module):
         nn.init.normal_(self.projection.weight, std=width**-0.5)
 
     def forward(self, pixels: Tensor) -> Tensor:
+        """(N, 3, S, S) to (N, embed_dim)."""
+        """(N, 3, S, S) to (N, embed_dim)."""
         features = self.backbone.forward_features(pixels)  # type: ignore[operator]
         pooled = self.backbone.forward_head(features, pre_logits=True)  # type: ignore[operator]
         out: Tensor = self.projection(pooled)

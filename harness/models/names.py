@@ -21,8 +21,22 @@ if TYPE_CHECKING:
 #: Name -> function (picture size in pixels) -> module with timm's interface.
 BACKBONES: Registry[Callable[[int], nn.Module]] = Registry("backbone")
 
-#: Names that `harness.models.image` registers, listed here because importing it needs torch.
-EXTRA = frozenset({"swin_nano"})
+
+@BACKBONES.register("swin_nano")
+def swin_nano(size: int) -> nn.Module:
+    """Swin-Nano as in ViDT (naver-ai/vidt): width 48, depths 2-2-6-2, heads 3-6-12-24, window 7."""
+    from timm.models.swin_transformer import SwinTransformer
+
+    return SwinTransformer(
+        img_size=size,
+        embed_dim=48,
+        depths=(2, 2, 6, 2),
+        num_heads=(3, 6, 12, 24),
+        window_size=7,
+        num_classes=0,
+        drop_path_rate=0.0,
+    )
+
 
 _ENTRY_POINT = re.compile(r"^@register_model\s*\ndef (\w+)", re.MULTILINE)
 _DEPRECATIONS = re.compile(r"^register_model_deprecations\(__name__, \{(.*?)^\}\)", re.M | re.S)
@@ -31,7 +45,7 @@ _DEPRECATED_NAME = re.compile(r"^\s*['\"](\w+)['\"]\s*:\s*['\"]", re.MULTILINE)
 
 def backbone_names() -> set[str]:
     """Every name `model.image.backbone` may hold: timm's (deprecated ones too) and our own."""
-    return {*_timm_names(), *EXTRA, *BACKBONES}
+    return {*_timm_names(), *BACKBONES}
 
 
 @lru_cache(maxsize=1)

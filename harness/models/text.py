@@ -11,8 +11,9 @@ from harness.config import TextTower as TextConfig
 class TextTower(TextTransformer):  # type: ignore[misc]
     """Token ids (N, L), L up to the context length, to embeddings (N, embed_dim), not normalised.
 
-    open_clip's tower wants the full context; this one takes a batch cut to its longest text.  Exact,
-    because the mask is causal, positions count from the left, and the pooled EOT is the highest id.
+    open_clip's tower wants the full context; this one takes a batch cut to its longest text.
+    Exact, because the mask is causal, positions count from the left, and the pooled EOT is the
+    highest id.
     """
 
     def __init__(self, config: TextConfig, vocab_size: int, embed_dim: int) -> None:

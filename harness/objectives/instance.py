@@ -1,8 +1,9 @@
 """Instance-level alignment with progressively softened labels (LightCLIP, abstract).
 
-The abstract says that the labels of negative samples are softened progressively; how is our reading,
-hence every choice is a switch: with a(p) the softened mass at progress p, the target of row i is
-1 - a(p) at i and a(p) * w_ij elsewhere, w a distribution over the negatives of the *global* batch.
+The abstract says that the labels of negative samples are softened progressively; how is our
+reading, hence every choice is a switch: with a(p) the softened mass at progress p, the target of
+row i is 1 - a(p) at i and a(p) * w_ij elsewhere, w a distribution over the negatives of the
+*global* batch.
 """
 
 from __future__ import annotations

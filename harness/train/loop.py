@@ -1,8 +1,8 @@
 """The training loop: reads top to bottom.
 
 Everything is a function of the step: the batch, the learning rate, the softened mass and the torch
-generators, so a run that is cut off anywhere and goes on from its checkpoint ends with the same bits
-(on a CPU, with the same threads) as one that was not.
+generators, so a run that is cut off anywhere and goes on from its checkpoint ends with the same
+bits (on a CPU, with the same threads) as one that was not.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from harness.config import RunConfig, Runtime
 from harness.data.catalog import DataSet, Problem
 from harness.data.loader import Batches
 from harness.data.transforms import normalise
+from harness.device import autocast, resolve_precision
 from harness.errors import DataError, DivergedError, InterruptedRun
 from harness.models.two_tower import TwoTower
 from harness.objectives.instance import soft_label_mass
@@ -26,7 +27,6 @@ from harness.objectives.terms import Loss, StepTensors, compute_loss
 from harness.record import RunDir, State
 from harness.seeding import derive_seed
 from harness.train.checkpoint import load_newest, save_step
-from harness.train.device import autocast, pick_precision
 from harness.train.optimiser import learning_rate, make_optimiser
 
 _CHECK_EVERY_ON_GPU = 50
@@ -56,7 +56,9 @@ class _Meter:
     weighted: dict[str, float] | None = None
     grad_norm: float = 0.0
 
-    def add(self, loss: float, raw: dict[str, float], weighted: dict[str, float], norm: float) -> None:
+    def add(
+        self, loss: float, raw: dict[str, float], weighted: dict[str, float], norm: float
+    ) -> None:
         self.steps += 1
         self.loss += loss
         self.grad_norm += norm
@@ -101,7 +103,7 @@ class Trainer:
         self.bad_limit = runtime.max_bad_fraction * max(1, data.indexed)
         self.problems = {problem.where: problem for problem in data.problems}
         self.optimiser = make_optimiser(model, config.train)
-        self.precision = pick_precision(config.train.precision, device)
+        self.precision = resolve_precision(config.train.precision, device, "train.precision")
         self.forward: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = (
             torch.compile(model) if runtime.compile else model
         )
@@ -109,7 +111,7 @@ class Trainer:
         self.seconds = self.wait_seconds = 0.0
         self.meter = _Meter()
         self.pending = _Pending([], [], [])
-        self.last_loss = float("nan")
+        self.last_loss: float | None = None
 
     # ---------------------------------------------------------------- the run of it
 
@@ -130,6 +132,7 @@ class Trainer:
             if stop():
                 self._look()
                 self._save()
+                self._beat("train")
                 raise InterruptedRun(f"stopped at {self.samples_seen} samples; state saved")
 
             # ---- data
@@ -158,6 +161,7 @@ class Trainer:
                 saved = time.monotonic()
         self._look()
         self._save()
+        assert self.last_loss is not None  # the budget is at least one step
         return Trained(
             samples_seen=self.samples_seen,
             steps=self.step,
@@ -170,6 +174,7 @@ class Trainer:
 
     @property
     def samples_seen(self) -> int:
+        """Pairs seen so far, a picture counted each time it is shown."""
         return self.step * self.config.train.batch_size
 
     # ---------------------------------------------------------------- one step
@@ -181,13 +186,13 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         pixels = normalise(pictures.to(self.device, non_blocking=True), self.config.model.image)
-        with autocast(self.precision, self.device):
+        with autocast(self.precision):
             image, text = self.forward(pixels, tokens.to(self.device, non_blocking=True))
         progress = min(1.0, self.samples_seen / train.samples)
         tensors = StepTensors(image, text, self.model.logit_scale, progress)
         loss = compute_loss(tensors, self.config.objective)
         self.optimiser.zero_grad(set_to_none=True)
-        loss.total.backward()
+        loss.total.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(
             self.model.parameters(), train.grad_clip or float("inf")
         )
@@ -288,7 +293,8 @@ class Trainer:
         self.meter = _Meter()
 
     def _beat(self, phase: str) -> None:
-        rate = self.samples_seen / self.seconds
+        rate = self.samples_seen / self.seconds if self.step else None
+        left = (self.batches.steps - self.step) * self.config.train.batch_size
         self.directory.write_status(
             State.RUNNING,
             attempt=self.attempt,
@@ -296,9 +302,9 @@ class Trainer:
             samples_seen=self.samples_seen,
             samples=self.config.train.samples,
             samples_per_second=rate,
-            data_wait=self.wait_seconds / self.seconds,
+            data_wait=self.wait_seconds / self.seconds if self.step else None,
             loss=self.last_loss,
-            eta_seconds=(self.batches.steps - self.step) * self.config.train.batch_size / rate,
+            eta_seconds=left / rate if rate else None,
         )
 
 

@@ -12,7 +12,8 @@ from harness.config import Train
 
 def make_optimiser(model: nn.Module, train: Train) -> torch.optim.AdamW:
     """AdamW; biases, norms, other one-dimensional parameters and logit_scale do not decay."""
-    decay, no_decay = [], []
+    decay: list[nn.Parameter] = []
+    no_decay: list[nn.Parameter] = []
     for parameter in model.parameters():
         if parameter.requires_grad:
             (no_decay if parameter.ndim < 2 else decay).append(parameter)

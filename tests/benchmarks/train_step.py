@@ -2,9 +2,10 @@
 
     python tests/benchmarks/train_step.py [--size 112] [--layers 4] [--batch 64] [--steps 7]
 
-Both do forward, backward, clipping and AdamW with the same towers and the same captions.  open_clip's text
-tower takes the full context of 77; ours the batch cut to its longest caption, which is exact.  The two
-take turns; medians of CPU and of wall seconds are printed with their ratio (theirs / ours).
+Both do forward, backward, clipping and AdamW with the same towers and the same captions.
+open_clip's text tower takes the full context of 77; ours the batch cut to its longest caption,
+which is exact.  The two take turns, both with our allocator settings; medians of CPU and of wall
+seconds are printed with their ratio (theirs / ours).
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ import torch
 
 from harness.config import ImageTower, Model, Objective, Runtime, TextTower, Train
 from harness.data.transforms import normalise
+from harness.device import set_up
 from harness.models.two_tower import TwoTower
 from harness.objectives.terms import StepTensors, compute_loss
-from harness.train.device import set_up
 from harness.train.optimiser import make_optimiser
 
 CAPTIONS = [
@@ -127,7 +128,8 @@ def main() -> None:
         if turn == 0:
             set_up(Runtime(), torch.device("cpu"))
     print(
-        f"{given.backbone} {given.size} px, text {given.layers} x {given.width}, batch {given.batch}"
+        f"{given.backbone} {given.size} px, text {given.layers} x {given.width}, "
+        f"batch {given.batch}"
     )
     for name in steps:
         print(

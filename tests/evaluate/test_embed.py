@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from harness.config import Evaluate, Runtime
+from harness.device import resolve_precision
 from harness.errors import ConfigError, DataError, InvariantError
-from harness.evaluate.embed import embed_images, embed_texts, resolve_precision
+from harness.evaluate.embed import embed_images, embed_texts
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 EVALUATE = Evaluate(batch_size=2)
@@ -134,9 +135,9 @@ def test_texts_of_equal_tokens_are_no_collapse(model: Any) -> None:
     ],
 )
 def test_precision(asked: Any, device: str, used: str) -> None:
-    assert resolve_precision(asked, torch.device(device)) == used
+    assert resolve_precision(asked, torch.device(device), "evaluate.precision") == used
 
 
 def test_bf16_without_a_gpu_is_refused() -> None:
     with pytest.raises(ConfigError, match="'bf16' needs a GPU, this is cpu"):
-        resolve_precision("bf16", torch.device("cpu"))
+        resolve_precision("bf16", torch.device("cpu"), "evaluate.precision")

@@ -31,7 +31,7 @@ def test_a_row_names_the_run_what_is_done_with_it_and_why() -> None:
     assert screen(steps) == [
         "run seed key state action time",
         f"layers=2 0 {key} new resume: cut off 2 min",
-        f"layers=2 0 {key} new run ~6 min",
+        f"layers=2 0 {key} new run ~10 min",
         f"layers=2 0 {key} new skip -",
     ]
 

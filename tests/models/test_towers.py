@@ -80,7 +80,12 @@ def test_parameters_are_those_of_open_clips_model_with_the_same_towers():
     )
     theirs = open_clip.CustomTextCLIP(
         32,
-        {"timm_model_name": "resnet18", "timm_pool": "avg", "timm_proj": "linear", "image_size": 64},
+        {
+            "timm_model_name": "resnet18",
+            "timm_pool": "avg",
+            "timm_proj": "linear",
+            "image_size": 64,
+        },
         {"context_length": 16, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2},
     )
     ours = TwoTower(config, None, 0)

@@ -59,7 +59,9 @@ def test_similarity_takes_each_direction_from_its_own_side():
     rows, columns = soft_targets(image, text, 0.5, "similarity", tau=0.1)
     assert rows[0, 1] > rows[0, 2]  # image 0 is close to text 1
     assert columns[1, 0] > columns[1, 2]  # text 1 is close to image 0
-    torch.testing.assert_close(columns[0, 1], columns[0, 2])  # text 0 is equally far from images 1, 2
+    torch.testing.assert_close(
+        columns[0, 1], columns[0, 2]
+    )  # text 0 is equally far from images 1, 2
 
 
 @pytest.mark.parametrize(("weighting", "near"), [("text", 1), ("image", 2)])

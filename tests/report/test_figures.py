@@ -238,5 +238,5 @@ def test_the_users_own_settings_change_no_byte() -> None:
             return style.svg(figure)
 
     plain = picture()
-    with matplotlib.rc_context({"font.size": 20, "axes.facecolor": "red"}):
+    with matplotlib.rc_context({"axes.xmargin": 0.3, "font.size": 20}):
         assert picture() == plain

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import platform
-from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
@@ -24,7 +23,9 @@ def pick_device(runtime: Runtime) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ConfigError(f"runtime.device {name!r} is not a device; allowed: auto, cpu, cuda, cuda:N") from None
+        raise ConfigError(
+            f"runtime.device {name!r} is not a device; allowed: auto, cpu, cuda, cuda:N"
+        ) from None
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
@@ -35,8 +36,8 @@ def pick_device(runtime: Runtime) -> torch.device:
 def set_up(runtime: Runtime, device: torch.device) -> None:
     """Threads, and glibc's allocator told to keep large buffers from one step to the next.
 
-    By default glibc hands every buffer over 128 KB back to the system when it is freed, and each step
-    pays for the same pages again.
+    By default glibc hands every buffer over 128 KB back to the system when it is freed, and each
+    step pays for the same pages again.
     """
     torch.set_num_threads(runtime.threads)
     if device.type == "cpu" and platform.libc_ver()[0] == "glibc":
@@ -49,15 +50,23 @@ def set_up(runtime: Runtime, device: torch.device) -> None:
 Precision = Literal["fp32", "bf16"]
 
 
-def pick_precision(asked: Literal["auto", "fp32", "bf16"], device: torch.device) -> Precision:
-    """What `auto` means on `device`: bf16 autocast on a GPU, fp32 on a CPU."""
-    if asked == "auto":
-        return "bf16" if device.type == "cuda" else "fp32"
-    return asked
+def resolve_precision(
+    asked: Literal["auto", "fp32", "bf16"], device: torch.device, field: str
+) -> Precision:
+    """What `auto` means on `device`: bf16 autocast on a GPU, fp32 on a CPU.
+
+    Raises ConfigError for bf16 asked for by `field` where there is no GPU: a CPU emulates it,
+    twenty times slower and with ties among the scores.
+    """
+    if device.type == "cuda":
+        return "fp32" if asked == "fp32" else "bf16"
+    if asked == "bf16":
+        raise ConfigError(
+            f"{field} = 'bf16' needs a GPU, this is {device.type}; allowed: auto, fp32"
+        )
+    return "fp32"
 
 
-def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
-    """Autocast to bfloat16, or nothing."""
-    if precision == "bf16":
-        return torch.autocast(device.type, dtype=torch.bfloat16)
-    return nullcontext()
+def autocast(precision: Precision) -> torch.autocast:
+    """Autocast to bfloat16 on the GPU, or nothing."""
+    return torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16")

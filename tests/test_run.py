@@ -1,0 +1,261 @@
+"""A whole run: killed anywhere with SIGKILL, cut short, failing, evaluated again."""
+
+import errno
+import json
+import os
+import signal
+
+import pytest
+
+from harness import record
+from harness.config import RunConfig, Runtime, override
+from harness.data import catalog
+from harness.data.catalog import open_data
+from harness.errors import ConfigError, DataError, DivergedError, InterruptedRun, RecordError
+from harness.lease import Lease, LeaseHeld
+from harness.record import State, Store, read_json
+from harness.run import execute, preflight
+
+RUNTIME = Runtime(log_samples=16, checkpoint_seconds=1e-6)
+
+
+@pytest.fixture
+def config(shapes_folder):
+    config = override(
+        RunConfig(),
+        {
+            "model.image.backbone": "test_convnext",
+            "model.image.size": 32,
+            "model.text.layers": 1,
+            "model.text.width": 16,
+            "model.text.heads": 2,
+            "model.text.context_length": 16,
+            "model.text.vocabulary": "corpus",
+            "model.embed_dim": 8,
+            "data.source": "folder",
+            "data.path": str(shapes_folder),
+            "train.batch_size": 8,
+            "train.samples": 64,
+        },
+    )
+    fingerprint = open_data(config.data, RUNTIME).fingerprint
+    return override(config, {"data.fingerprint": fingerprint})
+
+
+def in_child(action):
+    """Run `action` in a forked process; the signal that ended it, 0 if none."""
+    child = os.fork()
+    if child == 0:
+        try:
+            action()
+        finally:
+            os._exit(0)
+    return os.WTERMSIG(os.waitpid(child, 0)[1])
+
+
+def kill_myself(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_at_step(config, root, step):
+    asked = iter(range(step + 1))
+
+    def stop():
+        return next(asked, None) == step and kill_myself()
+
+    assert in_child(lambda: execute(config, root, RUNTIME, label="x", stop=stop)) == signal.SIGKILL
+
+
+def kill_while_writing(config, root, name, nth=1):
+    """SIGKILL in the middle of the nth write of a file whose name begins with `name`."""
+    seen = iter(range(1, 1000))
+
+    def torn(path, data):
+        if path.name.startswith(name) and next(seen) == nth:
+            path.parent.mkdir(exist_ok=True)
+            path.with_name(f".{path.name}.torn.tmp").write_bytes(data[: len(data) // 2])
+            kill_myself()
+        whole(path, data)
+
+    def run():
+        record.write_atomic = torn
+        from harness.train import checkpoint
+
+        checkpoint.write_atomic = torn
+        execute(config, root, RUNTIME, label="x")
+
+    whole = record.write_atomic
+    assert in_child(run) == signal.SIGKILL
+
+
+def outcome(config, root):
+    """What must not depend on how often a run was killed."""
+    directory = Store(root).run_dir(config.run_key)
+    result = directory.result()
+    entry = result["evaluations"][config.evaluation_key]
+    return {
+        "weights": result["checkpoint"]["sha256"],
+        "metrics": entry["metrics"],
+        "content": entry["content_key"],
+        "outcomes": (directory.path / entry["outcomes"]).read_bytes(),
+        "loss": result["training"]["final_loss"],
+        "seen": result["training"]["samples_seen"],
+        "log": [
+            (m["samples_seen"], m["loss"], m["grad_norm"], m["lr"])
+            for m in record.read_jsonl(directory.metrics_file)
+        ],
+    }
+
+
+@pytest.fixture
+def undisturbed(config, tmp_path):
+    root = tmp_path / "undisturbed"
+    execute(config, root, RUNTIME, label="x")
+    return outcome(config, root)
+
+
+def test_killed_at_steps_and_in_every_kind_of_write_it_ends_with_the_same_bits(
+    config, tmp_path, undisturbed
+):
+    root = tmp_path / "killed"
+    kill_at_step(config, root, 0)
+    kill_while_writing(config, root, "step-", nth=2)
+    kill_at_step(config, root, 1)
+    kill_while_writing(config, root, "status.json", nth=2)
+    kill_while_writing(config, root, "final-")
+    kill_while_writing(config, root, "result.json")
+    directory = Store(root).run_dir(config.run_key)
+    assert directory.status().state is State.INTERRUPTED
+    execute(config, root, RUNTIME, label="x")
+    assert outcome(config, root) == undisturbed
+    assert directory.attempts() == 7
+    assert not list(directory.checkpoints.glob("step-*"))
+    assert not list(directory.checkpoints.glob(".*"))
+
+
+def test_stopped_by_a_flag_it_goes_on_to_the_same_bits(config, tmp_path, undisturbed):
+    root = tmp_path / "stopped"
+    asked = iter(range(100))
+    with pytest.raises(InterruptedRun, match="stopped at 24 samples; state saved"):
+        execute(config, root, RUNTIME, label="x", stop=lambda: next(asked) == 3)
+    status = Store(root).run_dir(config.run_key).status()
+    assert (status.state, status.samples_seen) == (State.INTERRUPTED, 24)
+    execute(config, root, RUNTIME, label="x")
+    assert outcome(config, root) == undisturbed
+
+
+def test_a_finished_run_is_left_alone(config, tmp_path):
+    execute(config, tmp_path, RUNTIME, label="x")
+    file = Store(tmp_path).run_dir(config.run_key).result_file
+    before = (file.read_bytes(), file.stat().st_mtime_ns)
+    execute(config, tmp_path, RUNTIME, label="x")
+    assert (file.read_bytes(), file.stat().st_mtime_ns) == before
+
+
+def test_another_protocol_evaluates_the_same_weights_again(config, tmp_path):
+    execute(config, tmp_path, RUNTIME, label="x")
+    directory = Store(tmp_path).run_dir(config.run_key)
+    before = directory.result()
+    other = override(config, {"evaluate.batch_size": 7})
+    execute(other, tmp_path, RUNTIME, label="x")
+    after = directory.result()
+    assert after["checkpoint"] == before["checkpoint"]
+    assert after["training"] == before["training"]
+    assert set(after["evaluations"]) == {config.evaluation_key, other.evaluation_key}
+    assert (
+        after["evaluations"][config.evaluation_key] == before["evaluations"][config.evaluation_key]
+    )
+
+
+def test_weights_that_are_not_the_results_are_never_evaluated(config, tmp_path):
+    execute(config, tmp_path, RUNTIME, label="x")
+    directory = Store(tmp_path).run_dir(config.run_key)
+    (weights,) = directory.checkpoints.glob("final-*")
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")
+    other = override(config, {"evaluate.batch_size": 7})
+    with pytest.raises(RecordError, match="is not the checkpoint that its result names"):
+        execute(other, tmp_path, RUNTIME, label="x")
+    assert directory.status(config.evaluation_key).state is State.DONE
+
+
+def test_a_failure_is_filed_with_its_class_and_one_line(config, tmp_path):
+    bad = override(config, {"train.lr": 1e30, "train.grad_clip": None})
+    with pytest.raises(DivergedError):
+        execute(bad, tmp_path, RUNTIME, label="x")
+    status = Store(tmp_path).run_dir(bad.run_key).status()
+    assert (status.state, status.failure) == (State.FAILED, "diverged")
+    assert "at step" in status.error
+    assert Store(tmp_path).run_dir(bad.run_key).result() is None
+
+
+def test_a_full_disk_is_filed_as_such_and_the_last_good_state_goes_on(
+    config, tmp_path, undisturbed, monkeypatch
+):
+    def full(path, data):
+        if path.name.startswith("step-00000004"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        whole(path, data)
+
+    from harness.train import checkpoint
+
+    whole = checkpoint.write_atomic
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "write_atomic", full)
+        with pytest.raises(OSError, match="No space left"):
+            execute(config, tmp_path / "full", RUNTIME, label="x")
+    status = Store(tmp_path / "full").run_dir(config.run_key).status()
+    assert (status.state, status.failure) == (State.FAILED, "disk_full")
+    execute(config, tmp_path / "full", RUNTIME, label="x")
+    assert outcome(config, tmp_path / "full") == undisturbed
+
+
+def test_a_run_that_another_process_holds_is_refused(config, tmp_path):
+    directory = Store(tmp_path).run_dir(config.run_key)
+    with Lease(directory.lease_file), pytest.raises(LeaseHeld):
+        execute(config, tmp_path, RUNTIME, label="x")
+    assert directory.attempts() == 0
+
+
+def test_data_that_changed_since_the_plan_is_refused(config, shapes_folder, tmp_path):
+    text = (shapes_folder / "captions.csv").read_text()
+    (shapes_folder / "captions.csv").write_text(text.replace("a red square", "a rad square"))
+    catalog._open_data.cache_clear()  # as in the next process
+    with pytest.raises(DataError, match="fingerprint"):
+        execute(config, tmp_path, RUNTIME, label="x")
+
+
+def test_provenance_names_code_versions_and_machine(config, tmp_path):
+    execute(config, tmp_path, RUNTIME, label="a label")
+    directory = Store(tmp_path).run_dir(config.run_key)
+    (attempt,) = read_json(directory.path / "provenance.json")["attempts"]
+    assert attempt["label"] == "a label"
+    assert {"commit", "dirty", "code", "versions", "host", "cpu", "command"} <= set(attempt)
+    assert json.loads((directory.path / "config.json").read_text())["schema"] == 1
+
+
+# --------------------------------------------------------------------------- before anything starts
+
+
+def test_preflight_finds_nothing_wrong_with_a_good_configuration(config):
+    assert preflight([config], RUNTIME) == []
+
+
+def test_preflight_names_every_problem_once(config, shapes_folder):
+    for file in shapes_folder.glob("*.png"):
+        file.write_bytes(b"<html>")
+    catalog._open_data.cache_clear()
+    bad = override(
+        config,
+        {"model.image.backbone": "test_vit", "model.image.size": 8, "data.fingerprint": None},
+    )
+    lines = preflight([bad, override(bad, {"seed": 1})], RUNTIME)
+    assert len(lines) == 2
+    assert any("'test_vit' cannot" in line for line in lines)
+    assert any("none of 8 pictures tried can be decoded" in line for line in lines)
+
+
+def test_preflight_refuses_a_device_this_machine_lacks(config, tmp_path):
+    (line,) = preflight([config], Runtime(device="cuda:77"))
+    assert "cuda:77" in line
+    with pytest.raises(ConfigError, match="'gpu' is not a device"):
+        execute(config, tmp_path, Runtime(device="gpu"), label="x")
