@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from harness.config import RunConfig, Train
@@ -30,3 +32,23 @@ def trained(store: Store) -> list[str]:
 
 def status(store: Store, step: Step) -> Status:
     return store.run_dir(step.run.key).status(step.run.config.evaluation_key)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError("what the test waits for did not come")
+        time.sleep(0.02)
+
+
+def when(condition: Callable[[], bool], act: Callable[[], None]) -> threading.Thread:
+    """A started thread that acts as soon as the condition holds."""
+
+    def watch() -> None:
+        wait_until(condition)
+        act()
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    return thread

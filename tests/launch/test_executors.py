@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from launch_cases import status, trained
+from launch_cases import status, trained, when
 
 from harness.config import Runtime
 from harness.launch.base import Executor, Stop
@@ -18,13 +18,18 @@ from harness.record import State, Store
 Plan = Callable[..., list[Step]]
 
 
+@pytest.fixture
+def stop() -> Stop:
+    return Stop()
+
+
 @pytest.fixture(params=["inline", "local"])
 def executor(
-    request: pytest.FixtureRequest, store: Store, fake_run: None, fake_workers: None
+    request: pytest.FixtureRequest, store: Store, stop: Stop, fake_run: None, fake_workers: None
 ) -> Executor:
     if request.param == "inline":
-        return InlineExecutor(store, Runtime(), Stop())
-    return LocalExecutor(store, Runtime(), [Slot(1)], Stop())
+        return InlineExecutor(store, Runtime(), stop)
+    return LocalExecutor(store, Runtime(), [Slot(1)], stop)
 
 
 def launch(executor: Executor, planned: list[Step]) -> list[str]:
@@ -66,6 +71,16 @@ class TestExecutor:
     ) -> None:
         launch(executor, steps({"a": "done", "b": "done"}))
         assert [step.pending for step in steps({"a": "done", "b": "done"})] == [False, False]
+
+    def test_a_stop_saves_the_running_run_and_starts_no_other(
+        self, executor: Executor, stop: Stop, steps: Plan, store: Store
+    ) -> None:
+        planned = steps({"a": "wait 1", "b": "done"})
+        thread = when(lambda: status(store, planned[0]).attempt == 1, stop.ask)
+        launch(executor, planned)
+        thread.join()
+        assert [status(store, s).state for s in planned] == [State.INTERRUPTED, State.NEW]
+        assert status(store, planned[0]).samples_seen == 5
 
     def test_a_rerun_keeps_the_old_result(
         self, executor: Executor, steps: Plan, store: Store

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
-import time
 from collections.abc import Callable
 
 import pytest
-from launch_cases import status, trained
+from launch_cases import status, trained, wait_until, when
 
 from harness.config import Runtime
 from harness.errors import ConfigError, HarnessError
@@ -118,7 +116,10 @@ class TestSharing:
         planned = steps({"a": "wait 1", "b": "done"})
         stop = Stop()
         # `a` ends only when stopped, so `b` can only end beside it.
-        thread = when(lambda: trained(store) == ["b seed 0"], stop.ask)
+        thread = when(
+            lambda: trained(store) == ["b seed 0"] and status(store, planned[0]).attempt == 1,
+            stop.ask,
+        )
         launch(store, planned, slots=2, stop=stop)
         thread.join()
         assert status(store, planned[0]).state is State.INTERRUPTED
@@ -140,17 +141,6 @@ class TestSharing:
 
 @pytest.mark.usefixtures("fake_workers")
 class TestStop:
-    def test_running_runs_save_their_state_and_no_other_starts(
-        self, steps: Plan, store: Store
-    ) -> None:
-        planned = steps({"a": "wait 1", "b": "done"})
-        stop = Stop()
-        thread = when(lambda: status(store, planned[0]).attempt == 1, stop.ask)
-        launch(store, planned, stop=stop)
-        thread.join()
-        assert [status(store, s).state for s in planned] == [State.INTERRUPTED, State.NEW]
-        assert status(store, planned[0]).samples_seen == 5
-
     def test_a_worker_told_to_stop_by_somebody_else_is_replaced(
         self, steps: Plan, store: Store
     ) -> None:
@@ -180,26 +170,6 @@ class TestStop:
 def store_intent(store: Store, step: Step) -> Step:
     store.run_dir(step.run.key).write_intent(step.run.config, {"label": step.run.label})
     return step
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError("what the test waits for did not come")
-        time.sleep(0.02)
-
-
-def when(condition: Callable[[], bool], act: Callable[[], None]) -> threading.Thread:
-    """A started thread that acts as soon as the condition holds."""
-
-    def watch() -> None:
-        wait_until(condition)
-        act()
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    return thread
 
 
 class TestSlots:

@@ -8,7 +8,7 @@ import sys
 import timm
 from timm.models import is_model
 
-from harness.models.names import BACKBONES, EXTRA, backbone_names
+from harness.models.names import BACKBONES, backbone_names
 
 
 def test_every_model_of_timm_is_a_name() -> None:
@@ -38,9 +38,3 @@ def test_names_are_read_without_torch_or_timm() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "True set()\n"
-
-
-def test_extra_names_are_those_that_the_image_module_registers() -> None:
-    import harness.models.image
-
-    assert set(EXTRA) <= set(harness.models.image.BACKBONES)
