@@ -24,7 +24,7 @@ SMALL = RunConfig(
         embed_dim=128,
     ),
     data=Data(source="openmoji", resolution=64, crop_scale=(0.8, 1.0)),
-    train=Train(samples=20_000, batch_size=128, lr=2e-3, warmup_samples=3_000),
+    train=Train(samples=18_000, batch_size=128, lr=2e-3, warmup_samples=2_000),
 )
 
 _CLIP_TOWERS = Model(

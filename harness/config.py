@@ -249,7 +249,7 @@ class ClassFolder(Strict):
 class Evaluate(Strict):
     """The protocol: changing it re-evaluates a finished run and never retrains it."""
 
-    splits: Annotated[tuple[str, ...], Field(min_length=1)] = ("test",)
+    splits: tuple[str, ...] = ("test",)
     templates: tuple[str, ...] | None = None
     """Prompt templates with `{c}` for the class name; null: those of the data set."""
     class_folders: tuple[ClassFolder, ...] = ()
@@ -265,6 +265,8 @@ class Evaluate(Strict):
     @model_validator(mode="after")
     def _names_differ(self) -> Evaluate:
         names = [*self.splits, *(folder.name for folder in self.class_folders)]
+        if not names:
+            raise ValueError("neither a split nor a class folder to evaluate")
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"{name!r} is the name of two things that are evaluated")

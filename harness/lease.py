@@ -19,8 +19,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import psutil
-
 from harness.errors import HarnessError
 
 EXPIRY = 120.0
@@ -63,6 +61,8 @@ def lease_holder(file: Path) -> dict[str, Any] | None:
 
 
 def _process_lives(holder: dict[str, Any]) -> bool:
+    import psutil  # a tenth of a second that a plan without leases need not pay
+
     try:
         process = psutil.Process(int(holder["pid"]))
         return (
@@ -122,6 +122,8 @@ class Lease:
         return holder is not None and holder.get("token") == self.token
 
     def _draft(self) -> Path:
+        import psutil
+
         process = psutil.Process()
         holder = {
             "host": socket.gethostname(),
@@ -139,6 +141,8 @@ class Lease:
             os.link(draft, self.file)
         except FileExistsError:
             return not lease_is_live(self.file) and self._replace_dead(draft)
+        except FileNotFoundError:  # the whole directory was set aside meanwhile
+            return False
         return True
 
     def _replace_dead(self, draft: Path) -> bool:

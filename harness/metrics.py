@@ -16,6 +16,7 @@ say how a table shows them.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from math import comb
@@ -129,12 +130,28 @@ def _split_metrics(data: _Data, split: str) -> list[str]:
     return names
 
 
-def check_metrics(names: Iterable[str], known: Iterable[str]) -> None:
-    """Raise ConfigError, naming the nearest, unless every one of `names` is `known`."""
-    known = list(known)
-    for name in names:
-        if name not in known:
-            raise ConfigError(unknown("metric", name, known))
+def match_metrics(patterns: Iterable[str], known: Iterable[str]) -> list[str]:
+    """The metrics that `patterns` name, in their order, each once.
+
+    A pattern with `*` (any text without a slash) stands for all known metrics that it matches, be
+    it none: a sweep can show every zero-shot task there is, whatever the data.
+
+    Raises:
+        ConfigError: a name without `*` is not known (the nearest is named), or nothing matches.
+    """
+    known, patterns = list(known), list(patterns)
+    found: list[str] = []
+    for pattern in patterns:
+        if "*" not in pattern and pattern not in known:
+            raise ConfigError(unknown("metric", pattern, known))
+        form = re.compile(re.escape(pattern).replace(r"\*", "[^/]*"))
+        found += [name for name in known if form.fullmatch(name)]
+    if patterns and not found:
+        raise ConfigError(
+            f"no metric of this data set matches {', '.join(patterns)}; "
+            f"it has: {', '.join(name for name in known if name not in _COSTS)}"
+        )
+    return list(dict.fromkeys(found))
 
 
 # --------------------------------------------------------------------------- how it is shown

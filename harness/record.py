@@ -153,13 +153,15 @@ class RunDir:
     # ---- configuration
 
     def write_intent(self, config: RunConfig, job: Mapping[str, Any]) -> None:
-        """Create the directory with its configuration and why it exists; safe to repeat."""
+        """Create the directory with its configuration and why it exists; safe to repeat.
+
+        What is not identity (the data's place, the protocol) is brought up to date; a configuration
+        edited by hand is refused (RecordError).
+        """
         self.path.mkdir(parents=True, exist_ok=True)
-        if not (self.path / "config.json").exists():
-            tree = config.model_dump(mode="json")
-            write_json(self.path / "config.json", {"schema": SCHEMA, "config": tree})
-        else:
-            self.read_config()
+        file = self.path / "config.json"
+        if not file.exists() or self.read_config() != config:
+            write_json(file, {"schema": SCHEMA, "config": config.model_dump(mode="json")})
         write_json(self.path / "job.json", {"schema": SCHEMA, "key": self.key, **job})
 
     def read_config(self) -> RunConfig:

@@ -24,7 +24,8 @@ class Registry(Generic[T]):
         """Decorator that files a part under `name`; a second part of one name is refused."""
 
         def add(part: T) -> T:
-            if self._parts.get(name, part) is not part:
+            before = self._parts.get(name)
+            if before is not None and _place(before) != _place(part):
                 raise ConfigError(f"{self.kind} {name!r} is registered twice")
             self._parts[name] = part
             return part
@@ -42,3 +43,8 @@ class Registry(Generic[T]):
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._parts))
+
+
+def _place(part: object) -> tuple[object, object]:
+    """Where a part is defined: a sweep file that is loaded again defines the same part anew."""
+    return getattr(part, "__module__", None), getattr(part, "__qualname__", part)

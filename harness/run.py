@@ -53,8 +53,9 @@ def execute(
         Exception: any other failure, after it was written into status.json with its class.
     """
     directory = Store(root).run_dir(config.run_key)
-    directory.write_intent(config, {"label": label})
     with Lease(directory.lease_file):
+        if not (directory.path / "job.json").exists():
+            directory.write_intent(config, {"label": label})
         if directory.status(config.evaluation_key).state is State.DONE:
             return
         device = pick_device(runtime)

@@ -92,6 +92,8 @@ def one_at_a_time(baseline: Point, axes: Mapping[str, Iterable[Any]]) -> Points:
 class Show:
     """What the report draws: `metrics` against the axis `x`, a line per value of `hue`.
 
+    A metric may hold `*` for any text without a slash: `*/*/acc1` is every zero-shot task there is.
+
     `baseline` is a point (or part of one) that differences are taken to, paired by seed.
     """
 

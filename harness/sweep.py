@@ -12,6 +12,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -140,7 +141,8 @@ def run_command(args: argparse.Namespace) -> int:
         seeds=args.seeds,
         finish=finisher(runtime),
     )
-    check_runs(runs, sweep.show.metrics, runtime)
+    shown = check_runs(runs, sweep.show.metrics, runtime)
+    sweep = replace(sweep, show=replace(sweep.show, metrics=shown))
     store = Store(args.root.resolve())
     if args.report_only:
         return report(sweep, runs, store)

@@ -24,9 +24,10 @@ SWEEP = Sweep(
     show=Show(
         x="model.image.backbone",
         metrics=[
-            "test/image_retrieval_recall@1",
-            "test/text_retrieval_recall@1",
-            "test/role/acc1",
+            "*/image_retrieval_recall@1",
+            "*/text_retrieval_recall@1",
+            "*/*/acc1",
+            "*/acc1",
         ],
         baseline={"model.image.backbone": "resnet18"},
         labels={"model.image.backbone": "image encoder"},

@@ -23,9 +23,10 @@ SWEEP = Sweep(
         x=f"{_SECTION}.a_max",
         hue=f"{_SECTION}.weighting",
         metrics=[
-            "test/image_retrieval_recall@1",
-            "test/text_retrieval_recall@1",
-            "test/role/acc1",
+            "*/image_retrieval_recall@1",
+            "*/text_retrieval_recall@1",
+            "*/*/acc1",
+            "*/acc1",
         ],
         baseline={f"{_SECTION}.a_max": 0.0},
         labels={f"{_SECTION}.a_max": "largest softened mass"},

@@ -14,11 +14,10 @@ SWEEP = Sweep(
     show=Show(
         x="model.text.layers",
         metrics=[
-            "test/image_retrieval_recall@1",
-            "test/text_retrieval_recall@1",
-            "test/mean_recall",
-            "test/role/acc1",
-            "test/skin_tone/acc1",
+            "*/image_retrieval_recall@1",
+            "*/text_retrieval_recall@1",
+            "*/*/acc1",
+            "*/acc1",
         ],
         baseline={"model.text.layers": 12},
         labels={"model.text.layers": "text layers"},

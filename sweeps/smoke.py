@@ -19,7 +19,12 @@ SWEEP = Sweep(
     seeds=[0],
     show=Show(
         x="model.text.layers",
-        metrics=["test/image_retrieval_recall@10", "test/skin_tone/acc1"],
+        metrics=[
+            "*/image_retrieval_recall@1",
+            "*/text_retrieval_recall@1",
+            "*/*/acc1",
+            "*/acc1",
+        ],
         baseline={"model.text.layers": 2},
         labels={"model.text.layers": "text layers"},
     ),

@@ -19,7 +19,7 @@ from harness.config import (
 from harness.errors import ConfigError
 
 # Golden: a change here means that every finished run of every user is trained again.
-GOLDEN = {"small": "", "cc3m": "", "yfcc15m": ""}
+GOLDEN = {"small": "ccd993bad375", "cc3m": "676db792baac", "yfcc15m": "fb0b4d2c25db"}
 
 
 @pytest.mark.parametrize("name", GOLDEN)
@@ -111,6 +111,7 @@ def test_config_survives_json():
         ({"objective.instance.weight": 0}, "every term of the loss has weight 0"),
         ({"evaluate.templates": ["photo"]}, "template 'photo' has no {c} for the class name"),
         ({"data.crop_scale": [0.9, 0.2]}, "0 < low <= high <= 1"),
+        ({"evaluate.splits": []}, "neither a split nor a class folder to evaluate"),
     ],
 )
 def test_bad_values_are_one_line_that_teaches(values, line):

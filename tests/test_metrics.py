@@ -79,11 +79,29 @@ def test_two_things_of_one_name_are_refused() -> None:
 
 def test_unknown_metric_is_refused_with_the_nearest() -> None:
     known = metrics.known_metrics(DATA, Evaluate())
-    metrics.check_metrics(["test/role/acc1", "cost/gmacs/image"], known)
+    names = ["test/role/acc1", "cost/gmacs/image"]
+    assert metrics.match_metrics(names, known) == names
     with pytest.raises(
         ConfigError, match="unknown metric 'test/rol/acc1'; nearest: test/role/acc1"
     ):
-        metrics.check_metrics(["test/rol/acc1"], known)
+        metrics.match_metrics(["test/rol/acc1"], known)
+
+
+def test_a_pattern_stands_for_what_the_data_has_and_its_star_for_no_slash() -> None:
+    known = ["test/mean_recall", "test/strict/mean_recall", "test/role/acc1", "cifar10/acc1"]
+    assert metrics.match_metrics(["*/mean_recall"], known) == ["test/mean_recall"]
+    assert metrics.match_metrics(["*/*/acc1"], known) == ["test/role/acc1"]
+    assert metrics.match_metrics(["*/acc1", "test/mean_recall"], known) == [
+        "cifar10/acc1",
+        "test/mean_recall",
+    ]
+
+
+def test_a_pattern_may_match_nothing_but_all_together_must_match() -> None:
+    known = ["test/mean_recall", "cost/gmacs/image"]
+    assert metrics.match_metrics(["*/*/acc1", "*/mean_recall"], known) == ["test/mean_recall"]
+    with pytest.raises(ConfigError, match=r"matches \*/\*/acc1; it has: test/mean_recall$"):
+        metrics.match_metrics(["*/*/acc1"], known)
 
 
 @pytest.mark.parametrize(

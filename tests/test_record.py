@@ -67,6 +67,12 @@ def test_config_is_verified_against_the_folders_name(run):
         run.read_config()
 
 
+def test_intent_brings_the_data_path_and_the_protocol_up_to_date(run):
+    moved = override(SMALL, {"data.path": "/elsewhere", "evaluate.batch_size": 9})
+    run.write_intent(moved, {"label": "y"})
+    assert run.read_config() == moved
+
+
 def test_another_schema_is_refused_in_one_line(run):
     file = run.path / "config.json"
     file.write_text(json.dumps({"schema": 99, "config": {}}))

@@ -248,7 +248,8 @@ def _tasks(placed: _Placed) -> tuple[Task, ...]:
         for answer in (_role, _gender, _tone)
     )
     train, test = ({r for r, place in role if r and place == s} for s in ("train", "test"))
-    genders = [naming.with_article(name) for name in naming.GENDERS]
+    # Two classes: a drawing named "person" often is, to the pixel, the one named "man".
+    genders = [naming.with_article(name) for name in ("woman", "man")]
     tones = [f"{name} skin tone" for name in naming.TONES]
     return (
         _task("role", sorted(train & test), _PERSON_TEMPLATES, role),

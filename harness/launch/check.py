@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from harness.config import ClassFolder, RunConfig, Runtime, override
 from harness.data.catalog import DataSet, open_class_folder, open_data
 from harness.errors import ConfigError, unknown
-from harness.metrics import check_metrics, known_metrics
+from harness.metrics import known_metrics, match_metrics
 from harness.models.names import backbone_names
 from harness.space import Run
 
@@ -35,18 +35,24 @@ def _with_fingerprint(folder: ClassFolder) -> ClassFolder:
     return folder.model_copy(update={"fingerprint": open_class_folder(folder).fingerprint})
 
 
-def check_runs(runs: Sequence[Run], metrics: Iterable[str], runtime: Runtime) -> None:
-    """Raise ConfigError or DataError unless every run can be trained and shows `metrics`."""
-    metrics = list(metrics)
+def check_runs(runs: Sequence[Run], metrics: Iterable[str], runtime: Runtime) -> list[str]:
+    """The metrics that `metrics` (names or patterns) stand for on the data of `runs`.
+
+    Raises ConfigError or DataError unless every run can be trained and has a metric to show.
+    """
+    patterns = list(metrics)
+    shown: dict[str, None] = {}
     configs = {(c.data, c.evaluate): c for c in (run.config for run in runs)}
     known_backbones = backbone_names()
     for backbone in dict.fromkeys(run.config.model.image.backbone for run in runs):
         if backbone not in known_backbones:
             raise ConfigError(unknown("backbone", backbone, known_backbones))
     for config in configs.values():
-        check_metrics(metrics, known_metrics(open_data(config.data, runtime), config.evaluate))
+        known = known_metrics(open_data(config.data, runtime), config.evaluate)
+        shown |= dict.fromkeys(match_metrics(patterns, known))
     for data, batch_size in dict.fromkeys((r.config.data, r.config.train.batch_size) for r in runs):
         _check_batch(open_data(data, runtime), batch_size)
+    return list(shown)
 
 
 def _check_batch(data: DataSet, batch_size: int) -> None:

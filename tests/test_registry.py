@@ -1,0 +1,34 @@
+import pytest
+
+from harness.errors import ConfigError
+from harness.registry import Registry
+
+
+def define(registry, qualname="part"):
+    def part():
+        return registry
+
+    part.__qualname__ = qualname
+    return registry.register("a")(part)
+
+
+def test_a_part_is_found_by_its_name():
+    registry = Registry("thing")
+    part = define(registry)
+    assert registry.get("a") is part
+    assert "a" in registry
+    assert list(registry) == ["a"]
+
+
+def test_two_parts_of_one_name_are_refused():
+    registry = Registry("thing")
+    define(registry)
+    with pytest.raises(ConfigError, match="thing 'a' is registered twice"):
+        define(registry, "another")
+
+
+def test_the_same_definition_loaded_again_takes_its_own_place():
+    registry = Registry("thing")
+    define(registry)
+    again = define(registry)
+    assert registry.get("a") is again
