@@ -169,6 +169,94 @@ class InstanceLoss(Strict):
     """Number of stairs of the `step` schedule."""
 
 
+_STAGE_NAMES = ("all", "first", "middle", "last")
+
+
+def _stages(value: object) -> object:
+    if isinstance(value, str):
+        if value not in _STAGE_NAMES:
+            raise ValueError(unknown("stage", value, _STAGE_NAMES))
+        return value
+    if not isinstance(value, (list, tuple)) or not value:
+        raise ValueError(f"{', '.join(_STAGE_NAMES)} or a list of block indexes is wanted")
+    blocks = [_integer(item) for item in value]
+    if len(set(blocks)) < len(blocks):
+        raise ValueError("a block is named twice")
+    return tuple(sorted(blocks))  # type: ignore[type-var]
+
+
+Stages = Annotated[
+    Literal["all", "first", "middle", "last"] | tuple[int, ...], BeforeValidator(_stages)
+]
+
+
+class MlmLoss(Strict):
+    """Masked language modelling on the text tower's own blocks, with the picture let in."""
+
+    weight: Annotated[Float, Field(ge=0)] = 0.0
+    mask_ratio: Annotated[Float, Field(gt=0, le=1)] = 0.15
+    """Share of a caption's words that are hidden, at least one of them."""
+    attention: Literal["causal", "bidirectional"] = "bidirectional"
+    """Of the masked pass alone; the contrastive pass is causal, as CLIP's."""
+    stages: Stages = "all"
+    """Blocks ahead of which the picture enters, counted from 0; `middle` is layers // 2."""
+    operator: Literal["cross_attention", "add", "concat", "none"] = "cross_attention"
+    """How the picture enters; `none` is plain masked language modelling, the control."""
+    head: Literal["tied", "untied"] = "tied"
+    """Whether words are scored against the token embedding or a table of the head's own."""
+    schedule: Schedule = "constant"
+    """How the weight grows with the share of the budget that has been seen."""
+    start: Annotated[Float, Field(ge=0, lt=1)] = 0.0
+    """Share of the budget that passes before the weight begins to grow."""
+    steps: Annotated[Int, Field(ge=1)] = 4
+    """Number of stairs of the `step` schedule."""
+
+    def blocks(self, layers: int) -> tuple[int, ...]:
+        """The blocks of `stages` in a text tower of `layers` blocks, in order.
+
+        Raises ConfigError, naming the blocks there are, for one that is not there.
+        """
+        if isinstance(self.stages, str):
+            named = {"first": (0,), "middle": (layers // 2,), "last": (layers - 1,)}
+            return named.get(self.stages, tuple(range(layers)))
+        absent = [str(block) for block in self.stages if not 0 <= block < layers]
+        if absent:
+            raise ConfigError(
+                f"stages = {list(self.stages)} names block {', '.join(absent)}, which a text tower "
+                f"of {layers} layers lacks; its blocks: {', '.join(map(str, range(layers)))}"
+            )
+        return self.stages
+
+
+class TokenLoss(Strict):
+    """Token-level alignment by relaxed bipartite matching (our reading of LightCLIP)."""
+
+    weight: Annotated[Float, Field(ge=0)] = 0.0
+    """Weight that the ramp ends at."""
+    matching: Literal["one_to_one", "many_to_one", "top_k", "sinkhorn"] = "one_to_one"
+    """Each word its own patch; each word its best patch (FILIP's text-to-image side); the best
+    `keep` of one_to_one; or the entropic relaxation of one_to_one."""
+    negatives: Literal["within_pair", "in_batch", "none"] = "within_pair"
+    """What a matched patch is told apart from: the patches matched in its own pair (as SPARC), the
+    other pairs of the batch (as FILIP), or nothing."""
+    keep: Annotated[Float, Field(gt=0, le=1)] = 0.5
+    """`top_k`: share of a pair's matches that is kept, rounded up."""
+    eps: Annotated[Float, Field(gt=0)] = 0.05
+    """`sinkhorn`: strength of the entropy; towards 0 the plan becomes one_to_one."""
+    iterations: Annotated[Int, Field(ge=1)] = 20
+    """`sinkhorn`: sweeps over the rows and columns of the plan."""
+    tau: Annotated[Float, Field(gt=0)] = 0.07
+    """Temperature of the cosines; no effect with negatives `none`."""
+    dim: Annotated[Int, Field(ge=2)] = 256
+    """Dimension of the space that patches and words are projected to (FILIP's)."""
+    schedule: Schedule = "constant"
+    """How the weight grows with the share of the budget seen."""
+    start: Annotated[Float, Field(ge=0, lt=1)] = 0.0
+    """Share of the budget that passes before the weight grows."""
+    steps: Annotated[Int, Field(ge=1)] = 4
+    """Number of stairs of the `step` schedule."""
+
+
 class Objective(Strict):
     """The terms of the loss; the total is the sum over terms of weight x term."""
 
@@ -250,6 +338,8 @@ class Evaluate(Strict):
     """The protocol: changing it re-evaluates a finished run and never retrains it."""
 
     splits: tuple[str, ...] = ("test",)
+    fingerprint: str | None = None
+    """SHA-256 of the evaluated splits and tasks; filled in when a sweep is expanded."""
     templates: tuple[str, ...] | None = None
     """Prompt templates with `{c}` for the class name; null: those of the data set."""
     class_folders: tuple[ClassFolder, ...] = ()

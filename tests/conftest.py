@@ -65,6 +65,7 @@ def memory_data(train: int = 24, test: int = 12) -> MemoryData:
     data = MemoryData(
         name="shapes",
         fingerprint="f" * 64,
+        evaluation_fingerprint="e" * 64,
         splits=splits,
         tasks=(Task("colour", tuple(COLOURS), ("a {c} shape",), labels),),
         indexed=len(names),

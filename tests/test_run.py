@@ -38,8 +38,14 @@ def config(shapes_folder):
             "train.samples": 64,
         },
     )
-    fingerprint = open_data(config.data, RUNTIME).fingerprint
-    return override(config, {"data.fingerprint": fingerprint})
+    data = open_data(config.data, RUNTIME)
+    return override(
+        config,
+        {
+            "data.fingerprint": data.fingerprint,
+            "evaluate.fingerprint": data.evaluation_fingerprint,
+        },
+    )
 
 
 def in_child(action):
@@ -216,9 +222,10 @@ def test_a_run_that_another_process_holds_is_refused(config, tmp_path):
     assert directory.attempts() == 0
 
 
-def test_data_that_changed_since_the_plan_is_refused(config, shapes_folder, tmp_path):
+@pytest.mark.parametrize("row", ["number 0", "number 71"])  # a row of train, a row of test
+def test_data_that_changed_since_the_plan_is_refused(config, shapes_folder, tmp_path, row):
     text = (shapes_folder / "captions.csv").read_text()
-    (shapes_folder / "captions.csv").write_text(text.replace("a red square", "a rad square"))
+    (shapes_folder / "captions.csv").write_text(text.replace(f"{row}\n", "changed\n"))
     catalog._open_data.cache_clear()  # as in the next process
     with pytest.raises(DataError, match="fingerprint"):
         execute(config, tmp_path, RUNTIME, label="x")

@@ -40,7 +40,8 @@ class Tiny(DataSet):
 def tiny(data, cache):
     train = Split(("a", "b", "c"), (("an a",), ("a b",), ("a c",)))
     test = Split(("d",), (("a d",),))
-    return Tiny(name="tiny", fingerprint="0" * 64, splits={"train": train, "test": test})
+    splits = {"train": train, "test": test}
+    return Tiny("tiny", fingerprint="0" * 64, evaluation_fingerprint="1" * 64, splits=splits)
 
 
 SWEEP = Sweep(

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from harness.config import ClassFolder, Data, Runtime
+from harness.config import ClassFolder, Data, Evaluate, Runtime
 from harness.errors import ConfigError, DataError, unknown
 from harness.registry import Registry
 
@@ -71,8 +71,11 @@ class DataSet(ABC):
 
     Attributes:
         name: short, for tables (`openmoji`, `flickr8k`).
-        fingerprint: SHA-256 over names, captions, splits, tasks and the pictures' content (or
-            their sizes and checksums where reading all would take long); never over a path.
+        fingerprint: SHA-256 of what is trained on: names and captions of the split `train` and
+            its pictures' content (or their sizes and checksums where reading all would take
+            long); never over a path.
+        evaluation_fingerprint: the same of all other splits and of the tasks, so that a new prompt
+            or test picture evaluates finished runs again and retrains none.
         splits: name -> split.
         problems: samples left out while indexing (empty caption, missing file), with reasons.
         indexed: samples looked at, usable or not: the denominator of the bad fraction.
@@ -80,6 +83,7 @@ class DataSet(ABC):
 
     name: str
     fingerprint: str
+    evaluation_fingerprint: str
     splits: Mapping[str, Split]
     tasks: tuple[Task, ...] = ()
     problems: tuple[Problem, ...] = field(default=())
@@ -116,6 +120,12 @@ def cache_dir(runtime: Runtime) -> Path:
 def split_name(given: str) -> str:
     """The customary name of a split (`dev` -> `validation`); any other name is kept as it is."""
     return SPLIT_NAMES.get(given.strip().casefold(), given.strip())
+
+
+def halves(splits: Mapping[str, Split]) -> tuple[dict[str, Split], dict[str, Split]]:
+    """The splits that are trained on, and those that are evaluated on."""
+    train = {name: split for name, split in splits.items() if name == "train"}
+    return train, {name: split for name, split in splits.items() if name != "train"}
 
 
 def content_fingerprint(
@@ -181,8 +191,13 @@ def open_data(data: Data, runtime: Runtime) -> DataSet:
     not the one `data.fingerprint` stands for), each in one line.
     """
     found = _open_data(data.model_copy(update={"fingerprint": None}), cache_dir(runtime))
-    _check_fingerprint(found, data.fingerprint)
+    _check_fingerprint(found.name, found.fingerprint, data.fingerprint)
     return found
+
+
+def check_evaluated(data: DataSet, evaluate: Evaluate) -> None:
+    """DataError unless the evaluated half of `data` is what `evaluate.fingerprint` stands for."""
+    _check_fingerprint(data.name, data.evaluation_fingerprint, evaluate.fingerprint)
 
 
 @lru_cache(maxsize=8)
@@ -196,7 +211,7 @@ def open_class_folder(folder: ClassFolder) -> DataSet:
     Raises DataError as `open_data` does.
     """
     found = _open_class_folder(folder.model_copy(update={"fingerprint": None}))
-    _check_fingerprint(found, folder.fingerprint)
+    _check_fingerprint(found.name, found.fingerprint, folder.fingerprint)
     return found
 
 
@@ -207,9 +222,9 @@ def _open_class_folder(folder: ClassFolder) -> DataSet:
     return index(folder)
 
 
-def _check_fingerprint(found: DataSet, expected: str | None) -> None:
-    if expected is not None and found.fingerprint != expected:
+def _check_fingerprint(name: str, found: str, expected: str | None) -> None:
+    if expected is not None and found != expected:
         raise DataError(
-            f"data set {found.name} has fingerprint {found.fingerprint[:12]}, but the configuration"
+            f"data set {name} has fingerprint {found[:12]}, but the configuration"
             f" was made for {expected[:12]}: its content has changed since"
         )

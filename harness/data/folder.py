@@ -23,6 +23,7 @@ from harness.data.catalog import (
     Split,
     Task,
     content_fingerprint,
+    halves,
     split_name,
 )
 from harness.data.files import FileTree, existing, is_image
@@ -138,9 +139,11 @@ def _finished(name: str, collected: _Collected, refused: Sequence[str]) -> DataS
     if not splits:
         seen = "; ".join([*refused, *_summary(collected.problems)]) or "no picture was found"
         raise DataError(f"no usable pair in {collected.files.root}: {seen}; wanted: {_LOOKED_FOR}")
+    train, rest = halves(splits)
     return PictureFolder(
         name=name,
-        fingerprint=content_fingerprint(splits, (), _stamps(splits, collected.files)),
+        fingerprint=content_fingerprint(train, (), _stamps(train, collected.files)),
+        evaluation_fingerprint=content_fingerprint(rest, (), _stamps(rest, collected.files)),
         splits=splits,
         problems=tuple(collected.problems),
         indexed=collected.indexed,
@@ -400,9 +403,11 @@ def open_class_folder(folder: ClassFolder) -> DataSet:
     classnames = tuple(name.replace("_", " ").replace("-", " ").strip() for name in folders)
     task = Task(folder.name, classnames, folder.templates, {"test": labels})
     others = sorted(name for name in labelled if not is_image(name))
+    fingerprint = content_fingerprint({"test": split}, [task], _stamps({"test": split}, files))
     return PictureFolder(
         name=folder.name,
-        fingerprint=content_fingerprint({"test": split}, [task], _stamps({"test": split}, files)),
+        fingerprint=fingerprint,
+        evaluation_fingerprint=fingerprint,
         splits={"test": split},
         tasks=(task,),
         problems=tuple(Problem(name, "not a picture by its suffix") for name in others),

@@ -21,7 +21,7 @@ import time
 import zipfile
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.data import naming
-from harness.data.catalog import DataSet, Split, Task, content_fingerprint
+from harness.data.catalog import DataSet, Split, Task, content_fingerprint, halves
 from harness.data.files import FileTree
 from harness.data.naming import Meaning
 from harness.errors import DataError
@@ -98,11 +98,17 @@ def open_openmoji(resolution: int, cache: Path) -> DataSet:
     placed = [(drawing, split_of(drawing)) for drawing in drawings]
     splits, tasks = _splits(placed), _tasks(placed)
     renderer = f"resvg-py {metadata.version('resvg-py')}, {resolution} px, on white"
-    pictures = [*(drawing.content for drawing in drawings), renderer]
-    recipe = hashlib.sha256("\n".join(pictures).encode()).hexdigest()
+    contents = {drawing.image: drawing.content for drawing in drawings}
+    recipe = hashlib.sha256("\n".join([*contents.values(), renderer]).encode()).hexdigest()
+    train, rest = halves(splits)
+
+    def pictures(of: Mapping[str, Split]) -> list[str]:
+        return [renderer, *(contents[image] for name in sorted(of) for image in of[name].images)]
+
     return OpenMoji(
         name="openmoji",
-        fingerprint=content_fingerprint(splits, tasks, pictures),
+        fingerprint=content_fingerprint(train, (), pictures(train)),
+        evaluation_fingerprint=content_fingerprint(rest, tasks, pictures(rest)),
         splits=splits,
         tasks=tasks,
         indexed=len(drawings),

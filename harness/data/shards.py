@@ -71,10 +71,12 @@ class Shards(DataSet):
     """
 
     def __init__(self, name: str, shards: Sequence[Shard], cache: Path) -> None:
-        listed = [f"{shard.name}:{shard.size}" for shard in shards]
+        train = sorted(f"{s.name}:{s.size}" for s in shards if s.split == "train")
+        rest = sorted(f"{s.name}:{s.size}" for s in shards if s.split != "train")
         vars(self).update(
             name=name,
-            fingerprint=content_fingerprint({}, (), sorted(listed)),
+            fingerprint=content_fingerprint({}, (), train),
+            evaluation_fingerprint=content_fingerprint({}, (), rest),
             tasks=(),
             shards=tuple(shards),
             index=cache / f"shards-{_index_key(shards)}",
@@ -82,6 +84,7 @@ class Shards(DataSet):
 
     name: str
     fingerprint: str
+    evaluation_fingerprint: str
     shards: tuple[Shard, ...]
     index: Path
 

@@ -19,7 +19,14 @@ import torch
 from torch import Tensor
 
 from harness.config import METRIC_VERSION, ClassFolder, Evaluate, RunConfig, Runtime, content_key
-from harness.data.catalog import DataSet, Problem, Split, Task, open_class_folder
+from harness.data.catalog import (
+    DataSet,
+    Problem,
+    Split,
+    Task,
+    check_evaluated,
+    open_class_folder,
+)
 from harness.device import resolve_precision
 from harness.errors import ConfigError, DataError
 from harness.evaluate import invariants
@@ -133,6 +140,7 @@ def evaluate(
         DataError: an unknown split, or too many pictures that cannot be read.
         InvariantError: NaN, collapsed towers, or numbers that contradict one another.
     """
+    check_evaluated(data, config.evaluate)
     device = next(model.parameters()).device
     precision = resolve_precision(config.evaluate.precision, device, PRECISION_FIELD)
     found = _Findings()
@@ -143,7 +151,7 @@ def evaluate(
         "precision": precision,
         "batch_size": config.evaluate.batch_size,
         "preprocessing": _preprocessing(config),
-        "data": {"name": data.name, "fingerprint": data.fingerprint},
+        "data": {"name": data.name, "fingerprint": data.evaluation_fingerprint},
         **_evaluate_data(job, data),
         "class_folders": {
             folder.name: _evaluate_folder(job, folder) for folder in config.evaluate.class_folders

@@ -22,10 +22,15 @@ def finisher(runtime: Runtime) -> Callable[[RunConfig], RunConfig]:
     """
 
     def finish(config: RunConfig) -> RunConfig:
-        fingerprint = open_data(config.data, runtime).fingerprint
+        data = open_data(config.data, runtime)
         folders = tuple(_with_fingerprint(folder) for folder in config.evaluate.class_folders)
         return override(
-            config, {"data.fingerprint": fingerprint, "evaluate.class_folders": folders}
+            config,
+            {
+                "data.fingerprint": data.fingerprint,
+                "evaluate.fingerprint": data.evaluation_fingerprint,
+                "evaluate.class_folders": folders,
+            },
         )
 
     return finish

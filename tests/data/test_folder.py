@@ -324,26 +324,36 @@ def tabled(folder):
 
 
 def test_fingerprint_stays_when_the_folder_moves_or_rows_change_places(tabled, tmp_path):
-    before = open_folder(str(tabled)).fingerprint
+    before = prints_of(tabled)
     moved = tmp_path / "elsewhere"
     shutil.copytree(tabled, moved)
     write(moved, "t.csv", "image,caption,split\nb.png,two,test\na.png,one,train\n")
-    assert open_folder(str(moved)).fingerprint == before
+    assert prints_of(moved) == before
+
+
+def prints_of(folder):
+    data = open_folder(str(folder))
+    return data.fingerprint, data.evaluation_fingerprint
 
 
 @pytest.mark.parametrize(
-    ("name", "content"),
+    ("name", "content", "half"),
     [
-        ("t.csv", b"image,caption,split\na.png,One,train\nb.png,two,test\n"),
-        ("t.csv", b"image,caption,split\na.png,one,train\nb.png,two,dev\n"),
-        ("t.csv", b"image,caption,split\na.png,one,train\nc.png,two,test\n"),
-        ("a.png", png() + b"longer"),
+        ("t.csv", b"image,caption,split\na.png,One,train\nb.png,two,test\n", "trained"),
+        ("t.csv", b"image,caption,split\na.png,one,train\nb.png,Two,test\n", "evaluated"),
+        ("t.csv", b"image,caption,split\na.png,one,train\nb.png,two,dev\n", "evaluated"),
+        ("t.csv", b"image,caption,split\na.png,one,train\nc.png,two,test\n", "evaluated"),
+        ("a.png", png() + b"longer", "trained"),
+        ("b.png", png() + b"longer", "evaluated"),
     ],
 )
-def test_fingerprint_follows_captions_splits_names_and_sizes(tabled, name, content):
-    before = open_folder(str(tabled)).fingerprint
+def test_fingerprints_follow_captions_splits_names_and_sizes_of_their_half(
+    tabled, name, content, half
+):
+    trained, evaluated = prints_of(tabled)
     (tabled / name).write_bytes(content)
-    assert open_folder(str(tabled)).fingerprint != before
+    now = prints_of(tabled)
+    assert (now[0] != trained, now[1] != evaluated) == (half == "trained", half == "evaluated")
 
 
 def test_fingerprint_follows_the_checksum_inside_a_zip(tmp_path):

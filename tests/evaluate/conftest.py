@@ -102,7 +102,7 @@ def colour_data(
     """Picture name -> (its colour, or bytes that are no picture; its captions), all in `test`."""
     files = {name: c if isinstance(c, bytes) else png(c) for name, (c, _) in pictures.items()}
     split = Split(tuple(pictures), tuple(captions for _, captions in pictures.values()))
-    return ColourData("colours", "f" * 64, {"test": split}, tasks, files=files)
+    return ColourData("colours", "f" * 64, "e" * 64, {"test": split}, tasks, files=files)
 
 
 @pytest.fixture

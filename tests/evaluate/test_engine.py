@@ -93,7 +93,7 @@ def test_protocol_travels_with_the_numbers(
     entry = run(model, make_data(PICTURES, (TASK,)), tmp_path)
     protocol = json.loads(json.dumps(entry["protocol"], allow_nan=False))
     assert protocol["precision"] == "fp32"
-    assert protocol["data"] == {"name": "colours", "fingerprint": "f" * 64}
+    assert protocol["data"] == {"name": "colours", "fingerprint": "e" * 64}
     assert protocol["tasks"]["colour"] == {
         "classes": 3,
         "classnames": ["red", "green", "blue"],

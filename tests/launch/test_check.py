@@ -44,6 +44,7 @@ def runtime(tmp_path: Path) -> Runtime:
 def test_fingerprints_of_the_data_are_put_in(config: RunConfig, runtime: Runtime) -> None:
     finished = finisher(runtime)(config)
     assert finished.data.fingerprint is not None
+    assert finished.evaluate.fingerprint is not None
     assert finished.evaluate.class_folders[0].fingerprint is not None
     assert finished.run_key != config.run_key
     assert finished.evaluation_key != config.evaluation_key

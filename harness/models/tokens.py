@@ -1,0 +1,165 @@
+"""Patch and word tokens of the two towers in one space; used in training alone.
+
+Owns where a backbone keeps its patches and which positions of a text are words.  Knows nothing of
+matching or losses, and nothing here is part of the model at inference.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isqrt
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from harness.errors import ConfigError
+
+Format = Literal["NCHW", "NHWC", "NLC"]
+
+
+class Tokens(NamedTuple):
+    """Tokens of a batch of pairs: unit-norm patches (N, P, d), words (N, L, d), mask (N, L)."""
+
+    patches: Tensor
+    words: Tensor
+    mask: Tensor
+
+
+@dataclass(frozen=True)
+class PatchLayout:
+    """Where the patches are in what a backbone's `forward_features` gives for square pictures.
+
+    Attributes:
+        format: order of the axes, in timm's letters.
+        prefix: tokens before the patches (class, distillation, registers), of `NLC` alone.
+        grid: patches along each side; patch p is in row p // grid and column p % grid.
+        channels: width of a patch.
+    """
+
+    format: Format
+    prefix: int
+    grid: int
+    channels: int
+
+    def patches(self, features: Tensor) -> Tensor:
+        """What `forward_features` gave, as (N, P, C) with the patches row by row."""
+        if self.format == "NCHW":
+            return features.flatten(2).mT
+        if self.format == "NHWC":
+            return features.flatten(1, 2)
+        return features[:, self.prefix :]
+
+
+def patch_layout(backbone: nn.Module, name: str, size: int) -> PatchLayout:
+    """The layout of a timm backbone, seen from one empty picture of `size` pixels.
+
+    timm's backbones have `num_features` channels; those that put them last in a map say so in
+    `output_fmt`, and the number of tokens before the patches is `num_prefix_tokens` or the length
+    of a class token.  What remains must be a square, as the pictures are.
+
+    Raises:
+        ConfigError: no map or tokens come out, or fewer than two patches to choose from.
+    """
+    features = _features(backbone, size)
+    layout = _layout(backbone, features) if isinstance(features, Tensor) else None
+    if layout is None:
+        raise ConfigError(
+            f"model.image.backbone {name!r} gives {_shape(features)} and so no patches for "
+            "token-level objectives; a map (N, C, H, W), a map (N, H, W, C) or tokens (N, L, C) "
+            "is wanted, such as those of resnet18, mobilenetv2_100, mobilenetv4_conv_small, "
+            "swin_nano, vit_tiny_patch16_224"
+        )
+    if layout.grid < 2:
+        raise ConfigError(
+            f"model.image.backbone {name!r} gives a single patch for {size}-pixel pictures, and "
+            "matching needs at least 2 x 2; a larger model.image.size gives more"
+        )
+    return layout
+
+
+def word_mask(ids: Tensor) -> Tensor:
+    """True at the words of texts (N, L): after SOT, which is first, and before EOT.
+
+    EOT is the highest id of its row and is followed by padding alone.  Ids do not tell padding from
+    words: in a corpus vocabulary, 0 within the text is a word piece that the corpus lacks.
+    """
+    place = torch.arange(ids.shape[1], device=ids.device)
+    return (place > 0) & (place < ids.argmax(dim=-1, keepdim=True))
+
+
+class TokenProjections(nn.Module):
+    """Both towers' tokens, each linearly into one space of `dim` dimensions, at unit norm.
+
+    Args:
+        layout: where the backbone keeps its patches.
+        text_width: width of the text transformer.
+        dim: dimension of the tokens.
+    """
+
+    def __init__(self, layout: PatchLayout, text_width: int, dim: int) -> None:
+        super().__init__()
+        self.layout = layout
+        self.image = nn.Linear(layout.channels, dim, bias=False)
+        self.text = nn.Linear(text_width, dim, bias=False)
+        for projection in (self.image, self.text):
+            nn.init.normal_(projection.weight, std=projection.in_features**-0.5)
+
+    def forward(self, features: Tensor, hidden: Tensor, ids: Tensor) -> Tokens:
+        """Tokens of a batch of pairs.
+
+        Args:
+            features: what the backbone's `forward_features` gave.
+            hidden: (N, L, text_width) after the text transformer's last norm.
+            ids: (N, L) token ids.
+        """
+        patches = self.image(self.layout.patches(features))
+        words = self.text(hidden)
+        return Tokens(
+            F.normalize(patches.float(), dim=-1), F.normalize(words.float(), dim=-1), word_mask(ids)
+        )
+
+
+def _features(backbone: nn.Module, size: int) -> object:
+    """`forward_features` of one empty picture, leaving statistics and mode as they were."""
+    training = backbone.training
+    empty = torch.zeros(1, 3, size, size, device=next(backbone.parameters()).device)
+    backbone.eval()
+    try:
+        # Not inference_mode: some backbones cache tensors of an evaluation for later.
+        with torch.no_grad():
+            features: object = backbone.forward_features(empty)  # type: ignore[operator]
+    finally:
+        backbone.train(training)
+    return features
+
+
+def _layout(backbone: nn.Module, features: Tensor) -> PatchLayout | None:
+    channels: Any = backbone.num_features
+    shape = tuple(features.shape)
+    if features.ndim == 4:
+        last = getattr(backbone, "output_fmt", "NCHW") == "NHWC" or shape[1] != channels
+        height, width, depth = shape[1:] if last else (*shape[2:], shape[1])
+        fits = depth == channels and height == width
+        return PatchLayout("NHWC" if last else "NCHW", 0, height, channels) if fits else None
+    if features.ndim == 3 and shape[2] == channels:
+        prefix = _prefix_tokens(backbone)
+        grid = isqrt(max(0, shape[1] - prefix))
+        fits = grid > 0 and grid * grid == shape[1] - prefix
+        return PatchLayout("NLC", prefix, grid, channels) if fits else None
+    return None
+
+
+def _prefix_tokens(backbone: nn.Module) -> int:
+    declared: Any = getattr(backbone, "num_prefix_tokens", None)
+    if declared is not None:
+        return int(declared)
+    of_class = [p.shape[1] for name, p in backbone.named_parameters() if "cls_token" in name]
+    return max(of_class, default=0)
+
+
+def _shape(features: object) -> str:
+    if isinstance(features, Tensor):
+        return f"a tensor {('N', *features.shape[1:])}".replace("'", "")
+    return f"a {type(features).__name__}"

@@ -1,0 +1,34 @@
+"""Masked language modelling with the shortened text tower (LightCLIP, abstract).
+
+The abstract says that masked language modelling makes the most of a shortened text encoder; how is
+our reading.  The pass that makes the states, and every weight, is in `harness.models.fusion`.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from harness.config import MlmLoss
+from harness.objectives.schedules import ramp
+
+
+def mlm_weight(config: MlmLoss, progress: float) -> float:
+    """Weight of the term at progress p = samples_seen / total_samples: weight * f(p)."""
+    return config.weight * ramp(config.schedule, progress, start=config.start, steps=config.steps)
+
+
+def mlm_loss(states: Tensor, table: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy over the M chosen words; a scalar in nats, 0 when there are none.
+
+    Logits are made at the chosen places alone and in fp32: (M, V), never (N, L, V).
+
+    Args:
+        states: (M, C) at the chosen places, of the masked pass.
+        table: (V, C), the token embedding (tied) or a table of its own.
+        bias: (V,), one number a word.
+        targets: int64 (M,), the words that stood there.
+    """
+    logits = F.linear(states.float(), table.float(), bias.float())
+    # the mean of nothing is NaN; the sum of nothing is 0 and keeps the graph whole
+    return F.cross_entropy(logits, targets, reduction="sum") / max(1, len(targets))
