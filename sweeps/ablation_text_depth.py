@@ -16,6 +16,7 @@ SWEEP = Sweep(
         metrics=[
             "*/image_retrieval_recall@1",
             "*/text_retrieval_recall@1",
+            "*/mean_recall",
             "*/*/acc1",
             "*/acc1",
         ],

@@ -118,7 +118,7 @@ def pair_scores(patches: Tensor, words: Tensor, mask: Tensor, config: TokenLoss)
 
     columns = [
         checkpoint(some, patches, *chunk, use_reentrant=False, preserve_rng_state=False)
-        for chunk in zip(words.split(texts), mask.split(texts), strict=True)
+        for chunk in zip(torch.split(words, texts), torch.split(mask, texts), strict=True)
     ]
     return torch.cat(columns, dim=1)
 

@@ -364,13 +364,8 @@ def _chance_line(ax: Axes, cells: Sequence[Cell], metric: str, *, across: bool =
         (ax.axhline if across else ax.axvline)(
             chance, color=style.FAINT, linestyle=(0, (1, 1.5)), linewidth=1.0, zorder=1
         )
-    if across and near:
-        ax.annotate(
-            name, (1, chance), xycoords=("axes fraction", "data"), xytext=(0, 2),
-            textcoords="offset points", ha="right", va="bottom", **note,
-        )  # fmt: skip
-    elif across:
-        ax.set_title(f"{name} \u2193", loc="right", pad=3, **note)
+    if across:  # above the panel, where no interval can cross the words
+        ax.set_title(f"\u22ef {name}" if near else f"{name} \u2193", loc="right", pad=3, **note)
     else:
         ax.set_title(name if near else f"\u2190 {name}", loc="left", pad=3, **note)
 

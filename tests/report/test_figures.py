@@ -145,7 +145,7 @@ def test_chance_is_a_line_where_it_is_near_and_named_where_it_is_far(records: Re
     near = panels(drawings(sweep, runs, records)["metric_vs_axis"].figure)[0]
 
     assert any(list(line.get_ydata()) == [0.5, 0.5] for line in near.lines)
-    assert near.get_title(loc="right") == ""
+    assert near.get_title(loc="right") == "\u22ef chance 0.5"
 
 
 def test_far_chance_is_named_and_does_not_flatten_the_data(records: Records) -> None:
