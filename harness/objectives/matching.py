@@ -53,7 +53,7 @@ def top_k(similarity: Tensor, mask: Tensor, keep: float) -> Tensor:
     matched = weights.sum(dim=-1) > 0
     value = (weights * similarity).sum(dim=-1).masked_fill(~matched, -math.inf)
     rank = value.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
-    # 0.1 * 30 is a little more than 3 in floating point, and must not become 4.
+    # 0.6 * 25 is a little more than 15 in single precision, and must not become 16.
     count = (keep * matched.sum(dim=-1, keepdim=True) - 1e-5).ceil()
     return weights * (matched & (rank < count)).unsqueeze(-1)
 

@@ -338,3 +338,13 @@ def test_a_word_that_only_the_picture_tells_is_learnt_by_fusion_alone(operator):
         assert loss.item() > 1.38  # ln 4 = 1.386
     else:
         assert loss.item() < 0.7
+
+
+@pytest.mark.parametrize("operator", [*OPERATORS, "none"])
+@pytest.mark.parametrize("attention", ["causal", "bidirectional"])
+def test_bfloat16_autocast_gives_the_fp32_states_to_its_own_precision(operator, attention):
+    text, module = tower(), branch(operator, attention=attention, gate=0.7)
+    exact = states(module, text, masked(), picture(operator))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        coarse = states(module, text, masked(), picture(operator))
+    torch.testing.assert_close(coarse.float(), exact, atol=0.05, rtol=0.05)

@@ -99,10 +99,14 @@ def test_top_k_counts_only_words_and_ranks_negative_matches_above_pads():
     assert kept[0].nonzero().tolist() == [[2, 1]]
 
 
-@pytest.mark.parametrize(("keep", "count"), [(0.01, 1), (0.1, 3), (0.11, 4), (0.5, 15), (1.0, 30)])
-def test_top_k_rounds_up_and_keeps_at_least_one(keep, count):
+@pytest.mark.parametrize(
+    ("keep", "words", "count"),
+    # 0.6 of 25 is a little more than 15 in single precision
+    [(0.01, 30, 1), (0.1, 30, 3), (0.11, 30, 4), (0.5, 5, 3), (0.6, 25, 15), (1.0, 30, 30)],
+)
+def test_top_k_rounds_up_and_keeps_at_least_one(keep, words, count):
     rng = torch.Generator().manual_seed(0)
-    similarity = torch.randn(2, 30, 36, generator=rng)
+    similarity = torch.randn(2, words, 36, generator=rng)
     weights = top_k(similarity, all_words(similarity), keep)
     assert weights.sum((1, 2)).tolist() == [count, count]
 
