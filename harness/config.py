@@ -75,6 +75,11 @@ class Strict(BaseModel):
         return out
 
 
+def _born(value: Strict) -> Any:
+    """Mark of a section added after keys existed: left out of the key while it holds `value`."""
+    return Field(json_schema_extra={"born": value.identity()})
+
+
 def _identity_of(value: object) -> Any:
     if isinstance(value, Strict):
         return value.identity()
@@ -190,10 +195,21 @@ Stages = Annotated[
 ]
 
 
-class MlmLoss(Strict):
-    """Masked language modelling on the text tower's own blocks, with the picture let in."""
+class RampedLoss(Strict):
+    """A term whose weight may grow with the share of the budget that has been seen; 0 is off."""
 
     weight: Annotated[Float, Field(ge=0)] = 0.0
+    """Weight that the ramp ends at."""
+    schedule: Schedule = "constant"
+    start: Annotated[Float, Field(ge=0, lt=1)] = 0.0
+    """Share of the budget that passes before the weight begins to grow."""
+    steps: Annotated[Int, Field(ge=1)] = 4
+    """Number of stairs of the `step` schedule."""
+
+
+class MlmLoss(RampedLoss):
+    """Masked language modelling on the text tower's own blocks, with the picture let in."""
+
     mask_ratio: Annotated[Float, Field(gt=0, le=1)] = 0.15
     """Share of a caption's words that are hidden, at least one of them."""
     attention: Literal["causal", "bidirectional"] = "bidirectional"
@@ -204,12 +220,6 @@ class MlmLoss(Strict):
     """How the picture enters; `none` is plain masked language modelling, the control."""
     head: Literal["tied", "untied"] = "tied"
     """Whether words are scored against the token embedding or a table of the head's own."""
-    schedule: Schedule = "constant"
-    """How the weight grows with the share of the budget that has been seen."""
-    start: Annotated[Float, Field(ge=0, lt=1)] = 0.0
-    """Share of the budget that passes before the weight begins to grow."""
-    steps: Annotated[Int, Field(ge=1)] = 4
-    """Number of stairs of the `step` schedule."""
 
     def blocks(self, layers: int) -> tuple[int, ...]:
         """The blocks of `stages` in a text tower of `layers` blocks, in order.
@@ -228,11 +238,9 @@ class MlmLoss(Strict):
         return self.stages
 
 
-class TokenLoss(Strict):
+class TokenLoss(RampedLoss):
     """Token-level alignment by relaxed bipartite matching (our reading of LightCLIP)."""
 
-    weight: Annotated[Float, Field(ge=0)] = 0.0
-    """Weight that the ramp ends at."""
     matching: Literal["one_to_one", "many_to_one", "top_k", "sinkhorn"] = "one_to_one"
     """Each word its own patch; each word its best patch (FILIP's text-to-image side); the best
     `keep` of one_to_one; or the entropic relaxation of one_to_one."""
@@ -249,18 +257,14 @@ class TokenLoss(Strict):
     """Temperature of the cosines; no effect with negatives `none`."""
     dim: Annotated[Int, Field(ge=2)] = 256
     """Dimension of the space that patches and words are projected to (FILIP's)."""
-    schedule: Schedule = "constant"
-    """How the weight grows with the share of the budget seen."""
-    start: Annotated[Float, Field(ge=0, lt=1)] = 0.0
-    """Share of the budget that passes before the weight grows."""
-    steps: Annotated[Int, Field(ge=1)] = 4
-    """Number of stairs of the `step` schedule."""
 
 
 class Objective(Strict):
     """The terms of the loss; the total is the sum over terms of weight x term."""
 
     instance: InstanceLoss = InstanceLoss()
+    token: Annotated[TokenLoss, _born(TokenLoss())] = TokenLoss()
+    mlm: Annotated[MlmLoss, _born(MlmLoss())] = MlmLoss()
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> Objective:
@@ -384,6 +388,13 @@ class RunConfig(Strict):
     train: Train = Train()
     seed: Annotated[Int, Field(ge=0)] = 0
     evaluate: Annotated[Evaluate, Field(json_schema_extra=NOT_IDENTITY)] = Evaluate()
+
+    @model_validator(mode="after")
+    def _stages_are_there(self) -> RunConfig:
+        mlm = self.objective.mlm
+        if mlm.weight > 0 and mlm.operator != "none":
+            mlm.blocks(self.model.text.layers)
+        return self
 
     @property
     def run_key(self) -> str:

@@ -27,7 +27,7 @@ from harness.evaluate.cost import measure_cost
 from harness.evaluate.engine import evaluate
 from harness.lease import Lease
 from harness.models.image import check_image_tower
-from harness.models.two_tower import TwoTower
+from harness.models.training import TrainingModel, needs_patches
 from harness.provenance import attempt_entry, code_hash
 from harness.record import RunDir, State, Store
 from harness.train.checkpoint import drop_steps, load_final, save_final
@@ -92,10 +92,11 @@ def _run(
     set_up(runtime, device)
     data = open_data(config.data, runtime)
     data.prepare()
-    model = TwoTower(config.model, _rows(config.model, data), config.seed).to(device)
+    training = TrainingModel(config, _rows(config.model, data)).to(device)
+    model = training.model
     result = directory.result()
     if result is None:
-        trainer = Trainer(model, data, config, runtime, directory, device, attempt)
+        trainer = Trainer(training, data, config, runtime, directory, device, attempt)
         trained = trainer.train(stop)
         file, sha256 = save_final(directory.checkpoints, model)
         result = {
@@ -106,9 +107,7 @@ def _run(
                 "precision": trainer.precision,
             },
             "checkpoint": {"file": f"checkpoints/{file.name}", "sha256": sha256},
-            "cost": measure_cost(
-                model, config.model.image.size, config.model.text.context_length, device
-            ),
+            "cost": _cost_record(training, config, device),
             "evaluations": {},
         }
     else:
@@ -145,6 +144,16 @@ def _write_end(directory: RunDir, state: State, attempt: int, **details: Any) ->
         directory.write_status(state, attempt=attempt, **details)
     except OSError as error:
         print(f"{directory.status_file} could not be written: {error}", file=sys.stderr)
+
+
+def _cost_record(
+    training: TrainingModel, config: RunConfig, device: torch.device
+) -> dict[str, Any]:
+    """Cost of the towers, which is all that inference needs, and all parameters that trained."""
+    size, context_length = config.model.image.size, config.model.text.context_length
+    cost = measure_cost(training.model, size, context_length, device)
+    total = sum(parameter.numel() for parameter in training.parameters())
+    return {**cost, "parameters": {**cost["parameters"], "total": total}}
 
 
 def _training_record(
@@ -187,9 +196,9 @@ def preflight(configs: Sequence[RunConfig], runtime: Runtime) -> list[str]:
     Builds every distinct image tower and sends two pictures through it, and decodes a few pictures
     of each split of every distinct data set.
     """
-    towers = {(c.model.image, c.model.embed_dim) for c in configs}
+    towers = {(c.model.image, c.model.embed_dim, needs_patches(c)) for c in configs}
     checks: list[Callable[[], None]] = [lambda: _check_device(configs, runtime)]
-    checks += [lambda t=tower: check_image_tower(*t) for tower in towers]  # type: ignore[misc]
+    checks += [lambda t=t: check_image_tower(t[0], t[1], patches=t[2]) for t in towers]  # type: ignore[misc]
     checks += [lambda c=c: _check_data(c, runtime) for c in _distinct_data(configs)]  # type: ignore[misc]
     problems = []
     for check in checks:

@@ -140,7 +140,7 @@ def test_only_chooses_by_label_or_by_key(
             "unknown backbone 'resnet81'; nearest: resnet18",
         ),
         (["smoke", 'evaluate.splits=["tets"]'], "unknown split 'tets'; nearest: test"),
-        (["smoke", 'evaluate.splits=["validation"]'], "unknown metric 'test/"),
+        (["smoke", 'evaluate.splits=["vaildation"]'], "unknown split 'vaildation'; nearest: val"),
         (["smoke", "train.batch_size=100000"], "train.batch_size = 100000 is more than the"),
         (["smoke", "data.source=webdata"], "unknown data source 'webdata'"),
         ([], "the following arguments are required: NAME|PATH"),

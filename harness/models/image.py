@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from harness.config import ImageTower as ImageConfig
 from harness.errors import ConfigError, unknown
 from harness.models.names import BACKBONES, backbone_names
+from harness.models.tokens import patch_layout
 
 
 def build_backbone(name: str, size: int) -> nn.Module:
@@ -53,14 +54,25 @@ class ImageTower(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """(N, 3, S, S) to (N, embed_dim)."""
         """(N, 3, S, S) to (N, embed_dim)."""
-        features = self.backbone.forward_features(pixels)  # type: ignore[operator]
+        return self.embed(self.features(pixels))
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """(N, 3, S, S) to what the backbone gives before pooling; see `tokens.patch_layout`."""
+        features: Tensor = self.backbone.forward_features(pixels)  # type: ignore[operator]
+        return features
+
+    def embed(self, features: Tensor) -> Tensor:
+        """What `features` gave, pooled and projected: (N, embed_dim)."""
         pooled = self.backbone.forward_head(features, pre_logits=True)  # type: ignore[operator]
         out: Tensor = self.projection(pooled)
         return out
 
 
-def check_image_tower(config: ImageConfig, embed_dim: int) -> None:
-    """Build the tower and send two empty pictures through; ConfigError if it cannot take them."""
+def check_image_tower(config: ImageConfig, embed_dim: int, *, patches: bool = False) -> None:
+    """Build the tower and send two empty pictures through; ConfigError if it cannot take them.
+
+    With `patches`, also if it has none for the token-level objectives to look at.
+    """
     tower = ImageTower(config, embed_dim).eval()
     try:
         with torch.inference_mode():
@@ -71,3 +83,5 @@ def check_image_tower(config: ImageConfig, embed_dim: int) -> None:
             f"model.image.backbone {config.backbone!r} cannot take {config.size}-pixel pictures: "
             f"{words}"
         ) from error
+    if patches:
+        patch_layout(tower.backbone, config.backbone, config.size)

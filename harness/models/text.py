@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from open_clip.transformer import TextTransformer
+from open_clip.transformer import TextTransformer, text_global_pool
 from torch import Tensor
 
 from harness.config import TextTower as TextConfig
@@ -25,6 +25,18 @@ class TextTower(TextTransformer):  # type: ignore[misc]
             layers=config.layers,
             output_dim=embed_dim,
         )
+
+    def hidden(self, tokens: Tensor) -> Tensor:
+        """(N, L) ids to (N, L, width) after the last norm, before pooling."""
+        embedded, mask = self._embeds(tokens)
+        out: Tensor = self.ln_final(self.transformer(embedded, attn_mask=mask))
+        return out
+
+    def pool(self, hidden: Tensor, tokens: Tensor) -> Tensor:
+        """What `hidden` gave, at EOT and projected: (N, embed_dim)."""
+        pooled: Tensor = text_global_pool(hidden, tokens, pool_type=self.pool_type)
+        out: Tensor = pooled @ self.text_projection
+        return out
 
     def _embeds(self, text: Tensor) -> tuple[Tensor, Tensor | None]:
         length = text.shape[1]

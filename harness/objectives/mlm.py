@@ -9,14 +9,6 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from harness.config import MlmLoss
-from harness.objectives.schedules import ramp
-
-
-def mlm_weight(config: MlmLoss, progress: float) -> float:
-    """Weight of the term at progress p = samples_seen / total_samples: weight * f(p)."""
-    return config.weight * ramp(config.schedule, progress, start=config.start, steps=config.steps)
-
 
 def mlm_loss(states: Tensor, table: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
     """Mean cross-entropy over the M chosen words; a scalar in nats, 0 when there are none.

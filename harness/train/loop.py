@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,8 +21,9 @@ from harness.data.loader import Batches
 from harness.data.transforms import normalise
 from harness.device import autocast, resolve_precision
 from harness.errors import DataError, DivergedError, InterruptedRun
-from harness.models.two_tower import TwoTower
+from harness.models.training import MaskedTexts, Outputs, TrainingModel
 from harness.objectives.instance import soft_label_mass
+from harness.objectives.masking import Masked, mask_words, masking_noise
 from harness.objectives.terms import Loss, StepTensors, compute_loss
 from harness.record import RunDir, State
 from harness.seeding import derive_seed
@@ -89,7 +90,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: TwoTower,
+        model: TrainingModel,
         data: DataSet,
         config: RunConfig,
         runtime: Runtime,
@@ -97,14 +98,15 @@ class Trainer:
         device: torch.device,
         attempt: int,
     ) -> None:
-        self.model, self.config, self.runtime = model, config, runtime
+        self.model, self.towers = model, model.model
+        self.config, self.runtime = config, runtime
         self.directory, self.device, self.attempt = directory, device, attempt
-        self.batches = Batches(data, model.tokenizer, config, runtime)
+        self.batches = Batches(data, self.towers.tokenizer, config, runtime)
         self.bad_limit = runtime.max_bad_fraction * max(1, data.indexed)
         self.problems = {problem.where: problem for problem in data.problems}
         self.optimiser = make_optimiser(model, config.train)
         self.precision = resolve_precision(config.train.precision, device, "train.precision")
-        self.forward: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = (
+        self.forward: Callable[[Tensor, Tensor, MaskedTexts | None], Outputs] = (
             torch.compile(model) if runtime.compile else model
         )
         self.step = 0
@@ -186,22 +188,54 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         pixels = normalise(pictures.to(self.device, non_blocking=True), self.config.model.image)
+        masked = self._mask(tokens)
         with autocast(self.precision):
-            image, text = self.forward(pixels, tokens.to(self.device, non_blocking=True))
-        progress = min(1.0, self.samples_seen / train.samples)
-        tensors = StepTensors(image, text, self.model.logit_scale, progress)
-        loss = compute_loss(tensors, self.config.objective)
+            hidden = None if masked is None else MaskedTexts(*masked[:3])
+            outputs = self.forward(pixels, tokens.to(self.device, non_blocking=True), hidden)
+        loss = compute_loss(self._tensors(outputs, masked), self.config.objective)
         self.optimiser.zero_grad(set_to_none=True)
         loss.total.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(
             self.model.parameters(), train.grad_clip or float("inf")
         )
         self.optimiser.step()
-        self.model.clamp_logit_scale()
+        self.towers.clamp_logit_scale()
         self.step += 1
         self.pending.steps.append(self.step)
         self.pending.losses.append(_detached(loss))
         self.pending.norms.append(norm)
+
+    def _mask(self, tokens: Tensor) -> Masked | None:
+        """The batch's captions with words hidden, if the MLM term is on; a function of the step."""
+        mlm = self.config.objective.mlm
+        if mlm.weight == 0:
+            return None
+        generator = torch.Generator().manual_seed(derive_seed(self.config.seed, "mask", self.step))
+        noise = masking_noise(generator, len(tokens), self.config.model.text.context_length)
+        vocab_size = self.towers.tokenizer.vocab_size
+        masked = mask_words(tokens, noise, ratio=mlm.mask_ratio, vocab_size=vocab_size)
+        return Masked(*(part.to(self.device, non_blocking=True) for part in masked))
+
+    def _tensors(self, outputs: Outputs, masked: Masked | None) -> StepTensors:
+        tensors = StepTensors(
+            outputs.image,
+            outputs.text,
+            self.towers.logit_scale,
+            progress=min(1.0, self.samples_seen / self.config.train.samples),
+        )
+        if outputs.tokens is not None:
+            patches, words, mask = outputs.tokens
+            tensors = replace(tensors, patches=patches, words=words, word_mask=mask)
+        masked_pass = self.model.masked_pass
+        if masked is not None and masked_pass is not None:
+            tensors = replace(
+                tensors,
+                states=outputs.states,
+                table=masked_pass.table(self.towers.text),
+                bias=masked_pass.bias,
+                targets=masked.targets,
+            )
+        return tensors
 
     # ---------------------------------------------------------------- looking at values
 
@@ -284,7 +318,7 @@ class Trainer:
             "step": self.step,
             **self.meter.means(),
             "lr": learning_rate(self.config.train, self.samples_seen),
-            "logit_scale": float(self.model.logit_scale.detach().exp()),
+            "logit_scale": float(self.towers.logit_scale.detach().exp()),
             "soft_label_mass": soft_label_mass(self.config.objective.instance, progress),
             "samples_per_second": self.samples_seen / self.seconds,
             "data_wait": self.wait_seconds / self.seconds,

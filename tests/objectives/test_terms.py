@@ -1,10 +1,13 @@
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 
-from harness.config import InstanceLoss, Objective
+from harness.config import InstanceLoss, MlmLoss, Objective, TokenLoss
 from harness.errors import ConfigError
 from harness.objectives.instance import instance_loss
-from harness.objectives.terms import TERMS, StepTensors, compute_loss
+from harness.objectives.terms import TERMS, StepTensors, active_terms, compute_loss
 
 
 def step(progress):
@@ -23,6 +26,37 @@ def test_progress_reaches_the_softened_labels():
     now = step(0.5)
     expected = instance_loss(now.image, now.text, now.logit_scale, mass=0.2, weighting="uniform")
     torch.testing.assert_close(compute_loss(now, Objective(instance=config)).total, expected)
+
+
+def test_a_term_of_weight_zero_is_not_computed_and_one_at_the_foot_of_its_ramp_is():
+    ramped = TokenLoss(weight=1.0, schedule="linear")
+    assert active_terms(Objective()) == ["instance"]
+    assert active_terms(Objective(token=ramped)) == ["instance", "token"]
+
+
+def test_the_total_is_the_sum_over_terms_of_ramped_weight_times_term():
+    patches = words = torch.eye(3)[None].expand(3, 3, 3)
+    mask = torch.ones(3, 3, dtype=torch.bool)
+    now = replace(
+        step(0.5),
+        patches=patches,
+        words=words,
+        word_mask=mask,
+        states=torch.eye(3),
+        table=torch.eye(3),
+        bias=torch.zeros(3),
+        targets=torch.tensor([0, 1, 2]),
+    )
+    objective = Objective(
+        token=TokenLoss(weight=0.5, schedule="linear", tau=1.0), mlm=MlmLoss(weight=2.0)
+    )
+    loss = compute_loss(now, objective)
+    # one of three right with cosine 1 against two of cosine 0: ln(e + 2) - 1
+    expected = math.log(math.e + 2) - 1
+    assert loss.raw["token"].item() == pytest.approx(expected, abs=1e-6)
+    assert loss.raw["mlm"].item() == pytest.approx(expected, abs=1e-6)
+    total = loss.raw["instance"] + 0.25 * loss.raw["token"] + 2.0 * loss.raw["mlm"]
+    torch.testing.assert_close(loss.total, total)
 
 
 def test_every_section_of_the_objective_has_its_term():

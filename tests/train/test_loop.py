@@ -9,7 +9,7 @@ import torch
 from harness.config import RunConfig, Runtime, Train, override
 from harness.data.text import corpus_rows
 from harness.errors import DataError, DivergedError, InterruptedRun
-from harness.models.two_tower import TwoTower
+from harness.models.training import TrainingModel
 from harness.record import RunDir, read_jsonl
 from harness.train.checkpoint import load_newest
 from harness.train.loop import Trainer
@@ -40,7 +40,7 @@ RUNTIME = Runtime(log_samples=12, checkpoint_seconds=1e-6)
 def trainer(path, config=CONFIG, data=None, runtime=RUNTIME):
     data = data or memory_data()
     rows = corpus_rows(c for captions in data.split("train").captions for c in captions)
-    model = TwoTower(config.model, rows, config.seed)
+    model = TrainingModel(config, rows)
     directory = RunDir(path / config.run_key)
     directory.path.mkdir(exist_ok=True)
     return Trainer(model, data, config, runtime, directory, CPU, attempt=1)
@@ -64,16 +64,33 @@ def lines(t):
     ]
 
 
-def test_interrupted_at_every_step_and_resumed_gives_the_same_bits_and_the_same_log(tmp_path):
+EVERYTHING = override(
+    CONFIG,
+    {
+        "model.image.backbone": "test_vit",
+        "model.text.layers": 2,
+        "objective.token.weight": 0.5,
+        "objective.token.dim": 8,
+        "objective.token.schedule": "linear",
+        "objective.mlm.weight": 0.5,
+        "objective.mlm.start": 0.4,
+    },
+)
+
+
+@pytest.mark.parametrize("config", [CONFIG, EVERYTHING], ids=["clip", "everything"])
+def test_interrupted_at_every_step_and_resumed_gives_the_same_bits_and_the_same_log(
+    tmp_path, config
+):
     (tmp_path / "whole").mkdir()
-    whole = trainer(tmp_path / "whole")
+    whole = trainer(tmp_path / "whole", config)
     done = whole.train(lambda: False)
     (tmp_path / "cut").mkdir()
     for _ in range(6):
-        cut = trainer(tmp_path / "cut")
+        cut = trainer(tmp_path / "cut", config)
         with pytest.raises(InterruptedRun):
             cut.train(stop_after(1))
-    cut = trainer(tmp_path / "cut")
+    cut = trainer(tmp_path / "cut", config)
     resumed = cut.train(lambda: False)
     assert done.samples_seen == resumed.samples_seen == 42
     for name, value in weights(whole).items():
@@ -88,7 +105,7 @@ def test_twice_the_same_seed_is_the_same_bits_and_another_is_not(tmp_path):
         (tmp_path / name).mkdir()
         t = trainer(tmp_path / name, override(CONFIG, {"seed": seed}))
         t.train(lambda: False)
-        runs.append(t.model.image.projection.weight)
+        runs.append(t.towers.image.projection.weight)
     assert torch.equal(runs[0], runs[1])
     assert not torch.equal(runs[0], runs[2])
 
@@ -108,9 +125,10 @@ def test_nan_stops_the_run_with_the_step_and_saves_no_state_after_it(tmp_path):
     t = trainer(tmp_path, runtime=Runtime())
     inner = t.forward
 
-    def poisoned(pixels, tokens):
-        image, text = inner(pixels, tokens)
-        return image * (math.nan if t.step == 2 else 1.0), text
+    def poisoned(pixels, tokens, masked):
+        outputs = inner(pixels, tokens, masked)
+        factor = math.nan if t.step == 2 else 1.0
+        return outputs._replace(image=outputs.image * factor)
 
     t.forward = poisoned
     with pytest.raises(DivergedError, match=r"instance is nan at step 3 \(18 samples seen"):
@@ -120,7 +138,7 @@ def test_nan_stops_the_run_with_the_step_and_saves_no_state_after_it(tmp_path):
 
 def test_an_infinite_gradient_stops_the_run(tmp_path):
     t = trainer(tmp_path)
-    t.model.image.projection.weight.register_hook(lambda g: g * math.inf)
+    t.towers.image.projection.weight.register_hook(lambda g: g * math.inf)
     with pytest.raises(DivergedError, match=r"gradient norm is (inf|nan) at step 1 "):
         t.train(lambda: False)
 
@@ -151,6 +169,19 @@ def test_the_softened_mass_in_the_log_follows_samples_seen(tmp_path):
     ]
 
 
+def test_every_term_is_logged_raw_and_weighted_by_its_ramp(tmp_path):
+    t = trainer(tmp_path, EVERYTHING, runtime=Runtime(log_samples=6))
+    t.train(lambda: False)
+    for line in lines(t):
+        seen = line["samples_seen"] - 6  # weights are those of the step's beginning
+        assert set(line["terms"]) == set(line["weighted"]) == {"instance", "token", "mlm"}
+        weights = {"instance": 1.0, "token": 0.5 * seen / 42, "mlm": 0.5 * (seen / 42 >= 0.4)}
+        for name, weight in weights.items():
+            expected = pytest.approx(weight * line["terms"][name], rel=1e-5)
+            assert line["weighted"][name] == expected
+        assert line["loss"] == pytest.approx(sum(line["weighted"].values()), rel=1e-5)
+
+
 # --------------------------------------------------------------------------- optimiser
 
 
@@ -160,7 +191,7 @@ def test_norms_biases_and_logit_scale_do_not_decay(tmp_path):
     names = {id(p): n for n, p in model.named_parameters()}
     assert decay["weight_decay"] == 0.1
     assert no_decay["weight_decay"] == 0.0
-    assert "logit_scale" in {names[id(p)] for p in no_decay["params"]}
+    assert "model.logit_scale" in {names[id(p)] for p in no_decay["params"]}
     assert all(p.ndim >= 2 for p in decay["params"])
     assert not any(names[id(p)].endswith("bias") for p in decay["params"])
 
