@@ -59,16 +59,22 @@ class Strict(BaseModel):
         frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True
     )
 
+    def idle(self) -> set[str]:
+        """Fields with a default that cannot change the run, given what the others hold."""
+        return set()
+
     def identity(self) -> dict[str, Any]:
         """The part of this value that is hashed.
 
         A field marked `identity: False` is left out, and one marked `born: value` (a field
-        added after keys existed) is left out while it holds the value it was born with.
+        added after keys existed) is left out while it holds the value it was born with.  A field
+        that is idle counts as if it held its default.
         """
         out: dict[str, Any] = {}
+        idle = self.idle()
         for name, field in type(self).model_fields.items():
             extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-            value = _identity_of(getattr(self, name))
+            value = _identity_of(field.default if name in idle else getattr(self, name))
             if extra.get("identity", True) is False or extra.get("born", _UNSET) == value:
                 continue
             out[name] = value
@@ -118,8 +124,18 @@ class ImageTower(Strict):
     """Any timm model by its architecture name, or one registered by the harness or the sweep."""
     size: Annotated[Int, Field(ge=8, le=1024)] = 224
     """Height and width of the input in pixels."""
+    output_stride: Annotated[Literal[8, 16, 32] | None, Field(json_schema_extra={"born": None})] = (
+        None
+    )
+    """Pixels along the side of one patch of the last map, for convolutional backbones that timm can
+    dilate: small pictures keep more patches.  null: the backbone's own (32 for most)."""
     mean: tuple[Float, Float, Float] = (0.48145466, 0.4578275, 0.40821073)
     std: tuple[Float, Float, Float] = (0.26862954, 0.26130258, 0.27577711)
+    pretrained: Annotated[str | None, Field(json_schema_extra=NOT_IDENTITY)] = None
+    """Local file of the backbone's initial weights: safetensors, or a state dict of torch.save.
+    The content is identity, the place is not; `mean` and `std` should be those it was made with."""
+    pretrained_sha256: Annotated[str | None, Field(json_schema_extra={"born": None})] = None
+    """SHA-256 of that file; filled in when a sweep is expanded."""
 
 
 class TextTower(Strict):
@@ -173,6 +189,15 @@ class InstanceLoss(Strict):
     steps: Annotated[Int, Field(ge=1)] = 4
     """Number of stairs of the `step` schedule."""
 
+    def idle(self) -> set[str]:
+        """Without softening, how to soften; of the rest, what the choices made do not use."""
+        if self.weight == 0 or self.a_max == 0:
+            return set(type(self).model_fields) - {"weight", *(["a_max"] if self.weight else [])}
+        return {
+            *(["tau"] if self.weighting == "uniform" else []),
+            *(["steps"] if self.schedule != "step" else []),
+        }
+
 
 _STAGE_NAMES = ("all", "first", "middle", "last")
 
@@ -206,6 +231,12 @@ class RampedLoss(Strict):
     steps: Annotated[Int, Field(ge=1)] = 4
     """Number of stairs of the `step` schedule."""
 
+    def idle(self) -> set[str]:
+        """All but the weight, where that is 0; the stairs of any schedule but `step`."""
+        if self.weight == 0:
+            return set(type(self).model_fields) - {"weight"}
+        return set() if self.schedule == "step" else {"steps"}
+
 
 class MlmLoss(RampedLoss):
     """Masked language modelling on the text tower's own blocks, with the picture let in."""
@@ -220,6 +251,10 @@ class MlmLoss(RampedLoss):
     """How the picture enters; `none` is plain masked language modelling, the control."""
     head: Literal["tied", "untied"] = "tied"
     """Whether words are scored against the token embedding or a table of the head's own."""
+
+    def idle(self) -> set[str]:
+        """As for every ramped term, and the stages where no picture enters."""
+        return super().idle() | ({"stages"} if self.operator == "none" else set())
 
     def blocks(self, layers: int) -> tuple[int, ...]:
         """The blocks of `stages` in a text tower of `layers` blocks, in order.
@@ -257,6 +292,13 @@ class TokenLoss(RampedLoss):
     """Temperature of the cosines; no effect with negatives `none`."""
     dim: Annotated[Int, Field(ge=2)] = 256
     """Dimension of the space that patches and words are projected to (FILIP's)."""
+
+    def idle(self) -> set[str]:
+        """As for every ramped term, and the settings of what is not chosen."""
+        unused = {"keep"} if self.matching != "top_k" else set()
+        if self.matching != "sinkhorn":
+            unused |= {"eps", "iterations"}
+        return super().idle() | unused | ({"tau"} if self.negatives == "none" else set())
 
 
 class Objective(Strict):

@@ -4,10 +4,11 @@ The first three are LightCLIP's families; the rest are mobile towers of the year
 """
 
 from harness.bases import SMALL
+from harness.config import override
 from harness.space import Show, Sweep, product
 
 SWEEP = Sweep(
-    base=SMALL,
+    base=override(SMALL, {"model.text.layers": 4}),
     points=product(
         {
             "model.image.backbone": [

@@ -4,12 +4,13 @@
 """
 
 from harness.bases import SMALL
+from harness.config import override
 from harness.space import Show, Sweep, points, product
 
 _SECTION = "objective.instance"
 
 SWEEP = Sweep(
-    base=SMALL,
+    base=override(SMALL, {"model.text.layers": 4}),
     points=points({f"{_SECTION}.a_max": 0.0})
     + product(
         {

@@ -89,6 +89,48 @@ def test_a_field_added_later_keeps_old_keys_while_it_holds_the_value_it_was_born
     assert content_key(After()) != content_key(Before())  # the default has moved since
 
 
+@pytest.mark.parametrize(
+    ("values", "idle"),
+    [
+        ({}, {"objective.instance.weighting": "text", "objective.instance.tau": 1.0}),
+        ({}, {"objective.token.matching": "sinkhorn", "objective.mlm.mask_ratio": 0.5}),
+        ({"objective.instance.a_max": 0.1}, {"objective.instance.steps": 9}),
+        (
+            {"objective.mlm.weight": 1.0, "objective.mlm.operator": "none"},
+            {"objective.mlm.stages": "last"},
+        ),
+        (
+            {"objective.token.weight": 1.0},
+            {"objective.token.keep": 0.9, "objective.token.eps": 1.0},
+        ),
+    ],
+)
+def test_what_cannot_change_the_run_does_not_change_its_key(values, idle):
+    config = override(RunConfig(), values)
+    assert override(config, idle).run_key == config.run_key
+
+
+@pytest.mark.parametrize(
+    ("values", "used"),
+    [
+        ({"objective.instance.a_max": 0.1}, {"objective.instance.tau": 1.0}),
+        (
+            {"objective.instance.a_max": 0.1, "objective.instance.schedule": "step"},
+            {"objective.instance.steps": 9},
+        ),
+        ({"objective.mlm.weight": 1.0}, {"objective.mlm.stages": "last"}),
+        ({"objective.token.weight": 1.0}, {"objective.token.tau": 0.5}),
+        (
+            {"objective.token.weight": 1.0, "objective.token.matching": "top_k"},
+            {"objective.token.keep": 0.9},
+        ),
+    ],
+)
+def test_what_can_does(values, used):
+    config = override(RunConfig(), values)
+    assert override(config, used).run_key != config.run_key
+
+
 def test_config_survives_json():
     config = override(RunConfig(), {"evaluate.templates": ["a {c}", "the {c}"]})
     again = RunConfig.model_validate(json.loads(json.dumps(config.model_dump(mode="json"))))

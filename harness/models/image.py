@@ -12,16 +12,21 @@ from torch import Tensor, nn
 from harness.config import ImageTower as ImageConfig
 from harness.errors import ConfigError, unknown
 from harness.models.names import BACKBONES, backbone_names
+from harness.models.pretrained import load_pretrained
 from harness.models.tokens import patch_layout
 
 
-def build_backbone(name: str, size: int) -> nn.Module:
+def build_backbone(name: str, size: int, output_stride: int | None = None) -> nn.Module:
     """A headless backbone for square pictures of `size` pixels, randomly initialised.
+
+    `output_stride` dilates a convolutional backbone's last stages to give a finer map.
 
     Raises:
         ConfigError: the name is not known, or the architecture cannot be built for that size.
     """
     if name in BACKBONES:
+        if output_stride is not None:
+            raise ConfigError(f"model.image.output_stride: backbone {name!r} cannot be dilated")
         return BACKBONES.get(name)(size)
     if not is_model(name):
         raise ConfigError(unknown("backbone", name, backbone_names()))
@@ -29,11 +34,14 @@ def build_backbone(name: str, size: int) -> nn.Module:
     sized: dict[str, Any] = (
         {"img_size": size} if fixed is not None and fixed.fixed_input_size else {}
     )
+    if output_stride is not None:
+        sized["output_stride"] = output_stride
     try:
         return timm.create_model(name, pretrained=False, num_classes=0, **sized)
     except (AssertionError, ValueError, TypeError, RuntimeError) as error:
         raise ConfigError(
-            f"model.image.backbone {name!r} cannot be built for {size}-pixel pictures: {error}"
+            f"model.image.backbone {name!r} cannot be built for {size}-pixel pictures"
+            f"{f' with output_stride {output_stride}' if output_stride else ''}: {error}"
         ) from error
 
 
@@ -46,13 +54,12 @@ class ImageTower(nn.Module):
 
     def __init__(self, config: ImageConfig, embed_dim: int) -> None:
         super().__init__()
-        self.backbone = build_backbone(config.backbone, config.size)
+        self.backbone = build_backbone(config.backbone, config.size, config.output_stride)
         width = int(self.backbone.head_hidden_size)  # type: ignore[arg-type]
         self.projection = nn.Linear(width, embed_dim, bias=False)
         nn.init.normal_(self.projection.weight, std=width**-0.5)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """(N, 3, S, S) to (N, embed_dim)."""
         """(N, 3, S, S) to (N, embed_dim)."""
         return self.embed(self.features(pixels))
 
@@ -71,9 +78,11 @@ class ImageTower(nn.Module):
 def check_image_tower(config: ImageConfig, embed_dim: int, *, patches: bool = False) -> None:
     """Build the tower and send two empty pictures through; ConfigError if it cannot take them.
 
-    With `patches`, also if it has none for the token-level objectives to look at.
+    Also if its pretrained weights do not fit, and, with `patches`, if it has none for the
+    token-level objectives to look at.
     """
     tower = ImageTower(config, embed_dim).eval()
+    load_pretrained(tower.backbone, config)
     try:
         with torch.inference_mode():
             tower(torch.zeros(2, 3, config.size, config.size))

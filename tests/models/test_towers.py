@@ -100,6 +100,21 @@ def test_towers_of_every_layout_take_small_pictures(backbone):
     check_image_tower(ImageConfig(backbone=backbone, size=64), 16)
 
 
+@pytest.mark.parametrize(("stride", "grid"), [(None, 2), (16, 4), (8, 8)])
+def test_a_smaller_output_stride_gives_a_finer_map_of_the_same_parameters(stride, grid):
+    backbone = build_backbone("test_resnet", 64, stride)
+    assert backbone.eval().forward_features(torch.zeros(1, 3, 64, 64)).shape[2:] == (grid, grid)
+    plain = build_backbone("test_resnet", 64)
+    assert [p.shape for p in backbone.parameters()] == [p.shape for p in plain.parameters()]
+
+
+def test_a_backbone_that_cannot_be_dilated_says_so():
+    with pytest.raises(ConfigError, match=r"'test_vit' cannot be built .* output_stride 8"):
+        build_backbone("test_vit", 160, 8)
+    with pytest.raises(ConfigError, match="'swin_nano' cannot be dilated"):
+        build_backbone("swin_nano", 64, 8)
+
+
 def test_swin_nano_has_the_parameters_of_vidts():
     count = sum(p.numel() for p in build_backbone("swin_nano", 224).parameters())
     assert count == pytest.approx(6.9e6, rel=0.01)

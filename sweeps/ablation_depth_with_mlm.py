@@ -1,0 +1,27 @@
+"""Does masked language modelling buy back what a shortened text encoder loses?
+
+The depths of `ablation_text_depth`, each with and without masked language modelling.
+"""
+
+from harness.bases import SMALL
+from harness.config import override
+from harness.space import Show, Sweep, product
+
+SWEEP = Sweep(
+    base=override(SMALL, {"model.image.output_stride": 8}),
+    points=product({"model.text.layers": [1, 2, 4, 8, 12], "objective.mlm.weight": [0.0, 0.5]}),
+    seeds=range(3),
+    show=Show(
+        x="model.text.layers",
+        hue="objective.mlm.weight",
+        metrics=[
+            "*/image_retrieval_recall@1",
+            "*/text_retrieval_recall@1",
+            "*/mean_recall",
+            "*/*/acc1",
+            "*/acc1",
+        ],
+        baseline={"objective.mlm.weight": 0.0},
+        labels={"model.text.layers": "text layers", "objective.mlm.weight": "MLM weight"},
+    ),
+)

@@ -1,0 +1,34 @@
+"""How many words should masked language modelling hide, and may they look ahead?
+
+Weight 0 is CLIP's loss; the contrastive pass is causal throughout.
+"""
+
+from harness.bases import SMALL
+from harness.config import override
+from harness.space import Show, Sweep, points, product
+
+SWEEP = Sweep(
+    base=override(SMALL, {"model.image.output_stride": 8, "model.text.layers": 4}),
+    points=points({"objective.mlm.weight": 0.0})
+    + product(
+        {
+            "objective.mlm.weight": [0.5],
+            "objective.mlm.mask_ratio": [0.15, 0.3, 0.5],
+            "objective.mlm.attention": ["bidirectional", "causal"],
+        }
+    ),
+    seeds=range(3),
+    show=Show(
+        x="objective.mlm.mask_ratio",
+        hue="objective.mlm.attention",
+        metrics=[
+            "*/image_retrieval_recall@1",
+            "*/text_retrieval_recall@1",
+            "*/mean_recall",
+            "*/*/acc1",
+            "*/acc1",
+        ],
+        baseline={"objective.mlm.weight": 0.0},
+        labels={"objective.mlm.mask_ratio": "share of words hidden"},
+    ),
+)

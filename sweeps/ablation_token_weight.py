@@ -1,0 +1,26 @@
+"""How much weight should token-level alignment get?
+
+The matching is one-to-one with negatives within the pair; weight 0 is CLIP's loss.
+"""
+
+from harness.bases import SMALL
+from harness.config import override
+from harness.space import Show, Sweep, product
+
+SWEEP = Sweep(
+    base=override(SMALL, {"model.image.output_stride": 8, "model.text.layers": 4}),
+    points=product({"objective.token.weight": [0.0, 0.1, 0.25, 0.5, 1.0]}),
+    seeds=range(3),
+    show=Show(
+        x="objective.token.weight",
+        metrics=[
+            "*/image_retrieval_recall@1",
+            "*/text_retrieval_recall@1",
+            "*/mean_recall",
+            "*/*/acc1",
+            "*/acc1",
+        ],
+        baseline={"objective.token.weight": 0.0},
+        labels={"objective.token.weight": "token weight"},
+    ),
+)
