@@ -30,6 +30,15 @@ KS = (1, 5, 10)
 #: The fewest classes with which top-5 accuracy says anything.
 ACC5_CLASSES = 5
 
+#: What most ablations show: recall@1 both ways, and accuracy in every zero-shot task there is.
+HEADLINE = (
+    "*/image_retrieval_recall@1",
+    "*/text_retrieval_recall@1",
+    "*/mean_recall",
+    "*/*/acc1",
+    "*/acc1",
+)
+
 IMAGE_RETRIEVAL = "image_retrieval_recall"
 TEXT_RETRIEVAL = "text_retrieval_recall"
 STRICT = "strict"

@@ -5,6 +5,7 @@ The first three are LightCLIP's families; the rest are mobile towers of the year
 
 from harness.bases import SMALL
 from harness.config import override
+from harness.metrics import HEADLINE
 from harness.space import Show, Sweep, product
 
 SWEEP = Sweep(
@@ -24,12 +25,7 @@ SWEEP = Sweep(
     seeds=range(3),
     show=Show(
         x="model.image.backbone",
-        metrics=[
-            "*/image_retrieval_recall@1",
-            "*/text_retrieval_recall@1",
-            "*/*/acc1",
-            "*/acc1",
-        ],
+        metrics=HEADLINE,
         baseline={"model.image.backbone": "resnet18"},
         labels={"model.image.backbone": "image encoder"},
     ),

@@ -6,6 +6,7 @@ alone, all, and all without each.
 
 from harness.bases import SMALL
 from harness.config import override
+from harness.metrics import HEADLINE
 from harness.space import Show, Sweep, product
 
 SWEEP = Sweep(
@@ -20,13 +21,7 @@ SWEEP = Sweep(
     seeds=range(3),
     show=Show(
         x="objective.instance.a_max",
-        metrics=[
-            "*/image_retrieval_recall@1",
-            "*/text_retrieval_recall@1",
-            "*/mean_recall",
-            "*/*/acc1",
-            "*/acc1",
-        ],
+        metrics=HEADLINE,
         baseline={
             "objective.instance.a_max": 0.0,
             "objective.token.weight": 0.0,

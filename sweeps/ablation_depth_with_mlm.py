@@ -5,6 +5,7 @@ The depths of `ablation_text_depth`, each with and without masked language model
 
 from harness.bases import SMALL
 from harness.config import override
+from harness.metrics import HEADLINE
 from harness.space import Show, Sweep, product
 
 SWEEP = Sweep(
@@ -14,13 +15,7 @@ SWEEP = Sweep(
     show=Show(
         x="model.text.layers",
         hue="objective.mlm.weight",
-        metrics=[
-            "*/image_retrieval_recall@1",
-            "*/text_retrieval_recall@1",
-            "*/mean_recall",
-            "*/*/acc1",
-            "*/acc1",
-        ],
+        metrics=HEADLINE,
         baseline={"objective.mlm.weight": 0.0},
         labels={"model.text.layers": "text layers", "objective.mlm.weight": "MLM weight"},
     ),

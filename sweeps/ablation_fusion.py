@@ -5,6 +5,7 @@ Plain masked language modelling (operator `none`), which knows no stages, is the
 
 from harness.bases import SMALL
 from harness.config import override
+from harness.metrics import HEADLINE
 from harness.space import Show, Sweep, points, product
 
 SWEEP = Sweep(
@@ -22,13 +23,7 @@ SWEEP = Sweep(
     show=Show(
         x="objective.mlm.stages",
         hue="objective.mlm.operator",
-        metrics=[
-            "*/image_retrieval_recall@1",
-            "*/text_retrieval_recall@1",
-            "*/mean_recall",
-            "*/*/acc1",
-            "*/acc1",
-        ],
+        metrics=HEADLINE,
         baseline={"objective.mlm.operator": "none"},
         labels={"objective.mlm.stages": "stages", "objective.mlm.operator": "operator"},
     ),

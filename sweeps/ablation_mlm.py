@@ -5,6 +5,7 @@ Weight 0 is CLIP's loss; the contrastive pass is causal throughout.
 
 from harness.bases import SMALL
 from harness.config import override
+from harness.metrics import HEADLINE
 from harness.space import Show, Sweep, points, product
 
 SWEEP = Sweep(
@@ -21,13 +22,7 @@ SWEEP = Sweep(
     show=Show(
         x="objective.mlm.mask_ratio",
         hue="objective.mlm.attention",
-        metrics=[
-            "*/image_retrieval_recall@1",
-            "*/text_retrieval_recall@1",
-            "*/mean_recall",
-            "*/*/acc1",
-            "*/acc1",
-        ],
+        metrics=HEADLINE,
         baseline={"objective.mlm.weight": 0.0},
         labels={"objective.mlm.mask_ratio": "share of words hidden"},
     ),

@@ -5,6 +5,7 @@
 
 from harness.bases import SMALL
 from harness.config import override
+from harness.metrics import HEADLINE
 from harness.space import Show, Sweep, points, product
 
 _SECTION = "objective.instance"
@@ -23,12 +24,7 @@ SWEEP = Sweep(
     show=Show(
         x=f"{_SECTION}.a_max",
         hue=f"{_SECTION}.weighting",
-        metrics=[
-            "*/image_retrieval_recall@1",
-            "*/text_retrieval_recall@1",
-            "*/*/acc1",
-            "*/acc1",
-        ],
+        metrics=HEADLINE,
         baseline={f"{_SECTION}.a_max": 0.0},
         labels={f"{_SECTION}.a_max": "largest softened mass"},
     ),

@@ -5,6 +5,7 @@ same for one seed.  On the built-in data 15 runs take about ten minutes on two c
 """
 
 from harness.bases import SMALL
+from harness.metrics import HEADLINE
 from harness.space import Show, Sweep, product
 
 SWEEP = Sweep(
@@ -13,13 +14,7 @@ SWEEP = Sweep(
     seeds=range(3),
     show=Show(
         x="model.text.layers",
-        metrics=[
-            "*/image_retrieval_recall@1",
-            "*/text_retrieval_recall@1",
-            "*/mean_recall",
-            "*/*/acc1",
-            "*/acc1",
-        ],
+        metrics=HEADLINE,
         baseline={"model.text.layers": 12},
         labels={"model.text.layers": "text layers"},
     ),

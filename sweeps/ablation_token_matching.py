@@ -6,6 +6,7 @@ patches, with negatives within the pair.  CLIP's loss alone is the baseline.
 
 from harness.bases import SMALL
 from harness.config import override
+from harness.metrics import HEADLINE
 from harness.space import Show, Sweep, points, product
 
 SWEEP = Sweep(
@@ -32,13 +33,7 @@ SWEEP = Sweep(
     show=Show(
         x="objective.token.matching",
         hue="objective.token.negatives",
-        metrics=[
-            "*/image_retrieval_recall@1",
-            "*/text_retrieval_recall@1",
-            "*/mean_recall",
-            "*/*/acc1",
-            "*/acc1",
-        ],
+        metrics=HEADLINE,
         baseline={"objective.token.weight": 0.0},
         labels={"objective.token.matching": "matching", "objective.token.negatives": "negatives"},
     ),

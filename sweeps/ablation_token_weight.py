@@ -5,6 +5,7 @@ The matching is one-to-one with negatives within the pair; weight 0 is CLIP's lo
 
 from harness.bases import SMALL
 from harness.config import override
+from harness.metrics import HEADLINE
 from harness.space import Show, Sweep, product
 
 SWEEP = Sweep(
@@ -13,13 +14,7 @@ SWEEP = Sweep(
     seeds=range(3),
     show=Show(
         x="objective.token.weight",
-        metrics=[
-            "*/image_retrieval_recall@1",
-            "*/text_retrieval_recall@1",
-            "*/mean_recall",
-            "*/*/acc1",
-            "*/acc1",
-        ],
+        metrics=HEADLINE,
         baseline={"objective.token.weight": 0.0},
         labels={"objective.token.weight": "token weight"},
     ),

@@ -2,6 +2,7 @@
 
 from harness.bases import SMALL
 from harness.config import override
+from harness.metrics import HEADLINE
 from harness.space import Show, Sweep, product
 
 SWEEP = Sweep(
@@ -19,12 +20,7 @@ SWEEP = Sweep(
     seeds=[0],
     show=Show(
         x="model.text.layers",
-        metrics=[
-            "*/image_retrieval_recall@1",
-            "*/text_retrieval_recall@1",
-            "*/*/acc1",
-            "*/acc1",
-        ],
+        metrics=HEADLINE,
         baseline={"model.text.layers": 2},
         labels={"model.text.layers": "text layers"},
     ),
