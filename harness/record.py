@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import RunConfig, validate
-from harness.errors import RecordError
+from harness.errors import RecordError, unknown
 from harness.files import write_atomic as write_atomic
 from harness.lease import lease_is_live
 
@@ -260,6 +260,19 @@ class RunDir:
             raise RecordError(f"{self.result_file} lacks {', '.join(sorted(missing))}")
         return result
 
+    def finished(self) -> dict[str, Any]:
+        """The result; RecordError, saying how far the run came, unless it has one."""
+        result = self.result()
+        if result is not None:
+            return result
+        status = self.status()
+        if status.state is State.FAILED:
+            how = f"failed ({status.failure}): {status.error}"
+        else:
+            asked = self.read_config().train.samples
+            how = f"is {status.state} at {status.samples_seen:,} of {asked:,} samples"
+        raise RecordError(f"run {self.key} {how}; a finished run is wanted")
+
     def set_aside(self) -> Path:
         """Move the whole directory to `runs/superseded/`, so that a rerun loses nothing."""
         for number in range(1, 10_000):
@@ -296,6 +309,24 @@ class Store:
     def run_dir(self, key: str) -> RunDir:
         """The directory of the run `key`, there or not."""
         return RunDir(self.runs / key)
+
+    def find(self, name: str) -> RunDir:
+        """The run that `name` stands for: the path of its directory, its key, or how that begins.
+
+        Raises RecordError when there is none, or more than one.
+        """
+        path = Path(name)
+        if (path / "config.json").is_file():
+            return RunDir(path.resolve())
+        keys = sorted(file.parent.name for file in self.runs.glob("*/config.json"))
+        if not keys:
+            raise RecordError(f"{self.runs} holds no run, and so not {name!r}")
+        found = [key for key in keys if key.startswith(name)]
+        if len(found) > 1:
+            raise RecordError(f"{name!r} begins the keys of {len(found)} runs: {', '.join(found)}")
+        if not found:
+            raise RecordError(unknown("run", name, keys))
+        return self.run_dir(found[0])
 
     def load_all(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
         """Key -> result of the runs among `keys` that are done, configurations verified."""

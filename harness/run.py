@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -16,21 +16,31 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from harness.config import Model, RunConfig, Runtime
-from harness.data.catalog import DataSet, cache_dir, open_class_folder, open_data
+from harness.data.catalog import cache_dir, open_class_folder, open_data
+from harness.data.dataset import DataSet
 from harness.data.images import BadImage, decode
 from harness.data.text import corpus_rows
 from harness.device import pick_device, resolve_precision, set_up
-from harness.errors import DataError, HarnessError, InterruptedRun, failure_class, one_line
+from harness.errors import (
+    DataError,
+    HarnessError,
+    InterruptedRun,
+    RecordError,
+    failure_class,
+    one_line,
+)
 from harness.evaluate.cost import measure_cost
 from harness.evaluate.engine import evaluate
 from harness.lease import Lease
 from harness.models.image import check_image_tower
+from harness.models.pretrained import load_pretrained
 from harness.models.training import TrainingModel, needs_patches
 from harness.provenance import attempt_entry, code_hash
 from harness.record import RunDir, State, Store
-from harness.train.checkpoint import drop_steps, load_final, save_final
+from harness.train.checkpoint import drop_steps, load_final, save_final, save_training_only
 from harness.train.loop import Trained, Trainer
 
 _PROBES = 8
@@ -96,6 +106,7 @@ def _run(
     model = training.model
     result = directory.result()
     if result is None:
+        load_pretrained(model.image.backbone, config.model.image)
         trainer = Trainer(training, data, config, runtime, directory, device, attempt)
         trained = trainer.train(stop)
         file, sha256 = save_final(directory.checkpoints, model)
@@ -107,12 +118,12 @@ def _run(
                 "precision": trainer.precision,
             },
             "checkpoint": {"file": f"checkpoints/{file.name}", "sha256": sha256},
+            **_keep_training_only(directory, training),
             "cost": _cost_record(training, config, device),
             "evaluations": {},
         }
     else:
-        checkpoint = result["checkpoint"]
-        model.load_state_dict(load_final(directory.path / checkpoint["file"], checkpoint["sha256"]))
+        model.load_state_dict(_kept_weights(directory, result["checkpoint"]))
     directory.write_status(
         State.RUNNING,
         attempt=attempt,
@@ -134,6 +145,42 @@ def _run(
     directory.write_result(result)
     _write_end(directory, State.DONE, attempt, samples_seen=result["training"]["samples_seen"])
     drop_steps(directory.checkpoints)
+
+
+def _keep_training_only(directory: RunDir, training: TrainingModel) -> dict[str, Any]:
+    """Entry of the result for what trained beside the towers; none if nothing did."""
+    weights = training.training_only()
+    if not weights:
+        return {}
+    file, sha256 = save_training_only(directory.checkpoints, weights)
+    return {"training_modules": {"file": f"checkpoints/{file.name}", "sha256": sha256}}
+
+
+def load_finished(directory: RunDir) -> TrainingModel:
+    """A finished run as it was trained, on the CPU: the towers and what trained beside them.
+
+    Raises:
+        RecordError: the run is not finished, or a file is not the one that its result names.
+    """
+    result = directory.finished()
+    config = directory.read_config()
+    towers = _kept_weights(directory, result["checkpoint"])
+    rows = towers.get("token_rows")
+    training = TrainingModel(config, None if rows is None else rows.numpy())
+    weights = {f"model.{name}": tensor for name, tensor in towers.items()}
+    if training.training_only():
+        if "training_modules" not in result:
+            raise RecordError(
+                f"run {directory.key} kept the towers alone, as an earlier version did; "
+                "the sweep that has it, with --rerun all, makes it anew"
+            )
+        weights |= _kept_weights(directory, result["training_modules"])
+    training.load_state_dict(weights)
+    return training.eval()
+
+
+def _kept_weights(directory: RunDir, entry: Mapping[str, str]) -> dict[str, Tensor]:
+    return load_final(directory.path / entry["file"], entry["sha256"])
 
 
 def _write_end(directory: RunDir, state: State, attempt: int, **details: Any) -> None:

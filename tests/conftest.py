@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from harness.data.catalog import DataSet, Split, Task
+from harness.data.dataset import DataSet, Split, Task
 
 COLOURS = {"red": (220, 40, 30), "green": (40, 180, 60), "blue": (40, 70, 220), "black": (0, 0, 0)}
 SHAPES = ("square", "bar", "frame")

@@ -140,3 +140,34 @@ def test_load_all_gives_finished_runs_only(run, tmp_path):
     assert Store(tmp_path).load_all([run.key, "0" * 12]) == {}
     run.write_result(RESULT)
     assert list(Store(tmp_path).load_all([run.key, "0" * 12])) == [run.key]
+
+
+# --------------------------------------------------------------------------- which run
+
+
+def test_a_run_is_found_by_its_directory_its_key_or_how_that_begins(run, tmp_path):
+    store = Store(tmp_path)
+    for name in (str(run.path), run.key, run.key[:4]):
+        assert store.find(name).path == run.path
+
+
+def test_a_name_of_no_run_or_of_several_is_refused(run, tmp_path):
+    store = Store(tmp_path)
+    with pytest.raises(RecordError, match=r"unknown run 'x'; allowed: [0-9a-f]{12}$"):
+        store.find("x")
+    with pytest.raises(RecordError, match="holds no run, and so not 'x'"):
+        Store(tmp_path / "elsewhere").find("x")
+    other = override(SMALL, {"seed": 1})
+    store.run_dir(other.run_key).write_intent(other, {"label": "x"})
+    with pytest.raises(RecordError, match="'' begins the keys of 2 runs"):
+        store.find("")
+
+
+def test_a_run_without_a_result_says_how_far_it_came(run):
+    run.write_status(State.FAILED, failure="diverged", error="loss is nan at step 3")
+    with pytest.raises(
+        RecordError, match=r"failed \(diverged\): loss is nan at step 3; a finished"
+    ):
+        run.finished()
+    run.write_result(RESULT)
+    assert run.finished()["code"] == "c"

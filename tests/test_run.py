@@ -15,6 +15,7 @@ from harness.errors import ConfigError, DataError, DivergedError, InterruptedRun
 from harness.lease import Lease, LeaseHeld
 from harness.record import State, Store, read_json
 from harness.run import execute, preflight
+from harness.train.checkpoint import load_final
 
 RUNTIME = Runtime(log_samples=16, checkpoint_seconds=1e-6)
 
@@ -101,6 +102,7 @@ def outcome(config, root):
     entry = result["evaluations"][config.evaluation_key]
     return {
         "weights": result["checkpoint"]["sha256"],
+        "training_modules": result.get("training_modules"),
         "metrics": entry["metrics"],
         "content": entry["content_key"],
         "outcomes": (directory.path / entry["outcomes"]).read_bytes(),
@@ -137,6 +139,45 @@ def test_killed_at_steps_and_in_every_kind_of_write_it_ends_with_the_same_bits(
     assert directory.attempts() == 7
     assert not list(directory.checkpoints.glob("step-*"))
     assert not list(directory.checkpoints.glob(".*"))
+
+
+def test_what_trains_beside_the_towers_is_kept_apart_with_the_same_bits_however_often_killed(
+    config, tmp_path
+):
+    config = override(
+        config,
+        {
+            "model.image.backbone": "test_vit",
+            "objective.token.weight": 0.5,
+            "objective.token.dim": 4,
+            "objective.mlm.weight": 0.5,
+        },
+    )
+    once, killed = tmp_path / "once", tmp_path / "killed"
+    execute(config, once, RUNTIME, label="x")
+    kill_at_step(config, killed, 2)
+    kill_while_writing(config, killed, "training-")
+    kill_while_writing(config, killed, "result.json")
+    assert Store(killed).run_dir(config.run_key).result() is None
+    execute(config, killed, RUNTIME, label="x")
+    assert outcome(config, killed) == outcome(config, once)
+    directory = Store(killed).run_dir(config.run_key)
+    kept = directory.result()["training_modules"]
+    assert kept["file"] == f"checkpoints/training-{kept['sha256'][:16]}.safetensors"
+    final, beside = sorted(directory.checkpoints.iterdir())
+    assert beside == directory.path / kept["file"]
+    beside_names = load_final(beside, kept["sha256"]).keys()
+    assert {name.split(".")[0] for name in beside_names} == {"tokens", "masked_pass"}
+    final_names = load_final(final, directory.result()["checkpoint"]["sha256"]).keys()
+    assert {name.split(".")[0] for name in final_names} == {
+        *("image", "text", "logit_scale", "token_rows"),
+    }
+
+
+def test_a_run_of_the_towers_alone_keeps_nothing_beside_them(config, undisturbed, tmp_path):
+    assert undisturbed["training_modules"] is None
+    checkpoints = Store(tmp_path / "undisturbed").run_dir(config.run_key).checkpoints
+    assert [file.name.partition("-")[0] for file in checkpoints.iterdir()] == ["final"]
 
 
 def test_stopped_by_a_flag_it_goes_on_to_the_same_bits(config, tmp_path, undisturbed):

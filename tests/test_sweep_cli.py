@@ -27,7 +27,8 @@ TINY = '''"""Is two more than one?"""
 
 from harness.bases import SMALL
 from harness.config import override
-from harness.data.catalog import SOURCES, DataSet, Split
+from harness.data.catalog import SOURCES
+from harness.data.dataset import DataSet, Split
 from harness.space import Show, Sweep, product
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.config import ClassFolder
-from harness.data.catalog import (
+from harness.data.dataset import (
     SPLIT_NAMES,
     DataSet,
     Problem,

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from harness.config import RunConfig, Runtime
-from harness.data.catalog import DataSet, Problem, Split
+from harness.data.dataset import DataSet, Problem, Split
 from harness.data.images import BadImage, decode
 from harness.data.text import Tokenizer, pad
 from harness.data.transforms import train_view

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.data import naming
-from harness.data.catalog import DataSet, Split, Task, content_fingerprint, halves
+from harness.data.dataset import DataSet, Split, Task, content_fingerprint, halves
 from harness.data.files import FileTree
 from harness.data.naming import Meaning
 from harness.errors import DataError

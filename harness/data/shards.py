@@ -30,7 +30,7 @@ import numpy.typing as npt
 from braceexpand import braceexpand
 from filelock import FileLock
 
-from harness.data.catalog import SPLIT_NAMES, DataSet, Problem, Split, content_fingerprint
+from harness.data.dataset import SPLIT_NAMES, DataSet, Problem, Split, content_fingerprint
 from harness.data.files import existing
 from harness.data.folder import checked_caption
 from harness.errors import DataError

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -42,6 +43,14 @@ def corpus_rows(captions: Iterable[str]) -> np.ndarray:
     return np.array([PAD, *used, SOT, EOT], dtype=np.int64)
 
 
+class Word(NamedTuple):
+    """A word of a text as the encoding spells it; `known`: the table has a row for each piece."""
+
+    text: str
+    pieces: int
+    known: bool
+
+
 class Tokenizer:
     """Texts to ids `(N, L)`, L the longest of the call, at most `context_length`.
 
@@ -69,6 +78,22 @@ class Tokenizer:
         if self._compact is not None:
             pieces = [self._compact.get(piece, OTHER) for piece in pieces]
         return [self.sot, *pieces, self.eot]
+
+    def words(self, text: str) -> list[Word]:
+        """The words whose pieces `encode` puts between SOT and EOT, in order, without gaps.
+
+        What is cut off at the context's end is absent; a word cut within is what is left of it.
+        """
+        words: list[Word] = []
+        group: list[int] = []
+        pieces = _pieces(text)[: self.context_length - 2]
+        for place, piece in enumerate(pieces, 1):
+            group.append(piece)
+            if place == len(pieces) or _bpe().decoder[piece].endswith("</w>"):
+                known = self._compact is None or all(p in self._compact for p in group)
+                words.append(Word(_bpe().decode(group).strip(), len(group), known))
+                group = []
+        return words
 
     def is_truncated(self, text: str) -> bool:
         """Whether `text` is longer than the context."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from harness.config import Evaluate, Runtime
-from harness.data.catalog import DataSet, Problem
+from harness.data.dataset import DataSet, Problem
 from harness.data.images import BadImage, decode
 from harness.device import Precision, autocast, resolve_precision
 from harness.errors import DataError, InvariantError

@@ -19,14 +19,8 @@ import torch
 from torch import Tensor
 
 from harness.config import METRIC_VERSION, ClassFolder, Evaluate, RunConfig, Runtime, content_key
-from harness.data.catalog import (
-    DataSet,
-    Problem,
-    Split,
-    Task,
-    check_evaluated,
-    open_class_folder,
-)
+from harness.data.catalog import check_evaluated, open_class_folder
+from harness.data.dataset import DataSet, Problem, Split, Task
 from harness.device import resolve_precision
 from harness.errors import ConfigError, DataError
 from harness.evaluate import invariants

@@ -1,4 +1,4 @@
-"""Every name of a sweep, looked up before anything is queued; and the data's fingerprints.
+"""Every name of a sweep, looked up before anything is queued; and the fingerprints of files.
 
 Torch-free: what needs a model or a decoded picture is checked by `harness.run.preflight`.
 """
@@ -7,18 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from harness.config import ClassFolder, RunConfig, Runtime, override
-from harness.data.catalog import DataSet, open_class_folder, open_data
+from harness.config import ClassFolder, ImageTower, RunConfig, Runtime, override
+from harness.data.catalog import open_class_folder, open_data
+from harness.data.dataset import DataSet
 from harness.errors import ConfigError, unknown
 from harness.metrics import known_metrics, match_metrics
 from harness.models.names import backbone_names
+from harness.models.pretrained import weights_sha256
 from harness.space import Run
 
 
 def finisher(runtime: Runtime) -> Callable[[RunConfig], RunConfig]:
-    """A function that puts the fingerprints of the data into a configuration.
+    """A function that puts the fingerprints of the data and weights into a configuration.
 
-    The function raises ConfigError or DataError when the data cannot be opened.
+    The function raises ConfigError or DataError when a file cannot be opened, or is not the one
+    that the configuration was made for.
     """
 
     def finish(config: RunConfig) -> RunConfig:
@@ -27,6 +30,7 @@ def finisher(runtime: Runtime) -> Callable[[RunConfig], RunConfig]:
         return override(
             config,
             {
+                "model.image.pretrained_sha256": _weights(config.model.image),
                 "data.fingerprint": data.fingerprint,
                 "evaluate.fingerprint": data.evaluation_fingerprint,
                 "evaluate.class_folders": folders,
@@ -34,6 +38,12 @@ def finisher(runtime: Runtime) -> Callable[[RunConfig], RunConfig]:
         )
 
     return finish
+
+
+def _weights(image: ImageTower) -> str | None:
+    if image.pretrained is None:
+        return image.pretrained_sha256
+    return weights_sha256(image.pretrained, image.pretrained_sha256)
 
 
 def _with_fingerprint(folder: ClassFolder) -> ClassFolder:

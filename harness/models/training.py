@@ -69,6 +69,10 @@ class TrainingModel(nn.Module):
         self.tokens = self._token_projections(config)
         self.masked_pass = self._masked_pass(config)
 
+    def training_only(self) -> dict[str, Tensor]:
+        """The weights beside the towers: those of `state_dict` that no inference needs."""
+        return {k: v for k, v in self.state_dict().items() if not k.startswith("model.")}
+
     def _token_projections(self, config: RunConfig) -> TokenProjections | None:
         token = config.objective.token
         if token.weight == 0 or self.layout is None:

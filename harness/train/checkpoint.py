@@ -2,6 +2,7 @@
 
     checkpoints/step-00000120-<sha256[:16]>.pt     model, optimiser, counters
     checkpoints/final-<sha256[:16]>.safetensors    the weights that are evaluated and exported
+    checkpoints/training-<sha256[:16]>.safetensors what trained beside them, to look into the run
 
 The hash is in the name, so that a torn or rotten file is known without a second file that could
 itself be torn.  Precedence on resume: the newest step whose content matches its name, then the one
@@ -13,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,15 +57,16 @@ def load_newest(folder: Path, device: torch.device) -> dict[str, Any] | None:
 
 def save_final(folder: Path, model: nn.Module) -> tuple[Path, str]:
     """Write the weights alone; returns the file and its SHA-256."""
-    data = safetensors.torch.save({k: v.contiguous() for k, v in model.state_dict().items()})
-    sha256 = hashlib.sha256(data).hexdigest()
-    file = folder / f"final-{sha256[:16]}.safetensors"
-    write_atomic(file, data)
-    return file, sha256
+    return _save_weights(folder, "final", model.state_dict())
+
+
+def save_training_only(folder: Path, weights: Mapping[str, Tensor]) -> tuple[Path, str]:
+    """Write what trained beside the towers, apart from them; returns the file and its SHA-256."""
+    return _save_weights(folder, "training", weights)
 
 
 def load_final(file: Path, sha256: str) -> dict[str, Tensor]:
-    """The weights in `file`; RecordError unless they are the ones the result was made from."""
+    """The kept weights in `file`; RecordError unless they are those that the result names."""
     try:
         data = file.read_bytes()
     except FileNotFoundError:
@@ -89,6 +92,14 @@ def _sweep_leftovers(folder: Path) -> None:
     """Remove temporaries of killed writers; the lease makes this process the only writer."""
     for file in folder.glob(".*.tmp"):
         file.unlink(missing_ok=True)
+
+
+def _save_weights(folder: Path, name: str, weights: Mapping[str, Tensor]) -> tuple[Path, str]:
+    data = safetensors.torch.save({k: v.contiguous() for k, v in weights.items()})
+    sha256 = hashlib.sha256(data).hexdigest()
+    file = folder / f"{name}-{sha256[:16]}.safetensors"
+    write_atomic(file, data)
+    return file, sha256
 
 
 def _digest(data: bytes) -> str:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from harness.config import RunConfig, Runtime
-from harness.data.catalog import DataSet, Problem
+from harness.data.dataset import DataSet, Problem
 from harness.data.loader import Batches
 from harness.data.transforms import normalise
 from harness.device import autocast, resolve_precision

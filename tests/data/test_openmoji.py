@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness.data.catalog import Split
+from harness.data.dataset import Split
 from harness.data.images import decode
 from harness.data.openmoji import load_drawings, open_openmoji, split_of
 

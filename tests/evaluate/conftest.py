@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harness.data.catalog import DataSet, Split, Task
+from harness.data.dataset import DataSet, Split, Task
 
 CONTEXT = 8
 WORDS = ("<pad>", "<other>", "red", "green", "blue", "<eot>")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.errors import ConfigError, InvariantError
-from harness.evaluate.cost import measure_cost
+from harness.evaluate.cost import latency_ms, measure_cost
 
 WIDTH, LENGTH, VOCABULARY, DIM, SIZE = 8, 6, 11, 4, 10
 CPU = torch.device("cpu")
@@ -134,3 +134,18 @@ def test_re_parameterising_that_changes_the_outputs_is_refused() -> None:
 def test_context_the_tokenizer_cannot_fill_is_refused(model: Any) -> None:
     with pytest.raises(ConfigError, match="the context length of the text tower is not 20"):
         measure_cost(model, SIZE, 20, CPU)
+
+
+@pytest.mark.parametrize(
+    ("each", "calls", "median"),
+    [(0.001, 5 + 30, 1.0), (0.5, 4 + 20, 500.0), (3.0, 1 + 5, 3000.0)],
+    ids=["fast", "slow", "very slow"],
+)
+def test_slow_calls_are_fewer(
+    monkeypatch: pytest.MonkeyPatch, each: float, calls: int, median: float
+) -> None:
+    made = []
+    clock = iter(range(10**6))
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock) * each)
+    assert latency_ms(lambda x: made.append(x) or x, torch.zeros(1)) == pytest.approx(median)
+    assert len(made) == calls

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from harness.config import Evaluate, RunConfig, Runtime, override
-from harness.data.catalog import Task
+from harness.data.dataset import Task
 from harness.errors import ConfigError, DataError
 from harness.evaluate.engine import evaluate
 from harness.metrics import is_cost, known_metrics
