@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
+from harness import cli
 from harness.config import RunConfig, Runtime, override, override_runtime
 from harness.errors import ConfigError, HarnessError, one_line, unknown
 from harness.files import write_atomic
@@ -94,27 +95,15 @@ _COLUMNS: dict[str, Callable[[TowerRow], str]] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code, and tells a known error in one line."""
-    try:
-        return towers(parse(argv))
-    except (HarnessError, OSError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return error.exit_code if isinstance(error, HarnessError) else 2
-    except KeyboardInterrupt:
-        print("stopped; nothing was written", file=sys.stderr)
-        return 130
+    return cli.run(lambda: towers(parse(argv)), stopped=lambda: "stopped; nothing was written")
 
 
 # --------------------------------------------------------------------------- the command line
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; --help shows what there is")
-
-
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The arguments; ConfigError for one that is not understood, SystemExit after --help."""
-    parser = _Parser(
+    parser = cli.Parser(
         prog="python -m harness.bench",
         description="Measure what a part costs on this machine.",
         allow_abbrev=False,

@@ -14,11 +14,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
+from harness import cli
 from harness.config import RunConfig, Runtime
 from harness.data.catalog import check_evaluated, open_data
-from harness.errors import ConfigError, DataError, HarnessError, one_line
+from harness.errors import ConfigError, DataError
 from harness.files import write_atomic
 from harness.record import Store
 
@@ -39,25 +40,15 @@ class Example:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code, and tells a known error in one line."""
-    try:
-        explain(parse(argv))
-    except (HarnessError, OSError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return error.exit_code if isinstance(error, HarnessError) else 2
-    return 0
+    return cli.run(lambda: explain(parse(argv)))
 
 
 # --------------------------------------------------------------------------- the command line
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; --help shows what there is")
-
-
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The arguments; ConfigError for one that is not understood, SystemExit after --help."""
-    parser = _Parser(
+    parser = cli.Parser(
         prog="python -m harness.explain",
         description="Draw the words of a text on the patches that a run matches them to.",
         allow_abbrev=False,
@@ -82,7 +73,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 # --------------------------------------------------------------------------- the command
 
 
-def explain(args: argparse.Namespace) -> None:
+def explain(args: argparse.Namespace) -> int:
     """Draw the figure that `args` ask for, and print the words with their places.
 
     Raises:
@@ -109,6 +100,7 @@ def explain(args: argparse.Namespace) -> None:
     _print_words(alignment)
     write_figure(alignment, example.text, _about(config), out)
     print(f"figure: {out}.png, {out}.svg")
+    return 0
 
 
 def check_token_term(config: RunConfig, key: str) -> None:

@@ -18,10 +18,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
+from harness import cli
 from harness.config import RunConfig
-from harness.errors import ConfigError, HarnessError, one_line
+from harness.errors import ConfigError
 from harness.record import RunDir, Store, read_json, write_atomic, write_json
 
 if TYPE_CHECKING:
@@ -34,29 +35,21 @@ _ONNX_PACKAGES = ("onnx", "onnxruntime", "onnxscript", "tokenizers")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code, and tells a known error in one line."""
-    try:
-        args = _parser().parse_args(argv)
-        if args.onnx:
-            _check_onnx_packages()
-        run = Store(args.root.resolve()).find(args.run)
-        for line in export(run, args.out.absolute(), onnx=args.onnx):
-            print(line)
-    except HarnessError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
+    return cli.run(lambda: run_command(_parser().parse_args(argv)))
+
+
+def run_command(args: argparse.Namespace) -> int:
+    """Export the run that `args` names and say what was written; returns the exit code."""
+    if args.onnx:
+        _check_onnx_packages()
+    run = Store(args.root.resolve()).find(args.run)
+    for line in export(run, args.out.absolute(), onnx=args.onnx):
+        print(line)
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; --help shows what there is")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = cli.Parser(
         prog="python -m harness.export",
         description="Write a finished run's model for use without the harness.",
         allow_abbrev=False,
@@ -75,9 +68,6 @@ def _check_onnx_packages() -> None:
         raise ConfigError(
             f"--onnx needs {', '.join(absent)}; pip install 'lightclip-harness[export]' brings it"
         )
-
-
-# --------------------------------------------------------------------------- which run
 
 
 # --------------------------------------------------------------------------- the folder

@@ -8,23 +8,21 @@ configuration is wrong, 3 a report with holes, 130 interrupted.
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
+from harness import cli
 from harness.bases import BASES, base
 from harness.config import Runtime, override_runtime, parse_assignment
 from harness.errors import (
     ConfigError,
-    HarnessError,
     InterruptedRun,
     SweepError,
-    one_line,
     unknown,
 )
 from harness.plan import Rerun, Step, make_plan
@@ -40,28 +38,10 @@ _RUNTIME = "runtime."
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code, and tells a known error in one line."""
-    try:
-        return run_command(parse(argv))
-    except HarnessError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print(_go_on(), file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 141
-    except OSError as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
+    return cli.run(lambda: run_command(parse(argv)), stopped=_go_on)
 
 
 # --------------------------------------------------------------------------- the command line
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; --help shows what there is")
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -75,7 +55,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = cli.Parser(
         prog="python -m harness.sweep",
         description="Train, evaluate and report an ablation; repeated, it goes on where it was.",
         epilog=_epilog(),

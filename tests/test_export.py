@@ -402,7 +402,7 @@ def test_an_unfinished_run_is_refused(unfinished, tmp_path, capsys):
 def test_a_diverged_run_is_refused_with_its_error(unfinished, tmp_path, capsys):
     unfinished.write_status(State.FAILED, failure="diverged", error="loss is nan at step 7")
     line = refused(capsys, unfinished.path, "--out", tmp_path / "out")
-    assert f"run {unfinished.key} failed (diverged): loss is nan at step 7; only a" in line
+    assert f"run {unfinished.key} failed (diverged): loss is nan at step 7; a finished" in line
 
 
 def test_weights_that_are_not_the_results_are_refused(exported, tmp_path, capsys):
