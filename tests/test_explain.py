@@ -157,7 +157,7 @@ def test_an_unfinished_run_says_how_far_it_came(base, tmp_path, capsys):
         execute(config, tmp_path, RUNTIME, label="x", stop=lambda: next(asked) == 1)
     line = refused(capsys, config.run_key, "--index", "0", "--root", tmp_path)
     assert line == (
-        f"error: run {config.run_key} is interrupted at 8 samples; a finished run is wanted"
+        f"error: run {config.run_key} is interrupted at 8 of 16 samples; a finished run is wanted"
     )
 
 

@@ -1,0 +1,143 @@
+"""What each objective adds to a training step: CLIP, token matching, MLM, everything.
+
+    python tests/benchmarks/objectives.py [--batch 128] [--size 112] [--layers 4] [--turns 3]
+
+The same towers, batch and optimiser in one run, a step each in turn; medians of CPU seconds, their
+ratio to CLIP's turn by turn, and the peak memory of a process that takes the same steps alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from harness.config import RunConfig, Runtime, override
+from harness.data.transforms import normalise
+from harness.device import set_up
+from harness.models.training import MaskedTexts, TrainingModel
+from harness.objectives.masking import mask_words, masking_noise
+from harness.objectives.terms import StepTensors, compute_loss
+from harness.train.optimiser import make_optimiser
+
+CAPTIONS = [
+    "A child in a pink dress is climbing up a set of stairs in an entry way .",
+    "A black dog and a spotted dog are fighting",
+    "Two people are standing on a snowy hill .",
+    "A man in a blue shirt is riding a bicycle down a dirt road .",
+]
+TOKEN = {"objective.token.weight": 0.5}
+MLM = {"objective.mlm.weight": 0.5}
+VARIANTS: dict[str, dict[str, object]] = {
+    "clip": {},
+    "token": TOKEN,
+    "mlm": MLM,
+    "everything": {**TOKEN, **MLM, "objective.instance.a_max": 0.1},
+}
+
+
+def make_step(config: RunConfig, pictures: torch.Tensor) -> Callable[[], None]:
+    """A step of the objectives of `config`, as the training loop takes it."""
+    model = TrainingModel(config, None).train()
+    optimiser = make_optimiser(model, config.train)
+    captions = [CAPTIONS[i % len(CAPTIONS)] for i in range(len(pictures))]
+    tokenizer = model.model.tokenizer
+
+    def step() -> None:
+        tokens = tokenizer(captions)
+        noise = masking_noise(
+            torch.Generator().manual_seed(0), len(tokens), tokenizer.context_length
+        )
+        masked = mask_words(tokens, noise, ratio=0.15, vocab_size=tokenizer.vocab_size)
+        outputs = model(normalise(pictures, config.model.image), tokens, MaskedTexts(*masked[:3]))
+        tensors = StepTensors(
+            outputs.image,
+            outputs.text,
+            model.model.logit_scale,
+            progress=0.5,
+            patches=outputs.tokens and outputs.tokens.patches,
+            words=outputs.tokens and outputs.tokens.words,
+            word_mask=outputs.tokens and outputs.tokens.mask,
+            states=outputs.states,
+            table=model.masked_pass and model.masked_pass.table(model.model.text),
+            bias=model.masked_pass and model.masked_pass.bias,
+            targets=masked.targets,
+        )
+        optimiser.zero_grad(set_to_none=True)
+        compute_loss(tensors, config.objective).total.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+
+    return step
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--backbone", default="resnet18")
+    parser.add_argument("--size", type=int, default=112)
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--alone", choices=VARIANTS, help="take two steps and print peak memory")
+    given = parser.parse_args()
+    base = override(
+        RunConfig(),
+        {
+            "model.image.backbone": given.backbone,
+            "model.image.size": given.size,
+            "model.text.layers": given.layers,
+        },
+    )
+    set_up(Runtime(), torch.device("cpu"))
+    size = (given.batch, given.size, given.size, 3)
+    drawn = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
+    pictures = torch.from_numpy(drawn)
+    if given.alone:
+        step = make_step(override(base, VARIANTS[given.alone]), pictures)
+        step()
+        step()
+        print(_peak_mb())
+        return
+    steps = {name: make_step(override(base, v), pictures) for name, v in VARIANTS.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(given.turns + 1):
+        for name, step in steps.items():
+            began = time.process_time()
+            step()
+            if turn:  # the first turn warms up
+                seconds[name].append(time.process_time() - began)
+    print(
+        f"{given.backbone} {given.size} px, text {given.layers} x {base.model.text.width}, "
+        f"batch {given.batch}, 1 thread, {given.turns} turns"
+    )
+    memory = {name: _memory_alone(name) for name in VARIANTS}
+    for name, times in seconds.items():
+        ratio = statistics.median(a / b for a, b in zip(times, seconds["clip"], strict=True))
+        print(
+            f"{name:>10}: {statistics.median(times):6.2f} CPU s a step, {ratio:.2f} x CLIP; "
+            f"peak {memory[name]:5.0f} MB, {memory[name] / memory['clip']:.2f} x"
+        )
+
+
+def _peak_mb() -> float:
+    """Peak resident memory of this process; not ru_maxrss, which a child inherits (Linux)."""
+    (line,) = [s for s in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in s]
+    return int(line.split()[1]) / 1024
+
+
+def _memory_alone(name: str) -> float:
+    command = [sys.executable, *sys.argv, "--alone", name]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+if __name__ == "__main__":
+    main()
