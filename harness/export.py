@@ -169,10 +169,10 @@ def export(run: RunDir, out: Path, *, onnx: bool) -> list[str]:
 
 def _load(run: RunDir, config: RunConfig, result: Mapping[str, Any]) -> TwoTower:
     from harness.models.export import load_model
-    from harness.train.checkpoint import load_final
+    from harness.train.checkpoint import load_weights
 
     checkpoint = result["checkpoint"]
-    weights = load_final(run.path / checkpoint["file"], checkpoint["sha256"])
+    weights = load_weights(run.path / checkpoint["file"], checkpoint["sha256"])
     return load_model(config.model, weights)
 
 

@@ -32,7 +32,7 @@ from harness.errors import (
     failure_class,
     one_line,
 )
-from harness.evaluate.cost import measure_cost
+from harness.evaluate.cost import count_parameters, measure_cost
 from harness.evaluate.engine import evaluate
 from harness.lease import Lease
 from harness.models.image import check_image_tower
@@ -40,7 +40,7 @@ from harness.models.pretrained import load_pretrained
 from harness.models.training import TrainingModel, needs_patches
 from harness.provenance import attempt_entry, code_hash
 from harness.record import RunDir, State, Store
-from harness.train.checkpoint import drop_steps, load_final, save_final, save_training_only
+from harness.train.checkpoint import drop_steps, load_weights, save_final, save_training_only
 from harness.train.loop import Trained, Trainer
 
 _PROBES = 8
@@ -180,7 +180,7 @@ def load_finished(directory: RunDir) -> TrainingModel:
 
 
 def _kept_weights(directory: RunDir, entry: Mapping[str, str]) -> dict[str, Tensor]:
-    return load_final(directory.path / entry["file"], entry["sha256"])
+    return load_weights(directory.path / entry["file"], entry["sha256"])
 
 
 def _write_end(directory: RunDir, state: State, attempt: int, **details: Any) -> None:
@@ -199,7 +199,7 @@ def _cost_record(
     """Cost of the towers, which is all that inference needs, and all parameters that trained."""
     size, context_length = config.model.image.size, config.model.text.context_length
     cost = measure_cost(training.model, size, context_length, device)
-    total = sum(parameter.numel() for parameter in training.parameters())
+    total = count_parameters(training.parameters())
     return {**cost, "parameters": {**cost["parameters"], "total": total}}
 
 
@@ -264,9 +264,7 @@ def _check_device(configs: Sequence[RunConfig], runtime: Runtime) -> None:
 
 
 def _distinct_data(configs: Sequence[RunConfig]) -> list[RunConfig]:
-    return list(
-        {(c.data, c.evaluate.class_folders, c.train.batch_size): c for c in configs}.values()
-    )
+    return list({(c.data, c.evaluate.class_folders): c for c in configs}.values())
 
 
 def _check_data(config: RunConfig, runtime: Runtime) -> None:

@@ -120,7 +120,7 @@ def test_a_word_the_training_captions_lack_is_said_to_be_unseen(root, key, capsy
 
 def test_what_is_shown_is_what_trained(root, key, tmp_path, capsys):
     """Other token projections give other cosines, so they are the run's own that are read."""
-    from harness.train.checkpoint import load_final, save_training_only
+    from harness.train.checkpoint import load_weights, save_training_only
 
     args = [key, "--index", "0", "--root", str(root), "--out", str(tmp_path / "x")]
     main(args)
@@ -128,7 +128,7 @@ def test_what_is_shown_is_what_trained(root, key, tmp_path, capsys):
     directory = Store(root).run_dir(key)
     result = read_json(directory.result_file)
     entry = result["training_modules"]
-    weights = load_final(directory.path / entry["file"], entry["sha256"])
+    weights = load_weights(directory.path / entry["file"], entry["sha256"])
     assert set(weights) == {"tokens.image.weight", "tokens.text.weight"}
     turned = {**weights, "tokens.text.weight": -weights["tokens.text.weight"]}
     file, sha256 = save_training_only(directory.checkpoints, turned)

@@ -15,7 +15,7 @@ from harness.errors import ConfigError, DataError, DivergedError, InterruptedRun
 from harness.lease import Lease, LeaseHeld
 from harness.record import State, Store, read_json
 from harness.run import execute, preflight
-from harness.train.checkpoint import load_final
+from harness.train.checkpoint import load_weights
 
 RUNTIME = Runtime(log_samples=16, checkpoint_seconds=1e-6)
 
@@ -166,9 +166,9 @@ def test_what_trains_beside_the_towers_is_kept_apart_with_the_same_bits_however_
     assert kept["file"] == f"checkpoints/training-{kept['sha256'][:16]}.safetensors"
     final, beside = sorted(directory.checkpoints.iterdir())
     assert beside == directory.path / kept["file"]
-    beside_names = load_final(beside, kept["sha256"]).keys()
+    beside_names = load_weights(beside, kept["sha256"]).keys()
     assert {name.split(".")[0] for name in beside_names} == {"tokens", "masked_pass"}
-    final_names = load_final(final, directory.result()["checkpoint"]["sha256"]).keys()
+    final_names = load_weights(final, directory.result()["checkpoint"]["sha256"]).keys()
     assert {name.split(".")[0] for name in final_names} == {
         *("image", "text", "logit_scale", "token_rows"),
     }

@@ -111,3 +111,13 @@ def pad(ids: Sequence[Sequence[int]]) -> Tensor:
     for i, row in enumerate(ids):
         out[i, : len(row)] = row
     return torch.from_numpy(out)
+
+
+def word_mask(ids: Tensor) -> Tensor:
+    """True at the words of texts (N, L): after SOT, which is first, and before EOT.
+
+    EOT is the highest id of its row and is followed by padding alone.  Ids do not tell padding from
+    words: in a corpus vocabulary, 0 within the text is a word piece that the corpus lacks.
+    """
+    place = torch.arange(ids.shape[1], device=ids.device)
+    return (place > 0) & (place < ids.argmax(dim=-1, keepdim=True))

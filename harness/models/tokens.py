@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from harness.data.text import word_mask
 from harness.errors import ConfigError
 
 Format = Literal["NCHW", "NHWC", "NLC"]
@@ -77,16 +78,6 @@ def patch_layout(backbone: nn.Module, name: str, size: int) -> PatchLayout:
             "matching needs at least 2 x 2; a larger model.image.size gives more"
         )
     return layout
-
-
-def word_mask(ids: Tensor) -> Tensor:
-    """True at the words of texts (N, L): after SOT, which is first, and before EOT.
-
-    EOT is the highest id of its row and is followed by padding alone.  Ids do not tell padding from
-    words: in a corpus vocabulary, 0 within the text is a word piece that the corpus lacks.
-    """
-    place = torch.arange(ids.shape[1], device=ids.device)
-    return (place > 0) & (place < ids.argmax(dim=-1, keepdim=True))
 
 
 class TokenProjections(nn.Module):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from harness.data.text import OTHER, PAD
+from harness.data.text import OTHER, PAD, word_mask
 
 MASK_SHARE, RANDOM_SHARE = 0.8, 0.1
 """Shares of the chosen words that are masked and replaced; the rest is kept (BERT, section 3.1)."""
@@ -51,9 +51,7 @@ def maskable(tokens: Tensor) -> Tensor:
     there is no word to guess behind it; it stays as context.  In the full vocabulary it is also the
     piece "!" inside a longer run of signs, given up for one rule in both.
     """
-    place = torch.arange(tokens.shape[1], device=tokens.device)
-    inside = (place > 0) & (place < tokens.argmax(dim=1, keepdim=True))
-    return inside & (tokens != OTHER)
+    return word_mask(tokens) & (tokens != OTHER)
 
 
 def mask_words(tokens: Tensor, noise: Tensor, *, ratio: float, vocab_size: int) -> Masked:

@@ -65,7 +65,7 @@ def save_training_only(folder: Path, weights: Mapping[str, Tensor]) -> tuple[Pat
     return _save_weights(folder, "training", weights)
 
 
-def load_final(file: Path, sha256: str) -> dict[str, Tensor]:
+def load_weights(file: Path, sha256: str) -> dict[str, Tensor]:
     """The kept weights in `file`; RecordError unless they are those that the result names."""
     try:
         data = file.read_bytes()

@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from harness.config import RunConfig, TokenLoss, override
-from harness.data.text import corpus_rows
+from harness.data.text import corpus_rows, word_mask
 from harness.errors import ConfigError
 from harness.evaluate.alignment import align
-from harness.models.tokens import Tokens, word_mask
+from harness.models.tokens import Tokens
 from harness.models.training import TrainingModel
 
 TEXT = "a quokka"  # pieces: a, qu, ok, ka

@@ -3,10 +3,10 @@ import timm
 import torch
 from torch import nn
 
-from harness.data.text import Tokenizer, corpus_rows
+from harness.data.text import Tokenizer, corpus_rows, word_mask
 from harness.errors import ConfigError
 from harness.models.image import build_backbone
-from harness.models.tokens import PatchLayout, TokenProjections, patch_layout, word_mask
+from harness.models.tokens import PatchLayout, TokenProjections, patch_layout
 
 LAYOUTS = {
     # name: size, format, prefix, grid, channels
