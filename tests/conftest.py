@@ -7,6 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
+from harness.config import RunConfig, Runtime, override
+from harness.data.catalog import open_data
 from harness.data.dataset import DataSet, Split, Task
 
 COLOURS = {"red": (220, 40, 30), "green": (40, 180, 60), "blue": (40, 70, 220), "black": (0, 0, 0)}
@@ -72,6 +74,35 @@ def memory_data(train: int = 24, test: int = 12) -> MemoryData:
     )
     object.__setattr__(data, "files", {name: made[name][0] for name in names})
     return data
+
+
+def tiny_run(folder, **changes) -> RunConfig:
+    """A run of the smallest towers on the pairs in `folder`; `changes` are dotted fields."""
+    tiny = {
+        "model.image.size": 32,
+        "model.text.layers": 1,
+        "model.text.width": 16,
+        "model.text.heads": 2,
+        "model.text.context_length": 16,
+        "model.text.vocabulary": "corpus",
+        "model.embed_dim": 8,
+        "data.source": "folder",
+        "data.path": str(folder),
+        "train.batch_size": 8,
+    }
+    return override(RunConfig(), {**tiny, **changes})
+
+
+def with_fingerprints(config: RunConfig, runtime: Runtime) -> RunConfig:
+    """`config` made for the data as it is now, as a sweep makes it."""
+    data = open_data(config.data, runtime)
+    return override(
+        config,
+        {
+            "data.fingerprint": data.fingerprint,
+            "evaluate.fingerprint": data.evaluation_fingerprint,
+        },
+    )
 
 
 @pytest.fixture

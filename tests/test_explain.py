@@ -5,13 +5,12 @@ import sys
 
 import pytest
 
-from harness.config import RunConfig, Runtime, override
-from harness.data.catalog import open_data
+from harness.config import Runtime, override
 from harness.errors import DivergedError, InterruptedRun
 from harness.explain import main
 from harness.record import Store, read_json, write_json
 from harness.run import execute
-from tests.conftest import draw, drawings
+from tests.conftest import draw, drawings, tiny_run, with_fingerprints
 
 RUNTIME = Runtime(log_samples=16)
 TOKENS = {"objective.token.weight": 0.5, "objective.token.dim": 8}
@@ -26,31 +25,13 @@ def base(tmp_path_factory):
         (folder / name).write_bytes(png)
         rows.append(f"{name},{'train' if i < 16 else 'test'},a {colour} {shape}")
     (folder / "captions.csv").write_text("\n".join(rows) + "\n")
-    config = override(
-        RunConfig(),
-        {
-            "model.image.backbone": "test_vit",
-            "model.image.size": 64,
-            "model.text.layers": 1,
-            "model.text.width": 16,
-            "model.text.heads": 2,
-            "model.text.context_length": 12,
-            "model.text.vocabulary": "corpus",
-            "model.embed_dim": 8,
-            "data.source": "folder",
-            "data.path": str(folder),
-            "train.batch_size": 8,
-            "train.samples": 16,
-        },
-    )
-    data = open_data(config.data, RUNTIME)
-    return override(
-        config,
-        {
-            "data.fingerprint": data.fingerprint,
-            "evaluate.fingerprint": data.evaluation_fingerprint,
-        },
-    )
+    values = {
+        "model.image.backbone": "test_vit",
+        "model.image.size": 64,
+        "model.text.context_length": 12,
+        "train.samples": 16,
+    }
+    return with_fingerprints(tiny_run(folder, **values), RUNTIME)
 
 
 @pytest.fixture(scope="module")

@@ -8,45 +8,22 @@ import signal
 import pytest
 
 from harness import record
-from harness.config import RunConfig, Runtime, override
+from harness.config import Runtime, override
 from harness.data import catalog
-from harness.data.catalog import open_data
 from harness.errors import ConfigError, DataError, DivergedError, InterruptedRun, RecordError
 from harness.lease import Lease, LeaseHeld
 from harness.record import State, Store, read_json
 from harness.run import execute, preflight
 from harness.train.checkpoint import load_weights
+from tests.conftest import tiny_run, with_fingerprints
 
 RUNTIME = Runtime(log_samples=16, checkpoint_seconds=1e-6)
 
 
 @pytest.fixture
 def config(shapes_folder):
-    config = override(
-        RunConfig(),
-        {
-            "model.image.backbone": "test_convnext",
-            "model.image.size": 32,
-            "model.text.layers": 1,
-            "model.text.width": 16,
-            "model.text.heads": 2,
-            "model.text.context_length": 16,
-            "model.text.vocabulary": "corpus",
-            "model.embed_dim": 8,
-            "data.source": "folder",
-            "data.path": str(shapes_folder),
-            "train.batch_size": 8,
-            "train.samples": 64,
-        },
-    )
-    data = open_data(config.data, RUNTIME)
-    return override(
-        config,
-        {
-            "data.fingerprint": data.fingerprint,
-            "evaluate.fingerprint": data.evaluation_fingerprint,
-        },
-    )
+    values = {"model.image.backbone": "test_convnext", "train.samples": 64}
+    return with_fingerprints(tiny_run(shapes_folder, **values), RUNTIME)
 
 
 def in_child(action):

@@ -22,6 +22,7 @@ from harness.models.image import build_backbone
 from harness.models.pretrained import load_pretrained, weights_sha256
 from harness.record import Store
 from harness.run import execute, preflight
+from tests.conftest import tiny_run
 
 BACKBONE = "test_resnet"
 State = dict[str, Tensor]
@@ -295,25 +296,13 @@ def config(shapes_folder: Path, tmp_path: Path, weights: State) -> RunConfig:
     """A run of one step that hardly learns, and starts from a file."""
     file = tmp_path / "start.safetensors"
     file.write_bytes(safetensors.torch.save(weights))
-    return override(
-        RunConfig(),
-        {
-            "model.image.backbone": BACKBONE,
-            "model.image.size": 32,
-            "model.image.pretrained": str(file),
-            "model.text.layers": 1,
-            "model.text.width": 16,
-            "model.text.heads": 2,
-            "model.text.context_length": 16,
-            "model.text.vocabulary": "corpus",
-            "model.embed_dim": 8,
-            "data.source": "folder",
-            "data.path": str(shapes_folder),
-            "train.batch_size": 8,
-            "train.samples": 8,
-            "train.lr": 1e-9,
-        },
-    )
+    values = {
+        "model.image.backbone": BACKBONE,
+        "model.image.pretrained": str(file),
+        "train.samples": 8,
+        "train.lr": 1e-9,
+    }
+    return tiny_run(shapes_folder, **values)
 
 
 def test_a_sweep_fills_in_the_hash_and_finishing_twice_changes_nothing(config):
