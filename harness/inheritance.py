@@ -49,8 +49,8 @@ class Inheritance:
         """
         if there <= wanted:
             raise ConfigError(
-                f"model.text.init = {str(self)!r}: a tower of {wanted} layers can start from a deeper one "
-                f"alone, and its parent has {there}"
+                f"model.text.init = {str(self)!r}: a tower of {wanted} layers can start from a "
+                f"deeper one alone, and its parent has {there}"
             )
         if self.take == "first" or (wanted == 1 and self.take == "even"):
             return tuple(range(wanted))
@@ -63,13 +63,14 @@ class Inheritance:
         named = tuple(int(block) for block in self.take)
         if len(named) != wanted:
             raise ConfigError(
-                f"model.text.init = {str(self)!r} names {len(named)} blocks for a tower of {wanted} layers"
+                f"model.text.init = {str(self)!r} names {len(named)} blocks for a tower of "
+                f"{wanted} layers"
             )
         absent = [str(block) for block in named if block >= there]
         if absent:
             raise ConfigError(
-                f"model.text.init = {str(self)!r} names block {', '.join(absent)}, which a parent of {there} "
-                f"layers lacks; its blocks: 0 to {there - 1}"
+                f"model.text.init = {str(self)!r} names block {', '.join(absent)}, which a parent "
+                f"of {there} layers lacks; its blocks: 0 to {there - 1}"
             )
         return named
 

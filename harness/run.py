@@ -181,8 +181,8 @@ def _inherit(model: TwoTower, config: RunConfig, directory: RunDir) -> None:
     rows, own = weights.get("token_rows"), model.token_rows
     if isinstance(own, Tensor) and (rows is None or not torch.equal(rows, own.cpu())):
         raise ConfigError(
-            f"model.text.init = {text.init!r}: the rows of run {parent.key}'s token table stand for other "
-            "tokens than this run's"
+            f"model.text.init = {text.init!r}: the rows of run {parent.key}'s token table stand "
+            "for other tokens than this run's"
         )
     model.text.inherit(
         {n.removeprefix(_TEXT): t for n, t in weights.items() if n.startswith(_TEXT)},

@@ -283,8 +283,8 @@ def _check_same_text(config: RunConfig, parent: RunConfig) -> None:
     ]
     if differ:
         raise ConfigError(
-            f"model.text.init = {config.model.text.init!r}: the text tower of run {parent.run_key} does not "
-            f"fit: {'; '.join(differ)}"
+            f"model.text.init = {config.model.text.init!r}: the text tower of run "
+            f"{parent.run_key} does not fit: {'; '.join(differ)}"
         )
 
 
