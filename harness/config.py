@@ -301,8 +301,9 @@ class TokenLoss(RampedLoss):
     """Token-level alignment by relaxed bipartite matching (our reading of LightCLIP)."""
 
     matching: Literal["one_to_one", "many_to_one", "top_k", "sinkhorn"] = "one_to_one"
-    """Each word its own patch; each word its best patch (FILIP's text-to-image side); the best
-    `keep` of one_to_one; or the entropic relaxation of one_to_one."""
+    """Each word its own patch (of more words than patches, as many as there are patches); each word
+    its best patch (FILIP's text-to-image side); the best `keep` of one_to_one; or the entropic
+    relaxation of one_to_one."""
     negatives: Literal["within_pair", "in_batch", "none"] = "within_pair"
     """What a matched patch is told apart from: the patches matched in its own pair (as SPARC), the
     other pairs of the batch (as FILIP), or nothing."""

@@ -205,7 +205,8 @@ def expand(
         raise SweepError(f"{clash[0]} is an axis of this sweep and cannot be overridden; {hint}")
     if not sweep.points:
         raise SweepError("the sweep has no points")
-    start = override(base if base is not None else sweep.base, overrides)
+    start = base if base is not None else sweep.base
+    general = _what_is_wrong(start, overrides)
     names = short_names(sweep.axes)
     wanted_seeds = list(seeds if seeds is not None else sweep.seeds)
     if not wanted_seeds or len(set(wanted_seeds)) < len(wanted_seeds):
@@ -214,8 +215,8 @@ def expand(
     for point in sweep.points:
         label = label_of(point, names)
         for seed in wanted_seeds:
-            with _named(label):
-                config = override(start, {**point, "seed": seed})
+            with _named(label, general):
+                config = override(start, {**overrides, **point, "seed": seed})
             config = finish(config)
             with _named(label):
                 config, parent = _with_parent(config, finished)
@@ -225,13 +226,22 @@ def expand(
     return [_known_parent(run, runs) for run in runs.values()]
 
 
+def _what_is_wrong(start: RunConfig, overrides: Mapping[str, object]) -> ConfigError | None:
+    """With the overrides alone; a point may still make it good, as with a stage the base lacks."""
+    try:
+        override(start, overrides)
+    except ConfigError as error:
+        return error
+    return None
+
+
 @contextmanager
-def _named(label: str) -> Iterator[None]:
-    """Put the point's label before what is wrong with it."""
+def _named(label: str, general: ConfigError | None = None) -> Iterator[None]:
+    """Put the point's label before what is wrong with it, unless all points have it in common."""
     try:
         yield
     except ConfigError as error:
-        raise ConfigError(f"{label}: {error}") from None
+        raise general or ConfigError(f"{label}: {error}") from None
 
 
 # --------------------------------------------------------------------------- parents
