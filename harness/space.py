@@ -241,7 +241,9 @@ def _named(label: str, general: ConfigError | None = None) -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
-        raise general or ConfigError(f"{label}: {error}") from None
+        if str(error) == str(general):
+            raise
+        raise ConfigError(f"{label}: {error}") from None
 
 
 # --------------------------------------------------------------------------- parents
