@@ -206,7 +206,7 @@ def card(
         compact=model.text.vocabulary == "corpus",
         rows=f"{result['cost']['parameters']['text_embeddings'] // model.text.width:,}",
         cost=_cost_table(result["cost"]),
-        training=list(_training(config, result["training"])),
+        training=list(_training(config, result)),
         evaluations=[
             {"table": _metrics_table(entry["metrics"]), "protocol": list(_protocol(entry))}
             for _, entry in sorted(result["evaluations"].items())
@@ -250,10 +250,17 @@ def _cost(cost: Mapping[str, Any], name: str) -> str:
     return DASH if value is None else f"{value * metrics.scale(name):.3g} {metrics.unit(name)}"
 
 
-def _training(config: RunConfig, training: Mapping[str, Any]) -> Iterator[str]:
-    data, train = config.data, config.train
+def _training(config: RunConfig, result: Mapping[str, Any]) -> Iterator[str]:
+    data, train, training = config.data, config.train, result["training"]
     fingerprint = markdown_code((data.fingerprint or DASH)[:12])
     yield f"Data: {markdown(data.source)}, fingerprint {fingerprint}"
+    if "parent" in result:
+        parent = result["parent"]
+        yield (
+            f"Text tower from blocks {', '.join(map(str, parent['blocks']))}, the embeddings, last "
+            f"norm and projection of run {markdown_code(parent['run'])}, weights "
+            f"{markdown_code(parent['checkpoint'][:12])}"
+        )
     weights = {name: getattr(config.objective, name).weight for name in Objective.model_fields}
     terms = [f"{name} with weight {weight:g}" for name, weight in weights.items() if weight > 0]
     yield f"Terms of the loss, whose settings are below: {', '.join(terms)}"

@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from harness.errors import ConfigError, unknown
+from harness.inheritance import read_inheritance
 
 #: Version of the definitions of every metric and protocol; raising it re-evaluates, never retrains.
 METRIC_VERSION = 1
@@ -148,11 +149,34 @@ class TextTower(Strict):
     vocabulary: Literal["full", "corpus"] = "full"
     """`full`: the 49,408 rows of CLIP's byte-pair encoding.  `corpus`: only the rows that the
     training captions use, plus one for all others; the same tokens with a smaller table."""
+    init: Annotated[str | None, Field(json_schema_extra=NOT_IDENTITY)] = None
+    """Blocks of a finished, deeper tower to start from (TinyCLIP): `even of 12` or `first of 12`
+    layers of the same run at that depth and without this, `0,4,11 of 12` by hand, or `even of run
+    KEY`.  Its embeddings, last norm and projection come too; the image tower and the temperature
+    start as ever.  How the choice is worded is not identity; what it comes to is, below."""
+    init_parent: Annotated[str | None, Field(json_schema_extra={"born": None})] = None
+    """Key of that run; filled in when a sweep is expanded."""
+    init_blocks: Annotated[tuple[Int, ...] | None, Field(json_schema_extra={"born": None})] = None
+    """Its block for each of this tower's; filled in with it."""
+
+    @field_validator("init")
+    @classmethod
+    def _one_wording(cls, value: str | None) -> str | None:
+        return None if value is None else str(read_inheritance(value))
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> TextTower:
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not divisible by heads {self.heads}")
+        return self
+
+    @model_validator(mode="after")
+    def _parent_has_the_blocks(self) -> TextTower:
+        if self.init is None and (self.init_parent, self.init_blocks) != (None, None):
+            raise ValueError("init_parent and init_blocks are given without init")
+        init = None if self.init is None else read_inheritance(self.init)
+        if init is not None and init.layers is not None:
+            init.blocks(self.layers, init.layers)
         return self
 
 
@@ -277,8 +301,9 @@ class TokenLoss(RampedLoss):
     """Token-level alignment by relaxed bipartite matching (our reading of LightCLIP)."""
 
     matching: Literal["one_to_one", "many_to_one", "top_k", "sinkhorn"] = "one_to_one"
-    """Each word its own patch; each word its best patch (FILIP's text-to-image side); the best
-    `keep` of one_to_one; or the entropic relaxation of one_to_one."""
+    """Each word its own patch (of more words than patches, as many as there are patches); each word
+    its best patch (FILIP's text-to-image side); the best `keep` of one_to_one; or the entropic
+    relaxation of one_to_one."""
     negatives: Literal["within_pair", "in_batch", "none"] = "within_pair"
     """What a matched patch is told apart from: the patches matched in its own pair (as SPARC), the
     other pairs of the batch (as FILIP), or nothing."""

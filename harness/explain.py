@@ -21,6 +21,7 @@ from harness.config import RunConfig, Runtime
 from harness.data.catalog import check_evaluated, open_data
 from harness.errors import ConfigError, DataError
 from harness.files import write_atomic
+from harness.parts import import_parts
 from harness.record import Store
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--text", help="with --index in place of the picture's first caption")
     add("--split", metavar="NAME", help="the split of --index (default: test)")
     add("--root", type=Path, default=Path(), metavar="DIR", help="holds results/ and reports/")
+    add("--sweep", type=Path, metavar="PATH", help="sweep file that registers the run's parts")
     add("--out", type=Path, metavar="FILE", help="default: in reports/explain; .png and .svg")
     args = parser.parse_args(argv)
     if args.image is not None and args.text is None:
@@ -86,6 +88,8 @@ def explain(args: argparse.Namespace) -> int:
     config = directory.read_config()
     check_token_term(config, directory.key)
     out = _base_of(args.out)
+    directory.finished()
+    import_parts(directory, config, args.sweep, data=args.image is None)
 
     from harness.data.images import decode
     from harness.evaluate.alignment import align

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from harness import cli
 from harness.config import RunConfig
 from harness.errors import ConfigError
+from harness.parts import import_parts
 from harness.record import RunDir, Store, read_json, write_atomic, write_json
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ def run_command(args: argparse.Namespace) -> int:
     if args.onnx:
         _check_onnx_packages()
     run = Store(args.root.resolve()).find(args.run)
+    run.finished()
+    import_parts(run, run.read_config(), args.sweep)
     for line in export(run, args.out.absolute(), onnx=args.onnx):
         print(line)
     return 0
@@ -58,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     add("run", metavar="RUN", help="key, beginning of a key, or path of a run's directory")
     add("--out", type=Path, required=True, metavar="DIR", help="new, empty, or an earlier export")
     add("--root", type=Path, default=Path(), metavar="DIR", help="holds results/ (default: here)")
+    add("--sweep", type=Path, metavar="PATH", help="sweep file that registers the run's backbone")
     add("--onnx", action="store_true", help="both towers as ONNX too, which any backbone allows")
     return parser
 

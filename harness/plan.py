@@ -6,11 +6,10 @@ Pure reading: makes no directory and starts nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from harness.config import RunConfig
 from harness.costs import training_gmacs
 from harness.errors import RecordError
 from harness.provenance import code_hash
@@ -52,6 +51,8 @@ class Step:
     note: str
     seconds: float | None
     """Estimated seconds left in one slot; None when nothing finished here tells the speed."""
+    waits_for: str | None = None
+    """Key of the run that must have a result first: this one starts from its weights."""
 
     @property
     def pending(self) -> bool:
@@ -67,19 +68,50 @@ class Step:
 
 
 def make_plan(runs: Sequence[Run], store: Store, rerun: Rerun = Rerun.MISSING) -> list[Step]:
-    """What to do with each of `runs`; RecordError when a run directory cannot be trusted."""
-    speed = _gmacs_per_second(runs, store)
-    steps = []
-    for run in runs:
-        directory = store.run_dir(run.key)
-        if directory.path.exists() and (directory.path / "config.json").exists():
-            directory.read_config()
-        status = directory.status(run.config.evaluation_key)
-        result = directory.result()
-        action, note = _decide(status, result, rerun)
-        seconds = _seconds(run.config, status, result, speed) if action is not Action.SKIP else 0.0
-        steps.append(Step(run, status, action, note, seconds))
-    return steps
+    """What to do with each of `runs`, and before them with the parents that they start from.
+
+    A parent that is none of `runs` is in the plan while one of them needs it, for its weights
+    alone.  RecordError when a run directory cannot be trusted.
+    """
+    steps = [_step(run, store, rerun) for run in runs]
+    parents = [_for_weights(_step(run, store, rerun)) for run in _parents_beside(steps)]
+    refused = {step.run.key: step for step in [*parents, *steps] if step.action is Action.LEAVE}
+    steps = [*parents, *(_unless_parent_failed(step, refused) for step in steps)]
+    speed = _gmacs_per_second([step.run for step in steps], store)
+    return [replace(step, seconds=_seconds(step, store, speed)) for step in steps]
+
+
+def _step(run: Run, store: Store, rerun: Rerun) -> Step:
+    directory = store.run_dir(run.key)
+    if directory.path.exists() and (directory.path / "config.json").exists():
+        directory.read_config()
+    status = directory.status(run.config.evaluation_key)
+    action, note = _decide(status, directory.result(), rerun)
+    step = Step(run, status, action, note, None)
+    begins = step.pending and (step.from_scratch or not directory.begun)
+    return replace(step, waits_for=run.config.model.text.init_parent if begins else None)
+
+
+def _parents_beside(steps: Sequence[Step]) -> list[Run]:
+    """The parents that a step waits for and that are no step themselves, each once."""
+    keys = {step.run.key for step in steps}
+    wanted = [step.run.parent for step in steps if step.waits_for and step.run.parent is not None]
+    return list({run.key: run for run in wanted if run.key not in keys}.values())
+
+
+def _for_weights(step: Step) -> Step:
+    """A parent's step: its weights are wanted and not its numbers."""
+    if step.action is Action.EVALUATE:
+        step = replace(step, action=Action.SKIP, note="")
+    return replace(step, note=f"parent; {step.note}" if step.note else "parent")
+
+
+def _unless_parent_failed(step: Step, refused: Mapping[str, Step]) -> Step:
+    parent = refused.get(step.waits_for or "")
+    if parent is None:
+        return step
+    note = f"its parent {parent.run.key} failed ({parent.status.failure or 'bug'})"
+    return replace(step, action=Action.LEAVE, note=note)
 
 
 def _decide(status: Status, result: Mapping[str, Any] | None, rerun: Rerun) -> tuple[Action, str]:
@@ -124,12 +156,11 @@ def _gmacs_per_second(runs: Sequence[Run], store: Store) -> float | None:
     return sorted(speeds)[len(speeds) // 2] if speeds else None
 
 
-def _seconds(
-    config: RunConfig,
-    status: Status,
-    result: Mapping[str, Any] | None,
-    speed: float | None,
-) -> float | None:
+def _seconds(step: Step, store: Store, speed: float | None) -> float | None:
+    if step.action is Action.SKIP:
+        return 0.0
+    config, status = step.run.config, step.status
+    result = store.run_dir(step.run.key).result()
     if result is not None and status.state is not State.DONE:
         return float(result["training"].get("evaluation_seconds", 0.0))
     left = max(0, config.train.samples - status.samples_seen)

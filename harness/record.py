@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -104,6 +104,13 @@ class Status:
     error: str | None = None
     details: Mapping[str, Any] | None = None
 
+    @property
+    def how(self) -> str:
+        """`failed (diverged): loss is NaN`, or `is interrupted`: what a run's name goes before."""
+        if self.state is State.FAILED:
+            return f"failed ({self.failure or 'bug'}): {self.error or 'no message'}"
+        return f"is {self.state.value}"
+
 
 class RunDir:
     """The directory of one run."""
@@ -140,6 +147,11 @@ class RunDir:
     def checkpoints(self) -> Path:
         """States to go on from, and the final weights."""
         return self.path / "checkpoints"
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a state to go on from, sound or not, or more."""
+        return self.result_file.exists() or any(self.checkpoints.glob("step-*.pt"))
 
     @property
     def outcomes(self) -> Path:
@@ -213,6 +225,12 @@ class RunDir:
             details=written,
         )
 
+    def inherited(self) -> dict[str, Any] | None:
+        """What the first state of this run came from, if it was a parent's; see provenance."""
+        written = read_json(self.path / "provenance.json") or {"attempts": []}
+        notes = [entry["parent"] for entry in written["attempts"] if "parent" in entry]
+        return notes[-1] if notes else None
+
     def attempts(self) -> int:
         """How often this run was started."""
         written = read_json(self.path / "provenance.json")
@@ -225,6 +243,13 @@ class RunDir:
         entries = [*_of_this_schema(written, file)["attempts"], dict(entry)]
         write_json(file, {"schema": SCHEMA, "attempts": entries})
         return len(entries)
+
+    def complete_provenance(self, **more: Any) -> None:
+        """Add to the entry of the present attempt what was not known at its start."""
+        file = self.path / "provenance.json"
+        attempts = _of_this_schema(read_json(file), file)["attempts"]
+        entries = [*attempts[:-1], {**attempts[-1], **more}]
+        write_json(file, {"schema": SCHEMA, "attempts": entries})
 
     # ---- metrics
 
@@ -266,11 +291,10 @@ class RunDir:
         if result is not None:
             return result
         status = self.status()
-        if status.state is State.FAILED:
-            how = f"failed ({status.failure}): {status.error}"
-        else:
+        how = status.how
+        if status.state is not State.FAILED:
             asked = self.read_config().train.samples
-            how = f"is {status.state} at {status.samples_seen:,} of {asked:,} samples"
+            how += f" at {status.samples_seen:,} of {asked:,} samples"
         raise RecordError(f"run {self.key} {how}; a finished run is wanted")
 
     def set_aside(self) -> Path:
@@ -328,13 +352,8 @@ class Store:
             raise RecordError(unknown("run", name, keys))
         return self.run_dir(found[0])
 
-    def load_all(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """Key -> result of the runs among `keys` that are done, configurations verified."""
-        results: dict[str, dict[str, Any]] = {}
-        for key in keys:
-            directory = self.run_dir(key)
-            result = directory.result()
-            if result is not None:
-                directory.read_config()
-                results[key] = result
-        return results
+    def finished_config(self, name: str) -> RunConfig:
+        """The configuration of the finished run that `name` stands for; RecordError as `find`."""
+        directory = self.find(name)
+        directory.finished()
+        return directory.read_config()

@@ -25,6 +25,7 @@ from harness.data.images import BadImage, decode
 from harness.data.text import corpus_rows
 from harness.device import pick_device, resolve_precision, set_up
 from harness.errors import (
+    ConfigError,
     DataError,
     HarnessError,
     InterruptedRun,
@@ -38,11 +39,19 @@ from harness.lease import Lease
 from harness.models.image import check_image_tower
 from harness.models.pretrained import load_pretrained
 from harness.models.training import TrainingModel, needs_patches
+from harness.models.two_tower import TwoTower
 from harness.provenance import attempt_entry, code_hash
 from harness.record import RunDir, State, Store
-from harness.train.checkpoint import drop_steps, load_weights, save_final, save_training_only
+from harness.train.checkpoint import (
+    can_go_on,
+    drop_steps,
+    load_weights,
+    save_final,
+    save_training_only,
+)
 from harness.train.loop import Trained, Trainer
 
+_TEXT = "text."
 _PROBES = 8
 """Pictures of each split that are decoded before anything is queued."""
 
@@ -60,8 +69,10 @@ def execute(
     Raises:
         LeaseHeld: another process is at it.
         InterruptedRun: `stop()` turned true; the state is on disk and a second call goes on.
+        ConfigError: the text tower's parent was never filled in.
         Exception: any other failure, after it was written into status.json with its class.
     """
+    _check_parent_is_known(config)
     directory = Store(root).run_dir(config.run_key)
     with Lease(directory.lease_file):
         if not (directory.path / "job.json").exists():
@@ -106,7 +117,9 @@ def _run(
     model = training.model
     result = directory.result()
     if result is None:
-        load_pretrained(model.image.backbone, config.model.image)
+        if not can_go_on(directory.checkpoints):
+            load_pretrained(model.image.backbone, config.model.image)
+            _inherit(model, config, directory)
         trainer = Trainer(training, data, config, runtime, directory, device, attempt)
         trained = trainer.train(stop)
         file, sha256 = save_final(directory.checkpoints, model)
@@ -118,6 +131,7 @@ def _run(
                 "precision": trainer.precision,
             },
             "checkpoint": {"file": f"checkpoints/{file.name}", "sha256": sha256},
+            **_parent_record(directory, config),
             **_keep_training_only(directory, training),
             "cost": _cost_record(training, config, device),
             "evaluations": {},
@@ -145,6 +159,49 @@ def _run(
     directory.write_result(result)
     _write_end(directory, State.DONE, attempt, samples_seen=result["training"]["samples_seen"])
     drop_steps(directory.checkpoints)
+
+
+def _check_parent_is_known(config: RunConfig) -> None:
+    text = config.model.text
+    if text.init is not None and text.init_parent is None:
+        raise ConfigError(
+            f"model.text.init = {text.init!r} is without model.text.init_parent, which is its part "
+            "in the identity of a run; a sweep fills it in, and so does harness.space.expand"
+        )
+
+
+def _inherit(model: TwoTower, config: RunConfig, directory: RunDir) -> None:
+    """Start the text tower from its parent's, and note whose weights those were."""
+    text = config.model.text
+    if text.init_parent is None or text.init_blocks is None:
+        return
+    parent = RunDir(directory.path.parent / text.init_parent)
+    checkpoint = parent.finished()["checkpoint"]
+    weights = _kept_weights(parent, checkpoint)
+    rows, own = weights.get("token_rows"), model.token_rows
+    if isinstance(own, Tensor) and (rows is None or not torch.equal(rows, own.cpu())):
+        raise ConfigError(
+            f"model.text.init = {text.init!r}: the rows of run {parent.key}'s token table stand "
+            "for other tokens than this run's"
+        )
+    model.text.inherit(
+        {n.removeprefix(_TEXT): t for n, t in weights.items() if n.startswith(_TEXT)},
+        text.init_blocks,
+    )
+    directory.complete_provenance(
+        parent={
+            "run": parent.key,
+            "checkpoint": checkpoint["sha256"],
+            "blocks": list(text.init_blocks),
+        }
+    )
+
+
+def _parent_record(directory: RunDir, config: RunConfig) -> dict[str, Any]:
+    """Entry of the result for the parent; none if there was none."""
+    if config.model.text.init_parent is None:
+        return {}
+    return {"parent": directory.inherited()}
 
 
 def _keep_training_only(directory: RunDir, training: TrainingModel) -> dict[str, Any]:

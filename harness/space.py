@@ -10,12 +10,14 @@ import hashlib
 import importlib.util
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, overload
 
 from harness.config import RunConfig, canonical_json, check_path, override
-from harness.errors import SweepError, unknown
+from harness.errors import ConfigError, SweepError, unknown
+from harness.inheritance import read_inheritance
 
 Point = Mapping[str, Any]
 """Dotted field -> value: what one line of a table changes in the base."""
@@ -106,6 +108,14 @@ class Show:
 
 
 @dataclass(frozen=True)
+class SweepFile:
+    """Where a sweep was read from: provenance, never identity."""
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Sweep:
     """An ablation: a base, the points that change it, seeds, and what to show."""
 
@@ -115,8 +125,7 @@ class Sweep:
     show: Show
     name: str = ""
     question: str = ""
-    source_hash: str = ""
-    """SHA-256 of the sweep file (provenance, never identity)."""
+    source: SweepFile | None = None
 
     @property
     def axes(self) -> list[str]:
@@ -132,6 +141,10 @@ class Run:
     point: Point
     seed: int
     config: RunConfig
+    parent: Run | None = None
+    """The run that this one's text tower starts from, where that is a run to be made like it; it
+    need not be a point of the sweep."""
+    source: SweepFile | None = None
 
     @property
     def key(self) -> str:
@@ -169,6 +182,7 @@ def expand(
     overrides: Mapping[str, object] | None = None,
     seeds: Iterable[int] | None = None,
     finish: Callable[[RunConfig], RunConfig] = lambda config: config,
+    finished: Callable[[str], RunConfig] | None = None,
 ) -> list[Run]:
     """Every run of `sweep`, points outermost, seeds innermost; one run per key.
 
@@ -178,6 +192,11 @@ def expand(
             cannot be overridden (SweepError), because the points would undo it.
         seeds: replace the sweep's own.
         finish: completes a configuration (the data's fingerprint) before it is hashed.
+        finished: the configuration of the finished run whose key begins so, for points that name
+            their parent by it.
+
+    Raises:
+        SweepError, ConfigError: a point cannot be made; the line names it.
     """
     overrides = dict(overrides or {})
     clash = [path for path in overrides if path in sweep.axes or path == "seed"]
@@ -186,7 +205,8 @@ def expand(
         raise SweepError(f"{clash[0]} is an axis of this sweep and cannot be overridden; {hint}")
     if not sweep.points:
         raise SweepError("the sweep has no points")
-    start = override(base if base is not None else sweep.base, overrides)
+    start = base if base is not None else sweep.base
+    general = _what_is_wrong(start, overrides)
     names = short_names(sweep.axes)
     wanted_seeds = list(seeds if seeds is not None else sweep.seeds)
     if not wanted_seeds or len(set(wanted_seeds)) < len(wanted_seeds):
@@ -195,10 +215,105 @@ def expand(
     for point in sweep.points:
         label = label_of(point, names)
         for seed in wanted_seeds:
-            config = finish(override(start, {**point, "seed": seed}))
-            runs.setdefault(config.run_key, Run(label, point, seed, config))
+            with _named(label, general):
+                config = override(start, {**overrides, **point, "seed": seed})
+            config = finish(config)
+            with _named(label):
+                config, parent = _with_parent(config, finished)
+            above = None if parent is None else _parent_run(point, names, parent, sweep.source)
+            runs.setdefault(config.run_key, Run(label, point, seed, config, above, sweep.source))
     _check_show(sweep)
-    return list(runs.values())
+    return [_known_parent(run, runs) for run in runs.values()]
+
+
+def _what_is_wrong(start: RunConfig, overrides: Mapping[str, object]) -> ConfigError | None:
+    """With the overrides alone; a point may still make it good, as with a stage the base lacks."""
+    try:
+        override(start, overrides)
+    except ConfigError as error:
+        return error
+    return None
+
+
+@contextmanager
+def _named(label: str, general: ConfigError | None = None) -> Iterator[None]:
+    """Put the point's label before what is wrong with it, unless all points have it in common."""
+    try:
+        yield
+    except ConfigError as error:
+        if str(error) == str(general):
+            raise
+        raise ConfigError(f"{label}: {error}") from None
+
+
+# --------------------------------------------------------------------------- parents
+
+_LAYERS = "model.text.layers"
+_INIT_FIELDS = ("model.text.init", "model.text.init_parent", "model.text.init_blocks")
+_SAME_TEXT = (
+    "model.text.vocabulary",
+    "model.text.width",
+    "model.text.heads",
+    "model.text.context_length",
+    "model.embed_dim",
+)
+
+
+def _with_parent(
+    config: RunConfig, finished: Callable[[str], RunConfig] | None
+) -> tuple[RunConfig, RunConfig | None]:
+    """`config` with its text tower's parent filled in, and the parent if that is to be made too."""
+    text = config.model.text
+    if text.init is None:
+        return config, None
+    init = read_inheritance(text.init)
+    sibling = None
+    if init.run is None:
+        sibling = override(config, {**dict.fromkeys(_INIT_FIELDS), _LAYERS: init.layers})
+        parent = sibling
+    elif finished is None:
+        raise SweepError(
+            f"model.text.init = {text.init!r}: there is no store to look the run up in"
+        )
+    else:
+        parent = finished(init.run)
+        _check_same_text(config, parent)
+    blocks = init.blocks(text.layers, parent.model.text.layers)
+    filled = {"model.text.init_parent": parent.run_key, "model.text.init_blocks": blocks}
+    return override(config, filled), sibling
+
+
+def _check_same_text(config: RunConfig, parent: RunConfig) -> None:
+    """ConfigError, listing what differs, unless the weights of the parent's text tower fit."""
+    paths = [*_SAME_TEXT]
+    if config.model.text.vocabulary == "corpus":
+        paths.append("data.fingerprint")  # whose captions say what the rows of the table are
+    differ = [
+        f"{path} = {mine!r} here, {theirs!r} there"
+        for path in paths
+        if (mine := value_at(config, path)) != (theirs := value_at(parent, path))
+    ]
+    if differ:
+        raise ConfigError(
+            f"model.text.init = {config.model.text.init!r}: the text tower of run "
+            f"{parent.run_key} does not fit: {'; '.join(differ)}"
+        )
+
+
+def _parent_run(
+    point: Point, names: Mapping[str, str], parent: RunConfig, source: SweepFile | None
+) -> Run:
+    kept = {path: value for path, value in point.items() if path not in _INIT_FIELDS}
+    above = {**kept, _LAYERS: parent.model.text.layers}
+    label = label_of(above, {_LAYERS: "layers", **names})
+    return Run(label, above, parent.seed, parent, source=source)
+
+
+def _known_parent(run: Run, runs: Mapping[str, Run]) -> Run:
+    """With the point of the sweep as the parent, where the parent is one."""
+    if run.parent is None or run.parent.key not in runs:
+        return run
+    return replace(run, parent=runs[run.parent.key])
 
 
 def _check_show(sweep: Sweep) -> None:
@@ -216,6 +331,14 @@ def matches(point: Point, part: Point) -> bool:
         path in point and canonical_json(point[path]) == canonical_json(value)
         for path, value in part.items()
     )
+
+
+def value_at(config: RunConfig, path: str) -> Any:
+    """The value of a dotted field of `config`."""
+    value: Any = config
+    for name in path.split("."):
+        value = getattr(value, name)
+    return value
 
 
 # --------------------------------------------------------------------------- sweep files
@@ -274,7 +397,7 @@ def load_sweep(name: str) -> Sweep:
         sweep,
         name=file.stem,
         question=question_of(file),
-        source_hash=hashlib.sha256(file.read_bytes()).hexdigest(),
+        source=SweepFile(str(file.resolve()), hashlib.sha256(file.read_bytes()).hexdigest()),
     )
 
 

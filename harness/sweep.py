@@ -114,16 +114,17 @@ def run_command(args: argparse.Namespace) -> int:
     sweep = load_sweep(args.sweep)
     values, here = _assignments(args.overrides)
     runtime = override_runtime(Runtime(), here)
+    store = Store(args.root.resolve())
     runs = expand(
         sweep,
         base=base(args.base) if args.base is not None else None,
         overrides=values,
         seeds=args.seeds,
         finish=finisher(runtime),
+        finished=store.finished_config,
     )
     shown = check_runs(runs, sweep.show.metrics, runtime)
     sweep = replace(sweep, show=replace(sweep.show, metrics=shown))
-    store = Store(args.root.resolve())
     if args.report_only:
         return report(sweep, runs, store)
     steps = make_plan(select(runs, args.only), store, Rerun(args.rerun))
@@ -225,7 +226,8 @@ def report(sweep: Sweep, runs: Sequence[Run], store: Store) -> int:
     """Write the report, name the runs that failed; 0 when the sweep is complete, else 3."""
     from harness.report import build
 
-    for run in runs:
+    parents = [run.parent for run in runs if run.parent is not None]
+    for run in {run.key: run for run in [*parents, *runs]}.values():
         status = store.run_dir(run.key).status(run.config.evaluation_key)
         if status.state is State.FAILED:
             log = (status.details or {}).get("log", "none")

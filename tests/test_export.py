@@ -14,6 +14,7 @@ import timm
 import torch
 from PIL import Image
 
+from harness.card import card
 from harness.config import RunConfig, Runtime, override
 from harness.data.catalog import open_class_folder, open_data
 from harness.export import main
@@ -354,6 +355,17 @@ def test_the_card_says_recipe_data_metrics_protocol_and_provenance(exported):
         assert words in card
     recipe = json.loads(card.partition("```json\n")[2].partition("```")[0])
     assert recipe == exported.config.identity()
+
+
+def test_the_card_says_whose_blocks_the_text_tower_began_with(exported):
+    parent = {"run": "0123456789ab", "checkpoint": "cd" * 32, "blocks": [0, 11]}
+    result = {**exported.run.finished(), "parent": parent}
+    text = card(exported.run.read_config(), result, [], in_open_clip=True, in_onnx=False, why="")
+    line = (
+        "- Text tower from blocks 0, 11, the embeddings, last norm and projection of run "
+        "`0123456789ab`, weights `cdcdcdcdcdcd`"
+    )
+    assert line in text.splitlines()
 
 
 def test_no_file_names_a_place_on_this_machine(exported):

@@ -136,12 +136,6 @@ def test_set_aside_loses_nothing(run):
     assert json.loads((moved / "result.json").read_text())["training"] == {"samples_seen": 8}
 
 
-def test_load_all_gives_finished_runs_only(run, tmp_path):
-    assert Store(tmp_path).load_all([run.key, "0" * 12]) == {}
-    run.write_result(RESULT)
-    assert list(Store(tmp_path).load_all([run.key, "0" * 12])) == [run.key]
-
-
 # --------------------------------------------------------------------------- which run
 
 

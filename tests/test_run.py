@@ -258,6 +258,23 @@ def test_provenance_names_code_versions_and_machine(config, tmp_path):
     assert json.loads((directory.path / "config.json").read_text())["schema"] == 1
 
 
+def test_captions_of_more_words_than_patches_are_trained_on(config, tmp_path):
+    values = {"model.image.size": 64, "objective.token.weight": 1.0, "objective.mlm.weight": 1.0}
+    crowded = override(config, values)  # 2 x 2 patches; "a red square number 12" has more words
+    execute(crowded, tmp_path, RUNTIME, label="x")
+    assert Store(tmp_path).run_dir(crowded.run_key).result()["training"]["final_loss"] > 0
+
+
+def test_a_last_batch_of_one_is_evaluated_as_in_any_other(config, tmp_path):
+    whole = override(config, {"model.image.backbone": "test_resnet", "evaluate.batch_size": 24})
+    uneven = override(whole, {"evaluate.batch_size": 23})  # of 24 test pictures
+    execute(whole, tmp_path, RUNTIME, label="x")
+    execute(uneven, tmp_path, RUNTIME, label="x")
+    evaluations = Store(tmp_path).run_dir(whole.run_key).result()["evaluations"]
+    first, second = (evaluations[c.evaluation_key]["metrics"] for c in (whole, uneven))
+    assert first == second
+
+
 # --------------------------------------------------------------------------- before anything starts
 
 

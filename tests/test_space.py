@@ -106,6 +106,23 @@ def test_a_sweep_that_makes_no_sense_is_refused(made, error, line):
         expand(made())
 
 
+def test_a_stage_that_one_depth_lacks_is_refused_with_the_point_named():
+    fused = {"objective.mlm.weight": 1.0, "objective.mlm.stages": (1,)}
+    line = r"^layers=1: stages = \[1\] names block 1, which a text tower of 1 layers lacks; .*: 0$"
+    with pytest.raises(ConfigError, match=line):
+        expand(sweep(product({LAYERS: [2, 1]})), overrides=fused)
+
+
+def test_overrides_need_to_fit_the_points_and_not_the_base_that_they_change():
+    runs = expand(
+        sweep(product({LAYERS: [14]})),
+        overrides={"objective.mlm.weight": 1.0, "objective.mlm.stages": (13,)},
+    )
+    assert [run.config.objective.mlm.stages for run in runs] == [(13,)]
+    with pytest.raises(ConfigError, match=r"^train\.lr = 'fast': a number is wanted$"):
+        expand(sweep(product({LAYERS: [14]})), overrides={"train.lr": "fast"})
+
+
 def test_matches_takes_1_and_1_0_for_one_value():
     assert matches({MASS: 0, LAYERS: 2}, {MASS: 0.0})
     assert not matches({LAYERS: 2}, {MASS: 0.0})

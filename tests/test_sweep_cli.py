@@ -144,6 +144,16 @@ def test_only_chooses_by_label_or_by_key(
         (["smoke", 'evaluate.splits=["vaildation"]'], "unknown split 'vaildation'; nearest: val"),
         (["smoke", "train.batch_size=100000"], "train.batch_size = 100000 is more than the"),
         (["smoke", "data.source=webdata"], "unknown data source 'webdata'"),
+        (["smoke", "model.text.init=half of 12"], "'half of 12' is not understood; allowed are"),
+        (
+            ["smoke", "model.text.init=first of 2"],
+            "layers=2: model.text.init = 'first of 2': a tower of 2 layers can start from a deeper",
+        ),
+        (["smoke", "model.text.init=even of run 1a2b"], "holds no run, and so not '1a2b'"),
+        (
+            ["smoke", "objective.mlm.weight=1", "objective.mlm.stages=[1]"],
+            "layers=1: stages = [1] names block 1, which a text tower of 1 layers lacks",
+        ),
         ([], "the following arguments are required: NAME|PATH"),
     ],
 )

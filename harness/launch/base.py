@@ -14,15 +14,17 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict
 from types import FrameType
 from typing import Any, Protocol
 
 from harness.config import RunConfig
 from harness.costs import NOMINAL_GMACS_PER_SECOND, training_gmacs
-from harness.errors import HarnessError, one_line
+from harness.errors import ConfigError, HarnessError, one_line
 from harness.lease import Lease, LeaseHeld
 from harness.plan import TRANSIENT, Step
 from harness.record import RunDir, State, Status, Store, read_json
+from harness.space import Run
 
 POLL_SECONDS = 2.0
 """Between two looks at the files of a run that another launcher holds."""
@@ -134,14 +136,24 @@ def record_failure(
 
 
 class Backlog:
-    """The runs of one launch that are not running in it: those to start, those held elsewhere."""
+    """The runs of one launch that are not running in it: those to start, those held elsewhere.
+
+    A run that starts from another's weights is not handed out while that one is in the launch, and
+    given up when it left without a result.
+    """
 
     def __init__(self, steps: Sequence[Step], store: Store, say: Say) -> None:
-        pending = sorted((step for step in steps if step.pending), key=estimate, reverse=True)
+        parents = {step.waits_for for step in steps if step.pending}
+        pending = sorted(
+            (step for step in steps if step.pending),
+            key=lambda step: (step.run.key in parents, estimate(step)),
+            reverse=True,
+        )
         self._store = store
         self._say = say
         self._to_start = deque(pending)
         self._elsewhere: dict[str, Step] = {}
+        self._handed_out: set[str] = set()
         self._retried: Counter[str] = Counter()
         self._planned_inodes = {step.run.key: self._inode(step) for step in pending}
         self._next_look = 0.0
@@ -151,23 +163,35 @@ class Backlog:
 
     def take(self) -> Step | None:
         """The longest run to start now, its intent on disk; None if there is none at the moment."""
-        while self._to_start:
-            step = self._to_start.popleft()
-            try:
-                if self._prepare(step):
-                    return step
-            except LeaseHeld:
-                self.held(step)
-            except (HarnessError, OSError) as error:
-                self._say(f"{name_of(step)} cannot be started: {one_line(error)}")
-        return None
+        waiting: list[Step] = []
+        try:
+            while self._to_start:
+                step = self._to_start.popleft()
+                try:
+                    if self._waits(step, waiting):
+                        waiting.append(step)
+                    elif self._prepare(step):
+                        self._handed_out.add(step.run.key)
+                        return step
+                except LeaseHeld:
+                    self.held(step)
+                except (HarnessError, OSError) as error:
+                    self._say(f"{name_of(step)} cannot be started: {one_line(error)}")
+            return None
+        finally:
+            self._to_start.extendleft(reversed(waiting))
 
     def held(self, step: Step) -> None:
         """Another launcher runs this step: wait for it, and take it over should it die."""
+        self._handed_out.discard(step.run.key)
         self._elsewhere[step.run.key] = step
 
-    def ended(self, step: Step, failure: str) -> None:
-        """This step failed: it comes up once more, last, if the failure was not its own doing."""
+    def ended(self, step: Step, failure: str | None) -> None:
+        """This step ended, well if `failure` is None.
+
+        One that failed comes up once more, last, if the failure was not its own doing.
+        """
+        self._handed_out.discard(step.run.key)
         if failure in RETRY_AT_ONCE and not self._retried[step.run.key]:
             self._retried[step.run.key] += 1
             self._to_start.append(step)
@@ -194,6 +218,22 @@ class Backlog:
         elif status.state is not State.DONE:
             self._to_start.append(step)
 
+    def _waits(self, step: Step, waiting: Sequence[Step]) -> bool:
+        """Whether the step's parent may yet get a result; ConfigError when it has none and no hope.
+
+        A parent that is to be made anew has its old result until it is handed out.
+        """
+        key = step.waits_for
+        if key is None:
+            return False
+        in_launch = {other.run.key for other in (*self._to_start, *waiting)}
+        if key in in_launch | self._handed_out | set(self._elsewhere):
+            return True
+        parent = self._store.run_dir(key)
+        if parent.result() is None:
+            raise ConfigError(f"its parent {key} {parent.status().how}")
+        return False
+
     def _prepare(self, step: Step) -> bool:
         status = self._status(step)
         if status.state is State.RUNNING:
@@ -204,8 +244,7 @@ class Backlog:
             self._set_aside(step, directory)
         elif status.state is State.DONE or _failed_for_good(status):
             return False
-        job = {"label": step.run.label, "seed": step.run.seed, "command": shlex.join(sys.argv)}
-        directory.write_intent(step.run.config, job)
+        directory.write_intent(step.run.config, _job(step.run))
         return True
 
     def _set_aside(self, step: Step, directory: RunDir) -> None:
@@ -227,6 +266,11 @@ class Backlog:
 
     def _status(self, step: Step) -> Status:
         return self._store.run_dir(step.run.key).status(step.run.config.evaluation_key)
+
+
+def _job(run: Run) -> dict[str, Any]:
+    source = {} if run.source is None else {"sweep": asdict(run.source)}
+    return {"label": run.label, "seed": run.seed, "command": shlex.join(sys.argv), **source}
 
 
 def _failed_for_good(status: Status) -> bool:

@@ -59,16 +59,18 @@ class InlineExecutor:
         since, attempt = time.time(), self._store.run_dir(step.run.key).attempts() + 1
         try:
             run.execute(config, self._store.root, self._runtime, label=label, stop=self._stop)
+            backlog.ended(step, None)
         except LeaseHeld:
             backlog.held(step)
-        except InterruptedRun:
-            pass
+        except InterruptedRun as error:
+            backlog.ended(step, error.failure)
         except Exception as error:  # noqa: BLE001
             # The boundary between two runs: what ends one is put on record, and the next begins.
             try:
                 self._record(step, attempt, since, error)
             except (OSError, LeaseHeld) as problem:
                 say(f"{name_of(step)} failed, which is not on record: {one_line(problem)}")
+            backlog.ended(step, failure_class(error))
 
     def _record(self, step: Step, attempt: int, since: float, error: Exception) -> None:
         directory = self._store.run_dir(step.run.key)

@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from harness.config import RunConfig, Runtime
-from harness.errors import ConfigError, HarnessError, one_line, unknown
+from harness.errors import ConfigError, HarnessError, RecordError, one_line, unknown
 from harness.launch.base import Backlog, Say, Stop, name_of, record_failure
 from harness.lease import LeaseHeld
 from harness.plan import Step
@@ -374,6 +374,8 @@ class LocalExecutor:
             backlog.ended(step, "interrupted")
         elif answer["outcome"] == "failed":
             self._failed(worker, answer["failure"], answer["error"], backlog, say)
+        else:
+            backlog.ended(step, None)
         worker.step = None
 
     def _failed(
@@ -395,6 +397,7 @@ class LocalExecutor:
             backlog.held(step)
         except (OSError, HarnessError) as problem:
             say(f"{name_of(step)}: {error}; not on record: {one_line(problem)}")
+            backlog.ended(step, RecordError.failure)
 
     def _await_all(self, seconds: float) -> bool:
         """Wait for every worker to end; False if some still live after `seconds`."""

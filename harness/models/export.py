@@ -220,6 +220,9 @@ def _obstacle(model: TwoTower) -> str | None:
             f"it builds this one for {native.input_size[-1]}-pixel pictures alone, "
             f"and this model takes {image.size}"
         )
+    # open_clip puts its own projection on num_features.  With timm_proj "" timm's classifier takes
+    # the projection's place and gives the same embeddings, but brings a bias: embed_dim parameters
+    # that were never trained.  With "none" the trunk ends in its head, and nothing projects.
     if backbone.head_hidden_size != backbone.num_features:
         return (
             f"its projection stands on the {backbone.num_features} channels of the last map, "

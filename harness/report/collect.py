@@ -16,11 +16,11 @@ from typing import Any
 import pandas as pd
 
 from harness import metrics
-from harness.config import RunConfig, canonical_json
+from harness.config import canonical_json
 from harness.errors import InvariantError, RecordError, one_line, unknown
 from harness.evaluate.invariants import check
 from harness.record import RunDir, State, Status, Store, read_json, read_jsonl
-from harness.space import Point, Run, Sweep, matches, short_names
+from harness.space import Point, Run, Sweep, matches, short_names, value_at
 
 UNREADABLE = "record"
 INVALID = "invariant"
@@ -155,14 +155,6 @@ def baseline_of(index: int, points: Sequence[Point], baseline: Point | None) -> 
     return matching[0] if len(matching) == 1 else None
 
 
-def value_at(config: RunConfig, path: str) -> Any:
-    """The value of a dotted field of `config`."""
-    value: Any = config
-    for name in path.split("."):
-        value = getattr(value, name)
-    return value
-
-
 # --------------------------------------------------------------------------- one run
 
 
@@ -193,7 +185,10 @@ def _read_trusted(point: int, run: Run, directory: RunDir, store: Store) -> Reco
         "log": _log(status, directory, store),
     }
     if status.state is not State.DONE or result is None:
+        parent = run.config.model.text.init_parent
         reason = _reason(status, result, run.config.train.samples)
+        if status.state is State.NEW and parent is not None:
+            reason += _why_of_parent(parent, store)
         return Record(point, run, status, reason, **common)
     evaluation = result["evaluations"][run.config.evaluation_key]
     try:
@@ -234,7 +229,7 @@ def _log(status: Status, directory: RunDir, store: Store) -> str | None:
 def _reason(status: Status, result: Mapping[str, Any] | None, samples: int) -> str:
     seen = f"{status.samples_seen:,} of {samples:,} samples"
     if status.state is State.FAILED:
-        return f"failed ({status.failure or 'bug'}): {status.error or 'no message'}"
+        return status.how
     if status.state is State.RUNNING:
         return f"still running ({seen})"
     if result is not None:
@@ -242,6 +237,11 @@ def _reason(status: Status, result: Mapping[str, Any] | None, samples: int) -> s
     if status.state is State.INTERRUPTED:
         return f"interrupted at {seen}"
     return "not run"
+
+
+def _why_of_parent(key: str, store: Store) -> str:
+    status = store.run_dir(key).status()
+    return f": its parent {key} {status.how}" if status.state is State.FAILED else ""
 
 
 # --------------------------------------------------------------------------- the frame

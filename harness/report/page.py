@@ -101,7 +101,7 @@ def _manifest(collection: Collection, files: Mapping[str, bytes]) -> dict[str, A
         "schema": _SCHEMA,
         "sweep": collection.sweep.name,
         "question": collection.sweep.question,
-        "sweep_sha256": collection.sweep.source_hash,
+        "sweep_sha256": collection.sweep.source and collection.sweep.source.sha256,
         "metrics": collection.metrics,
         "runs": [
             {

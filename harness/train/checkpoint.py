@@ -55,6 +55,15 @@ def load_newest(folder: Path, device: torch.device) -> dict[str, Any] | None:
     return None
 
 
+def can_go_on(folder: Path) -> bool:
+    """Whether there is a state to go on from; those whose content does not match are removed."""
+    for file in _steps(folder):
+        if _digest(file.read_bytes()) == file.stem.rpartition("-")[2]:
+            return True
+        file.unlink(missing_ok=True)
+    return False
+
+
 def save_final(folder: Path, model: nn.Module) -> tuple[Path, str]:
     """Write the weights alone; returns the file and its SHA-256."""
     return _save_weights(folder, "final", model.state_dict())

@@ -10,7 +10,7 @@ from pathlib import Path
 from harness.config import RunConfig, Train
 from harness.plan import Step
 from harness.record import Status, Store
-from harness.space import Run
+from harness.space import Run, Show, Sweep, expand, product
 
 SHADOW = Path(__file__).parent / "shadow"
 
@@ -22,6 +22,19 @@ def runs_of(labels: Sequence[str], **train: object) -> list[Run]:
         Run(label, {}, 0, RunConfig(train=Train(samples=samples, **train)))
         for label, samples in zip(labels, counts, strict=True)
     ]
+
+
+def family() -> list[Run]:
+    """Two runs, `even` and `first`, whose text towers start from that of a third."""
+    layers, init = "model.text.layers", "model.text.init"
+    return expand(
+        Sweep(
+            base=RunConfig(),
+            points=product({layers: [2], init: ["even of 4", "first of 4"]}),
+            seeds=[0],
+            show=Show(x=init, metrics=[]),
+        )
+    )
 
 
 def trained(store: Store) -> list[str]:

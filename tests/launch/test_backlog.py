@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
-from launch_cases import runs_of, status
+from launch_cases import family, runs_of, status
 
 from harness.launch import base
 from harness.launch.base import Backlog, Stop, estimate, record_failure, stop_on_signals
 from harness.lease import Lease, LeaseHeld
-from harness.plan import Action, Rerun, Step
+from harness.plan import Action, Rerun, Step, make_plan
 from harness.record import State, Status, Store, read_json
+from harness.space import SweepFile
 
 Plan = Callable[..., list[Step]]
 
@@ -93,6 +95,78 @@ def test_a_directory_that_cannot_be_trusted_is_said_and_left(steps: Plan, store:
     store.run_dir(planned[0].run.key).result_file.write_text("{")
     assert backlog.take() is None
     assert "is not valid JSON" in said[0]
+
+
+class TestParents:
+    """Two children of one parent, in the order in which they are handed out."""
+
+    @pytest.fixture
+    def planned(self, store: Store) -> list[Step]:
+        return make_plan(family(), store)
+
+    def test_children_wait_until_their_parent_has_a_result(
+        self, planned: list[Step], store: Store
+    ) -> None:
+        parent, *children = planned
+        backlog = Backlog(planned[::-1], store, silent)
+        assert backlog.take() is parent
+        assert (backlog.take(), len(backlog)) == (None, 2)
+        finish(store, parent)
+        assert backlog.take() is None
+        backlog.ended(parent, None)
+        assert [backlog.take(), backlog.take()] == children[::-1]
+
+    def test_a_parent_made_again_is_waited_for_though_it_has_a_result(
+        self, planned: list[Step], store: Store
+    ) -> None:
+        store.run_dir(planned[0].run.key).write_intent(planned[0].run.config, {})
+        finish(store, planned[0])
+        parent, *children = make_plan(family(), store, Rerun.ALL)
+        backlog = Backlog([parent, *children], store, silent)
+        assert backlog.take() is parent
+        assert store.run_dir(parent.run.key).result() is None
+        assert backlog.take() is None
+
+    def test_a_parent_that_another_launcher_holds_is_waited_for(
+        self, planned: list[Step], store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(base, "POLL_SECONDS", 0.0)
+        backlog = Backlog(planned, store, silent)
+        with Lease(store.run_dir(planned[0].run.key).lease_file):
+            assert backlog.take() is None
+            finish(store, planned[0])
+        backlog.look_elsewhere()
+        assert backlog.take() is planned[1]
+
+    def test_a_parent_that_is_tried_once_more_is_waited_for(
+        self, planned: list[Step], store: Store
+    ) -> None:
+        backlog = Backlog(planned, store, silent)
+        assert backlog.take() is planned[0]
+        backlog.ended(planned[0], "killed")
+        assert backlog.take() is planned[0]
+        assert backlog.take() is None
+
+    def test_children_of_a_parent_that_failed_are_given_up_in_a_line_each(
+        self, planned: list[Step], store: Store
+    ) -> None:
+        said: list[str] = []
+        backlog = Backlog(planned, store, said.append)
+        backlog.take()
+        store.run_dir(planned[0].run.key).write_status(
+            State.FAILED, failure="diverged", error="loss is NaN"
+        )
+        backlog.ended(planned[0], "diverged")
+        assert (backlog.take(), len(backlog)) == (None, 0)
+        end = f"cannot be started: its parent {planned[0].run.key} failed (diverged): loss is NaN"
+        assert [line.partition(") ")[2] for line in said] == [end, end]
+        assert not store.run_dir(planned[1].run.key).path.exists()
+
+    def test_the_intent_names_the_sweep_file(self, store: Store) -> None:
+        run = replace(runs_of(["a"])[0], source=SweepFile("/sweeps/a.py", "ab" * 32))
+        Backlog(make_plan([run], store), store, silent).take()
+        job = read_json(store.run_dir(run.key).path / "job.json")
+        assert job["sweep"] == {"path": "/sweeps/a.py", "sha256": "ab" * 32}
 
 
 class TestStop:

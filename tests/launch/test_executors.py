@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
-from launch_cases import status, trained, when
+from launch_cases import family, status, trained, when
 
 from harness.config import Runtime
 from harness.launch.base import Executor, Stop
 from harness.launch.inline import InlineExecutor
 from harness.launch.local import LocalExecutor, Slot
 from harness.lease import Lease
-from harness.plan import Rerun, Step
+from harness.plan import Rerun, Step, make_plan
 from harness.record import State, Store
 
 Plan = Callable[..., list[Step]]
@@ -45,6 +46,22 @@ class TestExecutor:
     ) -> None:
         launch(executor, steps({"long": "done", "middle": "done", "short": "done"})[::-1])
         assert trained(store) == ["long seed 0", "middle seed 0", "short seed 0"]
+
+    def test_a_parent_is_trained_before_its_children(
+        self, executor: Executor, store: Store
+    ) -> None:
+        launch(executor, make_plan(family(), store)[::-1])
+        assert trained(store)[0] == "layers=4 seed 0"
+        assert len(trained(store)) == 3
+
+    @pytest.mark.parametrize("behaviour", ["diverged", "bug", "disk_full"])
+    def test_the_children_of_a_failed_parent_are_not_started(
+        self, executor: Executor, store: Store, behaviour: str
+    ) -> None:
+        (store.root / "fake.json").write_text(json.dumps({"layers=4": behaviour}))
+        said = launch(executor, make_plan(family(), store))
+        assert trained(store) == []
+        assert [" cannot be started: its parent " in line for line in said] == [True, True]
 
     def test_failures_are_filed_by_class_and_the_next_run_goes_on(
         self, executor: Executor, steps: Plan, store: Store

@@ -12,7 +12,7 @@ from harness.config import Data, RunConfig, Train
 from harness.lease import Lease
 from harness.metrics import recall_names
 from harness.record import RunDir, State, Store
-from harness.space import Run, Show, Sweep, expand, product
+from harness.space import Run, Show, Sweep, SweepFile, expand, product
 
 IMAGES = 200
 CHANCE = {1: 0.005, 5: 0.025, 10: 0.05}
@@ -37,7 +37,7 @@ def sweep_of(axes: Mapping[str, list[Any]], **show: Any) -> Sweep:
         show=Show(**shown),
         name="made_up",
         question="How shallow can it be?",
-        source_hash="ab" * 32,
+        source=SweepFile("a_sweep.py", "ab" * 32),
     )
 
 
