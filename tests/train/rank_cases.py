@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +17,7 @@ from harness.config import RunConfig, Runtime, override
 from harness.data.text import corpus_rows
 from harness.errors import InterruptedRun
 from harness.models.training import TrainingModel
-from harness.record import RunDir
+from harness.record import RunDir, write_atomic
 from harness.train.loop import Trainer
 from harness.train.ranks import ALONE, Place, Ranks, open_store, together
 from tests.conftest import MemoryData, memory_data
@@ -108,7 +109,7 @@ def after(t: Trainer, steps: int) -> Trainer:
 def gradients(t: Trainer) -> dict[str, Any]:
     """What the last step left: gradients, buffers, and the loss with its terms."""
     named = {n: p.grad.clone() for n, p in t.model.named_parameters() if p.grad is not None}
-    buffers = {n: b.clone() for n, b in t.model.named_buffers()}
+    buffers = {n: b.clone() for n, b in t.model.named_buffers() if "running" in n}
     return {**named, **buffers, "loss": torch.tensor(t.last_loss)}
 
 
@@ -128,29 +129,29 @@ def on_ranks(folder: Path, size: int, action: Callable[[Ranks], Any]) -> list[An
 
 
 def start_ranks(folder: Path, size: int, action: Callable[[Ranks], Any]) -> list[int]:
-    """Fork the processes; their numbers."""
-    store = open_store(Place(0, size, 0), 60.0)
+    """Fork the processes; their numbers.  No thread runs in this one, so that forking is safe."""
     children = []
     for rank in range(size):
         child = os.fork()
         if child == 0:
-            os._exit(_in_child(folder, Place(rank, size, rank, port=store.port), action))
+            os._exit(_in_child(folder, Place(rank, size, rank), action))
         children.append(child)
-    # the store lives as long as this process looks at it
-    _STORES.append(store)
     return children
-
-
-_STORES: list[Any] = []
 
 
 def _in_child(folder: Path, place: Place, action: Callable[[Ranks], Any]) -> int:
     try:
-        # the store is the parent's, and so none of these is its host
-        store = open_store(replace(place, rank=place.rank + 1), 60.0)
+        port = folder / "port"
+        if place.rank:
+            while not port.exists():
+                time.sleep(0.01)
+            place = replace(place, port=int(port.read_text()))
+        store = open_store(place, 60.0)
+        if not place.rank:
+            write_atomic(port, str(store.port).encode())
         with together(place, store, CPU, 60.0) as ranks:
             torch.save(action(ranks), folder / f"answer-{place.rank}.pt")
-    except BaseException:
+    except Exception:  # noqa: BLE001 - told to the parent, which fails
         (folder / f"error-{place.rank}.txt").write_text(traceback.format_exc())
         return 1
     return 0
