@@ -164,9 +164,8 @@ def _slots(args: argparse.Namespace, runtime: Runtime, *, threads_given: bool) -
     from harness.provenance import usable_cores
 
     gpus = visible_gpus(runtime.device)
-    if args.executor == "inline":
-        if args.slots is not None:
-            raise ConfigError("--slots is for --executor local; inline runs one after the other")
+    if args.executor == "inline" and args.slots is not None:
+        raise ConfigError("--slots is for --executor local; inline runs one after the other")
     return make_slots(
         wanted=1 if args.executor == "inline" else args.slots,
         threads=runtime.threads if threads_given or args.executor == "inline" else None,
