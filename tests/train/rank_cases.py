@@ -118,6 +118,14 @@ def weights(t: Trainer) -> dict[str, Any]:
     return {name: value.clone() for name, value in t.model.state_dict().items()}
 
 
+def assert_same(found: dict[str, Any], expected: dict[str, Any], tolerance: float) -> None:
+    """Each tensor within `tolerance` of the length of what is expected."""
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        off = (found[name] - value).double().norm()
+        assert off <= tolerance * (value.double().norm() + 1e-3), (name, float(off))
+
+
 def on_ranks(folder: Path, size: int, action: Callable[[Ranks], Any]) -> list[Any]:
     """What `action` gives in each of `size` forked processes; they must all end well."""
     folder.mkdir(exist_ok=True, parents=True)

@@ -10,8 +10,18 @@ from harness.config import override
 from harness.errors import ConfigError
 from harness.train.norms import RunningStatistics
 from harness.train.ranks import ALONE
-from tests.train.rank_cases import CASES, CLIP, VIT, after, gradients, on_ranks, trainer
-from tests.train.test_ranks import assert_same
+from tests.train.rank_cases import (
+    CASES,
+    CLIP,
+    VIT,
+    after,
+    assert_same,
+    gradients,
+    on_ranks,
+    trainer,
+)
+
+pytestmark = pytest.mark.usefixtures("in_64_bits")
 
 GHOSTS = override(CLIP, {**CASES["everything"], "train.norm_batch": 2})
 
@@ -22,7 +32,7 @@ def test_parts_have_the_gradients_of_the_whole(tmp_path, size):
     whole = gradients(after(trainer(tmp_path / "whole", config), 1))
     parts = gradients(after(trainer(tmp_path / "parts", config, micro_batch=size), 1))
     assert len(whole) > 50
-    assert_same(parts, whole, 1e-5)
+    assert_same(parts, whole, 1e-9)
 
 
 def test_parts_on_two_processes_have_the_gradients_of_the_whole(tmp_path):
@@ -33,7 +43,7 @@ def test_parts_on_two_processes_have_the_gradients_of_the_whole(tmp_path):
 
     together = on_ranks(tmp_path, 2, train)
     whole = gradients(after(trainer(tmp_path / "whole", config), 1))
-    assert_same(together[0], whole, 1e-5)
+    assert_same(together[0], whole, 1e-9)
 
 
 def test_parts_are_refused_where_they_would_change_the_run(tmp_path):
@@ -58,7 +68,7 @@ def test_norm_batches_are_the_same_on_two_processes(tmp_path):
     together = on_ranks(tmp_path, 2, partial(train, tmp_path / "runs"))
     alone = train(tmp_path / "alone")
     assert sum("running" in name for name in alone) > 4
-    assert_same(together[0], alone, 1e-5)
+    assert_same(together[0], alone, 1e-9)
 
 
 def test_norm_batches_change_the_run(tmp_path):

@@ -16,6 +16,7 @@ from tests.train.rank_cases import (
     CASES,
     CLIP,
     after,
+    assert_same,
     gradients,
     on_ranks,
     start_ranks,
@@ -24,6 +25,8 @@ from tests.train.rank_cases import (
     uneven_data,
     weights,
 )
+
+pytestmark = pytest.mark.usefixtures("in_64_bits")
 
 
 def of_each_case(folder, ranks=ALONE):
@@ -45,21 +48,13 @@ def first_steps(tmp_path_factory):
     return {1: [of_each_case(folder / "of 1")], **together}
 
 
-def assert_same(found, expected, tolerance):
-    """Each tensor within `tolerance` of the length of what is expected, in 32 bits."""
-    assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        off = (found[name].double() - value.double()).norm()
-        assert off <= tolerance * (value.double().norm() + 1e-3), (name, float(off))
-
-
 @pytest.mark.parametrize("size", [2, 4])
 @pytest.mark.parametrize("case", CASES)
 def test_processes_have_the_loss_and_gradients_of_one(first_steps, case, size):
     (alone,) = first_steps[1]
     assert len(alone[case]) > 50
     first, *others = first_steps[size]
-    assert_same(first[case], alone[case], 5e-5)
+    assert_same(first[case], alone[case], 1e-9)
     for other in others:
         for name, value in first[case].items():
             assert torch.equal(other[case][name], value), name
@@ -97,18 +92,9 @@ def log_of(folder):
     return read_jsonl(directory / "metrics.jsonl")
 
 
-def assert_same_run(found, expected):
-    """Rounding of six steps: a thousandth of what the weights are, at most."""
-    assert_same(
-        {n: v for n, v in found.items() if "attn_mask" not in n},
-        {n: v for n, v in expected.items() if "attn_mask" not in n},
-        1e-3,
-    )
-
-
 def test_two_processes_train_the_weights_of_one(tmp_path, trained_alone):
     first, second = on_ranks(tmp_path, 2, partial(to_the_end, tmp_path / "runs"))
-    assert_same_run(first, trained_alone)
+    assert_same(first, trained_alone, 1e-8)
     for name, value in first.items():
         assert torch.equal(second[name], value), name
 
@@ -119,7 +105,7 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path, trained_alone,
     steps = on_ranks(tmp_path / "before", before, partial(stopped, runs, 3))
     assert steps == [3] * before
     first, *_ = on_ranks(tmp_path / "after", after, partial(to_the_end, runs))
-    assert_same_run(first, trained_alone)
+    assert_same(first, trained_alone, 1e-8)
     assert [line["samples_seen"] for line in log_of(runs)] == [8, 16, 24, 32, 40, 48]
 
 
