@@ -292,7 +292,7 @@ def preflight(configs: Sequence[RunConfig], runtime: Runtime) -> list[str]:
     """
     towers = {(c.model.image, c.model.embed_dim, needs_patches(c)) for c in configs}
     checks: list[Callable[[], None]] = [lambda: _check_device(configs, runtime)]
-    checks += [lambda c=c: check_processes(c.train, runtime) for c in configs]  # type: ignore[misc]
+    checks += [lambda c=c: check_processes(c, runtime) for c in {c.train for c in configs}]  # type: ignore[misc]
     checks += [lambda t=t: check_image_tower(t[0], t[1], patches=t[2]) for t in towers]  # type: ignore[misc]
     if runtime.micro_batch is not None:
         images = {c.model.image for c in configs if c.train.norm_batch is None}
