@@ -78,6 +78,7 @@ class Companions:
         from harness.train.ranks import Place, open_store, together
 
         self._start(runtime.processes - 1)
+        log.parent.mkdir(parents=True, exist_ok=True)
         place = Place(0, runtime.processes, 0)
         store = open_store(place, runtime.process_timeout)
         task = {

@@ -30,7 +30,7 @@ def test_a_killed_process_ends_the_run_on_record_and_a_second_call_finishes_it(
     tmp_path, config, companions
 ):
     directory = Store(tmp_path).run_dir(config.run_key)
-    log = tmp_path / "log.txt"
+    log = directory.log_file(1)
     asked = []
 
     def kill_at_the_third_step():
