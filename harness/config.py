@@ -386,6 +386,28 @@ class Train(Strict):
     """Largest norm of the gradient over all parameters; null: not clipped."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto`: bfloat16 autocast on a GPU, fp32 on a CPU."""
+    norm_batch: Annotated[
+        Annotated[Int, Field(ge=2)] | None, Field(json_schema_extra={"born": None})
+    ] = None
+    """Pairs whose statistics a BatchNorm normalises by ("ghost batch normalisation", Hoffer et al.,
+    2017), on however many processes; they pass through the towers at once.  null: all of them."""
+
+    @model_validator(mode="after")
+    def _whole_norm_batches(self) -> Train:
+        if self.norm_batch is not None and self.batch_size % self.norm_batch:
+            near = ", ".join(map(str, divisors_near(self.batch_size, self.norm_batch, least=2)))
+            raise ValueError(
+                f"norm_batch {self.norm_batch} does not divide batch_size {self.batch_size}; "
+                f"nearest that do: {near}"
+            )
+        return self
+
+
+def divisors_near(number: int, wanted: int, *, least: int = 1) -> list[int]:
+    """The divisors of `number`, of at least `least`, next to `wanted`: below and above it."""
+    divisors = [d for d in range(least, number + 1) if number % d == 0]
+    below, above = [d for d in divisors if d <= wanted], [d for d in divisors if d > wanted]
+    return [*below[-1:], *above[:1]]
 
 
 # --------------------------------------------------------------------------- evaluation
@@ -482,7 +504,16 @@ class Runtime(Strict):
     threads: Annotated[Int, Field(ge=1)] = 1
     """Torch threads of one run on a CPU."""
     workers: Annotated[Int, Field(ge=0)] = 0
-    """Processes that decode pictures for one run; 0: in the run's own process."""
+    """Processes that decode pictures for one run; 0: in the run's own process.  With several
+    `processes`, for each of them."""
+    processes: Annotated[Int, Field(ge=1)] = 1
+    """Processes that train one run together, each on its share of every batch, with a GPU or
+    `threads` of its own.  The batch, and so the run, is the same for any number."""
+    process_timeout: Annotated[Float, Field(gt=0)] = 600.0
+    """Seconds that the processes of a run wait for one another before it fails."""
+    micro_batch: Annotated[Int, Field(ge=1)] | None = None
+    """Pairs that pass through the towers at once on a process, to save memory at the price of a
+    second forward pass; the loss is that of the whole batch.  null: all at once."""
     checkpoint_seconds: Annotated[Float, Field(gt=0)] = 60.0
     log_seconds: Annotated[Float, Field(gt=0)] = 1.0
     """Least time between two rewrites of status.json."""
@@ -497,6 +528,31 @@ class Runtime(Strict):
     """Decoded pictures kept in memory by one run, in MB."""
     cache: str | None = None
     """Folder for rendered drawings; null: ~/.cache/lightclip-harness."""
+
+
+def check_processes(train: Train, runtime: Runtime) -> None:
+    """Raise ConfigError unless every process gets the same share of every batch."""
+    processes, batch_size, norm_batch = runtime.processes, train.batch_size, train.norm_batch
+    if batch_size % processes:
+        near = ", ".join(map(str, divisors_near(batch_size, processes)))
+        raise ConfigError(
+            f"runtime.processes = {processes} does not divide train.batch_size = {batch_size}; "
+            f"nearest that do: {near}"
+        )
+    if norm_batch is None:
+        return
+    if batch_size % (norm_batch * processes):
+        near = ", ".join(map(str, divisors_near(batch_size // norm_batch, processes)))
+        raise ConfigError(
+            f"train.batch_size = {batch_size} holds {batch_size // norm_batch} times "
+            f"train.norm_batch = {norm_batch}, which runtime.processes = {processes} does not "
+            f"divide; nearest that do: {near}"
+        )
+    if runtime.micro_batch is not None:
+        raise ConfigError(
+            f"runtime.micro_batch = {runtime.micro_batch} with train.norm_batch = {norm_batch}: "
+            "the towers take norm_batch pairs at once already; leave micro_batch out"
+        )
 
 
 # --------------------------------------------------------------------------- overrides

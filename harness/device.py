@@ -15,11 +15,16 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 _KEEP_BYTES = 1 << 30
 
 
-def pick_device(runtime: Runtime) -> torch.device:
-    """The device named by `runtime.device`; ConfigError when this machine lacks it."""
+def pick_device(runtime: Runtime, local_rank: int = 0) -> torch.device:
+    """The device named by `runtime.device`; ConfigError when this machine lacks it.
+
+    Of several processes of a run on this machine, `local_rank` has the GPU of that number.
+    """
     name = runtime.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and runtime.processes > 1:
+        name = f"cuda:{local_rank}"
     try:
         device = torch.device(name)
     except RuntimeError:

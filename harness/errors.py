@@ -56,6 +56,17 @@ class InvariantError(HarnessError):
     exit_code = 3
 
 
+class RankLost(HarnessError):
+    """Another process of the run died, fell silent, or failed, whose `failure` this one takes."""
+
+    failure = "killed"
+    exit_code = 3
+
+    def __init__(self, message: str, failure: str = "killed") -> None:
+        super().__init__(message)
+        self.failure = failure
+
+
 class InterruptedRun(HarnessError):
     """A stop was asked for; the state is on disk and the same command goes on."""
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.config import Model, RunConfig, Runtime
+from harness.config import Model, RunConfig, Runtime, check_processes
 from harness.data.catalog import cache_dir, open_class_folder, open_data
 from harness.data.dataset import DataSet
 from harness.data.images import BadImage, decode
@@ -36,7 +36,7 @@ from harness.errors import (
 from harness.evaluate.cost import count_parameters, measure_cost
 from harness.evaluate.engine import evaluate
 from harness.lease import Lease
-from harness.models.image import check_image_tower
+from harness.models.image import ImageTower, check_image_tower
 from harness.models.pretrained import load_pretrained
 from harness.models.training import TrainingModel, needs_patches
 from harness.models.two_tower import TwoTower
@@ -50,6 +50,8 @@ from harness.train.checkpoint import (
     save_training_only,
 )
 from harness.train.loop import Trained, Trainer
+from harness.train.norms import refuse_micro_batch
+from harness.train.ranks import Company, Place, Ranks, alone, open_store, together
 
 _TEXT = "text."
 _PROBES = 8
@@ -63,11 +65,16 @@ def execute(
     *,
     label: str,
     stop: Callable[[], bool] = lambda: False,
+    company: Company = alone,
 ) -> None:
     """Bring one run to its result: train or go on training, evaluate, write result.json last.
 
+    Args:
+        company: finds the other processes, each of which calls `assist`, when it comes to training.
+
     Raises:
         LeaseHeld: another process is at it.
+        RankLost: one of the processes is gone; the state on disk is whole.
         InterruptedRun: `stop()` turned true; the state is on disk and a second call goes on.
         ConfigError: the text tower's parent was never filled in.
         Exception: any other failure, after it was written into status.json with its class.
@@ -81,11 +88,17 @@ def execute(
             return
         device = pick_device(runtime)
         attempt = directory.add_provenance(
-            attempt_entry(label=label, device=_device_name(device), threads=runtime.threads)
+            attempt_entry(
+                label=label,
+                device=_device_name(device),
+                threads=runtime.threads,
+                processes=runtime.processes,
+                micro_batch=runtime.micro_batch,
+            )
         )
         directory.write_status(State.RUNNING, attempt=attempt, phase="prepare")
         try:
-            _run(config, runtime, directory, device, attempt, stop)
+            _run(config, runtime, directory, device, attempt, stop, company)
         except InterruptedRun as error:
             _write_end(directory, State.INTERRUPTED, attempt, note=str(error))
             raise
@@ -102,6 +115,26 @@ def execute(
             raise
 
 
+def assist(
+    config: RunConfig, runtime: Runtime, place: Place, *, stop: Callable[[], bool] = lambda: False
+) -> None:
+    """Train a run as one of its processes but the first; writes nothing, and leaves after training.
+
+    Raises:
+        InterruptedRun: any process was asked to stop.
+        RankLost: another process is gone.
+        Exception: any other failure, of which the others are told.
+    """
+    device = pick_device(runtime, place.local_rank)
+    set_up(runtime, device)
+    data = open_data(config.data, runtime)
+    data.prepare()
+    training = TrainingModel(config, _rows(config.model, data)).to(device)
+    store = open_store(place, runtime.process_timeout)
+    with together(place, store, device, runtime.process_timeout) as ranks:
+        Trainer(training, data, config, runtime, None, device, 0, ranks).train(stop)
+
+
 def _run(
     config: RunConfig,
     runtime: Runtime,
@@ -109,6 +142,7 @@ def _run(
     device: torch.device,
     attempt: int,
     stop: Callable[[], bool],
+    company: Company,
 ) -> None:
     set_up(runtime, device)
     data = open_data(config.data, runtime)
@@ -120,8 +154,10 @@ def _run(
         if not can_go_on(directory.checkpoints):
             load_pretrained(model.image.backbone, config.model.image)
             _inherit(model, config, directory)
-        trainer = Trainer(training, data, config, runtime, directory, device, attempt)
-        trained = trainer.train(stop)
+        with company(device) as ranks:
+            _check_company(ranks, runtime)
+            trainer = Trainer(training, data, config, runtime, directory, device, attempt, ranks)
+            trained = trainer.train(stop)
         file, sha256 = save_final(directory.checkpoints, model)
         result = {
             "code": code_hash(),
@@ -204,6 +240,14 @@ def _parent_record(directory: RunDir, config: RunConfig) -> dict[str, Any]:
     return {"parent": directory.inherited()}
 
 
+def _check_company(ranks: Ranks, runtime: Runtime) -> None:
+    if ranks.size != runtime.processes:
+        raise ConfigError(
+            f"runtime.processes = {runtime.processes}, and the run was started on {ranks.size}; "
+            "python -m harness.sweep starts as many as it says"
+        )
+
+
 def _keep_training_only(directory: RunDir, training: TrainingModel) -> dict[str, Any]:
     """Entry of the result for what trained beside the towers; none if nothing did."""
     weights = training.training_only()
@@ -273,6 +317,8 @@ def _training_record(
         "data_wait": trained.wait_seconds / trained.seconds,
         "device": _device_name(device),
         "threads": runtime.threads,
+        "processes": runtime.processes,
+        "micro_batch": runtime.micro_batch,
         "attempts": attempt,
         "bad_samples": [asdict(problem) for problem in trained.problems],
     }
@@ -302,7 +348,11 @@ def preflight(configs: Sequence[RunConfig], runtime: Runtime) -> list[str]:
     """
     towers = {(c.model.image, c.model.embed_dim, needs_patches(c)) for c in configs}
     checks: list[Callable[[], None]] = [lambda: _check_device(configs, runtime)]
+    checks += [lambda c=c: check_processes(c, runtime) for c in {c.train for c in configs}]  # type: ignore[misc]
     checks += [lambda t=t: check_image_tower(t[0], t[1], patches=t[2]) for t in towers]  # type: ignore[misc]
+    if runtime.micro_batch is not None:
+        images = {c.model.image for c in configs if c.train.norm_batch is None}
+        checks += [lambda i=i: refuse_micro_batch(ImageTower(i, 2)) for i in images]  # type: ignore[misc]
     checks += [lambda c=c: _check_data(c, runtime) for c in _distinct_data(configs)]  # type: ignore[misc]
     problems = []
     for check in checks:

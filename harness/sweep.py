@@ -165,12 +165,15 @@ def _slots(args: argparse.Namespace, runtime: Runtime, *, threads_given: bool) -
     from harness.provenance import usable_cores
 
     gpus = visible_gpus(runtime.device)
-    if args.executor == "inline":
-        if args.slots is not None:
-            raise ConfigError("--slots is for --executor local; inline runs one after the other")
-        return make_slots(wanted=1, threads=runtime.threads, gpus=gpus, cores=usable_cores())
-    threads = runtime.threads if threads_given else None
-    return make_slots(wanted=args.slots, threads=threads, gpus=gpus, cores=usable_cores())
+    if args.executor == "inline" and args.slots is not None:
+        raise ConfigError("--slots is for --executor local; inline runs one after the other")
+    return make_slots(
+        wanted=1 if args.executor == "inline" else args.slots,
+        threads=runtime.threads if threads_given or args.executor == "inline" else None,
+        gpus=gpus,
+        cores=usable_cores(),
+        processes=runtime.processes,
+    )
 
 
 def launch(
@@ -208,13 +211,14 @@ def _executor(
     slots: Sequence[Slot],
     stop: Stop,
 ) -> Executor:
+    file = find_sweep(args.sweep).resolve()
     if args.executor == "inline":
         from harness.launch.inline import InlineExecutor
 
-        return InlineExecutor(store, runtime, stop)
+        return InlineExecutor(store, runtime, stop, file)
     from harness.launch.local import LocalExecutor
 
-    return LocalExecutor(store, runtime, slots, stop, find_sweep(args.sweep).resolve())
+    return LocalExecutor(store, runtime, slots, stop, file)
 
 
 def _go_on() -> str:

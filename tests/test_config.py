@@ -10,7 +10,9 @@ from harness.config import (
     RunConfig,
     Runtime,
     Strict,
+    Train,
     canonical_json,
+    check_processes,
     content_key,
     override,
     override_runtime,
@@ -188,3 +190,25 @@ def test_assignments_are_json_or_text(text, parsed):
 def test_assignments_that_are_none(text):
     with pytest.raises(ConfigError):
         parse_assignment(text)
+
+
+@pytest.mark.parametrize(
+    ("train", "runtime", "words"),
+    [
+        ({"batch_size": 128}, {"processes": 3}, r"processes = 3 .* = 128; nearest that do: 2, 4$"),
+        (
+            {"batch_size": 128, "norm_batch": 32},
+            {"processes": 8},
+            r"holds 4 times train\.norm_batch = 32, .* = 8 does not divide; nearest that do: 4$",
+        ),
+        ({"batch_size": 8, "norm_batch": 4}, {"micro_batch": 2}, r"leave micro_batch out$"),
+    ],
+)
+def test_a_batch_that_cannot_be_shared_out_is_refused(train, runtime, words):
+    with pytest.raises(ConfigError, match=words):
+        check_processes(Train(**train), Runtime(**runtime))
+
+
+def test_the_number_of_processes_is_not_identity_and_the_norm_batch_is():
+    assert RunConfig(train=Train(norm_batch=None)).run_key == RunConfig().run_key
+    assert RunConfig(train=Train(norm_batch=64)).run_key != RunConfig().run_key

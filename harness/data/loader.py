@@ -70,7 +70,7 @@ class _Samples(Dataset[Any]):
         self, data: DataSet, tokenizer: Tokenizer, config: RunConfig, runtime: Runtime
     ) -> None:
         self.split = data.split("train")
-        share = max(1, runtime.workers)
+        share = max(1, runtime.workers) * runtime.processes
         self.cache = PictureCache(
             data, self.split, runtime.max_pixels, runtime.decode_cache_mb * 2**20 // share
         )
@@ -105,13 +105,24 @@ class _Samples(Dataset[Any]):
 
 
 class Batches:
-    """The stream of one run, from any step on."""
+    """The stream of one run, from any step on.
+
+    Args:
+        rank: which of `runtime.processes` equal shares of each batch, in its order, is made.
+    """
 
     def __init__(
-        self, data: DataSet, tokenizer: Tokenizer, config: RunConfig, runtime: Runtime
+        self,
+        data: DataSet,
+        tokenizer: Tokenizer,
+        config: RunConfig,
+        runtime: Runtime,
+        rank: int = 0,
     ) -> None:
         self.samples = _Samples(data, tokenizer, config, runtime)
         self.batch_size = config.train.batch_size
+        share = self.batch_size // runtime.processes
+        self._own = slice(rank * share, (rank + 1) * share)
         self.per_epoch = len(self.samples) // self.batch_size
         self.seed, self.runtime = config.seed, runtime
         if self.per_epoch == 0:
@@ -130,7 +141,7 @@ class Batches:
                 order = generator(self.seed, "order", epoch).permutation(len(self.samples))
                 of_epoch = epoch
             chosen = order[place * self.batch_size : (place + 1) * self.batch_size]
-            yield [_Address(epoch, int(index)) for index in chosen]
+            yield [_Address(epoch, int(index)) for index in chosen[self._own]]
 
     def start(self, first: int = 0) -> Iterator[Batch]:
         """Batches from step `first` on, decoded by `runtime.workers` processes."""

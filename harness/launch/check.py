@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from harness.config import ClassFolder, ImageTower, RunConfig, Runtime, override
+from harness.config import (
+    ClassFolder,
+    ImageTower,
+    RunConfig,
+    Runtime,
+    check_processes,
+    override,
+)
 from harness.data.catalog import open_class_folder, open_data
 from harness.data.dataset import DataSet
 from harness.errors import ConfigError, unknown
@@ -65,6 +72,8 @@ def check_runs(runs: Sequence[Run], metrics: Iterable[str], runtime: Runtime) ->
     for config in configs.values():
         known = known_metrics(open_data(config.data, runtime), config.evaluate)
         shown |= dict.fromkeys(match_metrics(patterns, known))
+    for train in dict.fromkeys(run.config.train for run in runs):
+        check_processes(train, runtime)
     for data, batch_size in dict.fromkeys((r.config.data, r.config.train.batch_size) for r in runs):
         _check_batch(open_data(data, runtime), batch_size)
     return list(shown)

@@ -11,6 +11,7 @@ from types import TracebackType
 from harness.config import RunConfig, Runtime
 from harness.errors import InterruptedRun, failure_class, one_line
 from harness.launch.base import POLL_SECONDS, Backlog, Say, Stop, name_of, record_failure
+from harness.launch.companions import Companions
 from harness.lease import LeaseHeld
 from harness.plan import Step
 from harness.record import Store
@@ -19,10 +20,13 @@ from harness.record import Store
 class InlineExecutor:
     """Executes runs where it is called; what a run prints appears where it is printed."""
 
-    def __init__(self, store: Store, runtime: Runtime, stop: Stop) -> None:
+    def __init__(
+        self, store: Store, runtime: Runtime, stop: Stop, sweep: Path | None = None
+    ) -> None:
         self._store = store
         self._runtime = runtime
         self._stop = stop
+        self._companions = Companions(sweep)
 
     def __enter__(self) -> InlineExecutor:
         return self
@@ -33,7 +37,8 @@ class InlineExecutor:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Nothing outlives a run here."""
+        """End the processes that helped the runs; nothing else outlives one here."""
+        self._companions.dismiss()
 
     def preflight(self, configs: Sequence[RunConfig]) -> list[str]:
         """See Executor."""
@@ -56,9 +61,18 @@ class InlineExecutor:
         from harness import run
 
         config, label = step.run.config, step.run.label
-        since, attempt = time.time(), self._store.run_dir(step.run.key).attempts() + 1
+        directory = self._store.run_dir(step.run.key)
+        since, attempt = time.time(), directory.attempts() + 1
+        company = self._companions.of(config, self._runtime, directory.log_file(attempt))
         try:
-            run.execute(config, self._store.root, self._runtime, label=label, stop=self._stop)
+            run.execute(
+                config,
+                self._store.root,
+                self._runtime,
+                label=label,
+                stop=self._stop,
+                company=company,
+            )
             backlog.ended(step, None)
         except LeaseHeld:
             backlog.held(step)

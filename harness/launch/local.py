@@ -1,8 +1,9 @@
 """Several runs side by side on this machine, each in a worker process of its own.
 
-A slot is a GPU, or a share of the cores.  A worker serves its slot from run to run, so that imports
-are paid once; when it dies its run is put on record as killed, and another worker takes the slot.
-Knows processes and pipes; what a run needs next is the backlog's to say.
+A slot is a GPU for each process of a run, or a share of the cores.  A worker serves its slot from
+run to run, so that imports are paid once; when it dies its run is put on record as killed, and
+another worker takes the slot.  Knows processes and pipes; what a run needs next is the
+backlog's to say.
 """
 
 from __future__ import annotations
@@ -44,7 +45,10 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS
 
 @dataclass(frozen=True)
 class Slot:
-    """Room for one run at a time: threads, and a GPU (an index or UUID) if there are any."""
+    """Room for one run at a time: threads of each of its processes, and their GPUs if any.
+
+    GPUs are indexes or UUIDs with commas between, as CUDA_VISIBLE_DEVICES lists them.
+    """
 
     threads: int
     gpu: str | None = None
@@ -59,19 +63,37 @@ class Slot:
 
 
 def make_slots(
-    *, wanted: int | None, threads: int | None, gpus: Sequence[str], cores: int
+    *,
+    wanted: int | None,
+    threads: int | None,
+    gpus: Sequence[str],
+    cores: int,
+    processes: int = 1,
 ) -> list[Slot]:
-    """One slot a GPU, else one a core with one thread; `wanted` slots share the cores out.
+    """One slot for each `processes` GPUs, else cores; `wanted` slots share the cores out.
 
     Args:
         wanted: number of slots asked for.
-        threads: threads of a run asked for, which take the place of the share.
+        threads: threads of a process asked for, which take the place of the share.
+        processes: of each run.
+
+    Raises:
+        ConfigError: no slot is wanted, or a run wants more GPUs than there are.
     """
     if wanted is not None and wanted < 1:
         raise ConfigError(f"--slots {wanted}: at least one slot is wanted")
-    count = wanted or len(gpus) or max(1, cores // (threads or 1))
-    share = threads or max(1, cores // count)
-    return [Slot(share, gpus[i % len(gpus)] if gpus else None) for i in range(count)]
+    if gpus and processes > len(gpus):
+        raise ConfigError(
+            f"runtime.processes = {processes} wants a GPU each, and runs may use {len(gpus)}; "
+            "runtime.device=cpu needs none"
+        )
+    groups = [
+        ",".join(gpus[first : first + processes])
+        for first in range(0, len(gpus) - processes + 1, processes)
+    ]
+    count = wanted or len(groups) or max(1, cores // (processes * (threads or 1)))
+    share = threads or max(1, cores // (count * processes))
+    return [Slot(share, groups[i % len(groups)] if groups else None) for i in range(count)]
 
 
 def visible_gpus(device: str) -> list[str]:

@@ -28,6 +28,7 @@ from typing import Any
 from harness.config import RunConfig, Runtime, validate
 from harness.errors import HarnessError, InterruptedRun, failure_class, one_line
 from harness.launch.base import Stop
+from harness.launch.companions import Companions
 from harness.lease import LeaseHeld
 from harness.space import load_sweep
 
@@ -43,22 +44,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.set_inheritable(args.answers, False)
     faulthandler.enable()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    worker = Worker(args.answers)
+    worker = Worker(args.answers, args.sweep)
     worker.listen()
     if args.sweep is not None:
         load_sweep(args.sweep)
-    worker.serve()
+    try:
+        worker.serve()
+    finally:
+        worker.companions.dismiss()
     return 0
 
 
 class Worker:
     """The tasks of one process, and whether it shall stop."""
 
-    def __init__(self, answers: int) -> None:
+    def __init__(self, answers: int, sweep: str | None) -> None:
         self._answers = answers
         self._tasks: SimpleQueue[Task | None] = SimpleQueue()
         self._stop = Stop()
         self._idle_output = os.dup(1)
+        self.companions = Companions(sweep)
 
     def listen(self) -> None:
         """Take tasks from standard input and stop at its end, at SIGTERM and at SIGINT."""
@@ -81,7 +86,7 @@ class Worker:
             else:
                 answer = self._run(task)
                 self._answer(**answer, leaving=self._stop())
-            _print_to(self._idle_output)
+            print_to(self._idle_output)
 
     def _read(self, descriptor: int) -> None:
         with os.fdopen(descriptor, encoding="utf-8") as lines:
@@ -103,7 +108,7 @@ class Worker:
         log = Path(task["log"])
         log.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        _print_to(descriptor)
+        print_to(descriptor)
         os.close(descriptor)
         try:
             self._execute(task)
@@ -121,7 +126,14 @@ class Worker:
 
         config = validate(RunConfig, task["config"])
         runtime = validate(Runtime, task["runtime"])
-        run.execute(config, Path(task["root"]), runtime, label=task["label"], stop=self._stop)
+        run.execute(
+            config,
+            Path(task["root"]),
+            runtime,
+            label=task["label"],
+            stop=self._stop,
+            company=self.companions.of(config, runtime, Path(task["log"])),
+        )
 
     def _answer(self, **answer: Any) -> None:
         line = (json.dumps(answer) + "\n").encode()
@@ -145,7 +157,7 @@ def _failed(error: BaseException) -> dict[str, str]:
     return {"outcome": "failed", "failure": failure_class(error), "error": one_line(error)}
 
 
-def _print_to(descriptor: int) -> None:
+def print_to(descriptor: int) -> None:
     """Send standard output and error, also of C code and of child processes, to a descriptor."""
     sys.stdout.flush()
     sys.stderr.flush()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from harness.config import Objective
@@ -19,16 +20,24 @@ from harness.objectives.token import token_loss
 from harness.registry import Registry
 
 
+def _alone(tensor: Tensor) -> Tensor:
+    return tensor
+
+
 @dataclass(frozen=True)
 class StepTensors:
-    """What the terms of one step may look at.
+    """What the terms of one step may look at: a process's own pairs, and those of the others.
+
+    A term is the mean, over processes with N pairs each, of what it gives on them.
 
     Attributes:
-        image, text: unit-norm embeddings (N, D) of the global batch.
+        image, text: unit-norm embeddings (N, D).
         logit_scale: log of the temperature's inverse, a scalar.
         progress: samples_seen / total_samples before the step, in [0, 1).
         patches, words, word_mask: unit-norm (N, P, d), (N, L, d), bool (N, L); of the token term.
         states, table, bias, targets: (M, C), (V, C), (V,) and int64 (M,); of the MLM term.
+        gather: rows (N, ...) of this process to those of the global batch, in its order and with
+            gradient; the same rows where a process is alone.
     """
 
     image: Tensor
@@ -42,6 +51,7 @@ class StepTensors:
     table: Tensor | None = None
     bias: Tensor | None = None
     targets: Tensor | None = None
+    gather: Callable[[Tensor], Tensor] = _alone
 
 
 @dataclass(frozen=True)
@@ -58,8 +68,8 @@ TERMS: Registry[Term] = Registry("loss term")
 def _instance(step: StepTensors, objective: Objective) -> Tensor:
     config = objective.instance
     return instance_loss(
-        step.image,
-        step.text,
+        step.gather(step.image),
+        step.gather(step.text),
         step.logit_scale,
         mass=soft_label_mass(config, step.progress),
         weighting=config.weighting,
@@ -71,7 +81,7 @@ def _token(step: StepTensors, objective: Objective) -> Tensor:
     assert step.patches is not None
     assert step.words is not None
     assert step.word_mask is not None
-    return token_loss(step.patches, step.words, step.word_mask, objective.token)
+    return token_loss(step.patches, step.words, step.word_mask, objective.token, step.gather)
 
 
 def _mlm(step: StepTensors, objective: Objective) -> Tensor:
@@ -79,7 +89,8 @@ def _mlm(step: StepTensors, objective: Objective) -> Tensor:
     assert step.table is not None
     assert step.bias is not None
     assert step.targets is not None
-    return mlm_loss(step.states, step.table, step.bias, step.targets)
+    count = step.gather(torch.tensor([float(len(step.targets))])).mean().item()
+    return mlm_loss(step.states, step.table, step.bias, step.targets, count)
 
 
 TERMS.register("instance")(Term(_instance, lambda objective, _: objective.instance.weight))

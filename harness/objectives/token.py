@@ -11,6 +11,8 @@ averaged, are those of the whole batch; `in_batch` wants the whole.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -24,19 +26,30 @@ CHUNK_ELEMENTS = 2**22
 """Cosines that `in_batch` holds at once: 16 MB in fp32, whatever the batch."""
 
 
-def token_loss(patches: Tensor, words: Tensor, mask: Tensor, config: TokenLoss) -> Tensor:
+Gather = Callable[[Tensor], Tensor]
+"""Rows of a process to those of the global batch; see `terms.StepTensors`."""
+
+
+def token_loss(
+    patches: Tensor,
+    words: Tensor,
+    mask: Tensor,
+    config: TokenLoss,
+    gather: Gather = lambda rows: rows,
+) -> Tensor:
     """The token-level loss of a batch of pairs, a scalar.
 
     Args:
         patches: unit-norm (N, P, d).
         words: unit-norm (N, L, d).
         mask: bool (N, L), true at words; start, end and padding are false.
+        gather: used by `in_batch` alone, which wants the whole batch.
 
     Raises:
         ConfigError: negatives `in_batch` of a batch of one.
     """
     if config.negatives == "in_batch":
-        return in_batch_loss(patches, words, mask, config)
+        return in_batch_loss(patches, words, mask, config, gather)
     similarity = words @ patches.mT
     weights = match(similarity.detach(), mask, config)
     if config.negatives == "none":
@@ -72,22 +85,30 @@ def within_pair_loss(similarity: Tensor, weights: Tensor, tau: float) -> Tensor:
     return _mean_over_pairs(weights.sum(-1) * contrast - (weights * logits).sum(-1), weights)
 
 
-def in_batch_loss(patches: Tensor, words: Tensor, mask: Tensor, config: TokenLoss) -> Tensor:
+def in_batch_loss(
+    patches: Tensor,
+    words: Tensor,
+    mask: Tensor,
+    config: TokenLoss,
+    gather: Gather = lambda rows: rows,
+) -> Tensor:
     """Symmetric InfoNCE over the batch of S_ij, the mean matched cosine of text j in image i.
 
     With `many_to_one` this is FILIP's text-to-image similarity.  Each of the N x N pairs is matched
     anew, so the cost is N times that of the other negatives.  A text without words is no candidate.
+    A process scores its own texts against the gathered patches, and the scores are gathered.
 
     Raises:
         ConfigError: a batch of one, which has nothing to contrast.
     """
+    patches = gather(patches)
     if len(patches) < 2:
         raise ConfigError(
             "objective.token.negatives = 'in_batch' contrasts pairs, and the batch has 1; "
             "a batch of one allows: none, within_pair"
         )
-    scores = pair_scores(patches, words, mask, config) / config.tau
-    (worded,) = torch.nonzero(mask.any(dim=-1), as_tuple=True)
+    scores = gather(pair_scores(patches, words, mask, config).T).T / config.tau
+    (worded,) = torch.nonzero(gather(mask.any(dim=-1)), as_tuple=True)
     if not len(worded):
         return scores.sum() * 0.0
     of_texts = F.cross_entropy(scores.T[worded], worded, reduction="sum")

@@ -29,11 +29,9 @@ KEEP = 2
 _STEP = re.compile(r"step-(\d+)-([0-9a-f]{16})\.pt")
 
 
-def save_step(folder: Path, step: int, state: dict[str, Any]) -> Path:
+def save_step(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
     """Write the state after `step` steps and drop all but the newest `KEEP`."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    data = buffer.getvalue()
+    data = to_bytes(state)
     file = folder / f"step-{step:08d}-{_digest(data)}.pt"
     write_atomic(file, data)
     for old in _steps(folder)[KEEP:]:
@@ -42,15 +40,25 @@ def save_step(folder: Path, step: int, state: dict[str, Any]) -> Path:
     return file
 
 
+def to_bytes(state: Mapping[str, Any]) -> bytes:
+    """A state as `from_bytes` reads it."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def from_bytes(data: bytes, device: torch.device) -> dict[str, Any]:
+    """The state in `data`, its tensors on `device`; tensors and plain values alone are read."""
+    state: dict[str, Any] = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+    return state
+
+
 def load_newest(folder: Path, device: torch.device) -> dict[str, Any] | None:
     """The newest state whose content matches its name; None to start from the beginning."""
     for file in _steps(folder):
         data = file.read_bytes()
         if _digest(data) == file.stem.rpartition("-")[2]:
-            state: dict[str, Any] = torch.load(
-                io.BytesIO(data), map_location=device, weights_only=True
-            )
-            return state
+            return from_bytes(data, device)
         file.unlink(missing_ok=True)
     return None
 

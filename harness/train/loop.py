@@ -2,20 +2,23 @@
 
 Everything is a function of the step: the batch, the learning rate, the softened mass and the torch
 generators, so a run that is cut off anywhere and goes on from its checkpoint ends with the same
-bits (on a CPU, with the same threads) as one that was not.
+bits (on a CPU, with the same threads) as one that was not.  The processes of a run go through the
+same loop side by side, each with its share of the batch; all hold the same state, and the one that
+has a directory writes.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from harness.config import RunConfig, Runtime
+from harness.config import RunConfig, Runtime, check_processes
 from harness.data.dataset import DataSet, Problem
 from harness.data.loader import Batches
 from harness.data.transforms import normalise
@@ -27,8 +30,11 @@ from harness.objectives.masking import Masked, mask_words, masking_noise
 from harness.objectives.terms import Loss, StepTensors, compute_loss
 from harness.record import RunDir, State
 from harness.seeding import derive_seed
-from harness.train.checkpoint import load_newest, save_step
+from harness.train.checkpoint import from_bytes, load_newest, save_step, to_bytes
+from harness.train.norms import RunningStatistics, global_statistics, refuse_micro_batch
 from harness.train.optimiser import learning_rate, make_optimiser
+from harness.train.parts import backward_in_parts, rows_of
+from harness.train.ranks import ALONE, Ranks
 
 _CHECK_EVERY_ON_GPU = 50
 """Steps between two looks at the losses on a GPU, where each look waits for the device."""
@@ -86,7 +92,15 @@ class _Pending:
 
 
 class Trainer:
-    """One run's training, from its newest checkpoint to its budget."""
+    """One run's training, from its newest checkpoint to its budget, in one of its processes.
+
+    Args:
+        directory: where this process writes; None for all but the first of several.
+        ranks: the processes.
+
+    Raises:
+        ConfigError: the batch cannot be shared out, or `runtime.micro_batch` would change the run.
+    """
 
     def __init__(
         self,
@@ -94,14 +108,21 @@ class Trainer:
         data: DataSet,
         config: RunConfig,
         runtime: Runtime,
-        directory: RunDir,
+        directory: RunDir | None,
         device: torch.device,
         attempt: int,
+        ranks: Ranks = ALONE,
     ) -> None:
+        check_processes(config.train, runtime)
+        if runtime.micro_batch is not None:
+            refuse_micro_batch(model)
         self.model, self.towers = model, model.model
         self.config, self.runtime = config, runtime
         self.directory, self.device, self.attempt = directory, device, attempt
-        self.batches = Batches(data, self.towers.tokenizer, config, runtime)
+        self.ranks = ranks
+        self.batches = Batches(data, self.towers.tokenizer, config, runtime, ranks.rank)
+        self.part_size = config.train.norm_batch or runtime.micro_batch
+        self.statistics = RunningStatistics(model)
         self.bad_limit = runtime.max_bad_fraction * max(1, data.indexed)
         self.problems = {problem.where: problem for problem in data.problems}
         self.optimiser = make_optimiser(model, config.train)
@@ -121,27 +142,36 @@ class Trainer:
         """Train to the budget.
 
         Raises:
-            InterruptedRun: `stop()` turned true; the state is on disk.
+            InterruptedRun: `stop()` turned true in any process; the state is on disk.
             DivergedError: the loss or the gradient is not finite, with the step.
             DataError: more samples are unusable than `runtime.max_bad_fraction` allows.
+            RankLost: another process of the run is gone.
         """
         self._resume()
         self._bound_problems()
         self.model.train()
+        if self.config.train.norm_batch is not None:
+            return self._train(stop)
+        with global_statistics(self.model, self.ranks, self.device):
+            return self._train(stop)
+
+    def _train(self, stop: Callable[[], bool]) -> Trained:
         stream = self.batches.start(self.step)
         saved = logged = time.monotonic()
         while self.step < self.batches.steps:
-            if stop():
+            # ---- data
+            began = time.monotonic()
+            batch = next(stream)
+            waited = time.monotonic()
+
+            # ---- what every process must know
+            stopping, problems = self.ranks.agree(stop(), batch.problems)
+            self._note(problems)
+            if stopping:
                 self._look()
                 self._save()
                 self._beat("train")
                 raise InterruptedRun(f"stopped at {self.samples_seen} samples; state saved")
-
-            # ---- data
-            began = time.monotonic()
-            batch = next(stream)
-            self._note(batch.problems)
-            waited = time.monotonic()
 
             # ---- step
             self._step(batch.pictures, batch.tokens)
@@ -182,19 +212,16 @@ class Trainer:
     # ---------------------------------------------------------------- one step
 
     def _step(self, pictures: Tensor, tokens: Tensor) -> None:
-        torch.manual_seed(derive_seed(self.config.seed, "step", self.step))
+        torch.manual_seed(self._step_seed())
         train = self.config.train
         rate = learning_rate(train, self.samples_seen)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         pixels = normalise(pictures.to(self.device, non_blocking=True), self.config.model.image)
         masked = self._mask(tokens)
-        with autocast(self.precision):
-            hidden = None if masked is None else MaskedTexts(*masked[:3])
-            outputs = self.forward(pixels, tokens.to(self.device, non_blocking=True), hidden)
-        loss = compute_loss(self._tensors(outputs, masked), self.config.objective)
+        tokens = tokens.to(self.device, non_blocking=True)
         self.optimiser.zero_grad(set_to_none=True)
-        loss.total.backward()  # type: ignore[no-untyped-call]
+        loss = self._mean(self._backward(pixels, tokens, masked))
         norm = torch.nn.utils.clip_grad_norm_(
             self.model.parameters(), train.grad_clip or float("inf")
         )
@@ -202,16 +229,75 @@ class Trainer:
         self.towers.clamp_logit_scale()
         self.step += 1
         self.pending.steps.append(self.step)
-        self.pending.losses.append(_detached(loss))
+        self.pending.losses.append(loss)
         self.pending.norms.append(norm)
 
+    def _step_seed(self) -> int:
+        """Of what the towers draw; every process has draws of its own for its own pairs."""
+        others = [self.ranks.rank] if self.ranks.rank else []
+        return derive_seed(self.config.seed, "step", self.step, *others)
+
+    def _backward(self, pixels: Tensor, tokens: Tensor, masked: Masked | None) -> Loss:
+        """The loss of this process; its gradient is left with the parameters."""
+        hidden = None if masked is None else MaskedTexts(*masked[:3])
+
+        def loss_of(outputs: Outputs) -> Loss:
+            return compute_loss(self._tensors(outputs, masked), self.config.objective)
+
+        if self.part_size is None:
+            loss = loss_of(self._outputs(pixels, tokens, hidden))
+            loss.total.backward()  # type: ignore[no-untyped-call]
+            return loss
+        parts = self._parts(pixels, tokens, hidden, self.part_size)
+        return backward_in_parts(parts, loss_of, self.statistics, self.ranks)
+
+    def _outputs(self, pixels: Tensor, tokens: Tensor, hidden: MaskedTexts | None) -> Outputs:
+        with autocast(self.precision):
+            return self.forward(pixels, tokens, hidden)
+
+    def _parts(
+        self, pixels: Tensor, tokens: Tensor, hidden: MaskedTexts | None, size: int
+    ) -> Sequence[Callable[[], Outputs]]:
+        """What makes the outputs of `size` pairs at a time, and draws the same at each call.
+
+        The draws of a part are those of its place in the global batch.
+        """
+        firsts = range(0, len(pixels), size)
+
+        def part(index: int, first: int) -> Outputs:
+            if self.config.train.norm_batch is not None:
+                place = self.ranks.rank * len(firsts) + index
+                seed = derive_seed(self.config.seed, "step", self.step, "part", place)
+                torch.manual_seed(seed)
+            rows = slice(first, first + size)
+            own = None if hidden is None else rows_of(hidden, first, first + size)
+            return self._outputs(pixels[rows], tokens[rows], own)
+
+        return [partial(part, index, first) for index, first in enumerate(firsts)]
+
+    def _mean(self, loss: Loss) -> Loss:
+        """The loss without graph, and the gradients, as means over the processes."""
+        detached = _detached(loss)
+        if self.ranks.size == 1:
+            return detached
+        scalars = [detached.total, *detached.raw.values(), *detached.weighted.values()]
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        self.ranks.average([*gradients, *scalars])
+        return detached
+
     def _mask(self, tokens: Tensor) -> Masked | None:
-        """The batch's captions with words hidden, if the MLM term is on; a function of the step."""
+        """This process's captions with words hidden, if the MLM term is on.
+
+        A function of the step: the noise is that of the global batch.
+        """
         mlm = self.config.objective.mlm
         if mlm.weight == 0:
             return None
         generator = torch.Generator().manual_seed(derive_seed(self.config.seed, "mask", self.step))
-        noise = masking_noise(generator, len(tokens), self.config.model.text.context_length)
+        count, first = len(tokens), self.ranks.rank * len(tokens)
+        context_length = self.config.model.text.context_length
+        noise = masking_noise(generator, count * self.ranks.size, context_length)
+        noise = noise[:, first : first + count]
         vocab_size = self.towers.tokenizer.vocab_size
         masked = mask_words(tokens, noise, ratio=mlm.mask_ratio, vocab_size=vocab_size)
         return Masked(*(part.to(self.device, non_blocking=True) for part in masked))
@@ -222,6 +308,7 @@ class Trainer:
             outputs.text,
             self.towers.logit_scale,
             progress=min(1.0, self.samples_seen / self.config.train.samples),
+            gather=self.ranks.gather,
         )
         if outputs.tokens is not None:
             patches, words, mask = outputs.tokens
@@ -282,7 +369,20 @@ class Trainer:
     # ---------------------------------------------------------------- files
 
     def _resume(self) -> None:
-        state = load_newest(self.directory.checkpoints, self.device)
+        """Take up the newest state on disk; the other processes that of the first, whatever it is.
+
+        So all start equal, from the same weights and with the same problems on their list.
+        """
+        state = None
+        if self.directory is not None:
+            state = load_newest(self.directory.checkpoints, self.device)
+            self._take_up(state)
+            self.directory.rewind_metrics(self.samples_seen)
+        received = self.ranks.share(lambda: to_bytes(self._state()))
+        if received is not None:
+            self._take_up(from_bytes(received, self.device))
+
+    def _take_up(self, state: Mapping[str, Any] | None) -> None:
         if state is not None:
             self.model.load_state_dict(state["model"])
             self.optimiser.load_state_dict(state["optimiser"])
@@ -291,10 +391,13 @@ class Trainer:
             self.last_loss = state["last_loss"]
             self.meter = _Meter(**state["meter"])
             self.problems.update({w: Problem(w, r) for w, r in state["problems"]})
-        self.directory.rewind_metrics(self.samples_seen)
 
     def _save(self) -> None:
-        state = {
+        if self.directory is not None:
+            save_step(self.directory.checkpoints, self.step, self._state())
+
+    def _state(self) -> dict[str, Any]:
+        return {
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "step": self.step,
@@ -304,7 +407,6 @@ class Trainer:
             "meter": vars(self.meter),
             "problems": [(p.where, p.reason) for p in self.problems.values()],
         }
-        save_step(self.directory.checkpoints, self.step, state)
 
     def _log_is_due(self) -> bool:
         every = self.runtime.log_samples
@@ -312,6 +414,9 @@ class Trainer:
         return self.samples_seen // every > before // every or self.step == self.batches.steps
 
     def _log(self) -> None:
+        if self.directory is None:
+            self.meter = _Meter()
+            return
         progress = min(1.0, self.samples_seen / self.config.train.samples)
         line: Mapping[str, Any] = {
             "samples_seen": self.samples_seen,
@@ -327,6 +432,8 @@ class Trainer:
         self.meter = _Meter()
 
     def _beat(self, phase: str) -> None:
+        if self.directory is None:
+            return
         rate = self.samples_seen / self.seconds if self.step else None
         left = (self.batches.steps - self.step) * self.config.train.batch_size
         self.directory.write_status(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from launch_cases import status, trained, wait_until, when
@@ -194,6 +195,16 @@ class TestSlots:
         expected: list[Slot],
     ) -> None:
         assert make_slots(wanted=wanted, threads=threads, gpus=gpus, cores=cores) == expected
+
+    def test_a_slot_has_a_gpu_or_its_threads_for_each_process(self) -> None:
+        two = partial(make_slots, wanted=None, threads=None, processes=2)
+        assert two(gpus=["0", "1", "2", "3", "4"], cores=8) == [Slot(2, "0,1"), Slot(2, "2,3")]
+        assert two(gpus=[], cores=8) == [Slot(1)] * 4
+        assert make_slots(wanted=1, threads=None, gpus=[], cores=8, processes=4) == [Slot(2)]
+
+    def test_more_processes_than_gpus_are_refused(self) -> None:
+        with pytest.raises(ConfigError, match=r"processes = 2 wants a GPU each.*may use 1; "):
+            make_slots(wanted=None, threads=None, gpus=["0"], cores=8, processes=2)
 
     def test_no_slot_is_refused(self) -> None:
         with pytest.raises(ConfigError, match="--slots 0: at least one slot is wanted"):

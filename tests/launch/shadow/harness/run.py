@@ -21,7 +21,7 @@ def preflight(configs, runtime):
     return [f"no picture at {c.data.path}" for c in configs if c.data.path == "nowhere"]
 
 
-def execute(config, root, runtime, *, label, stop=lambda: False):
+def execute(config, root, runtime, *, label, stop=lambda: False, company=None):
     directory = Store(root).run_dir(config.run_key)
     with Lease(directory.lease_file):
         if directory.status(config.evaluation_key).state is State.DONE:

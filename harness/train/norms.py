@@ -1,0 +1,172 @@
+"""What in a model looks at more than one pair, and how to keep a run the same on many processes.
+
+A BatchNorm normalises by the statistics of the global batch, unless `train.norm_batch` says
+otherwise; that is arranged here, for the time of the training alone, and leaves neither the names
+nor the modules of the model changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from timm.layers.norm_act import BatchNormAct2d, convert_sync_batchnorm
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from harness.errors import ConfigError
+from harness.train.ranks import Ranks
+
+_SHOWN = 3
+
+
+def batch_norms(model: nn.Module) -> list[_BatchNorm]:
+    """The modules whose output for a picture depends on the others of its batch."""
+    return [module for module in model.modules() if isinstance(module, _BatchNorm)]
+
+
+def refuse_micro_batch(model: nn.Module) -> None:
+    """ConfigError, naming what stands against it, if smaller batches would change the run.
+
+    That is every BatchNorm, whose statistics would be those of the smaller batch, and everything
+    that draws random numbers (dropout, stochastic depth), which would draw others.
+    """
+    found = [
+        f"{name} ({type(module).__name__})"
+        for name, module in model.named_modules()
+        if isinstance(module, _BatchNorm) or _is_random(module)
+    ]
+    if found:
+        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        raise ConfigError(
+            f"runtime.micro_batch would change what is trained, because of "
+            f"{', '.join(found[:_SHOWN])}{more}; more runtime.processes save memory without that, "
+            "and train.norm_batch makes the smaller batch part of the run"
+        )
+
+
+def _is_random(module: nn.Module) -> bool:
+    """Whether a module drops at random: torch calls the rate p, timm drop_prob or prob."""
+    if isinstance(module, nn.MultiheadAttention):
+        return bool(module.dropout > 0)
+    rates = (getattr(module, name, 0) for name in ("p", "drop_prob", "prob"))
+    dropping = "drop" in type(module).__name__.lower()
+    return dropping and any(isinstance(rate, (int, float)) and rate > 0 for rate in rates)
+
+
+# --------------------------------------------------------------------------- over all processes
+
+
+@contextmanager
+def global_statistics(model: nn.Module, ranks: Ranks, device: torch.device) -> Iterator[None]:
+    """Have every BatchNorm of `model`, in training mode, see the batch of all processes.
+
+    On a GPU by torch's SyncBatchNorm in timm's conversion, whose parameters and buffers are those
+    of the module it stands in for; torch has none for the CPU, so there by `_over_ranks`.
+    """
+    norms = batch_norms(model) if ranks.size > 1 else []
+    for norm in norms:
+        if device.type == "cuda":
+            synced = convert_sync_batchnorm(norm)  # type: ignore[no-untyped-call]
+            norm.forward = synced.forward  # type: ignore[method-assign]
+        else:
+            norm.forward = partial(_over_ranks, norm, ranks)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for norm in norms:
+            del norm.forward
+
+
+def _over_ranks(norm: _BatchNorm, ranks: Ranks, x: Tensor) -> Tensor:
+    """A BatchNorm over the rows (N, C, ...) of all processes, exact in value and gradient.
+
+    The statistics of equal shares are averaged, the variance with the spread of the means, which
+    does not cancel as a mean of squares would.
+    """
+    if not norm.training:
+        out: Tensor = type(norm).forward(norm, x)
+        return out
+    own = torch.var_mean(x, dim=[0, *range(2, x.ndim)], correction=0)
+    variances, means = ranks.gather(torch.stack(own)[None]).unbind(dim=1)
+    mean = means.mean(dim=0)
+    variance = (variances + (means - mean).square()).mean(dim=0)
+    _move(norm, mean.detach(), variance.detach(), ranks.size * x.numel() // x.shape[1])
+    scale = (variance + norm.eps).rsqrt()
+    if norm.affine:
+        scale = scale * norm.weight
+    shift = -mean * scale
+    if norm.affine:
+        shift = shift + norm.bias
+    shape = (1, -1) + (1,) * (x.ndim - 2)
+    y = torch.addcmul(shift.view(shape), x, scale.view(shape))
+    if isinstance(norm, BatchNormAct2d):
+        y = norm.act(norm.drop(y))
+    return y
+
+
+@torch.no_grad()
+def _move(norm: _BatchNorm, mean: Tensor, variance: Tensor, count: int) -> None:
+    """Move the running statistics towards those of `count` values a channel, as torch does."""
+    if norm.running_mean is None or norm.running_var is None:
+        return
+    assert norm.num_batches_tracked is not None
+    norm.num_batches_tracked.add_(1)
+    share = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
+    norm.running_mean.lerp_(mean, share)
+    norm.running_var.lerp_(variance * (count / max(1, count - 1)), share)
+
+
+# --------------------------------------------------------------------------- part by part
+
+
+class RunningStatistics:
+    """The running statistics of a model whose batch passes in parts: one move a step.
+
+    Each part starts from where they stood before the step; afterwards they stand at the mean of
+    where the parts, of all processes, took them.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        norms = [norm for norm in batch_norms(model) if norm.running_mean is not None]
+        self._moving = [b for n in norms for b in (n.running_mean, n.running_var) if b is not None]
+        self._counters = [n.num_batches_tracked for n in norms if n.num_batches_tracked is not None]
+
+    @contextmanager
+    def of_step(self, ranks: Ranks) -> Iterator[_OfStep]:
+        """A step; each of its parts passes once within `of_part`, and then as often as it likes."""
+        step = _OfStep(self._moving)
+        counts = [counter.clone() for counter in self._counters]
+        yield step
+        step.settle(ranks)
+        for counter, count in zip(self._counters, counts, strict=True):
+            counter.copy_(count + 1)
+
+
+class _OfStep:
+    def __init__(self, moving: Sequence[Tensor]) -> None:
+        self._moving = moving
+        self._before = [buffer.clone() for buffer in moving]
+        self._sums = [torch.zeros_like(buffer) for buffer in moving]
+        self._parts = 0
+
+    @contextmanager
+    def of_part(self) -> Iterator[None]:
+        """The pass of one part that counts."""
+        _copy(self._before, self._moving)
+        yield
+        self._parts += 1
+        for total, buffer in zip(self._sums, self._moving, strict=True):
+            total += buffer
+
+    def settle(self, ranks: Ranks) -> None:
+        """Put the mean over parts and processes in place."""
+        _copy([total / self._parts for total in self._sums], self._moving)
+        ranks.average(self._moving)
+
+
+def _copy(sources: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
+    for source, target in zip(sources, targets, strict=True):
+        target.copy_(source)

@@ -1,0 +1,303 @@
+"""The processes that train one run together: who there is, and what they tell one another.
+
+Every process holds the whole model and takes its share of each batch.  A loss is the mean of the
+processes' losses, and so is a gradient; what a term of the loss wants of the whole batch it
+gathers.  Gradients pass back through a gathered tensor to the process that gave each row, summed
+over those that used it, so the mean over processes is that of one process with the whole batch (as
+in open_clip's loss with `gather_with_grad`).  Knows neither files nor how processes are started.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
+
+from harness.data.dataset import Problem
+from harness.errors import ConfigError, RankLost, failure_class, one_line
+
+BUCKET_BYTES = 32 << 20
+"""Gradients averaged in one message."""
+_PIECE_BYTES = 256 << 20
+"""Of a state that is sent to the others."""
+_POLL_SECONDS = 0.05
+_FAILURE = "failure"
+
+
+class Ranks:
+    """A process alone, which has nobody to ask; the base of the processes that have.
+
+    Attributes:
+        rank: number of this process among all, 0 for the one that writes.
+        size: how many there are.
+        local_rank: number of this process on its machine, which picks its GPU.
+    """
+
+    rank = 0
+    size = 1
+    local_rank = 0
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """Rows (N, ...) of this process to those of all (size * N, ...), by rank, with gradient."""
+        return tensor
+
+    def average(self, tensors: Iterable[Tensor]) -> None:
+        """Put the mean over all processes in the place of each tensor; shapes are the same."""
+
+    def agree(self, stop: bool, problems: Sequence[Problem]) -> tuple[bool, tuple[Problem, ...]]:
+        """Whether any process was asked to stop, and what any could not use, by rank."""
+        return stop, tuple(problems)
+
+    def share(self, data: Callable[[], bytes]) -> bytes | None:
+        """What `data` gives on the first process, to the others; None to the first itself."""
+        return None
+
+
+ALONE = Ranks()
+
+Company = Callable[[torch.device], AbstractContextManager[Ranks]]
+"""Finds the processes of a run for one that computes on a device, and leaves them."""
+
+
+@contextmanager
+def alone(device: torch.device) -> Iterator[Ranks]:
+    """The company of a process that trains by itself."""
+    yield ALONE
+
+
+# --------------------------------------------------------------------------- together
+
+
+@dataclass(frozen=True)
+class Place:
+    """One process of a run, and where it meets the others.
+
+    Attributes:
+        rank, size, local_rank: see Ranks.
+        address, port: of the store that rank 0 holds; port 0 lets rank 0 take a free one.
+    """
+
+    rank: int
+    size: int
+    local_rank: int
+    address: str = "127.0.0.1"
+    port: int = 0
+
+
+def open_store(place: Place, timeout: float) -> TCPStore:
+    """The store of a run: made by rank 0, found by the others within `timeout` seconds.
+
+    Raises:
+        RankLost: rank 0 is not to be found.
+        ConfigError: rank 0 cannot listen at the address.
+    """
+    try:
+        return TCPStore(
+            place.address,
+            place.port,
+            is_master=place.rank == 0,
+            timeout=timedelta(seconds=timeout),
+            wait_for_workers=False,
+        )
+    except RuntimeError as error:
+        where = f"{place.address}:{place.port}"
+        if place.rank == 0:
+            raise ConfigError(f"cannot listen at {where}: {one_line(error)}") from error
+        raise RankLost(f"rank 0 was not found at {where} in {timeout:g} s") from error
+
+
+@contextmanager
+def together(
+    place: Place,
+    store: TCPStore,
+    device: torch.device,
+    timeout: float,
+    check: Callable[[], None] = lambda: None,
+) -> Iterator[Ranks]:
+    """The processes that meet at `store`, until left; an error raised inside is told to the rest.
+
+    Args:
+        place: which of them this one is.
+        device: what it computes on: messages go through gloo, tensors of a GPU through NCCL.
+        timeout: seconds to wait for one another, now and in each exchange.
+        check: called while waiting for the others to come; raises when they never will.
+
+    Raises:
+        RankLost: the others did not come, or one is gone.
+    """
+    _wait_for_all(place, store, timeout, check)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    try:
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+            store=PrefixStore("group", store),
+            rank=place.rank,
+            world_size=place.size,
+            timeout=timedelta(seconds=timeout),
+        )
+    except RuntimeError as error:
+        raise RankLost(f"the processes of the run did not connect: {one_line(error)}") from error
+    ranks = _Connected(place, store)
+    try:
+        yield ranks
+        ranks.part()
+    except Exception as error:
+        ranks.tell(error)
+        raise
+    finally:
+        dist.destroy_process_group()
+
+
+def _wait_for_all(place: Place, store: TCPStore, timeout: float, check: Callable[[], None]) -> None:
+    deadline = time.monotonic() + timeout
+    store.set(f"here/{place.rank}", "")
+    missing = [f"here/{rank}" for rank in range(place.size)]
+    while not store.check(missing):
+        check()
+        if time.monotonic() > deadline:
+            absent = [name.partition("/")[2] for name in missing if not store.check([name])]
+            raise RankLost(
+                f"rank {', '.join(absent)} of {place.size} did not come within {timeout:g} s"
+            )
+        time.sleep(_POLL_SECONDS)
+
+
+class _Connected(Ranks):
+    """One of several processes."""
+
+    def __init__(self, place: Place, store: TCPStore) -> None:
+        self.rank, self.size, self.local_rank = place.rank, place.size, place.local_rank
+        self._store = store
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """See Ranks."""
+        out: Tensor = _Gather.apply(tensor, self)
+        return out
+
+    def average(self, tensors: Iterable[Tensor]) -> None:
+        """See Ranks."""
+        for bucket in _buckets(tensors):
+            flat = torch.cat([tensor.flatten() for tensor in bucket])
+            with self._asking():
+                dist.all_reduce(flat)
+            flat /= self.size
+            parts = torch.split(flat, [tensor.numel() for tensor in bucket])
+            for tensor, part in zip(bucket, parts, strict=True):
+                tensor.copy_(part.view_as(tensor))
+
+    def agree(self, stop: bool, problems: Sequence[Problem]) -> tuple[bool, tuple[Problem, ...]]:
+        """See Ranks."""
+        counts = torch.tensor([int(stop), len(problems)])
+        with self._asking():
+            dist.all_reduce(counts)
+        stops, found = counts.tolist()
+        if found:
+            text = json.dumps([[p.where, p.reason] for p in problems])
+            of_all = [json.loads(part) for part in self._texts(text)]
+            problems = [Problem(*pair) for of_rank in of_all for pair in of_rank]
+        return stops > 0, tuple(problems)
+
+    def share(self, data: Callable[[], bytes]) -> bytes | None:
+        """See Ranks."""
+        sent = bytearray(data()) if self.rank == 0 else bytearray()
+        length = torch.tensor([len(sent)])
+        with self._asking():
+            dist.broadcast(length, 0)
+            buffer = sent or bytearray(int(length))
+            for piece in torch.split(torch.frombuffer(buffer, dtype=torch.uint8), _PIECE_BYTES):
+                dist.broadcast(piece, 0)
+        return None if self.rank == 0 else bytes(buffer)
+
+    def part(self) -> None:
+        """Wait until all are done, so that nobody hangs up on one that is still reading."""
+        with self._asking():
+            dist.all_reduce(torch.zeros(1))
+
+    def tell(self, error: Exception) -> None:
+        """Leave word of why this process goes, unless it goes because of another."""
+        if isinstance(error, RankLost):
+            return
+        words = {"rank": self.rank, "failure": failure_class(error), "error": one_line(error)}
+        try:
+            self._store.compare_set(_FAILURE, "", json.dumps(words))
+        except RuntimeError:
+            return  # rank 0 is gone, and the store with it
+
+    # ---- what the methods above are made of
+
+    def rows_of_all(self, tensor: Tensor) -> Tensor:
+        """Rows of every process, by rank; no gradient."""
+        out = tensor.new_empty((self.size * len(tensor), *tensor.shape[1:]))
+        with self._asking():
+            dist.all_gather(list(out.chunk(self.size)), tensor.contiguous())
+        return out
+
+    def own_rows_of_sum(self, tensor: Tensor) -> Tensor:
+        """This process's rows of the sum over processes; the reverse of `rows_of_all`."""
+        parts = list(tensor.contiguous().chunk(self.size))
+        out = torch.empty_like(parts[0])
+        with self._asking():
+            dist.reduce_scatter(out, parts)
+        return out
+
+    def _texts(self, text: str) -> list[str]:
+        """The text of every process, by rank."""
+        data = text.encode()
+        lengths = self.rows_of_all(torch.tensor([len(data)])).tolist()
+        padded = torch.frombuffer(bytearray(data.ljust(max(lengths))), dtype=torch.uint8)
+        rows = self.rows_of_all(padded[None])
+        return [
+            bytes(row[:length].tolist()).decode() for row, length in zip(rows, lengths, strict=True)
+        ]
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """An exchange: when it fails, the word that a process left says more than the back end."""
+        try:
+            yield
+        except RuntimeError as error:
+            raise self._lost(error) from error
+
+    def _lost(self, error: RuntimeError) -> RankLost:
+        try:
+            word = json.loads(self._store.get(_FAILURE)) if self._store.check([_FAILURE]) else None
+        except RuntimeError:
+            word = None
+        if word is None:
+            said = one_line(error).partition(". ")[0]  # gloo goes on with advice
+            return RankLost(f"another process of the run is gone: {said}")
+        return RankLost(f"rank {word['rank']}: {word['error']}", word["failure"])
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, ranks: _Connected) -> Tensor:
+        ctx.ranks = ranks
+        return ranks.rows_of_all(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return ctx.ranks.own_rows_of_sum(gradients[0]), None
+
+
+def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
+    bucket: list[Tensor] = []
+    size = 0
+    for tensor in tensors:
+        if bucket and size + tensor.nbytes > BUCKET_BYTES:
+            yield bucket
+            bucket, size = [], 0
+        bucket.append(tensor)
+        size += tensor.nbytes
+    if bucket:
+        yield bucket

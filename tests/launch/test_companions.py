@@ -1,0 +1,74 @@
+"""Processes that help a run, started for real: the run survives their death."""
+
+import pytest
+
+from harness.config import Runtime
+from harness.errors import RankLost
+from harness.launch.companions import Companions
+from harness.models.training import TrainingModel
+from harness.record import State, Store, read_jsonl
+from harness.run import execute, load_finished
+from tests.conftest import tiny_run, with_fingerprints
+
+TOGETHER = Runtime(processes=2, log_samples=16, checkpoint_seconds=1e-6)
+
+
+@pytest.fixture
+def config(shapes_folder):
+    values = {"model.image.backbone": "test_resnet", "train.samples": 64, "train.eps": 1e-3}
+    return with_fingerprints(tiny_run(shapes_folder, **values), TOGETHER)
+
+
+@pytest.fixture
+def companions():
+    made = Companions(None)
+    yield made
+    made.dismiss()
+
+
+def test_a_killed_process_ends_the_run_on_record_and_a_second_call_finishes_it(
+    tmp_path, config, companions
+):
+    directory = Store(tmp_path).run_dir(config.run_key)
+    log = directory.log_file(1)
+    asked = []
+
+    def kill_at_the_third_step():
+        asked.append(None)
+        if len(asked) == 4:
+            companions._children[0].kill()
+            companions._children[0].wait()
+        return False
+
+    company = companions.of(config, TOGETHER, log)
+    with pytest.raises(RankLost):
+        execute(config, tmp_path, TOGETHER, label="x", stop=kill_at_the_third_step, company=company)
+    status = directory.status(config.evaluation_key)
+    assert (status.state, status.failure) == (State.FAILED, "killed")
+    assert not directory.lease_file.exists()
+
+    company = companions.of(config, TOGETHER, log)
+    execute(config, tmp_path, TOGETHER, label="x", company=company)
+    assert directory.status(config.evaluation_key).state is State.DONE
+    seen = [line["samples_seen"] for line in read_jsonl(directory.metrics_file)]
+    assert seen == [16, 32, 48, 64]
+    training = directory.result()["training"]
+    assert (training["processes"], training["attempts"]) == (2, 2)
+
+    alone = Runtime(log_samples=16)
+    execute(config, tmp_path / "alone", alone, label="x")
+    expected = load_finished(Store(tmp_path / "alone").run_dir(config.run_key)).state_dict()
+    start = TrainingModel(config, expected["model.token_rows"].numpy()).state_dict()
+    found = load_finished(directory).state_dict()
+    for name in ("model.image.projection.weight", "model.text.text_projection"):
+        travelled = (expected[name] - start[name]).norm()
+        assert (found[name] - expected[name]).norm() < 0.02 * travelled, name
+
+
+def test_a_process_that_cannot_start_ends_the_run_at_once(tmp_path, config):
+    companions = Companions(tmp_path / "nowhere.py")
+    company = companions.of(config, TOGETHER, tmp_path / "log.txt")
+    with pytest.raises(RankLost, match=r"rank 1 ended: exit code 1"):
+        execute(config, tmp_path, TOGETHER, label="x", company=company)
+    status = Store(tmp_path).run_dir(config.run_key).status(config.evaluation_key)
+    assert status.failure == "killed"
