@@ -1,0 +1,87 @@
+"""Two clusters, what undisturbed runs come to, and a user's folder to give commands in."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import drawings
+from tests.slurm import cluster as slurm
+from tests.slurm.site import SWEEP_FILE, Bits, Site, bits_of
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything here is marked `slurm`, and skipped with the line that installs it."""
+    lacking = slurm.missing()
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker("slurm")
+            if lacking is not None:
+                item.add_marker(pytest.mark.skip(reason=lacking))
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[slurm.Cluster]:
+    """Two nodes of four cores and two GPUs, with accounting."""
+    with slurm.running(slurm.Layout()) as up:
+        yield up
+
+
+@pytest.fixture(scope="session")
+def bare_cluster() -> Iterator[slurm.Cluster]:
+    """The same without accounting, and with small arrays."""
+    layout = slurm.Layout(accounting=False, max_array_size=5)
+    with slurm.running(layout) as up:
+        yield up
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 48 pictures to train on and 24 to test on."""
+    folder = tmp_path_factory.mktemp("data") / "shapes"
+    folder.mkdir()
+    rows = ["image,split,caption"]
+    for i, (name, (png, colour, shape)) in enumerate(drawings(72).items()):
+        (folder / name).write_bytes(png)
+        rows.append(f"{name},{'train' if i < 48 else 'test'},a {colour} {shape} number {i}")
+    (folder / "captions.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def undisturbed(
+    pictures: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[int, Bits], str]:
+    """What every run of the paced sweep comes to when nothing happens to it, and their table."""
+    root = tmp_path_factory.mktemp("undisturbed")
+    words = ["-m", "harness.sweep", str(SWEEP_FILE), "--executor", "inline", "--root", str(root)]
+    subprocess.run(
+        [sys.executable, *words, f"data.path={pictures}"],
+        check=True,
+        cwd=root,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        timeout=280,
+    )
+    table = (root / "reports" / "paced" / "table.csv").read_text()
+    return bits_of(root), table
+
+
+@pytest.fixture
+def make_site(pictures: Path, tmp_path: Path) -> Iterator[Callable[[slurm.Cluster], Site]]:
+    """`make_site(cluster)`: a folder of a user's own on a login node of the cluster."""
+    sites: list[Site] = []
+
+    def make(on: slurm.Cluster) -> Site:
+        sites.append(Site(tmp_path / f"site{len(sites)}", on, pictures))
+        return sites[-1]
+
+    yield make
+    for site in sites:
+        site.leave()

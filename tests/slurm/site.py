@@ -1,0 +1,312 @@
+"""A user's folder on a login node: commands given there, jobs they led to, what became of runs."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.record import RunDir, Status, Store
+from tests.slurm.cluster import Cluster
+
+SWEEP_FILE = Path(__file__).with_name("paced.py")
+FIRST_RESOLUTION = 8
+PROFILES = """
+[tool.harness.profiles.low]
+partition = "low"
+time = 10
+memory = "2G"
+signal_seconds = 10
+
+[tool.harness.profiles.minute]
+partition = "low"
+time = 1
+memory = "2G"
+signal_seconds = 20
+"""
+QUICK = ("runtime.decode_cache_mb=0", "runtime.checkpoint_seconds=0.5", "runtime.log_seconds=0.2")
+"""Every picture is read each time, and what a killed run loses is little."""
+
+
+@dataclass(frozen=True)
+class Bits:
+    """What a finished run came to; `key` names the run and is no part of a comparison."""
+
+    key: str = field(compare=False)
+    sha256: str
+    evaluations: Mapping[str, Any]
+    """Key of the protocol -> key of all that decides the numbers, and the numbers."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A process that read pictures in a job, and when, in seconds of the epoch."""
+
+    run: int
+    job: str
+    restarts: int
+    pid: int
+    first: float
+    last: float
+
+
+@dataclass(frozen=True)
+class Job:
+    """A line of squeue: a job, or a task of an array."""
+
+    id: str
+    name: str
+    state: str
+    node: str
+    folder: str
+
+
+def number_of(directory: RunDir) -> int:
+    """Which run of the paced sweep has this directory."""
+    return directory.read_config().data.resolution - FIRST_RESOLUTION
+
+
+def bits_of(root: Path) -> dict[int, Bits]:
+    """Number -> bits, of every finished run below `root`."""
+    found = {}
+    for file in Store(root).runs.glob("*/result.json"):
+        directory = RunDir(file.parent)
+        result = directory.finished()
+        evaluations = {
+            key: (entry["content_key"], entry["metrics"])
+            for key, entry in result["evaluations"].items()
+        }
+        bits = Bits(directory.key, result["checkpoint"]["sha256"], evaluations)
+        found[number_of(directory)] = bits
+    return found
+
+
+class Site:
+    """The folder `root`, with data, profiles and a sweep of its own, on a cluster."""
+
+    def __init__(self, root: Path, cluster: Cluster, pictures: Path) -> None:
+        self.root, self.cluster = root, cluster
+        self.store = Store(root)
+        self.sweep_file = root / "paced.py"
+        self.data = root / "data" / "shapes"
+        self.bin = root / "bin"
+        for name in ("bin", "data/control", "data/trace"):
+            (root / name).mkdir(parents=True)
+        shutil.copytree(pictures, self.data)
+        shutil.copy(SWEEP_FILE, self.sweep_file)
+        (root / "pyproject.toml").write_text(PROFILES)
+
+    # ---- commands
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of a shell here; programs in `bin` come first."""
+        there = self.cluster.environment
+        return {**there, "PATH": f"{self.bin}:{there['PATH']}", "OMP_NUM_THREADS": "1"}
+
+    def words(self, *more: str, profile: str = "low", command: str = "sweep") -> list[str]:
+        """The words of a command."""
+        python = [sys.executable, "-m", f"harness.{command}"]
+        if command != "sweep":
+            return [*python, *more, "--root", str(self.root)]
+        given = ["--executor", "slurm", "--profile", profile, "--root", str(self.root)]
+        return [*python, str(self.sweep_file), *given, f"data.path={self.data}", *QUICK, *more]
+
+    def run(
+        self, *more: str, profile: str = "low", command: str = "sweep", seconds: float = 120
+    ) -> subprocess.CompletedProcess[str]:
+        """Give a command and wait for its end."""
+        return subprocess.run(
+            self.words(*more, profile=profile, command=command),
+            cwd=self.root,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+
+    def submit(self, *more: str, profile: str = "low") -> str:
+        """Give the sweep's command, which must go well; what it prints."""
+        done = self.run(*more, profile=profile)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def start(self, *more: str, profile: str = "low") -> subprocess.Popen[str]:
+        """Give the sweep's command and do not wait."""
+        return subprocess.Popen(
+            self.words(*more, profile=profile),
+            cwd=self.root,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def replace(self, program: str, script: str) -> None:
+        """Put a shell script in the place of a program; `$REAL` in it is the program's path."""
+        file = self.bin / program
+        real = shutil.which(program)
+        file.write_text(f"#!/bin/bash\nREAL={real}\n{script}\n")
+        file.chmod(0o755)
+
+    def restore(self, program: str) -> None:
+        """Take that script away again."""
+        (self.bin / program).unlink()
+
+    # ---- control over runs
+
+    def pace(self, seconds: float, run: int | None = None) -> None:
+        """Have every picture take so long, of all runs or of one."""
+        self._control("pace" if run is None else f"pace.{run}", str(seconds))
+
+    def eat(self, megabytes: int, run: int) -> None:
+        """Have a run take so much memory."""
+        self._control(f"eat.{run}", str(megabytes))
+
+    def _control(self, name: str, text: str) -> None:
+        file = self.data.parent / "control" / name
+        draft = file.with_name(f".{name}")
+        draft.write_text(text)
+        os.replace(draft, file)
+
+    # ---- what became of them
+
+    def readers(self, run: int | None = None) -> list[Reader]:
+        """Every process that has read pictures in a job, in order of its start."""
+        found = []
+        for file in (self.data.parent / "trace").iterdir():
+            number, job, restarts, pid = file.name.split(".")
+            if run in {None, int(number)}:
+                with contextlib.suppress(ValueError):  # just made, and still empty
+                    first, last = float(file.read_text()), file.stat().st_mtime
+                    found.append(Reader(int(number), job, int(restarts), int(pid), first, last))
+        return sorted(found, key=lambda reader: reader.first)
+
+    def at_work(self, run: int) -> Reader | None:
+        """The process that is reading pictures of this run now."""
+        for reader in reversed(self.readers(run)):
+            if _state_of(reader.pid) not in {None, "Z"}:
+                return reader
+        return None
+
+    def wait_for(self, run: int, *, samples: int = 1, seconds: float = 120) -> Reader:
+        """The process at work on a run, as soon as it has saved a state of so many samples."""
+        found: list[Reader] = []
+
+        def there() -> bool:
+            reader = self.at_work(run)
+            found[:] = [] if reader is None else [reader]
+            return bool(found) and self.status(run).samples_seen >= samples
+
+        self.cluster.wait(f"run {run} to be at work", there, seconds)
+        return found[0]
+
+    def together(self) -> list[tuple[Reader, Reader]]:
+        """Pairs of processes of different jobs, or of different starts of a job, at one run."""
+        return [
+            (a, b)
+            for a, b in itertools.combinations(self.readers(), 2)
+            if a.run == b.run
+            and (a.job, a.restarts) != (b.job, b.restarts)
+            and b.first < a.last
+            and a.first < b.last
+        ]
+
+    def directory(self, run: int) -> RunDir:
+        """The run directory of run `run`, which exists."""
+        for file in self.store.runs.glob("*/config.json"):
+            if number_of(RunDir(file.parent)) == run:
+                return RunDir(file.parent)
+        raise AssertionError(f"run {run} has no directory below {self.store.runs}")
+
+    def status(self, run: int) -> Status:
+        """What the files say of a run."""
+        directory = self.directory(run)
+        return directory.status(directory.read_config().evaluation_key)
+
+    def bits(self) -> dict[int, Bits]:
+        """Number -> bits, of every finished run."""
+        return bits_of(self.root)
+
+    # ---- jobs
+
+    def jobs(self) -> list[Job]:
+        """The jobs in the queue that were submitted from here, each task of an array apart."""
+        lines = self.cluster.command(
+            "squeue", "--noheader", "--array", "--format=%i|%j|%T|%N|%Z"
+        ).splitlines()
+        jobs = [Job(*line.split("|")) for line in lines]
+        return [job for job in jobs if Path(job.folder) == self.root]
+
+    def job_of(self, run: int) -> str:
+        """`12_3`: the task that has a run, as scontrol knows it."""
+        reader = self.at_work(run)
+        assert reader is not None
+        return reader.job
+
+    def wait_until_over(self, seconds: float = 240) -> None:
+        """Return when none of the jobs from here is in the queue."""
+        deadline = time.monotonic() + seconds
+        while True:
+            with contextlib.suppress(Exception):
+                if not self.jobs():
+                    return
+            if time.monotonic() > deadline:
+                states = self.cluster.try_command("squeue", "--array")
+                raise AssertionError(f"still in the queue after {seconds:g} s:\n{states}")
+            time.sleep(0.5)
+
+    def leave(self) -> None:
+        """Cancel what is left of the jobs from here."""
+        ids = [job.id for job in self.jobs()]
+        if ids:
+            self.cluster.try_command("scancel", "--full", "--signal=KILL", *ids)
+            self.cluster.try_command("scancel", *ids)
+
+    def evidence(self) -> str:
+        """What a failed test shows: the queue, what runs say, and the ends of logs."""
+        parts = [self.cluster.try_command("squeue", "--array")]
+        for file in sorted(self.store.runs.glob("*/status.json")):
+            parts.append(f"{file.parent.name}: {file.read_text()}")
+        for log in sorted(self.root.glob("results/**/logs/*")):
+            if log.is_file() and log.stat().st_size:
+                parts.append(f"--- {log}\n{log.read_text(errors='backslashreplace')[-1500:]}")
+        return "\n".join(parts)
+
+
+def _state_of(pid: int) -> str | None:
+    """Letter of a process's state; None when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def kill(pid: int, number: int = signal.SIGKILL) -> None:
+    """Send a signal to a process that may be gone already."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def wait_until(condition: Callable[[], object], seconds: float, what: str) -> None:
+    """Return when `condition` holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.1)
+
+
+def read_lines(files: Iterable[Path]) -> list[dict[str, Any]]:
+    """The JSON objects in files of one each."""
+    return [json.loads(file.read_text()) for file in files]
