@@ -7,6 +7,7 @@
         lease.json        who runs it now
         metrics.jsonl     one line a logging interval
         provenance.json   one entry an attempt
+        ends.json         what cut attempts short, by class
         checkpoints/ outcomes/ logs/
         result.json       written last: its valid presence is what "done" means
 
@@ -250,6 +251,27 @@ class RunDir:
         attempts = _of_this_schema(read_json(file), file)["attempts"]
         entries = [*attempts[:-1], {**attempts[-1], **more}]
         write_json(file, {"schema": SCHEMA, "attempts": entries})
+
+    # ---- ends
+
+    def ends(self) -> list[dict[str, Any]]:
+        """What cut attempts short, in order; see `add_end`."""
+        file = self.path / "ends.json"
+        written = read_json(file)
+        return [] if written is None else list(_of_this_schema(written, file)["ends"])
+
+    def add_end(self, failure: str, error: str, **details: Any) -> None:
+        """Note what ended the last attempt; for the holder of the lease."""
+        status = self.status()
+        end = {
+            "class": failure,
+            "error": error,
+            "attempt": self.attempts(),
+            "samples_seen": status.samples_seen,
+            "time": round(time.time(), 3),
+        }
+        ends = [*self.ends(), {**end, **details}]
+        write_json(self.path / "ends.json", {"schema": SCHEMA, "ends": ends})
 
     # ---- metrics
 
