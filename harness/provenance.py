@@ -6,6 +6,7 @@ Recorded once an attempt; never part of a run's identity.  Torch-free.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 import socket
@@ -20,6 +21,8 @@ from typing import Any
 import harness
 
 _PACKAGE = Path(harness.__file__).parent
+SNAPSHOT = "snapshot.json"
+"""Beside a package that is a snapshot of a checkout: what `git_state` said of that."""
 _NUMBER_CODE = ("models", "objectives", "data", "train", "evaluate")
 _NO_NUMBER_CODE = frozenset({"models/export.py", "evaluate/alignment.py"})
 _PACKAGES = (
@@ -68,6 +71,10 @@ def versions() -> dict[str, str]:
 @lru_cache(maxsize=1)
 def git_state() -> dict[str, Any]:
     """Commit of the checkout this package runs from, and a hash of uncommitted changes."""
+    snapshot = _PACKAGE.parent / SNAPSHOT
+    if snapshot.is_file():
+        frozen: dict[str, Any] = json.loads(snapshot.read_text(encoding="utf-8"))
+        return frozen
     commit = _git("rev-parse", "HEAD")
     if commit is None:
         return {"commit": None, "dirty": None}
@@ -115,6 +122,22 @@ def _cpu_name() -> str:
     return names[0] if names else platform.machine()
 
 
+def scheduler_job() -> dict[str, Any]:
+    """The entry for the job of a scheduler that this process runs in; none outside of one."""
+    names = {
+        "job": "SLURM_JOB_ID",
+        "array": "SLURM_ARRAY_JOB_ID",
+        "index": "SLURM_ARRAY_TASK_ID",
+        "restarts": "SLURM_RESTART_COUNT",
+        "node": "SLURMD_NODENAME",
+        "nodes": "SLURM_JOB_NODELIST",
+        "cpus": "SLURM_CPUS_PER_TASK",
+        "gpus": "SLURM_JOB_GPUS",
+    }
+    found = {name: os.environ[v] for name, v in names.items() if v in os.environ}
+    return {"slurm": found} if found else {}
+
+
 def attempt_entry(**more: Any) -> dict[str, Any]:
     """The provenance of an attempt that starts now; `more` adds device, threads, label."""
     return {
@@ -124,5 +147,6 @@ def attempt_entry(**more: Any) -> dict[str, Any]:
         "code": code_hash(),
         "versions": versions(),
         **machine(),
+        **scheduler_job(),
         **more,
     }

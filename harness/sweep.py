@@ -10,9 +10,10 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ from harness.errors import (
     SweepError,
     unknown,
 )
+from harness.manifest import write_manifest
 from harness.plan import Rerun, Step, make_plan
 from harness.record import State, Store
 from harness.space import Run, Sweep, expand, find_sweep, load_sweep, question_of, shipped_sweeps
@@ -32,6 +34,8 @@ from harness.space import Run, Sweep, expand, find_sweep, load_sweep, question_o
 if TYPE_CHECKING:
     from harness.launch.base import Executor, Stop
     from harness.launch.local import Slot
+    from harness.launch.profiles import Profile
+    from harness.launch.slurm.submit import Order
 
 _RUNTIME = "runtime."
 
@@ -71,8 +75,13 @@ def _parser() -> argparse.ArgumentParser:
         help="a field of the base configuration, or runtime.FIELD",
     )
     add("--dry-run", action="store_true", help="print the plan and stop")
-    add("--executor", choices=("local", "inline"), default="local", help="default: local")
+    add("--executor", choices=("local", "inline", "slurm"), default="local", help="default: local")
     add("--slots", type=int, metavar="N", help="runs side by side (default: a GPU or a core each)")
+    add("--profile", metavar="NAME", help="slurm: what a job asks for; see harness.status --help")
+    add("--pack", type=int, metavar="K", help="slurm: runs side by side in one job")
+    add("--nodes", type=int, metavar="N", help="slurm: nodes of a job, which train one run")
+    add("--gpus", type=int, metavar="G", help="slurm: GPUs of a job on each node")
+    add("--watch", action="store_true", help="slurm: stay, and report in the end")
     add("--base", metavar="NAME", help="another base configuration, listed below")
     add("--only", metavar="PATTERN", help="launch runs whose label matches, or by start of a key")
     add("--seeds", type=_seeds, metavar="0,1,2", help="in place of the sweep's own")
@@ -114,6 +123,11 @@ def run_command(args: argparse.Namespace) -> int:
     sweep = load_sweep(args.sweep)
     values, here = _assignments(args.overrides)
     runtime = override_runtime(Runtime(), here)
+    profile = _profile(args)
+    if profile is not None:
+        from harness.launch.slurm.submit import with_processes
+
+        runtime = with_processes(profile, runtime, given="processes" in here)
     store = Store(args.root.resolve())
     runs = expand(
         sweep,
@@ -128,14 +142,23 @@ def run_command(args: argparse.Namespace) -> int:
     if args.report_only:
         return report(sweep, runs, store)
     steps = make_plan(select(runs, args.only), store, Rerun(args.rerun))
+    if profile is not None:
+        from harness.launch.slurm.command import submit_sweep
+
+        order = _order(args, store, sweep, runtime, profile, threads_given="threads" in here)
+        code = submit_sweep(steps, order, Rerun(args.rerun), dry_run=args.dry_run, watch=args.watch)
+        return report(sweep, runs, store) if code is None else code
     slots = _slots(args, runtime, threads_given="threads" in here)
     print_plan(steps, len(slots), on_gpu=any(slot.gpu is not None for slot in slots))
     if args.dry_run:
         return 0
+    put_on_file = partial(write_manifest, store, sweep, runs, runtime, _words())
     if any(step.pending for step in steps):
-        code = launch(args, steps, store, runtime, slots)
+        code = launch(args, steps, store, runtime, slots, put_on_file)
         if code:
             return code
+    else:
+        put_on_file()
     return report(sweep, runs, store)
 
 
@@ -160,6 +183,42 @@ def select(runs: Sequence[Run], pattern: str | None) -> list[Run]:
     return chosen
 
 
+_SLURM_ONLY = ("profile", "pack", "nodes", "gpus", "watch")
+
+
+def _profile(args: argparse.Namespace) -> Profile | None:
+    """What jobs ask for, with --executor slurm; ConfigError for its options without it."""
+    if args.executor != "slurm":
+        given = [name for name in _SLURM_ONLY if getattr(args, name)]
+        if given:
+            raise ConfigError(f"--{given[0]} is for --executor slurm")
+        return None
+    if args.slots is not None:
+        raise ConfigError("--slots is for --executor local; --pack is SLURM's")
+    from harness.launch.profiles import load_profile
+
+    return load_profile(args.profile, pack=args.pack, nodes=args.nodes, gpus=args.gpus)
+
+
+def _order(
+    args: argparse.Namespace,
+    store: Store,
+    sweep: Sweep,
+    runtime: Runtime,
+    profile: Profile,
+    *,
+    threads_given: bool,
+) -> Order:
+    from harness.launch.slurm.submit import Order
+
+    file = find_sweep(args.sweep).resolve()
+    words = ["-m", "harness.sweep", str(file), *args.overrides, "--root", str(store.root)]
+    words += ["--base", args.base] if args.base is not None else []
+    words += ["--seeds", ",".join(map(str, args.seeds))] if args.seeds is not None else []
+    report = (*words, "--report-only")
+    return Order(store, sweep.name, file, runtime, profile, report, threads_given)
+
+
 def _slots(args: argparse.Namespace, runtime: Runtime, *, threads_given: bool) -> list[Slot]:
     from harness.launch.local import make_slots, visible_gpus
     from harness.provenance import usable_cores
@@ -182,8 +241,13 @@ def launch(
     store: Store,
     runtime: Runtime,
     slots: Sequence[Slot],
+    put_on_file: Callable[[], None],
 ) -> int:
-    """Run what is pending; 0 when nothing more can be done now, however the runs ended."""
+    """Run what is pending; 0 when nothing more can be done now, however the runs ended.
+
+    Args:
+        put_on_file: called once nothing speaks against the runs, before any of them starts.
+    """
     from harness.launch.base import Stop, stop_on_signals
     from harness.launch.watch import watching
 
@@ -196,6 +260,7 @@ def launch(
             print(f"error: {line}", file=sys.stderr)
         if problems:
             return ConfigError.exit_code
+        put_on_file()
         with watching(pending, store) as say:
             executor.launch(pending, say)
     if stop.asked:
@@ -222,8 +287,12 @@ def _executor(
 
 
 def _go_on() -> str:
-    words = sys.orig_argv[1:] if len(sys.orig_argv) > 1 else sys.argv
-    return f"stopped; the same command goes on: {shlex.join(['python', *words])}"
+    return f"stopped; the same command goes on: {shlex.join(['python', *_words()])}"
+
+
+def _words() -> list[str]:
+    """What was typed after the name of the interpreter."""
+    return sys.orig_argv[1:] if len(sys.orig_argv) > 1 else sys.argv
 
 
 def report(sweep: Sweep, runs: Sequence[Run], store: Store) -> int:

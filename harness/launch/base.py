@@ -33,6 +33,9 @@ RETRY_AT_ONCE = frozenset({"killed", "interrupted"})
 INSIST_SECONDS = 1.0
 """A second signal this much later means it; an earlier one is a wrapper's copy of the first."""
 
+HELD_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
+"""What a scheduler may send to all processes of a job, those that have just begun too."""
+
 Say = Callable[[str], None]
 
 
@@ -87,6 +90,24 @@ def stop_on_signals(stop: Stop) -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def holding_signals() -> Iterator[None]:
+    """Processes started within begin with `HELD_SIGNALS` kept back, and so not killed by them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def release_signals() -> None:
+    """Take what was kept back since the start of this process: a stop is for SIGTERM to ask for."""
+    for number in HELD_SIGNALS:
+        if number != signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_SIGNALS)
 
 
 # --------------------------------------------------------------------------- cost
@@ -244,7 +265,7 @@ class Backlog:
             self._set_aside(step, directory)
         elif status.state is State.DONE or _failed_for_good(status):
             return False
-        directory.write_intent(step.run.config, _job(step.run))
+        directory.write_intent(step.run.config, job_of(step.run))
         return True
 
     def _set_aside(self, step: Step, directory: RunDir) -> None:
@@ -268,7 +289,8 @@ class Backlog:
         return self._store.run_dir(step.run.key).status(step.run.config.evaluation_key)
 
 
-def _job(run: Run) -> dict[str, Any]:
+def job_of(run: Run) -> dict[str, Any]:
+    """Why a run's directory exists: what its job.json says."""
     source = {} if run.source is None else {"sweep": asdict(run.source)}
     return {"label": run.label, "seed": run.seed, "command": shlex.join(sys.argv), **source}
 

@@ -27,7 +27,7 @@ from typing import IO, Any
 
 from harness.config import RunConfig, Runtime
 from harness.errors import ConfigError, HarnessError, RecordError, one_line, unknown
-from harness.launch.base import Backlog, Say, Stop, name_of, record_failure
+from harness.launch.base import Backlog, Say, Stop, holding_signals, name_of, record_failure
 from harness.lease import LeaseHeld
 from harness.plan import Step
 from harness.record import Store
@@ -104,13 +104,18 @@ def visible_gpus(device: str) -> list[str]:
     if listed is not None:
         gpus = [name.strip() for name in listed.split(",") if name.strip() not in {"", "-1"}]
     else:
-        gpus = _gpus_of_the_driver() or _gpus_of_the_kernel()
+        gpus = gpus_of_machine()
     if not device.startswith("cuda:"):
         return gpus
     ordinals = {f"cuda:{i}": gpu for i, gpu in enumerate(gpus)}
     if device not in ordinals:
         raise ConfigError(unknown("runtime.device", device, ["auto", "cpu", *ordinals]))
     return [ordinals[device]]
+
+
+def gpus_of_machine() -> list[str]:
+    """The GPUs that this machine has, found without torch."""
+    return _gpus_of_the_driver() or _gpus_of_the_kernel()
 
 
 def _gpus_of_the_driver() -> list[str]:
@@ -141,15 +146,16 @@ class WorkerProcess:
         os.set_blocking(answers, False)
         command = [sys.executable, "-m", "harness.launch.worker", "--answers", str(theirs)]
         self.output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by bury)
-        self.process = subprocess.Popen(
-            command + (["--sweep", str(sweep)] if sweep is not None else []),
-            stdin=subprocess.PIPE,
-            stdout=self.output,
-            stderr=self.output,
-            env=slot.environment(),
-            pass_fds=(theirs,),
-            start_new_session=True,
-        )
+        with holding_signals():
+            self.process = subprocess.Popen(
+                command + (["--sweep", str(sweep)] if sweep is not None else []),
+                stdin=subprocess.PIPE,
+                stdout=self.output,
+                stderr=self.output,
+                env=slot.environment(),
+                pass_fds=(theirs,),
+                start_new_session=True,
+            )
         os.close(theirs)
         self.answers = answers
         self.step: Step | None = None
@@ -393,7 +399,7 @@ class LocalExecutor:
         if answer["outcome"] == "held":
             backlog.held(step)
         elif answer["outcome"] == "interrupted":
-            backlog.ended(step, "interrupted")
+            backlog.ended(step, answer["failure"])
         elif answer["outcome"] == "failed":
             self._failed(worker, answer["failure"], answer["error"], backlog, say)
         else:

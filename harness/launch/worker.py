@@ -27,7 +27,7 @@ from typing import Any
 
 from harness.config import RunConfig, Runtime, validate
 from harness.errors import HarnessError, InterruptedRun, failure_class, one_line
-from harness.launch.base import Stop
+from harness.launch.base import Stop, release_signals
 from harness.launch.companions import Companions
 from harness.lease import LeaseHeld
 from harness.space import load_sweep
@@ -69,6 +69,7 @@ class Worker:
         """Take tasks from standard input and stop at its end, at SIGTERM and at SIGINT."""
         signal.signal(signal.SIGTERM, lambda *_: self._ask_to_stop())
         signal.signal(signal.SIGINT, lambda *_: self._ask_to_stop())
+        release_signals()
         sys.excepthook = self._last_words
         tasks = os.dup(0)
         nothing = os.open(os.devnull, os.O_RDONLY)
@@ -114,8 +115,8 @@ class Worker:
             self._execute(task)
         except LeaseHeld:
             return {"outcome": "held"}
-        except InterruptedRun:
-            return {"outcome": "interrupted"}
+        except InterruptedRun as error:
+            return {"outcome": "interrupted", "failure": error.failure}
         except HarnessError as error:
             traceback.print_exc()
             return _failed(error)

@@ -1,0 +1,135 @@
+"""What a job asks a cluster for: named profiles, which are never part of a run's identity.
+
+A profile is a table `[tool.harness.profiles.NAME]` in the pyproject.toml of the working directory,
+or `[NAME]` in ~/.config/harness/profiles.toml; the first that has the name is taken.  Knows no
+scheduler but by the words its users know.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_serializer
+
+from harness.config import validate
+from harness.errors import ConfigError, one_line, unknown
+
+DEFAULT = "default"
+USER_FILE = Path("~/.config/harness/profiles.toml")
+_SIGNAL_SECONDS = 120
+_DAY, _HOUR, _MINUTE = 86_400, 3_600, 60
+
+
+def seconds_of(value: object) -> object:
+    """Seconds of a time limit in SLURM's own forms: minutes, M:S, H:M:S, D-H, D-H:M, D-H:M:S."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value * _MINUTE
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", str(value).strip())
+    if match is None:
+        raise ValueError("a time such as 90 (minutes), 4:00:00 or 2-12:00:00 is wanted")
+    days, *rest = match.groups()
+    parts = [int(part) for part in rest if part is not None]
+    sizes = (_HOUR, _MINUTE, 1)
+    if days is None and len(parts) < 3:
+        sizes = (_MINUTE, 1, 0)
+    return int(days or 0) * _DAY + sum(n * s for n, s in zip(parts, sizes, strict=False))
+
+
+class Profile(BaseModel):
+    """The resources of one job and how it is treated; a job is one task of an array."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    partition: str | None = None
+    qos: str | None = None
+    account: str | None = None
+    constraint: str | None = None
+    reservation: str | None = None
+    exclude: tuple[str, ...] = ()
+    """Nodes never to be used."""
+    time: Annotated[int, BeforeValidator(seconds_of), Field(ge=60)] = 4 * _HOUR
+    """Seconds; written as SLURM does: 90 (minutes), 4:00:00, 2-12:00:00."""
+    nodes: Annotated[int, Field(ge=1)] = 1
+    gpus: Annotated[int, Field(ge=0)] = 0
+    """On each node."""
+    cpus: Annotated[int, Field(ge=1)] = 1
+    """Of each process of a run (each task of a job)."""
+    memory: Annotated[str, Field(pattern=r"^\d+[KMGT]?$")] | None = None
+    """On each node, as sbatch has it: 32G; null: the partition's own."""
+    pack: Annotated[int, Field(ge=1)] = 1
+    """Runs side by side in one job."""
+    parallel: Annotated[int, Field(ge=1)] = 256
+    """Jobs of an array that run at the same time."""
+    signal: Literal["USR2", "USR1", "HUP", "INT"] = "USR2"
+    """Sent before the time limit; NCCL keeps USR1 for itself."""
+    signal_seconds: Annotated[int, Field(ge=1)] | None = None
+    """How long before it; null: two minutes, or a third of the time if that is less."""
+    max_retries: Annotated[int, Field(ge=0)] = 5
+    """Of one run that was killed, or whose node failed; being pre-empted does not count."""
+    report_partition: str | None = None
+    """Of the job that writes the report, which needs no GPU; null: as the runs."""
+    setup: tuple[str, ...] = ()
+    """Lines of shell before the command: modules, variables."""
+    extra: Mapping[str, str | int | bool] = {}
+    """More options of sbatch, by their long names."""
+
+    @field_serializer("time")
+    def time_text(self, seconds: int) -> str:
+        """A time limit as SLURM writes it: `4:00:00`."""
+        return f"{seconds // _HOUR}:{seconds // _MINUTE % 60:02}:{seconds % _MINUTE:02}"
+
+    @property
+    def warning_seconds(self) -> int:
+        """How long before the time limit the signal is sent."""
+        return self.signal_seconds or min(_SIGNAL_SECONDS, self.time // 3)
+
+
+def load_profile(name: str | None, **changes: object) -> Profile:
+    """The profile `name` with `changes` in place of its own values where they are not None.
+
+    Without a name it is the one called `default`, or what a Profile is if there is none.
+
+    Raises:
+        ConfigError: there is no such profile, or it cannot be read; the line names the file.
+    """
+    found: Mapping[str, Any] = {}
+    where = "the profile"
+    tables = {file: _tables(file) for file in _files()}
+    for file, profiles in tables.items():
+        if (name or DEFAULT) in profiles:
+            found, where = profiles[name or DEFAULT], f"profile {name or DEFAULT!r} in {file}"
+            break
+    else:
+        if name is not None:
+            known = {known for profiles in tables.values() for known in profiles}
+            places = " or ".join(str(file) for file in _files())
+            raise ConfigError(
+                f"{unknown('profile', name, known)}; profiles are [tool.harness.profiles.NAME] "
+                f"or [NAME] in {places}"
+            )
+    given = {key: value for key, value in changes.items() if value is not None}
+    try:
+        return validate(Profile, {**found, **given})
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def _files() -> list[Path]:
+    return [Path("pyproject.toml").absolute(), USER_FILE.expanduser()]
+
+
+def _tables(file: Path) -> Mapping[str, Any]:
+    try:
+        tree: Mapping[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{file} cannot be read: {one_line(error)}") from None
+    if file.name == "pyproject.toml":
+        for name in ("tool", "harness", "profiles"):
+            tree = tree.get(name, {})
+    return {name: table for name, table in tree.items() if isinstance(table, dict)}

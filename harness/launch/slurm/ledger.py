@@ -1,0 +1,295 @@
+"""What was handed to the scheduler, written down before it was.
+
+    <root>/results/sweeps/<sweep>.submissions/
+        <id>/
+            submission.json   intent: which runs in which task of which array, under which name
+            job-<n>.json      the number that the scheduler gave array n
+            job-report.json   the same of the job that writes the report
+            ended/            what each task of an array says of its runs when it ends
+            held.json         why the tasks that have not begun shall not
+            over.json         nothing of it is in the queue any more
+            logs/             scripts, and what the jobs print
+    <root>/results/sweeps/submitting.lease
+                              held by the one command that may submit under this root
+
+A driver that dies between the submission and the note of its number leaves an intent, whose jobs
+are found again by name.  One writer a file.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.config import Runtime, validate
+from harness.errors import HarnessError, RecordError
+from harness.launch.profiles import Profile
+from harness.launch.slurm.scheduler import Listing, Task
+from harness.lease import Lease, LeaseHeld
+from harness.record import Store, read_json, write_json
+
+SCHEMA = 1
+REPORT = "report"
+_SUFFIX = ".submissions"
+_LEASE_POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Array:
+    """One array of a submission.
+
+    Attributes:
+        name: unique among all jobs of the cluster.
+        tasks: the keys of the runs of each task, by its index.
+        after: names of the jobs that must be over first, whatever came of them.
+        only_after: names of those that must have gone well.
+    """
+
+    name: str
+    tasks: tuple[tuple[str, ...], ...]
+    after: tuple[str, ...] = ()
+    only_after: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Intent:
+    """What a submission is to be; see Array.
+
+    Attributes:
+        report: name of the job that writes the report; None if there is none.
+        report_command: what that job runs, after `python`.
+        code: the frozen code; `sweep_file` is in it.
+        cwd: directory of the command, which paths of the configuration may be relative to.
+        rehearsal: whether the runs are short ones, of a store of their own.
+    """
+
+    id: str
+    sweep: str
+    arrays: tuple[Array, ...]
+    profile: Profile
+    runtime: Runtime
+    root: str
+    code: str
+    sweep_file: str | None
+    cwd: str
+    command: str
+    created: float
+    report: str | None = None
+    report_command: tuple[str, ...] = ()
+    threads_given: bool = False
+    by: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def keys(self) -> set[str]:
+        """Keys of all runs."""
+        return {key for array in self.arrays for task in array.tasks for key in task}
+
+
+class Submission:
+    """A submission on disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def logs(self) -> Path:
+        """Scripts, and what the jobs print."""
+        return self.folder / "logs"
+
+    # ---- intent
+
+    def write(self, intent: Intent) -> None:
+        """Put the intent on disk, before anything is submitted."""
+        tree = {
+            **asdict(intent),
+            "profile": intent.profile.model_dump(mode="json"),
+            "runtime": intent.runtime.model_dump(mode="json"),
+        }
+        self.logs.mkdir(parents=True, exist_ok=True)
+        write_json(self.folder / "submission.json", {"schema": SCHEMA, **tree})
+
+    def read(self) -> Intent:
+        """The intent; RecordError when it is not there or of another schema."""
+        file = self.folder / "submission.json"
+        tree = read_json(file)
+        if tree is None or tree.pop("schema", None) != SCHEMA:
+            raise RecordError(f"{file} is missing, or of another version")
+        arrays = tuple(
+            Array(
+                name=a["name"],
+                tasks=tuple(tuple(task) for task in a["tasks"]),
+                after=tuple(a["after"]),
+                only_after=tuple(a["only_after"]),
+            )
+            for a in tree.pop("arrays")
+        )
+        return Intent(
+            arrays=arrays,
+            profile=validate(Profile, tree.pop("profile")),
+            runtime=validate(Runtime, tree.pop("runtime")),
+            report_command=tuple(tree.pop("report_command")),
+            **tree,
+        )
+
+    # ---- what became of it
+
+    def note_job(self, part: int | str, job: str) -> None:
+        """Write down the number of array `part`, or of the report."""
+        write_json(self.folder / f"job-{part}.json", {"job": job, "time": round(time.time(), 3)})
+
+    def job(self, part: int | str) -> str | None:
+        """The number of array `part`, or of the report; None if it was never written down."""
+        written = read_json(self.folder / f"job-{part}.json")
+        return None if written is None else str(written["job"])
+
+    def jobs(self) -> list[str]:
+        """The numbers of all jobs that were written down."""
+        files = sorted(self.folder.glob("job-*.json"))
+        return [str((read_json(file) or {})["job"]) for file in files]
+
+    def close(self) -> None:
+        """Nothing of it is in the queue any more, nor will be."""
+        write_json(self.folder / "over.json", {"time": round(time.time(), 3)})
+
+    @property
+    def open(self) -> bool:
+        """Whether something of it may be in the queue."""
+        return not (self.folder / "over.json").exists()
+
+    # ---- the tasks' own words
+
+    def note_end(
+        self, array: int, index: int, ends: Mapping[str, Mapping[str, Any]], *, restarts: int
+    ) -> None:
+        """What task `index` of an array says of its runs: key -> state, failure, error."""
+        file = self.folder / "ended" / f"{array}-{index}.json"
+        write_json(file, {"time": round(time.time(), 3), "restarts": restarts, "runs": ends})
+
+    def has_ended(self, array: int, index: int, restarts: int) -> bool:
+        """Whether task `index` of an array has said so since it was last started."""
+        written = read_json(self.folder / "ended" / f"{array}-{index}.json")
+        return written is not None and written["restarts"] == restarts
+
+    def ends(self) -> list[dict[str, Any]]:
+        """What the tasks that ended said, in the order of their ends."""
+        found = [read_json(file) for file in (self.folder / "ended").glob("*.json")]
+        return sorted((end for end in found if end is not None), key=lambda end: end["time"])
+
+    def hold(self, reason: str) -> None:
+        """Have the tasks that have not begun leave their runs alone."""
+        if self.held() is None:
+            write_json(self.folder / "held.json", {"reason": reason})
+
+    def held(self) -> str | None:
+        """Why its tasks shall not begin; None if they shall."""
+        written = read_json(self.folder / "held.json")
+        return None if written is None else str(written["reason"])
+
+
+# --------------------------------------------------------------------------- all of them
+
+
+def folder_of(store: Store, sweep: str) -> Path:
+    """Where the submissions of a sweep are."""
+    return store.root / "results" / "sweeps" / f"{sweep}{_SUFFIX}"
+
+
+def submissions(store: Store, sweep: str | None = None) -> Iterator[Submission]:
+    """The submissions of a sweep, or of all under the root, oldest first."""
+    pattern = "*" if sweep is None else sweep
+    files = (store.root / "results" / "sweeps").glob(f"{pattern}{_SUFFIX}/*/submission.json")
+    for file in sorted(files, key=lambda file: file.parent.name):
+        yield Submission(file.parent)
+
+
+@contextmanager
+def submitting(store: Store, *, seconds: float = 120.0) -> Iterator[None]:
+    """The right to submit under this root, waited for while another command has it.
+
+    Raises:
+        HarnessError: it still has it after `seconds`.
+    """
+    file = store.root / "results" / "sweeps" / "submitting.lease"
+    deadline = time.monotonic() + seconds
+    while True:
+        lease = Lease(file)
+        try:
+            lease.__enter__()
+            break
+        except LeaseHeld as error:
+            if time.monotonic() > deadline:
+                raise HarnessError(
+                    f"another command has been submitting under {store.root} for {seconds:.0f} s; "
+                    f"see {file}"
+                ) from error
+            time.sleep(_LEASE_POLL_SECONDS)
+    try:
+        yield
+    finally:
+        lease.__exit__(None, None, None)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in the queue a run is: its submission, and its task if the scheduler lists it."""
+
+    submission: Submission
+    array: int
+    index: int
+    task: Task | None
+
+
+def find_jobs(submission: Submission, intent: Intent, listing: Listing) -> None:
+    """Write down the numbers of jobs that are in the queue and were never written down."""
+    parts: dict[int | str, str] = {i: array.name for i, array in enumerate(intent.arrays)}
+    if intent.report is not None:
+        parts[REPORT] = intent.report
+    for part, name in parts.items():
+        job = listing.job_id(name)
+        if job is not None and submission.job(part) is None:
+            submission.note_job(part, job)
+
+
+def queued(store: Store, listing: Listing | None) -> dict[str, Place]:
+    """Key -> place of every run that is in the queue or running there, or may be.
+
+    Without a listing, when the scheduler could not be asked, that is every run of an open
+    submission.  With one, numbers that were never written down are, and submissions of which
+    nothing is left are closed.
+    """
+    found: dict[str, Place] = {}
+    for submission in submissions(store):
+        if not submission.open:
+            continue
+        intent = submission.read()
+        if listing is not None:
+            find_jobs(submission, intent, listing)
+        places = list(_places(submission, intent, listing))
+        for key, place in places:
+            found[key] = place
+        if listing is not None and not places and not listing.tasks(intent.report or ""):
+            submission.close()
+    return found
+
+
+def _places(
+    submission: Submission, intent: Intent, listing: Listing | None
+) -> Iterator[tuple[str, Place]]:
+    for number, array in enumerate(intent.arrays):
+        tasks = {} if listing is None else listing.tasks(array.name)
+        any_may_live = listing is None or array.name in listing.unread
+        for index, keys in enumerate(array.tasks):
+            task = tasks.get(index)
+            if any_may_live or (task is not None and not task.over):
+                for key in keys:
+                    yield key, Place(submission, number, index, task)
+
+
+def newest(store: Store, sweep: str) -> Submission | None:
+    """The last submission of a sweep."""
+    found: Sequence[Submission] = list(submissions(store, sweep))
+    return found[-1] if found else None

@@ -1,0 +1,333 @@
+"""What SLURM says: a hint, never the truth, which is in the runs' own files.
+
+Every call has a time-out, and a call that fails, hangs or answers nonsense is `Silent`: nobody is
+taken for dead because of it.  Jobs are known by their names, which are unique, since a cluster that
+was set up anew gives old numbers to other jobs.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from harness.errors import ConfigError, HarnessError, one_line
+
+CALL_SECONDS = 30.0
+"""How long the scheduler may take to answer."""
+POLL_SECONDS = 60.0
+"""Between two questions of somebody who waits."""
+
+#: Every state of squeue and sacct up to SLURM 25.05 in which a job is over, and what that means
+#: for a run that it left without a word; those not listed, known or not, are alive.
+ENDED: Mapping[str, str] = {
+    "BOOT_FAIL": "node_failure",
+    "CANCELLED": "cancelled",
+    "COMPLETED": "killed",
+    "DEADLINE": "time_limit",
+    "FAILED": "killed",
+    "LAUNCH_FAILED": "node_failure",
+    "NODE_FAIL": "node_failure",
+    "OUT_OF_MEMORY": "out_of_memory",
+    "PREEMPTED": "preempted",
+    "RECONFIG_FAIL": "node_failure",
+    "REVOKED": "cancelled",
+    "TIMEOUT": "time_limit",
+}
+ALIVE = frozenset(
+    {
+        "COMPLETING",
+        "CONFIGURING",
+        "EXPEDITING",
+        "PENDING",
+        "POWER_UP_NODE",
+        "REQUEUED",
+        "REQUEUE_FED",
+        "REQUEUE_HOLD",
+        "RESIZING",
+        "RESV_DEL_HOLD",
+        "RUNNING",
+        "SIGNALING",
+        "SPECIAL_EXIT",
+        "STAGE_OUT",
+        "STOPPED",
+        "SUSPENDED",
+        "UPDATE_DB",
+    }
+)
+_SHORT = {
+    "BF": "BOOT_FAIL", "CA": "CANCELLED", "CD": "COMPLETED", "CF": "CONFIGURING",
+    "CG": "COMPLETING", "DL": "DEADLINE", "F": "FAILED", "NF": "NODE_FAIL", "OOM": "OUT_OF_MEMORY",
+    "PD": "PENDING", "PR": "PREEMPTED", "R": "RUNNING", "RD": "RESV_DEL_HOLD",
+    "RF": "REQUEUE_FED", "RH": "REQUEUE_HOLD", "RQ": "REQUEUED", "RS": "RESIZING", "RV": "REVOKED",
+    "S": "SUSPENDED", "SE": "SPECIAL_EXIT", "SI": "SIGNALING", "SO": "STAGE_OUT", "ST": "STOPPED",
+    "TO": "TIMEOUT",
+}  # fmt: skip
+_FOREIGN = re.compile(r"^(?:SLURM|SBATCH|SRUN|SALLOC|PMI|PMIX)_")
+_KEPT = frozenset({"SLURM_CONF"})
+
+
+class NoScheduler(ConfigError):
+    """There is no SLURM here."""
+
+
+class Silent(HarnessError):
+    """The scheduler could not be asked, so nothing is known."""
+
+    exit_code = 3
+
+
+# --------------------------------------------------------------------------- words
+
+
+def state_of(text: str) -> str:
+    """The name of a state as the table has it: `CANCELLED by 1234`, `PD`, `completing*`.
+
+    What the table does not know is given back in capitals, and counts as alive.
+    """
+    word = re.match(r"[A-Za-z_]*", text.strip())
+    name = word[0].upper() if word else ""
+    return _SHORT.get(name, name) or "UNKNOWN"
+
+
+def is_over(state: str) -> bool:
+    """Whether a job in this state will never run again; an unknown state is alive."""
+    return state in ENDED
+
+
+def indexes_of(job_id: str) -> tuple[str, list[int] | None]:
+    """The id of an array and the indexes in it: `12_[0-3,7%2]` is ("12", [0, 1, 2, 3, 7]).
+
+    None for a job that is no array, or whose indexes cannot be read.
+    """
+    job, _, indexes = job_id.strip().partition("_")
+    text = indexes.strip("[]").partition("%")[0]
+    found: list[int] = []
+    for part in text.split(",") if text else []:
+        match = re.fullmatch(r"(\d+)(?:-(\d+)(?::(\d+))?)?", part)
+        if match is None:
+            return job, None
+        first, last, step = int(match[1]), int(match[2] or match[1]), int(match[3] or 1)
+        found += range(first, last + 1, step)
+    return job, found or None
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task of an array as the scheduler has it."""
+
+    job: str
+    """Its id: `12_3`."""
+    state: str
+    reason: str = ""
+    node: str = ""
+
+    @property
+    def over(self) -> bool:
+        """Whether it will never run again."""
+        return is_over(self.state)
+
+    @property
+    def words(self) -> str:
+        """`queued (Priority)`, `HELD (launch failed requeued held)`, `running on n3`."""
+        if self.state == "RUNNING":
+            return f"running on {self.node}"
+        name = "HELD" if "held" in self.reason.lower() else self.state.lower()
+        name = "queued" if name == "pending" else name
+        return f"{name} ({self.reason})" if self.reason not in {"", "None"} else name
+
+
+@dataclass
+class Listing:
+    """Jobs by their name, each with its tasks by index; index 0 of a job that is no array.
+
+    Attributes:
+        unread: names with tasks whose indexes could not be read: any of them may be alive.
+    """
+
+    jobs: dict[str, dict[int, Task]] = field(default_factory=dict)
+    unread: set[str] = field(default_factory=set)
+
+    def tasks(self, name: str) -> Mapping[int, Task]:
+        """The tasks of the job of this name; none if it is not listed."""
+        return self.jobs.get(name, {})
+
+    def job_id(self, name: str) -> str | None:
+        """The number of the job of this name."""
+        ids = {task.job.partition("_")[0] for task in self.tasks(name).values()}
+        return max(ids, key=lambda text: int(text) if text.isdigit() else -1) if ids else None
+
+
+def read_listing(text: str) -> Listing:
+    """Lines of `id|name|state|reason|nodes`; a line that is none is left out."""
+    listing = Listing()
+    for line in text.splitlines():
+        parts = line.strip().split("|")
+        if len(parts) < 3 or not parts[0] or "." in parts[0]:
+            continue
+        job_id, name, state, reason, node = [*parts, "", ""][:5]
+        job, indexes = indexes_of(job_id)
+        if indexes is None and "_" in job_id:
+            listing.unread.add(name)
+            continue
+        for index in indexes if indexes is not None else [0]:
+            number = job if indexes is None else f"{job}_{index}"
+            task = Task(number, state_of(state), reason.strip("()"), node)
+            listing.jobs.setdefault(name, {})[index] = task
+    return listing
+
+
+# --------------------------------------------------------------------------- questions
+
+
+def installed() -> bool:
+    """Whether the commands of SLURM are here."""
+    return shutil.which("sbatch") is not None
+
+
+def require() -> None:
+    """NoScheduler unless the commands of SLURM are here."""
+    if not installed():
+        raise NoScheduler(
+            "--executor slurm: there is no sbatch on the PATH of this machine; "
+            "type the command on a login node, or use --executor local"
+        )
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without what an allocation it may run in has left there."""
+    kept = {k: v for k, v in os.environ.items() if k in _KEPT or not _FOREIGN.match(k)}
+    return {**kept, "SLURM_BITSTR_LEN": "0", "LC_ALL": "C"}
+
+
+def foreign_variables() -> list[str]:
+    """The variables that `clean_environment` leaves out."""
+    return sorted(k for k in os.environ if k not in _KEPT and _FOREIGN.match(k))
+
+
+def ask(*command: str, seconds: float = CALL_SECONDS) -> str:
+    """What a command of SLURM prints; Silent when it fails or does not answer in time."""
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="backslashreplace",
+            timeout=seconds,
+            env=clean_environment(),
+            stdin=subprocess.DEVNULL,
+        )
+    except subprocess.TimeoutExpired:
+        raise Silent(f"{command[0]} did not answer in {seconds:g} s") from None
+    except OSError as error:
+        raise Silent(f"{command[0]} cannot be run: {one_line(error)}") from None
+    if done.returncode:
+        said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+        raise Silent(f"{command[0]}: {said}")
+    return done.stdout
+
+
+def queue() -> Listing:
+    """All jobs of this user that are not over, in one call."""
+    form = "%i|%j|%T|%r|%N"
+    return read_listing(ask("squeue", "--noheader", f"--user={os.getuid()}", f"--format={form}"))
+
+
+def account(names: Iterable[str]) -> Listing:
+    """What accounting has of the jobs of these names: the last attempt of each task.
+
+    It may lag, and a job that it calls over may be queued again: ask `queue` first.
+    """
+    fields = "JobID,JobName,State,ExitCode,NodeList"
+    wanted = ",".join(names)
+    command = ("sacct", "--noheader", "--parsable2", "--allocations", f"--format={fields}")
+    return read_listing(ask(*command, f"--name={wanted}", "--starttime=now-30days"))
+
+
+def own_state(job: str, *, seconds: float = 10.0) -> str:
+    """The state of one job, with flags such as COMPLETING left out; Silent as `ask`."""
+    found = re.search(r"\bJobState=(\S+)", ask("scontrol", "show", "job", job, seconds=seconds))
+    return state_of(found[1]) if found else "UNKNOWN"
+
+
+def last_end(job: str, *, seconds: float = 10.0) -> str | None:
+    """The class of the end of the last attempt of a job that accounting calls over, if it does.
+
+    A job that was put back in the queue was taken away from its node, for whatever reason.
+    """
+    fields = "JobID,State"
+    command = ("sacct", "--noheader", "--parsable2", "--allocations", "--duplicates")
+    states = [
+        state_of(line.partition("|")[2])
+        for line in ask(*command, f"--format={fields}", "--jobs", job, seconds=seconds).splitlines()
+    ]
+    over = [{"REQUEUED": "preempted", **ENDED}.get(state) for state in states]
+    known = [failure for failure in over if failure is not None]
+    return known[-1] if known else None
+
+
+def requeue(job: str, *, exclude: Sequence[str] = ()) -> None:
+    """Put a job back in the queue, away from some nodes; Silent when that was not taken."""
+    ask("scontrol", "requeue", job)
+    if exclude:
+        ask("scontrol", "update", f"JobId={job}", f"ExcNodeList={','.join(exclude)}")
+
+
+def cancel(jobs: Sequence[str]) -> None:
+    """Cancel these jobs and no other; Silent as `ask`."""
+    if jobs:
+        ask("scancel", *jobs)
+
+
+# --------------------------------------------------------------------------- limits
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much the cluster takes.
+
+    Attributes:
+        array: tasks in one array.
+        jobs: jobs in the queue of this user, a task of an array counted as one; None: no limit
+            that could be learnt.
+    """
+
+    array: int = 1001
+    jobs: int | None = None
+
+
+def limits(qos: str | None = None) -> Limits:
+    """The cluster's limits as they are now; what it does not tell is SLURM's own default."""
+    config = dict(
+        re.findall(r"^(\w+)\s*=\s*(\S+)", _or_nothing("scontrol", "show", "config"), re.MULTILINE)
+    )
+    bounds = [int(n) for n in [config.get("MaxJobCount", "")] if n.isdigit()]
+    bounds += _associations(qos)
+    array = config.get("MaxArraySize", "")
+    return Limits(
+        array=max(1, int(array)) if array.isdigit() else Limits.array,
+        jobs=min(bounds) if bounds else None,
+    )
+
+
+def _associations(qos: str | None) -> list[int]:
+    user = os.environ.get("USER") or str(os.getuid())
+    show = ("sacctmgr", "--noheader", "--parsable2", "show")
+    found = _or_nothing(
+        *show, "associations", f"user={user}", "format=MaxSubmitJobs,GrpSubmitJobs", seconds=10.0
+    )
+    if qos is not None and found:
+        found += _or_nothing(
+            *show, "qos", qos, "format=MaxSubmitJobsPerUser,GrpSubmitJobs", seconds=10.0
+        )
+    return [int(n) for n in re.findall(r"\d+", found) if int(n) > 0]
+
+
+def _or_nothing(*command: str, seconds: float = CALL_SECONDS) -> str:
+    try:
+        return ask(*command, seconds=seconds)
+    except Silent:
+        return ""

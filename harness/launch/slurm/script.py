@@ -1,0 +1,194 @@
+"""The sbatch script of a job and its submission, both submitit's; what it runs is ours.
+
+submitit writes the script, calls sbatch and reads the number it gives.  Its payload is a pickled
+function that it moves, after the submission, to a name with that number in it: a driver that dies
+in between leaves tasks that never find theirs.  So the payload here is a command with the path of
+the submission and nothing else, and all that a task needs is on disk before sbatch is called.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import ConfigError
+from harness.launch.profiles import Profile
+from harness.launch.slurm.freeze import Frozen
+from harness.launch.slurm.scheduler import Silent, foreign_variables
+
+if TYPE_CHECKING:
+    import submitit
+
+SBATCH_SECONDS = 60
+"""How long sbatch may take."""
+_RANKS_WAIT_SECONDS = 60
+"""How long the other tasks of a job have after one ended."""
+
+
+class Refused(ConfigError):
+    """What sbatch would not take, in its own words."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job or an array of them, as it is handed to sbatch.
+
+    Attributes:
+        command: what runs in it, after `python`.
+        count: tasks of the array; None for a job that is no array.
+        afterwards: what runs when the command has ended, after `python`; its code follows.
+        processes: of the command, on each node.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    profile: Profile
+    frozen: Frozen
+    cwd: str
+    logs: Path
+    count: int | None = None
+    processes: int = 1
+    after: tuple[str, ...] = ()
+    only_after: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    afterwards: tuple[str, ...] = ()
+
+
+def script(job: Job) -> str:
+    """The text of the sbatch script."""
+    text: str = _executor(job)._make_submission_file_text(_python(job.command), "")
+    return text
+
+
+def submit(job: Job) -> str:
+    """Hand a job to sbatch; returns its number.
+
+    Raises:
+        Refused: sbatch would not take it.
+        Silent: sbatch did not answer, so that the job may be in the queue or not.
+    """
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+    job.logs.mkdir(parents=True, exist_ok=True)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it raises
+            submitted = _executor(job)._submit_command(_python(job.command))
+    except FailedSubmissionError as error:
+        raise Silent(f"sbatch: {' '.join(str(error).split())}") from None
+    except FailedJobError as error:
+        said = " ".join(str(error).split()).removeprefix("sbatch: error: ")
+        if not said or "timed out" in said.lower() or "unable to contact" in said.lower():
+            raise Silent(f"sbatch: {said or f'no answer in {SBATCH_SECONDS} s'}") from None
+        raise Refused(f"sbatch refuses the job: {said}") from None
+    return str(submitted.job_id)
+
+
+def _python(words: Sequence[str]) -> str:
+    return shlex.join([sys.executable, "-u", *words])
+
+
+def _executor(job: Job) -> submitit.SlurmExecutor:
+    executor = _executor_class()(folder=job.logs)
+    profile = job.profile
+    chosen: dict[str, Any] = {
+        "job_name": job.name,
+        "partition": profile.partition,
+        "qos": profile.qos,
+        "account": profile.account,
+        "constraint": profile.constraint,
+        "exclude": ",".join(dict.fromkeys([*profile.exclude, *job.exclude])) or None,
+        "time": profile.time_text(profile.time),
+        "nodes": profile.nodes,
+        "ntasks_per_node": job.processes,
+        "cpus_per_task": profile.cpus,
+        "gpus_per_node": profile.gpus or None,
+        "mem": profile.memory,
+        "array_parallelism": profile.parallel,
+        "dependency": _dependency(job),
+        "wckey": None,
+        "stderr_to_stdout": True,
+        "setup": _setup(job),
+        "teardown": _teardown(job),
+        "srun_args": _srun(job),
+        "additional_parameters": _more(job),
+    }
+    executor.update_parameters(**{k: v for k, v in chosen.items() if v is not None or k == "wckey"})
+    if job.count is not None:
+        executor.parameters["map_count"] = job.count
+    return executor
+
+
+@lru_cache(maxsize=1)
+def _executor_class() -> type[submitit.SlurmExecutor]:
+    import submitit
+
+    class CommandExecutor(submitit.SlurmExecutor):
+        """submitit's executor for a command, in a clean environment and a bounded time."""
+
+        @classmethod
+        def name(cls) -> str:
+            return "slurm"
+
+        @classmethod
+        def affinity(cls) -> int:
+            return 2  # a script can be shown where there is no SLURM
+
+        def _make_submission_command(self, submission_file_path: Path) -> list[str]:
+            unset = [word for name in foreign_variables() for word in ("-u", name)]
+            limit = ["timeout", "--kill-after=5", str(SBATCH_SECONDS)]
+            return ["env", *unset, "LC_ALL=C", *limit, "sbatch", str(submission_file_path)]
+
+    return CommandExecutor
+
+
+def _dependency(job: Job) -> str | None:
+    parts = [f"afterany:{':'.join(job.after)}"] if job.after else []
+    parts += [f"afterok:{':'.join(job.only_after)}"] if job.only_after else []
+    return ",".join(parts) or None
+
+
+def _more(job: Job) -> dict[str, Any]:
+    profile = job.profile
+    more: dict[str, Any] = {
+        "chdir": job.cwd,
+        "signal": f"{profile.signal}@{profile.warning_seconds}",
+        "requeue": True,
+        "export": "ALL",
+    }
+    if profile.reservation is not None:
+        more["reservation"] = profile.reservation
+    if job.only_after:
+        more["kill-on-invalid-dep"] = "yes"
+    return {**more, **{k: v for k, v in profile.extra.items() if v is not False}}
+
+
+def _setup(job: Job) -> list[str]:
+    frozen = job.frozen.environment()
+    path = shlex.quote(frozen.pop("PYTHONPATH"))
+    return [
+        *job.profile.setup,
+        "ulimit -c 0",
+        "export OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-1}",
+        "export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}",
+        f"export PYTHONPATH={path}${{PYTHONPATH:+:$PYTHONPATH}}",
+        *(f"export {name}={shlex.quote(value)}" for name, value in frozen.items()),
+    ]
+
+
+def _srun(job: Job) -> list[str] | None:
+    if job.processes * job.profile.nodes == 1:
+        return None
+    return ["--kill-on-bad-exit=0", f"--wait={_RANKS_WAIT_SECONDS}"]
+
+
+def _teardown(job: Job) -> list[str]:
+    if not job.afterwards:
+        return ["exit $?"]
+    return ["code=$?", f"{_python(job.afterwards)} $code", "exit $code"]

@@ -1,0 +1,495 @@
+"""What runs inside a job: the runs of one task of an array, in worker processes under a supervisor.
+
+    python -m harness.launch.slurm.task FOLDER ARRAY               the supervisor, started by srun
+    python -m harness.launch.slurm.task FOLDER ARRAY --after CODE  the batch script, afterwards
+
+Only the folder of the submission crosses into here; the runs are found on disk, and the same task
+may be started any number of times.  The supervisor itself is light: a worker that is killed is put
+on record by it, and when the supervisor is killed too, by the batch script.  Signals only raise a
+flag; the runs save their state at the next step boundary, and the job goes back in the queue unless
+it was cancelled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from harness.errors import HarnessError, one_line
+from harness.launch.base import HELD_SIGNALS, Stop, record_failure
+from harness.launch.local import LocalExecutor, gpus_of_machine, make_slots, visible_gpus
+from harness.launch.slurm import scheduler
+from harness.launch.slurm.ledger import Intent, Submission
+from harness.launch.slurm.policy import bad_nodes, micro_batch_of, why_stop
+from harness.launch.slurm.scheduler import Silent
+from harness.lease import Lease, LeaseHeld
+from harness.plan import TRANSIENT, Step, make_plan
+from harness.provenance import usable_cores
+from harness.record import RunDir, State, Status, Store, read_json
+from harness.space import Run, SweepFile
+
+HOLD_AFTER = 3
+"""Tasks that die first, of the same error, before the sweep holds itself back."""
+_SIGNALLED = {128 + signal.SIGTERM, 128 + signal.SIGUSR1, 128 + signal.SIGUSR2, 128 + signal.SIGHUP}
+_OUT_OF_MEMORY = re.compile(r"oom[-_ ]?kill|out of memory|exceeded (?:job |step )?memory", re.I)
+_TAIL_BYTES = 20_000
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code is 0 if every run of the task is done."""
+    signals = _Signals()
+    parser = argparse.ArgumentParser(prog="python -m harness.launch.slurm.task")
+    parser.add_argument("folder", type=Path, help="of the submission")
+    parser.add_argument("array", type=int, help="which of its arrays")
+    parser.add_argument("--after", type=int, metavar="CODE", help="the supervisor's exit code")
+    args = parser.parse_args(argv)
+    task = Task.of_environment(Submission(args.folder), args.array)
+    if args.after is not None:
+        return Aftermath(task, args.after).tidy()
+    return Supervisor(task, signals).supervise()
+
+
+class _Signals:
+    """Raises a flag at each signal that tells a job to leave, and remembers which came first."""
+
+    def __init__(self) -> None:
+        self.stop = Stop()
+        self.first: int | None = None
+        for number in (signal.SIGTERM, signal.SIGINT, *HELD_SIGNALS):
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.first = self.first or number
+        self.stop.ask()
+
+
+# --------------------------------------------------------------------------- where it is
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task of an array, as this job was given it."""
+
+    submission: Submission
+    intent: Intent
+    array: int
+    index: int
+    job: str
+    """What scontrol calls it: `12_3`."""
+    restarts: int
+    node: str
+
+    @staticmethod
+    def of_environment(submission: Submission, array: int) -> Task:
+        """The task that SLURM's variables name."""
+        index = int(os.environ["SLURM_ARRAY_TASK_ID"])
+        return Task(
+            submission=submission,
+            intent=submission.read(),
+            array=array,
+            index=index,
+            job=f"{os.environ['SLURM_ARRAY_JOB_ID']}_{index}",
+            restarts=int(os.environ.get("SLURM_RESTART_COUNT", "0")),
+            node=os.environ.get("SLURMD_NODENAME", ""),
+        )
+
+    @property
+    def store(self) -> Store:
+        """Where the runs are."""
+        return Store(Path(self.intent.root))
+
+    def runs(self) -> list[Run]:
+        """The runs of the task, read from their directories."""
+        return [self._run(key) for key in self.intent.arrays[self.array].tasks[self.index]]
+
+    def _run(self, key: str) -> Run:
+        directory = self.store.run_dir(key)
+        config = directory.read_config()
+        job = read_json(directory.path / "job.json") or {}
+        source = SweepFile(**job["sweep"]) if "sweep" in job else None
+        return Run(str(job.get("label", key)), {}, config.seed, config, source=source)
+
+    def status(self, run: Run) -> Status:
+        """What the files say of a run."""
+        return self.store.run_dir(run.key).status(run.config.evaluation_key)
+
+    def own_ends(self, run: Run) -> list[dict[str, Any]]:
+        """The ends of a run in this submission."""
+        ends = self.store.run_dir(run.key).ends()
+        return [end for end in ends if end.get("submission") == self.intent.id]
+
+    def add_end(self, run: Run, failure: str, error: str, **details: Any) -> None:
+        """Note what ended the last attempt of a run; LeaseHeld if somebody runs it."""
+        directory = self.store.run_dir(run.key)
+        here = {"submission": self.intent.id, "job": self.job, "node": self.node}
+        with Lease(directory.lease_file):
+            directory.add_end(failure, error, **{**here, **details})
+
+    def fail(self, run: Run, failure: str, error: str) -> None:
+        """Put a run on record as failed, for good as far as this submission is concerned."""
+        directory = self.store.run_dir(run.key)
+        self.add_end(run, failure, error, final=True, micro_batch=None)
+        record_failure(
+            directory,
+            run.config.evaluation_key,
+            attempt=directory.attempts(),
+            since=time.time(),
+            failure=failure,
+            error=error,
+        )
+
+    def given_up(self, run: Run) -> bool:
+        """Whether this submission is not to go on with a run."""
+        return why_stop(self.own_ends(run), self.intent.profile) is not None
+
+    def to_do(self) -> list[Step]:
+        """The steps of the runs that are to go on."""
+        steps = make_plan(self.runs(), self.store)
+        return [step for step in steps if step.pending and not self.given_up(step.run)]
+
+    def end_of_last_attempt_is_known(self, run: Run) -> bool:
+        """Whether the last attempt ended with a word, or there was none yet."""
+        directory = self.store.run_dir(run.key)
+        attempts = directory.attempts()
+        written = read_json(directory.status_file)
+        if not attempts or written is None or written["state"] != State.RUNNING.value:
+            return True
+        return any(end["attempt"] == attempts for end in directory.ends())
+
+    def go_back(self, exclude: Sequence[str] = ()) -> None:
+        """Back in the queue, away from nodes that failed; says so when that is not taken."""
+        ends = [end for run in self.runs() for end in self.own_ends(run)]
+        try:
+            scheduler.requeue(self.job, exclude=[*bad_nodes(ends), *exclude])
+        except Silent as error:
+            say(f"the job is not back in the queue ({error}); the same command submits it again")
+
+
+def say(line: str) -> None:
+    """Print a line with the time of day before it, to the log of the job."""
+    print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
+
+
+# --------------------------------------------------------------------------- the supervisor
+
+
+class Supervisor:
+    """Brings the runs of a task to their ends."""
+
+    def __init__(self, task: Task, signals: _Signals) -> None:
+        self.task = task
+        self.signals = signals
+        self.stop = signals.stop
+        self.stuck: set[str] = set()
+        """Runs that cannot be started, or not be put on record, by this process."""
+
+    def supervise(self) -> int:
+        """Run what is to be run; 0 if every run of the task is done."""
+        task = self.task
+        say(f"task {task.job} of submission {task.intent.id} on {task.node}")
+        held = task.submission.held()
+        if held is not None:
+            say(f"the sweep holds itself back: {held}")
+            return 1
+        if self._lacks_gpus():
+            return self._leave_this_node()
+        _warn_of_few_cores()
+        for run in task.runs():
+            self._settle_earlier(run)
+        while not self.stop():
+            steps = self._steps()
+            if not steps:
+                break
+            self._work(steps)
+        return self._finish()
+
+    def _steps(self) -> list[Step]:
+        return [step for step in self.task.to_do() if step.run.key not in self.stuck]
+
+    def _work(self, steps: Sequence[Step]) -> None:
+        """Launch those that take the same parts of a batch at once, and see what came of them."""
+        sizes = {step.run.key: self._micro_batch(step.run) for step in steps}
+        size = sizes[steps[0].run.key]
+        group = [step for step in steps if sizes[step.run.key] == size]
+        with self._executor(size, len(group)) as executor:
+            group = [step for step in group if self._fits(step.run, size, executor)]
+            executor.launch(group, say)
+        for step in group:
+            self._took(step, size)
+
+    def _fits(self, run: Run, size: int | None, executor: LocalExecutor) -> bool:
+        """Whether a run that was out of memory can do with less, which is `size` now.
+
+        One that cannot, because that would be another run, is put on record and given up.
+        """
+        ends = self.task.own_ends(run)
+        if not ends or ends[-1]["class"] != "out_of_memory":
+            return True
+        error = str(ends[-1]["error"])
+        problems = ["it is one pair at a time"]
+        if size != ends[-1]["micro_batch"]:
+            problems = executor.preflight([run.config])
+        if problems:
+            words = f"{error}; smaller parts of a batch are no way out: {problems[0]}"
+            self.task.fail(run, "out_of_memory", words)
+            return False
+        say(f"{run.label} seed {run.seed}: out of memory; again with {size} pairs at once")
+        return True
+
+    def _micro_batch(self, run: Run) -> int | None:
+        return micro_batch_of(self.task.own_ends(run), run.config, self.task.intent.runtime)
+
+    def _executor(self, micro_batch: int | None, runs: int) -> LocalExecutor:
+        intent = self.task.intent
+        runtime = intent.runtime.model_copy(update={"micro_batch": micro_batch})
+        side_by_side = max(1, min(intent.profile.pack, runs))
+        cores = int(os.environ.get("SLURM_CPUS_PER_TASK", usable_cores()))
+        slots = make_slots(
+            wanted=side_by_side,
+            threads=runtime.threads if intent.threads_given else None,
+            gpus=visible_gpus(runtime.device),
+            cores=cores,
+            processes=runtime.processes,
+        )
+        sweep = None if intent.sweep_file is None else Path(intent.sweep_file)
+        return LocalExecutor(self.task.store, runtime, slots, self.stop, sweep)
+
+    # ---- what came of a run
+
+    def _took(self, step: Step, size: int | None) -> None:
+        run = step.run
+        status = self.task.status(run)
+        if status.state is State.DONE:
+            return
+        if status.state is State.INTERRUPTED and self.stop():
+            return  # why is for _finish to find out
+        if status.state is State.INTERRUPTED:
+            self._ended(run, "interrupted", "its process was told to stop", micro_batch=size)
+        elif status.state is State.FAILED:
+            failure, error = status.failure or "bug", status.error or "no message"
+            self._ended(run, failure, error, micro_batch=size)
+        else:
+            self.stuck.add(run.key)
+
+    def _ended(self, run: Run, failure: str, error: str, **details: Any) -> None:
+        """Note an end, and give the run up if it is not to go on."""
+        try:
+            self.task.add_end(run, failure, error, **details)
+            reason = why_stop(self.task.own_ends(run), self.task.intent.profile)
+            if reason not in {None, error}:
+                self.task.fail(run, failure, str(reason))
+        except (OSError, LeaseHeld) as problem:
+            say(f"{run.label} seed {run.seed} ({run.key}): {error}; {one_line(problem)}")
+            self.stuck.add(run.key)
+
+    # ---- the beginning
+
+    def _settle_earlier(self, run: Run) -> None:
+        """Note the end of an attempt that left no word: its whole job is gone."""
+        if self.task.end_of_last_attempt_is_known(run):
+            return
+        attempt = _last_attempt(self.task.store.run_dir(run.key))
+        job = attempt.get("slurm", {})
+        failure, node = "killed", str(job.get("node", ""))
+        if job.get("array"):
+            failure = _how_it_ended(f"{job['array']}_{job['index']}")
+        error = f"the job was gone without a word ({failure})"
+        self._ended(run, failure, error, node=node, micro_batch=attempt.get("micro_batch"))
+
+    def _lacks_gpus(self) -> bool:
+        intent = self.task.intent
+        wanted = intent.profile.gpus > 0 and intent.runtime.device != "cpu"
+        return wanted and not gpus_of_machine()
+
+    def _leave_this_node(self) -> int:
+        error = f"node {self.task.node} has no GPU that can be seen"
+        say(error)
+        for step in self._steps():
+            self._ended(step.run, "node_failure", error)
+        self._note_end()
+        if self._steps():
+            self.task.go_back([self.task.node])
+        return 1
+
+    # ---- the end
+
+    def _finish(self) -> int:
+        cause, ours_to_requeue = self._why_stopped() if self.stop() else ("", False)
+        for step in self._steps():
+            if cause and step.status.state is State.INTERRUPTED:
+                error = f"{cause.replace('_', ' ')}; its state was saved"
+                self._ended(step.run, cause, error, micro_batch=self._micro_batch(step.run))
+        self._note_end()
+        if ours_to_requeue and self._steps():
+            say(f"{cause.replace('_', ' ')}: back in the queue")
+            self.task.go_back()
+        done = [self.task.status(run).state is State.DONE for run in self.task.runs()]
+        say(f"{sum(done)} of {len(done)} runs are done")
+        return 0 if all(done) else 1
+
+    def _why_stopped(self) -> tuple[str, bool]:
+        """The class of the end, and whether it is for this process to put the job back."""
+        profile = self.task.intent.profile
+        if self.signals.first == getattr(signal, f"SIG{profile.signal}"):
+            return "time_limit", True
+        try:
+            state = scheduler.own_state(self.task.job)
+        except Silent as error:
+            say(f"why the job is to stop is not known: {error}")
+            return "preempted", False
+        if state == "CANCELLED":
+            return "cancelled", False
+        if scheduler.ENDED.get(state) == "time_limit":
+            return "time_limit", True
+        return "preempted", state == "RUNNING"
+
+    def _note_end(self) -> None:
+        task = self.task
+        ends: dict[str, Mapping[str, Any]] = {}
+        for run in task.runs():
+            status = task.status(run)
+            ends[run.key] = {
+                "state": status.state.value,
+                "failure": status.failure,
+                "error": status.error,
+            }
+        task.submission.note_end(task.array, task.index, ends, restarts=task.restarts)
+        reason = same_death(task.submission.ends(), len_of(task.intent))
+        if reason is not None:
+            say(f"the sweep holds itself back: {reason}")
+            task.submission.hold(reason)
+
+
+def len_of(intent: Intent) -> int:
+    """Number of tasks of a submission."""
+    return sum(len(array.tasks) for array in intent.arrays)
+
+
+def same_death(ends: Sequence[Mapping[str, Any]], tasks: int) -> str | None:
+    """Why a submission is to hold itself back: its first tasks all died of the same error."""
+    first = ends[:HOLD_AFTER]
+    if len(first) < HOLD_AFTER or tasks <= HOLD_AFTER:
+        return None
+    deaths = {_death(end) for end in first}
+    death = deaths.pop()
+    if deaths or death is None:
+        return None
+    return f"the first {HOLD_AFTER} tasks died of the same error ({death[0]}): {death[1]}"
+
+
+def _death(end: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Class and error, without its numbers, of a task of which every run failed."""
+    runs = list(end["runs"].values())
+    if not all(r["state"] == State.FAILED.value and r["failure"] not in TRANSIENT for r in runs):
+        return None
+    return runs[0]["failure"], re.sub(r"\d+", "#", str(runs[0]["error"]))
+
+
+def _warn_of_few_cores() -> None:
+    asked = int(os.environ.get("SLURM_CPUS_PER_TASK", "1"))
+    if usable_cores() < asked:
+        say(
+            f"warning: {asked} CPUs were asked for, and this process may use {usable_cores()} "
+            "(its affinity): runs will be slow"
+        )
+
+
+def _last_attempt(directory: RunDir) -> dict[str, Any]:
+    written = read_json(directory.path / "provenance.json") or {"attempts": [{}]}
+    return dict(written["attempts"][-1])
+
+
+def _how_it_ended(job: str) -> str:
+    """The class of the end of the last attempt of a job that is over, as accounting has it."""
+    try:
+        return scheduler.last_end(job) or "killed"
+    except Silent:
+        return "killed"
+
+
+# --------------------------------------------------------------------------- the batch script
+
+
+class Aftermath:
+    """What the batch script does when the supervisor has ended, well or not."""
+
+    def __init__(self, task: Task, code: int) -> None:
+        self.task = task
+        self.code = code
+
+    def tidy(self) -> int:
+        """Put on record what the supervisor could not, and the job back in the queue."""
+        task = self.task
+        if task.submission.has_ended(task.array, task.index, task.restarts):
+            return 0
+        if task.submission.held() is not None or not self._unfinished():
+            return 0
+        failure, error = self._cause()
+        say(f"the supervisor is gone (exit code {self.code}): {error}")
+        for run in self._cut_short():
+            try:
+                self._record(run, failure, error)
+            except (OSError, HarnessError) as problem:
+                say(f"{run.label} seed {run.seed} ({run.key}): {one_line(problem)}")
+        if failure != "cancelled" and self._unfinished():
+            task.go_back()
+        return 0
+
+    def _record(self, run: Run, failure: str, error: str) -> None:
+        task = self.task
+        task.add_end(run, failure, error, micro_batch=_micro_batch_tried(task, run))
+        reason = why_stop(task.own_ends(run), task.intent.profile)
+        if failure == "out_of_memory" and not task.store.run_dir(run.key).attempts():
+            reason = f"{error} before training began; give the profile more"
+        if reason is not None and failure != "cancelled":
+            task.fail(run, failure, reason)
+
+    def _cut_short(self) -> list[Run]:
+        """The runs whose attempts ended without a word, or else the one that never began."""
+        unfinished = self._unfinished()
+        cut = [run for run in unfinished if not self.task.end_of_last_attempt_is_known(run)]
+        return cut or unfinished[:1]
+
+    def _unfinished(self) -> list[Run]:
+        """The runs that are to go on by themselves."""
+        return [step.run for step in self.task.to_do()]
+
+    def _cause(self) -> tuple[str, str]:
+        try:
+            state = scheduler.own_state(self.task.job)
+        except Silent:
+            state = "UNKNOWN"
+        if state == "CANCELLED":
+            return "cancelled", "the job was cancelled"
+        if _OUT_OF_MEMORY.search(self._log()):
+            return "out_of_memory", "the job was killed for the memory it used"
+        if self.code in _SIGNALLED:
+            return "preempted", "the job was told to stop as it began"
+        return "killed", f"the job's processes were killed (exit code {self.code})"
+
+    def _log(self) -> str:
+        """The end of what the job printed."""
+        texts = []
+        job = self.task.job
+        for file in self.task.submission.logs.glob(f"{job}_*_log.out"):
+            data = file.read_bytes()[-_TAIL_BYTES:]
+            texts.append(data.decode(errors="backslashreplace"))
+        text = "\n".join(texts)
+        return text[text.rfind(f"task {job} of submission") :]
+
+
+def _micro_batch_tried(task: Task, run: Run) -> int | None:
+    return micro_batch_of(task.own_ends(run), run.config, task.intent.runtime)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
