@@ -71,7 +71,7 @@ def missing() -> str | None:
 class Layout:
     """What a cluster looks like."""
 
-    nodes: int = 2
+    nodes: int = 3
     cpus: int = 4
     memory_mb: int = 20_000
     gpus: int = 2

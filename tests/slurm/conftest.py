@@ -28,15 +28,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[slurm.Cluster]:
-    """Two nodes of four cores and two GPUs, with accounting."""
+    """Three nodes of four cores and two GPUs, with accounting."""
     with slurm.running(slurm.Layout()) as up:
         yield up
 
 
 @pytest.fixture(scope="session")
 def bare_cluster() -> Iterator[slurm.Cluster]:
-    """The same without accounting, and with small arrays."""
-    layout = slurm.Layout(accounting=False, max_array_size=5)
+    """Two such nodes without accounting, and with small arrays."""
+    layout = slurm.Layout(nodes=2, accounting=False, max_array_size=5)
     with slurm.running(layout) as up:
         yield up
 

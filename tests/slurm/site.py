@@ -19,6 +19,8 @@ from typing import Any
 from harness.record import RunDir, Status, Store
 from tests.slurm.cluster import Cluster
 
+GONE = {None, "Z"}
+"""States of a process that reads no more."""
 SWEEP_FILE = Path(__file__).with_name("paced.py")
 FIRST_RESOLUTION = 8
 PROFILES = """
@@ -27,13 +29,23 @@ partition = "low"
 time = 10
 memory = "2G"
 signal_seconds = 10
+exclude = ["{quiet}"]
+
+[tool.harness.profiles.quiet]
+partition = "low"
+time = 10
+memory = "2G"
+signal_seconds = 10
+extra = {{ nodelist = "{quiet}" }}
 
 [tool.harness.profiles.minute]
 partition = "low"
 time = 1
 memory = "2G"
 signal_seconds = 20
+extra = {{ nodelist = "{quiet}" }}
 """
+"""On the last node of a cluster, to which no test does anything, or on all others."""
 QUICK = ("runtime.decode_cache_mb=0", "runtime.checkpoint_seconds=0.5", "runtime.log_seconds=0.2")
 """Every picture is read each time, and what a killed run loses is little."""
 
@@ -104,7 +116,7 @@ class Site:
             (root / name).mkdir(parents=True)
         shutil.copytree(pictures, self.data)
         shutil.copy(SWEEP_FILE, self.sweep_file)
-        (root / "pyproject.toml").write_text(PROFILES)
+        (root / "pyproject.toml").write_text(PROFILES.format(quiet=cluster.nodes[-1]))
 
     # ---- commands
 
@@ -196,7 +208,7 @@ class Site:
     def at_work(self, run: int) -> Reader | None:
         """The process that is reading pictures of this run now."""
         for reader in reversed(self.readers(run)):
-            if _state_of(reader.pid) not in {None, "Z"}:
+            if state_of(reader.pid) not in GONE:
                 return reader
         return None
 
@@ -249,11 +261,20 @@ class Site:
         jobs = [Job(*line.split("|")) for line in lines]
         return [job for job in jobs if Path(job.folder) == self.root]
 
-    def job_of(self, run: int) -> str:
-        """`12_3`: the task that has a run, as scontrol knows it."""
+    def node_of(self, run: int) -> str:
+        """Where a run is at work."""
         reader = self.at_work(run)
-        assert reader is not None
-        return reader.job
+        assert reader is not None, f"run {run} is not at work"
+        words = ("squeue", "--noheader", f"--jobs={reader.job}", "--format=%N")
+        return self.cluster.command(*words).strip()
+
+    def displace(self, run: int) -> None:
+        """Have a job of a higher partition take the node that a run is at work on."""
+        reader = self.at_work(run)
+        assert reader is not None, f"run {run} is not at work"
+        words = ["--partition=main", "--exclusive", "--output=/dev/null", "--wrap=sleep 1"]
+        self.cluster.command("sbatch", f"--nodelist={self.node_of(run)}", *words)
+        wait_until(lambda: state_of(reader.pid) in GONE, 60, f"run {run} to be displaced")
 
     def wait_until_over(self, seconds: float = 240) -> None:
         """Return when none of the jobs from here is in the queue."""
@@ -285,7 +306,7 @@ class Site:
         return "\n".join(parts)
 
 
-def _state_of(pid: int) -> str | None:
+def state_of(pid: int) -> str | None:
     """Letter of a process's state; None when it is gone."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]

@@ -60,11 +60,3 @@ def test_it_goes_with_the_process_that_wanted_it_even_if_that_is_killed() -> Non
     assert ended.returncode == -signal.SIGKILL
     Cluster(base).wait("the keeper to clear up", lambda: not base.exists())
     assert processes_of(base) == []
-
-
-def test_a_dead_node_is_missed_and_comes_back(cluster: Cluster) -> None:
-    node = cluster.nodes[1]
-    cluster.kill_node(node)
-    cluster.wait("it to be missed", lambda: cluster.node_states()[node] == "down")
-    cluster.start_node(node)
-    assert set(cluster.node_states().values()) == {"idle"}
