@@ -142,17 +142,24 @@ def run_command(args: argparse.Namespace) -> int:
     if args.report_only:
         return report(sweep, runs, store)
     steps = make_plan(select(runs, args.only), store, Rerun(args.rerun))
+    put_on_file = partial(write_manifest, store, sweep, runs, runtime, _words())
     if profile is not None:
         from harness.launch.slurm.command import submit_sweep
 
         order = _order(args, store, sweep, runtime, profile, threads_given="threads" in here)
-        code = submit_sweep(steps, order, Rerun(args.rerun), dry_run=args.dry_run, watch=args.watch)
+        code = submit_sweep(
+            steps,
+            order,
+            Rerun(args.rerun),
+            put_on_file,
+            dry_run=args.dry_run,
+            watch=args.watch,
+        )
         return report(sweep, runs, store) if code is None else code
     slots = _slots(args, runtime, threads_given="threads" in here)
     print_plan(steps, len(slots), on_gpu=any(slot.gpu is not None for slot in slots))
     if args.dry_run:
         return 0
-    put_on_file = partial(write_manifest, store, sweep, runs, runtime, _words())
     if any(step.pending for step in steps):
         code = launch(args, steps, store, runtime, slots, put_on_file)
         if code:

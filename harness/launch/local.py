@@ -261,7 +261,7 @@ def oom_kills() -> int:
 
 
 class LocalExecutor:
-    """Keeps every slot busy until the backlog is empty."""
+    """Keeps every slot busy until the backlog is empty; `intended` is as of Backlog."""
 
     def __init__(
         self,
@@ -270,7 +270,10 @@ class LocalExecutor:
         slots: Sequence[Slot],
         stop: Stop,
         sweep: Path | None = None,
+        *,
+        intended: bool = False,
     ) -> None:
+        self._intended = intended
         self._store = store
         self._runtime = runtime
         self._slots = slots
@@ -323,7 +326,7 @@ class LocalExecutor:
 
     def launch(self, steps: Sequence[Step], say: Say) -> None:
         """See Executor; a run whose process dies is recorded by how it died."""
-        backlog = Backlog(steps, self._store, say)
+        backlog = Backlog(steps, self._store, say, intended=self._intended)
         while not self._stop():
             self._fill(backlog)
             if not self._busy() and not len(backlog):

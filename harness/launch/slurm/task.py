@@ -154,7 +154,10 @@ class Task:
     def to_do(self) -> list[Step]:
         """The steps of the runs that are to go on."""
         steps = make_plan(self.runs(), self.store)
-        return [step for step in steps if step.pending and not self.given_up(step.run)]
+        return [step for step in steps if step.pending and not self._left(step.run)]
+
+    def _left(self, run: Run) -> bool:
+        return self.given_up(run) or self.store.run_dir(run.key).stop_requested() is not None
 
     def end_of_last_attempt_is_known(self, run: Run) -> bool:
         """Whether the last attempt ended with a word, or there was none yet."""
@@ -261,7 +264,7 @@ class Supervisor:
             processes=runtime.processes,
         )
         sweep = None if intent.sweep_file is None else Path(intent.sweep_file)
-        return LocalExecutor(self.task.store, runtime, slots, self.stop, sweep)
+        return LocalExecutor(self.task.store, runtime, slots, self.stop, sweep, intended=True)
 
     # ---- what came of a run
 
