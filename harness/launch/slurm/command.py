@@ -94,7 +94,7 @@ def follow(steps: Sequence[Step], order: Order) -> None:
                 return
             time.sleep(scheduler.POLL_SECONDS)
             try:
-                left = keys & set(queued(store, scheduler.queue()))
+                left = keys & set(queued(store, scheduler.queue(), close=False))
             except Silent as error:
                 say(str(error))
                 continue
