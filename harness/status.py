@@ -20,6 +20,7 @@ from harness import cli
 from harness.errors import ConfigError, RecordError, one_line, unknown
 from harness.launch.slurm import scheduler
 from harness.launch.slurm.ledger import Place, Submission, queued, submissions
+from harness.launch.slurm.rehearse import what_went_wrong
 from harness.launch.slurm.scheduler import Silent
 from harness.launch.watch import Row, duration, time_left
 from harness.manifest import Manifest, manifest_names, read_manifest
@@ -215,7 +216,7 @@ def page(store: Store, manifest: Manifest, places: Mapping[str, Place]) -> list[
         held = submission.held()
         if held is not None:
             parts.append(f"submission {submission.folder.name} holds itself back: {held}")
-    return parts
+    return [*parts, *what_went_wrong(store, manifest.sweep.name)]
 
 
 def table(known: Sequence[Known]) -> RenderableType:

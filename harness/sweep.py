@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--pack", type=int, metavar="K", help="slurm: runs side by side in one job")
     add("--nodes", type=int, metavar="N", help="slurm: nodes of a job, which train one run")
     add("--gpus", type=int, metavar="G", help="slurm: GPUs of a job on each node")
+    add("--rehearse", action="store_true", help="slurm: each distinct run for 20 steps first")
     add("--watch", action="store_true", help="slurm: stay, and report in the end")
     add("--base", metavar="NAME", help="another base configuration, listed below")
     add("--only", metavar="PATTERN", help="launch runs whose label matches, or by start of a key")
@@ -190,7 +191,7 @@ def select(runs: Sequence[Run], pattern: str | None) -> list[Run]:
     return chosen
 
 
-_SLURM_ONLY = ("profile", "pack", "nodes", "gpus", "watch")
+_SLURM_ONLY = ("profile", "pack", "nodes", "gpus", "rehearse", "watch")
 
 
 def _profile(args: argparse.Namespace) -> Profile | None:
@@ -223,7 +224,9 @@ def _order(
     words += ["--base", args.base] if args.base is not None else []
     words += ["--seeds", ",".join(map(str, args.seeds))] if args.seeds is not None else []
     report = (*words, "--report-only")
-    return Order(store, sweep.name, file, runtime, profile, report, threads_given)
+    return Order(
+        store, sweep.name, file, runtime, profile, report, threads_given, rehearse=args.rehearse
+    )
 
 
 def _slots(args: argparse.Namespace, runtime: Runtime, *, threads_given: bool) -> list[Slot]:

@@ -71,6 +71,8 @@ def words(submitted: Submitted, order: Order) -> list[str]:
     else:
         arrays = ", ".join(f"{job} ({count} jobs)" for job, count in submitted.arrays.items())
         lines.append(f"submitted {len(submitted.keys)} runs of {order.sweep}: array {arrays}")
+        if submitted.rehearsal is not None:
+            lines.append(f"they wait for job {submitted.rehearsal}, the rehearsal, to go well")
         if submitted.report is not None:
             folder = order.store.root / "reports" / order.sweep
             lines.append(f"report job {submitted.report} follows them: {folder / 'report.md'}")

@@ -81,6 +81,7 @@ class Intent:
     report: str | None = None
     report_command: tuple[str, ...] = ()
     threads_given: bool = False
+    rehearsal: bool = False
     by: Mapping[str, Any] = field(default_factory=dict)
 
     @property
