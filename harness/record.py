@@ -278,7 +278,7 @@ class RunDir:
         """What cut attempts short, in order; see `add_end`."""
         file = self.path / "ends.json"
         written = read_json(file)
-        return [] if written is None else list(_of_this_schema(written, file)["ends"])
+        return [] if written is None else list(of_this_schema(written, file)["ends"])
 
     def add_end(self, failure: str, error: str, **details: Any) -> None:
         """Note what ended the last attempt; for the holder of the lease."""

@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--pack", type=int, metavar="K", help="slurm: runs side by side in one job")
     add("--nodes", type=int, metavar="N", help="slurm: nodes of a job, which train one run")
     add("--gpus", type=int, metavar="G", help="slurm: GPUs of a job on each node")
+    add("--rehearse", action="store_true", help="slurm: each distinct run for 20 steps first")
     add("--watch", action="store_true", help="slurm: stay, and report in the end")
     add("--base", metavar="NAME", help="another base configuration, listed below")
     add("--only", metavar="PATTERN", help="launch runs whose label matches, or by start of a key")
@@ -142,17 +143,24 @@ def run_command(args: argparse.Namespace) -> int:
     if args.report_only:
         return report(sweep, runs, store)
     steps = make_plan(select(runs, args.only), store, Rerun(args.rerun))
+    put_on_file = partial(write_manifest, store, sweep, runs, runtime, _words())
     if profile is not None:
         from harness.launch.slurm.command import submit_sweep
 
         order = _order(args, store, sweep, runtime, profile, threads_given="threads" in here)
-        code = submit_sweep(steps, order, Rerun(args.rerun), dry_run=args.dry_run, watch=args.watch)
+        code = submit_sweep(
+            steps,
+            order,
+            Rerun(args.rerun),
+            put_on_file,
+            dry_run=args.dry_run,
+            watch=args.watch,
+        )
         return report(sweep, runs, store) if code is None else code
     slots = _slots(args, runtime, threads_given="threads" in here)
     print_plan(steps, len(slots), on_gpu=any(slot.gpu is not None for slot in slots))
     if args.dry_run:
         return 0
-    put_on_file = partial(write_manifest, store, sweep, runs, runtime, _words())
     if any(step.pending for step in steps):
         code = launch(args, steps, store, runtime, slots, put_on_file)
         if code:
@@ -183,7 +191,7 @@ def select(runs: Sequence[Run], pattern: str | None) -> list[Run]:
     return chosen
 
 
-_SLURM_ONLY = ("profile", "pack", "nodes", "gpus", "watch")
+_SLURM_ONLY = ("profile", "pack", "nodes", "gpus", "rehearse", "watch")
 
 
 def _profile(args: argparse.Namespace) -> Profile | None:
@@ -216,7 +224,9 @@ def _order(
     words += ["--base", args.base] if args.base is not None else []
     words += ["--seeds", ",".join(map(str, args.seeds))] if args.seeds is not None else []
     report = (*words, "--report-only")
-    return Order(store, sweep.name, file, runtime, profile, report, threads_given)
+    return Order(
+        store, sweep.name, file, runtime, profile, report, threads_given, rehearse=args.rehearse
+    )
 
 
 def _slots(args: argparse.Namespace, runtime: Runtime, *, threads_given: bool) -> list[Slot]:

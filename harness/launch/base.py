@@ -161,9 +161,15 @@ class Backlog:
 
     A run that starts from another's weights is not handed out while that one is in the launch, and
     given up when it left without a result.
+
+    Args:
+        intended: the intents are on disk already, and a run that was asked to stop since then is
+            not begun; else a launch is the wish that it run.
     """
 
-    def __init__(self, steps: Sequence[Step], store: Store, say: Say) -> None:
+    def __init__(
+        self, steps: Sequence[Step], store: Store, say: Say, *, intended: bool = False
+    ) -> None:
         parents = {step.waits_for for step in steps if step.pending}
         pending = sorted(
             (step for step in steps if step.pending),
@@ -172,6 +178,7 @@ class Backlog:
         )
         self._store = store
         self._say = say
+        self._intended = intended
         self._to_start = deque(pending)
         self._elsewhere: dict[str, Step] = {}
         self._handed_out: set[str] = set()
@@ -265,6 +272,8 @@ class Backlog:
             self._set_aside(step, directory)
         elif status.state is State.DONE or _failed_for_good(status):
             return False
+        if self._intended:
+            return directory.stop_requested() is None
         directory.write_intent(step.run.config, job_of(step.run))
         return True
 

@@ -141,14 +141,16 @@ def _gpus_of_the_kernel() -> list[str]:
 class WorkerProcess:
     """One worker as its launcher sees it: the process, its two pipes, and the run it has."""
 
-    def __init__(self, slot: Slot, sweep: Path | None) -> None:
+    def __init__(self, slot: Slot, sweep: Path | None, meeting: Path | None = None) -> None:
         answers, theirs = os.pipe()
         os.set_blocking(answers, False)
         command = [sys.executable, "-m", "harness.launch.worker", "--answers", str(theirs)]
+        command += ["--sweep", str(sweep)] if sweep is not None else []
+        command += ["--meeting", str(meeting)] if meeting is not None else []
         self.output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by bury)
         with holding_signals():
             self.process = subprocess.Popen(
-                command + (["--sweep", str(sweep)] if sweep is not None else []),
+                command,
                 stdin=subprocess.PIPE,
                 stdout=self.output,
                 stderr=self.output,
@@ -261,7 +263,13 @@ def oom_kills() -> int:
 
 
 class LocalExecutor:
-    """Keeps every slot busy until the backlog is empty."""
+    """Keeps every slot busy until the backlog is empty.
+
+    Args:
+        intended: see Backlog.
+        meeting: folder where the one worker finds the other processes of its runs, which something
+            else started; None: it starts them itself.
+    """
 
     def __init__(
         self,
@@ -270,7 +278,12 @@ class LocalExecutor:
         slots: Sequence[Slot],
         stop: Stop,
         sweep: Path | None = None,
+        *,
+        intended: bool = False,
+        meeting: Path | None = None,
     ) -> None:
+        self._intended = intended
+        self._meeting = meeting
         self._store = store
         self._runtime = runtime
         self._slots = slots
@@ -323,7 +336,7 @@ class LocalExecutor:
 
     def launch(self, steps: Sequence[Step], say: Say) -> None:
         """See Executor; a run whose process dies is recorded by how it died."""
-        backlog = Backlog(steps, self._store, say)
+        backlog = Backlog(steps, self._store, say, intended=self._intended)
         while not self._stop():
             self._fill(backlog)
             if not self._busy() and not len(backlog):
@@ -368,7 +381,7 @@ class LocalExecutor:
 
     def _worker(self, number: int) -> WorkerProcess:
         if number not in self._workers:
-            worker = WorkerProcess(self._slots[number], self._sweep)
+            worker = WorkerProcess(self._slots[number], self._sweep, self._meeting)
             self._workers[number] = worker
             self._selector.register(worker.answers, selectors.EVENT_READ)
         return self._workers[number]

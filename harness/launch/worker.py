@@ -29,6 +29,7 @@ from harness.config import RunConfig, Runtime, validate
 from harness.errors import HarnessError, InterruptedRun, failure_class, one_line
 from harness.launch.base import Stop, release_signals
 from harness.launch.companions import Companions
+from harness.launch.slurm.meeting import Meeting
 from harness.lease import LeaseHeld
 from harness.space import load_sweep
 
@@ -40,11 +41,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m harness.launch.worker", description=__doc__)
     parser.add_argument("--answers", type=int, required=True, help="descriptor to answer on")
     parser.add_argument("--sweep", help="sweep file, for the parts that it registers")
+    parser.add_argument("--meeting", type=Path, help="folder to find the processes of a job in")
     args = parser.parse_args(argv)
     os.set_inheritable(args.answers, False)
     faulthandler.enable()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    worker = Worker(args.answers, args.sweep)
+    companions = Companions(args.sweep) if args.meeting is None else Meeting(args.meeting)
+    worker = Worker(args.answers, companions)
     worker.listen()
     if args.sweep is not None:
         load_sweep(args.sweep)
@@ -58,12 +61,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 class Worker:
     """The tasks of one process, and whether it shall stop."""
 
-    def __init__(self, answers: int, sweep: str | None) -> None:
+    def __init__(self, answers: int, companions: Companions | Meeting) -> None:
         self._answers = answers
         self._tasks: SimpleQueue[Task | None] = SimpleQueue()
         self._stop = Stop()
         self._idle_output = os.dup(1)
-        self.companions = Companions(sweep)
+        self.companions = companions
 
     def listen(self) -> None:
         """Take tasks from standard input and stop at its end, at SIGTERM and at SIGINT."""

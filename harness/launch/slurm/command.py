@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from harness.launch.preview import print_plan
 from harness.launch.slurm import scheduler
@@ -21,9 +21,19 @@ from harness.record import State
 
 
 def submit_sweep(
-    steps: Sequence[Step], order: Order, rerun: Rerun, *, dry_run: bool, watch: bool
+    steps: Sequence[Step],
+    order: Order,
+    rerun: Rerun,
+    put_on_file: Callable[[], None],
+    *,
+    dry_run: bool,
+    watch: bool,
 ) -> int | None:
-    """Print the plan and submit it; the exit code, or None when it is time for the report."""
+    """Print the plan and submit it; the exit code, or None when it is time for the report.
+
+    Args:
+        put_on_file: writes the sweep's manifest; called before anything is submitted.
+    """
     profile = order.profile
     if not dry_run:
         scheduler.require()
@@ -34,6 +44,7 @@ def submit_sweep(
         print("\nthe sbatch script of the first array would be:\n")
         print(preview(steps, order))
         return 0
+    put_on_file()
     if not pending:
         return None
     check_not_held(order.store, order.sweep, rerun)
@@ -60,6 +71,8 @@ def words(submitted: Submitted, order: Order) -> list[str]:
     else:
         arrays = ", ".join(f"{job} ({count} jobs)" for job, count in submitted.arrays.items())
         lines.append(f"submitted {len(submitted.keys)} runs of {order.sweep}: array {arrays}")
+        if submitted.rehearsal is not None:
+            lines.append(f"they wait for job {submitted.rehearsal}, the rehearsal, to go well")
         if submitted.report is not None:
             folder = order.store.root / "reports" / order.sweep
             lines.append(f"report job {submitted.report} follows them: {folder / 'report.md'}")
@@ -83,7 +96,7 @@ def follow(steps: Sequence[Step], order: Order) -> None:
                 return
             time.sleep(scheduler.POLL_SECONDS)
             try:
-                left = keys & set(queued(store, scheduler.queue()))
+                left = keys & set(queued(store, scheduler.queue(), close=False))
             except Silent as error:
                 say(str(error))
                 continue

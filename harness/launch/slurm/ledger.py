@@ -81,6 +81,7 @@ class Intent:
     report: str | None = None
     report_command: tuple[str, ...] = ()
     threads_given: bool = False
+    rehearsal: bool = False
     by: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -254,24 +255,24 @@ def find_jobs(submission: Submission, intent: Intent, listing: Listing) -> None:
             submission.note_job(part, job)
 
 
-def queued(store: Store, listing: Listing | None) -> dict[str, Place]:
+def queued(store: Store, listing: Listing | None, *, close: bool = True) -> dict[str, Place]:
     """Key -> place of every run that is in the queue or running there, or may be.
 
     Without a listing, when the scheduler could not be asked, that is every run of an open
     submission.  With one, numbers that were never written down are, and submissions of which
-    nothing is left are closed.
+    nothing is left are closed, unless `close` is false: that is for the holder of `submitting`.
     """
     found: dict[str, Place] = {}
     for submission in submissions(store):
         if not submission.open:
             continue
         intent = submission.read()
-        if listing is not None:
+        if listing is not None and close:
             find_jobs(submission, intent, listing)
         places = list(_places(submission, intent, listing))
         for key, place in places:
             found[key] = place
-        if listing is not None and not places and not listing.tasks(intent.report or ""):
+        if close and listing is not None and not places and not listing.tasks(intent.report or ""):
             submission.close()
     return found
 

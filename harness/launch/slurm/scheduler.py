@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.errors import ConfigError, HarnessError, one_line
@@ -230,21 +230,10 @@ def ask(*command: str, seconds: float = CALL_SECONDS) -> str:
     return done.stdout
 
 
-def queue() -> Listing:
+def queue(*, seconds: float = CALL_SECONDS) -> Listing:
     """All jobs of this user that are not over, in one call."""
-    form = "%i|%j|%T|%r|%N"
-    return read_listing(ask("squeue", "--noheader", f"--user={os.getuid()}", f"--format={form}"))
-
-
-def account(names: Iterable[str]) -> Listing:
-    """What accounting has of the jobs of these names: the last attempt of each task.
-
-    It may lag, and a job that it calls over may be queued again: ask `queue` first.
-    """
-    fields = "JobID,JobName,State,ExitCode,NodeList"
-    wanted = ",".join(names)
-    command = ("sacct", "--noheader", "--parsable2", "--allocations", f"--format={fields}")
-    return read_listing(ask(*command, f"--name={wanted}", "--starttime=now-30days"))
+    command = ("squeue", "--noheader", f"--user={os.getuid()}", "--format=%i|%j|%T|%r|%N")
+    return read_listing(ask(*command, seconds=seconds))
 
 
 def own_state(job: str, *, seconds: float = 10.0) -> str:
@@ -276,10 +265,9 @@ def requeue(job: str, *, exclude: Sequence[str] = ()) -> None:
         ask("scontrol", "update", f"JobId={job}", f"ExcNodeList={','.join(exclude)}")
 
 
-def cancel(jobs: Sequence[str]) -> None:
-    """Cancel these jobs and no other; Silent as `ask`."""
-    if jobs:
-        ask("scancel", *jobs)
+def cancel(job: str, name: str) -> None:
+    """Cancel a job if it has this name still: its number may be another's by now."""
+    ask("scancel", f"--name={name}", job)
 
 
 # --------------------------------------------------------------------------- limits

@@ -22,7 +22,7 @@ from harness.config import Runtime
 from harness.errors import ConfigError, HarnessError
 from harness.launch.base import Say, estimate, job_of, name_of
 from harness.launch.profiles import Profile
-from harness.launch.slurm import scheduler, script
+from harness.launch.slurm import rehearse, scheduler, script
 from harness.launch.slurm.freeze import Frozen, freeze
 from harness.launch.slurm.ledger import (
     REPORT,
@@ -72,6 +72,8 @@ class Order:
     profile: Profile
     report: tuple[str, ...] | None = None
     threads_given: bool = False
+    rehearse: bool = False
+    """Whether a rehearsal must go well first."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ class Submitted:
     places: Mapping[str, Place]
     report: str | None = None
     left: tuple[str, ...] = ()
+    rehearsal: str | None = None
 
 
 # --------------------------------------------------------------------------- checks
@@ -212,10 +215,13 @@ def _submit(
     exclude = tuple(bad_nodes(end for s in steps for end in order.store.run_dir(s.run.key).ends()))
     jobs: dict[str, str] = {}
     left: tuple[str, ...] = ()
+    rehearsal = _submit_rehearsal(steps, order, frozen) if order.rehearse else None
     for number, array in enumerate(intent.arrays):
         after = tuple(jobs[name] for name in array.after if name in jobs)
         try:
-            job = _sbatch(_job_of(intent, submission, number, frozen, after, exclude))
+            job = _job_of(intent, submission, number, frozen, after, exclude)
+            only_after = () if rehearsal is None else (rehearsal,)
+            job_id = _sbatch(replace(job, only_after=only_after))
         except (Refused, Silent) as error:
             if not jobs:
                 if isinstance(error, Refused):
@@ -224,11 +230,34 @@ def _submit(
             left = (str(error), *_keys(intent.arrays[number:]))
             say(f"{error}; {len(left) - 1} runs are left for the same command to submit")
             break
-        jobs[array.name] = job
-        submission.note_job(number, job)
+        jobs[array.name] = job_id
+        submission.note_job(number, job_id)
     report = _submit_report(intent, submission, frozen, tuple(jobs.values()), say)
     arrays = {jobs[a.name]: len(a.tasks) for a in intent.arrays if a.name in jobs}
-    return Submitted(submission, arrays, frozenset(intent.keys - set(left)), {}, report, left)
+    keys = frozenset(intent.keys - set(left))
+    return Submitted(submission, arrays, keys, {}, report, left, rehearsal)
+
+
+def _submit_rehearsal(steps: Sequence[Step], order: Order, frozen: Frozen) -> str:
+    """The number of the job in which the runs of `steps` are rehearsed."""
+    runs = rehearse.short_runs(step.run for step in steps)
+    blank = replace(order, report=None)
+    intent = _intent([], blank, frozen, Limits(), Listing())
+    store = rehearse.store_of(order.store, intent.id)
+    name = f"{intent.sweep}-{intent.id}-{rehearse.SUFFIX}"
+    array = Array(_safe(name), (tuple(run.key for run in runs),))
+    intent = replace(intent, arrays=(array,), root=str(store.root), rehearsal=True)
+    for run in runs:
+        store.run_dir(run.key).write_intent(run.config, job_of(run))
+    submission = Submission(folder_of(order.store, order.sweep) / intent.id)
+    submission.write(intent)
+    try:
+        number = _sbatch(_job_of(intent, submission, 0, frozen, (), ()))
+    except Refused:
+        shutil.rmtree(submission.folder)
+        raise
+    submission.note_job(0, number)
+    return number
 
 
 def _keys(arrays: Sequence[Array]) -> list[str]:
@@ -239,7 +268,7 @@ def _intent(
     steps: Sequence[Step], order: Order, frozen: Frozen, limits: Limits, listing: Listing
 ) -> Intent:
     own_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
-    name = f"{re.sub(r'[^A-Za-z0-9_.-]', '_', order.sweep)}-{own_id}"
+    name = _safe(f"{order.sweep}-{own_id}")
     report = order.report is not None
     return Intent(
         id=own_id,
@@ -261,6 +290,10 @@ def _intent(
         threads_given=order.threads_given,
         by={"host": socket.gethostname(), "pid": os.getpid(), "uid": os.getuid()},
     )
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", name)
 
 
 def _arrays(

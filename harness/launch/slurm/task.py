@@ -27,7 +27,7 @@ from typing import Any
 from harness.errors import HarnessError, one_line
 from harness.launch.base import HELD_SIGNALS, Stop, record_failure
 from harness.launch.local import LocalExecutor, gpus_of_machine, make_slots, visible_gpus
-from harness.launch.slurm import scheduler
+from harness.launch.slurm import meeting, scheduler
 from harness.launch.slurm.ledger import Intent, Submission
 from harness.launch.slurm.policy import bad_nodes, micro_batch_of, why_stop
 from harness.launch.slurm.scheduler import Silent
@@ -55,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     task = Task.of_environment(Submission(args.folder), args.array)
     if args.after is not None:
         return Aftermath(task, args.after).tidy()
+    if meeting.rank() > 0:
+        return meeting.help_with_runs(task.meeting, task.intent.sweep_file, signals.stop)
     return Supervisor(task, signals).supervise()
 
 
@@ -107,6 +109,17 @@ class Task:
         """Where the runs are."""
         return Store(Path(self.intent.root))
 
+    @property
+    def nodes(self) -> int:
+        """Nodes of the job; with several, SLURM starts the processes of a run."""
+        return self.intent.profile.nodes
+
+    @property
+    def meeting(self) -> Path:
+        """Where the processes of this start of the job find one another."""
+        name = f"{self.array}-{self.index}-{self.restarts}"
+        return self.submission.folder / "meetings" / name
+
     def runs(self) -> list[Run]:
         """The runs of the task, read from their directories."""
         return [self._run(key) for key in self.intent.arrays[self.array].tasks[self.index]]
@@ -154,7 +167,10 @@ class Task:
     def to_do(self) -> list[Step]:
         """The steps of the runs that are to go on."""
         steps = make_plan(self.runs(), self.store)
-        return [step for step in steps if step.pending and not self.given_up(step.run)]
+        return [step for step in steps if step.pending and not self._left(step.run)]
+
+    def _left(self, run: Run) -> bool:
+        return self.given_up(run) or self.store.run_dir(run.key).stop_requested() is not None
 
     def end_of_last_attempt_is_known(self, run: Run) -> bool:
         """Whether the last attempt ended with a word, or there was none yet."""
@@ -205,11 +221,10 @@ class Supervisor:
         _warn_of_few_cores()
         for run in task.runs():
             self._settle_earlier(run)
-        while not self.stop():
-            steps = self._steps()
-            if not steps:
-                break
+        while not self.stop() and (steps := self._steps()):
             self._work(steps)
+            if task.nodes > 1 and self._steps():
+                break  # whatever cut one run short has sent the other processes away
         return self._finish()
 
     def _steps(self) -> list[Step]:
@@ -253,15 +268,25 @@ class Supervisor:
         runtime = intent.runtime.model_copy(update={"micro_batch": micro_batch})
         side_by_side = max(1, min(intent.profile.pack, runs))
         cores = int(os.environ.get("SLURM_CPUS_PER_TASK", usable_cores()))
+        processes = runtime.processes // self.task.nodes
+        if self.task.nodes > 1:
+            cores *= processes
         slots = make_slots(
             wanted=side_by_side,
             threads=runtime.threads if intent.threads_given else None,
             gpus=visible_gpus(runtime.device),
             cores=cores,
-            processes=runtime.processes,
+            processes=processes,
         )
-        sweep = None if intent.sweep_file is None else Path(intent.sweep_file)
-        return LocalExecutor(self.task.store, runtime, slots, self.stop, sweep)
+        return LocalExecutor(
+            self.task.store,
+            runtime,
+            slots,
+            self.stop,
+            None if intent.sweep_file is None else Path(intent.sweep_file),
+            intended=True,
+            meeting=self.task.meeting if self.task.nodes > 1 else None,
+        )
 
     # ---- what came of a run
 
@@ -323,14 +348,16 @@ class Supervisor:
     # ---- the end
 
     def _finish(self) -> int:
-        cause, ours_to_requeue = self._why_stopped() if self.stop() else ("", False)
+        cause, ours_to_requeue = self._why_stopped() if self.stop() else ("", True)
         for step in self._steps():
             if cause and step.status.state is State.INTERRUPTED:
                 error = f"{cause.replace('_', ' ')}; its state was saved"
                 self._ended(step.run, cause, error, micro_batch=self._micro_batch(step.run))
         self._note_end()
+        if self.task.nodes > 1:
+            meeting.part(self.task.meeting)
         if ours_to_requeue and self._steps():
-            say(f"{cause.replace('_', ' ')}: back in the queue")
+            say(f"{cause.replace('_', ' ') or 'a process is lost'}: back in the queue")
             self.task.go_back()
         done = [self.task.status(run).state is State.DONE for run in self.task.runs()]
         say(f"{sum(done)} of {len(done)} runs are done")

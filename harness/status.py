@@ -1,0 +1,434 @@
+"""The command: `python -m harness.status [NAME] [options]`: how the runs of a sweep are.
+
+From any shell and machine that sees the folder, with or without a scheduler: the runs are those of
+the sweep's manifest, their states are in their own directories, and a scheduler, asked once, only
+tells why those in its queue are waiting.  Exit codes: 0, or 2 the command is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness import cli
+from harness.errors import ConfigError, RecordError, one_line, unknown
+from harness.launch.slurm import scheduler
+from harness.launch.slurm.ledger import Place, Submission, queued, submissions
+from harness.launch.slurm.rehearse import what_went_wrong
+from harness.launch.slurm.scheduler import Silent
+from harness.launch.watch import Row, duration, time_left
+from harness.manifest import Manifest, manifest_names, read_manifest
+from harness.plan import Action, Rerun, Step, make_plan
+from harness.record import RunDir, State, Status, Store, read_json
+from harness.space import Run, load_sweep
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+REFRESH_SECONDS = 2.0
+ASK_SECONDS = 10.0
+ROWS_SHOWN = 40
+LINES_SHOWN = 100
+PIPE_WIDTH = 160
+_CUT_OFF = "cut off"
+_ORDER = ("running", "failed", "HELD", "cut off", "cancelled", "starting", "queued", "new", "done")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code, and tells a known error in one line."""
+    return cli.run(lambda: run_command(_parser().parse_args(argv)))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = cli.Parser(
+        prog="python -m harness.status",
+        description="How the runs of a sweep are; without a name, all sweeps in a line each.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("sweep", metavar="NAME", nargs="?", help="a sweep that was launched under the root")
+    add("--watch", action="store_true", help="look again and again, until interrupted")
+    add("--logs", metavar="KEY", help="what the run printed last; the start of a key will do")
+    add("--cancel", metavar="KEY", nargs="*", help="stop runs, which keep what they have; or --all")
+    add("--all", action="store_true", help="with --cancel: every run of the sweep")
+    add("--retry", metavar="KEY", nargs="+", help="submit failed runs again, from their beginning")
+    add("--root", type=Path, default=Path(), metavar="DIR", help="holds results/ and reports/")
+    return parser
+
+
+def run_command(args: argparse.Namespace) -> int:
+    """Show, or do what was asked for."""
+    store = Store(args.root.resolve())
+    if args.logs is not None:
+        return show_log(store, args.logs)
+    if args.sweep is None:
+        if args.cancel is not None or args.retry or args.all:
+            raise ConfigError("--cancel and --retry want the NAME of a sweep")
+        return show_all(store)
+    manifest = read_manifest(store, args.sweep)
+    if args.all and args.cancel is None:
+        raise ConfigError("--all is for --cancel")
+    if args.cancel is not None:
+        return cancel(store, manifest, args.cancel, everything=args.all)
+    if args.retry:
+        return retry(store, manifest, args.retry)
+    return show(store, manifest, watch=args.watch)
+
+
+# --------------------------------------------------------------------------- what is known
+
+
+@dataclass(frozen=True)
+class Known:
+    """One run: its files, and its place in the queue if it has one."""
+
+    row: Row
+    place: Place | None
+    ends: Mapping[str, int]
+    stop: str | None
+
+    @property
+    def state(self) -> str:
+        """One word: what `_ORDER` lists."""
+        if self.row.state in {State.RUNNING, State.DONE, State.FAILED} and not self._goes_on:
+            return self.row.state.value
+        if self.place is not None and self.place.task is not None:
+            words = self.place.task.words.partition(" ")[0]
+            return {"running": "starting", "HELD": "HELD"}.get(words, "queued")
+        if self.place is not None:
+            return "queued"
+        if self.stop is not None:
+            return "cancelled"
+        return _CUT_OFF if self.row.state is State.INTERRUPTED else "new"
+
+    @property
+    def _goes_on(self) -> bool:
+        """Whether a failed run is in the queue again."""
+        return self.row.state is State.FAILED and self.place is not None
+
+    @property
+    def words(self) -> str:
+        """The state, with why."""
+        state = self.state
+        if state == "running":
+            return self.row.phase
+        if state == "failed":
+            return f"failed: {self.row.status.failure}"
+        if state in {"queued", "HELD", "starting"}:
+            text = "queued (the scheduler is silent)"
+            if self.place is not None and self.place.task is not None:
+                text = self.place.task.words.replace("running", "starting")
+        elif state == "cancelled":
+            text = str(self.stop)
+        else:
+            text = state
+        counts = ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in self.ends.items())
+        return f"{text}; before: {counts}" if counts else text
+
+
+def know(store: Store, runs: Sequence[Run], places: Mapping[str, Place]) -> list[Known]:
+    """What is known of each run now."""
+    return [_known(store, run, places.get(run.key)) for run in runs]
+
+
+def _known(store: Store, run: Run, place: Place | None) -> Known:
+    directory = store.run_dir(run.key)
+    try:
+        status = directory.status(run.config.evaluation_key)
+    except RecordError as error:
+        status = Status(State.FAILED, failure=error.failure, error=one_line(error))
+    row = Row(Step(run, status, Action.SKIP, "", None), status)
+    if status.state in {State.DONE, State.RUNNING}:
+        return Known(row, place, {}, None)
+    ends = Counter(str(end["class"]) for end in directory.ends() if not end.get("final"))
+    return Known(row, place, ends, directory.stop_requested())
+
+
+def places_in_queue(store: Store, say: Callable[[str], None]) -> dict[str, Place]:
+    """Where in the queue runs are; the scheduler is asked once, and only if something may be."""
+    if not any(submission.open for submission in submissions(store)):
+        return {}
+    if not scheduler.installed():
+        say("there is no SLURM here: what waits in its queue is not known")
+        return queued(store, None)
+    try:
+        return queued(store, scheduler.queue(seconds=ASK_SECONDS), close=False)
+    except Silent as error:
+        say(f"{error}: what waits in the queue is as it was submitted")
+        return queued(store, None)
+
+
+# --------------------------------------------------------------------------- showing
+
+
+def show_all(store: Store) -> int:
+    """A line a sweep."""
+    names = manifest_names(store)
+    if not names:
+        raise RecordError(f"no sweep was launched under {store.root}")
+    places = places_in_queue(store, _to_stderr)
+    width = max(map(len, names))
+    for name in names:
+        known = know(store, read_manifest(store, name).runs, places)
+        print(f"{name:{width}}  {total(known)}")
+    return 0
+
+
+def show(store: Store, manifest: Manifest, *, watch: bool) -> int:
+    """The table of a sweep, once or until interrupted."""
+    from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    places = places_in_queue(store, _to_stderr)
+    if not watch:
+        for part in page(store, manifest, places):
+            console.print(part, highlight=False)
+        return 0
+    return _watch(store, manifest, places, console)
+
+
+def _watch(store: Store, manifest: Manifest, places: dict[str, Place], console: Any) -> int:
+    from rich.console import Group
+    from rich.live import Live
+
+    asked = time.monotonic()
+    with Live(console=console, auto_refresh=False) as live:
+        while True:
+            if time.monotonic() - asked >= scheduler.POLL_SECONDS:
+                places = places_in_queue(store, lambda line: None)
+                asked = time.monotonic()
+            live.update(Group(*page(store, manifest, places)), refresh=True)
+            time.sleep(REFRESH_SECONDS)
+
+
+def page(store: Store, manifest: Manifest, places: Mapping[str, Place]) -> list[RenderableType]:
+    """The table, the failures in a line each, and the submissions that hold themselves back."""
+    known = know(store, manifest.runs, places)
+    parts: list[RenderableType] = [table(known), total(known)]
+    parts += [failure_line(store, one) for one in known if one.state == "failed"]
+    for submission in submissions(store, manifest.sweep.name):
+        held = submission.held()
+        if held is not None:
+            parts.append(f"submission {submission.folder.name} holds itself back: {held}")
+    return [*parts, *what_went_wrong(store, manifest.sweep.name)]
+
+
+def table(known: Sequence[Known]) -> RenderableType:
+    """A row a run, those that ask for attention first, at most `ROWS_SHOWN`."""
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(box=None, pad_edge=False)
+    for head in ("run", "seed", "key", "state", "done", "samples/s", "loss", "left"):
+        made.add_column(head, justify="left" if head in {"run", "key", "state"} else "right")
+    ordered = sorted(known, key=lambda one: _ORDER.index(one.state))
+    for one in ordered[:ROWS_SHOWN]:
+        run, row = one.row.step.run, one.row
+        made.add_row(
+            Text(run.label),
+            str(run.seed),
+            run.key,
+            Text(one.words),
+            f"{row.share:.0%}",
+            "-" if row.rate is None else f"{row.rate:,.0f}",
+            "-" if row.loss is None else f"{row.loss:.3f}",
+            "-" if row.eta is None else duration(row.eta),
+        )
+    rest = Counter(one.state for one in ordered[ROWS_SHOWN:])
+    if rest:
+        made.add_row("and " + ", ".join(f"{count} {state}" for state, count in rest.items()))
+    return made
+
+
+def total(known: Sequence[Known]) -> str:
+    """`3/15 done, 2 running, 1 failed (bug), 9 queued (Priority); 7 min left`."""
+    counts = Counter(one.state for one in known)
+    parts = [f"{counts.pop('done', 0)}/{len(known)} done"]
+    for state in _ORDER:
+        if counts[state]:
+            parts.append(f"{counts[state]} {state}{_reasons(known, state)}")
+    left = time_left([one.row for one in known])
+    return ", ".join(parts) + (f"; {duration(left)} left at this pace" if left else "")
+
+
+def _reasons(known: Iterable[Known], state: str) -> str:
+    if state == "failed":
+        reasons = [one.row.status.failure or "bug" for one in known if one.state == state]
+    elif state in {"queued", "HELD"}:
+        tasks = [one.place.task for one in known if one.state == state and one.place is not None]
+        reasons = [task.reason for task in tasks if task is not None and task.reason]
+    else:
+        return ""
+    names = ", ".join(dict.fromkeys(reasons))
+    return f" ({names})" if names else ""
+
+
+def failure_line(store: Store, one: Known) -> str:
+    """`layers=4 seed 0 (1a2b3c4d5e6f) on n3: bug: KeyError: 'x'; log: ...`."""
+    run, status = one.row.step.run, one.row.status
+    directory = store.run_dir(run.key)
+    log = (status.details or {}).get("log") or directory.log_file(max(1, status.attempt))
+    node = _node_of(directory)
+    return (
+        f"{run.label} seed {run.seed} ({run.key}){f' on {node}' if node else ''}: "
+        f"{status.failure}: {status.error}; log: {log}"
+    ).replace("[", r"\[")
+
+
+def _node_of(directory: RunDir) -> str | None:
+    written = read_json(directory.path / "provenance.json")
+    if written is None or not written["attempts"]:
+        return None
+    last = written["attempts"][-1]
+    return str(last.get("slurm", {}).get("node") or last.get("host", "")) or None
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+# --------------------------------------------------------------------------- logs
+
+
+def show_log(store: Store, name: str) -> int:
+    """The end of what the last attempt of a run printed, or its job if the run never began."""
+    directory = store.find(name)
+    files = sorted((directory.path / "logs").glob("attempt-*.txt"), key=lambda f: f.stat().st_mtime)
+    files = files[-1:] or _job_logs(store, directory.key)[-1:]
+    if not files:
+        raise RecordError(f"run {directory.key} {directory.status().how} and has printed nothing")
+    print(f"{files[0]}:")
+    lines = files[0].read_text(encoding="utf-8", errors="backslashreplace").splitlines()
+    print("\n".join(lines[-LINES_SHOWN:]))
+    return 0
+
+
+def _job_logs(store: Store, key: str) -> list[Path]:
+    found: list[Path] = []
+    for submission in submissions(store):
+        for number, array in enumerate(submission.read().arrays):
+            job = submission.job(number)
+            for index, keys in enumerate(array.tasks):
+                if key in keys and job is not None:
+                    found += sorted(submission.logs.glob(f"{job}_{index}_*_log.out"))
+    return found
+
+
+# --------------------------------------------------------------------------- acting
+
+
+def choose(manifest: Manifest, names: Sequence[str]) -> list[Run]:
+    """The runs of the sweep whose keys begin so, each name with one."""
+    keys = {run.key: run for run in manifest.runs}
+    chosen: list[Run] = []
+    for name in names:
+        found = [key for key in keys if key.startswith(name)]
+        if not found:
+            raise RecordError(unknown("run", name, keys))
+        if len(found) > 1:
+            raise RecordError(f"{name!r} begins the keys of {len(found)} runs: {', '.join(found)}")
+        chosen.append(keys[found[0]])
+    return chosen
+
+
+def cancel(store: Store, manifest: Manifest, names: Sequence[str], *, everything: bool) -> int:
+    """Ask runs to stop, and take their jobs out of the queue: those whose numbers we have alone."""
+    if bool(names) == everything:
+        raise ConfigError("--cancel wants the keys of runs, or --all")
+    runs = list(manifest.runs) if everything else choose(manifest, names)
+    places = places_in_queue(store, _to_stderr)
+    asked = [run for run in runs if _ask_to_stop(store, run, places)]
+    jobs = _jobs_to_cancel(asked, places)
+    if everything:
+        jobs += [job for s in submissions(store, manifest.sweep.name) for job in _report_job(s)]
+    for job, name in jobs:
+        try:
+            scheduler.cancel(job, name)
+        except Silent as error:
+            _to_stderr(f"job {job}: {error}; its runs leave when they look into their directories")
+    print(f"{len(asked)} runs are called off, {len(jobs)} jobs taken out of the queue")
+    return 0
+
+
+def _ask_to_stop(store: Store, run: Run, places: Mapping[str, Place]) -> bool:
+    directory = store.run_dir(run.key)
+    state = directory.status(run.config.evaluation_key).state
+    if state is not State.RUNNING and run.key not in places:
+        return False
+    directory.request_stop("cancelled")
+    return True
+
+
+def _jobs_to_cancel(runs: Sequence[Run], places: Mapping[str, Place]) -> list[tuple[str, str]]:
+    """Number and name of the jobs all of whose runs are called off."""
+    keys = {run.key for run in runs}
+    jobs: dict[str, str] = {}
+    for run in runs:
+        place = places.get(run.key)
+        if place is None:
+            continue
+        array = place.submission.read().arrays[place.array]
+        number = place.submission.job(place.array)
+        alive = {key for key in array.tasks[place.index] if key in places}
+        if number is not None and alive <= keys:
+            jobs[f"{number}_{place.index}"] = array.name
+    return list(jobs.items())
+
+
+def _report_job(submission: Submission) -> list[tuple[str, str]]:
+    number, name = submission.job("report"), submission.read().report
+    return [(number, name)] if submission.open and number is not None and name is not None else []
+
+
+def retry(store: Store, manifest: Manifest, names: Sequence[str]) -> int:
+    """Submit failed runs again as they were, with the code as it is now."""
+    from harness.launch.slurm.command import words
+    from harness.launch.slurm.submit import Order, submit
+
+    runs = choose(manifest, names)
+    for run in runs:
+        status = store.run_dir(run.key).status(run.config.evaluation_key)
+        if status.state in {State.DONE, State.RUNNING}:
+            raise RecordError(f"run {run.key} {status.how}; --retry is for runs that failed")
+    steps = [s for s in make_plan(runs, store, Rerun.FAILED) if s.run.key in {r.key for r in runs}]
+    last = _last_submission(store, manifest, runs)
+    intent = last.read()
+    file = None
+    if manifest.sweep.source is not None:
+        file = Path(manifest.sweep.source.path)
+        load_sweep(str(file))  # so that the modules it imports are frozen with it
+    report = tuple(
+        str(file) if word == intent.sweep_file else word for word in intent.report_command
+    )
+    order = Order(
+        store=store,
+        sweep=intent.sweep,
+        sweep_file=file,
+        runtime=intent.runtime,
+        profile=intent.profile,
+        report=report or None,
+        threads_given=intent.threads_given,
+    )
+    for line in words(submit(steps, order, _to_stderr), order):
+        print(line)
+    return 0
+
+
+def _last_submission(store: Store, manifest: Manifest, runs: Sequence[Run]) -> Submission:
+    for submission in reversed(list(submissions(store, manifest.sweep.name))):
+        if any(run.key in submission.read().keys for run in runs):
+            return submission
+    raise ConfigError(
+        f"{', '.join(run.key for run in runs)} was never submitted to SLURM; the sweep's own "
+        "command with --rerun failed tries it again"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
