@@ -6,7 +6,10 @@ Torch-free, and an estimate: what a trained model really costs is measured by th
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from harness.config import Model, RunConfig, TextTower
+from harness.errors import ConfigError, unknown
 
 #: GMACs of one forward pass of a 224-pixel picture, counted with torch's FlopCounterMode (half of
 #: its FLOPs) on headless timm 1.0.31 models.
@@ -70,10 +73,65 @@ One core of an EPYC makes 20 to 30 in the towers alone; decoding, the optimiser 
 the memory bus take the rest.
 """
 
+#: Peak of a GPU in dense bfloat16 GMACs/s: half the FLOPs of its maker's data sheet.
+GPU_PEAK_GMACS = {
+    "a10": 62_500.0,
+    "rtx4090": 82_600.0,
+    "a100": 156_000.0,
+    "l40s": 181_000.0,
+    "h100": 494_500.0,
+    "h200": 494_500.0,
+    "b200": 1_125_000.0,
+}
+GPU_UTILISATION = 0.2
+"""Assumed share of that peak in training: resnet50 on an A100 with 2,600 pictures/s (as reported in
+huggingface/pytorch-image-models#1491) uses 0.20 of it.  Smaller towers use less."""
+DECODED_PER_SECOND = 500.0
+"""Assumed JPEG pictures of ImageNet's size that a core decodes and crops in a second."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """An assumed speed of one run, which the time until a run has finished here rests on.
+
+    Attributes:
+        gmacs: a second, in the towers.
+        pictures: a second, decoded.
+        gpus: of one run.
+        words: what is assumed.
+    """
+
+    gmacs: float
+    pictures: float
+    gpus: int
+    words: str
+
+    def seconds(self, config: RunConfig, samples: int) -> float:
+        """Of training on `samples` pairs: decoding goes on beside the towers, the slower counts."""
+        return max(training_gmacs(config, samples) / self.gmacs, samples / self.pictures)
+
+
+def gpu_pace(gpu: str, count: int, cores: int, utilisation: float = GPU_UTILISATION) -> Pace:
+    """The pace of a run on `count` GPUs, for which `cores` decode; ConfigError for another GPU."""
+    if gpu not in GPU_PEAK_GMACS:
+        raise ConfigError(unknown("GPU", gpu, GPU_PEAK_GMACS))
+    peak = GPU_PEAK_GMACS[gpu]
+    words = (
+        f"{count} x {gpu} at {utilisation:.0%} of the {peak:,.0f} GMACs/s of its data sheet and "
+        f"{cores} cores that decode {DECODED_PER_SECOND:g} pictures/s each assumed"
+    )
+    return Pace(count * peak * utilisation, cores * DECODED_PER_SECOND, count, words)
+
 
 def training_gmacs(config: RunConfig, samples: int) -> float:
-    """GMACs (forward and backward) of training on `samples` pairs."""
-    return STEP_OVER_FORWARD * samples * (_image_gmacs(config.model) + _text_gmacs(config.model))
+    """GMACs (forward and backward) of training on `samples` pairs.
+
+    Masked language modelling takes a second pass through the text tower; its head and its fusion,
+    and matching, which takes no gradient, are left out.
+    """
+    passes = 2 if config.objective.mlm.weight > 0 else 1
+    forward = _image_gmacs(config.model) + passes * _text_gmacs(config.model)
+    return STEP_OVER_FORWARD * samples * forward
 
 
 def is_known_backbone(config: RunConfig) -> bool:

@@ -16,6 +16,7 @@ from rich.table import Table
 from harness.costs import (
     FALLBACK_IMAGE_GMACS_224,
     NOMINAL_GMACS_PER_SECOND,
+    Pace,
     is_known_backbone,
 )
 from harness.launch.base import estimate
@@ -27,15 +28,23 @@ PIPE_WIDTH = 150
 _STYLES = {Action.SKIP: "green", Action.LEAVE: "red", Action.ATTACH: "cyan"}
 
 
-def print_plan(steps: Sequence[Step], slots: int, *, on_gpu: bool) -> None:
-    """Print the plan, the sum of it, and every assumption behind its times."""
+def print_plan(
+    steps: Sequence[Step], slots: int, *, on_gpu: bool, pace: Pace | None = None
+) -> None:
+    """Print the plan, the sum of it, and every assumption behind its times.
+
+    Args:
+        on_gpu: whether the nominal speed of a core says nothing.
+        pace: assumed in its place while no run has finished here.
+    """
     console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
-    console.print(plan_table(steps, on_gpu=on_gpu))
-    for line in [summary(steps, slots, on_gpu=on_gpu), *assumptions(steps, on_gpu=on_gpu)]:
+    console.print(plan_table(steps, on_gpu=on_gpu, pace=pace))
+    lines = [summary(steps, slots, on_gpu=on_gpu, pace=pace)]
+    for line in [*lines, *assumptions(steps, on_gpu=on_gpu, pace=pace)]:
         console.print(line, markup=False, highlight=False)
 
 
-def plan_table(steps: Sequence[Step], *, on_gpu: bool) -> Table:
+def plan_table(steps: Sequence[Step], *, on_gpu: bool, pace: Pace | None = None) -> Table:
     """A row a run: label, seed, key, state, what is done with it and why, estimated time."""
     table = Table(box=None, pad_edge=False)
     for head in ("run", "seed", "key", "state", "action"):
@@ -49,50 +58,66 @@ def plan_table(steps: Sequence[Step], *, on_gpu: bool) -> Table:
             step.run.key,
             step.status.state.value,
             action,
-            time_text(step, on_gpu=on_gpu) if step.pending else "-",
+            time_text(step, on_gpu=on_gpu, pace=pace) if step.pending else "-",
             style=_STYLES.get(step.action, ""),
         )
     return table
 
 
-def time_text(step: Step, *, on_gpu: bool) -> str:
-    """`40 s` from the pace of finished runs, `~40 s` at the nominal one, `?` on a GPU without."""
+def time_text(step: Step, *, on_gpu: bool, pace: Pace | None = None) -> str:
+    """`40 s` from the pace of finished runs, `~40 s` at an assumed one, `?` on a GPU without."""
     if step.seconds is None:
-        return "?" if on_gpu else f"~{duration(estimate(step))}"
+        seconds = _assumed(step, on_gpu=on_gpu, pace=pace)
+        return "?" if seconds is None else f"~{duration(seconds)}"
     return duration(step.seconds)
 
 
-def summary(steps: Sequence[Step], slots: int, *, on_gpu: bool) -> str:
-    """`15 runs: 12 run, 3 skip; about 6 min in 2 slots`."""
+def _assumed(step: Step, *, on_gpu: bool, pace: Pace | None) -> float | None:
+    """Seconds of a step where no finished run tells them; None if nothing does."""
+    if pace is not None:
+        left = max(0, step.run.config.train.samples - step.status.samples_seen)
+        return pace.seconds(step.run.config, left)
+    return None if on_gpu else estimate(step)
+
+
+def summary(steps: Sequence[Step], slots: int, *, on_gpu: bool, pace: Pace | None = None) -> str:
+    """`15 runs: 12 run, 3 skip; about 6 min in 2 slots`, and GPU-hours at an assumed pace."""
     actions = Counter(step.action.value for step in steps)
     line = f"{len(steps)} runs: " + ", ".join(f"{n} {name}" for name, n in actions.items())
     pending = [step for step in steps if step.pending]
     if not pending:
         return line + "; nothing to do"
     where = f"in {slots} slot{'s' if slots > 1 else ''}"
-    if on_gpu and any(step.seconds is None for step in pending):
+    times = [
+        step.seconds if step.seconds is not None else _assumed(step, on_gpu=on_gpu, pace=pace)
+        for step in pending
+    ]
+    known = [seconds for seconds in times if seconds is not None]
+    if len(known) < len(times):
         return f"{line}; time {where} not known yet"
-    return f"{line}; about {duration(makespan(pending, slots))} {where}"
+    line += f"; about {duration(makespan(known, slots))} {where}"
+    return line if pace is None else f"{line}, {sum(known) * pace.gpus / 3600:,.0f} GPU-hours"
 
 
-def makespan(steps: Sequence[Step], slots: int) -> float:
-    """Seconds until the last of `steps` ends, when the longest is always started first."""
+def makespan(times: Sequence[float], slots: int) -> float:
+    """Seconds until the last of steps that take so long ends, the longest started first."""
     ends = [0.0] * slots
-    for seconds in sorted((estimate(step) for step in steps), reverse=True):
+    for seconds in sorted(times, reverse=True):
         heapq.heapreplace(ends, ends[0] + seconds)
     return max(ends)
 
 
-def assumptions(steps: Sequence[Step], *, on_gpu: bool) -> list[str]:
+def assumptions(steps: Sequence[Step], *, on_gpu: bool, pace: Pace | None = None) -> list[str]:
     """What the estimates rest on, one line each."""
     pending = [step for step in steps if step.pending]
     if all(step.seconds is not None for step in pending):
         return []
-    if on_gpu:
+    if on_gpu and pace is None:
         return ["?: no run of this sweep has finished here, so the speed of the GPU is not known"]
+    cpu = f"{NOMINAL_GMACS_PER_SECOND:g} GMACs/s a slot assumed"
     lines = [
-        "~: no run of this sweep has finished here; "
-        f"{NOMINAL_GMACS_PER_SECOND:g} GMACs/s a slot assumed, without start-up and evaluation"
+        f"~: no run of this sweep has finished here; {cpu if pace is None else pace.words}, "
+        "without start-up and evaluation"
     ]
     unlisted = {
         step.run.config.model.image.backbone

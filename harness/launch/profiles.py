@@ -13,9 +13,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_serializer
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_serializer,
+    field_validator,
+)
 
 from harness.config import validate
+from harness.costs import GPU_PEAK_GMACS, GPU_UTILISATION, Pace, gpu_pace
 from harness.errors import ConfigError, one_line, unknown
 
 DEFAULT = "default"
@@ -56,6 +64,11 @@ class Profile(BaseModel):
     nodes: Annotated[int, Field(ge=1)] = 1
     gpus: Annotated[int, Field(ge=0)] = 0
     """On each node."""
+    gpu: str | None = None
+    """What the GPUs are (a100, h100, ...), for the estimated time alone; null: there is none before
+    a run has finished."""
+    gpu_utilisation: Annotated[float, Field(gt=0, le=1)] = GPU_UTILISATION
+    """Share of their peak that is assumed for it."""
     cpus: Annotated[int, Field(ge=1)] = 1
     """Of each process of a run (each task of a job)."""
     memory: Annotated[str, Field(pattern=r"^\d+[KMGT]?$")] | None = None
@@ -77,10 +90,24 @@ class Profile(BaseModel):
     extra: Mapping[str, str | int | bool] = {}
     """More options of sbatch, by their long names."""
 
+    @field_validator("gpu")
+    @classmethod
+    def _is_known(cls, value: str | None) -> str | None:
+        if value is not None and value not in GPU_PEAK_GMACS:
+            raise ValueError(unknown("GPU", value, GPU_PEAK_GMACS))
+        return value
+
     @field_serializer("time")
     def time_text(self, seconds: int) -> str:
         """A time limit as SLURM writes it: `4:00:00`."""
         return f"{seconds // _HOUR}:{seconds // _MINUTE % 60:02}:{seconds % _MINUTE:02}"
+
+    def pace(self, processes: int) -> Pace | None:
+        """The assumed pace of a run of so many processes; None if nothing is known of the GPUs."""
+        if self.gpu is None or not self.gpus:
+            return None
+        count = self.gpus * self.nodes // self.pack or 1
+        return gpu_pace(self.gpu, count, self.cpus * processes, self.gpu_utilisation)
 
     @property
     def warning_seconds(self) -> int:

@@ -8,6 +8,7 @@ from launch_cases import runs_of
 from rich.console import Console
 
 from harness.config import override
+from harness.costs import Pace, gpu_pace
 from harness.launch.preview import assumptions, makespan, plan_table, summary
 from harness.plan import Action, Step
 from harness.record import State, Status
@@ -18,10 +19,10 @@ def step(seconds: float | None, action: Action = Action.RUN, note: str = "") -> 
     return Step(runs_of(["layers=2"])[0], Status(State.NEW), action, note, seconds)
 
 
-def screen(steps: list[Step], *, on_gpu: bool = False) -> list[str]:
+def screen(steps: list[Step], *, on_gpu: bool = False, pace: Pace | None = None) -> list[str]:
     console = Console(file=io.StringIO(), width=120)
     with console.capture() as capture:
-        console.print(plan_table(steps, on_gpu=on_gpu))
+        console.print(plan_table(steps, on_gpu=on_gpu, pace=pace))
     return [" ".join(line.split()) for line in capture.get().splitlines()]
 
 
@@ -42,10 +43,33 @@ def test_an_unknown_gpu_has_no_time() -> None:
     assert "speed of the GPU is not known" in assumptions([step(None)], on_gpu=True)[0]
 
 
+def test_an_assumed_pace_stands_in_for_a_gpu_that_nothing_is_known_of() -> None:
+    # resnet18 and 12 layers of text at 16 tokens: 3 x (1.814 + 0.607) GMACs a pair.
+    pace = gpu_pace("a100", 8, 64)
+    assert screen([step(None)], on_gpu=True, pace=Pace(1.0, 1e9, 8, ""))[1].endswith(" run ~2.0 h")
+    assert "8 x a100 at 20% of the 156,000 GMACs/s of its data sheet" in pace.words
+    lines = assumptions([step(None)], on_gpu=True, pace=pace)
+    assert lines == [
+        f"~: no run of this sweep has finished here; {pace.words}, without start-up and evaluation"
+    ]
+
+
+def test_what_has_finished_here_is_believed_before_any_pace() -> None:
+    pace = Pace(1.0, 1.0, 8, "")
+    assert screen([step(120)], on_gpu=True, pace=pace)[1].endswith(" run 2 min")
+
+
+def test_an_assumed_pace_tells_the_price() -> None:
+    # Two hours on eight GPUs twice, side by side.
+    steps = [step(7_200), step(7_200)]
+    line = summary(steps, 2, on_gpu=True, pace=Pace(1.0, 1.0, 8, ""))
+    assert line == "2 runs: 2 run; about 2.0 h in 2 slots, 32 GPU-hours"
+
+
 def test_the_summary_counts_actions_and_adds_up_the_slots() -> None:
     steps = [step(60), step(50), step(40), step(0, Action.SKIP)]
     # Longest first in two slots: 60 beside 50, then 40 after the 50.
-    assert makespan(steps[:3], 2) == 90
+    assert makespan([60, 50, 40], 2) == 90
     assert summary(steps, 2, on_gpu=False) == "4 runs: 3 run, 1 skip; about 90 s in 2 slots"
 
 

@@ -39,7 +39,8 @@ def submit_sweep(
         scheduler.require()
     pending = sum(step.pending for step in steps)
     slots = max(1, min(pending, profile.pack * profile.parallel))
-    print_plan(steps, slots, on_gpu=profile.gpus > 0)
+    pace = profile.pace(order.runtime.processes)
+    print_plan(steps, slots, on_gpu=profile.gpus > 0, pace=pace)
     if dry_run:
         print("\nthe sbatch script of the first array would be:\n")
         print(preview(steps, order))
