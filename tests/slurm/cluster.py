@@ -286,6 +286,22 @@ class Cluster:
         """End slurmctld, with SIGKILL if `kill`."""
         self._end(["slurmctld"], kill=kill)
 
+    def forget(self) -> None:
+        """Have the controller lose all jobs, and count them from 1 again."""
+        self.stop_controller(kill=True)
+        shutil.rmtree(self.base / "state")
+        (self.base / "state").mkdir()
+        self.start_controller("-c")
+
+    @contextmanager
+    def closed(self, partition: str) -> Iterator[None]:
+        """Jobs of a partition stay in the queue inside the block."""
+        self.command("scontrol", "update", f"partitionname={partition}", "state=down")
+        try:
+            yield
+        finally:
+            self.command("scontrol", "update", f"partitionname={partition}", "state=up")
+
     # ---- nodes
 
     def start_node(self, node: str) -> None:

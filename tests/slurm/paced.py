@@ -4,15 +4,15 @@ Twelve tiny runs over pictures whose reading can be slowed down from outside, so
 a run at work when it wants to do something to it.  How is said in files of the folder `control`
 beside the data, which change no bit of a run:
 
-    pace, pace.<n>    seconds that every picture takes, of all runs or of run n
-    eat.<n>           megabytes that run n takes on top
+    pace.<n>    seconds that every picture of run n takes
+    hold.<n>    pictures after which a process at run n waits until this file is gone
+    eat.<n>     megabytes that run n takes on top
 
 In the folder `trace` every process that reads pictures in a job leaves a file with the time of its
 first reading, and touches it at every other one.  A run is known to its data by `data.resolution`,
 which changes nothing about pictures that are no drawings: run n has 8 + n.
 """
 
-import contextlib
 import os
 import time
 from dataclasses import fields
@@ -26,6 +26,7 @@ from harness.space import Show, Sweep, zipped
 RUNS = 12
 FIRST = 8
 _eaten: list[bytearray] = []
+_read: list[str] = []
 
 
 class PacedFolder(PictureFolder):
@@ -35,7 +36,11 @@ class PacedFolder(PictureFolder):
         if "SLURM_JOB_ID" in os.environ:
             self._leave_trace()
             self._eat()
-            time.sleep(self._pace())
+            time.sleep(self._told("pace") or 0.0)
+            _read.append(image)
+            while (most := self._told("hold")) is not None and len(_read) > most:
+                time.sleep(0.1)
+                self._leave_trace()
         return super().read(image)
 
     @property
@@ -46,11 +51,11 @@ class PacedFolder(PictureFolder):
     def _place(self) -> Path:
         return self.files.root.parent
 
-    def _pace(self) -> float:
-        for name in (f"pace.{self.number}", "pace"):
-            with contextlib.suppress(FileNotFoundError):
-                return float((self._place / "control" / name).read_text())
-        return 0.0
+    def _told(self, what: str) -> float | None:
+        try:
+            return float((self._place / "control" / f"{what}.{self.number}").read_text())
+        except FileNotFoundError:
+            return None
 
     def _leave_trace(self) -> None:
         job, restarts = os.environ["SLURM_JOB_ID"], os.environ.get("SLURM_RESTART_COUNT", "0")
@@ -61,9 +66,10 @@ class PacedFolder(PictureFolder):
             file.write_text(str(time.time()))
 
     def _eat(self) -> None:
-        file = self._place / "control" / f"eat.{self.number}"
-        if not _eaten and file.exists():
-            _eaten.append(bytearray(os.urandom(1024) * int(file.read_text()) * 1024))
+        megabytes = self._told("eat")
+        if megabytes is not None and not _eaten:
+            _eaten.append(bytearray(int(megabytes) << 20))
+            _eaten[0][::4096] = b"x" * len(range(0, len(_eaten[0]), 4096))
 
 
 @SOURCES.register("paced")

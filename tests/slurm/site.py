@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.lease import lease_holder
 from harness.record import RunDir, Status, Store
 from tests.slurm.cluster import Cluster
 
@@ -26,17 +27,29 @@ FIRST_RESOLUTION = 8
 PROFILES = """
 [tool.harness.profiles.low]
 partition = "low"
-time = 10
+time = 30
 memory = "2G"
 signal_seconds = 10
 exclude = ["{quiet}"]
 
 [tool.harness.profiles.quiet]
 partition = "low"
-time = 10
+time = 30
 memory = "2G"
 signal_seconds = 10
 extra = {{ nodelist = "{quiet}" }}
+
+[tool.harness.profiles.bare]
+partition = "low"
+time = 30
+memory = "2G"
+
+[tool.harness.profiles.two-nodes]
+partition = "low"
+time = 30
+memory = "2G"
+nodes = 2
+exclude = ["{quiet}"]
 
 [tool.harness.profiles.minute]
 partition = "low"
@@ -178,11 +191,24 @@ class Site:
 
     # ---- control over runs
 
-    def pace(self, seconds: float, run: int | None = None) -> None:
-        """Have every picture take so long, of all runs or of one."""
-        self._control("pace" if run is None else f"pace.{run}", str(seconds))
+    def pace(self, run: int, seconds: float) -> None:
+        """Have every picture of a run take so long."""
+        self._control(f"pace.{run}", str(seconds))
 
-    def eat(self, megabytes: int, run: int) -> None:
+    def hold(self, run: int, pictures: int) -> None:
+        """Have each process at a run wait when it has read so many, until the run is let go."""
+        self._control(f"hold.{run}", str(pictures))
+
+    def let_go(self, run: int) -> None:
+        """End the wait."""
+        (self.data.parent / "control" / f"hold.{run}").unlink()
+
+    def finish(self, run: int) -> None:
+        """Let a run come to its end as fast as it can."""
+        self.pace(run, 0)
+        self.let_go(run)
+
+    def eat(self, run: int, megabytes: int) -> None:
         """Have a run take so much memory."""
         self._control(f"eat.{run}", str(megabytes))
 
@@ -241,6 +267,10 @@ class Site:
             if number_of(RunDir(file.parent)) == run:
                 return RunDir(file.parent)
         raise AssertionError(f"run {run} has no directory below {self.store.runs}")
+
+    def holder(self, run: int) -> int:
+        """The process that holds the lease of a run."""
+        return int((lease_holder(self.directory(run).lease_file) or {})["pid"])
 
     def status(self, run: int) -> Status:
         """What the files say of a run."""

@@ -1,0 +1,123 @@
+"""What is in the queue after commands that die, come twice or too late: each run once."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import harness
+from tests.slurm.cluster import Cluster
+from tests.slurm.site import Bits, Site
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+MakeSite = Callable[[Cluster], Site]
+Undisturbed = tuple[dict[int, Bits], str]
+
+TWO, FOUR = "resolution=?,*", "resolution=*[89],*"
+"""Labels of runs 0 and 1; the same and 10 and 11."""
+
+KILLS_ITS_DRIVER = """
+$REAL "$@" > submitted
+kill -KILL $(ps -o ppid= -p $PPID)
+cat submitted
+"""
+COUNTS = """
+echo "$@" >> calls
+exec $REAL "$@"
+"""
+
+
+def tasks(site: Site) -> list[str]:
+    """`12_0`, ...: the tasks of arrays in the queue."""
+    return sorted(job.id for job in site.jobs() if "_" in job.id)
+
+
+def test_a_driver_killed_at_sbatch_two_at_once_and_an_edited_checkout(
+    cluster: Cluster, make_site: MakeSite, undisturbed: Undisturbed, subtests: pytest.Subtests
+) -> None:
+    site = make_site(cluster)
+    checkout = site.root / "harness"
+    shutil.copytree(Path(harness.__file__).parent, checkout)
+    with cluster.closed("low"):
+        with subtests.test("what a driver submitted with its last breath is found again"):
+            site.replace("sbatch", KILLS_ITS_DRIVER)
+            assert site.run("--only", TWO).returncode == -signal.SIGKILL
+            site.restore("sbatch")
+            queued = tasks(site)
+            assert len(queued) == 2
+            assert "there already: 2 queued\nnothing to submit\n" in site.submit("--only", TWO)
+            assert tasks(site) == queued
+
+        with subtests.test("of two commands at once, one submits what is left"):
+            commands = [site.start("--only", FOUR) for _ in range(2)]
+            said = [command.communicate(timeout=120)[0] for command in commands]
+            assert [command.returncode for command in commands] == [0, 0], said
+            assert sorted("submitted 2 runs" in text for text in said) == [False, True]
+            assert len(tasks(site)) == 4
+
+        (checkout / "run.py").write_text("raise SystemExit('this was edited')\n")
+        site.sweep_file.write_text("raise SystemExit('this was edited')\n")
+    site.wait_until_over()
+
+    bits, _ = undisturbed
+    with subtests.test("what runs is what was submitted"):
+        assert site.bits() == {run: bits[run] for run in (0, 1, 10, 11)}
+        assert [site.directory(run).attempts() for run in (0, 1, 10, 11)] == [1] * 4
+        assert site.together() == []
+        assert (site.root / "reports" / "paced" / "report.md").exists()
+
+
+def test_small_arrays_no_accounting_and_job_numbers_seen_before(
+    bare_cluster: Cluster, make_site: MakeSite, undisturbed: Undisturbed, subtests: pytest.Subtests
+) -> None:
+    site = make_site(bare_cluster)
+    with bare_cluster.closed("low"):
+        with subtests.test("twelve runs are arrays of at most five"):
+            site.submit(profile="bare")
+            assert tasks(site) == sorted(
+                f"{job}_{task}" for job, size in ((1, 5), (2, 5), (3, 2)) for task in range(size)
+            )
+
+        with subtests.test("a stranger's job with a number of ours is not taken for it"):
+            bare_cluster.forget()
+            words = ("--partition=low", "--array=0-4", "--output=/dev/null", "--wrap=true")
+            for _ in range(4):
+                bare_cluster.command("sbatch", f"--chdir={site.root.parent}", *words)
+            assert "submitted 12 runs" in site.submit(profile="bare")
+            assert len(tasks(site)) == 12
+
+        with subtests.test("and not called off with them"):
+            done = site.run("paced", "--cancel", "--all", command="status")
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert site.jobs() == []
+            left = bare_cluster.command("squeue", "--noheader", "--array").splitlines()
+            assert len(left) == 20
+
+        assert "submitted 12 runs" in site.submit(profile="bare")
+    site.wait_until_over()
+
+    bits, table = undisturbed
+    with subtests.test("every run has the bits of an undisturbed one"):
+        assert site.bits() == bits
+        assert site.together() == []
+        assert (site.root / "reports" / "paced" / "table.csv").read_text() == table
+
+
+def test_a_thousand_runs_are_a_few_calls_of_sbatch(cluster: Cluster, make_site: MakeSite) -> None:
+    site = make_site(cluster)
+    site.replace("sbatch", COUNTS)
+    with cluster.closed("low"):
+        seeds = ",".join(map(str, range(84)))
+        assert "submitted 1008 runs" in site.submit("--seeds", seeds)
+        assert len(tasks(site)) == 1_008
+        calls = (site.root / "calls").read_text().splitlines()
+        assert len(calls) == 3  # arrays of at most 1,001, and the report
+        assert "nothing to submit" in site.submit("--seeds", seeds)
+        done = site.run("paced", "--cancel", "--all", command="status")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert site.jobs() == []
