@@ -166,7 +166,7 @@ def read_listing(text: str) -> Listing:
     listing = Listing()
     for line in text.splitlines():
         parts = line.strip().split("|")
-        if len(parts) < 3 or not parts[0] or "." in parts[0]:
+        if len(parts) < 3 or not re.fullmatch(r"\d+(?:_(?:\d+|\[.*\]?))?", parts[0]):
             continue
         job_id, name, state, reason, node = [*parts, "", ""][:5]
         job, indexes = indexes_of(job_id)

@@ -43,7 +43,7 @@ class Job:
     Attributes:
         command: what runs in it, after `python`.
         count: tasks of the array; None for a job that is no array.
-        afterwards: what runs when the command has ended, after `python`; its code follows.
+        afterwards: what runs when the command has failed, after `python`; its code follows.
         processes: of the command, on each node.
     """
 
@@ -182,13 +182,13 @@ def _setup(job: Job) -> list[str]:
     ]
 
 
-def _srun(job: Job) -> list[str] | None:
+def _srun(job: Job) -> list[str]:
     if job.processes * job.profile.nodes == 1:
-        return None
-    return ["--kill-on-bad-exit=0", f"--wait={_RANKS_WAIT_SECONDS}"]
+        return ["--open-mode=append"]
+    return ["--open-mode=append", "--kill-on-bad-exit=0", f"--wait={_RANKS_WAIT_SECONDS}"]
 
 
 def _teardown(job: Job) -> list[str]:
     if not job.afterwards:
         return ["exit $?"]
-    return ["code=$?", f"{_python(job.afterwards)} $code", "exit $code"]
+    return ["code=$?", f"[ $code -eq 0 ] || {_python(job.afterwards)} $code", "exit $code"]

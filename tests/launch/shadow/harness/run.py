@@ -18,7 +18,11 @@ from harness.record import State, Store
 
 
 def preflight(configs, runtime):
-    return [f"no picture at {c.data.path}" for c in configs if c.data.path == "nowhere"]
+    problems = [f"no picture at {c.data.path}" for c in configs if c.data.path == "nowhere"]
+    if runtime.micro_batch is not None:
+        whole = [c for c in configs if c.model.image.backbone == "resnet18"]
+        problems += ["its BatchNorm sees the whole batch" for _ in whole]
+    return problems
 
 
 def execute(config, root, runtime, *, label, stop=lambda: False, company=None):
@@ -26,7 +30,13 @@ def execute(config, root, runtime, *, label, stop=lambda: False, company=None):
     with Lease(directory.lease_file):
         if directory.status(config.evaluation_key).state is State.DONE:
             return
-        attempt = directory.add_provenance({"threads": runtime.threads, "pid": os.getpid()})
+        attempt = directory.add_provenance(
+            {
+                "threads": runtime.threads,
+                "pid": os.getpid(),
+                "micro_batch": runtime.micro_batch,
+            }
+        )
         directory.write_status(State.RUNNING, attempt=attempt, samples_seen=0, phase="train")
         print(f"attempt {attempt} of {label}", flush=True)
         try:
@@ -74,6 +84,8 @@ def _do(behaviour, attempt, stop):
         sys.exit(int(value))
     elif name == "bug":
         raise KeyError("no such thing")
+    elif name == "memory" and attempt <= int(value):
+        raise MemoryError("no memory left")
     elif name == "diverged":
         raise DivergedError("loss is NaN at step 7")
     elif name == "disk_full":
