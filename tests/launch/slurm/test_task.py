@@ -194,7 +194,6 @@ class TestSignals:
         task = job(planned)
         slurm.says("scontrol", "   JobState=RUNNING\n")
         begun = lambda: status(store, planned[0]).attempt == 1  # noqa: E731
-        when(begun, lambda: os.kill(os.getpid(), signal.SIGUSR2)).join if False else None
         thread = when(begun, lambda: os.kill(os.getpid(), signal.SIGUSR2))
         run(task)
         thread.join()
