@@ -12,6 +12,7 @@ import hashlib
 import json
 import types
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import (
@@ -567,6 +568,11 @@ def field_paths(model: type[BaseModel]) -> list[str]:
     return paths
 
 
+@lru_cache
+def _paths_of(model: type[BaseModel]) -> tuple[str, ...]:
+    return tuple(field_paths(model))
+
+
 def _section_of(annotation: object) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
@@ -580,7 +586,7 @@ def _section_of(annotation: object) -> type[BaseModel] | None:
 
 def check_path(path: str, model: type[BaseModel] = RunConfig) -> None:
     """Raise ConfigError, naming the nearest, unless `path` is a field of `model`."""
-    paths = field_paths(model)
+    paths = _paths_of(model)
     if path in paths:
         return
     inside = [p for p in paths if p.startswith(path + ".")]

@@ -12,6 +12,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
 
@@ -148,7 +149,7 @@ class Run:
     need not be a point of the sweep."""
     source: SweepFile | None = None
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Identity of the run."""
         return self.config.run_key

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from harness import cli
 from harness.errors import ConfigError, RecordError, one_line, unknown
 from harness.launch.slurm import scheduler
-from harness.launch.slurm.ledger import Place, Submission, queued, submissions
+from harness.launch.slurm.ledger import REPORT, Intent, Place, Submission, queued, submissions
 from harness.launch.slurm.rehearse import what_went_wrong
 from harness.launch.slurm.scheduler import Silent
 from harness.launch.watch import Row, duration, time_left
@@ -346,13 +346,15 @@ def cancel(store: Store, manifest: Manifest, names: Sequence[str], *, everything
     asked = [run for run in runs if _ask_to_stop(store, run, places)]
     jobs = _jobs_to_cancel(asked, places)
     if everything:
-        jobs += [job for s in submissions(store, manifest.sweep.name) for job in _report_job(s)]
-    for job, name in jobs:
+        for submission in submissions(store, manifest.sweep.name):
+            jobs.update(_report_job(submission))
+    for name, numbers in jobs.items():
         try:
-            scheduler.cancel(job, name)
+            scheduler.cancel(numbers, name)
         except Silent as error:
-            _to_stderr(f"job {job}: {error}; its runs leave when they look into their directories")
-    print(f"{len(asked)} runs are called off, {len(jobs)} jobs taken out of the queue")
+            _to_stderr(f"{name}: {error}; its runs leave when they look into their directories")
+    count = sum(map(len, jobs.values()))
+    print(f"{len(asked)} runs are called off, {count} jobs taken out of the queue")
     return 0
 
 
@@ -365,25 +367,28 @@ def _ask_to_stop(store: Store, run: Run, places: Mapping[str, Place]) -> bool:
     return True
 
 
-def _jobs_to_cancel(runs: Sequence[Run], places: Mapping[str, Place]) -> list[tuple[str, str]]:
-    """Number and name of the jobs all of whose runs are called off."""
+def _jobs_to_cancel(runs: Sequence[Run], places: Mapping[str, Place]) -> dict[str, list[str]]:
+    """Name of an array -> numbers of its jobs all of whose runs are called off."""
     keys = {run.key for run in runs}
-    jobs: dict[str, str] = {}
+    jobs: dict[str, list[str]] = {}
+    intents: dict[Path, Intent] = {}
     for run in runs:
         place = places.get(run.key)
         if place is None:
             continue
-        array = place.submission.read().arrays[place.array]
-        number = place.submission.job(place.array)
+        folder = place.submission.folder
+        intent = intents.setdefault(folder, intents.get(folder) or place.submission.read())
+        array, number = intent.arrays[place.array], place.submission.job(place.array)
         alive = {key for key in array.tasks[place.index] if key in places}
-        if number is not None and alive <= keys:
-            jobs[f"{number}_{place.index}"] = array.name
-    return list(jobs.items())
+        if number is not None and alive <= keys and run.key == min(alive):
+            jobs.setdefault(array.name, []).append(f"{number}_{place.index}")
+    return jobs
 
 
-def _report_job(submission: Submission) -> list[tuple[str, str]]:
-    number, name = submission.job("report"), submission.read().report
-    return [(number, name)] if submission.open and number is not None and name is not None else []
+def _report_job(submission: Submission) -> dict[str, list[str]]:
+    number, name = submission.job(REPORT), submission.read().report
+    there = submission.open and number is not None and name is not None
+    return {str(name): [str(number)]} if there else {}
 
 
 def retry(store: Store, manifest: Manifest, names: Sequence[str]) -> int:

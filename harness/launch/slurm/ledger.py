@@ -61,9 +61,10 @@ class Intent:
 
     Attributes:
         report: name of the job that writes the report; None if there is none.
-        report_command: what that job runs, after `python`.
+        report_command: what writes it, after `python`.
         code: the frozen code; `sweep_file` is in it.
         cwd: directory of the command, which paths of the configuration may be relative to.
+        round: how many submissions before this one followed each other by themselves.
         rehearsal: whether the runs are short ones, of a store of their own.
     """
 
@@ -82,6 +83,7 @@ class Intent:
     report_command: tuple[str, ...] = ()
     threads_given: bool = False
     rehearsal: bool = False
+    round: int = 0
     by: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -265,9 +265,9 @@ def requeue(job: str, *, exclude: Sequence[str] = ()) -> None:
         ask("scontrol", "update", f"JobId={job}", f"ExcNodeList={','.join(exclude)}")
 
 
-def cancel(job: str, name: str) -> None:
-    """Cancel a job if it has this name still: its number may be another's by now."""
-    ask("scancel", f"--name={name}", job)
+def cancel(jobs: Sequence[str], name: str) -> None:
+    """Cancel jobs that have this name still: a number may be another's by now."""
+    ask("scancel", f"--name={name}", *jobs)
 
 
 # --------------------------------------------------------------------------- limits

@@ -173,6 +173,7 @@ def _setup(job: Job) -> list[str]:
     frozen = job.frozen.environment()
     path = shlex.quote(frozen.pop("PYTHONPATH"))
     return [
+        "trap : TERM USR1 USR2 HUP",  # what they ask for is done when the command has ended
         *job.profile.setup,
         "ulimit -c 0",
         "export OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-1}",

@@ -511,7 +511,7 @@ class Aftermath:
             data = file.read_bytes()[-_TAIL_BYTES:]
             texts.append(data.decode(errors="backslashreplace"))
         text = "\n".join(texts)
-        return text[text.rfind(f"task {job} of submission") :]
+        return text[max(0, text.rfind(f"task {job} of submission")) :]
 
 
 def _micro_batch_tried(task: Task, run: Run) -> int | None:

@@ -271,7 +271,7 @@ class TestRefusals:
         done, _ = send(steps(ABC), order)
         assert done.submission is not None
         done.submission.hold("the first 3 tasks died of the same error (bug): KeyError")
-        with pytest.raises(HeldBack, match="KeyError; when that is mended, .* --rerun failed"):
+        with pytest.raises(HeldBack, match=r"KeyError; when that is mended, .* --rerun failed"):
             check_not_held(store, "ablation", Rerun.MISSING)
         check_not_held(store, "ablation", Rerun.FAILED)
 

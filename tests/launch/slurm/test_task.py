@@ -194,7 +194,6 @@ class TestSignals:
         task = job(planned)
         slurm.says("scontrol", "   JobState=RUNNING\n")
         begun = lambda: status(store, planned[0]).attempt == 1  # noqa: E731
-        when(begun, lambda: os.kill(os.getpid(), signal.SIGUSR2)).join if False else None
         thread = when(begun, lambda: os.kill(os.getpid(), signal.SIGUSR2))
         run(task)
         thread.join()
@@ -241,7 +240,7 @@ class TestNodes:
     def test_a_node_without_the_gpu_it_promised_is_left(
         self, job: Any, steps: Plan, store: Store, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(module, "gpus_of_machine", lambda: [])
+        monkeypatch.setattr(module, "gpus_of_machine", list)
         planned = steps({"a": "done"})
         assert run(job(planned, gpus=1)) == 1
         assert classes(store, planned[0]) == ["node_failure"]

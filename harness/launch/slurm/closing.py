@@ -1,0 +1,98 @@
+"""The last job of a submission: what the scheduler lost goes back to it, then the report.
+
+    python -m harness.launch.slurm.closing FOLDER
+
+A job can leave the queue without a word of its own: SLURM kills one that it cannot start, a site
+requeues none, a node dies as its job ends.  Runs that this happened to are submitted again, a
+bounded number of times; those that somebody cancelled are not, nor those of which the scheduler
+does not know how they ended.  The report is written in either case, with holes if need be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.errors import HarnessError, one_line
+from harness.launch.slurm import scheduler
+from harness.launch.slurm.freeze import Frozen
+from harness.launch.slurm.ledger import Intent, Submission
+from harness.launch.slurm.scheduler import Silent
+from harness.launch.slurm.submit import Order, submit
+from harness.launch.slurm.task import Task, say
+from harness.plan import Action, Step
+from harness.record import Store
+
+ROUNDS = 3
+"""Submissions of the same runs that follow the first one by themselves."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Submit what was lost, and become the command that writes the report."""
+    parser = argparse.ArgumentParser(prog="python -m harness.launch.slurm.closing")
+    parser.add_argument("folder", type=Path, help="of the submission")
+    submission = Submission(parser.parse_args(argv).folder)
+    intent = submission.read()
+    try:
+        submit_what_was_lost(submission, intent)
+    except (HarnessError, OSError) as error:
+        say(f"what was lost is not in the queue again: {one_line(error)}")
+    os.execv(sys.executable, [sys.executable, *intent.report_command])
+
+
+def submit_what_was_lost(submission: Submission, intent: Intent) -> None:
+    """Put runs back in the queue whose jobs left it and should not have."""
+    if intent.round >= ROUNDS or submission.held() is not None:
+        return
+    lost = [step for task in _tasks(submission, intent) for step in _lost(task)]
+    if not lost:
+        return
+    say(f"{len(lost)} runs lost their jobs: submitted again")
+    order = Order(
+        store=Store(Path(intent.root)),
+        sweep=intent.sweep,
+        sweep_file=None if intent.sweep_file is None else Path(intent.sweep_file),
+        runtime=intent.runtime,
+        profile=intent.profile,
+        report=intent.report_command,
+        threads_given=intent.threads_given,
+        frozen=Frozen(
+            Path(intent.code), None if intent.sweep_file is None else Path(intent.sweep_file)
+        ),
+        round=intent.round + 1,
+    )
+    submit(lost, order, say)
+
+
+def _tasks(submission: Submission, intent: Intent) -> list[Task]:
+    """Every task of the submission that was in the queue."""
+    return [
+        Task(submission, intent, number, index, f"{job}_{index}", restarts=0, node="")
+        for number, array in enumerate(intent.arrays)
+        if (job := submission.job(number)) is not None
+        for index in range(len(array.tasks))
+    ]
+
+
+def _lost(task: Task) -> list[Step]:
+    steps = [step for step in task.to_do() if step.action is not Action.ATTACH]
+    return steps if steps and _ended_by_itself(task.job) else []
+
+
+def _ended_by_itself(job: str) -> bool:
+    """Whether a job is known to be over, and nobody cancelled it."""
+    try:
+        end = scheduler.ENDED.get(scheduler.own_state(job))
+    except Silent:  # it was too long ago for the controller
+        try:
+            end = scheduler.last_end(job)
+        except Silent:
+            return False
+    return end is not None and end != "cancelled"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

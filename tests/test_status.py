@@ -1,0 +1,250 @@
+"""`python -m harness.status`: how runs are, from their files, and what can be done about them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.config import RunConfig, Runtime, override
+from harness.launch.profiles import Profile
+from harness.launch.slurm.ledger import submissions
+from harness.launch.slurm.submit import Order, submit
+from harness.lease import Lease
+from harness.manifest import write_manifest
+from harness.plan import make_plan
+from harness.record import State, Store
+from harness.space import Run, Show, Sweep, expand, product
+from harness.status import main
+
+sys.path.insert(0, str(Path(__file__).parent / "launch" / "slurm"))
+from fake_slurm import FakeSlurm
+
+SWEEP = Sweep(
+    base=override(RunConfig(), {"train.samples": 1000}),
+    points=product({"model.text.layers": [1, 2, 3, 4]}),
+    seeds=[0],
+    show=Show(x="model.text.layers", metrics=["test/mean_recall"]),
+    name="depth",
+    question="How deep?",
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path)
+
+
+@pytest.fixture
+def runs(store: Store) -> list[Run]:
+    """Four runs on file, none begun."""
+    found = expand(SWEEP)
+    write_manifest(store, SWEEP, found, Runtime(), ["python"])
+    return found
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
+    fake = FakeSlurm(tmp_path / "fake-slurm")
+    monkeypatch.setenv("PATH", f"{fake.bin}{os.pathsep}{os.environ['PATH']}")
+    return fake
+
+
+@pytest.fixture
+def submitted(runs: list[Run], store: Store, slurm: FakeSlurm) -> list[Run]:
+    """The four runs, in the queue as 101_0 to 101_3, the report as 102."""
+    order = Order(store, "depth", None, Runtime(), Profile(), ("-m", "x"))
+    submit(make_plan(runs, store), order, print)
+    return runs
+
+
+def status(store: Store, *words: str) -> int:
+    return main([*words, "--root", str(store.root)])
+
+
+def finish(store: Store, run: Run) -> None:
+    store.run_dir(run.key).write_result(
+        {
+            "code": "",
+            "training": {"samples_seen": 1000},
+            "cost": {},
+            "evaluations": {run.config.evaluation_key: {}},
+        }
+    )
+
+
+def place(store: Store, run: Run) -> int:
+    """The index of the task of a run."""
+    tasks = next(submissions(store)).read().arrays[0].tasks
+    return [task[0] for task in tasks].index(run.key)
+
+
+def lines(text: str) -> dict[str, str]:
+    """Key -> row of the table, blanks folded."""
+    rows = [" ".join(line.split()) for line in text.splitlines() if line.startswith("layers=")]
+    return {row.split()[2]: row for row in rows if not row.split()[2].startswith("(")}
+
+
+class TestShowing:
+    def test_states_come_from_the_files(
+        self, runs: list[Run], store: Store, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        done, running, failed, cut = runs
+        finish(store, done)
+        for run in (running, failed, cut):
+            store.run_dir(run.key).write_intent(run.config, {})
+        details = {"attempt": 1, "samples_seen": 500, "samples_per_second": 50.0}
+        store.run_dir(running.key).write_status(State.RUNNING, phase="train", loss=1.5, **details)
+        log = "/logs/attempt-1.txt"
+        store.run_dir(failed.key).add_provenance({"host": "n3"})
+        store.run_dir(failed.key).write_status(
+            State.FAILED, failure="bug", error="KeyError: [0]", attempt=1, log=log
+        )
+        store.run_dir(cut.key).write_status(State.INTERRUPTED, attempt=1, samples_seen=250)
+        store.run_dir(cut.key).add_end("preempted", "it was preempted")
+        with Lease(store.run_dir(running.key).lease_file):
+            assert status(store, "depth") == 0
+        out = capsys.readouterr().out
+        rows = lines(out)
+        assert rows[running.key].split()[3:] == ["train", "50%", "50", "1.500", "-"]
+        assert f"{done.key} done 100%" in rows[done.key]
+        assert f"{failed.key} failed: bug" in rows[failed.key]
+        assert f"{cut.key} cut off; before: 1 preempted 25%" in rows[cut.key]
+        assert f"layers=3 seed 0 ({failed.key}) on n3: bug: KeyError: [0]; log: {log}" in out
+        assert "1/4 done, 1 running, 1 failed (bug), 1 cut off" in out
+
+    def test_what_waits_says_why(
+        self, submitted: list[Run], store: Store, slurm: FakeSlurm,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:  # fmt: skip
+        name = next(submissions(store)).read().arrays[0].name
+        held = place(store, submitted[0])
+        others = ",".join(str(i) for i in range(4) if i != held)
+        slurm.queue.write_text(
+            f"101_{held}|{name}|PENDING|launch failed requeued held|\n"
+            f"101_[{others}]|{name}|PENDING|Priority|\n"
+        )
+        assert status(store, "depth") == 0
+        out = capsys.readouterr().out
+        assert "HELD (launch failed requeued held)" in lines(out)[submitted[0].key]
+        assert "0/4 done, 1 HELD (launch failed requeued held), 3 queued (Priority)" in out
+        assert len(slurm.asked("squeue")) == 2  # one of them by the submission
+
+    def test_a_scheduler_that_does_not_answer_is_said_and_kills_nobody(
+        self, submitted: list[Run], store: Store, slurm: FakeSlurm,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:  # fmt: skip
+        slurm.fails("squeue", "Unable to contact slurm controller")
+        assert status(store, "depth") == 0
+        captured = capsys.readouterr()
+        assert "queued (the scheduler is silent)" in captured.out
+        assert captured.err.startswith("squeue: Unable to contact slurm controller: what waits")
+
+    def test_without_a_name_every_sweep_has_a_line(
+        self, runs: list[Run], store: Store, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        finish(store, runs[0])
+        assert status(store) == 0
+        assert capsys.readouterr().out == "depth  1/4 done, 3 new\n"
+
+    def test_a_sweep_that_holds_itself_back_says_so(
+        self, submitted: list[Run], store: Store, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        next(submissions(store)).hold("the first 3 tasks died of the same error (bug): KeyError")
+        status(store, "depth")
+        assert "holds itself back: the first 3 tasks died" in capsys.readouterr().out
+
+    def test_a_rehearsal_that_left_no_word_is_a_folder_the_nodes_do_not_see(
+        self, runs: list[Run], store: Store, slurm: FakeSlurm, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        order = Order(store, "depth", None, Runtime(), Profile(), ("-m", "x"), rehearse=True)
+        submit(make_plan(runs, store), order, print)
+        slurm.queue.write_text("")
+        submit([], order, print)
+        capsys.readouterr()
+        status(store, "depth")
+        out = " ".join(capsys.readouterr().out.split())
+        assert "the rehearsal, job 101, is over and has left no word in" in out
+        assert "do the nodes see this folder?" in out
+
+
+class TestActing:
+    def test_what_a_run_printed_last(
+        self, runs: list[Run], store: Store, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        directory = store.run_dir(runs[0].key)
+        directory.write_intent(runs[0].config, {})
+        directory.log_file(1).parent.mkdir()
+        directory.log_file(1).write_text("first\nlast\n")
+        assert status(store, "--logs", runs[0].key[:6]) == 0
+        assert capsys.readouterr().out == f"{directory.log_file(1)}:\nfirst\nlast\n"
+
+    def test_of_a_run_that_never_began_what_its_job_printed(
+        self, submitted: list[Run], store: Store, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        log = next(submissions(store)).logs / f"101_{place(store, submitted[0])}_0_log.out"
+        log.write_text("srun: no such module\n")
+        assert status(store, "--logs", submitted[0].key) == 0
+        assert capsys.readouterr().out == f"{log}:\nsrun: no such module\n"
+
+    def test_one_run_is_called_off_by_its_own_job(
+        self, submitted: list[Run], store: Store, slurm: FakeSlurm
+    ) -> None:
+        run = submitted[1]
+        name = next(submissions(store)).read().arrays[0].name
+        assert status(store, "depth", "--cancel", run.key[:8]) == 0
+        assert slurm.asked("scancel") == [f"--name={name} 101_{place(store, run)}"]
+        assert store.run_dir(run.key).stop_requested() == "cancelled"
+        assert store.run_dir(submitted[0].key).stop_requested() is None
+
+    def test_all_are_called_off_with_the_report_in_a_call_an_array(
+        self, submitted: list[Run], store: Store, slurm: FakeSlurm,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:  # fmt: skip
+        slurm.queue.write_text("7|foreign|RUNNING|None|n1\n" + slurm.queue.read_text())
+        assert status(store, "depth", "--cancel", "--all") == 0
+        calls = slurm.asked("scancel")
+        assert sorted(calls[0].split()[1:]) == ["101_0", "101_1", "101_2", "101_3"]
+        assert calls[1].endswith("-report 102")
+        assert "4 runs are called off, 5 jobs taken out of the queue" in capsys.readouterr().out
+
+    def test_a_failed_run_is_submitted_again_from_its_beginning(
+        self, submitted: list[Run], store: Store, slurm: FakeSlurm,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:  # fmt: skip
+        slurm.queue.write_text("")
+        run = submitted[2]
+        store.run_dir(run.key).write_status(State.FAILED, failure="bug", error="KeyError: 0")
+        assert status(store, "depth", "--retry", run.key[:8]) == 0
+        assert slurm.option(103, "array") == "0-0%1"
+        assert (store.runs / "superseded" / f"{run.key}.1" / "status.json").exists()
+        assert "submitted 1 runs of depth: array 103 (1 jobs)" in capsys.readouterr().out
+
+    @pytest.mark.parametrize(
+        ("words", "error"),
+        [
+            (["deep"], "unknown sweep 'deep'; nearest: depth"),
+            (["depth", "--cancel"], "--cancel wants the keys of runs, or --all"),
+            (["depth", "--cancel", "nokey"], "unknown run 'nokey'"),
+            (["depth", "--all"], "--all is for --cancel"),
+            (["--cancel", "--all"], "--cancel and --retry want the NAME of a sweep"),
+            (["depth", "--wach"], "unrecognized arguments: --wach"),
+            (["--logs", "nokey"], "holds no run, and so not 'nokey'"),
+        ],
+    )
+    def test_a_mistake_is_one_line(
+        self, runs: list[Run], store: Store, capsys: pytest.CaptureFixture[str],
+        words: list[str], error: str,
+    ) -> None:  # fmt: skip
+        assert status(store, *words) == 2
+        told = capsys.readouterr().err
+        assert error in told
+        assert told.count("\n") == 1
+
+    def test_a_run_that_was_never_submitted_is_for_its_own_command(
+        self, runs: list[Run], store: Store, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert status(store, "depth", "--retry", runs[0].key) == 2
+        assert "was never submitted to SLURM; the sweep's own" in capsys.readouterr().err
