@@ -238,7 +238,7 @@ class Site:
                 return reader
         return None
 
-    def wait_for(self, run: int, *, samples: int = 1, seconds: float = 120) -> Reader:
+    def wait_for(self, run: int, *, samples: int = 1, seconds: float = 300) -> Reader:
         """The process at work on a run, as soon as it has saved a state of so many samples."""
         found: list[Reader] = []
 
@@ -306,7 +306,7 @@ class Site:
         self.cluster.command("sbatch", f"--nodelist={self.node_of(run)}", *words)
         wait_until(lambda: state_of(reader.pid) in GONE, 60, f"run {run} to be displaced")
 
-    def wait_until_over(self, seconds: float = 240) -> None:
+    def wait_until_over(self, seconds: float = 600) -> None:
         """Return when none of the jobs from here is in the queue."""
         deadline = time.monotonic() + seconds
         while True:

@@ -82,9 +82,9 @@ def test_small_arrays_no_accounting_and_job_numbers_seen_before(
             assert tasks(site) == sorted(
                 f"{job}_{task}" for job, size in ((1, 5), (2, 5), (3, 2)) for task in range(size)
             )
-
+    bare_cluster.forget()
+    with bare_cluster.closed("low"):
         with subtests.test("a stranger's job with a number of ours is not taken for it"):
-            bare_cluster.forget()
             words = ("--partition=low", "--array=0-4", "--output=/dev/null", "--wrap=true")
             for _ in range(4):
                 bare_cluster.command("sbatch", f"--chdir={site.root.parent}", *words)

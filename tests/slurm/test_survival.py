@@ -97,7 +97,7 @@ def test_twelve_runs_on_a_cluster_that_falls_apart(
     cluster.drain(node)
     seen = site.status(moved).samples_seen
     site.let_go(moved)
-    wait_until(lambda: site.status(moved).samples_seen > seen, 60, "a drained node to go on")
+    wait_until(lambda: site.status(moved).samples_seen > seen, 120, "a drained node to go on")
     cluster.resume(node)
     site.hold(moved, 32)
 
@@ -166,13 +166,13 @@ def test_limits_of_time_memory_and_disk_and_a_lost_process_of_two(
         pair.hold(0, 20)
         pair.submit("--only", FIRST, profile="two-nodes")
 
-        wait_until(lambda: len(classes(greedy, 1)) == 1, 180, "run 1 to be out of memory")
+        wait_until(lambda: len(classes(greedy, 1)) == 1, 300, "run 1 to be out of memory")
         greedy.eat(1, 0)
 
         pair.wait_for(0, samples=16)
-        wait_until(lambda: len(pair.readers(0)) == 2, 60, "both processes to read")
+        wait_until(lambda: len(pair.readers(0)) == 2, 300, "both processes to read")
         kill(next(r.pid for r in pair.readers(0) if r.pid != pair.holder(0)))
-        wait_until(lambda: len(pair.readers(0)) == 4, 180, "both to be back")
+        wait_until(lambda: len(pair.readers(0)) == 4, 300, "both to be back")
         pair.finish(0)
 
         full.wait_until_over()

@@ -295,8 +295,8 @@ class Supervisor:
         status = self.task.status(run)
         if status.state is State.DONE:
             return
-        if status.state is State.INTERRUPTED and self.stop():
-            return  # why is for _finish to find out
+        if self.stop() and status.state is not State.FAILED:
+            return  # it may not even have begun; why is for _finish to find out
         if status.state is State.INTERRUPTED:
             self._ended(run, "interrupted", "its process was told to stop", micro_batch=size)
         elif status.state is State.FAILED:
@@ -319,8 +319,12 @@ class Supervisor:
     # ---- the beginning
 
     def _settle_earlier(self, run: Run) -> None:
-        """Note the end of an attempt that left no word: its whole job is gone."""
-        if self.task.end_of_last_attempt_is_known(run):
+        """Note the end of an attempt that left no word: its whole job is gone.
+
+        One that lives on, on a node that was given up, is waited for like any other launcher's.
+        """
+        live = self.task.status(run).state is State.RUNNING
+        if live or self.task.end_of_last_attempt_is_known(run):
             return
         attempt = _last_attempt(self.task.store.run_dir(run.key))
         job = attempt.get("slurm", {})
@@ -350,8 +354,9 @@ class Supervisor:
     def _finish(self) -> int:
         cause, ours_to_requeue = self._why_stopped() if self.stop() else ("", True)
         for step in self._steps():
-            if cause and step.status.state is State.INTERRUPTED:
-                error = f"{cause.replace('_', ' ')}; its state was saved"
+            saved = {State.INTERRUPTED: "its state was saved", State.NEW: "it had not begun"}
+            if cause and step.status.state in saved:
+                error = f"{cause.replace('_', ' ')}; {saved[step.status.state]}"
                 self._ended(step.run, cause, error, micro_batch=self._micro_batch(step.run))
         self._note_end()
         if self.task.nodes > 1:
