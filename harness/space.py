@@ -6,6 +6,7 @@ Because axes are data, the report draws its own table.  Pure: touches no file bu
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import importlib.util
 import itertools
@@ -148,10 +149,15 @@ class Run:
     need not be a point of the sweep."""
     source: SweepFile | None = None
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
         """Identity of the run."""
         return self.config.run_key
+
+    @functools.cached_property
+    def evaluation_key(self) -> str:
+        """Identity of the protocol by which it is evaluated."""
+        return self.config.evaluation_key
 
 
 def short_names(paths: Iterable[str]) -> dict[str, str]:

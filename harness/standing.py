@@ -62,6 +62,16 @@ class Spent:
 
 
 @dataclass(frozen=True)
+class Finished:
+    """What is shown of a result beside how it came about."""
+
+    metrics: Mapping[str, float | None]
+    final_loss: float | None
+    time: float
+    """When it was written, seconds of the epoch by the clock of the file system."""
+
+
+@dataclass(frozen=True)
 class Known:
     """One run: its files, and its place in the queue if it has one."""
 
@@ -70,8 +80,20 @@ class Known:
     ends: Mapping[str, int]
     stop: str | None
     spent: Spent | None = None
-    metrics: Mapping[str, float | None] | None = None
-    """Of a finished run, name -> value."""
+    finished: Finished | None = None
+
+    @property
+    def loss(self) -> float | None:
+        """The last total loss that was written down."""
+        return self.row.loss if self.finished is None else self.finished.final_loss
+
+    @property
+    def beat(self) -> float | None:
+        """When it last said how it stands, seconds of the epoch."""
+        if self.finished is not None:
+            return self.finished.time
+        beat = (self.row.status.details or {}).get("beat")
+        return float(beat) if isinstance(beat, (int, float)) else None
 
     @property
     def state(self) -> str:
@@ -134,30 +156,29 @@ class Lookout:
 
     def _look(self, run: Run, place: Place | None) -> Known:
         directory = self._store.run_dir(run.key)
-        index = (run.key, run.config.evaluation_key)
+        index = (run.key, run.evaluation_key)
         before = self._known.get(index)
         if before is not None and before[0] == (run.label, place, *_signs(directory, before[1])):
             return before[1]
         files = _signs(directory)
         known = self._read(run, directory, place)
         signs = (run.label, place, *files[: len(_FILES_OF.get(known.row.state, _FILES))])
-        if not directory.lease_file.exists():  # a lease goes stale by the clock
+        if sign(directory.lease_file) is None:  # a lease goes stale by the clock
             self._known[index] = (signs, known)
         return known
 
     def _read(self, run: Run, directory: RunDir, place: Place | None) -> Known:
         try:
-            status = directory.status(run.config.evaluation_key, lives=self._lives)
+            status = directory.status(run.evaluation_key, lives=self._lives)
             row = _row(run, status)
-            spent = _spent(directory, status)
             if status.state is State.DONE:
-                metrics = _metrics(directory, run.config.evaluation_key)
-                return Known(row, place, {}, None, spent, metrics)
+                return _finished(directory, row, place)
+            spent = _spent(directory, status)
             if status.state is State.RUNNING:
                 return Known(row, place, {}, None, spent)
             ends = Counter(str(end["class"]) for end in directory.ends() if not end.get("final"))
             return Known(row, place, ends, directory.stop_requested(), spent)
-        except RecordError as error:
+        except (RecordError, OSError) as error:
             return _unreadable(run, place, one_line(error))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             text = f"{directory.path} holds a record that is not whole ({one_line(error)})"
@@ -180,29 +201,30 @@ def _signs(directory: RunDir, known: Known | None = None) -> list[tuple[int, int
 
 
 def sign(file: Path) -> tuple[int, int, int] | None:
-    """What changes when `file` does; None when it is not there."""
+    """What changes when `file` does; None when it is not there, or cannot be looked at."""
     try:
         stat = file.stat()
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError:
         return None
     return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
-def _metrics(directory: RunDir, evaluation_key: str) -> dict[str, float | None]:
-    result = directory.result()
-    if result is None:  # taken away since
-        return {}
-    found = result["evaluations"][evaluation_key]["metrics"]
-    return {name: entry["value"] for name, entry in found.items()}
+def _finished(directory: RunDir, row: Row, place: Place | None) -> Known:
+    time, result = directory.result_file.stat().st_mtime, directory.result()
+    if result is None:
+        raise RecordError(f"{directory.result_file} was taken away")
+    training = result["training"]
+    found = result["evaluations"][row.step.run.evaluation_key]["metrics"]
+    values = {name: entry["value"] for name, entry in found.items()}
+    finished = Finished(values, training.get("final_loss"), time)
+    seconds = training["seconds"] + training.get("evaluation_seconds", 0.0)
+    return Known(row, place, {}, None, _spent_of(seconds, training), finished)
 
 
 # --------------------------------------------------------------------------- device time
 
 
 def _spent(directory: RunDir, status: Status) -> Spent | None:
-    if status.state is State.DONE:
-        training = (directory.result() or {})["training"]
-        return _spent_of(training["seconds"] + training.get("evaluation_seconds", 0.0), training)
     seconds = _seconds(status) or _seconds_by_the_log(directory)
     attempts = (read_json(directory.path / "provenance.json") or {"attempts": []})["attempts"]
     return _spent_of(seconds, attempts[-1]) if seconds and attempts else None

@@ -96,7 +96,8 @@ def show_all(store: Store) -> int:
         except RecordError as error:
             print(f"{name:{width}}  {one_line(error)}")
             continue
-        everything |= {(k.row.step.run.key, k.row.step.run.config.evaluation_key): k for k in known}
+        runs = [one.row.step.run for one in known]
+        everything |= {(r.key, r.evaluation_key): one for r, one in zip(runs, known, strict=True)}
         print(f"{name:{width}}  {total(known)}")
     if len(names) > 1:
         print(f"{'all':{width}}  {total(list(everything.values()))}")
