@@ -22,7 +22,10 @@ export function refill(node, value, build) {
 
 /** A table whose rows stay the same elements while their items change, so that nothing jumps. */
 export class Table {
-  /** `columns`: {name, words, cell(item) -> [children], value(item), className, title}. */
+  /**
+   * `columns`: {name, words, title, className}, and of an item cell() -> children, value() to sort
+   * by, and shown(): what the children depend on.
+   */
   constructor({ columns, key, caption }) {
     this.key = key;
     this.rows = new Map();
@@ -79,10 +82,13 @@ export class Table {
     const key = this.key(item);
     let row = this.rows.get(key);
     if (!row) {
-      row = make("tr", {}, ...this.columns.map((column, i) => make(i ? "td" : "th", { class: column.className, scope: i ? null : "row" })));
+      row = make("tr", { "data-key": key }, ...this.columns.map((column, i) => make(i ? "td" : "th", { class: column.className, scope: i ? null : "row", "data-words": column.words })));
       this.rows.set(key, row);
     }
-    this.columns.forEach((column, i) => refill(row.cells[i], column.shown ? column.shown(item) : item, () => column.cell(item)));
+    this.columns.forEach((column, i) => {
+      refill(row.cells[i], column.shown(item), () => column.cell(item));
+      row.cells[i].toggleAttribute("data-none", row.cells[i].textContent === dash);
+    });
     return row;
   }
 }
@@ -107,7 +113,8 @@ export const ago = (seconds) => (seconds < 3 ? "now" : `${duration(seconds)} ago
 export const plural = (n, word) => `${count(n)} ${word}${n === 1 ? "" : "s"}`;
 
 export function hours(found) {
-  const parts = Object.entries(found).map(([name, value]) => `${value < 10 ? value.toPrecision(2) : count(value)} ${name}`);
+  const words = (value) => (value < 0.01 ? "< 0.01" : value < 10 ? value.toPrecision(2) : count(value));
+  const parts = Object.entries(found).map(([name, value]) => `${words(value)} ${name}`);
   return parts.join(", ") || dash;
 }
 
@@ -116,14 +123,34 @@ export const scaled = (value, metric) => (value === null || value === undefined 
 
 // ---- pieces that several pages have
 
-const CALM = new Set(["new", "queued", "starting", "cancelled", "pruned"]);
+/** The states, those that ask for attention first, and what they mean. */
+export const STATES = {
+  running: "somebody holds it and it says how far it is",
+  failed: "it stopped at an error, and says at which",
+  stale: "its last word was that it runs, and nobody holds it any more; the sweep's command goes on with it",
+  HELD: "the scheduler keeps it back",
+  interrupted: "it was asked to stop and kept its state; the sweep's command goes on with it",
+  cancelled: "somebody called it off",
+  pruned: "a search stopped it early",
+  starting: "the scheduler has started its job",
+  queued: "it waits in the scheduler's queue",
+  new: "not begun",
+  done: "its result is on file",
+};
+export const byState = (a, b) => Object.keys(STATES).indexOf(a.state) - Object.keys(STATES).indexOf(b.state);
+
+/** How a run stands, in words. */
+export function stateOf(run) {
+  const words = run.state === "running" && run.words !== "running" ? `running: ${run.words}` : run.words;
+  return make("span", { class: "state", "data-state": run.state, title: STATES[run.state] }, words.replaceAll("_", " "));
+}
 
 /** `3 running`, `2 failed (diverged 1, killed 1)`, ...: the states in words. */
 export function stateWords(summary) {
   return Object.entries(summary.states).map(([state, n]) => {
     const classes = Object.entries(summary.failures).map(([name, times]) => `${name.replaceAll("_", " ")} ${times}`);
-    const words = state === "failed" ? `${n} failed (${classes.join(", ")})` : `${count(n)} ${state === "new" ? "not begun" : state}`;
-    return make("span", { class: `state ${CALM.has(state) ? "calm" : ""}`, "data-state": state }, words);
+    const words = state === "failed" ? `${n} failed (${classes.join(", ")})` : `${count(n)} ${state}`;
+    return make("span", { class: "state", "data-state": state, title: STATES[state] }, words);
   });
 }
 

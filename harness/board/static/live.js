@@ -4,52 +4,69 @@
 import { ago, make } from "./dom.js";
 
 const EVERY = 2000;
+const EVERY_REFUSED = 10000;
 const LATE = 3 * EVERY;
 
 const contact = document.getElementById("contact");
 let heard = null;
 let failed = false;
 
-/** Seconds since `beat` (of the epoch) by the server's clock. */
-export class Clock {
-  static ahead = 0;
-  static since(beat) {
-    return beat === null || beat === undefined ? null : Math.max(0, (Date.now() + Clock.ahead) / 1000 - beat);
-  }
+let ahead = 0; // of the server's clock before this one's, in milliseconds
+
+function setClock(date) {
+  if (Math.abs(date - Date.now()) > 2000) ahead = date - Date.now(); // it counts in whole seconds
 }
 
-/** Asks for `url()` again and again and gives what is new to `show`. */
-export function follow(url, show, problem) {
+/** Seconds since `time` (of the epoch) by the server's clock. */
+export function since(time) {
+  return Math.max(0, (Date.now() + ahead) / 1000 - time);
+}
+
+/**
+ * Asks for `url()` again and again and gives what is new to `show`, or every time if `ticks`: for what
+ * depends on the clock too.  `problem` is told what the server refuses.
+ */
+export function follow(url, show, problem = () => {}, { ticks = false } = {}) {
   let tag = null;
+  let last = null;
+  let refused = false;
   const ask = async () => {
-    if (document.hidden && tag !== null) return;
     const asked = url();
-    if (asked === null) return;
-    try {
-      const response = await fetch(asked, { cache: "no-cache", headers: { Accept: "application/json" } });
-      const date = Date.parse(response.headers.get("date"));
-      if (Math.abs(date - Date.now()) > 2000) Clock.ahead = date - Date.now();
-      [heard, failed] = [Date.now(), false];
-      const found = `${asked} ${response.headers.get("etag")}`;
-      if (found !== tag) {
-        const value = await response.json();
-        tag = found;
-        if (response.ok) await show(value);
-        else problem(value.error);
-      }
-    } catch (error) {
-      if (!(error instanceof TypeError)) throw error; // what fetch rejects with when nobody answers
-      failed = true;
-    }
-    tell();
+    if (asked === null || (document.hidden && tag !== null)) return;
+    const answer = await get(asked, tag);
+    if (answer === null || asked !== url()) return; // nobody answers, or something else is wanted by now
+    refused = !answer.ok;
+    if (answer.tag !== tag) [tag, last] = [answer.tag, answer.value];
+    else if (!ticks) return;
+    await (refused ? problem(last.error) : show(last));
   };
   const again = async () => {
-    await ask();
-    setTimeout(again, EVERY);
+    try {
+      await ask();
+    } finally {
+      setTimeout(again, refused ? EVERY_REFUSED : EVERY);
+    }
   };
   again();
   document.addEventListener("visibilitychange", () => document.hidden || ask());
   return ask;
+}
+
+/** What the server says; null if nothing.  Without a value when it is that of `tag`. */
+async function get(address, tag) {
+  try {
+    const response = await fetch(address, { cache: "no-cache" });
+    const found = `${address} ${response.headers.get("etag")}`;
+    const value = found === tag ? null : await response.json();
+    setClock(Date.parse(response.headers.get("date")));
+    [heard, failed] = [Date.now(), false];
+    return { ok: response.ok, tag: found, value };
+  } catch {
+    failed = true;
+    return null;
+  } finally {
+    tell();
+  }
 }
 
 function tell() {

@@ -1,6 +1,6 @@
 // All sweeps of the root, a line each.
 
-import { Clock, follow, sweepAddress, trail } from "./live.js";
+import { follow, since, sweepAddress, trail } from "./live.js";
 import { Table, ago, count, dash, duration, facts, hours, make, refill, stateBar, stateWords } from "./dom.js";
 
 const ATTENTION = ["running", "failed", "stale", "HELD"];
@@ -25,6 +25,7 @@ export function overview(main) {
       table.show([...found.sweeps].sort(byAttention));
     },
     (error) => main.replaceChildren(make("p", { class: "problem" }, error)),
+    { ticks: true },
   );
 }
 
@@ -68,6 +69,6 @@ const columns = [
   { name: "rate", words: "samples/s", className: "number", value: (sweep) => sweep.rate, shown: (sweep) => sweep.rate, cell: (sweep) => count(sweep.rate) },
   { name: "left", words: "left", className: "number", title: "time left at the present pace", value: (sweep) => sweep.left, shown: (sweep) => sweep.left, cell: (sweep) => duration(sweep.left) },
   { name: "hours", words: "device time", className: "number", title: "of training and evaluation that the runs have; what a killed attempt lost is not in it", value: (sweep) => Object.values(sweep.hours ?? {})[0], shown: (sweep) => sweep.hours, cell: (sweep) => hours(sweep.hours ?? {}) },
-  { name: "beat", words: "last sign", className: "number", title: "when a run last wrote how it stands", value: (sweep) => sweep.beat, shown: (sweep) => [sweep.beat, Math.floor((Clock.since(sweep.beat) ?? 0) / 5)], cell: (sweep) => (sweep.beat ? ago(Clock.since(sweep.beat)) : dash) },
+  { name: "beat", words: "last sign", className: "number", title: "when a run last wrote how it stands", value: (sweep) => sweep.beat, shown: (sweep) => [sweep.beat, Math.floor(since(sweep.beat ?? 0) / 5)], cell: (sweep) => (sweep.beat ? ago(since(sweep.beat)) : dash) },
 ];
 

@@ -1,8 +1,8 @@
 // One run: how it goes on, its curves, what it prints, its result, and where it comes from.
 
-import { Clock, follow, runAddress, sweepAddress, trail } from "./live.js";
+import { follow, runAddress, since, sweepAddress, trail } from "./live.js";
 import { Chart, styles } from "./charts.js";
-import { ago, count, dash, duration, facts, fixed, fold, hours, listing, make, percent, refill, scaled, shareBar } from "./dom.js";
+import { ago, count, dash, duration, facts, fixed, fold, hours, listing, make, percent, refill, scaled, shareBar, stateOf } from "./dom.js";
 
 /** Which numbers of the training log go into one picture; what is in none has one of its own. */
 const PICTURES = [
@@ -30,12 +30,13 @@ export function run(main, key, from) {
       refill(parts.title, [found.label, found.seed, found.directory, found.sweeps], () => title(found));
       refill(parts.state, [found.state, found.words, found.share, found.error, found.trace], () => state(found));
       refill(parts.problems, found.problems, (lines) => lines.map((line) => make("p", { class: "warning" }, line)));
-      refill(parts.numbers, [found, Math.floor((Clock.since(found.beat) ?? 0) / 5)], () => numbers(found));
+      refill(parts.numbers, [found, Math.floor(since(found.beat ?? 0) / 5)], () => numbers(found));
       refill(parts.result, found.result, (result) => result && results(result));
       refill(parts.about, [found.config, found.attempts, found.ends, found.stop, found.point, found.parent], () => about(found));
       log.files(found.logs);
     },
     (error) => main.replaceChildren(make("h1", {}, key), make("p", { class: "problem" }, error)),
+    { ticks: true },
   );
 }
 
@@ -49,7 +50,7 @@ function title(found) {
 
 function state(found) {
   return [
-    make("p", { class: "headline" }, make("span", { class: "state", "data-state": found.state }, found.words), ` ${percent(found.share)}`),
+    make("p", { class: "headline" }, stateOf(found), ` ${percent(found.share)}`),
     shareBar(found.share, found.state),
     found.error ? make("p", { class: "problem" }, found.error) : null,
     found.trace ? fold("Traceback", make("pre", { tabindex: 0 }, found.trace)) : null,
@@ -65,7 +66,7 @@ function numbers(found) {
     ["left", duration(found.left)],
     ["device time so far", hours(found.hours)],
     ["on", found.node],
-    ["last sign", found.beat ? ago(Clock.since(found.beat)) : dash],
+    ["last sign", found.beat ? ago(since(found.beat)) : dash],
   ]);
 }
 
@@ -88,7 +89,7 @@ function curvesOf(key) {
       await charts.get(words).show(names.map((name) => ({ name: name.split("/").slice(1).join("/") || name, key: name, x, y: series[name], points: x.length < 8, ...style.get(name) })));
     }
   };
-  follow(() => `/api/runs/${encodeURIComponent(key)}/curves`, draw, () => {});
+  follow(() => `/api/runs/${encodeURIComponent(key)}/curves`, draw);
   return node;
 }
 

@@ -1,10 +1,8 @@
 // One sweep: how it goes on, a number of all its training logs, and its runs.
 
-import { Clock, follow, runAddress, trail } from "./live.js";
+import { follow, runAddress, since, trail } from "./live.js";
 import { Chart, styles } from "./charts.js";
-import { Table, ago, count, dash, duration, facts, fixed, hours, make, percent, plural, refill, scaled, shareBar, stateBar, stateWords } from "./dom.js";
-
-const ORDER = ["running", "failed", "stale", "HELD", "interrupted", "cancelled", "pruned", "starting", "queued", "new", "done"];
+import { STATES, Table, ago, byState, count, dash, duration, facts, fixed, hours, make, percent, plural, refill, scaled, shareBar, stateBar, stateOf, stateWords } from "./dom.js";
 
 export function sweep(main, name) {
   trail([name]);
@@ -33,6 +31,7 @@ export function sweep(main, name) {
       ]);
     },
     (error) => main.replaceChildren(make("h1", {}, name), make("p", { class: "problem" }, error)),
+    { ticks: true },
   );
 }
 
@@ -59,7 +58,7 @@ function curvesOf(name) {
   const ask = follow(() => `/api/sweeps/${encodeURIComponent(name)}/curves?series=${encodeURIComponent(select.value)}`, (value) => {
     found = value;
     return draw();
-  }, () => {});
+  });
   select.addEventListener("change", ask);
   log.addEventListener("change", draw);
   return { node, chart };
@@ -88,11 +87,10 @@ function runsOf(sweepName, chart) {
       metrics = JSON.stringify(found.metrics);
       table.setColumns(columnsFor(sweepName, found.metrics));
     }
-    runs = [...found.runs].sort((a, b) => ORDER.indexOf(a.state) - ORDER.indexOf(b.state));
+    runs = [...found.runs].sort(byState);
     refill(chips, found.summary.states, (states) => [["all", found.runs.length], ...Object.entries(states)].map(([state, n]) =>
-      make("button", { type: "button", "data-state": state, "aria-pressed": false, click: () => { chosen = state === "all" || chosen === state ? null : state; draw(); } }, `${state === "new" ? "not begun" : state} ${count(n)}`)));
+      make("button", { type: "button", "data-state": state, title: STATES[state], "aria-pressed": false, click: () => { chosen = state === "all" || chosen === state ? null : state; draw(); } }, `${state} ${count(n)}`)));
     draw();
-    for (const [key, row] of table.rows) row.dataset.key = key;
   };
   const node = make("section", {}, make("div", { class: "tools" }, make("h2", {}, "Runs"), chips, field), table.node, none);
   return { node, show };
@@ -103,8 +101,8 @@ function columnsFor(sweepName, metrics) {
   return [
     { name: "run", words: "run", className: "run", value: (run) => run.label, shown: (run) => run.label, cell: (run) => make("a", { href: runAddress(run.key, sweepName) }, run.label) },
     number("seed", "seed", (run) => run.seed, String),
-    { name: "state", words: "state", className: "wide", value: (run) => run.words, shown: (run) => [run.words, run.error], cell: (run) => [
-      make("span", { class: "state", "data-state": run.state }, run.words),
+    { name: "state", words: "state", className: "wide", value: (run) => run.words, shown: (run) => [run.state, run.words, run.error], cell: (run) => [
+      stateOf(run),
       run.error ? make("p", { class: "error", title: run.error }, run.error) : null,
     ] },
     { name: "share", words: "done", className: "share", value: (run) => run.share, shown: (run) => [run.share, run.state], cell: (run) => [shareBar(run.share, run.state), make("span", {}, percent(run.share))] },
@@ -112,7 +110,7 @@ function columnsFor(sweepName, metrics) {
     number("wait", "data wait", (run) => run.wait, percent, { title: "share of the time spent waiting for pictures" }),
     number("loss", "loss", (run) => run.loss, fixed),
     number("left", "left", (run) => run.left, duration),
-    { name: "beat", words: "last sign", className: "number", title: "when it last wrote how it stands", value: (run) => run.beat, shown: (run) => [run.beat, run.state === "running" ? Math.floor((Clock.since(run.beat) ?? 0) / 2) : Math.floor((Clock.since(run.beat) ?? 0) / 60)], cell: (run) => (run.beat ? ago(Clock.since(run.beat)) : dash) },
+    { name: "beat", words: "last sign", className: "number", title: "when it last wrote how it stands", value: (run) => run.beat, shown: (run) => [run.beat, run.state === "running" ? Math.floor(since(run.beat ?? 0) / 2) : Math.floor(since(run.beat ?? 0) / 60)], cell: (run) => (run.beat ? ago(since(run.beat)) : dash) },
     ...metrics.map((metric, i) => ({ name: metric.name, words: `${metric.words}${metric.unit === "%" ? "" : ` (${metric.unit})`}`, title: metric.name, className: "number", value: (run) => run.values[i], shown: (run) => run.values[i], cell: (run) => scaled(run.values[i], metric) })),
     { name: "key", words: "key", value: (run) => run.key, shown: (run) => run.key, cell: (run) => make("code", {}, run.key) },
   ];
