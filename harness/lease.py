@@ -60,6 +60,40 @@ def lease_holder(file: Path) -> dict[str, Any] | None:
     return holder if isinstance(holder, dict) else {}
 
 
+class Onlooker:
+    """Judges leases by looking alone: for those who write no file, or may not.
+
+    Without a file of its own it does not know the clock of the file system.  So a lease that was
+    touched between two looks has `EXPIRY` seconds from then, on this process's own clock; of one
+    that is seen for the first time the age is taken by the clock of this host.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[Path, tuple[float, float]] = {}
+
+    def __call__(self, file: Path) -> bool:
+        """Whether the holder of `file` still runs, as far as can be known."""
+        holder = lease_holder(file)
+        if holder is None:
+            self._seen.pop(file, None)
+            return False
+        if holder.get("host") == socket.gethostname() and "pid" in holder:
+            return _process_lives(holder)
+        try:
+            touched = file.stat().st_mtime
+        except FileNotFoundError:
+            return False
+        return time.monotonic() < self._deadline(file, touched)
+
+    def _deadline(self, file: Path, touched: float) -> float:
+        before, deadline = self._seen.get(file, (None, 0.0))
+        if touched != before:
+            age = 0.0 if before is not None else max(0.0, time.time() - touched)
+            deadline = time.monotonic() + EXPIRY - age
+            self._seen[file] = (touched, deadline)
+        return deadline
+
+
 def _process_lives(holder: dict[str, Any]) -> bool:
     import psutil  # a tenth of a second that a plan without leases need not pay
 

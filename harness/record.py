@@ -21,7 +21,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -216,11 +216,19 @@ class RunDir:
         beat = {"schema": SCHEMA, "state": state.value, "beat": round(time.time(), 3)}
         write_json(self.status_file, {**beat, **details})
 
-    def status(self, evaluation_key: str | None = None) -> Status:
+    def status(
+        self,
+        evaluation_key: str | None = None,
+        *,
+        lives: Callable[[Path], bool] = lease_is_live,
+    ) -> Status:
         """The state derived from the files.
 
         With `evaluation_key`, a finished training whose result lacks that evaluation is
         INTERRUPTED: there is work left, none of it training.
+
+        Args:
+            lives: whether the holder of a lease still runs.
         """
         result = self.result()
         if result is not None and (
@@ -229,11 +237,12 @@ class RunDir:
             return Status(State.DONE, samples_seen=result["training"]["samples_seen"])
         written = read_json(self.status_file)
         if written is None:
-            live = lease_is_live(self.lease_file)
-            return Status(State.RUNNING if live else State.NEW)
+            return Status(State.RUNNING if lives(self.lease_file) else State.NEW)
         of_this_schema(written, self.status_file)
+        if written.get("state") not in list(State):
+            raise RecordError(f"{self.status_file} names no state, but {written.get('state')!r}")
         state = State(written["state"])
-        if lease_is_live(self.lease_file):
+        if lives(self.lease_file):
             state = State.RUNNING
         elif state in {State.RUNNING, State.DONE}:
             state = State.INTERRUPTED

@@ -154,6 +154,11 @@ class Run:
         """Identity of the run."""
         return self.config.run_key
 
+    @cached_property
+    def evaluation_key(self) -> str:
+        """Identity of the protocol by which it is evaluated."""
+        return self.config.evaluation_key
+
 
 def short_names(paths: Iterable[str]) -> dict[str, str]:
     """Dotted path -> the fewest trailing parts that tell it from the others."""

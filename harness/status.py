@@ -11,33 +11,30 @@ import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import cli
 from harness.errors import ConfigError, RecordError, one_line, unknown
 from harness.launch.slurm import scheduler
-from harness.launch.slurm.ledger import REPORT, Intent, Place, Submission, queued, submissions
+from harness.launch.slurm.ledger import REPORT, Intent, Place, Submission, submissions
 from harness.launch.slurm.rehearse import what_went_wrong
 from harness.launch.slurm.scheduler import Silent
-from harness.launch.watch import Row, duration, time_left
+from harness.launch.watch import duration
 from harness.manifest import Manifest, manifest_names, read_manifest
-from harness.plan import Action, Rerun, Step, make_plan
-from harness.record import RunDir, State, Status, Store, read_json
+from harness.plan import Rerun, make_plan
+from harness.record import State, Store
 from harness.space import Run, load_sweep
+from harness.standing import ORDER, Known, Lookout, log_files, node_of, places_in_queue, total
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 REFRESH_SECONDS = 2.0
-ASK_SECONDS = 10.0
 ROWS_SHOWN = 40
 LINES_SHOWN = 100
 PIPE_WIDTH = 160
-_CUT_OFF = "cut off"
-_ORDER = ("running", "failed", "HELD", "cut off", "cancelled", "starting", "queued", "new", "done")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,102 +78,29 @@ def run_command(args: argparse.Namespace) -> int:
     return show(store, manifest, watch=args.watch)
 
 
-# --------------------------------------------------------------------------- what is known
-
-
-@dataclass(frozen=True)
-class Known:
-    """One run: its files, and its place in the queue if it has one."""
-
-    row: Row
-    place: Place | None
-    ends: Mapping[str, int]
-    stop: str | None
-
-    @property
-    def state(self) -> str:
-        """One word: what `_ORDER` lists."""
-        if self.row.state in {State.RUNNING, State.DONE, State.FAILED} and not self._goes_on:
-            return self.row.state.value
-        if self.place is not None and self.place.task is not None:
-            words = self.place.task.words.partition(" ")[0]
-            return {"running": "starting", "HELD": "HELD"}.get(words, "queued")
-        if self.place is not None:
-            return "queued"
-        if self.stop is not None:
-            return "cancelled"
-        return _CUT_OFF if self.row.state is State.INTERRUPTED else "new"
-
-    @property
-    def _goes_on(self) -> bool:
-        """Whether a failed run is in the queue again."""
-        return self.row.state is State.FAILED and self.place is not None
-
-    @property
-    def words(self) -> str:
-        """The state, with why."""
-        state = self.state
-        if state == "running":
-            return self.row.phase
-        if state == "failed":
-            return f"failed: {self.row.status.failure}"
-        if state in {"queued", "HELD", "starting"}:
-            text = "queued (the scheduler is silent)"
-            if self.place is not None and self.place.task is not None:
-                text = self.place.task.words.replace("running", "starting")
-        elif state == "cancelled":
-            text = str(self.stop)
-        else:
-            text = state
-        counts = ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in self.ends.items())
-        return f"{text}; before: {counts}" if counts else text
-
-
-def know(store: Store, runs: Sequence[Run], places: Mapping[str, Place]) -> list[Known]:
-    """What is known of each run now."""
-    return [_known(store, run, places.get(run.key)) for run in runs]
-
-
-def _known(store: Store, run: Run, place: Place | None) -> Known:
-    directory = store.run_dir(run.key)
-    try:
-        status = directory.status(run.config.evaluation_key)
-    except RecordError as error:
-        status = Status(State.FAILED, failure=error.failure, error=one_line(error))
-    row = Row(Step(run, status, Action.SKIP, "", None), status)
-    if status.state in {State.DONE, State.RUNNING}:
-        return Known(row, place, {}, None)
-    ends = Counter(str(end["class"]) for end in directory.ends() if not end.get("final"))
-    return Known(row, place, ends, directory.stop_requested())
-
-
-def places_in_queue(store: Store, say: Callable[[str], None]) -> dict[str, Place]:
-    """Where in the queue runs are; the scheduler is asked once, and only if something may be."""
-    if not any(submission.open for submission in submissions(store)):
-        return {}
-    if not scheduler.installed():
-        say("there is no SLURM here: what waits in its queue is not known")
-        return queued(store, None)
-    try:
-        return queued(store, scheduler.queue(seconds=ASK_SECONDS), close=False)
-    except Silent as error:
-        say(f"{error}: what waits in the queue is as it was submitted")
-        return queued(store, None)
-
-
 # --------------------------------------------------------------------------- showing
 
 
 def show_all(store: Store) -> int:
-    """A line a sweep."""
+    """A line a sweep, and one for all of them, in which a run of two sweeps counts once."""
     names = manifest_names(store)
     if not names:
         raise RecordError(f"no sweep was launched under {store.root}")
     places = places_in_queue(store, _to_stderr)
-    width = max(map(len, names))
+    lookout = Lookout(store)
+    width = max(map(len, [*names, "all"]))
+    everything: dict[tuple[str, str], Known] = {}
     for name in names:
-        known = know(store, read_manifest(store, name).runs, places)
+        try:
+            known = lookout.know(read_manifest(store, name).runs, places)
+        except RecordError as error:
+            print(f"{name:{width}}  {one_line(error)}")
+            continue
+        runs = [one.row.step.run for one in known]
+        everything |= {(r.key, r.evaluation_key): one for r, one in zip(runs, known, strict=True)}
         print(f"{name:{width}}  {total(known)}")
+    if len(names) > 1:
+        print(f"{'all':{width}}  {total(list(everything.values()))}")
     return 0
 
 
@@ -186,14 +110,17 @@ def show(store: Store, manifest: Manifest, *, watch: bool) -> int:
 
     console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
     places = places_in_queue(store, _to_stderr)
+    lookout = Lookout(store)
     if not watch:
-        for part in page(store, manifest, places):
+        for part in page(store, manifest, lookout.know(manifest.runs, places)):
             console.print(part, highlight=False)
         return 0
-    return _watch(store, manifest, places, console)
+    return _watch(store, manifest, lookout, places, console)
 
 
-def _watch(store: Store, manifest: Manifest, places: dict[str, Place], console: Any) -> int:
+def _watch(
+    store: Store, manifest: Manifest, lookout: Lookout, places: dict[str, Place], console: Any
+) -> int:
     from rich.console import Group
     from rich.live import Live
 
@@ -203,13 +130,13 @@ def _watch(store: Store, manifest: Manifest, places: dict[str, Place], console: 
             if time.monotonic() - asked >= scheduler.POLL_SECONDS:
                 places = places_in_queue(store, lambda line: None)
                 asked = time.monotonic()
-            live.update(Group(*page(store, manifest, places)), refresh=True)
+            known = lookout.know(manifest.runs, places)
+            live.update(Group(*page(store, manifest, known)), refresh=True)
             time.sleep(REFRESH_SECONDS)
 
 
-def page(store: Store, manifest: Manifest, places: Mapping[str, Place]) -> list[RenderableType]:
+def page(store: Store, manifest: Manifest, known: Sequence[Known]) -> list[RenderableType]:
     """The table, the failures in a line each, and the submissions that hold themselves back."""
-    known = know(store, manifest.runs, places)
     parts: list[RenderableType] = [table(known), total(known)]
     parts += [failure_line(store, one) for one in known if one.state == "failed"]
     for submission in submissions(store, manifest.sweep.name):
@@ -227,7 +154,7 @@ def table(known: Sequence[Known]) -> RenderableType:
     made = Table(box=None, pad_edge=False)
     for head in ("run", "seed", "key", "state", "done", "samples/s", "loss", "left"):
         made.add_column(head, justify="left" if head in {"run", "key", "state"} else "right")
-    ordered = sorted(known, key=lambda one: _ORDER.index(one.state))
+    ordered = sorted(known, key=lambda one: ORDER.index(one.state))
     for one in ordered[:ROWS_SHOWN]:
         run, row = one.row.step.run, one.row
         made.add_row(
@@ -246,47 +173,16 @@ def table(known: Sequence[Known]) -> RenderableType:
     return made
 
 
-def total(known: Sequence[Known]) -> str:
-    """`3/15 done, 2 running, 1 failed (bug), 9 queued (Priority); 7 min left`."""
-    counts = Counter(one.state for one in known)
-    parts = [f"{counts.pop('done', 0)}/{len(known)} done"]
-    for state in _ORDER:
-        if counts[state]:
-            parts.append(f"{counts[state]} {state}{_reasons(known, state)}")
-    left = time_left([one.row for one in known])
-    return ", ".join(parts) + (f"; {duration(left)} left at this pace" if left else "")
-
-
-def _reasons(known: Iterable[Known], state: str) -> str:
-    if state == "failed":
-        reasons = [one.row.status.failure or "bug" for one in known if one.state == state]
-    elif state in {"queued", "HELD"}:
-        tasks = [one.place.task for one in known if one.state == state and one.place is not None]
-        reasons = [task.reason for task in tasks if task is not None and task.reason]
-    else:
-        return ""
-    names = ", ".join(dict.fromkeys(reasons))
-    return f" ({names})" if names else ""
-
-
 def failure_line(store: Store, one: Known) -> str:
     """`layers=4 seed 0 (1a2b3c4d5e6f) on n3: bug: KeyError: 'x'; log: ...`."""
     run, status = one.row.step.run, one.row.status
     directory = store.run_dir(run.key)
     log = (status.details or {}).get("log") or directory.log_file(max(1, status.attempt))
-    node = _node_of(directory)
+    node = node_of(directory)
     return (
         f"{run.label} seed {run.seed} ({run.key}){f' on {node}' if node else ''}: "
         f"{status.failure}: {status.error}; log: {log}"
     ).replace("[", r"\[")
-
-
-def _node_of(directory: RunDir) -> str | None:
-    written = read_json(directory.path / "provenance.json")
-    if written is None or not written["attempts"]:
-        return None
-    last = written["attempts"][-1]
-    return str(last.get("slurm", {}).get("node") or last.get("host", "")) or None
 
 
 def _to_stderr(line: str) -> None:
@@ -299,25 +195,13 @@ def _to_stderr(line: str) -> None:
 def show_log(store: Store, name: str) -> int:
     """The end of what the last attempt of a run printed, or its job if the run never began."""
     directory = store.find(name)
-    files = sorted((directory.path / "logs").glob("attempt-*.txt"), key=lambda f: f.stat().st_mtime)
-    files = files[-1:] or _job_logs(store, directory.key)[-1:]
+    files = log_files(store, directory)
     if not files:
         raise RecordError(f"run {directory.key} {directory.status().how} and has printed nothing")
-    print(f"{files[0]}:")
-    lines = files[0].read_text(encoding="utf-8", errors="backslashreplace").splitlines()
+    print(f"{files[-1]}:")
+    lines = files[-1].read_text(encoding="utf-8", errors="backslashreplace").splitlines()
     print("\n".join(lines[-LINES_SHOWN:]))
     return 0
-
-
-def _job_logs(store: Store, key: str) -> list[Path]:
-    found: list[Path] = []
-    for submission in submissions(store):
-        for number, array in enumerate(submission.read().arrays):
-            job = submission.job(number)
-            for index, keys in enumerate(array.tasks):
-                if key in keys and job is not None:
-                    found += sorted(submission.logs.glob(f"{job}_{index}_*_log.out"))
-    return found
 
 
 # --------------------------------------------------------------------------- acting

@@ -1,0 +1,127 @@
+"""What the board answers to a browser: its assets, and what it knows as JSON.
+
+Answers GET alone and only under the names of this machine, so that a page from elsewhere whose name
+was made to point here reads nothing; and tells the browser to ask nobody else for anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import socket
+from collections.abc import Callable, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from harness.board.view import Board
+from harness.errors import HarnessError
+from harness.record import Store
+
+HOSTS = ("127.0.0.1", "localhost")
+_STATIC = Path(str(files("harness.board"))) / "static"
+_PLOTLY = Path(str(files("plotly"))) / "package_data" / "plotly.min.js"
+#: Plotly sets the style attributes of what it draws, hence the word about styles.
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; connect-src 'self'; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-cache",
+}
+
+
+def serve(store: Store, listening: socket.socket) -> None:
+    """Answer on `listening` until interrupted."""
+    config = uvicorn.Config(
+        make_app(Board(store)),
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        timeout_graceful_shutdown=1,
+    )
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+def make_app(board: Board) -> Starlette:
+    """The application; whatever reads files does so in a thread of its own."""
+
+    def page(request: Request) -> Response:
+        return FileResponse(_STATIC / "index.html")
+
+    def plotly(request: Request) -> Response:
+        return FileResponse(_PLOTLY, media_type="text/javascript")
+
+    answers: Mapping[str, Callable[[Request], Mapping[str, Any]]] = {
+        "/api/overview": lambda asked: board.overview(),
+        "/api/sweeps/{name}": lambda asked: board.sweep(asked.path_params["name"]),
+        "/api/sweeps/{name}/curves": lambda asked: board.sweep_curves(
+            asked.path_params["name"], asked.query_params.get("series", "loss")
+        ),
+        "/api/runs/{key}": lambda asked: board.run(asked.path_params["key"]),
+        "/api/runs/{key}/curves": lambda asked: board.run_curves(asked.path_params["key"]),
+        "/api/runs/{key}/log": lambda asked: board.run_log(
+            asked.path_params["key"], asked.query_params.get("file")
+        ),
+    }
+    pages = [Route(path, page, methods=["GET"]) for path in ("/", "/sweep/{name}", "/run/{key}")]
+    data = [Route(path, _json(answer), methods=["GET"]) for path, answer in answers.items()]
+    return Starlette(
+        routes=[
+            *pages,
+            *data,
+            Route("/assets/plotly.min.js", plotly, methods=["GET"]),
+            Mount("/assets", StaticFiles(directory=_STATIC)),
+        ],
+        middleware=[
+            Middleware(_Headers),
+            Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS, www_redirect=False),
+        ],
+    )
+
+
+def _json(answer: Callable[[Request], Mapping[str, Any]]) -> Callable[[Request], Response]:
+    """An endpoint that sends nothing when the browser has the same already."""
+
+    def endpoint(request: Request) -> Response:
+        try:
+            value, code = answer(request), 200
+        except HarnessError as error:
+            value, code = {"error": str(error)}, 404
+        body = json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
+        tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+        if code == 200 and request.headers.get("if-none-match") == tag:
+            return Response(status_code=304, headers={"ETag": tag})
+        return Response(body, code, {"ETag": tag}, "application/json")
+
+    return endpoint
+
+
+class _Headers:
+    """Adds `_HEADERS` to every answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                own = [(name.lower().encode(), text.encode()) for name, text in _HEADERS.items()]
+                message["headers"] = [*message.get("headers", []), *own]
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)

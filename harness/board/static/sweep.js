@@ -1,0 +1,117 @@
+// One sweep: how it goes on, a number of all its training logs, and its runs.
+
+import { follow, runAddress, since, trail } from "./live.js";
+import { Chart, styles } from "./charts.js";
+import { STATES, Table, ago, byState, count, dash, duration, facts, fixed, hours, make, percent, plural, refill, scaled, shareBar, stateBar, stateOf, stateWords } from "./dom.js";
+
+export function sweep(main, name) {
+  trail([name]);
+  const parts = { question: make("p", { class: "sub" }), summary: make("section", { "aria-label": "How it stands" }), notes: make("div"), about: make("div") };
+  const curves = curvesOf(name);
+  const runs = runsOf(name, curves.chart);
+  main.replaceChildren(make("h1", {}, name), parts.question, parts.notes, parts.summary, curves.node, runs.node, parts.about);
+  follow(
+    () => `/api/sweeps/${encodeURIComponent(name)}`,
+    (found) => {
+      refill(parts.question, found.question, (text) => text);
+      refill(parts.notes, found.notes, (lines) => lines.map((line) => make("p", { class: "warning" }, line)));
+      refill(parts.summary, found.summary, (summary) => [
+        stateBar(summary),
+        make("p", { class: "states" }, ...stateWords(summary)),
+        facts([
+          ["speed", summary.rate === null ? dash : `${count(summary.rate)} samples/s`],
+          ["left at this pace", duration(summary.left)],
+          ["device time so far", hours(summary.hours)],
+        ]),
+      ]);
+      runs.show(found);
+      refill(parts.about, [found.file, found.command], ([file, command]) => [
+        make("h2", {}, "Where it comes from"),
+        make("dl", { class: "listing" }, make("dt", {}, "sweep file"), make("dd", {}, file ?? dash), make("dt", {}, "command"), make("dd", {}, make("code", {}, command))),
+      ]);
+    },
+    (error) => main.replaceChildren(make("h1", {}, name), make("p", { class: "problem" }, error)),
+    { ticks: true },
+  );
+}
+
+// ---- curves
+
+function curvesOf(name) {
+  const chart = new Chart(null);
+  const select = make("select", { "aria-label": "What is drawn" }, make("option", { value: "loss" }, "loss"));
+  const log = make("input", { type: "checkbox" });
+  const words = make("p", { class: "hint" });
+  const node = make("section", { class: "curves", hidden: true }, make("div", { class: "tools" }, make("h2", {}, "Training curves"), select, make("label", {}, log, " log scale")), chart.node, words);
+  let found = null;
+  const draw = () => {
+    if (!found) return;
+    node.hidden = !found.names.length;
+    refill(select, found.names, (names) => names.map((one) => make("option", { value: one }, one)));
+    select.value = found.series;
+    const style = styles([...new Set(found.curves.map((curve) => curve.label))].sort((a, b) => a.localeCompare(b, "en", { numeric: true })));
+    const drawn = found.curves.map((curve) => ({ ...curve, ...style.get(curve.label), name: curve.label, group: curve.label, points: curve.x.length < 8 }));
+    drawn.sort((a, b) => a.label.localeCompare(b.label, "en", { numeric: true }) || a.seed - b.seed);
+    refill(words, [drawn.length, found.left_out], ([shown, left]) => `${plural(shown, "run")}${left ? `; ${count(left)} that ended earlier are left out` : ""}. Seeds of a point share its colour.`);
+    return chart.show(drawn, { log: log.checked, axis: found.series });
+  };
+  const ask = follow(() => `/api/sweeps/${encodeURIComponent(name)}/curves?series=${encodeURIComponent(select.value)}`, (value) => {
+    found = value;
+    return draw();
+  });
+  select.addEventListener("change", ask);
+  log.addEventListener("change", draw);
+  return { node, chart };
+}
+
+// ---- runs
+
+function runsOf(sweepName, chart) {
+  const table = new Table({ columns: columnsFor(sweepName, []), key: (run) => run.key, caption: "Runs" });
+  const chips = make("div", { class: "chips", role: "group", "aria-label": "Show runs that are" });
+  const field = make("input", { type: "search", placeholder: "filter runs", "aria-label": "Filter runs" });
+  const none = make("p", { class: "empty", hidden: true }, "No run is like that.");
+  let [runs, chosen, metrics] = [[], null, "[]"];
+  const draw = () => {
+    const wanted = field.value.toLowerCase();
+    const shown = runs.filter((run) => (!chosen || run.state === chosen) && `${run.label} ${run.seed} ${run.key} ${run.words} ${run.error ?? ""}`.toLowerCase().includes(wanted));
+    table.show(shown);
+    none.hidden = shown.length > 0 || !runs.length;
+    for (const chip of chips.children) chip.setAttribute("aria-pressed", (chip.dataset.state ?? null) === chosen || (!chosen && chip.dataset.state === "all"));
+  };
+  field.addEventListener("input", draw);
+  table.body.addEventListener("pointerover", (event) => chart.point(event.target.closest("tr")?.dataset.key));
+  table.body.addEventListener("pointerleave", () => chart.point(null));
+  const show = (found) => {
+    if (JSON.stringify(found.metrics) !== metrics) {
+      metrics = JSON.stringify(found.metrics);
+      table.setColumns(columnsFor(sweepName, found.metrics));
+    }
+    runs = [...found.runs].sort(byState);
+    refill(chips, found.summary.states, (states) => [["all", found.runs.length], ...Object.entries(states)].map(([state, n]) =>
+      make("button", { type: "button", "data-state": state, title: STATES[state], "aria-pressed": false, click: () => { chosen = state === "all" || chosen === state ? null : state; draw(); } }, `${state} ${count(n)}`)));
+    draw();
+  };
+  const node = make("section", {}, make("div", { class: "tools" }, make("h2", {}, "Runs"), chips, field), table.node, none);
+  return { node, show };
+}
+
+function columnsFor(sweepName, metrics) {
+  const number = (name, words, value, cell, more = {}) => ({ name, words, className: "number", value, shown: value, cell: (run) => cell(value(run)), ...more });
+  return [
+    { name: "run", words: "run", className: "run", value: (run) => run.label, shown: (run) => run.label, cell: (run) => make("a", { href: runAddress(run.key, sweepName) }, run.label) },
+    number("seed", "seed", (run) => run.seed, String),
+    { name: "state", words: "state", className: "wide", value: (run) => run.words, shown: (run) => [run.state, run.words, run.error], cell: (run) => [
+      stateOf(run),
+      run.error ? make("p", { class: "error", title: run.error }, run.error) : null,
+    ] },
+    { name: "share", words: "done", className: "share", value: (run) => run.share, shown: (run) => [run.share, run.state], cell: (run) => [shareBar(run.share, run.state), make("span", {}, percent(run.share))] },
+    number("rate", "samples/s", (run) => run.rate, count),
+    number("wait", "data wait", (run) => run.wait, percent, { title: "share of the time spent waiting for pictures" }),
+    number("loss", "loss", (run) => run.loss, fixed),
+    number("left", "left", (run) => run.left, duration),
+    { name: "beat", words: "last sign", className: "number", title: "when it last wrote how it stands", value: (run) => run.beat, shown: (run) => [run.beat, run.state === "running" ? Math.floor(since(run.beat ?? 0) / 2) : Math.floor(since(run.beat ?? 0) / 60)], cell: (run) => (run.beat ? ago(since(run.beat)) : dash) },
+    ...metrics.map((metric, i) => ({ name: metric.name, words: `${metric.words}${metric.unit === "%" ? "" : ` (${metric.unit})`}`, title: metric.name, className: "number", value: (run) => run.values[i], shown: (run) => run.values[i], cell: (run) => scaled(run.values[i], metric) })),
+    { name: "key", words: "key", value: (run) => run.key, shown: (run) => run.key, cell: (run) => make("code", {}, run.key) },
+  ];
+}

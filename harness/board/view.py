@@ -1,0 +1,381 @@
+"""What the page is told, as plain values: all sweeps, one sweep, one run.
+
+The same words and numbers as `python -m harness.status`, from the same functions; text of sweeps,
+runs and logs is passed on as it is, for the page to set as text.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness import metrics
+from harness.board.logs import POINTS, NumberLog, X, tail, thinned
+from harness.config import RunConfig
+from harness.errors import HarnessError, RecordError, one_line, unknown
+from harness.launch.slurm import scheduler
+from harness.launch.slurm.ledger import Place, submissions
+from harness.launch.slurm.rehearse import what_went_wrong
+from harness.launch.watch import time_left
+from harness.manifest import Manifest, manifest_names, read_manifest
+from harness.record import RunDir, Store, read_json
+from harness.space import Run
+from harness.standing import (
+    ORDER,
+    Known,
+    Lookout,
+    device_hours,
+    log_files,
+    node_of,
+    places_in_queue,
+    sign,
+)
+
+LOOK_SECONDS = 1.0
+"""Between two looks at the files, however many pages ask."""
+METRICS_SHOWN = 6
+"""Columns of a sweep's table."""
+CURVES_SHOWN = 60
+"""Curves of a sweep in one picture."""
+CURVE_POINTS = 250
+"""Points of each of them."""
+LOGS_KEPT = 256
+_KEY = re.compile(r"[0-9a-f]{12}")
+_FIRST_DRAWN = {state: place for place, state in enumerate(("running", "failed", "stale"))}
+
+
+class Board:
+    """What is known of a root, looked at when asked; safe to ask from several threads."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lock = threading.RLock()
+        self._lookout = Lookout(store)
+        self._queue = _Queue(store)
+        self._manifests: dict[str, tuple[Any, Manifest]] = {}
+        self._looked: dict[str, tuple[float, list[Known]]] = {}
+        self._logs: OrderedDict[Path, NumberLog] = OrderedDict()
+
+    # ---- all sweeps
+
+    def overview(self) -> dict[str, Any]:
+        """Each sweep in a few numbers, and all of them together, a run of two counted once."""
+        with self._lock:
+            sweeps: list[dict[str, Any]] = []
+            everything: dict[tuple[str, str], Known] = {}
+            for name in manifest_names(self._store):
+                try:
+                    manifest, known = self._manifest(name), self._known(name)
+                except HarnessError as error:
+                    sweeps.append({"name": name, "problem": one_line(error)})
+                    continue
+                everything |= {_identity(one.row.step.run): one for one in known}
+                question = manifest.sweep.question
+                sweeps.append({"name": name, "question": question, **_summary(known)})
+            return {
+                "root": str(self._store.root),
+                "sweeps": sweeps,
+                "all": _summary(list(everything.values())),
+                "notes": self._queue.notes,
+            }
+
+    # ---- a sweep
+
+    def sweep(self, name: str) -> dict[str, Any]:
+        """The runs of a sweep; RecordError if there is none of that name."""
+        with self._lock:
+            manifest, known = self._manifest(name), self._known(name)
+            shown = list(manifest.sweep.show.metrics)[:METRICS_SHOWN]
+            return {
+                "name": name,
+                "question": manifest.sweep.question,
+                "command": " ".join(manifest.command),
+                "file": None if manifest.sweep.source is None else manifest.sweep.source.path,
+                "summary": _summary(known),
+                "notes": [*self._queue.notes, *self._notes(name)],
+                "metrics": [_about_metric(metric) for metric in shown],
+                "runs": [_run_row(one, shown) for one in known],
+            }
+
+    def sweep_curves(self, name: str, series: str) -> dict[str, Any]:
+        """One number of the training logs of a sweep's runs, and which numbers there are.
+
+        Of more than `CURVES_SHOWN` runs those that go on come first, then those that ended last.
+        """
+        with self._lock:
+            known = self._known(name)
+            begun = [one for one in known if one.state != "new"]
+            begun.sort(key=lambda one: (_FIRST_DRAWN.get(one.state, 3), -(one.beat or 0.0)))
+            names: dict[str, None] = {}
+            curves = []
+            for one in begun[:CURVES_SHOWN]:
+                run = one.row.step.run
+                logs = self._number_logs(self._store.run_dir(run.key))
+                for columns in logs:
+                    names |= dict.fromkeys(columns)
+                found = next((columns for columns in logs if series in columns), None)
+                if found is not None:
+                    about = {"key": run.key, "label": run.label, "seed": run.seed}
+                    drawn = thinned(found, [series], CURVE_POINTS)
+                    curves.append({**about, "state": one.state, **_one_series(drawn, series)})
+            names.pop(X, None)
+            names.pop("step", None)
+            return {
+                "series": series,
+                "names": sorted(names, key=_rank),
+                "curves": curves,
+                "left_out": max(0, len(begun) - CURVES_SHOWN),
+            }
+
+    # ---- a run
+
+    def run(self, key: str) -> dict[str, Any]:
+        """All there is on a run; RecordError if there is no such run."""
+        with self._lock:
+            run, sweeps = self._find(key)
+            (known,) = self._lookout.know([run], self._queue.places)
+            directory = self._store.run_dir(key)
+            return {
+                **_run_row(known, []),
+                "directory": str(directory.path),
+                "sweeps": sweeps,
+                "samples": run.config.train.samples,
+                "point": dict(run.point),
+                "config": run.config.model_dump(mode="json"),
+                "hours": device_hours([known]),
+                "parent": None if run.parent is None else run.parent.key,
+                **_records(directory, run.config),
+                "logs": [file.name for file in self._log_files(directory)],
+            }
+
+    def run_curves(self, key: str) -> dict[str, Any]:
+        """The training log of a run and its evaluations while it trained, as columns."""
+        with self._lock:
+            self._find(key)
+            logs = self._number_logs(self._store.run_dir(key))
+            parts = [thinned(log, [n for n in log if n not in {X, "step"}], POINTS) for log in logs]
+            return {"training": parts[0], "evaluations": parts[1]}
+
+    def run_log(self, key: str, name: str | None) -> dict[str, Any]:
+        """The end of one of a run's logs, the last one unless its `name` is given."""
+        self._find(key)
+        files = {file.name: file for file in self._log_files(self._store.run_dir(key))}
+        if not files:
+            return {"file": None, "text": "", "bytes": 0, "cut": False}
+        chosen = name if name is not None else list(files)[-1]
+        if chosen not in files:
+            raise RecordError(unknown("log", chosen, files))
+        try:
+            return tail(files[chosen])
+        except OSError as error:
+            raise RecordError(f"{files[chosen]} cannot be read: {one_line(error)}") from None
+
+    # ---- looking
+
+    def _manifest(self, name: str) -> Manifest:
+        if name not in manifest_names(self._store):
+            raise RecordError(unknown("sweep", name, manifest_names(self._store)))
+        signs = sign(self._store.manifest_file(name))
+        before = self._manifests.get(name)
+        if before is None or before[0] != signs:
+            before = (signs, read_manifest(self._store, name))
+            self._manifests[name] = before
+            self._looked.pop(name, None)
+        return before[1]
+
+    def _known(self, name: str) -> list[Known]:
+        manifest = self._manifest(name)
+        looked, known = self._looked.get(name, (-LOOK_SECONDS, []))
+        if time.monotonic() - looked >= LOOK_SECONDS:
+            known = self._lookout.know(manifest.runs, self._queue.places)
+            self._looked[name] = (time.monotonic(), known)
+        return known
+
+    def _notes(self, name: str) -> list[str]:
+        held = [(s.folder.name, s.held()) for s in submissions(self._store, name)]
+        notes = [f"submission {s} holds itself back: {why}" for s, why in held if why is not None]
+        return [*notes, *what_went_wrong(self._store, name)]
+
+    def _find(self, key: str) -> tuple[Run, list[str]]:
+        """The run, and the sweeps it is in; one that is in none is known by its directory alone."""
+        found: Run | None = None
+        sweeps = []
+        with self._lock:
+            for name in manifest_names(self._store):
+                try:
+                    manifest = self._manifest(name)
+                except HarnessError:
+                    continue  # the overview tells of it
+                for run in manifest.runs:
+                    if run.key == key:
+                        found = run
+                        sweeps.append(name)
+        if found is not None:
+            return found, sweeps
+        if not _KEY.fullmatch(key) or not (self._store.run_dir(key).path / "config.json").is_file():
+            raise RecordError(f"there is no run {key} under {self._store.root}")
+        directory = self._store.run_dir(key)
+        job = read_json(directory.path / "job.json") or {}
+        config = directory.read_config()
+        return Run(str(job.get("label", key)), {}, config.seed, config), []
+
+    def _log_files(self, directory: RunDir) -> list[Path]:
+        try:
+            return log_files(self._store, directory)
+        except FileNotFoundError:  # set aside at this moment
+            return []
+
+    def _number_logs(self, directory: RunDir) -> list[Mapping[str, Any]]:
+        """Columns of the training log, and of the evaluations while it trained."""
+        return [
+            self._number_log(file).columns()
+            for file in (directory.metrics_file, directory.path / "progress.jsonl")
+        ]
+
+    def _number_log(self, file: Path) -> NumberLog:
+        log = self._logs.pop(file, None) or NumberLog(file)
+        self._logs[file] = log
+        while len(self._logs) > LOGS_KEPT:
+            self._logs.popitem(last=False)
+        return log
+
+
+class _Queue:
+    """What the scheduler says of the runs, asked now and then beside everything else."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._asked = float("-inf")
+        self._asking: threading.Thread | None = None
+        self._found: tuple[dict[str, Place], list[str]] = ({}, [])
+
+    @property
+    def places(self) -> dict[str, Place]:
+        """Key -> place, as it was when the scheduler answered last."""
+        self._ask_if_due()
+        return self._found[0]
+
+    @property
+    def notes(self) -> list[str]:
+        """Why the scheduler says nothing, if so."""
+        return self._found[1]
+
+    def _ask_if_due(self) -> None:
+        busy = self._asking is not None and self._asking.is_alive()
+        if busy or time.monotonic() - self._asked < scheduler.POLL_SECONDS:
+            return
+        self._asked = time.monotonic()
+        self._asking = threading.Thread(target=self._ask, name="queue", daemon=True)
+        self._asking.start()
+
+    def _ask(self) -> None:
+        notes: list[str] = []
+        try:
+            places = places_in_queue(self._store, notes.append)
+        except (HarnessError, OSError) as error:
+            self._found = ({}, [one_line(error)])
+            return
+        self._found = (places, notes)
+
+
+# --------------------------------------------------------------------------- words and numbers
+
+
+def _identity(run: Run) -> tuple[str, str]:
+    return run.key, run.evaluation_key
+
+
+def _summary(known: Sequence[Known]) -> dict[str, Any]:
+    """The runs by state and failure, and how fast they go on."""
+    states = Counter(one.state for one in known)
+    failed = [one.row.status.failure or "bug" for one in known if one.state == "failed"]
+    rates = [one.row.rate for one in known if one.row.rate is not None]
+    return {
+        "runs": len(known),
+        "states": {state: states[state] for state in ORDER if states[state]},
+        "failures": dict(Counter(failed).most_common()),
+        "rate": sum(rates) if rates else None,
+        "left": time_left([one.row for one in known]),
+        "hours": device_hours(known),
+        "beat": max((one.beat for one in known if one.beat is not None), default=None),
+    }
+
+
+def _run_row(one: Known, shown: Iterable[str]) -> dict[str, Any]:
+    row, run = one.row, one.row.step.run
+    values = {} if one.finished is None else one.finished.metrics
+    return {
+        "key": run.key,
+        "label": run.label,
+        "seed": run.seed,
+        "state": one.state,
+        "words": one.words,
+        "share": round(row.share, 4),
+        "seen": row.status.samples_seen,
+        "rate": row.rate,
+        "wait": row.data_wait,
+        "loss": one.loss,
+        "left": row.eta,
+        "beat": one.beat,
+        "failure": row.status.failure,
+        "error": row.status.error,
+        "values": [values.get(name) for name in shown],
+    }
+
+
+def _about_metric(name: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "words": metrics.display(name),
+        "scale": metrics.scale(name),
+        "unit": metrics.unit(name),
+    }
+
+
+def _records(directory: RunDir, config: RunConfig) -> dict[str, Any]:
+    """What the run's files say beyond its state; a file that cannot be read says why instead."""
+    found: dict[str, Any] = {"problems": []}
+    for name, read in (
+        ("result", lambda: _result(directory, config)),
+        ("attempts", lambda: (read_json(directory.path / "provenance.json") or {}).get("attempts")),
+        ("ends", directory.ends),
+        ("stop", directory.stop_requested),
+        ("node", lambda: node_of(directory)),
+        ("trace", lambda: (read_json(directory.status_file) or {}).get("trace")),
+    ):
+        try:
+            found[name] = read()
+        except (RecordError, KeyError, TypeError, AttributeError) as error:
+            found[name] = None
+            found["problems"].append(one_line(error))
+    return found
+
+
+def _result(directory: RunDir, config: RunConfig) -> dict[str, Any] | None:
+    result = directory.result()
+    if result is None:
+        return None
+    evaluation = result["evaluations"].get(config.evaluation_key)
+    values = {} if evaluation is None else evaluation["metrics"]
+    return {
+        "metrics": [{**_about_metric(name), **values[name]} for name in sorted(values)],
+        "training": result["training"],
+        "cost": result["cost"],
+        "checkpoint": result["checkpoint"],
+        "code": result.get("code"),
+    }
+
+
+def _one_series(drawn: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {"x": drawn["x"], "y": drawn["series"][name], "lines": drawn["lines"]}
+
+
+def _rank(name: str) -> tuple[int, str]:
+    """The loss first, then its terms, then what was evaluated, then the rest."""
+    first = ("loss", "terms/", "validation/", "test/")
+    return next((i for i, start in enumerate(first) if name.startswith(start)), len(first)), name

@@ -1,0 +1,80 @@
+"""A Chromium without a window for tests of pages, and what it asked for and complained of.
+
+Chromium and its driver are a system's own packages (Debian: chromium chromium-driver); without them
+these tests are skipped with the line that installs them.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import pytest
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
+
+PHONE, DESK = (390, 844), (1280, 900)
+_NAMES = ("chromium", "chromium-browser", "google-chrome")
+
+
+@contextmanager
+def chromium() -> Iterator[Chrome]:
+    """A browser of its own profile, which keeps a log of its requests and of its console."""
+    browser = next((path for name in _NAMES if (path := shutil.which(name))), None)
+    driver = shutil.which("chromedriver")
+    if browser is None or driver is None:
+        pytest.skip("needs Chromium and its driver: apt-get install chromium chromium-driver")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = browser
+    for word in (
+        "headless=new",
+        "no-sandbox",
+        "disable-gpu",
+        "disable-dev-shm-usage",
+        "disable-background-networking",
+        "force-color-profile=srgb",
+        "hide-scrollbars",
+    ):
+        options.add_argument(f"--{word}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driven = webdriver.Chrome(options=options, service=Service(driver))
+    try:
+        driven.set_page_load_timeout(60)
+        yield driven
+    finally:
+        driven.quit()
+
+
+def view_size(browser: Chrome, size: tuple[int, int]) -> None:
+    """Give the page this width and height, also less than a window may have."""
+    width, height = size
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600},
+    )
+
+
+def complaints(browser: Chrome) -> list[str]:
+    """What the console was told since the last call, warnings and errors."""
+    entries: list[dict[str, Any]] = browser.get_log("browser")
+    return [entry["message"] for entry in entries if entry["level"] in {"WARNING", "SEVERE"}]
+
+
+def hosts_asked(browser: Chrome) -> set[str]:
+    """Whom the pages asked for something since the last call: `127.0.0.1:8321`."""
+    hosts = set()
+    for entry in browser.get_log("performance"):
+        message = json.loads(entry["message"])["message"]
+        if message["method"] == "Network.requestWillBeSent":
+            url = urlsplit(message["params"]["request"]["url"])
+            if url.scheme in {"http", "https", "ws", "wss"}:
+                hosts.add(url.netloc)
+    return hosts
