@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from harness.config import ImageTower
+from harness.data.images import Encoded
 
 _RATIO = (3 / 4, 4 / 3)
 _TRIES = 10
@@ -50,6 +51,35 @@ def train_view(
 ) -> np.ndarray:
     """One augmented view: uint8 (H, W, 3) to uint8 (size, size, 3), bicubic."""
     box = crop_box(picture.shape[0], picture.shape[1], scale, rng)
+    return _view(picture, box, size, flip, rng)
+
+
+def scaled_view(
+    picture: Encoded,
+    size: int,
+    scale: tuple[float, float],
+    flip: bool,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """The view that `train_view` makes with the same draws, decoded no larger than it needs.
+
+    The crop is at least `size` pixels wide and high after decoding, so its pixels differ from those
+    of `train_view` by the filter alone.  Raises BadImage.
+    """
+    left, top, right, bottom = crop_box(picture.height, picture.width, scale, rng)
+    least = min(right - left, bottom - top)
+    by = max(r for r in picture.reductions() if r == 1 or least >= r * size)
+    pixels = picture.pixels(by)
+    return _view(pixels, (left / by, top / by, right / by, bottom / by), size, flip, rng)
+
+
+def _view(
+    picture: np.ndarray,
+    box: tuple[float, float, float, float],
+    size: int,
+    flip: bool,
+    rng: np.random.Generator,
+) -> np.ndarray:
     view = Image.fromarray(picture).resize((size, size), Image.Resampling.BICUBIC, box=box)
     if flip and rng.random() < 0.5:
         view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
