@@ -545,7 +545,7 @@ class Runtime(Strict):
     decode_cache_mb: Annotated[Int, Field(ge=0)] = 512
     """Decoded pictures kept in memory by one run, in MB."""
     cache: str | None = None
-    """Folder for rendered drawings, indexes and fetched shards; null: ~/.cache/lightclip-harness."""
+    """Folder for drawings, indexes and fetched shards; null: ~/.cache/lightclip-harness."""
     spool_mb: Annotated[Int, Field(ge=1)] = 50_000
     """Fetched shards kept in `cache`, in MB, for all processes of a machine."""
 

@@ -24,41 +24,39 @@ def cache_dir(runtime: Runtime) -> Path:
     return Path(base) / "lightclip-harness"
 
 
-#: A source: a function of the `data` section and of where derived data may be kept.
-Opener = Callable[[Data, Runtime], DataSet]
+#: A source: a function of the `data` section and the cache folder.
+Opener = Callable[[Data, Path], DataSet]
 
 #: name -> source; a sweep file may register its own.
 SOURCES: Registry[Opener] = Registry("data source")
 
 
 @SOURCES.register("openmoji")
-def _openmoji(data: Data, runtime: Runtime) -> DataSet:
+def _openmoji(data: Data, cache: Path) -> DataSet:
     from harness.data.openmoji import open_openmoji
 
-    return open_openmoji(data.resolution, cache_dir(runtime))
+    return open_openmoji(data.resolution, cache)
 
 
 @SOURCES.register("folder")
-def _folder(data: Data, runtime: Runtime) -> DataSet:
+def _folder(data: Data, cache: Path) -> DataSet:
     from harness.data.folder import open_folder
 
     return open_folder(_path_of(data))
 
 
 @SOURCES.register("shards")
-def _shards(data: Data, runtime: Runtime) -> DataSet:
+def _shards(data: Data, cache: Path) -> DataSet:
     from harness.data.shards import open_shards
 
-    return open_shards(_path_of(data), cache_dir(runtime), data.weights)
+    return open_shards(_path_of(data), cache, data.weights)
 
 
 @SOURCES.register("stream")
-def _stream(data: Data, runtime: Runtime) -> DataSet:
+def _stream(data: Data, cache: Path) -> DataSet:
     from harness.data.shards import open_stream
-    from harness.data.spool import Spool
 
-    spool = Spool(cache_dir(runtime) / "spool", runtime.spool_mb * 10**6)
-    return open_stream(_path_of(data), cache_dir(runtime), spool, data.weights, data.shuffle_window)
+    return open_stream(_path_of(data), cache, data.weights, data.shuffle_window)
 
 
 def _path_of(data: Data) -> str:
@@ -73,8 +71,8 @@ def open_data(data: Data, runtime: Runtime) -> DataSet:
     Raises ConfigError (unknown source, no path) or DataError (nothing usable, or a content that is
     not the one `data.fingerprint` stands for), each in one line.
     """
-    place = Runtime(cache=str(cache_dir(runtime)), spool_mb=runtime.spool_mb)
-    found = _open_data(data.model_copy(update={"fingerprint": None}), place)
+    found = _open_data(data.model_copy(update={"fingerprint": None}), cache_dir(runtime))
+    found.keep_within(runtime.spool_mb * 10**6)
     _check_fingerprint(found.name, found.fingerprint, data.fingerprint)
     return found
 
@@ -85,8 +83,8 @@ def check_evaluated(data: DataSet, evaluate: Evaluate) -> None:
 
 
 @lru_cache(maxsize=8)
-def _open_data(data: Data, runtime: Runtime) -> DataSet:
-    return SOURCES.get(data.source)(data, runtime)
+def _open_data(data: Data, cache: Path) -> DataSet:
+    return SOURCES.get(data.source)(data, cache)
 
 
 def open_class_folder(folder: ClassFolder) -> DataSet:

@@ -107,6 +107,9 @@ class DataSet(ABC):
     def prepare(self) -> None:  # noqa: B027 - most data sets have nothing to prepare
         """Make what `read` needs (a cache of rendered drawings); safe in several processes."""
 
+    def keep_within(self, max_bytes: int) -> None:  # noqa: B027 - most data sets fetch nothing
+        """Bound the copies on disk of what is fetched while it is read."""
+
     def order(self, batch_size: int, seed: int) -> Order:
         """Which samples of `train` each batch of a run holds; DataError if they are too few."""
         return Order([Pool(0, len(self.split("train")))], batch_size, seed)

@@ -205,12 +205,11 @@ class Stream(Shards):
         self,
         found: Found,
         cache: Path,
-        spool: Spool,
         weights: Sequence[float] | None,
         reach: int,
     ) -> None:
         super().__init__(found, cache, weights)
-        vars(self).update(reach=reach, spool=spool)
+        vars(self).update(reach=reach, spool=Spool(cache / "spool"))
 
     reach: int
     spool: Spool
@@ -220,6 +219,10 @@ class Stream(Shards):
     ) -> dict[str, Any]:
         """See Shards."""
         return super().make_index(jobs=jobs, progress=progress, again=again)
+
+    def keep_within(self, max_bytes: int) -> None:
+        """See DataSet."""
+        self.spool.max_bytes = max_bytes
 
     def _stamps(self, *, train: bool) -> Iterator[str]:
         for shard in self.summary["shards"]:
@@ -343,9 +346,7 @@ class _Fetcher:
             self._moved.wait_for(lambda: self._closed or number <= self._reached + self._distance)
 
 
-def open_stream(
-    path: str, cache: Path, spool: Spool, weights: Sequence[float] | None, reach: int
-) -> DataSet:
+def open_stream(path: str, cache: Path, weights: Sequence[float] | None, reach: int) -> DataSet:
     """The shards that `path` names, read one after another; see `find_shards`.
 
     Args:
@@ -353,7 +354,7 @@ def open_stream(
 
     Raises DataError when there is none or when one cannot be had.
     """
-    return Stream(find_shards(path), cache, spool, weights, reach)
+    return Stream(find_shards(path), cache, weights, reach)
 
 
 def _sha256(path: Path) -> str:

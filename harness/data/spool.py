@@ -19,6 +19,8 @@ from filelock import FileLock
 
 from harness.errors import DataError, one_line
 
+DEFAULT_BYTES = 50 * 10**9
+
 _TRIES = 3
 _WAIT_SECONDS = 1.0
 """Before the second try to fetch a shard; the third waits twice as long."""
@@ -29,7 +31,7 @@ _BLOCK = 1 << 20
 class Spool:
     """Local copies of shards, of at most `max_bytes` together."""
 
-    def __init__(self, folder: Path, max_bytes: int) -> None:
+    def __init__(self, folder: Path, max_bytes: int = DEFAULT_BYTES) -> None:
         self.folder, self.max_bytes = folder, max_bytes
 
     def open(self, url: str, sha256: str) -> BinaryIO:

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import shutil
 import stat
 
 import pytest
@@ -136,7 +137,9 @@ def test_a_small_spool_fetches_again_and_changes_nothing(tmp_path):
     with served(folder) as (url, asked):
         cfg = config(f"{url}/train/{{000..023}}.tar", **changes)
         data = open_data(cfg.data, Runtime(cache=str(tmp_path / "cache")))
-        data.spool.max_bytes = 20 * max(s["bytes"] for s in data.summary["shards"])
+        data.keep_within(20 * max(s["bytes"] for s in data.summary["shards"]))
+        shutil.rmtree(data.spool.folder)
+        asked.clear()
         got = list(Batches(data, Tokenizer(16), cfg, Runtime()).start())
         kept = sum(file.stat().st_size for file in (tmp_path / "cache" / "spool").glob("*.tar"))
     assert same(got, expected)
@@ -147,7 +150,7 @@ def test_a_small_spool_fetches_again_and_changes_nothing(tmp_path):
 def test_a_spool_too_small_for_the_window_is_refused(server, tmp_path):
     url, _ = server
     data = open_data(config(url).data, Runtime(cache=str(tmp_path / "cache")))
-    data.spool.max_bytes = 30_000
+    data.keep_within(30_000)
     made = Batches(data, Tokenizer(16), config(url), Runtime())
     with pytest.raises(ConfigError, match=r"data\.shuffle_window = 6 reads from 1 MB"):
         next(made.start())
@@ -260,5 +263,5 @@ def test_a_url_is_not_read_at_random(tmp_path):
 
 
 def test_an_empty_source(tmp_path):
-    with pytest.raises(DataError, match="a source of data.path is empty"):
+    with pytest.raises(DataError, match=r"a source of data\.path is empty"):
         find_shards(f"{tmp_path}::")
