@@ -71,9 +71,15 @@ def open_data(data: Data, runtime: Runtime) -> DataSet:
     Raises ConfigError (unknown source, no path) or DataError (nothing usable, or a content that is
     not the one `data.fingerprint` stands for), each in one line.
     """
+    found = find_data(data, runtime)
+    _check_fingerprint(found.name, found.fingerprint, data.fingerprint)
+    return found
+
+
+def find_data(data: Data, runtime: Runtime) -> DataSet:
+    """The same, not yet asked for its fingerprint, which of a stream takes an index."""
     found = _open_data(data.model_copy(update={"fingerprint": None}), cache_dir(runtime))
     found.keep_within(runtime.spool_mb * 10**6)
-    _check_fingerprint(found.name, found.fingerprint, data.fingerprint)
     return found
 
 

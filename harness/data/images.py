@@ -59,12 +59,14 @@ class Encoded:
     """A picture of which the header was read and found in order.
 
     Attributes:
+        format: Pillow's name of it, such as JPEG.
         width, height: as it is shown, the EXIF orientation applied.
     """
 
     def __init__(self, data: bytes, *, max_pixels: int) -> None:
         """Raises BadImage as `decode` does."""
         self._picture = _open(data)
+        self.format = str(self._picture.format)
         self.width, self.height = self._picture.size
         if self.width * self.height > max_pixels:
             raise BadImage(f"{self.width} x {self.height} pixels, {max_pixels} are allowed")
@@ -77,7 +79,7 @@ class Encoded:
 
     def reductions(self) -> tuple[int, ...]:
         """By what a picture can be made smaller while it is decoded: of a JPEG, 1, 2, 4 and 8."""
-        return (1, 2, 4, 8) if self._picture.format == "JPEG" else (1,)
+        return (1, 2, 4, 8) if self.format == "JPEG" else (1,)
 
     def pixels(self, reduction: int = 1) -> Pixels:
         """RGB pixels `(ceil(height / reduction), ceil(width / reduction), 3)`; once only.
@@ -97,7 +99,7 @@ class Encoded:
             raise self._broken(error) from error
 
     def _broken(self, error: Exception) -> BadImage:
-        return BadImage(f"broken {self._picture.format}: {error}")
+        return BadImage(f"broken {self.format}: {error}")
 
 
 def _open(data: bytes) -> Image.Image:

@@ -31,6 +31,8 @@ from harness.seeding import generator
 _REPLACEMENTS = 100
 """Neighbours tried in place of an unusable sample before the data is declared broken."""
 
+_WORTH_ADVICE = 0.2
+
 
 class Batch(NamedTuple):
     """Pictures uint8 (N, S, S, 3), tokens int64 (N, L), and what could not be used."""
@@ -192,6 +194,17 @@ class Batches:
     def _places(self, first: int) -> Iterator[Places]:
         for step in range(first, self.steps):
             yield self.order.take(step)[1][self._own]
+
+
+def advice(wait_share: float, runtime: Runtime) -> str | None:
+    """What to do about a run that spent `wait_share` of its time waiting for its next batch."""
+    if wait_share < _WORTH_ADVICE:
+        return None
+    return (
+        f"{wait_share:.0%} of the training time was spent waiting for pictures: raise "
+        f"runtime.workers (now {runtime.workers}), decode less (data.decode=scaled), or make the "
+        "pictures small once (python -m harness.data pack)"
+    )
 
 
 def _followed(stream: Iterator[Batch], ahead: Ahead) -> Iterator[Batch]:
