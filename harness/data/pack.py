@@ -32,6 +32,12 @@ _UNFINISHED = ".parts"
 _FIELDS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
 
 
+class TooManyBad(DataError):
+    """More samples are unusable than is allowed: the shards are there, and no record of them."""
+
+    exit_code = 3
+
+
 class _Part(NamedTuple):
     """Samples `first` to `stop` of a split, which make one shard."""
 
@@ -101,7 +107,7 @@ def pack(
     Args:
         progress: told how many pictures of how many are packed.
 
-    Raises DataError if `out` holds anything else, or if too many samples cannot be used.
+    Raises DataError if `out` holds anything else, TooManyBad if too many samples cannot be used.
     """
     unfinished = _begin(out, making)
     if unfinished is None:
@@ -170,7 +176,7 @@ def _bound(data: DataSet, whole: Pack, max_bad_fraction: float) -> None:
         raise DataError(f"no usable sample in {data.name}: {whole.problems[0]}")
     if len(whole.problems) > max_bad_fraction * max(1, data.indexed):
         where, why = whole.problems[0]
-        raise DataError(
+        raise TooManyBad(
             f"{len(whole.problems)} of {data.indexed} samples cannot be used, more than "
             f"--max-bad-fraction {max_bad_fraction:g} allows; the first: {where}: {why}"
         )
