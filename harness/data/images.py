@@ -94,7 +94,8 @@ class Encoded:
             if reduction > 1:
                 width, height = picture.size
                 picture.draft("RGB", (max(1, width // reduction), max(1, height // reduction)))
-            return _to_rgb(ImageOps.exif_transpose(picture))
+            ImageOps.exif_transpose(picture, in_place=True)
+            return _to_rgb(picture)
         except _BROKEN as error:
             raise self._broken(error) from error
 
@@ -124,7 +125,7 @@ def _to_rgb(picture: Image.Image) -> Pixels:
         layer = picture.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")
         picture = Image.alpha_composite(white, layer)
-    return np.asarray(picture.convert("RGB"))
+    return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
 
 
 def _wide_grey(picture: Image.Image) -> Pixels:
