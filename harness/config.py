@@ -348,16 +348,34 @@ class Data(Strict):
     """What is trained on.  The content is identity (its fingerprint), the place is not."""
 
     source: str = "openmoji"
-    """`openmoji` (built in), `folder` (folder, CSV or JSON of pictures and captions), `shards`."""
+    """`openmoji` (built in), `folder` (folder, CSV or JSON of pictures and captions), `shards`
+    (local webdataset tars, any sample at any time), `stream` (tars one after another, from disk or
+    a URL)."""
     path: Annotated[str | None, Field(json_schema_extra=NOT_IDENTITY)] = None
     fingerprint: str | None = None
     """SHA-256 of the content; filled in from the data when a sweep is expanded."""
     resolution: Annotated[Int, Field(ge=8, le=512)] = 64
     """Pixels at which vector drawings (`openmoji`) are rendered; no effect on photographs."""
+    weights: Annotated[
+        tuple[Annotated[Float, Field(gt=0)], ...] | None, Field(json_schema_extra={"born": None})
+    ] = None
+    """Share of every batch that each source of `path` has (`shards` and `stream`; sources are
+    separated by `::`), in whole samples.  null: each sample counts the same."""
+    shuffle_window: Annotated[Int, Field(ge=1), Field(json_schema_extra={"born": 10_000})] = 10_000
+    """`stream`: places by which a sample may be put off from where its shard has it, in each of up
+    to eight rows of shards that are read side by side."""
+    decode: Annotated[Literal["full", "scaled"], Field(json_schema_extra={"born": "full"})] = "full"
+    """`scaled`: a JPEG for training is decoded at 1/2, 1/4 or 1/8 where its crop stays as large as
+    the model's input, which is faster and filters a little differently."""
     crop_scale: tuple[Float, Float] = (0.5, 1.0)
     """Range of the area of the random resized crop (SLIP's CLIP branch)."""
     flip: bool = False
     """Mirror half of the training pictures; off because captions name left and right."""
+
+    def idle(self) -> set[str]:
+        """What sources without shards, or without an order of shards, do not use."""
+        unused = {"openmoji": {"weights", "shuffle_window"}, "shards": {"shuffle_window"}}
+        return {**unused, "folder": unused["openmoji"]}.get(self.source, set())
 
     @field_validator("crop_scale")
     @classmethod
@@ -528,7 +546,9 @@ class Runtime(Strict):
     decode_cache_mb: Annotated[Int, Field(ge=0)] = 512
     """Decoded pictures kept in memory by one run, in MB."""
     cache: str | None = None
-    """Folder for rendered drawings; null: ~/.cache/lightclip-harness."""
+    """Folder for drawings, indexes and fetched shards; null: ~/.cache/lightclip-harness."""
+    spool_mb: Annotated[Int, Field(ge=1)] = 50_000
+    """Fetched shards kept in `cache`, in MB, for all processes of a machine."""
 
 
 def check_processes(train: Train, runtime: Runtime) -> None:

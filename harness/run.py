@@ -22,6 +22,7 @@ from harness.config import Model, RunConfig, Runtime, check_processes
 from harness.data.catalog import cache_dir, open_class_folder, open_data
 from harness.data.dataset import DataSet
 from harness.data.images import BadImage, decode
+from harness.data.loader import advice
 from harness.data.text import corpus_rows
 from harness.device import pick_device, resolve_precision, set_up
 from harness.errors import (
@@ -331,6 +332,10 @@ def _cost_record(
 def _training_record(
     trained: Trained, runtime: Runtime, device: torch.device, attempt: int
 ) -> dict[str, Any]:
+    wait_share = trained.wait_seconds / trained.seconds
+    told = advice(wait_share, runtime)
+    if told is not None:
+        print(told, file=sys.stderr)
     return {
         "samples_seen": trained.samples_seen,
         "steps": trained.steps,
@@ -338,7 +343,8 @@ def _training_record(
         "seconds": trained.seconds,
         "final_loss": trained.final_loss,
         "samples_per_second": trained.samples_seen / trained.seconds,
-        "data_wait": trained.wait_seconds / trained.seconds,
+        "data_wait": wait_share,
+        **({} if told is None else {"advice": told}),
         "device": _device_name(device),
         "threads": runtime.threads,
         "processes": runtime.processes,

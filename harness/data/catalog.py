@@ -49,7 +49,14 @@ def _folder(data: Data, cache: Path) -> DataSet:
 def _shards(data: Data, cache: Path) -> DataSet:
     from harness.data.shards import open_shards
 
-    return open_shards(_path_of(data), cache)
+    return open_shards(_path_of(data), cache, data.weights)
+
+
+@SOURCES.register("stream")
+def _stream(data: Data, cache: Path) -> DataSet:
+    from harness.data.shards import open_stream
+
+    return open_stream(_path_of(data), cache, data.weights, data.shuffle_window)
 
 
 def _path_of(data: Data) -> str:
@@ -64,8 +71,15 @@ def open_data(data: Data, runtime: Runtime) -> DataSet:
     Raises ConfigError (unknown source, no path) or DataError (nothing usable, or a content that is
     not the one `data.fingerprint` stands for), each in one line.
     """
-    found = _open_data(data.model_copy(update={"fingerprint": None}), cache_dir(runtime))
+    found = find_data(data, runtime)
     _check_fingerprint(found.name, found.fingerprint, data.fingerprint)
+    return found
+
+
+def find_data(data: Data, runtime: Runtime) -> DataSet:
+    """The same, not yet asked for its fingerprint, which of a stream takes an index."""
+    found = _open_data(data.model_copy(update={"fingerprint": None}), cache_dir(runtime))
+    found.keep_within(runtime.spool_mb * 10**6)
     return found
 
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
+from harness.data.order import Order, Places, Pool
 from harness.errors import DataError, unknown
 
 #: Other names of the three customary splits, as data sets spell them.
@@ -61,6 +63,16 @@ class Task:
     labels: Mapping[str, Sequence[int]]
 
 
+class Ahead(Protocol):
+    """Something that gets pictures ready before they are read."""
+
+    def reached(self, number: int) -> None:
+        """Batch `number` is about to be read."""
+
+    def close(self) -> None:
+        """Nothing more will be read."""
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class DataSet(ABC):
     """An indexed data set; picklable, and safe to read from in forked processes.
@@ -94,6 +106,22 @@ class DataSet(ABC):
 
     def prepare(self) -> None:  # noqa: B027 - most data sets have nothing to prepare
         """Make what `read` needs (a cache of rendered drawings); safe in several processes."""
+
+    def keep_within(self, max_bytes: int) -> None:  # noqa: B027 - most data sets fetch nothing
+        """Bound the copies on disk of what is fetched while it is read."""
+
+    def order(self, batch_size: int, seed: int) -> Order:
+        """Which samples of `train` each batch of a run holds; DataError if they are too few."""
+        return Order([Pool(0, len(self.split("train")))], batch_size, seed)
+
+    def ahead(self, batches: Iterator[Places], order: Order) -> Ahead | None:
+        """Begin to get ready the pictures of `train` that this process will read.
+
+        Args:
+            batches: the indexes of its samples, a batch at a time.
+            order: what they are a share of.
+        """
+        return None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, fingerprint {self.fingerprint[:12]})"

@@ -2,13 +2,13 @@
 
 Order, caption and crop come from generators seeded by (seed, epoch) and (seed, epoch, sample), so a
 run that is cut off goes on from a number, and neither workers nor processes change what is seen.
-Each epoch is a fresh permutation whose incomplete last batch is dropped: no pair meets its double.
+Which samples a batch holds is `harness.data.order`'s.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,15 +18,20 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from harness.config import RunConfig, Runtime
-from harness.data.dataset import DataSet, Problem, Split
-from harness.data.images import BadImage, decode
+from harness.data.catalog import cache_dir
+from harness.data.dataset import Ahead, DataSet, Problem
+from harness.data.images import BadImage, Encoded, decode
+from harness.data.order import Places
+from harness.data.quarantine import read_quarantine
 from harness.data.text import Tokenizer, pad
-from harness.data.transforms import train_view
+from harness.data.transforms import scaled_view, train_view
 from harness.errors import DataError
 from harness.seeding import generator
 
 _REPLACEMENTS = 100
 """Neighbours tried in place of an unusable sample before the data is declared broken."""
+
+_WORTH_ADVICE = 0.2
 
 
 class Batch(NamedTuple):
@@ -43,37 +48,39 @@ class _Address:
     index: int
 
 
-class PictureCache:
-    """Decoded pictures of one split, kept while they fit into a number of bytes."""
+class _Kept:
+    """What was made of pictures, kept while it fits into a number of bytes."""
 
-    def __init__(self, data: DataSet, split: Split, max_pixels: int, max_bytes: int) -> None:
-        self._data, self._split = data, split
-        self._max_pixels, self._left = max_pixels, max_bytes
-        self._kept: dict[int, np.ndarray] = {}
+    def __init__(self, max_bytes: int) -> None:
+        self._left = max_bytes
+        self._items: dict[int, Any] = {}
 
-    def __getitem__(self, index: int) -> np.ndarray:
-        """Picture `index` as uint8 (H, W, 3); raises BadImage, OSError or KeyError."""
-        kept = self._kept.get(index)
-        if kept is not None:
-            return kept
-        picture = decode(self._data.read(self._split.images[index]), max_pixels=self._max_pixels)
-        if picture.nbytes <= self._left:
-            self._kept[index] = picture
-            self._left -= picture.nbytes
-        return picture
+    def get(self, index: int) -> Any:
+        """What was kept of picture `index`, or None."""
+        return self._items.get(index)
+
+    def put(self, index: int, item: Any, size: int) -> None:
+        """Keep `item`, of `size` bytes, if there is room."""
+        if size <= self._left:
+            self._items[index] = item
+            self._left -= size
 
 
 class _Samples(Dataset[Any]):
     """(epoch, index) to one augmented view and one caption's tokens."""
 
     def __init__(
-        self, data: DataSet, tokenizer: Tokenizer, config: RunConfig, runtime: Runtime
+        self,
+        data: DataSet,
+        tokenizer: Tokenizer,
+        config: RunConfig,
+        runtime: Runtime,
+        known_bad: Mapping[str, str],
     ) -> None:
-        self.split = data.split("train")
+        self.data, self.split, self.known_bad = data, data.split("train"), known_bad
         share = max(1, runtime.workers) * runtime.processes
-        self.cache = PictureCache(
-            data, self.split, runtime.max_pixels, runtime.decode_cache_mb * 2**20 // share
-        )
+        self.kept = _Kept(runtime.decode_cache_mb * 2**20 // share)
+        self.max_pixels = runtime.max_pixels
         self.tokenizer, self.config = tokenizer, config
 
     def __len__(self) -> int:
@@ -83,25 +90,48 @@ class _Samples(Dataset[Any]):
         problems: list[Problem] = []
         for step in range(_REPLACEMENTS):
             index = (address.index + step) % len(self.split)
+            rng = generator(self.config.seed, "sample", address.epoch, index)
+            captions = self.split.captions[index]
+            caption = captions[int(rng.integers(len(captions)))]
             try:
-                picture = self.cache[index]
+                view = self._view(index, rng)
             except (BadImage, OSError, KeyError) as error:
                 problems.append(Problem(self.split.images[index], str(error)))
                 continue
-            return *self._view(picture, address.epoch, index), tuple(problems)
+            return view, self.tokenizer.encode(caption), tuple(problems)
         raise DataError(
             f"{_REPLACEMENTS} pictures in a row cannot be used; the first: "
             f"{problems[0].where}: {problems[0].reason}"
         )
 
-    def _view(self, picture: np.ndarray, epoch: int, index: int) -> tuple[np.ndarray, list[int]]:
-        rng = generator(self.config.seed, "sample", epoch, index)
-        captions = self.split.captions[index]
-        caption = captions[int(rng.integers(len(captions)))]
+    def _view(self, index: int, rng: np.random.Generator) -> np.ndarray:
         data, size = self.config.data, self.config.model.image.size
-        return train_view(picture, size, data.crop_scale, data.flip, rng), self.tokenizer.encode(
-            caption
-        )
+        if data.decode == "full":
+            return train_view(self._pixels(index), size, data.crop_scale, data.flip, rng)
+        picture = Encoded(self._encoded(index), max_pixels=self.max_pixels)
+        return scaled_view(picture, size, data.crop_scale, data.flip, rng)
+
+    def _pixels(self, index: int) -> np.ndarray:
+        """Picture `index` as uint8 (H, W, 3), decoded once if it can be kept."""
+        pixels: np.ndarray | None = self.kept.get(index)
+        if pixels is None:
+            pixels = decode(self._read(index), max_pixels=self.max_pixels)
+            self.kept.put(index, pixels, pixels.nbytes)
+        return pixels
+
+    def _encoded(self, index: int) -> bytes:
+        """The bytes of picture `index`, read once if they can be kept."""
+        encoded: bytes | None = self.kept.get(index)
+        if encoded is None:
+            encoded = self._read(index)
+            self.kept.put(index, encoded, len(encoded))
+        return encoded
+
+    def _read(self, index: int) -> bytes:
+        image = self.split.images[index]
+        if image in self.known_bad:
+            raise BadImage(self.known_bad[image])
+        return self.data.read(image)
 
 
 class Batches:
@@ -119,29 +149,31 @@ class Batches:
         runtime: Runtime,
         rank: int = 0,
     ) -> None:
-        self.samples = _Samples(data, tokenizer, config, runtime)
+        known_bad = read_quarantine(cache_dir(runtime), data, runtime.max_pixels)
+        self.samples = _Samples(data, tokenizer, config, runtime, known_bad.get("train", {}))
         self.batch_size = config.train.batch_size
         share = self.batch_size // runtime.processes
         self._own = slice(rank * share, (rank + 1) * share)
-        self.per_epoch = len(self.samples) // self.batch_size
-        self.seed, self.runtime = config.seed, runtime
-        if self.per_epoch == 0:
+        self.data, self.runtime = data, runtime
+        if len(self.samples) < self.batch_size:
             raise DataError(
                 f"data set {data.name} has {len(self.samples)} training pictures, fewer than "
                 f"train.batch_size = {self.batch_size}"
             )
+        self.order = data.order(self.batch_size, config.seed)
+        self.per_epoch = self.order.per_epoch
         self.steps = math.ceil(config.train.samples / self.batch_size)
+
+    @property
+    def known_bad(self) -> tuple[Problem, ...]:
+        """What `python -m harness.data check` found unusable of the training pictures."""
+        return tuple(Problem(where, reason) for where, reason in self.samples.known_bad.items())
 
     def addresses(self, first: int = 0) -> Iterator[list[_Address]]:
         """The samples of each batch, from step `first` to the end of the budget."""
-        order, of_epoch = np.empty(0, dtype=np.int64), -1
         for step in range(first, self.steps):
-            epoch, place = divmod(step, self.per_epoch)
-            if epoch != of_epoch:
-                order = generator(self.seed, "order", epoch).permutation(len(self.samples))
-                of_epoch = epoch
-            chosen = order[place * self.batch_size : (place + 1) * self.batch_size]
-            yield [_Address(epoch, int(index)) for index in chosen[self._own]]
+            epochs, places = (part[self._own].tolist() for part in self.order.take(step))
+            yield [_Address(*pair) for pair in zip(epochs, places, strict=True)]
 
     def start(self, first: int = 0) -> Iterator[Batch]:
         """Batches from step `first` on, decoded by `runtime.workers` processes."""
@@ -153,7 +185,36 @@ class Batches:
             worker_init_fn=_one_thread,
             pin_memory=torch.cuda.is_available(),
         )
-        return iter(loader)
+        stream = iter(
+            loader
+        )  # before `ahead`: workers are forked from a process without its thread
+        ahead = self.data.ahead(self._places(first), self.order)
+        return stream if ahead is None else _followed(stream, ahead)
+
+    def _places(self, first: int) -> Iterator[Places]:
+        for step in range(first, self.steps):
+            yield self.order.take(step)[1][self._own]
+
+
+def advice(wait_share: float, runtime: Runtime) -> str | None:
+    """What to do about a run that spent `wait_share` of its time waiting for its next batch."""
+    if wait_share < _WORTH_ADVICE:
+        return None
+    return (
+        f"{wait_share:.0%} of the training time was spent waiting for pictures: raise "
+        f"runtime.workers (now {runtime.workers}), decode less (data.decode=scaled), or make the "
+        "pictures small once (python -m harness.data pack)"
+    )
+
+
+def _followed(stream: Iterator[Batch], ahead: Ahead) -> Iterator[Batch]:
+    """The stream, with `ahead` told how far it is."""
+    try:
+        for number, batch in enumerate(stream):
+            ahead.reached(number + 1)
+            yield batch
+    finally:
+        ahead.close()
 
 
 @dataclass(frozen=True)

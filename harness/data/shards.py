@@ -1,67 +1,41 @@
-"""webdataset shards (tar files of picture and caption members) with access by index.
+"""webdataset shards (tar files of picture and caption members) as data sets.
 
-The headers of the tars are read once into an index on disk (numpy arrays, memory-mapped), after
-which a picture is one seek and one read: sampling stays global and a resumed run sees the same
-samples, at any number of workers.  Names and captions are made from the arrays when asked for, so
-that millions of samples cost no Python objects.  Decodes no picture.
+`Shards` reads local tars at random: sampling is global, and a resumed run sees the same samples at
+any number of workers.  `Stream` reads shards one after another, from wherever they are, in an order
+that strays from the shards' by a window; batch k is a function of the seed and k there too, because
+the index says what every shard holds before it is fetched.  Decodes no picture.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import posixpath
-import shutil
-import sys
-import tarfile
-import tempfile
-import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import math
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from glob import glob
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, BinaryIO
 
 import numpy as np
-import numpy.typing as npt
-from braceexpand import braceexpand
-from filelock import FileLock
 
-from harness.data.dataset import SPLIT_NAMES, DataSet, Problem, Split, content_fingerprint
-from harness.data.files import existing
-from harness.data.folder import checked_caption
-from harness.errors import DataError
-
-IMAGE_FIELDS = frozenset({"jpg", "jpeg", "png", "webp"})
-CAPTION_FIELDS = ("txt", "json")
-_INDEX_VERSION = 1
-_PROGRESS_SECONDS = 2.0
-
-#: Where a picture lies in its shard, and where its name and caption end in the texts of the index.
-_RECORD = np.dtype(
-    [("offset", "<i8"), ("size", "<i8"), ("name_end", "<i8"), ("caption_end", "<i8")]
+from harness.data.dataset import Ahead, DataSet, Problem, Split, content_fingerprint
+from harness.data.index import (
+    Captions,
+    Content,
+    Names,
+    Progress,
+    Samples,
+    forget,
+    index_key,
+    index_once,
 )
-_PARTS = {"samples": _RECORD, "names": np.dtype("u1"), "captions": np.dtype("u1")}
-T = TypeVar("T")
+from harness.data.order import LANES, Order, Places, Pool, Window
+from harness.data.sources import Found, Shard, find_shards
+from harness.data.spool import Spool
+from harness.errors import ConfigError, DataError
 
-
-@dataclass(frozen=True)
-class Shard:
-    """A tar file and the split it belongs to."""
-
-    path: Path
-    split: str
-    size: int
-    changed: int
-    """Modification time in nanoseconds: an index made before it is of no use."""
-
-    @property
-    def name(self) -> str:
-        """What names the shard within its data set, wherever it lies."""
-        return f"{self.split}/{self.path.name}"
+_FETCHES = 4
+"""Shards fetched at a time while indexing."""
 
 
 class Shards(DataSet):
@@ -70,54 +44,75 @@ class Shards(DataSet):
     Raises DataError then, if no shard holds a usable sample.
     """
 
-    def __init__(self, name: str, shards: Sequence[Shard], cache: Path) -> None:
-        train = sorted(f"{s.name}:{s.size}" for s in shards if s.split == "train")
-        rest = sorted(f"{s.name}:{s.size}" for s in shards if s.split != "train")
+    _hashed = False
+
+    def __init__(self, found: Found, cache: Path, weights: Sequence[float] | None) -> None:
+        if weights is not None and len(weights) != found.sources:
+            raise ConfigError(
+                f"data.weights has {len(weights)} numbers, and data.path {found.sources} sources"
+            )
         vars(self).update(
-            name=name,
-            fingerprint=content_fingerprint({}, (), train),
-            evaluation_fingerprint=content_fingerprint({}, (), rest),
+            name=found.name,
             tasks=(),
-            shards=tuple(shards),
-            index=cache / f"shards-{_index_key(shards)}",
+            shards=found.shards,
+            weights=weights if found.sources > 1 else None,
+            index=cache / f"shards-{index_key(found.shards, hashed=self._hashed)}",
         )
 
     name: str
-    fingerprint: str
-    evaluation_fingerprint: str
     shards: tuple[Shard, ...]
+    weights: Sequence[float] | None
     index: Path
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """See DataSet; of a shard, its checksum where one is on record, else its size."""
+        return content_fingerprint({}, (), sorted(self._stamps(train=True)))
+
+    @cached_property
+    def evaluation_fingerprint(self) -> str:
+        """See DataSet."""
+        return content_fingerprint({}, (), sorted(self._stamps(train=False)))
 
     @cached_property
     def splits(self) -> Mapping[str, Split]:
         """name -> split, names and captions read from the index as they are asked for."""
-        views = [_Samples(self.index, split) for split in self._summary["splits"]]
+        views = [Samples(self.index, split) for split in self.summary["splits"]]
         if not views:
             reasons = "; ".join(f"{p.where}: {p.reason}" for p in self.problems[:3])
             raise DataError(f"no usable sample in {len(self.shards)} shards: {reasons}")
-        return {view.split: Split(_Names(view), _Captions(view)) for view in views}
+        return {view.split: Split(Names(view), Captions(view)) for view in views}
 
     @cached_property
     def problems(self) -> tuple[Problem, ...]:
         """Samples and shards that cannot be used."""
-        return tuple(Problem(where, reason) for where, reason in self._summary["problems"])
+        return tuple(Problem(where, reason) for where, reason in self.summary["problems"])
 
     @cached_property
     def indexed(self) -> int:
         """Samples looked at, usable or not."""
-        return int(self._summary["indexed"])
+        return int(self.summary["indexed"])
 
     @cached_property
-    def _summary(self) -> dict[str, Any]:
-        return _index_once(self.shards, self.index)
+    def summary(self) -> dict[str, Any]:
+        """What the index says of each shard and of all."""
+        return self.make_index()
 
-    @cached_property
-    def _paths(self) -> dict[str, Path]:
-        return {shard.name: shard.path for shard in self.shards}
+    def make_index(
+        self, *, jobs: int = 1, progress: Progress | None = None, again: bool = False
+    ) -> dict[str, Any]:
+        """Make the index unless it is there (or `again`), `jobs` shards at a time; its summary."""
+        if again:
+            forget(self.index)
+        return index_once(self.shards, self.index, self._fetch, jobs=jobs, progress=progress)
 
     def prepare(self) -> None:
         """Make the index; safe in several processes."""
-        _index_once(self.shards, self.index)
+        self.make_index()
+
+    def order(self, batch_size: int, seed: int) -> Order:
+        """See DataSet."""
+        return Order(self._pools(), batch_size, seed, self.weights)
 
     def read(self, image: str) -> bytes:
         """The bytes of a picture, by one seek.
@@ -127,333 +122,241 @@ class Shards(DataSet):
         """
         member, _, place = image.rpartition("@")
         offset, size = (int(number) for number in place.split("+"))
-        path = self._paths["/".join(member.split("/", 2)[:2])]
-        with path.open("rb") as file:
+        shard = self._by_name[shard_of(member)]
+        with self._open(shard) as file:
             file.seek(offset)
             data = file.read(size)
         if len(data) != size:
-            raise OSError(f"{path.name} ends within {member}")
+            raise OSError(f"{shard.base} ends within {member}")
         return data
 
+    def _stamps(self, *, train: bool) -> Iterator[str]:
+        return (shard.stamp for shard in self.shards if (shard.split == "train") is train)
 
-# --------------------------------------------------------------------------- finding
+    def _fetch(self, shard: Shard) -> Content:
+        return Content(Path(shard.place), shard.sha256)
 
+    def _open(self, shard: Shard) -> BinaryIO:
+        return Path(shard.place).open("rb")
 
-def open_shards(path: str, cache: Path) -> DataSet:
-    """The shards that `path` names: a folder, a tar file, a glob or a brace range.
+    @cached_property
+    def _by_name(self) -> dict[str, Shard]:
+        return {shard.name: shard for shard in self.shards}
 
-    `shard-{000000..000012}.tar` is a range.  Samples are `train`, but for shards in (sub-)folders
-    called train, val(idation) or test.  Nothing but the list of files is read here.
+    def _pools(self) -> list[Pool]:
+        """The sources of `train` as they lie in it; one pool of all where none is weighted."""
+        counts = self._train_counts()
+        if self.weights is None:
+            counts = [[count for of_source in counts for count in of_source]]
+        pools: list[Pool] = []
+        first = 0
+        for of_source in counts:
+            size = sum(of_source)
+            pools.append(Pool(first, size, self._window(of_source)))
+            first += size
+        return pools
 
-    Raises DataError when there is none, or when a file of a range is not there.
-    """
-    given = Path(path).expanduser()
-    found = sorted(_in_folder(given) if given.is_dir() else _by_pattern(str(given)))
-    if not found:
-        raise DataError(f"no shard at {path}; looked for .tar files, also in train, val, test")
-    shards = [_shard(file, split) for file, split in found]
-    for name, count in Counter(shard.name for shard in shards).items():
-        if count > 1:
-            raise DataError(f"{path} has two shards called {name}; give their folders apart")
-    home = given if given.is_dir() else Path(found[0][0]).parent
-    return Shards(home.absolute().name, shards, cache)
+    def _train_counts(self) -> list[list[int]]:
+        """Usable samples of each shard of `train`, by source."""
+        counts: list[list[int]] = [[] for _ in range(1 + max(s.source for s in self.shards))]
+        for shard in self.summary["shards"]:
+            if shard["split"] == "train":
+                counts[shard["source"]].append(shard["samples"])
+        return counts
 
-
-def _in_folder(folder: Path) -> Iterator[tuple[str, str]]:
-    for file in folder.glob("*.tar"):
-        yield str(file), "train"
-    for inner in folder.iterdir():
-        if inner.is_dir() and inner.name.casefold() in SPLIT_NAMES:
-            for file in inner.glob("*.tar"):
-                yield str(file), SPLIT_NAMES[inner.name.casefold()]
-
-
-def _by_pattern(pattern: str) -> Iterator[tuple[str, str]]:
-    try:
-        parts = list(braceexpand(pattern))
-    except ValueError as error:
-        raise DataError(f"{pattern} is no brace range: {error}") from error
-    for part in parts:
-        files = sorted(glob(part))
-        if not files:
-            raise DataError(f"no shard at {part}" + (f", of {pattern}" if part != pattern else ""))
-        for file in files:
-            yield file, SPLIT_NAMES.get(Path(file).parent.name.casefold(), "train")
-
-
-def _shard(file: str, split: str) -> Shard:
-    path = existing(file)
-    state = path.stat()
-    return Shard(path, split, state.st_size, state.st_mtime_ns)
-
-
-# --------------------------------------------------------------------------- reading tars
-
-
-@dataclass(frozen=True)
-class _Sample:
-    member: str
-    offset: int
-    size: int
-    caption: str
-
-
-@dataclass
-class _Parts:
-    """What one key has gathered; `caption` is the raw text of the preferred field."""
-
-    image: tarfile.TarInfo | None = None
-    caption: str | None = None
-    field: str = ""
-
-
-def read_shard(path: Path) -> tuple[list[_Sample], list[Problem]]:
-    """The usable samples of a tar by key, in order, and what is wrong with the others.
-
-    The members of a key need not be neighbours.  Of a tar that is cut short or damaged, the samples
-    before the damage are used, and one Problem names the shard.
-    """
-    parts: dict[str, _Parts] = {}
-    problems: list[Problem] = []
-    try:
-        size = path.stat().st_size
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                if member.isfile():
-                    _add_member(tar, member, parts, problems, size)
-            end = tar.offset
-    except (tarfile.TarError, OSError, EOFError) as error:
-        problems.append(Problem(path.name, f"cut short or damaged: {error}"))
-    else:
-        problems += _check_end(path, end)
-    samples = []
-    for key, gathered in parts.items():
-        try:
-            samples.append(_sample(gathered))
-        except DataError as error:
-            problems.append(Problem(f"{path.name}/{key}", str(error)))
-    return samples, problems
-
-
-def _add_member(
-    tar: tarfile.TarFile,
-    member: tarfile.TarInfo,
-    parts: dict[str, _Parts],
-    problems: list[Problem],
-    size: int,
-) -> None:
-    # webdataset's convention: the key ends at the first dot of the base name.
-    folder, base = posixpath.split(member.name)
-    stem, _, field = base.partition(".")
-    field = field.lower()
-    if not stem or not (field in IMAGE_FIELDS or field in CAPTION_FIELDS):
-        return
-    if member.offset_data + member.size > size:
-        raise tarfile.ReadError(f"{member.name} is not whole")
-    gathered = parts.setdefault(posixpath.join(folder, stem), _Parts())
-    if field in IMAGE_FIELDS:
-        if gathered.image is None:
-            gathered.image = member
-        else:
-            problems.append(
-                Problem(f"{Path(str(tar.name)).name}/{member.name}", "a second picture of its key")
-            )
-    elif field == gathered.field:
-        problems.append(
-            Problem(f"{Path(str(tar.name)).name}/{member.name}", "a second caption of its key")
-        )
-    elif gathered.field != "txt":
-        file = tar.extractfile(member)
-        assert file is not None  # it is a regular file
-        gathered.caption = file.read().decode("utf-8-sig", "surrogateescape")
-        gathered.field = field
-
-
-def _check_end(path: Path, end: int) -> list[Problem]:
-    """tarfile takes a damaged header, or no more bytes, for the end of an archive; tell them."""
-    with path.open("rb") as file:
-        file.seek(end)
-        block = file.read(tarfile.BLOCKSIZE)
-    if len(block) < tarfile.BLOCKSIZE:
-        return [Problem(path.name, f"cut short: no end mark after byte {end}")]
-    if block.strip(b"\0"):
-        return [Problem(path.name, f"damaged at byte {end}: what follows is not read")]
-    return []
-
-
-def _sample(parts: _Parts) -> _Sample:
-    if parts.image is None:
-        raise DataError("no picture")
-    if parts.caption is None:
-        raise DataError("no caption")
-    caption = parts.caption if parts.field == "txt" else _caption_in(parts.caption)
-    image = parts.image
-    return _Sample(image.name, image.offset_data, image.size, checked_caption(caption))
-
-
-def _caption_in(text: str) -> object:
-    try:
-        tree = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise DataError(f"caption is not JSON: {error}") from error
-    if not isinstance(tree, dict) or "caption" not in tree:
-        raise DataError('no "caption" in its JSON')
-    return tree["caption"]
-
-
-# --------------------------------------------------------------------------- the index
-
-
-def _index_key(shards: Iterable[Shard]) -> str:
-    lines = [_INDEX_VERSION, *([s.name, s.size, s.changed] for s in shards)]
-    return hashlib.sha256(json.dumps(lines).encode()).hexdigest()[:16]
-
-
-def _index_once(shards: Sequence[Shard], index: Path) -> dict[str, Any]:
-    """The summary of the index, which is made first unless a whole one is there."""
-    summary = _whole_summary(index)
-    if summary is None:
-        index.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{index}.lock"):
-            summary = _whole_summary(index) or _make_index(shards, index)
-    return summary
-
-
-def _whole_summary(index: Path) -> dict[str, Any] | None:
-    try:
-        summary: dict[str, Any] = json.loads((index / "summary.json").read_text(encoding="utf-8"))
-        sizes = {name: (index / name).stat().st_size for name in summary["sizes"]}
-    except (OSError, json.JSONDecodeError, KeyError):
+    def _window(self, counts: Sequence[int]) -> Window | None:
         return None
-    return summary if sizes == summary["sizes"] else None
 
 
-def _make_index(shards: Sequence[Shard], index: Path) -> dict[str, Any]:
-    temporary = Path(tempfile.mkdtemp(dir=index.parent, prefix=f".{index.name}."))
-    try:
-        summary = _write_index(shards, temporary)
-        shutil.rmtree(index, ignore_errors=True)  # a damaged one
-        os.replace(temporary, index)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    return summary
+def shard_of(image: str) -> str:
+    """The name of the shard that a picture's name begins with."""
+    return "/".join(image.split("/", 2)[:2])
 
 
-def _write_index(shards: Sequence[Shard], folder: Path) -> dict[str, Any]:
-    writers: dict[str, _Writer] = {}
-    problems: list[Problem] = []
-    looked_at = 0
-    for shard in _with_progress(shards):
-        samples, bad = read_shard(shard.path)
-        problems += bad
-        looked_at += len(samples) + len(bad)
-        if samples:
-            if shard.split not in writers:
-                writers[shard.split] = _Writer(folder, shard.split)
-            writers[shard.split].add(shard, samples)
-    for writer in writers.values():
-        writer.close()
-    summary = {
-        "splits": sorted(writers),
-        "indexed": looked_at,
-        "problems": [[problem.where, problem.reason] for problem in problems],
-        "sizes": {file.name: file.stat().st_size for file in sorted(folder.iterdir())},
-    }
-    # Escaped: a broken name may hold what UTF-8 cannot.
-    (folder / "summary.json").write_text(json.dumps(summary), encoding="ascii")
-    return summary
+def open_shards(path: str, cache: Path, weights: Sequence[float] | None = None) -> DataSet:
+    """The local shards that `path` names, read at random; see `find_shards`.
+
+    Nothing but the list of files is read here.
+
+    Raises DataError when there is none, when a file of a range is not there, or when one is a URL.
+    """
+    found = find_shards(path)
+    remote = next((shard for shard in found.shards if shard.is_remote), None)
+    if remote is not None:
+        raise DataError(
+            f"data.source=shards reads local files at random; {remote.place} is for "
+            "data.source=stream, which reads shards one after another"
+        )
+    return Shards(found, cache, weights)
 
 
-class _Writer:
-    """Appends the samples of one split to the three files of its index."""
+# --------------------------------------------------------------------------- streams
 
-    def __init__(self, folder: Path, split: str) -> None:
-        self._files = [(folder / f"{split}.{part}").open("wb") for part in _PARTS]
-        self._ends = [0, 0]
 
-    def add(self, shard: Shard, samples: Sequence[_Sample]) -> None:
-        records = np.empty(len(samples), _RECORD)
-        records_file, *text_files = self._files
-        for i, sample in enumerate(samples):
-            texts = f"{shard.name}/{sample.member}", sample.caption
-            for part, text in enumerate(texts):
-                data = text.encode("utf-8", "surrogateescape")
-                text_files[part].write(data)
-                self._ends[part] += len(data)
-            records[i] = (sample.offset, sample.size, *self._ends)
-        records_file.write(records.tobytes())
+class Stream(Shards):
+    """Shards read one after another; those that are not local pass through a spool.
+
+    The first index reads every byte, for the SHA-256 of each shard is what its content is held to.
+    """
+
+    _hashed = True
+
+    def __init__(
+        self,
+        found: Found,
+        cache: Path,
+        weights: Sequence[float] | None,
+        reach: int,
+    ) -> None:
+        super().__init__(found, cache, weights)
+        vars(self).update(reach=reach, spool=Spool(cache / "spool"))
+
+    reach: int
+    spool: Spool
+
+    def make_index(
+        self, *, jobs: int = _FETCHES, progress: Progress | None = None, again: bool = False
+    ) -> dict[str, Any]:
+        """See Shards."""
+        return super().make_index(jobs=jobs, progress=progress, again=again)
+
+    def keep_within(self, max_bytes: int) -> None:
+        """See DataSet."""
+        self.spool.max_bytes = max_bytes
+
+    def _stamps(self, *, train: bool) -> Iterator[str]:
+        for shard in self.summary["shards"]:
+            if (shard["split"] == "train") is train:
+                yield f"{shard['name']}:{shard['sha256']}"
+
+    def _fetch(self, shard: Shard) -> Content:
+        if shard.is_remote:
+            return Content(*self.spool.fetch(shard.place))
+        path = Path(shard.place)
+        return Content(path, shard.sha256 or _sha256(path))
+
+    def _open(self, shard: Shard) -> BinaryIO:
+        if shard.is_remote:
+            return self.spool.open(shard.place, self._sha256_of[shard.name])
+        return super()._open(shard)
+
+    def _window(self, counts: Sequence[int]) -> Window:
+        return Window(self.reach, tuple(counts))
+
+    def ahead(self, batches: Iterator[Places], order: Order) -> Ahead | None:
+        """See DataSet; fetches shards one row ahead of what is read.
+
+        Raises ConfigError when the spool is too small for the shards that are in use at a time.
+        """
+        if not any(shard.is_remote for shard in self.shards):
+            return None
+        self._check_room(order)
+        counts = [count for _, count in self._train_shards()]
+        distance = math.ceil(LANES * sum(counts) / len(counts) / order.batch_size)
+        return _Fetcher(self._in_batches(batches), self._fetch_again, max(2, distance))
+
+    def _in_batches(self, batches: Iterator[Places]) -> Iterator[list[Shard]]:
+        """The remote shards that each batch reads from."""
+        names, counts = zip(*self._train_shards(), strict=True)
+        ends = np.cumsum(counts)
+        for places in batches:
+            numbers = np.unique(np.searchsorted(ends, places, side="right"))
+            yield [s for i in numbers if (s := self._by_name[names[i]]).is_remote]
+
+    def _check_room(self, order: Order) -> None:
+        """Compare the spool with the first epoch's need, which is like any other's."""
+        sizes = {shard["name"]: shard["bytes"] for shard in self.summary["shards"]}
+        if sum(sizes.values()) <= self.spool.max_bytes:
+            return
+        last: dict[str, int] = {}
+        first: dict[str, int] = {}
+        batches = (order.take(step)[1] for step in range(order.per_epoch))
+        for step, shards in enumerate(self._in_batches(batches)):
+            for shard in shards:
+                first.setdefault(shard.name, step)
+                last[shard.name] = step
+        change = np.zeros(order.per_epoch + 1, dtype=np.int64)
+        for name, step in first.items():
+            change[step] += sizes[name]
+            change[last[name] + 1] -= sizes[name]
+        need = int(np.cumsum(change).max()) + LANES * max(sizes.values())
+        if need > self.spool.max_bytes:
+            raise ConfigError(
+                f"runtime.spool_mb = {self.spool.max_bytes // 10**6}, and data.shuffle_window = "
+                f"{self.reach} reads from {math.ceil(need / 10**6)} MB of shards at a time; raise "
+                "the one or lower the other"
+            )
+
+    def _train_shards(self) -> list[tuple[str, int]]:
+        """Name and usable samples of each shard of `train`, in the order of the samples."""
+        return [
+            (shard["name"], shard["samples"])
+            for shard in self.summary["shards"]
+            if shard["split"] == "train"
+        ]
+
+    def _fetch_again(self, shard: Shard) -> None:
+        if not self.spool.path_of(shard.place).exists():
+            self.spool.fetch(shard.place, self._sha256_of[shard.name])
+
+    @cached_property
+    def _sha256_of(self) -> dict[str, str]:
+        return {shard["name"]: shard["sha256"] for shard in self.summary["shards"]}
+
+
+class _Fetcher:
+    """A thread that fetches the shards of batches to come; bounded by how far reading is.
+
+    A shard that cannot be had ends it: whoever reads that shard tries again, and tells.
+    """
+
+    def __init__(
+        self, batches: Iterator[list[Shard]], fetch: Callable[[Shard], None], distance: int
+    ) -> None:
+        self._batches, self._fetch, self._distance = batches, fetch, distance
+        self._reached, self._closed = 0, False
+        self._moved = threading.Condition()
+        threading.Thread(target=self._run, name="fetch shards", daemon=True).start()
+
+    def reached(self, number: int) -> None:
+        """See Ahead."""
+        with self._moved:
+            self._reached = number
+            self._moved.notify()
 
     def close(self) -> None:
-        for file in self._files:
-            file.close()
+        """See Ahead."""
+        with self._moved:
+            self._closed = True
+            self._moved.notify()
+
+    def _run(self) -> None:
+        for number, shards in enumerate(self._batches):
+            self._wait_until_due(number)
+            for shard in shards:
+                if self._closed:
+                    return
+                try:
+                    self._fetch(shard)
+                except (DataError, OSError):
+                    return
+
+    def _wait_until_due(self, number: int) -> None:
+        with self._moved:
+            self._moved.wait_for(lambda: self._closed or number <= self._reached + self._distance)
 
 
-def _with_progress(shards: Sequence[Shard]) -> Iterator[Shard]:
-    last = time.monotonic()
-    for done, shard in enumerate(shards):
-        if time.monotonic() - last > _PROGRESS_SECONDS:
-            last = time.monotonic()
-            print(f"indexed {done} of {len(shards)} shards", file=sys.stderr, flush=True)
-        yield shard
+def open_stream(path: str, cache: Path, weights: Sequence[float] | None, reach: int) -> DataSet:
+    """The shards that `path` names, read one after another; see `find_shards`.
+
+    Args:
+        reach: places that a sample may be put off.
+
+    Raises DataError when there is none or when one cannot be had.
+    """
+    return Stream(find_shards(path), cache, weights, reach)
 
 
-class _Samples:
-    """The index of one split, memory-mapped anew in each process that unpickles it."""
-
-    def __init__(self, index: Path, split: str) -> None:
-        self.index, self.split = index, split
-        self.records, self.names, self.captions = (
-            np.memmap(index / f"{split}.{part}", dtype, mode="r") for part, dtype in _PARTS.items()
-        )
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __reduce__(self) -> tuple[type[_Samples], tuple[Path, str]]:
-        return _Samples, (self.index, self.split)
-
-    def text(self, which: str, texts: npt.NDArray[np.uint8], i: int) -> str:
-        """Text `i` of `texts`, whose ends are in the field `which` of the records."""
-        start = int(self.records[which][i - 1]) if i else 0
-        data = texts[start : int(self.records[which][i])].tobytes()
-        return data.decode("utf-8", "surrogateescape")
-
-
-class _Lazy(Sequence[T]):
-    """A sequence whose items are made from a `_Samples` when asked for."""
-
-    def __init__(self, samples: _Samples) -> None:
-        self._samples = samples
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    @overload
-    def __getitem__(self, i: int) -> T: ...
-    @overload
-    def __getitem__(self, i: slice) -> list[T]: ...
-    def __getitem__(self, i: int | slice) -> T | list[T]:
-        places = range(len(self))
-        if isinstance(i, slice):
-            return [self._item(place) for place in places[i]]
-        return self._item(places[i])
-
-    def _item(self, i: int) -> T:
-        raise NotImplementedError
-
-
-class _Names(_Lazy[str]):
-    """`split/shard.tar/member.jpg@offset+size`: all that `read` needs."""
-
-    def _item(self, i: int) -> str:
-        record = self._samples.records[i]
-        member = self._samples.text("name_end", self._samples.names, i)
-        return f"{member}@{record['offset']}+{record['size']}"
-
-
-class _Captions(_Lazy[tuple[str, ...]]):
-    """The caption of each sample, as the tuple that a Split holds."""
-
-    def _item(self, i: int) -> tuple[str, ...]:
-        return (self._samples.text("caption_end", self._samples.captions, i),)
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -10,8 +10,10 @@ import torch
 from open_clip.transform import image_transform
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from harness.config import ImageTower
+from harness.data.images import Encoded
 
 _RATIO = (3 / 4, 4 / 3)
 _TRIES = 10
@@ -54,6 +56,30 @@ def train_view(
     if flip and rng.random() < 0.5:
         view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return np.asarray(view)
+
+
+def scaled_view(
+    picture: Encoded,
+    size: int,
+    scale: tuple[float, float],
+    flip: bool,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """The crop and flip that `train_view` makes with the same draws, faster.
+
+    Decoded no larger than it needs, the crop still at least `size` pixels wide and high, cut at
+    whole pixels of what was decoded, and resized by torch's antialiased bicubic filter: its pixels
+    differ a little from those of `train_view`.  Raises BadImage.
+    """
+    box = crop_box(picture.height, picture.width, scale, rng)
+    least = min(box[2] - box[0], box[3] - box[1])
+    by = max(r for r in picture.reductions() if r == 1 or least >= r * size)
+    left, top, right, bottom = (round(edge / by) for edge in box)
+    cut = torch.from_numpy(picture.pixels(by)[top:bottom, left:right].copy()).permute(2, 0, 1)
+    view = interpolate(cut[None], (size, size), mode="bicubic", antialias=True)[0]
+    if flip and rng.random() < 0.5:
+        view = view.flip(-1)
+    return view.permute(1, 2, 0).numpy()
 
 
 def normalise(pictures: Tensor, tower: ImageTower) -> Tensor:

@@ -124,7 +124,8 @@ class Trainer:
         self.part_size = config.train.norm_batch or runtime.micro_batch
         self.statistics = RunningStatistics(model)
         self.bad_limit = runtime.max_bad_fraction * max(1, data.indexed)
-        self.problems = {problem.where: problem for problem in data.problems}
+        known = (*data.problems, *self.batches.known_bad)
+        self.problems = {problem.where: problem for problem in known}
         self.optimiser = make_optimiser(model, config.train)
         self.precision = resolve_precision(config.train.precision, device, "train.precision")
         self.forward: Callable[[Tensor, Tensor, MaskedTexts | None], Outputs] = (

@@ -1,31 +1,16 @@
 """webdataset shards: found, indexed once, read by seek, and bounded when broken."""
 
-import io
 import json
 import os
 import pickle
-import tarfile
 
 import pytest
 
-from harness.data import shards as module
-from harness.data.shards import open_shards, read_shard
+from harness.data import index as module
+from harness.data.shards import open_shards
+from harness.data.tars import read_shard
 from harness.errors import DataError
-
-
-def write_tar(path, *members):
-    """A tar at `path` of (name, bytes) members."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as tar:
-        for name, content in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return path
-
-
-def pair(key, caption="a bird"):
-    return (f"{key}.jpg", f"picture {key}".encode()), (f"{key}.txt", caption.encode())
+from tests.data.shardfiles import pair, write_tar
 
 
 @pytest.fixture
@@ -140,7 +125,7 @@ def test_tars_are_read_once(folder, cache, monkeypatch):
     first = open_shards(str(folder), cache)
     expected = list(first.split("train").images)
 
-    def never(path):
+    def never(path, name):
         raise AssertionError(f"{path} was read again")
 
     monkeypatch.setattr(module, "read_shard", never)
@@ -182,7 +167,7 @@ def test_a_pickled_data_set_reads_the_same_and_carries_no_index(folder, cache):
 def usable(path):
     samples, problems = read_shard(path)
     return (
-        [(sample.member, sample.caption) for sample in samples],
+        [(sample.member, *sample.captions) for sample in samples],
         [(problem.where, problem.reason) for problem in problems],
     )
 

@@ -1,0 +1,330 @@
+"""The index of a set of shards: made once, kept on disk, and memory-mapped.
+
+The headers of the tars are read once, after which a picture is one seek and one read.  Names and
+captions are made from the arrays when asked for, so that millions of samples cost no Python
+objects.  Each shard's part is kept until all are there, so an index that was cut off goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar, overload
+
+import numpy as np
+import numpy.typing as npt
+from filelock import FileLock
+
+from harness.data.sources import Shard
+from harness.data.tars import Sample, read_shard
+
+_VERSION = 2
+_PROGRESS_SECONDS = 2.0
+
+#: Where a picture lies in its shard, and where its name and captions end in the texts of the index.
+_RECORD = np.dtype(
+    [("offset", "<i8"), ("size", "<i8"), ("name_end", "<i8"), ("caption_end", "<i8")]
+)
+_PARTS = {"samples": _RECORD, "names": np.dtype("u1"), "captions": np.dtype("u1")}
+_BETWEEN_CAPTIONS = "\n"  # which a checked caption does not hold
+T = TypeVar("T")
+
+
+class Content(NamedTuple):
+    """A shard on local disk, and what is known of its content.
+
+    Attributes:
+        sha256: None where the bytes were not all read.
+    """
+
+    path: Path
+    sha256: str | None
+
+
+Fetch = Callable[[Shard], Content]
+Progress = Callable[[int, int], None]
+
+
+def index_key(shards: Iterable[Shard], *, hashed: bool) -> str:
+    """What names an index: anything that says the shards are other than they were."""
+    lines = [
+        _VERSION,
+        hashed,
+        *([s.name, s.place if s.is_remote else "", s.size, s.changed] for s in shards),
+    ]
+    return hashlib.sha256(json.dumps(lines).encode()).hexdigest()[:16]
+
+
+def index_once(
+    shards: Sequence[Shard],
+    index: Path,
+    fetch: Fetch,
+    *,
+    jobs: int = 1,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """The summary of the index, which is made first unless a whole one is there.
+
+    Safe in several processes.  Raises DataError when a shard cannot be had.
+    """
+    summary = _whole_summary(index)
+    if summary is None:
+        index.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{index}.lock"):
+            summary = _whole_summary(index)
+            if summary is None:
+                summary = _make(shards, index, fetch, jobs, progress or _Printed())
+    return summary
+
+
+def forget(index: Path) -> None:
+    """Remove an index and what is there of an unfinished one."""
+    index.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{index}.lock"):
+        shutil.rmtree(index, ignore_errors=True)
+        shutil.rmtree(_parts_of(index), ignore_errors=True)
+
+
+def _whole_summary(index: Path) -> dict[str, Any] | None:
+    try:
+        summary: dict[str, Any] = json.loads((index / "summary.json").read_text(encoding="utf-8"))
+        sizes = {name: (index / name).stat().st_size for name in summary["sizes"]}
+    except (OSError, json.JSONDecodeError, KeyError):
+        return None
+    return summary if sizes == summary["sizes"] else None
+
+
+def _parts_of(index: Path) -> Path:
+    return index.with_name(f"{index.name}.parts")
+
+
+def _make(
+    shards: Sequence[Shard], index: Path, fetch: Fetch, jobs: int, progress: Progress
+) -> dict[str, Any]:
+    parts = _parts_of(index)
+    parts.mkdir(exist_ok=True)
+    _make_parts(shards, parts, fetch, jobs, progress)
+    temporary = Path(tempfile.mkdtemp(dir=index.parent, prefix=f".{index.name}."))
+    try:
+        summary = _join(shards, parts, temporary)
+        shutil.rmtree(index, ignore_errors=True)  # a damaged one
+        os.replace(temporary, index)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    shutil.rmtree(parts)
+    return summary
+
+
+# --------------------------------------------------------------------------- one part a shard
+
+
+def _make_parts(
+    shards: Sequence[Shard], parts: Path, fetch: Fetch, jobs: int, progress: Progress
+) -> None:
+    missing = [i for i in range(len(shards)) if not _part(parts, i).exists()]
+    done = len(shards) - len(missing)
+    with ThreadPoolExecutor(jobs) as pool:
+        futures = [pool.submit(_make_part, shards[i], _part(parts, i), fetch) for i in missing]
+        try:
+            for future in futures:
+                future.result()
+                done += 1
+                progress(done, len(shards))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _part(parts: Path, number: int) -> Path:
+    return parts / f"{number}.npz"
+
+
+def _make_part(shard: Shard, part: Path, fetch: Fetch) -> None:
+    path, sha256 = fetch(shard)
+    samples, problems = read_shard(path, shard.base)
+    records, names, captions = _arrays(shard, samples)
+    about = {
+        "bytes": path.stat().st_size,
+        "sha256": sha256,
+        "problems": [[problem.where, problem.reason] for problem in problems],
+    }
+    with tempfile.NamedTemporaryFile(dir=part.parent, suffix=".tmp", delete=False) as file:
+        np.savez(
+            file,
+            samples=records,
+            names=_bytes(names),
+            captions=_bytes(captions),
+            about=_bytes([json.dumps(about).encode("ascii")]),
+        )
+    os.replace(file.name, part)
+
+
+def _arrays(
+    shard: Shard, samples: Sequence[Sample]
+) -> tuple[npt.NDArray[Any], list[bytes], list[bytes]]:
+    texts: tuple[list[bytes], list[bytes]] = [], []
+    records = np.empty(len(samples), _RECORD)
+    ends = [0, 0]
+    for i, sample in enumerate(samples):
+        both = f"{shard.name}/{sample.member}", _BETWEEN_CAPTIONS.join(sample.captions)
+        for part, text in enumerate(both):
+            data = text.encode("utf-8", "surrogateescape")
+            texts[part].append(data)
+            ends[part] += len(data)
+        records[i] = (sample.offset, sample.size, *ends)
+    return records, *texts
+
+
+def _bytes(texts: Iterable[bytes]) -> npt.NDArray[np.uint8]:
+    return np.frombuffer(b"".join(texts), dtype=np.uint8)
+
+
+class _Printed:
+    """Progress in plain lines, none for an index that is made at once."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def __call__(self, done: int, of: int) -> None:
+        if time.monotonic() - self._last > _PROGRESS_SECONDS:
+            self._last = time.monotonic()
+            print(f"indexed {done} of {of} shards", file=sys.stderr, flush=True)
+
+
+# --------------------------------------------------------------------------- all parts together
+
+
+def _join(shards: Sequence[Shard], parts: Path, folder: Path) -> dict[str, Any]:
+    writers: dict[str, _Writer] = {}
+    problems: list[list[str]] = []
+    listed = []
+    for number, shard in enumerate(shards):
+        with np.load(_part(parts, number), allow_pickle=False) as part:
+            about = json.loads(part["about"].tobytes())
+            count = len(part["samples"])
+            if count:
+                if shard.split not in writers:
+                    writers[shard.split] = _Writer(folder, shard.split)
+                writers[shard.split].add(part)
+        problems += about["problems"]
+        listed.append(
+            {
+                "name": shard.name,
+                "split": shard.split,
+                "source": shard.source,
+                "samples": count,
+                "problems": len(about["problems"]),
+                "bytes": about["bytes"],
+                "sha256": about["sha256"],
+            }
+        )
+    for writer in writers.values():
+        writer.close()
+    summary = {
+        "splits": sorted(writers),
+        "indexed": sum(entry["samples"] for entry in listed) + len(problems),
+        "problems": problems,
+        "shards": listed,
+        "sizes": {file.name: file.stat().st_size for file in sorted(folder.iterdir())},
+    }
+    # Escaped: a broken name may hold what UTF-8 cannot.
+    (folder / "summary.json").write_text(json.dumps(summary), encoding="ascii")
+    return summary
+
+
+class _Writer:
+    """Appends the samples of one split to the three files of its index."""
+
+    def __init__(self, folder: Path, split: str) -> None:
+        self._files = {part: (folder / f"{split}.{part}").open("wb") for part in _PARTS}
+        self._ends = {"name_end": 0, "caption_end": 0}
+
+    def add(self, part: Any) -> None:
+        records = part["samples"]
+        for which in self._ends:
+            records[which] += self._ends[which]
+            self._ends[which] = int(records[which][-1])
+        self._files["samples"].write(records.tobytes())
+        for texts in ("names", "captions"):
+            self._files[texts].write(part[texts].tobytes())
+
+    def close(self) -> None:
+        for file in self._files.values():
+            file.close()
+
+
+# --------------------------------------------------------------------------- reading it
+
+
+class Samples:
+    """The index of one split, memory-mapped anew in each process that unpickles it."""
+
+    def __init__(self, index: Path, split: str) -> None:
+        self.index, self.split = index, split
+        self.records, self.names, self.captions = (
+            np.memmap(index / f"{split}.{part}", dtype, mode="r") for part, dtype in _PARTS.items()
+        )
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __reduce__(self) -> tuple[type[Samples], tuple[Path, str]]:
+        return Samples, (self.index, self.split)
+
+    def text(self, which: str, texts: npt.NDArray[np.uint8], i: int) -> str:
+        """Text `i` of `texts`, whose ends are in the field `which` of the records."""
+        start = int(self.records[which][i - 1]) if i else 0
+        data = texts[start : int(self.records[which][i])].tobytes()
+        return data.decode("utf-8", "surrogateescape")
+
+
+class _Lazy(Sequence[T]):
+    """A sequence whose items are made from a `Samples` when asked for."""
+
+    def __init__(self, samples: Samples) -> None:
+        self._samples = samples
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    @overload
+    def __getitem__(self, i: int) -> T: ...
+    @overload
+    def __getitem__(self, i: slice) -> list[T]: ...
+    def __getitem__(self, i: int | slice) -> T | list[T]:
+        places = range(len(self))
+        if isinstance(i, slice):
+            return [self._item(place) for place in places[i]]
+        return self._item(places[i])
+
+    def __iter__(self) -> Iterator[T]:
+        return (self._item(place) for place in range(len(self)))
+
+    def _item(self, i: int) -> T:
+        raise NotImplementedError
+
+
+class Names(_Lazy[str]):
+    """`split/shard.tar/member.jpg@offset+size`: all that `read` needs."""
+
+    def _item(self, i: int) -> str:
+        record = self._samples.records[i]
+        member = self._samples.text("name_end", self._samples.names, i)
+        return f"{member}@{record['offset']}+{record['size']}"
+
+
+class Captions(_Lazy[tuple[str, ...]]):
+    """The captions of each sample, as the tuple that a Split holds."""
+
+    def _item(self, i: int) -> tuple[str, ...]:
+        text = self._samples.text("caption_end", self._samples.captions, i)
+        return tuple(text.split(_BETWEEN_CAPTIONS))

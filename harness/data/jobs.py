@@ -1,0 +1,64 @@
+"""Work on a data set shared out over processes: the same results for any number of them.
+
+Knows nothing of what the work is; torch-free.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from harness.errors import DataError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+#: A function of what every process holds, and of one task.
+Work = Callable[[Any, Task], Result]
+Each = Iterator[tuple[Task, Result]]
+
+_held: Any = None
+
+
+@contextmanager
+def shared_out(
+    work: Work[Task, Result], held: Any, tasks: Sequence[Task], workers: int
+) -> Iterator[Each[Task, Result]]:
+    """Each task with its result, as they are done; in this process if `workers` is 1.
+
+    Args:
+        work: a function of a module, called with `held` and a task.
+        held: sent to each process once.
+
+    Raises DataError when a process is killed.
+    """
+    if workers == 1:
+        yield ((task, work(held, task)) for task in tasks)
+        return
+    # Spawned: this process may have threads, which a fork would leave in the middle of things.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, initializer=_hold, initargs=(held,)) as pool:
+        futures = {pool.submit(_work, work, task): task for task in tasks}
+        try:
+            yield ((futures[future], future.result()) for future in as_completed(futures))
+        except BrokenProcessPool:
+            raise DataError(
+                f"one of {workers} processes was killed at its work, which is what a machine short "
+                "of memory does; try fewer --workers"
+            ) from None
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _hold(held: Any) -> None:
+    global _held
+    _held = held
+
+
+def _work(work: Work[Task, Result], task: Task) -> Result:
+    return work(_held, task)

@@ -1,0 +1,60 @@
+"""The list of pictures that a check found unusable, which later runs of the same data read.
+
+It spares a run the reading of what is known to be broken and fails it at its start where there is
+too much of that; what a run sees is the same with and without it.  Knows no pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from harness.data.dataset import DataSet
+from harness.errors import DataError
+from harness.files import write_atomic
+
+_VERSION = 1
+
+Quarantine = Mapping[str, Mapping[str, str]]
+"""Split -> picture -> why it cannot be used."""
+
+
+def quarantine_file(cache: Path, data: DataSet, max_pixels: int) -> Path:
+    """Where the list of a data set is: one for each content and each limit of pixels."""
+    what = [data.fingerprint, data.evaluation_fingerprint, max_pixels]
+    key = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
+    return cache / "quarantine" / f"{data.name}-{key}.json"
+
+
+def write_quarantine(cache: Path, data: DataSet, max_pixels: int, bad: Quarantine) -> Path:
+    """Keep the list; where it is."""
+    file = quarantine_file(cache, data, max_pixels)
+    content = {
+        "version": _VERSION,
+        "data": data.name,
+        "fingerprint": data.fingerprint,
+        "evaluation_fingerprint": data.evaluation_fingerprint,
+        "max_pixels": max_pixels,
+        "bad": bad,
+    }
+    # Escaped: a broken name may hold what UTF-8 cannot.
+    write_atomic(file, json.dumps(content, indent=1).encode("ascii"))
+    return file
+
+
+def read_quarantine(cache: Path, data: DataSet, max_pixels: int) -> Quarantine:
+    """The list, empty if nothing was checked; DataError when the file is damaged."""
+    file = quarantine_file(cache, data, max_pixels)
+    try:
+        content = json.loads(file.read_bytes())
+        bad = content["bad"] if content["version"] == _VERSION else {}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{file} is damaged ({error!r}); remove it, or check the data again"
+        ) from None
+    found: Quarantine = {split: dict(of_split) for split, of_split in bad.items()}
+    return found

@@ -1,0 +1,280 @@
+"""Getting training pictures ready, beside open_clip's own transform and loader, on one thread.
+
+    python tests/benchmarks/data.py [--size 112] [--photos 400] [--batch 64] [--turns 3]
+
+Photos are noise with the spectrum of natural pictures (500 x 375, JPEG of quality 90), made here.
+`transform` is bytes to normalised tensors; `loader` is shards to batches of pictures and tokens, by
+open_clip's webdataset pipeline and by ours, from the photos and from a pack of them; both take
+turns, and medians of CPU seconds are printed as pictures a second with their ratio (ours / theirs).
+Memory is what an epoch of each loader alone adds to its process at its peak (Linux).
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import open_clip
+import torch
+from open_clip.transform import image_transform
+from PIL import Image
+
+from harness.config import ImageTower, RunConfig, Runtime, override
+from harness.data.__main__ import main as harness_data
+from harness.data.catalog import open_data
+from harness.data.images import Encoded, decode
+from harness.data.loader import Batches
+from harness.data.text import Tokenizer
+from harness.data.transforms import evaluation_transform, normalise, scaled_view, train_view
+from harness.seeding import generator
+
+CAPTION = "A man in a blue shirt is riding a bicycle down a dirt road ."
+SHARDS = 4
+SCALES = {"open_clip's crop, 0.9 to 1": (0.9, 1.0), "SLIP's crop, 0.5 to 1": (0.5, 1.0)}
+PEERS = ("open_clip", "shards", "stream", "shards, scaled", "shards, packed", "open_clip, packed")
+
+
+def photo(seed: int) -> bytes:
+    """A JPEG of 500 x 375 pixels whose amplitudes fall with frequency, as in photographs."""
+    rng = np.random.default_rng(seed)
+    down, across = np.fft.fftfreq(375)[:, None], np.fft.fftfreq(500)[None, :]
+    amplitude = 1 / np.maximum(np.hypot(down, across), 1 / 500)
+    grey = rng.standard_normal((3, 375, 500)) * 0.3 + rng.standard_normal((1, 375, 500))
+    pixels = np.fft.ifft2(np.fft.fft2(grey) * amplitude).real
+    pixels = 128 + 50 * (pixels - pixels.mean()) / pixels.std()
+    file = io.BytesIO()
+    picture = Image.fromarray(pixels.clip(0, 255).astype(np.uint8).transpose(1, 2, 0))
+    picture.save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+def in_turns(
+    works: dict[str, Callable[[], int]], turns: int
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Pictures a CPU second of each, and its ratio to the first, as medians over the turns."""
+    rates: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(turns):
+        for name, work in works.items():
+            began = time.process_time()
+            pictures = work()
+            rates[name].append(pictures / (time.process_time() - began))
+    first = rates[next(iter(works))]
+    return (
+        {name: statistics.median(of_name) for name, of_name in rates.items()},
+        {
+            name: statistics.median(a / b for a, b in zip(of_name, first, strict=True))
+            for name, of_name in rates.items()
+        },
+    )
+
+
+def show(title: str, found: tuple[dict[str, float], dict[str, float]]) -> None:
+    """A line a rate, with its ratio to the first."""
+    print(title)
+    for name, rate in found[0].items():
+        print(f"  {name:24} {rate:8.0f} pictures/s  {found[1][name]:6.2f} x")
+
+
+# --------------------------------------------------------------------------- transform
+
+
+def transforms(photos: list[bytes], size: int, turns: int) -> None:
+    """Bytes to normalised training tensors."""
+    tower = ImageTower(size=size)
+
+    def finish(views: list[np.ndarray]) -> int:
+        return len(normalise(torch.from_numpy(np.stack(views)), tower))
+
+    for title, scale in SCALES.items():
+        theirs = image_transform(
+            size, is_train=True, mean=tower.mean, std=tower.std, aug_cfg={"scale": scale}
+        )
+        works = {
+            "open_clip": lambda t=theirs: len(
+                torch.stack([t(Image.open(io.BytesIO(p))) for p in photos])
+            ),
+            "decode=full": lambda s=scale: finish(
+                [
+                    train_view(decode(p, max_pixels=10**8), size, s, False, generator(0, i))
+                    for i, p in enumerate(photos)
+                ]
+            ),
+            "decode=scaled": lambda s=scale: finish(
+                [
+                    scaled_view(Encoded(p, max_pixels=10**8), size, s, False, generator(0, i))
+                    for i, p in enumerate(photos)
+                ]
+            ),
+        }
+        show(f"transform to {size} px, {title}", in_turns(works, turns))
+        gaps = [_gap(p, size, scale, i) for i, p in enumerate(photos)]
+        print(
+            f"  scaled against full, same crop: {np.mean([g.mean() for g in gaps]):.2f} of 255 a "
+            f"pixel in the mean, {np.mean([np.percentile(g, 99) for g in gaps]):.1f} at the 99th "
+            "percentile"
+        )
+
+
+def _gap(data: bytes, size: int, scale: tuple[float, float], seed: int) -> np.ndarray:
+    full = train_view(decode(data, max_pixels=10**8), size, scale, False, generator(0, seed))
+    fast = scaled_view(Encoded(data, max_pixels=10**8), size, scale, False, generator(0, seed))
+    return np.abs(full.astype(int) - fast)
+
+
+def check_evaluation(photos: list[bytes], size: int) -> None:
+    """The evaluation transform is open_clip's, bit for bit."""
+    tower = ImageTower(size=size)
+    theirs = image_transform(size, is_train=False, mean=tower.mean, std=tower.std)
+    ours = evaluation_transform(tower)
+    equal = all(
+        torch.equal(ours(decode(p, max_pixels=10**8)), theirs(Image.open(io.BytesIO(p))))
+        for p in photos[:50]
+    )
+    print(f"evaluation transform: {'bit-equal to' if equal else 'DIFFERS from'} open_clip's")
+
+
+# --------------------------------------------------------------------------- loader
+
+
+def write_shards(folder: Path, photos: list[bytes]) -> None:
+    """The photos with a caption each in a few tars below `folder`."""
+    folder.mkdir(parents=True)
+    for number in range(SHARDS):
+        with tarfile.open(folder / f"{number:06d}.tar", "w") as tar:
+            for index in range(number, len(photos), SHARDS):
+                for field, content in (("jpg", photos[index]), ("txt", CAPTION.encode())):
+                    member = tarfile.TarInfo(f"{index:06d}.{field}")
+                    member.size = len(content)
+                    tar.addfile(member, io.BytesIO(content))
+
+
+def loader(peer: str, folder: Path, size: int, batch: int) -> Callable[[], int]:
+    """One epoch of batches of a peer; the pictures it gave."""
+    name, _, variant = peer.partition(", ")
+    place = folder / ("packed/train" if variant == "packed" else "photos")
+    if name == "open_clip":
+        return lambda: _open_clip_epoch(place, size, batch)
+    values = {
+        "data.source": name,
+        "data.path": str(place),
+        "data.crop_scale": (0.9, 1.0),
+        "data.decode": "scaled" if variant == "scaled" else "full",
+        "model.image.size": size,
+        "train.batch_size": batch,
+    }
+    config = override(RunConfig(), values)
+    runtime = Runtime(cache=str(folder / "cache"), decode_cache_mb=0)
+    data = open_data(config.data, runtime)
+    config = override(config, {"train.samples": len(data.split("train"))})
+    batches = Batches(data, Tokenizer(77), config, runtime)
+    return lambda: sum(
+        len(normalise(made.pictures, config.model.image))
+        for _, made in zip(range(batches.per_epoch), batches.start(), strict=False)
+    )
+
+
+def _open_clip_epoch(place: Path, size: int, batch: int) -> int:
+    import open_clip_train.data as peer
+    import webdataset
+
+    # Its own stage for tars falls over webdataset 1.0's mark of the end of a shard.
+    peer.tarfile_to_samples_nothrow = webdataset.tarfile_to_samples()
+    tower = ImageTower(size=size)
+    transform = image_transform(
+        size, is_train=True, mean=tower.mean, std=tower.std, aug_cfg={"scale": (0.9, 1.0)}
+    )
+    files = list(place.glob("*.tar"))
+    count = 0
+    for file in files:
+        with tarfile.open(file) as tar:
+            count += len(tar.getnames()) // 2
+    args = SimpleNamespace(
+        train_data=f"{place}/{{000000..{len(files) - 1:06d}}}.tar",
+        train_num_samples=count,
+        train_data_upsampling_factors=None,
+        batch_size=batch,
+        workers=0,
+        world_size=1,
+        seed=0,
+    )
+    tokenizer = open_clip.get_tokenizer("ViT-B-32")
+    data = peer.get_wds_dataset(args, transform, is_train=True, floor=True, tokenizer=tokenizer)
+    return sum(len(pictures) for pictures, _ in data.dataloader)
+
+
+def peak_memory(peer: str, folder: Path, size: int, batch: int) -> float:
+    """MB at the peak above the imports, of a process that reads one epoch."""
+    words = [sys.executable, __file__, "--alone", peer, "--folder", str(folder)]
+    words += ["--size", str(size), "--batch", str(batch)]
+    return float(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+
+
+def _alone(peer: str, folder: Path, size: int, batch: int) -> None:
+    epoch = loader(peer, folder, size, batch)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    before = _memory("VmRSS")
+    epoch()
+    print((_memory("VmHWM") - before) / 1024)
+
+
+def _memory(which: str) -> int:
+    """In kB, of this process."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(which))
+
+
+def main() -> None:
+    """Print all of it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", type=int, default=112)
+    parser.add_argument("--photos", type=int, default=400)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--alone", choices=PEERS, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    if args.alone:
+        _alone(args.alone, args.folder, args.size, args.batch)
+        return
+    photos = [photo(seed) for seed in range(args.photos)]
+    print(f"{len(photos)} photos of {np.mean([len(p) for p in photos]) / 1e3:.0f} kB")
+    check_evaluation(photos, args.size)
+    transforms(photos, args.size, args.turns)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_shards(folder / "photos", photos)
+        words = ["pack", str(folder / "photos"), "--out", str(folder / "packed"), "--workers", "1"]
+        harness_data([*words, "--size", str(args.size), "--cache", str(folder / "cache")])
+        _with_txt(folder / "packed" / "train")
+        works = {peer: loader(peer, folder, args.size, args.batch) for peer in PEERS}
+        show(f"loader to {args.size} px, batches of {args.batch}", in_turns(works, args.turns))
+        for peer in PEERS:
+            print(f"  {peer:24} {peak_memory(peer, folder, args.size, args.batch):8.0f} MB")
+
+
+def _with_txt(folder: Path) -> None:
+    """Give each packed sample the .txt that open_clip's pipeline reads captions from."""
+    for file in folder.glob("*.tar"):
+        with tarfile.open(file) as tar:
+            members = [(m, tar.extractfile(m).read()) for m in tar]  # type: ignore[union-attr]
+        with tarfile.open(file, "w") as tar:
+            for member, content in members:
+                if member.name.endswith(".json"):
+                    member.name, content = member.name.replace("json", "txt"), CAPTION.encode()
+                    member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+
+
+if __name__ == "__main__":
+    main()
