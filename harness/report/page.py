@@ -20,7 +20,8 @@ from harness.record import State, Store, dump_json, read_json, write_atomic
 from harness.report import ReportResult, style, tables, text
 from harness.report.collect import Collection, Record, collect
 from harness.report.comparisons import Verdict
-from harness.report.figures import Drawing, draw
+from harness.report.drawing import Drawing
+from harness.report.figures import draw
 from harness.report.findings import Findings, find
 from harness.report.formats import to_latex, to_markdown
 from harness.report.sentences import sentences
@@ -56,7 +57,7 @@ def _write(sweep: Sweep, runs: Sequence[Run], store: Store, out: Path) -> Report
     findings = find(collection, store)
     table = tables.build_table(collection, findings)
     with style.house():
-        drawings = draw(collection, findings)
+        drawings = draw(collection, findings, store)
         files = dict(_figure_files(drawings))
     files["table.tex"] = to_latex(table).encode()
     files["table.csv"] = tables.statistics_csv(collection, findings).encode()
