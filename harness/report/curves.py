@@ -9,6 +9,8 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from harness.config import canonical_json
@@ -19,6 +21,8 @@ from harness.report.formats import csv_text
 
 #: Training curves that one panel can hold and a reader still tell apart.
 MANY = 8
+#: Panels that a page can hold.
+_PANELS = 24
 # --------------------------------------------------------------------------- training curves
 
 
@@ -38,36 +42,20 @@ class Curve:
 
 def training_curves(collection: Collection) -> Drawing | None:
     """Mean loss of every point; None where nothing was logged."""
-    if not any(record.curve for record in collection.records):
+    curves = {
+        row.index: _curve(collection.of_point(row.index))
+        for row in collection.points
+        if any(record.curve for record in collection.of_point(row.index))
+    }
+    if not curves:
         return None
-    curves = {row.index: _curve(collection.of_point(row.index)) for row in collection.points}
-    rows = [row for row in collection.points if not curves[row.index].losses.empty]
-    simple = is_one_axis(collection) and collection.sweep.show.hue is None
-    show = collection.sweep.show
-    ordered = simple and has_ordered_axis(collection)
-    names = {row.index: text.plain(row.axes[show.x]) if simple else row.label for row in rows}
-    palette = dict(
-        zip([row.index for row in rows], style.colours(len(rows), ordered=ordered), strict=True)
-    )
-    if len(rows) <= MANY:
-        figure, axes = style.panels(1, row_height=2.4)
-        for row in rows:
-            _draw_curve(axes[0], curves[row.index], palette[row.index], names[row.index])
-        axes[0].legend(title=collection.axis_name(show.x) if simple else None)
+    if len(curves) <= MANY:
+        figure, axes = _one_panel(collection, curves)
+    elif len(curves) <= _PANELS:
+        figure, axes = _panel_each(collection, curves)
     else:
-        lines = max(len(names[row.index].split(", ")) for row in rows)
-        figure, axes = style.panels(len(rows), row_height=1.3 + 0.1 * lines, most=4)
-        for ax, row in zip(axes, rows, strict=True):
-            for other in rows:
-                ax.plot(
-                    curves[other.index].shared.mean(axis=1),
-                    color=style.PALE,
-                    linewidth=0.6,
-                    zorder=1,
-                )
-            _draw_curve(ax, curves[row.index], style.colours(1, ordered=False)[0], "")
-            ax.set_title(names[row.index].replace(", ", "\n"), fontsize=6)
-    top = max(float(curves[row.index].losses.index.max()) for row in rows)
+        figure, axes = _panel_by_value(collection, curves)
+    top = max(float(curve.losses.index.max()) for curve in curves.values())
     for ax in axes:
         ax.xaxis.set_major_locator(MaxNLocator(4))
         ax.xaxis.set_major_formatter(lambda value, _: _thousands(value, top))
@@ -78,8 +66,70 @@ def training_curves(collection: Collection) -> Drawing | None:
         "Training loss (sum of the weighted terms) against samples seen: mean over seeds in a band "
         "from the least to the greatest; single seeds, dashed, where not every seed has finished."
     )
-    words += " Grey: the other points." if len(rows) > MANY else ""
+    words += " Grey: the other points." if len(curves) > MANY else ""
     return Drawing("training_curves", words, figure, _curve_data(collection))
+
+
+def _names(collection: Collection) -> list[str]:
+    """What tells each point from the others."""
+    show = collection.sweep.show
+    simple = is_one_axis(collection) and show.hue is None
+    return [text.plain(row.axes[show.x]) if simple else row.label for row in collection.points]
+
+
+def _one_panel(collection: Collection, curves: Mapping[int, Curve]) -> tuple[Figure, list[Axes]]:
+    figure, axes = style.panels(1, row_height=2.4)
+    simple = is_one_axis(collection) and collection.sweep.show.hue is None
+    palette = style.colours(len(curves), ordered=simple and has_ordered_axis(collection))
+    names = _names(collection)
+    for colour, (point, curve) in zip(palette, curves.items(), strict=False):
+        _draw_curve(axes[0], curve, colour, names[point])
+    title = collection.axis_name(collection.sweep.show.x) if simple else None
+    axes[0].legend(title=title)
+    return figure, axes
+
+
+def _panel_each(collection: Collection, curves: Mapping[int, Curve]) -> tuple[Figure, list[Axes]]:
+    names = _names(collection)
+    lines = max(len(names[point].split(", ")) for point in curves)
+    figure, axes = style.panels(len(curves), row_height=1.3 + 0.1 * lines, most=4)
+    for ax, (point, curve) in zip(axes, curves.items(), strict=True):
+        _draw_in_grey(ax, curves.values())
+        _draw_curve(ax, curve, style.colours(1, ordered=False)[0], "")
+        ax.set_title(names[point].replace(", ", "\n"), fontsize=6)
+    return figure, axes
+
+
+def _panel_by_value(
+    collection: Collection, curves: Mapping[int, Curve]
+) -> tuple[Figure, list[Axes]]:
+    """A panel a value of the shown axis, or one for all where those are too many as well."""
+    x = collection.sweep.show.x
+    by_value: dict[str, list[Curve]] = {}
+    for point, curve in curves.items():
+        by_value.setdefault(text.plain(collection.points[point].axes[x]), []).append(curve)
+    if len(by_value) > _PANELS:
+        by_value = {"": list(curves.values())}
+    figure, axes = style.panels(len(by_value), row_height=1.4, most=4)
+    colour = style.colours(1, ordered=False)[0]
+    for ax, (value, own) in zip(axes, by_value.items(), strict=True):
+        _draw_in_grey(ax, curves.values())
+        for curve in own:
+            ax.plot(_mean(curve), color=colour, linewidth=0.6, alpha=0.7, zorder=2)
+        ax.set_title(f"{collection.axis_name(x)} {value}" if value else "", fontsize=6)
+    return figure, axes
+
+
+def _draw_in_grey(ax: Axes, curves: Iterable[Curve]) -> None:
+    """All curves as one collection of lines: one path each would take seconds to write."""
+    means = [mean for curve in curves if not (mean := _mean(curve)).empty]
+    lines = [list(zip(mean.index, mean.to_numpy(), strict=True)) for mean in means]
+    ax.add_collection(LineCollection(lines, colors=style.PALE, linewidths=0.6, zorder=1))
+    ax.autoscale_view()
+
+
+def _mean(curve: Curve) -> pd.Series[float]:
+    return curve.shared.mean(axis=1)
 
 
 def _curve(records: Sequence[Record]) -> Curve:

@@ -38,6 +38,8 @@ from harness.report.summary import Cell, Cells
 from harness.report.tables import NO_EMBEDDINGS, WITH_EMBEDDINGS
 from harness.report.time_spent import time_spent
 
+#: Lines with intervals that a panel can hold; a sweep of more is drawn as a heat map alone.
+_MOST_LINES = 5
 #: How many spans of the data chance may lie below it and still be drawn rather than named.
 _REACH = 1.5
 #: Share of the axis by which lines of neighbouring hues stand apart, so that intervals can be read.
@@ -89,7 +91,7 @@ def _results(collection: Collection, findings: Findings) -> list[Drawing]:
         return []
     drawings = []
     grid = grid_of(collection)
-    if is_one_axis(collection):
+    if is_one_axis(collection) and (grid is None or len(_lines(collection)) <= _MOST_LINES):
         drawings.append(_against_axis(collection, cells))
     if grid is not None:
         drawings.append(heat_map(collection, cells, grid))
@@ -102,6 +104,11 @@ def _results(collection: Collection, findings: Findings) -> list[Drawing]:
         if len(set(costs_of(collection, cells, cost).values())) > 1:
             drawings.append(_against_cost(collection, cells, cost, name))
     return drawings
+
+
+def _lines(collection: Collection) -> set[str]:
+    hue = collection.sweep.show.hue
+    return {text.plain(row.axes[hue]) for row in collection.points} if hue else set()
 
 
 # --------------------------------------------------------------------------- a metric against x
@@ -253,18 +260,17 @@ def _draw_points(
         label=look.name,
         zorder=3,
     )
-    for at, cell in points:
-        if cell.estimate is not None and cell.estimate.half_width is not None:
-            ax.errorbar(
-                at,
-                cell.estimate.mean * _unit(cell),
-                yerr=cell.estimate.half_width * _unit(cell),
-                color=look.colour,
-                elinewidth=1.0,
-                capsize=2.2,
-                capthick=1.0,
-                zorder=2,
-            )
+    bars = [
+        (at, cell.estimate.mean * _unit(cell), cell.estimate.half_width * _unit(cell))
+        for at, cell in points
+        if cell.estimate is not None and cell.estimate.half_width is not None
+    ]
+    if bars:
+        xs, means, halves = zip(*bars, strict=True)
+        look_of_bars: dict[str, Any] = {"elinewidth": 1.0, "capsize": 2.2, "capthick": 1.0}
+        ax.errorbar(
+            xs, means, yerr=halves, color=look.colour, linestyle="none", zorder=2, **look_of_bars
+        )
 
 
 def _name_points(

@@ -12,6 +12,7 @@ from harness import metrics
 from harness.report import style
 from harness.report.collect import Collection, PointRow
 from harness.report.comparisons import Comparison, Over
+from harness.report.contrast import contrast_of
 from harness.report.drawing import Drawing
 from harness.report.findings import Findings
 from harness.report.formats import csv_text
@@ -38,7 +39,8 @@ def forest(collection: Collection, findings: Findings) -> Drawing | None:
     rows = _largest(compared, findings, names[0])
     across = min(_ACROSS, len(names))
     down = -(-len(names) // across)
-    longest = max(len(shorten(row.label, _LETTERS)) for row in rows)
+    labels = [shorten(_name(collection, row), _LETTERS) for row in rows]
+    longest = max(map(len, labels))
     width = style.PAGE if len(names) > 1 or longest > 24 else style.COLUMN
     height = down * (0.6 + 0.16 * len(rows))
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -46,13 +48,13 @@ def forest(collection: Collection, findings: Findings) -> Drawing | None:
     axes = list(grid.ravel())
     for ax, metric in zip(axes, names, strict=False):
         _panel(ax, [findings.cells[(row.index, metric)].comparison for row in rows])
-        unit = "points" if metrics.unit(metric) == "%" else metrics.unit(metric)
-        ax.set_xlabel(f"{metrics.display(metric)}, difference ({unit})")
+        ax.set_title(metrics.display(metric))
     for ax in axes[len(names) :]:
         ax.set_visible(False)
     for row_of_axes in grid:
-        row_of_axes[0].set_yticks(range(len(rows)), [shorten(row.label, _LETTERS) for row in rows])
+        row_of_axes[0].set_yticks(range(len(rows)), labels)
         row_of_axes[0].set_ylim(len(rows) - 0.4, -0.6)
+    figure.supxlabel("difference to the baseline (points)", fontsize=8)
     style.finish(axes)
     return Drawing(
         "differences",
@@ -60,6 +62,11 @@ def forest(collection: Collection, findings: Findings) -> Drawing | None:
         figure,
         _data(compared, findings, names),
     )
+
+
+def _name(collection: Collection, row: PointRow) -> str:
+    assert row.baseline is not None
+    return contrast_of(collection, row, collection.points[row.baseline]).short
 
 
 def _largest(compared: Sequence[PointRow], findings: Findings, metric: str) -> list[PointRow]:

@@ -23,6 +23,8 @@ from harness.report.summary import Cell, Cells
 _FEWEST = 3
 #: Values of the axis across up to which each cell has room for its number.
 _ROOM = 10
+#: Share of the cells up to which those that tie with the best are framed.
+_FRAMED = 1 / 3
 #: Letters of a tick below which names stand upright.
 _LETTERS = 4
 
@@ -86,7 +88,8 @@ def heat_map(collection: Collection, cells: Cells, grid: Grid) -> Drawing:
     words = (
         f"Mean of each metric over seeds by {collection.axis_name(grid.across)} and "
         f"{collection.axis_name(grid.down)}. Hatched: a seed is missing, so there is no mean. "
-        "Framed: the best, and what cannot be told from it where a test can."
+        "Framed, where the test tells most cells from the best: the best, and what cannot be told "
+        "from it."
     )
     return Drawing("metric_by_two_axes", words, figure, metric_data(collection, cells))
 
@@ -106,6 +109,9 @@ def _panel(
     bar.outline.set_linewidth(0.5)
     known = means[np.isfinite(means)]
     middle = (known.min() + known.max()) / 2 if len(known) else 0.0
+    marked = [place for place, cell in found.items() if cell.mark.value in {"best", "tied"}]
+    for down, across in marked if len(marked) <= _FRAMED * len(found) else []:
+        _frame(ax, down, across)
     for (down, across), cell in found.items():
         if cell.estimate is None:
             _hatch(ax, down, across)
@@ -115,8 +121,6 @@ def _panel(
             ax.text(
                 across, down, f"{value:.1f}", ha="center", va="center", fontsize=5.5, color=colour
             )
-        if cell.mark.value in {"best", "tied"}:
-            _frame(ax, down, across)
     ax.set_title(f"{metrics.display(metric)} ({metrics.unit(metric)})", fontsize=8)
     columns, rows = ([text.plain(v) for v in values] for values in (grid.columns, grid.rows))
     turned = max(map(len, columns)) > _LETTERS

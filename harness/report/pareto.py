@@ -15,13 +15,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
 from harness import metrics
-from harness.report import style
-from harness.report.collect import Collection
-from harness.report.drawing import Drawing, headline
+from harness.report import style, text
+from harness.report.collect import Collection, PointRow
+from harness.report.contrast import listed
+from harness.report.drawing import Drawing, headline, varying_axes
 from harness.report.findings import Findings
 from harness.report.formats import csv_text
 from harness.report.summary import Cells
-from harness.report.text import shorten
 
 #: Ratio of the greatest to the least cost past which they stand on a logarithmic axis.
 _DECADE = 10.0
@@ -90,7 +90,7 @@ def pareto(
     """
     names = headline(collection)
     costs = [cost for cost in _COSTS if _differs(collection, findings.cells, cost, names)]
-    if not costs:
+    if not any(cost.column for cost in costs):  # one model's latency differs by noise alone
         return None
     width = style.COLUMN if len(costs) == 1 else style.PAGE
     figure = Figure(figsize=(width, 0.3 + 1.9 * len(names)), layout="constrained")
@@ -108,7 +108,8 @@ def pareto(
     style.finish(list(grid.ravel()))
     words = (
         "Accuracy against cost at inference: means over seeds with 95 % t-intervals over seeds; "
-        "the line is the front, on which nothing cheaper is as good."
+        "the line is the front, on which nothing cheaper is as good, its points named by "
+        f"{listed([collection.axis_name(axis) for axis in varying_axes(collection)])}."
     )
     if external is not None and len(external):
         words += " Grey: published models, under their own protocols; sources in the data."
@@ -146,9 +147,21 @@ def _marks(collection: Collection, cells: Cells, cost: _Cost, metric: str) -> li
             ends = (estimate.low, estimate.high)
             low, high = (None if end is None else end * scale for end in ends)
             marks.append(
-                _Mark(row.label, sum(known) * cost.scale, estimate.mean * scale, low, high)
+                _Mark(
+                    _values(collection, row),
+                    sum(known) * cost.scale,
+                    estimate.mean * scale,
+                    low,
+                    high,
+                )
             )
     return marks
+
+
+def _values(collection: Collection, row: PointRow) -> str:
+    """The values of the axes that vary, without their names."""
+    values = [text.plain(row.axes[axis]) for axis in varying_axes(collection)]
+    return ", ".join(values) or row.label
 
 
 def _published(external: pd.DataFrame | None, cost: _Cost, metric: str) -> pd.DataFrame:
@@ -205,10 +218,11 @@ def _panel(ax: Axes, marks: Sequence[_Mark], published: pd.DataFrame) -> None:
 
 def _name(ax: Axes, name: str, x: float, y: float, colour: str) -> None:
     ax.annotate(
-        shorten(name, 22),
+        text.shorten(name, 22),
         (x, y),
-        xytext=(2.5, 2.5),
+        xytext=(-2.5, 2),
         textcoords="offset points",
+        ha="right",
         fontsize=5.5,
         color=colour,
         zorder=4,

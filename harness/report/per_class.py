@@ -13,6 +13,7 @@ from harness import metrics
 from harness.record import Store
 from harness.report import style
 from harness.report.collect import Collection
+from harness.report.contrast import contrast_of
 from harness.report.drawing import Drawing
 from harness.report.findings import Findings
 from harness.report.formats import csv_text
@@ -57,6 +58,7 @@ def per_class(collection: Collection, findings: Findings, store: Store) -> Drawi
     axes = list(figure.subplots(1, len(shown), squeeze=False).ravel())
     for ax, task in zip(axes, shown, strict=True):
         _panel(ax, collection, task)
+        ax.set_ylim(rows - 0.4, -0.6)
     figure.supxlabel("difference in recall (points)", fontsize=8)
     style.finish(axes)
     words = (
@@ -117,13 +119,13 @@ def _panel(ax: Axes, collection: Collection, task: _Task) -> None:
             ends = [difference.low * 100, difference.high * 100]
             ax.plot(ends, [at, at], color=style.INK, linewidth=0.7, zorder=2)
     ax.set_yticks(range(len(names)), [shorten(name, _LETTERS) for name in names], fontsize=5.5)
-    ax.set_ylim(len(names) - 0.4, -0.6)
     reach = 1.1 * max(abs(task.differences[name].mean) for name in names) * 100 or 1.0
     ax.set_xlim(-max(reach, 5.0), max(reach, 5.0))
     ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.grid(visible=True, axis="x")
     ax.grid(visible=False, axis="y")
-    label = shorten(collection.points[task.point].label, _LETTERS)
+    row, base = (collection.points[point] for point in (task.point, task.reference))
+    label = shorten(contrast_of(collection, row, base).short, _LETTERS)
     ax.set_title(f"{metrics.display(task.metric)}\n{label}", fontsize=6.5)
 
 
