@@ -89,7 +89,10 @@ def test_a_one_axis_sweep_gets_lines_parameters_and_curves(records: Records) -> 
         "metric_vs_axis",
         "metric_vs_parameters",
         "metric_vs_parameters_with_embeddings",
+        "differences",
+        "pareto",
         "training_curves",
+        "time",
     }
 
 
@@ -107,7 +110,7 @@ def test_a_sweep_over_several_axes_gets_dots_by_label(records: Records) -> None:
 
     found = drawings(sweep, runs, records)
 
-    assert set(found) == {"metric_by_point", "training_curves"}
+    assert set(found) == {"metric_by_point", "training_curves", "time"}
     labels = [tick.get_text() for tick in found["metric_by_point"].figure.axes[0].get_yticklabels()]
     assert labels == list(dict.fromkeys(run.label for run in runs))
 
