@@ -117,7 +117,7 @@ def collect(sweep: Sweep, runs: Sequence[Run], store: Store) -> Collection:
     wanted = [sweep.show.x, sweep.show.hue, *sweep.axes]
     axes = tuple(dict.fromkeys(axis for axis in wanted if axis is not None))
     points = _points(sweep, records, axes)
-    return Collection(sweep, points, records, axes, _frame(sweep, points, records, axes))
+    return Collection(sweep, points, records, axes, frame_of(sweep, points, records, axes))
 
 
 # --------------------------------------------------------------------------- points
@@ -249,12 +249,13 @@ def _why_of_parent(key: str, store: Store) -> str:
 # --------------------------------------------------------------------------- the frame
 
 
-def _frame(
+def frame_of(
     sweep: Sweep,
     points: Sequence[PointRow],
     records: Sequence[Record],
     axes: Sequence[str],
 ) -> pd.DataFrame:
+    """A row a (point, seed, metric), as `Collection` describes it."""
     names = _metric_names(sweep, records)
     rows = [
         {

@@ -31,7 +31,10 @@ class Contrast:
 
 
 def contrast_of(collection: Collection, row: PointRow, base: PointRow) -> Contrast:
-    """How `row` differs from `base`."""
+    """How `row` differs from `base`; by its name alone where the sweep gives it one."""
+    names = collection.sweep.show.names
+    if row.label in names and base.label in names:
+        return Contrast(row.label, base.label, "")
     changed = [axis for axis in collection.axes if _differ(row, base, axis)]
     places = [axis for axis in _places(collection) if axis not in changed]
     if places:

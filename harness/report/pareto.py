@@ -159,7 +159,9 @@ def _marks(collection: Collection, cells: Cells, cost: _Cost, metric: str) -> li
 
 
 def _values(collection: Collection, row: PointRow) -> str:
-    """The values of the axes that vary, without their names."""
+    """The point's name, or the values of the axes that vary."""
+    if row.label in collection.sweep.show.names:
+        return row.label
     values = [text.plain(row.axes[axis]) for axis in varying_axes(collection)]
     return ", ".join(values) or row.label
 
