@@ -10,6 +10,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,14 @@ class Collection:
 
     def of_point(self, point: int) -> list[Record]:
         """The records of one point, by seed as the sweep orders them."""
-        return [record for record in self.records if record.point == point]
+        return self._by_point[point]
+
+    @cached_property
+    def _by_point(self) -> dict[int, list[Record]]:
+        found: dict[int, list[Record]] = {row.index: [] for row in self.points}
+        for record in self.records:
+            found[record.point].append(record)
+        return found
 
 
 def collect(sweep: Sweep, runs: Sequence[Run], store: Store) -> Collection:

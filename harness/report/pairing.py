@@ -10,7 +10,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.record import Store
-from harness.report.collect import Collection, Record
+from harness.report.collect import Collection
 from harness.report.comparisons import Comparison, ScoresBySeed, compare
 from harness.report.outcomes import RunScores, read_scores
 from harness.report.summary import Cells
@@ -111,16 +111,14 @@ class _Reader:
         averages: Mapping[str, Sequence[str]],
     ) -> None:
         self._store, self._shown, self._averages = store, shown, averages
-        self._records: dict[int, list[Record]] = {}
-        for record in collection.records:
-            self._records.setdefault(record.point, []).append(record)
+        self._collection = collection
         self.outcomes: dict[str, str] = {}
         self.unread: dict[str, list[str]] = {}
 
     def read(self, point: int) -> _RunsOfPoint:
         """Seed -> scores, of the runs that gave numbers."""
         found = {}
-        for record in self._records[point]:
+        for record in self._collection.of_point(point):
             if record.reason is None:
                 scores = read_scores(record, self._store, self._shown, self._averages)
                 found[record.seed] = scores
