@@ -110,6 +110,17 @@ class Collection:
         return self._by_point[point]
 
     @cached_property
+    def varying_axes(self) -> tuple[str, ...]:
+        """The axes that have more than one value."""
+        values = {axis: {canonical_json(r.axes[axis]) for r in self.points} for axis in self.axes}
+        return tuple(axis for axis in self.axes if len(values[axis]) > 1)
+
+    @cached_property
+    def baselines(self) -> tuple[int, ...]:
+        """The points that others are compared with."""
+        return tuple(sorted({r.baseline for r in self.points if r.baseline is not None}))
+
+    @cached_property
     def _by_point(self) -> dict[int, list[Record]]:
         found: dict[int, list[Record]] = {row.index: [] for row in self.points}
         for record in self.records:
