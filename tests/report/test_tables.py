@@ -204,7 +204,7 @@ def test_a_wide_latex_table_sets_each_difference_under_its_mean(records: Records
     assert lines[6].startswith(r"4 & 1.10 & 1.60 & 38.3 $\pm$ 0.7 & ")
     assert lines[7].startswith(r" &  &  & $-$1.9 {[}$-$2.1, $-$1.7{]}* & ")
     assert lines[8] == r"\addlinespace"
-    assert "Second lines: $\\Delta$." in tex
+    assert "Second lines: $\\Delta$ to baseline." in tex
 
 
 def test_a_value_that_the_point_does_not_set_is_the_bases_in_parentheses(
