@@ -238,7 +238,7 @@ def best_sentences(collection: Collection, findings: Findings, metric: str) -> l
     label = collection.points[found.leader].label
     said = f"The best mean {metrics.display(metric)} is {shown} at {label}"
     if found.won:
-        return [f"{said}, told from every other row."]
+        return [f"{said}, told from every other row with a mean."]
     tied = [collection.points[point].label for point in found.tied]
     if len(tied) > _MANY:
         return [f"{said}; {len(tied)} of {len(found.against)} others cannot be told from it."]

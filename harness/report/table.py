@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Literal
+from typing import Any, Literal
 
 TIE = "\u2248"
 """What stands after a number that cannot be told from the best of its column."""
@@ -162,7 +162,7 @@ def stacked(table: Table) -> Table:
     """`table` with each column that may stand below another folded into the cells before it."""
     if not any(column.below for column in table.columns):
         return table
-    return replace(
+    return _derived(
         table,
         columns=tuple(column for column in table.columns if not column.below),
         groups=tuple(
@@ -171,6 +171,13 @@ def stacked(table: Table) -> Table:
         ),
         footer=tuple(_fold(table.columns, row) for row in table.footer),
     )
+
+
+def _derived(table: Table, **changes: Any) -> Table:
+    """Another view of `table`, in which every footnote keeps its number."""
+    view = replace(table, **changes)
+    object.__setattr__(view, "_numbers", table._numbers)
+    return view
 
 
 def _fold(columns: Sequence[Column], row: Sequence[Entry]) -> tuple[Entry, ...]:
@@ -189,3 +196,69 @@ Align = Literal["left", "right"]
 def alignment(column: Column) -> Align:
     """Numbers to the right, words to the left."""
     return "right" if column.numeric else "left"
+
+
+# --------------------------------------------------------------------------- width
+
+#: Letters' worth of space between two columns.
+_GAP = 2
+
+
+def width(table: Table) -> int:
+    """About how many letters a line of the table takes."""
+    return sum(_width(table, index) + _GAP for index in range(len(table.columns)))
+
+
+def _width(table: Table, index: int) -> int:
+    cells = [row[index] for row in (*table.rows, *table.footer)]
+    lines = [line for cell in cells for line in cell.lines]
+    marked = any(line.mark is Mark.TIED or line.notes for line in lines)
+    longest = max((len(line.text) for line in lines), default=0)
+    return max(longest + marked, len(table.columns[index].heads[-1]))
+
+
+def split(table: Table, letters: int) -> list[Table]:
+    """`table` as tables of at most about `letters` across, to be set one below the other.
+
+    Columns under one heading stay together.  The words that name a row are repeated: the first
+    column alone where it tells all rows apart, else every column of words.
+    """
+    if width(table) <= letters:
+        return [table]
+    words = [i for i, column in enumerate(table.columns) if not column.numeric]
+    firsts = [row[words[0]].text for row in table.rows] if words else []
+    again = words[:1] if all(firsts) and len(set(firsts)) == len(firsts) else words
+    parts, part = [], list(words)
+    for block in _blocks(table):
+        taken = sum(_width(table, index) + _GAP for index in [*part, *block])
+        if taken > letters and part not in (words, again):
+            parts.append(part)
+            part = list(again)
+        part = [*part, *block]
+    return [_columns(table, chosen) for chosen in [*parts, part]]
+
+
+def _blocks(table: Table) -> list[list[int]]:
+    """The numeric columns, with those that share all headings but the last together."""
+    blocks: list[list[int]] = []
+    for index, column in enumerate(table.columns):
+        if not column.numeric:
+            continue
+        above = column.heads[:-1]
+        if blocks and above and table.columns[blocks[-1][0]].heads[:-1] == above:
+            blocks[-1].append(index)
+        else:
+            blocks.append([index])
+    return blocks
+
+
+def _columns(table: Table, chosen: Sequence[int]) -> Table:
+    def of(row: tuple[Entry, ...]) -> tuple[Entry, ...]:
+        return tuple(row[index] for index in chosen)
+
+    return _derived(
+        table,
+        columns=tuple(table.columns[index] for index in chosen),
+        groups=tuple(replace(g, rows=tuple(map(of, g.rows))) for g in table.groups),
+        footer=tuple(map(of, table.footer)),
+    )

@@ -7,7 +7,8 @@ for holes, chance, intervals with their unit, and marks for nothing but what a t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from harness import metrics
 from harness.report import text
@@ -33,14 +34,22 @@ def build_table(collection: Collection, findings: Findings) -> Table:
     """The shown metrics of every point, in the points' order and in their groups."""
     points = collection.points
     compared = any(row.baseline is not None for row in points)
-    axes = [Column((collection.axis_name(axis),), numeric=False) for axis in collection.axes]
-    if collection.sweep.show.names:
-        axes.insert(0, Column(("",), numeric=False))
-    columns = [*axes, *[Column(("Parameters (M)", name)) for name in _PARAMETERS.values()]]
+    columns = _columns_of_words(collection)
     rows = [[Entry(words) for words in _words_of(collection, row)] for row in points]
     footer = [Entry("chance"), *[Entry()] * (len(columns) - 1)]
-    for row, entries in zip(points, rows, strict=True):
-        entries += [_cost_entry(findings.cells.get((row.index, cost))) for cost in _PARAMETERS]
+    costs = {
+        cost: [_cost_entry(findings.cells.get((row.index, cost))) for row in points]
+        for cost in _PARAMETERS
+    }
+    shared = all(
+        found[0].value is not None and len({entry.text for entry in found}) == 1
+        for found in costs.values()
+    )
+    for cost, found in [] if shared else costs.items():
+        columns.append(Column(("Parameters (M)", _PARAMETERS[cost])))
+        footer.append(Entry())
+        for entries, entry in zip(rows, found, strict=True):
+            entries.append(entry)
     titled = len({section.title for section in findings.sections}) > 1
     for section in findings.sections:
         for metric in section.metrics:
@@ -59,13 +68,21 @@ def build_table(collection: Collection, findings: Findings) -> Table:
         footer=(tuple(footer),) if has_chance else (),
         caption="",
         label="tab:" + re.sub(r"[^A-Za-z0-9]+", "-", collection.sweep.name).strip("-"),
+        remarks=(_of_all_rows(costs),) if shared else (),
     )
-    return _with_caption(table, collection, findings)
+    return replace(table, caption=" ".join(_caption(collection, findings, table.marks)))
 
 
-def _with_caption(table: Table, collection: Collection, findings: Findings) -> Table:
-    caption = " ".join(_caption(collection, findings, table.marks))
-    return Table(table.columns, table.groups, caption, table.label, table.footer)
+def _columns_of_words(collection: Collection) -> list[Column]:
+    """The names of the points, where the sweep gives some, and the axes."""
+    axes = [Column((collection.axis_name(axis),), numeric=False) for axis in collection.axes]
+    return [Column(("",), numeric=False), *axes] if collection.sweep.show.names else axes
+
+
+def _of_all_rows(costs: Mapping[str, Sequence[Entry]]) -> str:
+    """The parameters, where every row has the same."""
+    without, whole = (costs[cost][0].text for cost in (NO_EMBEDDINGS, WITH_EMBEDDINGS))
+    return f"Parameters of every row: {without} M without embeddings, {whole} M with."
 
 
 def _grouped(points: Sequence[PointRow], rows: Sequence[list[Entry]]) -> tuple[RowGroup, ...]:
@@ -238,9 +255,11 @@ def _about_differences(collection: Collection, findings: Findings) -> Iterator[s
     units = {c.interval[2] for c in made if c.interval is not None}
     yield f"{DELTA} is the difference to the baseline{_whose_baseline(collection)}"
     yield _about_interval(units)
+    many = f" for the {findings.family} comparisons of the table" if findings.family > 1 else ""
     if any(c.decided for c in made):
-        many = f"for the {findings.family} comparisons of the table" if findings.family > 1 else ""
-        yield f"{STANDS}: p < {ALPHA:.2g} after Holm's correction {many}".rstrip() + "."
+        yield f"{STANDS}: p < {ALPHA:.2g} after Holm's correction{many}."
+    elif any(c.verdict is Verdict.LOST for c in made):
+        yield f"None stands Holm's correction{many}, though some intervals exclude zero."
 
 
 def _comparisons(collection: Collection, findings: Findings, metric: str) -> list[Comparison]:
@@ -271,9 +290,9 @@ def _about_interval(units: set[Over]) -> str:
 def _about_marks(marks: frozenset[Mark]) -> Iterator[str]:
     told = "told from {} by the paired test, corrected within its column (Holm)"
     if Mark.BEST in marks:
-        yield f"Bold: best of its column, {told.format('every other row')}."
+        yield f"Bold: best of its column, {told.format('every other row with a mean')}."
     if Mark.SECOND in marks:
-        yield f"Underlined: second best, {told.format('every row below')}."
+        yield f"Underlined: second best, {told.format('every worse row with a mean')}."
     if Mark.TIED in marks:
         yield f"{TIE}: cannot be told from the best of its column, or is that best."
 

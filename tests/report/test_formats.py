@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness.report.formats import to_csv, to_html, to_latex, to_markdown, to_typst
-from harness.report.table import Column, Entry, Mark, RowGroup, Table, stacked
+from harness.report.table import Column, Entry, Mark, RowGroup, Table, split, stacked, width
 
 WEIRD = [
     "</td><script>alert(1)</script>",
@@ -103,6 +103,45 @@ def test_stacking_puts_a_difference_under_its_mean() -> None:
 
     assert [column.heads[-1] for column in table.columns] == ["w", "mean", "w"]
     assert [line.text for line in table.rows[0][1].lines] == ["41.0 \u00b1 0.8", "+1.2 [0.3, 2.1]*"]
+
+
+def wide_table(names: tuple[str, str]) -> Table:
+    """Two rows of six metrics of 16 letters, with a difference each."""
+    columns = [Column(("depth",), numeric=False), Column(("width",), numeric=False)]
+    rows = [[Entry(name), Entry("512")] for name in names]
+    for number in range(6):
+        columns += [Column((f"metric {number}", "mean")), Column((f"metric {number}", "diff"))]
+        for row in rows:
+            row += [Entry("41.00 +- 10.00 %", notes=(f"note {number}",)), Entry("+1.2")]
+    return Table(tuple(columns), (RowGroup(tuple(map(tuple, rows))),), "caption", "tab:wide")
+
+
+def test_a_table_too_wide_is_split_between_headings_and_notes_keep_their_number() -> None:
+    table = wide_table(("1", "2"))
+
+    parts = split(table, 70)
+
+    assert all(width(part) <= 70 for part in parts)
+    heads = [[column.heads[0] for column in part.columns] for part in parts]
+    assert heads[0] == ["depth", "width", *["metric 0"] * 2, *["metric 1"] * 2]
+    assert heads[1] == ["depth", *["metric 2"] * 2, *["metric 3"] * 2]
+    assert [row[0].text for row in parts[1].rows] == ["1", "2"]
+    assert parts[1].numbers(parts[1].rows[0][1].notes) == (3,)
+    assert split(table, 1000) == [table]
+
+
+def test_all_words_are_repeated_where_the_first_does_not_tell_rows_apart() -> None:
+    second = split(wide_table(("1", "1")), 70)[1]
+
+    assert [column.heads[0] for column in second.columns][:2] == ["depth", "width"]
+
+
+def test_latex_and_typst_set_the_parts_one_below_the_other() -> None:
+    table = wide_table(("1", "2"))
+
+    assert to_latex(table).count(r"\begin{tabular}") == 2
+    assert to_latex(table).count(r"\caption") == 1
+    assert to_typst(table, letters=70).count("#table(") == 3
 
 
 def test_a_row_of_another_length_is_refused() -> None:

@@ -5,44 +5,53 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.report import text
-from harness.report.table import Column, Entry, Mark, RowGroup, Span, Table, stacked
+from harness.report.table import Column, Entry, Mark, RowGroup, Span, Table, split, stacked, width
 
-#: Columns past which a table spans both columns of a paper, with differences under their means.
-WIDE = 7
+#: Letters that fit across a column of a paper in \\small, and across its page in \\footnotesize.
+_COLUMN, _PAGE = 56, 128
 
 
 def to_latex(table: Table) -> str:
     r"""A floating table that needs `\usepackage{booktabs}` and nothing else.
 
-    One with many columns is set across the page, with each column that may stand below another
-    on a second line.
+    One too wide for a column is set across the page; one too wide for that with each column that
+    may stand below another on a second line; what is still too wide as several, one below the
+    other.
     """
-    wide = len(table.columns) > WIDE
-    shown = stacked(table) if wide else table
+    narrow = width(table) <= _COLUMN
+    shown = table if width(table) <= _PAGE else stacked(table)
     folded = len(shown.columns) < len(table.columns)
-    environment = "table*" if wide else "table"
-    align = "".join("r" if column.numeric else "l" for column in shown.columns)
+    environment = "table" if narrow else "table*"
+    tabulars = [_tabular(part) for part in split(shown, _PAGE)]
     lines = [
         r"% \usepackage{booktabs}",
         rf"\begin{{{environment}}}[t]",
         r"\centering",
         rf"\caption{{{text.latex(table.caption + _second_lines(table, folded=folded))}}}",
         rf"\label{{{table.label}}}",
-        r"\footnotesize" if wide else r"\small",
+        r"\small" if narrow else r"\footnotesize",
         r"\setlength{\tabcolsep}{4pt}",
-        rf"\begin{{tabular}}{{@{{}}{align}@{{}}}}",
-        r"\toprule",
-        *_head(shown),
-        r"\midrule",
-        *_body(shown),
-        *([r"\midrule"] if shown.footer else []),
-        *[line for row in shown.footer for line in _row(shown, row)],
-        r"\bottomrule",
-        r"\end{tabular}",
+        *tabulars[0],
+        *[line for tabular in tabulars[1:] for line in [r"\par\medskip", *tabular]],
         *_notes(table),
         rf"\end{{{environment}}}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _tabular(table: Table) -> list[str]:
+    align = "".join("r" if column.numeric else "l" for column in table.columns)
+    return [
+        rf"\begin{{tabular}}{{@{{}}{align}@{{}}}}",
+        r"\toprule",
+        *_head(table),
+        r"\midrule",
+        *_body(table),
+        *([r"\midrule"] if table.footer else []),
+        *[line for row in table.footer for line in _row(table, row)],
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
 
 
 def _second_lines(table: Table, *, folded: bool) -> str:

@@ -5,42 +5,51 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.report import text
-from harness.report.table import TIE, Entry, Mark, Span, Table, alignment, stacked
+from harness.report.table import TIE, Entry, Mark, Span, Table, alignment, split, stacked
 
 _THICK, _THIN = "0.8pt", "0.4pt"
 
 
-def to_typst(table: Table, *, stack: bool = False) -> str:
+def to_typst(table: Table, *, stack: bool = False, letters: int | None = None) -> str:
     """Markup that needs no package; a document includes it as it stands.
 
     Args:
         stack: set each column that may stand below another on a second line.
+        letters: how many fit on a line of the document; a wider table is set as several, one below
+            the other.
     """
     shown = stacked(table) if stack else table
-    header = [spans for spans in shown.header() if any(span.text for span in spans)]
+    parts = [shown] if letters is None else split(shown, letters)
     lines = [
         "#figure(",
         "  kind: table,",
         f"  caption: {_content(table.caption)},",
         "  [",
-        "    #table(",
-        f"      columns: {len(shown.columns)},",
-        f"      align: ({', '.join(alignment(column) for column in shown.columns)},),",
-        "      stroke: none,",
-        "      inset: (x: 3pt, y: 2.2pt),",
-        f"      table.hline(stroke: {_THICK}),",
-        "      table.header(",
-        *[f"        {line}" for spans in header for line in _head_row(shown, spans)],
-        "      ),",
-        f"      table.hline(stroke: {_THIN}),",
-        *[f"      {line}" for line in _body(shown)],
-        f"      table.hline(stroke: {_THICK}),",
-        "    )",
+        *[f"    {line}" for part in parts for line in _table(part)],
         *[f"    {line}" for line in _notes(table)],
         "  ],",
         f") #label({text.typst(table.label)})",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _table(table: Table) -> list[str]:
+    header = [spans for spans in table.header() if any(span.text for span in spans)]
+    return [
+        "#table(",
+        f"  columns: {len(table.columns)},",
+        f"  align: ({', '.join(alignment(column) for column in table.columns)},),",
+        "  stroke: none,",
+        "  inset: (x: 3pt, y: 2.2pt),",
+        f"  table.hline(stroke: {_THICK}),",
+        "  table.header(",
+        *[f"    {line}" for spans in header for line in _head_row(table, spans)],
+        "  ),",
+        f"  table.hline(stroke: {_THIN}),",
+        *[f"  {line}" for line in _body(table)],
+        f"  table.hline(stroke: {_THICK}),",
+        ")",
+    ]
 
 
 def _content(words: str) -> str:
