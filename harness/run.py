@@ -345,6 +345,7 @@ def _training_record(
         "samples_per_second": trained.samples_seen / trained.seconds,
         "data_wait": wait_share,
         **({} if told is None else {"advice": told}),
+        "parts": None if trained.parts is None else dict(trained.parts),
         "device": _device_name(device),
         "threads": runtime.threads,
         "processes": runtime.processes,

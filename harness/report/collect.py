@@ -10,6 +10,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,8 @@ class PointRow:
     """The axes that the point itself sets; the others have the base's value."""
     seeds: tuple[int, ...]
     baseline: int | None
+    group: str = ""
+    """The sweep it comes from, where several share a table."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,25 @@ class Collection:
 
     def of_point(self, point: int) -> list[Record]:
         """The records of one point, by seed as the sweep orders them."""
-        return [record for record in self.records if record.point == point]
+        return self._by_point[point]
+
+    @cached_property
+    def varying_axes(self) -> tuple[str, ...]:
+        """The axes that have more than one value."""
+        values = {axis: {canonical_json(r.axes[axis]) for r in self.points} for axis in self.axes}
+        return tuple(axis for axis in self.axes if len(values[axis]) > 1)
+
+    @cached_property
+    def baselines(self) -> tuple[int, ...]:
+        """The points that others are compared with."""
+        return tuple(sorted({r.baseline for r in self.points if r.baseline is not None}))
+
+    @cached_property
+    def _by_point(self) -> dict[int, list[Record]]:
+        found: dict[int, list[Record]] = {row.index: [] for row in self.points}
+        for record in self.records:
+            found[record.point].append(record)
+        return found
 
 
 def collect(sweep: Sweep, runs: Sequence[Run], store: Store) -> Collection:
@@ -115,7 +136,7 @@ def collect(sweep: Sweep, runs: Sequence[Run], store: Store) -> Collection:
     wanted = [sweep.show.x, sweep.show.hue, *sweep.axes]
     axes = tuple(dict.fromkeys(axis for axis in wanted if axis is not None))
     points = _points(sweep, records, axes)
-    return Collection(sweep, points, records, axes, _frame(sweep, points, records, axes))
+    return Collection(sweep, points, records, axes, frame_of(sweep, points, records, axes))
 
 
 # --------------------------------------------------------------------------- points
@@ -247,12 +268,13 @@ def _why_of_parent(key: str, store: Store) -> str:
 # --------------------------------------------------------------------------- the frame
 
 
-def _frame(
+def frame_of(
     sweep: Sweep,
     points: Sequence[PointRow],
     records: Sequence[Record],
     axes: Sequence[str],
 ) -> pd.DataFrame:
+    """A row a (point, seed, metric), as `Collection` describes it."""
     names = _metric_names(sweep, records)
     rows = [
         {

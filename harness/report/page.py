@@ -19,8 +19,14 @@ from harness.errors import HarnessError
 from harness.record import State, Store, dump_json, read_json, write_atomic
 from harness.report import ReportResult, style, tables, text
 from harness.report.collect import Collection, Record, collect
-from harness.report.figures import Drawing, draw
-from harness.report.summary import Cell, Cells, summarise
+from harness.report.comparisons import Verdict
+from harness.report.drawing import Drawing
+from harness.report.figures import draw
+from harness.report.findings import Findings, find
+from harness.report.formats import to_latex, to_markdown
+from harness.report.sentences import sentences
+from harness.report.summary import Cell, Cells
+from harness.report.table import Table
 from harness.space import Run, Sweep
 
 _SCHEMA = 1
@@ -48,15 +54,15 @@ def write_report(sweep: Sweep, runs: Sequence[Run], store: Store, out: Path) -> 
 
 def _write(sweep: Sweep, runs: Sequence[Run], store: Store, out: Path) -> ReportResult:
     collection = collect(sweep, runs, store)
-    cells = summarise(collection)
-    table = tables.build_table(collection, cells)
+    findings = find(collection, store)
+    table = tables.build_table(collection, findings)
     with style.house():
-        drawings = draw(collection, cells)
+        drawings = draw(collection, findings, store)
         files = dict(_figure_files(drawings))
-    files["table.tex"] = tables.to_latex(table).encode()
-    files["table.csv"] = tables.to_csv(collection, cells).encode()
-    files["report.md"] = _page(collection, cells, table, drawings).encode()
-    files[_MANIFEST] = dump_json(_manifest(collection, files))
+    files["table.tex"] = to_latex(table).encode()
+    files["table.csv"] = tables.statistics_csv(collection, findings).encode()
+    files["report.md"] = _page(collection, findings, table, drawings).encode()
+    files[_MANIFEST] = dump_json(_manifest(collection, findings, files))
     stale = _listed(out) - set(files)
     for name, data in files.items():
         write_atomic(out / name, data)
@@ -95,7 +101,9 @@ def _is_inside(name: str) -> bool:
     return not path.is_absolute() and ".." not in path.parts
 
 
-def _manifest(collection: Collection, files: Mapping[str, bytes]) -> dict[str, Any]:
+def _manifest(
+    collection: Collection, findings: Findings, files: Mapping[str, bytes]
+) -> dict[str, Any]:
     """Every run that was asked for with the hash of each file read, and of each file written."""
     return {
         "schema": _SCHEMA,
@@ -113,12 +121,17 @@ def _manifest(collection: Collection, files: Mapping[str, bytes]) -> dict[str, A
                 "reason": record.reason,
                 "code": (record.result or {}).get("code"),
                 "evaluation_key": record.run.config.evaluation_key,
-                "inputs": dict(record.inputs),
+                "inputs": {**record.inputs, **_outcomes(record, findings)},
             }
             for record in collection.records
         ],
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
     }
+
+
+def _outcomes(record: Record, findings: Findings) -> dict[str, str]:
+    digest = findings.outcomes.get(record.run.key)
+    return {} if digest is None else {f"outcomes/{record.run.config.evaluation_key}.npz": digest}
 
 
 # --------------------------------------------------------------------------- the page
@@ -134,6 +147,10 @@ _TEMPLATE = """\
 {% endif %}
 ## Answer
 
+{% for sentence in summary %}
+{{ sentence | md }}
+
+{% endfor %}
 {% for line in answers %}
 - {{ line }}
 {% endfor %}
@@ -182,8 +199,9 @@ The same as [LaTeX](table.tex); every metric recorded, in full precision, as [CS
 
 
 def _page(
-    collection: Collection, cells: Cells, table: tables.Table, drawings: Sequence[Drawing]
+    collection: Collection, findings: Findings, table: Table, drawings: Sequence[Drawing]
 ) -> str:
+    cells = findings.cells
     # Not HTML: every foreign word passes through text.markdown, which escapes for both.
     environment = Environment(
         undefined=StrictUndefined,
@@ -196,9 +214,10 @@ def _page(
     page = environment.from_string(_TEMPLATE).render(
         title=collection.sweep.question.strip() or collection.sweep.name,
         warnings=list(_warnings(collection)),
+        summary=sentences(collection, findings),
         answers=[answer(collection, cells, metric) for metric in collection.shown],
         drawings=drawings,
-        table=tables.to_markdown(table),
+        table=to_markdown(table),
         failed=_failed_table(collection),
         open=_open_table(collection),
         protocol=list(_protocol(collection, cells)),
@@ -251,13 +270,12 @@ def answer(collection: Collection, cells: Cells, metric: str) -> str:
 
 def _tally(column: Sequence[Cell]) -> str:
     """How many of the points compared differ from their baseline."""
-    compared = [cell for cell in column if cell.baseline not in {None, cell.point}]
-    if not compared:
+    verdicts = [cell.comparison.verdict for cell in column if cell.comparison is not None]
+    if not verdicts:
         return ""
-    better = sum(cell.better is True for cell in compared)
-    worse = sum(cell.better is False for cell in compared)
-    rest = len(compared) - better - worse
-    return f": of {len(compared)} compared, {better} better, {worse} worse, {rest} undecided"
+    better, worse = (verdicts.count(verdict) for verdict in (Verdict.BETTER, Verdict.WORSE))
+    rest = len(verdicts) - better - worse
+    return f": of {len(verdicts)} compared, {better} better, {worse} worse, {rest} undecided"
 
 
 def _level(collection: Collection, cell: Cell, decimals: int) -> str:
@@ -267,24 +285,25 @@ def _level(collection: Collection, cell: Cell, decimals: int) -> str:
     return f"{label} ({tables.estimate_text(cell.estimate, cell.metric, decimals)})"
 
 
+_VERDICTS = {
+    Verdict.ONE_SEED: "one seed, no telling what others would give",
+    Verdict.NO_SPREAD: "the same at every seed, no spread to judge by",
+    Verdict.LOST: "no difference that stands the correction for all comparisons",
+}
+
+
 def _comparison(collection: Collection, cell: Cell, decimals: int) -> str:
     label = text.markdown(collection.points[cell.point].label)
-    difference = cell.difference
-    if difference is None:
+    comparison = cell.comparison
+    if comparison is None:
         return (
             f"{label}: no seed to compare ({text.markdown(cell.hole or 'the baseline has none')})"
         )
-    shown = text.markdown(tables.difference_text(difference, cell.metric, decimals))
+    shown = text.markdown(tables.difference_text(comparison, decimals))
     points = " points" if metrics.unit(cell.metric) == "%" else f" {metrics.unit(cell.metric)}"
-    over = "" if cell.paired_in_full else f", over {difference.n} of {len(cell.seeds)} seeds"
-    if difference.n == 1:
-        verdict = "one seed, no interval to judge by"
-    elif difference.no_spread:
-        verdict = "the same at every seed, no spread to judge by"
-    elif cell.better is None:
-        verdict = "no difference detectable"
-    else:
-        verdict = "better" if cell.better else "worse"
+    over = f", over {comparison.seeds.n} of {len(cell.seeds)} seeds"
+    over = "" if comparison.in_full else over
+    verdict = _VERDICTS.get(comparison.verdict, comparison.verdict.value)
     return f"{label}: {verdict} ({shown}{points}{over})"
 
 

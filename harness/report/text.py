@@ -1,4 +1,4 @@
-"""Numbers and foreign text made safe for Markdown, LaTeX and CSV.
+"""Numbers and foreign text made safe for Markdown, LaTeX, HTML, Typst and CSV.
 
 Labels, errors and paths are other people's words: each function here takes any text at all and
 gives something that its format shows as that text.  Knows nothing of sweeps.
@@ -6,6 +6,7 @@ gives something that its format shows as that text.  Knows nothing of sweeps.
 
 from __future__ import annotations
 
+import html as _html
 import math
 import re
 import unicodedata
@@ -43,6 +44,7 @@ _LATEX = {
     "\u2192": r"$\rightarrow$",
     "\u2264": r"$\leq$",
     "\u2265": r"$\geq$",
+    "\u2248": r"$\approx$",
     DASH: "---",
     "\u2013": "--",
     "\u2018": "`",
@@ -99,6 +101,17 @@ def _latex_character(character: str) -> str:
     return rf"\texttt{{U+{ord(character):04X}}}"
 
 
+def html(text: object) -> str:
+    """`text` as HTML shows it, between tags and between quotation marks alike."""
+    return _html.escape(one_line(text), quote=True)
+
+
+def typst(text: object) -> str:
+    """`text` as a string literal of Typst, in which nothing is markup."""
+    plain = one_line(text).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{plain}"'
+
+
 def csv_field(value: object) -> object:
     """`value` for a CSV cell: numbers in full, text that a spreadsheet might run made inert."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
@@ -134,3 +147,9 @@ def number(value: float, decimals: int, *, sign: bool = False) -> str:
     if not any(digit in text for digit in "123456789"):
         return text
     return (MINUS if value < 0 else "+" if sign else "") + text
+
+
+def shorten(words: str, letters: int) -> str:
+    """`words` on one line, cut to `letters` with an ellipsis."""
+    flat = one_line(words)
+    return flat if len(flat) <= letters else flat[: letters - 1] + "\u2026"
