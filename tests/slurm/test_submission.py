@@ -76,12 +76,11 @@ def test_small_arrays_no_accounting_and_job_numbers_seen_before(
     bare_cluster: Cluster, make_site: MakeSite, undisturbed: Undisturbed, subtests: pytest.Subtests
 ) -> None:
     site = make_site(bare_cluster)
-    with bare_cluster.closed("low"):
-        with subtests.test("twelve runs are arrays of at most five"):
-            site.submit(profile="bare")
-            assert tasks(site) == sorted(
-                f"{job}_{task}" for job, size in ((1, 5), (2, 5), (3, 2)) for task in range(size)
-            )
+    with bare_cluster.closed("low"), subtests.test("twelve runs are arrays of at most five"):
+        site.submit(profile="bare")
+        assert tasks(site) == sorted(
+            f"{job}_{task}" for job, size in ((1, 5), (2, 5), (3, 2)) for task in range(size)
+        )
     bare_cluster.forget()
     with bare_cluster.closed("low"):
         with subtests.test("a stranger's job with a number of ours is not taken for it"):

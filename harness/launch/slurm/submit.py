@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 from harness.config import Runtime
@@ -63,6 +64,9 @@ class Order:
         report: what writes the report in the end, after `python`, of a frozen sweep file; None:
             no report.
         threads_given: whether runtime.threads is the user's word, and not the share of the CPUs.
+        rehearse: whether a rehearsal must go well first.
+        frozen: the code that is to run; None: that of the calling process, as it is now.
+        round: how many submissions before this one followed each other by themselves.
     """
 
     store: Store
@@ -73,7 +77,8 @@ class Order:
     report: tuple[str, ...] | None = None
     threads_given: bool = False
     rehearse: bool = False
-    """Whether a rehearsal must go well first."""
+    frozen: Frozen | None = None
+    round: int = 0
 
 
 @dataclass(frozen=True)
@@ -208,14 +213,14 @@ def _prepared(step: Step, store: Store, say: Say) -> bool:
 def _submit(
     steps: Sequence[Step], order: Order, limits: Limits, listing: Listing | None, say: Say
 ) -> Submitted:
-    frozen = freeze(order.store, order.sweep_file)
+    frozen = order.frozen or freeze(order.store, order.sweep_file)
+    rehearsal = _submit_rehearsal(steps, order, frozen) if order.rehearse else None
     intent = _intent(steps, order, frozen, limits, listing or Listing())
     submission = Submission(folder_of(order.store, order.sweep) / intent.id)
     submission.write(intent)
     exclude = tuple(bad_nodes(end for s in steps for end in order.store.run_dir(s.run.key).ends()))
     jobs: dict[str, str] = {}
     left: tuple[str, ...] = ()
-    rehearsal = _submit_rehearsal(steps, order, frozen) if order.rehearse else None
     for number, array in enumerate(intent.arrays):
         after = tuple(jobs[name] for name in array.after if name in jobs)
         try:
@@ -267,7 +272,8 @@ def _keys(arrays: Sequence[Array]) -> list[str]:
 def _intent(
     steps: Sequence[Step], order: Order, frozen: Frozen, limits: Limits, listing: Listing
 ) -> Intent:
-    own_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+    now = datetime.now()  # to the microsecond: submissions are ordered by it
+    own_id = f"{now:%Y%m%d-%H%M%S-%f}-{secrets.token_hex(2)}"
     name = _safe(f"{order.sweep}-{own_id}")
     report = order.report is not None
     return Intent(
@@ -281,13 +287,14 @@ def _intent(
         sweep_file=None if frozen.sweep is None else str(frozen.sweep),
         cwd=os.getcwd(),
         command=shlex.join(sys.argv),
-        created=round(time.time(), 3),
+        created=round(now.timestamp(), 3),
         report=f"{name}-{REPORT}" if report else None,
         report_command=tuple(
             str(frozen.sweep) if word == str(order.sweep_file) else word
             for word in order.report or ()
         ),
         threads_given=order.threads_given,
+        round=order.round,
         by={"host": socket.gethostname(), "pid": os.getpid(), "uid": os.getuid()},
     )
 
@@ -379,7 +386,7 @@ def _submit_report(
         light |= {"partition": profile.report_partition, "qos": None, "constraint": None}
     job = Job(
         name=intent.report,
-        command=intent.report_command,
+        command=("-m", "harness.launch.slurm.closing", str(submission.folder)),
         profile=profile.model_copy(update=light),
         frozen=frozen,
         cwd=intent.cwd,

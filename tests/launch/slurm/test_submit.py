@@ -52,8 +52,10 @@ class TestOneArray:
         assert (done.arrays, done.report, said) == ({"101": 3}, "102", [])
         assert slurm.option(101, "array") == "0-2%3"
         assert slurm.option(102, "dependency") == "afterany:101"
-        assert slurm.script(102).count("--report-only") == 1
         assert done.submission is not None
+        closing = f"-m harness.launch.slurm.closing {done.submission.folder}"
+        assert slurm.script(102).count(closing) == 1
+        assert done.submission.read().report_command[-1] == "--report-only"
         assert [task[0] for task in done.submission.read().arrays[0].tasks] == keys(planned)
 
     def test_a_thousand_runs_are_two_calls(
