@@ -68,9 +68,9 @@ def finish(store: Store, run: Run) -> None:
     store.run_dir(run.key).write_result(
         {
             "code": "",
-            "training": {"samples_seen": 1000},
+            "training": {"samples_seen": 1000, "seconds": 10.0},
             "cost": {},
-            "evaluations": {run.config.evaluation_key: {}},
+            "evaluations": {run.config.evaluation_key: {"metrics": {}}},
         }
     )
 
@@ -111,9 +111,9 @@ class TestShowing:
         assert rows[running.key].split()[3:] == ["train", "50%", "50", "1.500", "-"]
         assert f"{done.key} done 100%" in rows[done.key]
         assert f"{failed.key} failed: bug" in rows[failed.key]
-        assert f"{cut.key} cut off; before: 1 preempted 25%" in rows[cut.key]
+        assert f"{cut.key} interrupted; before: 1 preempted 25%" in rows[cut.key]
         assert f"layers=3 seed 0 ({failed.key}) on n3: bug: KeyError: [0]; log: {log}" in out
-        assert "1/4 done, 1 running, 1 failed (bug), 1 cut off" in out
+        assert "1/4 done, 1 running, 1 failed (bug), 1 interrupted" in out
 
     def test_what_waits_says_why(
         self, submitted: list[Run], store: Store, slurm: FakeSlurm,
@@ -147,7 +147,7 @@ class TestShowing:
     ) -> None:
         finish(store, runs[0])
         assert status(store) == 0
-        assert capsys.readouterr().out == "depth  1/4 done, 3 new\n"
+        assert capsys.readouterr().out == "depth  1/4 done, 3 new; 0.00278 core-hours\n"
 
     def test_a_sweep_that_holds_itself_back_says_so(
         self, submitted: list[Run], store: Store, capsys: pytest.CaptureFixture[str]

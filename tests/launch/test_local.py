@@ -131,9 +131,9 @@ class TestSharing:
         started: list[Slot] = []
         start = local.WorkerProcess.__init__
 
-        def count(self: local.WorkerProcess, slot: Slot, sweep: None) -> None:
+        def count(self: local.WorkerProcess, slot: Slot, *rest: None) -> None:
             started.append(slot)
-            start(self, slot, sweep)
+            start(self, slot, *rest)
 
         monkeypatch.setattr(local.WorkerProcess, "__init__", count)
         launch(store, steps({"a": "done"}), slots=8)

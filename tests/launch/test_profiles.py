@@ -71,7 +71,7 @@ def test_the_warning_before_the_time_limit(
     [
         ("", "a10", "unknown profile 'a10'; profiles are [tool.harness.profiles.NAME] or [NAME]"),
         ("[tool.harness.profiles.a100]\n", "a10", "unknown profile 'a10'; nearest: a100"),
-        ("[tool.harness.profiles.x]\ngpu = 1\n", "x", "unknown field 'gpu'; nearest: gpus"),
+        ("[tool.harness.profiles.x]\ncpu = 1\n", "x", "unknown field 'cpu'; nearest: cpus"),
         ('[tool.harness.profiles.x]\ntime = "soon"\n', "x", "time = 'soon': a time such as 90"),
         ('[tool.harness.profiles.x]\nmemory = "lots"\n', "x", "memory = 'lots'"),
         ("[tool.harness\n", "x", "pyproject.toml cannot be read: TOMLDecodeError"),
