@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import drawings
 from tests.slurm import cluster as slurm
-from tests.slurm.site import SWEEP_FILE, Bits, Site, bits_of
+from tests.slurm.site import SWEEP_FILE, Bits, Site, bits_of, table_of
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -57,11 +57,11 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def undisturbed(
     pictures: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[dict[int, Bits], str]:
+) -> tuple[dict[int, Bits], list[str]]:
     """What every run of the paced sweep comes to when nothing happens to it, and their table."""
     root = tmp_path_factory.mktemp("undisturbed")
     run_here(root, pictures)
-    return bits_of(root), (root / "reports" / "paced" / "table.csv").read_text()
+    return bits_of(root), table_of(root)
 
 
 @pytest.fixture(scope="session")

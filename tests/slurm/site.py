@@ -116,6 +116,12 @@ def bits_of(root: Path) -> dict[int, Bits]:
     return found
 
 
+def table_of(root: Path) -> list[str]:
+    """The rows of the report's table, without what a clock measured."""
+    text = (root / "reports" / "paced" / "table.csv").read_text()
+    return [line for line in text.splitlines() if "cost/latency_ms/" not in line]
+
+
 class Site:
     """The folder `root`, with data, profiles and a sweep of its own, on a cluster."""
 
