@@ -6,6 +6,7 @@ Because axes are data, the report draws its own table.  Pure: touches no file bu
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import importlib.util
 import itertools
@@ -146,7 +147,7 @@ class Run:
     need not be a point of the sweep."""
     source: SweepFile | None = None
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
         """Identity of the run."""
         return self.config.run_key

@@ -20,7 +20,8 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from harness import metrics
 from harness.config import canonical_json
 from harness.report import style, text
-from harness.report.collect import Collection, PointRow, Record
+from harness.report.collect import Collection, PointRow
+from harness.report.records import Record
 from harness.report.summary import Cell, Cells
 from harness.report.tables import NO_EMBEDDINGS, WITH_EMBEDDINGS, csv_text
 

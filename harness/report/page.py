@@ -18,8 +18,9 @@ from harness import metrics
 from harness.errors import HarnessError
 from harness.record import State, Store, dump_json, read_json, write_atomic
 from harness.report import ReportResult, style, tables, text
-from harness.report.collect import Collection, Record, collect
+from harness.report.collect import Collection, collect
 from harness.report.figures import Drawing, draw
+from harness.report.records import Record
 from harness.report.summary import Cell, Cells, summarise
 from harness.space import Run, Sweep
 
