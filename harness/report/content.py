@@ -37,6 +37,10 @@ class Content:
     title: str
     name: str
     """Of the sweep."""
+    coverage: str
+    """How much of the sweep is in it."""
+    summary: tuple[str, ...]
+    """What was found, in sentences that stand alone."""
     warnings: tuple[str, ...]
     answers: tuple[Answer, ...]
     table: tables.Table
@@ -65,6 +69,8 @@ def write_content(
     return Content(
         title=collection.sweep.question.strip() or collection.sweep.name,
         name=collection.sweep.name,
+        coverage=f"{len(_used(collection)):,} of {len(collection.records):,} runs",
+        summary=tuple(_summary(collection, cells)),
         warnings=tuple(_warnings(collection)),
         answers=tuple(answer(collection, cells, metric) for metric in collection.shown),
         table=table,
@@ -79,6 +85,12 @@ def write_content(
         published_note=published[1],
         footer=tuple(_footer(collection)),
     )
+
+
+def _summary(collection: Collection, cells: Cells) -> Iterator[str]:
+    for metric in collection.shown:
+        found = answer(collection, cells, metric)
+        yield f"{found.metric} {found.aside}."
 
 
 def runs_with_holes(collection: Collection) -> int:
@@ -294,30 +306,44 @@ def _time_span(used: Iterable[Record]) -> list[str]:
 
 def _method(collection: Collection) -> str:
     """Data, budget, seeds and protocol as a paper's paragraph says them."""
-    used, protocols = _used(collection), _protocols(collection)
-    configs = [record.run.config for record in collection.records]
-    seeds = sorted({len(row.seeds) for row in collection.points})
-    words_of = [
-        f"{len(collection.points):,} configurations were asked for, with {_spans(seeds)} "
-        f"{'seed' if seeds == [1] else 'seeds'} each; {len(used):,} of "
-        f"{len(collection.records):,} runs are in this report.",
-        f"Every run sees {_spans(c.train.samples for c in configs)} samples of "
-        f"{_data_names(collection, protocols)} in batches of "
-        f"{_spans(c.train.batch_size for c in configs)} at {_spans(c.model.image.size for c in configs)}"
-        f" px (image tower {_listing(c.model.image.backbone for c in configs)}, text tower of "
-        f"{_spans(c.model.text.layers for c in configs)} layers, width "
-        f"{_spans(c.model.text.width for c in configs)}), with a peak learning rate of "
-        f"{_rates(c.train.lr for c in configs)} after {_spans(c.train.warmup_samples for c in configs)}"
-        f" samples and weight decay {_rates(c.train.weight_decay for c in configs)}.",
-    ]
+    protocols = _protocols(collection)
+    sentences = [_extent(collection), _budget(collection, protocols)]
     lines = _distinct_lines(map(_split_words, protocols))
     if lines:
-        words_of.append(f"Evaluation is zero-shot on {'; '.join(lines)}.")
+        sentences.append(f"Evaluation is zero-shot on {'; '.join(lines)}.")
     rules = {rule for protocol in protocols for rule in protocol.get("rules", {}).items()}
     ties = [rule for name, rule in sorted(rules) if name == "ties"]
     if ties:
-        words_of.append(f"Ties are scored as {ties[0]}.")
-    return " ".join(words_of)
+        sentences.append(f"Ties are scored as {ties[0]}.")
+    return " ".join(sentences)
+
+
+def _extent(collection: Collection) -> str:
+    seeds = sorted({len(row.seeds) for row in collection.points})
+    return (
+        f"{len(collection.points):,} configurations were asked for, with {_spans(seeds)} "
+        f"{'seed' if seeds == [1] else 'seeds'} each; {len(_used(collection)):,} of "
+        f"{len(collection.records):,} runs are in this report."
+    )
+
+
+def _budget(collection: Collection, protocols: Sequence[Mapping[str, Any]]) -> str:
+    configs = [record.run.config for record in collection.records]
+    train, image, text_tower = (
+        [config.train for config in configs],
+        [config.model.image for config in configs],
+        [config.model.text for config in configs],
+    )
+    return (
+        f"Every run sees {_spans(t.samples for t in train)} samples of "
+        f"{_data_names(collection, protocols)} in batches of "
+        f"{_spans(t.batch_size for t in train)} at {_spans(i.size for i in image)} px "
+        f"(image tower {_listing(i.backbone for i in image)}, text tower of "
+        f"{_spans(t.layers for t in text_tower)} layers, width "
+        f"{_spans(t.width for t in text_tower)}), with a peak learning rate of "
+        f"{_rates(t.lr for t in train)} after {_spans(t.warmup_samples for t in train)} samples "
+        f"and weight decay {_rates(t.weight_decay for t in train)}."
+    )
 
 
 def _rates(values: Iterable[float]) -> str:
@@ -328,7 +354,9 @@ def _rates(values: Iterable[float]) -> str:
 def _footer(collection: Collection) -> Iterator[str]:
     used = _used(collection)
     source = collection.sweep.source
-    yield f"Sweep {collection.sweep.name}" + (f", file of SHA-256 {source.sha256}" if source else "")
+    yield f"Sweep {collection.sweep.name}" + (
+        f", file of SHA-256 {source.sha256}" if source else ""
+    )
     yield f"Code {_listing(record.code for record in used)}; commit {_listing(map(_commit, used))}"
     span = _time_span(used)
     if span:

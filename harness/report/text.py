@@ -1,4 +1,4 @@
-"""Numbers and foreign text made safe for Markdown, LaTeX and CSV.
+"""Numbers and foreign text made safe for Markdown, LaTeX, Typst and CSV.
 
 Labels, errors and paths are other people's words: each function here takes any text at all and
 gives something that its format shows as that text.  Knows nothing of sweeps.
@@ -97,6 +97,16 @@ def _latex_character(character: str) -> str:
     if character.isascii() or character in _LATEX_LETTERS:
         return character
     return rf"\texttt{{U+{ord(character):04X}}}"
+
+
+def typeset(text: object) -> str:
+    """`text` for the fonts that Typst carries: what they lack is written as its code point."""
+    return "".join(c if _is_typeset(ord(c)) else f"U+{ord(c):04X}" for c in one_line(text))
+
+
+def _is_typeset(point: int) -> bool:
+    """Latin, Greek, Cyrillic; punctuation, arrows and signs."""
+    return point < 0x0530 or 0x1E00 <= point < 0x2300 or 0x25A0 <= point < 0x2600
 
 
 def csv_field(value: object) -> object:

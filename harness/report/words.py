@@ -56,7 +56,10 @@ def to_markdown(grid: Words) -> str:
         [text.markdown(head) for head in grid.heads],
         aligned,
         *[
-            [_markdown_cell(cell, head in grid.code) for head, cell in zip(grid.heads, row, strict=True)]
+            [
+                _markdown_cell(cell, head in grid.code)
+                for head, cell in zip(grid.heads, row, strict=True)
+            ]
             for row in grid.rows
         ],
     ]
@@ -64,4 +67,6 @@ def to_markdown(grid: Words) -> str:
 
 
 def _markdown_cell(cell: str, is_code: bool) -> str:
-    return text.markdown_code(cell) if is_code and cell not in {"", text.DASH} else text.markdown(cell)
+    return (
+        text.markdown_code(cell) if is_code and cell not in {"", text.DASH} else text.markdown(cell)
+    )

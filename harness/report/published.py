@@ -1,0 +1,148 @@
+"""Published figures beside our own, with what makes the two incomparable said in each row.
+
+Only figures on the very data set of a shown metric stand beside it; nothing is matched by
+likeness.  A method whose own figures nobody has supplied has a row and no number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from harness import metrics
+from harness.report import tables, text
+from harness.report.collect import Collection
+from harness.report.external import UNSTATED, Figure, Published
+from harness.report.summary import Cell, Cells
+from harness.report.words import Words, words
+
+#: The paper whose reading this project is.
+METHOD = "LightCLIP"
+#: Our rows beside the published ones.
+_OURS = 12
+_NO_ROWS = words([], [])
+
+
+def beside_ours(collection: Collection, cells: Cells, published: Published) -> tuple[Words, str]:
+    """The table of published neighbours and the sentence below it; an empty table without any."""
+    if not published.figures:
+        return _NO_ROWS, (
+            "No published figure is at hand: results/external/ is empty. "
+            "`python -m harness.report import FILE --source ADDRESS` adds some."
+        )
+    matched = {
+        metric: found
+        for metric in collection.shown
+        if (found := _figures_for(metric, collection, published))
+    }
+    if not matched:
+        return _NO_ROWS, (
+            f"No published figure is on the data of this sweep. results/external/ holds "
+            f"{len(published.figures):,} of them on {len(published.datasets)} other data sets; "
+            "`python -m harness.report published` shows them."
+        )
+    return _table(collection, cells, matched), _note(matched)
+
+
+def _figures_for(metric: str, collection: Collection, published: Published) -> list[Figure]:
+    """The published figures on the data set and of the kind of `metric`, or of no stated kind."""
+    *place, kind = metric.split("/")
+    names = [*reversed(place), *_data_names(collection)]
+    datasets = dict.fromkeys(names)
+    return [
+        figure
+        for dataset in datasets
+        for figure in published.on(dataset)
+        if figure.metric == kind or (figure.metric == UNSTATED and not kind.endswith("5"))
+    ]
+
+
+def _data_names(collection: Collection) -> list[str]:
+    names = {
+        record.evaluation["protocol"]["data"]["name"]: None
+        for record in collection.records
+        if record.evaluation
+    }
+    return list(names)
+
+
+def _table(collection: Collection, cells: Cells, matched: Mapping[str, Sequence[Figure]]) -> Words:
+    heads = ["model", *[f"{metrics.display(m)} (%)" for m in matched], "differs in", "source"]
+    ours = list(_our_rows(collection, cells, list(matched)))
+    theirs = list(_their_rows(matched, collection))
+    return words(
+        heads,
+        [*[row for row, _ in ours], *theirs],
+        numeric=heads[1:-2],
+        keys=[*[keys for _, keys in ours], *[()] * len(theirs)],
+    )
+
+
+def _our_rows(
+    collection: Collection, cells: Cells, shown: Sequence[str]
+) -> Iterator[tuple[list[str], tuple[str, ...]]]:
+    first = [(cells[(row.index, shown[0])], row) for row in collection.points]
+    known = [(cell, row) for cell, row in first if cell.estimate is not None]
+    known.sort(key=lambda pair: -(pair[0].estimate.mean if pair[0].estimate else 0.0))
+    for cell, row in known[:_OURS]:
+        values = [_ours(cells[(row.index, metric)]) for metric in shown]
+        yield [f"ours: {row.label}", *values, "", "this report"], cell.keys
+
+
+def _ours(cell: Cell) -> str:
+    if cell.estimate is None:
+        return text.DASH
+    return tables.estimate_text(cell.estimate, cell.metric, tables.decimals_of([cell]))
+
+
+def _their_rows(
+    matched: Mapping[str, Sequence[Figure]], collection: Collection
+) -> Iterator[list[str]]:
+    by_model: dict[tuple[str, str], dict[str, Figure]] = {}
+    for metric, figures in matched.items():
+        for figure in figures:
+            by_model.setdefault((figure.model, figure.source), {}).setdefault(metric, figure)
+    if not any(figure.method == METHOD for row in by_model.values() for figure in row.values()):
+        yield [METHOD, *[text.DASH] * len(matched), "", "no sourced figure has been supplied"]
+    for (model, source), row in sorted(by_model.items()):
+        values = [
+            text.number(100 * row[metric].value, 1) if metric in row else text.DASH
+            for metric in matched
+        ]
+        yield [model, *values, "; ".join(_differences(row, collection)), source]
+
+
+def _differences(row: Mapping[str, Figure], collection: Collection) -> list[str]:
+    """What is known to differ between their protocol and ours, and what is not known."""
+    figure = next(iter(row.values()))
+    trained = {record.run.config.data.source for record in collection.records}
+    found = []
+    if figure.pretrain is None or figure.pretrain.casefold() not in trained:
+        found.append(f"trained on {figure.pretrain or 'data not stated'}")
+    if any(f.metric == UNSTATED for f in row.values()):
+        found.append("metric not stated")
+    for metric, other in row.items():
+        ours = _samples(metric, collection)
+        if other.n is not None and ours and other.n not in ours:
+            found.append(f"{other.n:,} test items, ours {', '.join(f'{n:,}' for n in ours)}")
+    found.append(f"protocol: {figure.protocol}" if figure.protocol else "protocol not stated")
+    return list(dict.fromkeys(found))
+
+
+def _samples(metric: str, collection: Collection) -> list[int]:
+    counts: set[int] = set()
+    for record in collection.records:
+        if record.evaluation is not None:
+            found: Mapping[str, Any] = record.evaluation["metrics"].get(metric, {})
+            if found.get("n"):
+                counts.add(int(found["n"]))
+    return sorted(counts)
+
+
+def _note(matched: Mapping[str, Sequence[Figure]]) -> str:
+    sources = sorted({figure.source for figures in matched.values() for figure in figures})
+    return (
+        "Published figures are as printed by their sources and were not made by this harness; "
+        "no difference to them is tested. "
+        f"{'Source' if len(sources) == 1 else 'Sources'}: {'; '.join(sources)}."
+    )
