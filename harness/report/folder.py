@@ -23,6 +23,7 @@ from harness.report.figures import Drawing, draw
 from harness.report.html import to_html
 from harness.report.pdf import to_pdf
 from harness.report.published import beside_ours
+from harness.report.records import Record
 from harness.report.summary import summarise
 from harness.space import Run, Sweep
 
@@ -71,7 +72,7 @@ def write_collection(
     """
     published = external.load(store.root / "results" / "external")
     files = dict(_files(collection, published))
-    files[MANIFEST] = dump_json(_manifest(collection, published, files, made))
+    files[MANIFEST] = dump_json(_manifest(collection, store, published, files, made))
     replace_files(out, files)
     holes = runs_with_holes(collection)
     return ReportResult(
@@ -136,6 +137,7 @@ def makers() -> dict[str, str]:
 
 def _manifest(
     collection: Collection,
+    store: Store,
     published: external.Published,
     files: Mapping[str, bytes],
     made: Mapping[str, Any],
@@ -160,9 +162,15 @@ def _manifest(
                 "reason": record.reason,
                 "code": record.code,
                 "evaluation_key": record.evaluation_key,
+                "place": _place(record, store),
                 "inputs": dict(sorted(record.inputs.items())),
             }
             for record in collection.records
         ],
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
     }
+
+
+def _place(record: Record, store: Store) -> str:
+    """The run's directory, from the root."""
+    return record.directory.relative_to(store.root).as_posix()

@@ -131,7 +131,7 @@ class Reader:
             "result": result,
             "attempts": _attempts(files, directory),
             "curve": _curve(files, directory),
-            "log": _log(status, directory, self._store),
+            "log": _log(status, directory),
             "inputs": files.digests,
         }
         start = (point, run, directory.path, asked)
@@ -210,13 +210,22 @@ def _curve(files: _Files, directory: RunDir) -> Curve:
     return Curve(kept)
 
 
-def _log(status: Status, directory: RunDir, store: Store) -> str | None:
-    """The log of the last attempt, relative to the root where it lies in it."""
+def _log(status: Status, directory: RunDir) -> str | None:
+    """The log of the last attempt, from the root; in full when it lies outside the run's directory.
+
+    The run may have been moved since, or be a copy that a report carries.
+    """
     given = (status.details or {}).get("log")
-    if given is None and not status.attempt:
-        return None
-    path = Path(given) if given else directory.log_file(status.attempt)
-    return path.relative_to(store.root).as_posix() if path.is_relative_to(store.root) else str(path)
+    if given is None:
+        return (
+            f"results/runs/{directory.key}/logs/attempt-{status.attempt}.txt"
+            if status.attempt
+            else None
+        )
+    parts = Path(given).parts
+    if directory.key not in parts:
+        return str(given)
+    return "/".join(("results", "runs", *parts[parts.index(directory.key) :]))
 
 
 def _reason(status: Status, result: Mapping[str, Any] | None, samples: int) -> str:
