@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from harness import metrics
 from harness.report import tables, text
 from harness.report.collect import Collection
+from harness.report.comparisons import Verdict
 from harness.report.summary import Cell, Cells
 
 #: Points of a metric past which only those that differ are listed.
@@ -54,7 +55,7 @@ def _chosen(column: Sequence[Cell]) -> tuple[list[Cell], int]:
     """The cells worth a line each, and how many are left to the table."""
     if len(column) <= _MANY:
         return list(column), 0
-    decided = [cell for cell in column if cell.better is not None]
+    decided = [cell for cell in column if cell.comparison is not None and cell.comparison.decided]
     known = [cell for cell in decided or column if cell.estimate is not None]
     sign = 1 if metrics.higher_is_better(column[0].metric) else -1
     ranked = sorted(known, key=lambda c: -sign * (c.estimate.mean if c.estimate else 0.0))
@@ -64,13 +65,12 @@ def _chosen(column: Sequence[Cell]) -> tuple[list[Cell], int]:
 
 def _tally(column: Sequence[Cell]) -> str:
     """How many of the points compared differ from their baseline."""
-    compared = [cell for cell in column if cell.baseline not in {None, cell.point}]
-    if not compared:
+    verdicts = [cell.comparison.verdict for cell in column if cell.comparison is not None]
+    if not verdicts:
         return ""
-    better = sum(cell.better is True for cell in compared)
-    worse = sum(cell.better is False for cell in compared)
-    rest = len(compared) - better - worse
-    return f": of {len(compared)} compared, {better} better, {worse} worse, {rest} undecided"
+    better, worse = (verdicts.count(verdict) for verdict in (Verdict.BETTER, Verdict.WORSE))
+    rest = len(verdicts) - better - worse
+    return f": of {len(verdicts)} compared, {better} better, {worse} worse, {rest} undecided"
 
 
 def _level(collection: Collection, cell: Cell, decimals: int) -> str:
@@ -80,20 +80,21 @@ def _level(collection: Collection, cell: Cell, decimals: int) -> str:
     return f"{label} ({tables.estimate_text(cell.estimate, cell.metric, decimals)})"
 
 
+_VERDICTS = {
+    Verdict.ONE_SEED: "one seed, no telling what others would give",
+    Verdict.NO_SPREAD: "the same at every seed, no spread to judge by",
+    Verdict.LOST: "no difference that stands the correction for all comparisons",
+}
+
+
 def _comparison(collection: Collection, cell: Cell, decimals: int) -> str:
     label = collection.points[cell.point].label
-    difference = cell.difference
-    if difference is None:
+    comparison = cell.comparison
+    if comparison is None:
         return f"{label}: no seed to compare ({cell.hole or 'the baseline has none'})"
-    shown = tables.difference_text(difference, cell.metric, decimals)
+    shown = tables.difference_text(comparison, decimals)
     points = " points" if metrics.unit(cell.metric) == "%" else f" {metrics.unit(cell.metric)}"
-    over = "" if cell.paired_in_full else f", over {difference.n} of {len(cell.seeds)} seeds"
-    if difference.n == 1:
-        verdict = "one seed, no interval to judge by"
-    elif difference.no_spread:
-        verdict = "the same at every seed, no spread to judge by"
-    elif cell.better is None:
-        verdict = "no difference detectable"
-    else:
-        verdict = "better" if cell.better else "worse"
+    over = f", over {comparison.seeds.n} of {len(cell.seeds)} seeds"
+    over = "" if comparison.in_full else over
+    verdict = _VERDICTS.get(comparison.verdict, comparison.verdict.value)
     return f"{label}: {verdict} ({shown}{points}{over})"

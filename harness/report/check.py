@@ -16,7 +16,6 @@ from typing import Any
 from harness.errors import RecordError
 from harness.manifest import read_manifest
 from harness.record import RunDir, State, Store, read_json
-from harness.report import external
 from harness.report.folder import MANIFEST, RECORDS, listed, makers, write_report
 from harness.report.records import Reader, Record
 
@@ -69,14 +68,19 @@ def _changed_files(folder: Path) -> Iterator[str]:
 
 def _changed_inputs(told: Mapping[str, Any], store: Store) -> Iterator[str]:
     """Records that are not those the report was made from."""
-    for run in told["runs"]:
-        for name, digest in run["inputs"].items():
-            file = store.root / run["place"] / name
-            found = _digest(file)
-            if found is None:
-                yield f"{file} is gone: the report was made from it"
-            elif found != digest:
-                yield f"{file} is another than the one that the report was made from"
+    folder = store.root / "results" / "external"
+    files = [(folder / name, digest) for name, digest in told["external"].items()]
+    files += [
+        (store.root / run["place"] / name, digest)
+        for run in told["runs"]
+        for name, digest in run["inputs"].items()
+    ]
+    for file, digest in files:
+        found = _digest(file)
+        if found is None:
+            yield f"{file} is gone: the report was made from it"
+        elif found != digest:
+            yield f"{file} is another than the one that the report was made from"
 
 
 def _differences(files: Mapping[str, str], folder: Path, again: Path) -> Iterator[str]:
@@ -125,12 +129,11 @@ def keep_records(store: Store, name: str, out: Path) -> int:
             f"{len(busy)} runs are at work ({busy[0].run.label}, seed {busy[0].seed}, ...): "
             "records can be kept once they rest"
         )
-    told = read_json(out / MANIFEST) or {"runs": []}
+    told = read_json(out / MANIFEST) or {"runs": [], "external": {}}
     target = out / RECORDS
     shutil.rmtree(target, ignore_errors=True)
     files = {store.manifest_file(name), *_read_files(told, store), *_of_parents(records, store)}
-    folder = store.root / "results" / "external"
-    files |= {folder / file for file, _ in external.load(folder).inputs}
+    files |= {store.root / "results" / "external" / file for file in told["external"]}
     return sum(_copy(file, store.root, target) for file in sorted(files))
 
 

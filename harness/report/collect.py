@@ -36,6 +36,8 @@ class PointRow:
     """The axes that the point itself sets; the others have the base's value."""
     seeds: tuple[int, ...]
     baseline: int | None
+    group: str = ""
+    """The sweep it comes from, where several share a table."""
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,16 @@ from typing import Any
 
 from harness import metrics
 from harness.record import State
-from harness.report import tables, text
+from harness.report import text
 from harness.report.answers import Answer, answer
 from harness.report.collect import Collection
 from harness.report.figures import Drawing
+from harness.report.findings import Findings
+from harness.report.published import Beside
 from harness.report.records import Record
+from harness.report.sentences import sentences
 from harness.report.summary import Cells
+from harness.report.table import Table
 from harness.report.words import Words, words
 
 
@@ -43,7 +47,7 @@ class Content:
     """What was found, in sentences that stand alone."""
     warnings: tuple[str, ...]
     answers: tuple[Answer, ...]
-    table: tables.Table
+    table: Table
     drawings: tuple[Drawing, ...]
     failed: Words
     unfinished: Words
@@ -60,17 +64,18 @@ class Content:
 
 def write_content(
     collection: Collection,
-    cells: Cells,
-    table: tables.Table,
+    findings: Findings,
+    table: Table,
     drawings: Sequence[Drawing],
-    published: tuple[Words, str],
+    published: Beside,
 ) -> Content:
     """The content of the report on `collection`."""
+    cells = findings.cells
     return Content(
         title=collection.sweep.question.strip() or collection.sweep.name,
         name=collection.sweep.name,
         coverage=f"{len(_used(collection)):,} of {len(collection.records):,} runs",
-        summary=tuple(_summary(collection, cells)),
+        summary=tuple(sentences(collection, findings)),
         warnings=tuple(_warnings(collection)),
         answers=tuple(answer(collection, cells, metric) for metric in collection.shown),
         table=table,
@@ -81,16 +86,10 @@ def write_content(
         time=_time(collection),
         runs=_runs(collection),
         method=_method(collection),
-        published=published[0],
-        published_note=published[1],
+        published=published.table,
+        published_note=published.note,
         footer=tuple(_footer(collection)),
     )
-
-
-def _summary(collection: Collection, cells: Cells) -> Iterator[str]:
-    for metric in collection.shown:
-        found = answer(collection, cells, metric)
-        yield f"{found.metric} {found.aside}."
 
 
 def runs_with_holes(collection: Collection) -> int:

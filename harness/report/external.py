@@ -109,12 +109,20 @@ FIELDS = tuple(Figure.model_fields)
 
 
 @dataclass(frozen=True)
+class SourceFile:
+    """One file of `results/external/`."""
+
+    name: str
+    sha256: str
+    figures: tuple[Figure, ...]
+
+
+@dataclass(frozen=True)
 class Published:
     """All published figures at hand, and the files they were read from."""
 
     figures: tuple[Figure, ...] = ()
-    inputs: tuple[tuple[str, str], ...] = ()
-    """(file name, SHA-256) of each file read."""
+    files: tuple[SourceFile, ...] = ()
 
     def on(self, dataset: str) -> list[Figure]:
         """The figures on one data set."""
@@ -154,11 +162,14 @@ def load(folder: Path) -> Published:
             said to give two values for the same thing; the line is named.
     """
     figures: dict[tuple[str, str, str, str], Figure] = {}
-    inputs = []
+    files = []
     for file in sorted(folder.glob("*.csv")):
         data = file.read_bytes()
-        inputs.append((file.name, hashlib.sha256(data).hexdigest()))
-        for number, figure in read_figures(data, file.name):
+        rows = read_figures(data, file.name)
+        files.append(
+            SourceFile(file.name, hashlib.sha256(data).hexdigest(), tuple(f for _, f in rows))
+        )
+        for number, figure in rows:
             known = figures.setdefault(figure.place, figure)
             if known.value != figure.value:
                 raise ExternalError(
@@ -166,7 +177,7 @@ def load(folder: Path) -> Published:
                     f"{figure.metric} of {figure.model} on {figure.dataset}, and elsewhere "
                     f"{known.value:g}; keep the right one"
                 )
-    return Published(tuple(figures.values()), tuple(inputs))
+    return Published(tuple(figures.values()), tuple(files))
 
 
 def read_figures(

@@ -21,9 +21,11 @@ from harness import metrics
 from harness.config import canonical_json
 from harness.report import style, text
 from harness.report.collect import Collection, PointRow
+from harness.report.findings import Findings
+from harness.report.formats import csv_text
 from harness.report.records import Record
 from harness.report.summary import Cell, Cells
-from harness.report.tables import NO_EMBEDDINGS, WITH_EMBEDDINGS, csv_text
+from harness.report.tables import NO_EMBEDDINGS, WITH_EMBEDDINGS
 
 #: Training curves that one panel can hold and a reader still tell apart.
 MANY = 8
@@ -57,8 +59,9 @@ class Series:
     rows: tuple[PointRow, ...]
 
 
-def draw(collection: Collection, cells: Cells) -> list[Drawing]:
+def draw(collection: Collection, findings: Findings) -> list[Drawing]:
     """Every figure there is data for."""
+    cells = findings.cells
     with_values = any(
         cells[(r.index, m)].values for r in collection.points for m in collection.shown
     )

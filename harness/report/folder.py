@@ -20,11 +20,12 @@ from harness.report import ReportResult, external, markdown, style, tables
 from harness.report.collect import Collection, collect
 from harness.report.content import runs_with_holes, write_content
 from harness.report.figures import Drawing, draw
+from harness.report.findings import Findings, find
+from harness.report.formats import to_latex
 from harness.report.html import to_html
 from harness.report.pdf import to_pdf
-from harness.report.published import beside_ours
+from harness.report.published import Beside, beside_ours
 from harness.report.records import Record
-from harness.report.summary import summarise
 from harness.space import Run, Sweep
 
 MANIFEST = "manifest.json"
@@ -70,8 +71,15 @@ def write_collection(
     Args:
         made: what was asked for, in the words of the manifest; see `check.py`.
     """
-    published = external.load(store.root / "results" / "external")
-    files = dict(_files(collection, published))
+    findings = find(collection, store)
+    for record in collection.records:
+        if record.key in findings.outcomes:
+            name = f"outcomes/{record.evaluation_key}.npz"
+            record.inputs[name] = findings.outcomes[record.key]
+    published = beside_ours(
+        collection, findings.cells, external.load(store.root / "results" / "external")
+    )
+    files = dict(_files(collection, findings, published))
     files[MANIFEST] = dump_json(_manifest(collection, store, published, files, made))
     replace_files(out, files)
     holes = runs_with_holes(collection)
@@ -83,18 +91,17 @@ def write_collection(
     )
 
 
-def _files(collection: Collection, published: external.Published) -> Iterator[tuple[str, bytes]]:
-    cells = summarise(collection)
-    table = tables.build_table(collection, cells)
+def _files(
+    collection: Collection, findings: Findings, published: Beside
+) -> Iterator[tuple[str, bytes]]:
+    table = tables.build_table(collection, findings)
     with style.house():
-        drawings = draw(collection, cells)
+        drawings = draw(collection, findings)
         pictures = {d.name: style.svg(d.figure) for d in drawings}
         yield from _figure_files(drawings, pictures)
-    content = write_content(
-        collection, cells, table, drawings, beside_ours(collection, cells, published)
-    )
-    yield "table.tex", tables.to_latex(table).encode()
-    yield "table.csv", tables.to_csv(collection, cells).encode()
+    content = write_content(collection, findings, table, drawings, published)
+    yield "table.tex", to_latex(table).encode()
+    yield "table.csv", tables.statistics_csv(collection, findings).encode()
     yield "report.md", markdown.to_markdown(content).encode()
     yield "report.html", to_html(content, collection, pictures).encode()
     yield "report.pdf", to_pdf(content, pictures)
@@ -138,7 +145,7 @@ def makers() -> dict[str, str]:
 def _manifest(
     collection: Collection,
     store: Store,
-    published: external.Published,
+    published: Beside,
     files: Mapping[str, bytes],
     made: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -151,7 +158,7 @@ def _manifest(
         "question": collection.sweep.question,
         "sweep_sha256": collection.sweep.source and collection.sweep.source.sha256,
         "metrics": collection.metrics,
-        "external": dict(published.inputs),
+        "external": dict(published.files),
         "runs": [
             {
                 "key": record.key,

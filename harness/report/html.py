@@ -15,11 +15,14 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from harness.report import text
+from harness.report import formats, text
 from harness.report.collect import Collection
 from harness.report.content import Content
 from harness.report.run_data import run_data, to_script
-from harness.report.tables import Table
+from harness.report.table import Table, stacked
+
+#: Columns past which a table is too wide for a window.
+_WIDE = 9
 
 
 def to_html(content: Content, collection: Collection, pictures: Mapping[str, bytes]) -> str:
@@ -28,12 +31,10 @@ def to_html(content: Content, collection: Collection, pictures: Mapping[str, byt
     Args:
         pictures: drawing name -> SVG.
     """
-    keys = [[r.key for r in group] for group in _by_point(collection)]
     return render(
         "report.html.j2",
         c=content,
-        head=_head(content.table),
-        rows=list(zip(content.table.rows, keys, strict=True)),
+        table=Markup(formats.to_html(_for_page(content.table), _first_run)),
         pictures={name: data_uri(svg) for name, svg in pictures.items()},
         data=Markup(to_script(run_data(collection))),
     )
@@ -75,19 +76,11 @@ def data_uri(svg: bytes) -> str:
     return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
 
 
-def _by_point(collection: Collection) -> Sequence[Sequence[Any]]:
-    groups: list[list[Any]] = [[] for _ in collection.points]
-    for record in collection.records:
-        groups[record.point].append(record)
-    return groups
+def _for_page(table: Table) -> Table:
+    """With each difference below its mean where side by side they would not fit on a page."""
+    return stacked(table) if len(table.columns) > _WIDE else table
 
 
-def _head(table: Table) -> list[dict[str, Any]]:
-    """The upper row of the head: neighbours of one group as one cell."""
-    spans: list[dict[str, Any]] = []
-    for column in table.columns:
-        if spans and column.group and spans[-1]["text"] == column.group:
-            spans[-1]["span"] += 1
-        else:
-            spans.append({"text": column.group, "span": 1})
-    return spans if any(span["text"] for span in spans) else []
+def _first_run(keys: Sequence[str]) -> str:
+    """Where a number leads without a script: to the first of its runs in the list of runs."""
+    return f"#run-{keys[0]}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jinja2 import Environment, StrictUndefined
 
-from harness.report import tables, text, words
+from harness.report import formats, text, words
 from harness.report.answers import Answer
 from harness.report.content import Content, Fact
 
@@ -19,6 +19,10 @@ _TEMPLATE = """\
 {% endif %}
 ## Answer
 
+{% for sentence in c.summary %}
+{{ sentence | md }}
+
+{% endfor %}
 {% for answer in c.answers %}
 - {{ answer | listed }}
 {% endfor %}
@@ -90,7 +94,7 @@ def to_markdown(content: Content) -> str:
         "value": _value,
     }
     page = environment.from_string(_TEMPLATE).render(
-        c=content, table=tables.to_markdown(content.table)
+        c=content, table=formats.to_markdown(content.table)
     )
     return page.rstrip("\n") + "\n"
 

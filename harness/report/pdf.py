@@ -7,25 +7,25 @@ inside Typst and there is no date, so that the same records give the same bytes 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from importlib.resources import files
 from typing import Any
 
 import typst
 
-from harness.report import style, text
+from harness.report import formats, style, text
 from harness.report.content import Content
-from harness.report.tables import Entry, Table
+from harness.report.table import Table, stacked
 from harness.report.words import Words
 
-#: Rows of a table that still fit on a page between other things; more go to pages of their own.
-_FLOAT_ROWS = 34
+#: Lines of a table that still fit on a page between other things; more go to pages of their own.
+_FLOAT_LINES = 46
 #: Rows past which the paper refers to table.csv: nobody reads them on paper.
 _PRINTED_ROWS = 120
 _PRINTED_WORDS = 24
-#: Columns that a page across carries in small type.
-_PORTRAIT_COLUMNS = 16
+#: Columns past which differences stand below their means, and past which a page is turned.
+_WIDE, _PORTRAIT_COLUMNS = 8, 16
 
 
 def to_pdf(content: Content, pictures: Mapping[str, bytes]) -> bytes:
@@ -35,9 +35,11 @@ def to_pdf(content: Content, pictures: Mapping[str, bytes]) -> bytes:
         pictures: drawing name -> SVG.
     """
     source = (files("harness.report") / "templates" / "report.typ").read_bytes()
+    table = _printed(content.table)
     inputs = {
         "main.typ": source,
-        "data.json": json.dumps(_document(content), ensure_ascii=True).encode(),
+        "table.typ": formats.to_typst(table).encode(),
+        "data.json": json.dumps(_document(content, table), ensure_ascii=True).encode(),
         **{f"{name}.svg": svg for name, svg in pictures.items()},
     }
     # Its annotations do not know of an input of several files, which its documentation has.
@@ -46,7 +48,7 @@ def to_pdf(content: Content, pictures: Mapping[str, bytes]) -> bytes:
     return made
 
 
-def _document(content: Content) -> dict[str, Any]:
+def _document(content: Content, table: Table) -> dict[str, Any]:
     document: dict[str, Any] = _shown(
         {
             "title": content.title,
@@ -55,7 +57,7 @@ def _document(content: Content) -> dict[str, Any]:
             "warnings": content.warnings,
             "summary": content.summary,
             "answers": [asdict(answer) for answer in content.answers],
-            "table": _table(content.table),
+            "table": _placing(table),
             "drawings": [
                 {
                     "file": f"{drawing.name}.svg",
@@ -91,60 +93,32 @@ def _shown(value: Any) -> Any:
 # --------------------------------------------------------------------------- the table of numbers
 
 
-def _table(table: Table) -> dict[str, Any]:
-    """The table with each difference below its mean, and where it goes."""
-    kept = [index for index, column in enumerate(table.columns) if not column.below]
-    columns = [table.columns[index] for index in kept]
-    rows = [_row(table, row) for row in table.rows[:_PRINTED_ROWS]]
-    stacked = len(columns) < len(table.columns)
-    caption = table.caption + (" Second lines: \u0394." if stacked else "")
-    if len(table.rows) > _PRINTED_ROWS:
-        caption += f" The first {_PRINTED_ROWS} of {len(table.rows):,} rows; all are in table.csv."
-    lines = len(rows) * (2 if stacked else 1)
-    names = [{"text": "" if c.name == "mean" else c.name, "numeric": c.numeric} for c in columns]
-    used = _notes_used(table, rows)
+def _printed(table: Table) -> Table:
+    """The rows that are worth paper, with each difference below its mean in a wide table."""
+    shown = stacked(table) if len(table.columns) > _WIDE else table
+    left = len(table.rows) - _PRINTED_ROWS
+    if left <= 0:
+        return shown
+    groups, room = [], _PRINTED_ROWS
+    for group in shown.groups:
+        groups.append(replace(group, rows=group.rows[:room]))
+        room -= len(groups[-1].rows)
+    remark = f"{left:,} more of {len(table.rows):,} rows are in report.html and table.csv."
+    return replace(
+        shown, groups=tuple(g for g in groups if g.rows), remarks=(remark, *shown.remarks)
+    )
+
+
+def _placing(table: Table) -> dict[str, Any]:
+    """Where the table goes, and how small it is set."""
+    columns = len(table.columns)
+    lines = sum(max(len(entry.lines) for entry in row) for row in table.rows)
+    small = columns > 12
     return {
-        "columns": names,
-        "groups": _groups([column.group for column in columns]),
-        "rows": rows,
-        "footer": [_row(table, row) for row in table.footer],
-        "caption": caption,
-        "notes": table.notes[:used],
-        "size": 7.6 if len(columns) <= 8 else 6.6 if len(columns) <= 12 else 5.8,
-        "inset": 4 if len(columns) <= 8 else 2.5 if len(columns) <= 12 else 1.6,
-        "placed": "float" if lines <= _FLOAT_ROWS else "appendix",
-        "flipped": len(columns) > _PORTRAIT_COLUMNS,
+        "placed": "float" if lines <= _FLOAT_LINES else "appendix",
+        "flipped": columns > _PORTRAIT_COLUMNS,
+        "size": 7.6 if columns <= 8 else 5.8 if small else 6.6,
     }
-
-
-def _notes_used(table: Table, rows: Sequence[Sequence[Mapping[str, Any]]]) -> int:
-    numbers = [int(n) for row in rows for cell in row for n in cell["notes"].split(",") if n]
-    return max(numbers, default=0) if len(table.rows) > _PRINTED_ROWS else len(table.notes)
-
-
-def _groups(names: Sequence[str]) -> list[dict[str, Any]]:
-    """Neighbours of one group as one cell; nothing when no column has a group."""
-    if not any(names):
-        return []
-    spans: list[dict[str, Any]] = []
-    for name in names:
-        if spans and name and spans[-1]["text"] == name:
-            spans[-1]["span"] += 1
-        else:
-            spans.append({"text": name, "span": 1})
-    return spans
-
-
-def _row(table: Table, row: Sequence[Entry]) -> list[dict[str, Any]]:
-    cells: list[dict[str, Any]] = []
-    for column, entry in zip(table.columns, row, strict=True):
-        notes = ",".join(map(str, entry.notes))
-        if column.below:
-            cells[-1]["below"] += [entry.text] if entry.text else []
-            cells[-1]["notes"] = ",".join(filter(None, [cells[-1]["notes"], notes]))
-        else:
-            cells.append({"text": entry.text, "bold": entry.bold, "notes": notes, "below": []})
-    return cells
 
 
 # --------------------------------------------------------------------------- tables of words

@@ -7,6 +7,7 @@ likeness.  A method whose own figures nobody has supplied has a row and no numbe
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from harness import metrics
@@ -20,28 +21,38 @@ from harness.report.words import Words, words
 METHOD = "LightCLIP"
 #: Our rows beside the published ones.
 _OURS = 12
-_NO_ROWS = words([], [])
 
 
-def beside_ours(collection: Collection, cells: Cells, published: Published) -> tuple[Words, str]:
-    """The table of published neighbours and the sentence below it; an empty table without any."""
-    if not published.figures:
-        return _NO_ROWS, (
-            "No published figure is at hand: results/external/ is empty. "
-            "`python -m harness.report import FILE --source ADDRESS` adds some."
-        )
+@dataclass(frozen=True)
+class Beside:
+    """The published neighbours of a report."""
+
+    table: Words
+    note: str
+    files: tuple[tuple[str, str], ...] = ()
+    """(name, SHA-256) of the files of results/external/ that the table has figures of."""
+
+
+_NOTHING = Beside(
+    words([], []),
+    "No published figure is on the data of this sweep. Those in results/external/ are shown by "
+    "`python -m harness.report published`; `python -m harness.report import FILE --source ADDRESS` "
+    "adds some.",
+)
+
+
+def beside_ours(collection: Collection, cells: Cells, published: Published) -> Beside:
+    """The figures that are on the very data of a shown metric; an empty table without any."""
     matched = {
         metric: found
         for metric in collection.shown
         if (found := _figures_for(metric, collection, published))
     }
     if not matched:
-        return _NO_ROWS, (
-            f"No published figure is on the data of this sweep. results/external/ holds "
-            f"{len(published.figures):,} of them on {len(published.datasets)} other data sets; "
-            "`python -m harness.report published` shows them."
-        )
-    return _table(collection, cells, matched), _note(matched)
+        return _NOTHING
+    used = {figure for figures in matched.values() for figure in figures}
+    files = tuple((f.name, f.sha256) for f in published.files if used.intersection(f.figures))
+    return Beside(_table(collection, cells, matched), _note(matched), files)
 
 
 def _figures_for(metric: str, collection: Collection, published: Published) -> list[Figure]:

@@ -33,7 +33,7 @@ def write_published(folder: Path, out: Path) -> Path:
     }
     manifest = {
         "schema": 1,
-        "external": dict(published.inputs),
+        "external": {file.name: file.sha256 for file in published.files},
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
     }
     with locked(out):

@@ -1,4 +1,4 @@
-"""What the seeds say: means, intervals, and differences paired by seed.
+"""What the seeds say: means, intervals, differences paired by seed, trends, and what could be seen.
 
 Pure functions of numbers.  Knows no metric, no file and no unit.
 """
@@ -8,11 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, special, stats
 
 CONFIDENCE = 0.95
+POWER = 0.8
+"""Chance of finding a difference that is said to be detectable."""
 NO_SPREAD = 1e-12
 """Spread below which seeds are taken to agree exactly: rounding alone makes about 1e-17."""
 
@@ -45,6 +48,8 @@ class Difference:
     high: float | None
     p: float | None
     seeds: tuple[int, ...]
+    error: float | None = None
+    """Standard error of the mean; None for one pair."""
 
     @property
     def n(self) -> int:
@@ -74,7 +79,7 @@ def estimate(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Esti
     mean = math.fsum(sample) / len(sample)
     if len(sample) == 1:
         return Estimate(mean, None, None, 1)
-    half = _half_width(sample, confidence)
+    half = _quantile(len(sample) - 1, confidence) * standard_error(sample)
     return Estimate(mean, mean - half, mean + half, len(sample))
 
 
@@ -95,16 +100,24 @@ def paired_difference(
     mean = math.fsum(sample) / len(sample)
     if len(sample) == 1:
         return Difference(mean, None, None, None, seeds)
-    if np.ptp(sample) < NO_SPREAD:
-        return Difference(mean, mean, mean, None, seeds)
-    half = _half_width(sample, confidence)
-    p = float(stats.ttest_1samp(sample, 0.0).pvalue)
-    return Difference(mean, mean - half, mean + half, p, seeds)
+    if max(sample) - min(sample) < NO_SPREAD:
+        return Difference(mean, mean, mean, None, seeds, 0.0)
+    error = standard_error(sample)
+    half = _quantile(len(sample) - 1, confidence) * error
+    p = 2 * float(special.stdtr(len(sample) - 1, -abs(mean) / error))
+    return Difference(mean, mean - half, mean + half, p, seeds, error)
 
 
-def _half_width(sample: Sequence[float], confidence: float) -> float:
-    quantile = stats.t.ppf((1 + confidence) / 2, len(sample) - 1)
-    return float(quantile * np.std(sample, ddof=1) / math.sqrt(len(sample)))
+def standard_error(sample: Sequence[float]) -> float:
+    """Standard error of the mean of `sample`, which has two values or more."""
+    mean = math.fsum(sample) / len(sample)
+    squares = math.fsum((value - mean) ** 2 for value in sample)
+    return math.sqrt(squares / (len(sample) - 1) / len(sample))
+
+
+@lru_cache(maxsize=256)
+def _quantile(df: int, confidence: float) -> float:
+    return float(special.stdtrit(df, (1 + confidence) / 2))
 
 
 def _finite(values: Sequence[float]) -> list[float]:
@@ -114,3 +127,72 @@ def _finite(values: Sequence[float]) -> list[float]:
     if not all(math.isfinite(value) for value in sample):
         raise ValueError(f"a value that is not finite cannot be averaged: {sample}")
     return sample
+
+
+# --------------------------------------------------------------------------- many comparisons
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """Holm's step-down adjustment of the p-values of one family, in their order.
+
+    An adjusted p below 0.05 keeps the chance of any false claim in the family below 5 %, whatever
+    the dependence between its tests (Holm 1979).
+    """
+    adjusted = [0.0] * len(ps)
+    highest = 0.0
+    for rank, index in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
+        highest = max(highest, min(1.0, (len(ps) - rank) * ps[index]))
+        adjusted[index] = highest
+    return adjusted
+
+
+# --------------------------------------------------------------------------- what could be seen
+
+
+def detectable_effect(
+    error: float, df: float, *, confidence: float = CONFIDENCE, power: float = POWER
+) -> float:
+    """The smallest true difference that a two-sided t-test finds with probability `power`.
+
+    Args:
+        error: standard error of the difference.
+        df: degrees of freedom of the test.
+    """
+    return error * _noncentrality(round(df, 6), confidence, power)
+
+
+@lru_cache(maxsize=4096)
+def _noncentrality(df: float, confidence: float, power: float) -> float:
+    """What the t-distribution must be moved by so that `power` of it is past the critical value.
+
+    A finding in the wrong direction is none, so the far tail does not count.
+    """
+    critical = float(special.stdtrit(df, (1 + confidence) / 2))
+
+    def missing(shift: float) -> float:
+        return 1.0 - float(special.nctdtr(df, shift, critical)) - power
+
+    top = critical
+    while missing(top) < 0:
+        top *= 2
+    return float(optimize.brentq(missing, 0.0, top, xtol=1e-9))
+
+
+# --------------------------------------------------------------------------- trends
+
+
+def trend(levels: Sequence[Sequence[float]]) -> float | None:
+    """Two-sided p of Page's test for a trend along ordered levels, each seed a block.
+
+    The test knows ranks alone: which level of a seed is better, not by how much.  Twice the smaller
+    of the one-sided p of a rise and of a fall; None below three levels or two seeds.
+
+    Args:
+        levels: the values of the same seeds, in the same order, at each level (L x S).
+    """
+    table = np.asarray(levels, dtype=np.float64).T
+    if table.ndim != 2 or table.shape[0] < 2 or table.shape[1] < 3:
+        return None
+    rise = stats.page_trend_test(table).pvalue
+    fall = stats.page_trend_test(table[:, ::-1]).pvalue
+    return float(min(1.0, 2 * min(rise, fall)))

@@ -1,19 +1,20 @@
 """The frame reduced to cells: what the seeds of one point say of one metric.
 
-Owns the rule for holes: a cell that lacks a seed has no mean, only the reason.
+Owns the rule for holes: a cell that lacks a seed has no mean, only the reason; and an average of
+several metrics that lacks one of them is a hole like any other.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-
-import pandas as pd
 
 from harness import metrics
 from harness.report.collect import Collection
-from harness.report.statistics import Difference, Estimate, estimate, paired_difference
+from harness.report.comparisons import Comparison
+from harness.report.statistics import Estimate, estimate
+from harness.report.table import Mark
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,9 @@ class Cell:
     estimate: Estimate | None = None
     """None when a seed is missing."""
     baseline: int | None = None
-    difference: Difference | None = None
+    comparison: Comparison | None = None
     """To the baseline, over the seeds both have; None for the baseline itself."""
+    mark: Mark = Mark.NONE
 
     @property
     def hole(self) -> str | None:
@@ -50,56 +52,85 @@ class Cell:
         have = f"{len(self.values)} of {len(self.seeds)} seeds"
         return f"{have}: {'; '.join(parts)}"
 
-    @property
-    def paired_in_full(self) -> bool:
-        """Whether the difference is over every seed wanted."""
-        return self.difference is not None and self.difference.n == len(self.seeds)
-
-    @property
-    def better(self) -> bool | None:
-        """Whether the difference is a real one for the better; None when there is no telling."""
-        if self.difference is None or not self.difference.distinguishable:
-            return None
-        return (self.difference.mean > 0) == metrics.higher_is_better(self.metric)
-
 
 Cells = Mapping[tuple[int, str], Cell]
 """(point, metric) -> cell."""
 
 
-def summarise(collection: Collection) -> Cells:
-    """Every cell of the collection, with differences to each point's baseline."""
-    grouped = {
-        (int(str(point)), str(metric)): rows
-        for (point, metric), rows in collection.frame.groupby(["point", "metric"], sort=False)
-    }
-    values = {place: _values(rows) for place, rows in grouped.items()}
+def summarise(
+    collection: Collection, averages: Mapping[str, Sequence[str]] | None = None
+) -> dict[tuple[int, str], Cell]:
+    """Every cell of the collection, nothing compared yet.
+
+    Args:
+        averages: name of an average -> the metrics it is the plain mean of, seed by seed.
+    """
+    rows: dict[tuple[int, str], list[_Row]] = {}
+    frame = collection.frame
+    names = ["point", "metric", "seed", "value", "reason", "chance", "n", "key"]
+    for point, metric, *rest in zip(*[frame[name].tolist() for name in names], strict=True):
+        rows.setdefault((point, metric), []).append(_Row(*rest))
     baselines = {row.index: row.baseline for row in collection.points}
-    cells = {}
-    for place, rows in grouped.items():
-        point, metric = place
-        baseline = baselines[point]
-        compared = baseline is not None and baseline != point
-        cells[place] = Cell(
-            point=point,
-            metric=metric,
-            seeds=tuple(int(seed) for seed in rows["seed"]),
-            values=values[place],
-            missing=_missing(rows),
-            chance=_mean(rows["chance"]),
-            samples=tuple(sorted({int(n) for n in rows["n"].dropna()})),
-            keys=tuple(rows["key"]),
-            estimate=estimate(list(values[place].values()))
-            if rows["value"].notna().all()
-            else None,
-            baseline=baseline,
-            difference=(
-                paired_difference(values[place], values[(baseline, metric)])
-                if compared and baseline is not None
-                else None
-            ),
-        )
+    cells = {place: _cell(place, found, baselines) for place, found in rows.items()}
+    for name, members in (averages or {}).items():
+        for row in collection.points:
+            parts = [cells[(row.index, member)] for member in members]
+            cells[(row.index, name)] = _average(name, parts)
     return cells
+
+
+@dataclass(frozen=True)
+class _Row:
+    seed: int
+    value: float
+    reason: str | None
+    chance: float
+    n: float
+    key: str
+
+
+def _cell(
+    place: tuple[int, str], rows: Sequence[_Row], baselines: Mapping[int, int | None]
+) -> Cell:
+    values = {row.seed: row.value for row in rows if not math.isnan(row.value)}
+    chances = [row.chance for row in rows if not math.isnan(row.chance)]
+    return Cell(
+        *place,
+        seeds=tuple(row.seed for row in rows),
+        values=values,
+        missing={row.seed: str(row.reason) for row in rows if math.isnan(row.value)},
+        chance=math.fsum(chances) / len(chances) if chances else None,
+        samples=tuple(sorted({int(row.n) for row in rows if not math.isnan(row.n)})),
+        keys=tuple(row.key for row in rows),
+        estimate=estimate(list(values.values())) if len(values) == len(rows) else None,
+        baseline=baselines[place[0]],
+    )
+
+
+def _average(name: str, parts: Sequence[Cell]) -> Cell:
+    """The mean of `parts` seed by seed; a seed that lacks one of them has none."""
+    first = parts[0]
+    values, missing = {}, {}
+    for seed in first.seeds:
+        lacking = [part for part in parts if seed not in part.values]
+        if lacking:
+            listed = ", ".join(metrics.display(part.metric) for part in lacking)
+            missing[seed] = f"no average without {listed}: {lacking[0].missing[seed]}"
+        else:
+            values[seed] = math.fsum(part.values[seed] for part in parts) / len(parts)
+    chances = [part.chance for part in parts if part.chance is not None]
+    return Cell(
+        point=first.point,
+        metric=name,
+        seeds=first.seeds,
+        values=values,
+        missing=missing,
+        chance=math.fsum(chances) / len(chances) if len(chances) == len(parts) else None,
+        samples=tuple(sorted({n for part in parts for n in part.samples})),
+        keys=first.keys,
+        estimate=None if missing else estimate(list(values.values())),
+        baseline=first.baseline,
+    )
 
 
 def best(cells: Iterable[Cell]) -> Cell | None:
@@ -109,24 +140,6 @@ def best(cells: Iterable[Cell]) -> Cell | None:
         return None
     sign = 1 if metrics.higher_is_better(means[0][1].metric) else -1
     return max(means, key=lambda pair: sign * pair[0])[1]
-
-
-def _values(rows: pd.DataFrame) -> dict[int, float]:
-    return {
-        int(seed): float(value)
-        for seed, value in zip(rows["seed"], rows["value"], strict=True)
-        if not math.isnan(value)
-    }
-
-
-def _missing(rows: pd.DataFrame) -> dict[int, str]:
-    holes = rows[rows["value"].isna()]
-    return {int(s): str(r) for s, r in zip(holes["seed"], holes["reason"], strict=True)}
-
-
-def _mean(column: pd.Series[float]) -> float | None:
-    known = column.dropna()
-    return None if known.empty else float(known.mean())
 
 
 def _seeds(seeds: list[int]) -> str:

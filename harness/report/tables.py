@@ -1,126 +1,101 @@
-"""One table value, written as Markdown, as booktabs LaTeX, and the long form as CSV.
+"""The results of a collection as a table value, and all of its statistics as CSV.
 
-Owns what a reader of numbers is shown: dashes with footnotes for holes, chance, intervals, and bold
-for nothing but the best of a column whose paired difference to its baseline excludes zero.
+Owns what a reader of numbers is shown: which columns under which headings, dashes with footnotes
+for holes, chance, intervals with their unit, and marks for nothing but what a test allows.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Iterable, Iterator, Sequence
 
 from harness import metrics
 from harness.report import text
 from harness.report.collect import Collection, PointRow
-from harness.report.statistics import Difference, Estimate
-from harness.report.summary import Cell, Cells, best
+from harness.report.comparisons import ALPHA, Comparison, Over, Verdict
+from harness.report.findings import Findings
+from harness.report.formats.plain import csv_text
+from harness.report.sections import Section
+from harness.report.statistics import Estimate
+from harness.report.summary import Cell
+from harness.report.table import TIE, Column, Entry, Mark, RowGroup, Table
 
 NO_EMBEDDINGS = "cost/parameters/inference_without_embeddings"
 WITH_EMBEDDINGS = "cost/parameters/inference"
+DELTA = "\u0394"
+STANDS = "*"
+"""What stands after a difference that the corrected test upholds."""
 _DECIMALS = {"%": 1, "M": 2, "GMACs": 3, "ms": 2}
-#: Columns past which a table spans both columns of a paper.
-_WIDE = 7
-_MEAN = "mean"
-_T = TypeVar("_T")
+_PARAMETERS = {NO_EMBEDDINGS: "without emb.", WITH_EMBEDDINGS: "with emb."}
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One printed cell; `notes` are numbers of footnotes."""
-
-    text: str
-    bold: bool = False
-    notes: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column's heading, under `group` where neighbours share one."""
-
-    name: str
-    group: str = ""
-    numeric: bool = True
-    below: bool = False
-    """Whether a table too wide for a page sets it under the column before it."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """What is printed, before any format; the `footer` rows are set apart below."""
-
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[Entry, ...], ...]
-    footer: tuple[tuple[Entry, ...], ...]
-    caption: str
-    label: str
-    notes: tuple[str, ...]
-
-
-class _Notes:
-    """Footnotes in order of appearance, each text once."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-
-    def number(self, note: str) -> int:
-        if note not in self.texts:
-            self.texts.append(note)
-        return self.texts.index(note) + 1
-
-
-# --------------------------------------------------------------------------- the table
-
-
-def build_table(collection: Collection, cells: Cells) -> Table:
-    """The shown metrics of every point, in the order of the sweep's points."""
-    notes = _Notes()
-    columns = [Column(collection.axis_name(axis), numeric=False) for axis in collection.axes]
-    rows = [[Entry(_axis_text(row, axis)) for axis in collection.axes] for row in collection.points]
-    footer = [Entry("chance"), *[Entry("")] * (len(columns) - 1)]
-    for metric in (NO_EMBEDDINGS, WITH_EMBEDDINGS):
-        columns.append(Column(_PARAMETER_COLUMNS[metric], "Parameters (M)"))
-        for entries, row in zip(rows, collection.points, strict=True):
-            entries.append(_cost_entry(cells.get((row.index, metric)), notes))
-        footer.append(Entry(""))
-    compared = any(row.baseline is not None for row in collection.points)
-    for metric in collection.shown:
-        column = [cells[(row.index, metric)] for row in collection.points]
-        columns += _metric_columns(metric, compared)
-        decimals = decimals_of(column)
-        winner = best(column)
-        for entries, cell in zip(rows, column, strict=True):
-            entries.append(_value_entry(cell, winner, decimals, notes))
-            if compared:
-                entries.append(_difference_entry(cell, decimals, notes))
-        footer += [Entry(_chance(column, decimals)), *[Entry("")] * compared]
+def build_table(collection: Collection, findings: Findings) -> Table:
+    """The shown metrics of every point, in the points' order and in their groups."""
+    points = collection.points
+    compared = any(row.baseline is not None for row in points)
+    axes = [Column((collection.axis_name(axis),), numeric=False) for axis in collection.axes]
+    columns = [*axes, *[Column(("Parameters (M)", name)) for name in _PARAMETERS.values()]]
+    rows = [[Entry(_axis_text(row, axis)) for axis in collection.axes] for row in points]
+    footer = [Entry("chance"), *[Entry()] * (len(columns) - 1)]
+    for row, entries in zip(points, rows, strict=True):
+        entries += [_cost_entry(findings.cells.get((row.index, cost))) for cost in _PARAMETERS]
+    titled = len({section.title for section in findings.sections}) > 1
+    for section in findings.sections:
+        for metric in section.metrics:
+            column = [findings.cells[(row.index, metric)] for row in points]
+            columns += _columns_of(section, metric, titled=titled, compared=compared)
+            decimals = decimals_of(column)
+            for entries, cell in zip(rows, column, strict=True):
+                entries.append(_value_entry(cell, decimals))
+                if compared:
+                    entries.append(_difference_entry(cell, decimals))
+            footer += [Entry(_chance(column, decimals)), *[Entry()] * compared]
     has_chance = any(entry.text for entry in footer[1:])
-    return Table(
+    table = Table(
         columns=tuple(columns),
-        rows=tuple(map(tuple, rows)),
+        groups=_grouped(points, rows),
         footer=(tuple(footer),) if has_chance else (),
-        caption=_caption(collection, compared),
+        caption="",
         label="tab:" + re.sub(r"[^A-Za-z0-9]+", "-", collection.sweep.name).strip("-"),
-        notes=tuple(notes.texts),
     )
+    return _with_caption(table, collection, findings)
 
 
-_PARAMETER_COLUMNS = {NO_EMBEDDINGS: "without emb.", WITH_EMBEDDINGS: "with emb."}
+def _with_caption(table: Table, collection: Collection, findings: Findings) -> Table:
+    caption = " ".join(_caption(collection, findings, table.marks))
+    return Table(table.columns, table.groups, caption, table.label, table.footer)
 
 
-def _metric_columns(metric: str, compared: bool) -> list[Column]:
-    heading = f"{metrics.display(metric)} ({metrics.unit(metric)})"
+def _grouped(points: Sequence[PointRow], rows: Sequence[list[Entry]]) -> tuple[RowGroup, ...]:
+    by_title: dict[str, list[tuple[Entry, ...]]] = {}
+    for row, entries in zip(points, rows, strict=True):
+        by_title.setdefault(row.group, []).append(tuple(entries))
+    return tuple(RowGroup(tuple(found), title) for title, found in by_title.items())
+
+
+def _columns_of(section: Section, metric: str, *, titled: bool, compared: bool) -> Iterator[Column]:
+    members = section.averages.get(metric)
+    notes = () if members is None else (_list_of(members),)
+    heads = (section.title,) if titled and section.title else ()
+    heads = (*heads, f"{metrics.display(metric)} ({metrics.unit(metric)})")
     if not compared:
-        return [Column("", heading)]
-    return [Column(_MEAN, heading), Column("\u0394 to baseline", heading, below=True)]
+        yield Column(heads, notes=notes)
+        return
+    yield Column((*heads, "mean"), notes=notes)
+    yield Column((*heads, f"{DELTA} to baseline"), below=True)
+
+
+def _list_of(members: Sequence[str]) -> str:
+    listed = ", ".join(member.rpartition("/")[0] for member in members)
+    return f"plain mean, run by run, over these {len(members)} sets: {listed}"
 
 
 def _axis_text(row: PointRow, axis: str) -> str:
     value = text.plain(row.axes[axis])
     return value if axis in row.given else f"({value})"
+
+
+# --------------------------------------------------------------------------- numbers in words
 
 
 def decimals_of(column: Iterable[Cell]) -> int:
@@ -131,9 +106,9 @@ def decimals_of(column: Iterable[Cell]) -> int:
     bounds = [
         abs(bound) * metrics.scale(metric)
         for cell in column
-        if cell.difference is not None and cell.difference.distinguishable
-        for bound in (cell.difference.low, cell.difference.high)
-        if bound is not None
+        if cell.comparison is not None and (interval := cell.comparison.interval) is not None
+        if interval[0] > 0 or interval[1] < 0
+        for bound in interval[:2]
     ]
     return decimals + 1 if any(bound < 0.5 * 10**-decimals for bound in bounds) else decimals
 
@@ -147,36 +122,59 @@ def estimate_text(estimate: Estimate, metric: str, decimals: int) -> str:
     return f"{mean} \u00b1 {text.number(estimate.half_width * scale, decimals)}"
 
 
-def difference_text(difference: Difference, metric: str, decimals: int) -> str:
-    """`+1.2 [0.3, 2.1]`, in the metric's unit."""
-    scale = metrics.scale(metric)
-    mean = text.number(difference.mean * scale, decimals, sign=True)
-    if difference.low is None or difference.high is None or difference.no_spread:
+def difference_text(comparison: Comparison, decimals: int) -> str:
+    """`+1.2 [0.3, 2.1]`, in the metric's unit; without an interval where there is none."""
+    scale = metrics.scale(comparison.metric)
+    mean = text.number(comparison.mean * scale, decimals, sign=True)
+    if comparison.interval is None:
         return mean
-    low, high = (text.number(b * scale, decimals) for b in (difference.low, difference.high))
+    low, high = (text.number(bound * scale, decimals) for bound in comparison.interval[:2])
     return f"{mean} [{low}, {high}]"
 
 
-def _value_entry(cell: Cell, winner: Cell | None, decimals: int, notes: _Notes) -> Entry:
+def _value_entry(cell: Cell, decimals: int) -> Entry:
     if cell.estimate is None:
-        return Entry(text.DASH, notes=(notes.number(cell.hole or ""),))
-    bold = cell is winner and cell.better is True and cell.paired_in_full
-    return Entry(estimate_text(cell.estimate, cell.metric, decimals), bold)
+        return Entry(text.DASH, notes=(cell.hole or "",), keys=cell.keys)
+    scale = metrics.scale(cell.metric)
+    bounds = (cell.estimate.low, cell.estimate.high)
+    low, high = (None if bound is None else bound * scale for bound in bounds)
+    return Entry(
+        estimate_text(cell.estimate, cell.metric, decimals),
+        value=cell.estimate.mean * scale,
+        low=low,
+        high=high,
+        n=cell.estimate.n,
+        mark=cell.mark,
+        keys=cell.keys,
+    )
 
 
-def _difference_entry(cell: Cell, decimals: int, notes: _Notes) -> Entry:
+def _difference_entry(cell: Cell, decimals: int) -> Entry:
     if cell.baseline == cell.point:
         return Entry("baseline")
-    if cell.difference is None:
-        return Entry(text.DASH, notes=(notes.number(_no_difference(cell)),))
-    remarks = []
-    if not cell.paired_in_full:
-        seeds = ", ".join(map(str, cell.difference.seeds))
-        remarks.append(f"paired over {cell.difference.n} of {len(cell.seeds)} seeds ({seeds})")
-    if cell.difference.no_spread:
-        remarks.append("all seeds differ by the same amount: no spread to judge by")
-    shown = difference_text(cell.difference, cell.metric, decimals)
-    return Entry(shown, notes=tuple(notes.number(remark) for remark in remarks))
+    comparison = cell.comparison
+    if comparison is None:
+        return Entry(text.DASH, notes=(_no_difference(cell),))
+    scale = metrics.scale(cell.metric)
+    interval = comparison.interval
+    stands = STANDS if comparison.decided else ""
+    return Entry(
+        difference_text(comparison, decimals) + stands,
+        value=comparison.mean * scale,
+        low=None if interval is None else interval[0] * scale,
+        high=None if interval is None else interval[1] * scale,
+        n=comparison.seeds.n,
+        notes=tuple(_remarks(comparison)),
+        keys=cell.keys,
+    )
+
+
+def _remarks(comparison: Comparison) -> Iterator[str]:
+    if not comparison.in_full:
+        seeds = ", ".join(map(str, comparison.seeds.seeds))
+        yield f"paired over {comparison.seeds.n} of {comparison.wanted} seeds ({seeds})"
+    if comparison.verdict is Verdict.NO_SPREAD:
+        yield "all seeds differ by the same amount: no spread to judge by"
 
 
 def _no_difference(cell: Cell) -> str:
@@ -185,13 +183,14 @@ def _no_difference(cell: Cell) -> str:
     return "no seed has both this value and the baseline's"
 
 
-def _cost_entry(cell: Cell | None, notes: _Notes) -> Entry:
+def _cost_entry(cell: Cell | None) -> Entry:
     """A cost is a property of the point, so one finished seed is enough to know it."""
     if cell is None or not cell.values:
-        return Entry(text.DASH, notes=(notes.number("cost is known once a seed is done"),))
+        return Entry(text.DASH, notes=("cost is known once a seed is done",))
     scale, decimals = metrics.scale(cell.metric), _DECIMALS[metrics.unit(cell.metric)]
     shown = {text.number(value * scale, decimals) for value in cell.values.values()}
-    return Entry("\u2013".join(sorted(shown)))
+    least = min(cell.values.values()) * scale
+    return Entry("\u2013".join(sorted(shown)), value=least, n=len(cell.values), keys=cell.keys)
 
 
 def _chance(column: Iterable[Cell], decimals: int) -> str:
@@ -201,30 +200,73 @@ def _chance(column: Iterable[Cell], decimals: int) -> str:
     return "\u2013".join(dict.fromkeys([ends[0], ends[-1]])) if ends else ""
 
 
-def _caption(collection: Collection, compared: bool) -> str:
+# --------------------------------------------------------------------------- the caption
+
+
+def _caption(collection: Collection, findings: Findings, marks: frozenset[Mark]) -> Iterator[str]:
     counts = sorted({len(row.seeds) for row in collection.points})
     seeds = sorted({seed for row in collection.points for seed in row.seeds})
     listed = ", ".join(map(str, seeds))
-    parts = [collection.sweep.question.strip() or collection.sweep.name]
+    yield collection.sweep.question.strip() or collection.sweep.name
     if counts[-1] == 1:
-        parts.append(f"One seed ({listed}): no interval can be given.")
+        yield f"One seed ({listed}): nothing can be said of other seeds."
     else:
         n = "\u2013".join(dict.fromkeys([str(counts[0]), str(counts[-1])]))
-        parts.append(
+        yield (
             f"Mean over n = {n} seeds ({listed}); \u00b1 is the half-width of the 95 % t-interval "
-            "over seeds."
+            "over seeds, on these test items."
         )
-    if compared and counts[-1] > 1:
-        parts.append(
-            "\u0394 is the difference to the baseline paired by seed, with its 95 % t-interval, "
-            "not corrected for the number of comparisons; bold: best of its column, with an "
-            "interval that excludes zero."
-        )
-    elif compared:
-        parts.append("\u0394 is the difference to the baseline at the same seed.")
+    yield from _about_differences(collection, findings)
+    yield from _about_marks(marks)
     if any(set(collection.axes) - row.given for row in collection.points):
-        parts.append("In parentheses: the base's own value, which the point does not set.")
-    return " ".join(parts)
+        yield "In parentheses: the base's own value, which the point does not set."
+
+
+def _about_differences(collection: Collection, findings: Findings) -> Iterator[str]:
+    if all(row.baseline is None for row in collection.points):
+        return
+    made = [c for metric in findings.shown for c in _comparisons(collection, findings, metric)]
+    units = {c.interval[2] for c in made if c.interval is not None}
+    yield f"{DELTA} is the difference to the baseline{_whose_baseline(collection)}"
+    yield _about_interval(units)
+    if any(c.decided for c in made):
+        many = f"for the {findings.family} comparisons of the table" if findings.family > 1 else ""
+        yield f"{STANDS}: p < {ALPHA:.2g} after Holm's correction {many}".rstrip() + "."
+
+
+def _comparisons(collection: Collection, findings: Findings, metric: str) -> list[Comparison]:
+    cells = [findings.cells[(row.index, metric)] for row in collection.points]
+    return [cell.comparison for cell in cells if cell.comparison is not None]
+
+
+def _whose_baseline(collection: Collection) -> str:
+    """Which baseline, where there are several."""
+    if len({row.baseline for row in collection.points} - {None}) < 2:
+        return ""
+    return " with the row's other values"
+
+
+def _about_interval(units: set[Over]) -> str:
+    if units == {Over.BOTH}:
+        return "paired by seed and test item, with a 95 % interval over both."
+    if units == {Over.SEEDS}:
+        return "paired by seed, with its 95 % t-interval over seeds."
+    if units == {Over.ITEMS}:
+        return "with a 95 % bootstrap interval over test items, for these very models."
+    if not units:
+        return "at the same seed."
+    listed = ", ".join(unit.value for unit in Over if unit in units)
+    return f"with a 95 % interval over, as outcomes are kept: {listed} (table.csv says which)."
+
+
+def _about_marks(marks: frozenset[Mark]) -> Iterator[str]:
+    told = "told from {} by the paired test, corrected within its column (Holm)"
+    if Mark.BEST in marks:
+        yield f"Bold: best of its column, {told.format('every other row')}."
+    if Mark.SECOND in marks:
+        yield f"Underlined: second best, {told.format('every row below')}."
+    if Mark.TIED in marks:
+        yield f"{TIE}: cannot be told from the best of its column, or is that best."
 
 
 def baseline_label(collection: Collection, row: PointRow) -> str | None:
@@ -232,154 +274,25 @@ def baseline_label(collection: Collection, row: PointRow) -> str | None:
     return None if row.baseline is None else collection.points[row.baseline].label
 
 
-# --------------------------------------------------------------------------- Markdown
-
-
-def to_markdown(table: Table) -> str:
-    """A GitHub table with its caption above and its footnotes below."""
-    heads = [" ".join(filter(None, [c.group, c.name])) for c in table.columns]
-    lines = [
-        text.markdown(table.caption),
-        "",
-        _markdown_row([text.markdown(head) for head in heads]),
-        _markdown_row(["---:" if column.numeric else ":---" for column in table.columns]),
-        *[_markdown_row([_markdown_entry(e) for e in row]) for row in table.rows + table.footer],
-    ]
-    if table.notes:
-        lines += ["", *[f"{n}. {text.markdown(note)}" for n, note in enumerate(table.notes, 1)]]
-    return "\n".join(lines) + "\n"
-
-
-def _markdown_row(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def _markdown_entry(entry: Entry) -> str:
-    shown = text.markdown(entry.text)
-    shown = f"**{shown}**" if entry.bold else shown
-    return shown + (f" <sup>{','.join(map(str, entry.notes))}</sup>" if entry.notes else "")
-
-
-# --------------------------------------------------------------------------- LaTeX
-
-
-def to_latex(table: Table) -> str:
-    r"""A floating table that needs `\usepackage{booktabs}` and nothing else.
-
-    One with many columns is set across the page, with each difference under its mean.
-    """
-    stacked = len(table.columns) > _WIDE and any(column.below for column in table.columns)
-    environment = "table*" if len(table.columns) > _WIDE else "table"
-    caption = table.caption + (" Second lines: \u0394." if stacked else "")
-    columns = _upper(table.columns, table.columns) if stacked else table.columns
-    align = "".join("r" if column.numeric else "l" for column in columns)
-    lines = [
-        r"% \usepackage{booktabs}",
-        rf"\begin{{{environment}}}[t]",
-        r"\centering",
-        rf"\caption{{{text.latex(caption)}}}",
-        rf"\label{{{table.label}}}",
-        r"\footnotesize" if stacked else r"\small",
-        r"\setlength{\tabcolsep}{4pt}",
-        rf"\begin{{tabular}}{{@{{}}{align}@{{}}}}",
-        r"\toprule",
-        *_latex_head(columns, stacked=stacked),
-        r"\midrule",
-        *_latex_body(table, stacked=stacked),
-        *([r"\midrule"] if table.footer else []),
-        *[_latex_row(_upper(table.columns, row) if stacked else row) for row in table.footer],
-        r"\bottomrule",
-        r"\end{tabular}",
-        *_latex_notes(table.notes),
-        rf"\end{{{environment}}}",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _upper(columns: Sequence[Column], row: Sequence[_T]) -> list[_T]:
-    """What stands on the first line of a stacked row."""
-    return [item for column, item in zip(columns, row, strict=True) if not column.below]
-
-
-def _lower(columns: Sequence[Column], row: Sequence[Entry]) -> list[Entry]:
-    """What stands on its second line: an entry, or nothing, under each of the first."""
-    lower: list[Entry] = []
-    for column, entry in zip(columns, row, strict=True):
-        if column.below:
-            lower[-1] = entry
-        else:
-            lower.append(Entry(""))
-    return lower
-
-
-def _latex_body(table: Table, *, stacked: bool) -> list[str]:
-    if not stacked:
-        return [_latex_row(row) for row in table.rows]
-    lines = []
-    for row in table.rows:
-        lines += [_latex_row(_upper(table.columns, row)), _latex_row(_lower(table.columns, row))]
-        lines.append(r"\addlinespace")
-    return lines[:-1]
-
-
-def _latex_head(columns: Sequence[Column], *, stacked: bool) -> list[str]:
-    """The groups over their rules, then the names; a group of one column needs neither."""
-    spans: list[list[int]] = []
-    for index, column in enumerate(columns):
-        if spans and column.group and columns[spans[-1][0]].group == column.group:
-            spans[-1].append(index)
-        else:
-            spans.append([index])
-    groups, rules = [], []
-    for span in spans:
-        group = text.latex(columns[span[0]].group)
-        groups.append(rf"\multicolumn{{{len(span)}}}{{c}}{{{group}}}" if group else "")
-        if group and len(span) > 1:
-            rules.append(rf"\cmidrule(lr){{{span[0] + 1}-{span[-1] + 1}}}")
-    names = ["" if stacked and c.name == _MEAN else text.latex(c.name) for c in columns]
-    lines = [" & ".join(groups) + r" \\", " ".join(rules), " & ".join(names) + r" \\"]
-    return [line for line in lines if line]
-
-
-def _latex_row(row: Sequence[Entry]) -> str:
-    return " & ".join(map(_latex_entry, row)) + r" \\"
-
-
-def _latex_entry(entry: Entry) -> str:
-    shown = text.latex(entry.text)
-    shown = rf"\textbf{{{shown}}}" if entry.bold else shown
-    return shown + (
-        rf"\textsuperscript{{{','.join(map(str, entry.notes))}}}" if entry.notes else ""
-    )
-
-
-def _latex_notes(notes: Sequence[str]) -> list[str]:
-    if not notes:
-        return []
-    lines = [rf"\textsuperscript{{{n}}} {text.latex(note)}\par" for n, note in enumerate(notes, 1)]
-    head = r"\par\smallskip\begin{minipage}{\linewidth}\footnotesize\raggedright"
-    return [head, *lines, r"\end{minipage}"]
-
-
 # --------------------------------------------------------------------------- CSV
 
 
-def to_csv(collection: Collection, cells: Cells) -> str:
+def statistics_csv(collection: Collection, findings: Findings) -> str:
     """Every point and every metric recorded, in full precision and in the units of the records."""
-    heads = [*_CSV_POINT, *collection.axes, *_CSV_CELL]
+    cells = findings.cells
+    names = list(dict.fromkeys([*collection.metrics, *findings.averages]))
     rows = [
         [
             row.label,
             *[row.axes[axis] for axis in collection.axes],
-            *_csv_cell(collection, row, cell),
+            *_csv_cell(collection, row, cells[(row.index, metric)]),
         ]
         for row in collection.points
-        for cell in (cells[(row.index, metric)] for metric in collection.metrics)
+        for metric in names
     ]
-    return csv_text(heads, rows)
+    return csv_text(["label", *collection.axes, *_CSV_CELL], rows)
 
 
-_CSV_POINT = ("label",)
 _CSV_CELL = (
     "metric",
     "mean",
@@ -388,40 +301,61 @@ _CSV_CELL = (
     "n_seeds",
     "seeds",
     "samples",
+    "chance",
+    "mark",
+    "baseline",
     "diff",
     "diff_low",
     "diff_high",
+    "diff_over",
     "p",
+    "p_holm",
     "diff_seeds",
-    "baseline",
-    "chance",
+    "diff_low_seeds",
+    "diff_high_seeds",
+    "p_seeds",
+    "diff_low_items",
+    "diff_high_items",
+    "p_mcnemar",
+    "error_seeds",
+    "error_items",
     "keys",
     "hole",
 )
 
 
 def _csv_cell(collection: Collection, row: PointRow, cell: Cell) -> list[object]:
-    estimate, difference = cell.estimate, cell.difference
+    estimate = cell.estimate
     return [
         cell.metric,
         *([estimate.mean, estimate.low, estimate.high] if estimate else [None] * 3),
         len(cell.values),
         " ".join(map(str, cell.values)),
         " ".join(map(str, cell.samples)),
-        *([difference.mean, difference.low, difference.high] if difference else [None] * 3),
-        difference.p if difference else None,
-        " ".join(map(str, difference.seeds)) if difference else None,
-        baseline_label(collection, row),
         cell.chance,
+        cell.mark.value,
+        baseline_label(collection, row),
+        *_csv_comparison(cell.comparison),
         " ".join(cell.keys),
         cell.hole,
     ]
 
 
-def csv_text(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Rows as RFC 4180 text with `\\n` line ends; see `text.csv_field` for what becomes of text."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([text.csv_field(head) for head in heads])
-    writer.writerows([[text.csv_field(value) for value in row] for row in rows])
-    return stream.getvalue()
+def _csv_comparison(comparison: Comparison | None) -> list[object]:
+    if comparison is None:
+        return [None] * (_CSV_CELL.index("keys") - _CSV_CELL.index("diff"))
+    low, high, over = comparison.interval or (None, None, None)
+    seeds, both = comparison.seeds, comparison.both
+    return [
+        comparison.mean,
+        low,
+        high,
+        over.value if over else None,
+        comparison.p,
+        comparison.adjusted,
+        " ".join(map(str, seeds.seeds)),
+        *[seeds.low, seeds.high, seeds.p],
+        *(comparison.items or (None, None)),
+        " ".join(f"{p:.6g}" for p in comparison.exact.values()),
+        *([both.error_seeds, both.error_items] if both else [seeds.error, None]),
+    ]

@@ -1,4 +1,4 @@
-"""Numbers and foreign text made safe for Markdown, LaTeX, Typst and CSV.
+"""Numbers and foreign text made safe for Markdown, LaTeX, HTML, Typst and CSV.
 
 Labels, errors and paths are other people's words: each function here takes any text at all and
 gives something that its format shows as that text.  Knows nothing of sweeps.
@@ -6,6 +6,7 @@ gives something that its format shows as that text.  Knows nothing of sweeps.
 
 from __future__ import annotations
 
+import html as _html
 import math
 import re
 import unicodedata
@@ -43,6 +44,7 @@ _LATEX = {
     "\u2192": r"$\rightarrow$",
     "\u2264": r"$\leq$",
     "\u2265": r"$\geq$",
+    "\u2248": r"$\approx$",
     DASH: "---",
     "\u2013": "--",
     "\u2018": "`",
@@ -97,6 +99,17 @@ def _latex_character(character: str) -> str:
     if character.isascii() or character in _LATEX_LETTERS:
         return character
     return rf"\texttt{{U+{ord(character):04X}}}"
+
+
+def html(text: object) -> str:
+    """`text` as HTML shows it, between tags and between quotation marks alike."""
+    return _html.escape(one_line(text), quote=True)
+
+
+def typst(text: object) -> str:
+    """`text` as a string literal of Typst, in which nothing is markup."""
+    plain = typeset(text).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{plain}"'
 
 
 def typeset(text: object) -> str:

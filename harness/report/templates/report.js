@@ -22,28 +22,30 @@
     if (first !== second) return first ? 1 : -1;
     return first ? a.text.localeCompare(b.text, "en", { numeric: true }) : a.number - b.number;
   };
+  const missing = (item) => Number.isNaN(item.worth.number) && ["", "\u2014"].includes(item.worth.text.replace(/[\d,]+$/, ""));
   const sortBy = (table, head) => {
     const down = head.getAttribute("aria-sort") === "ascending";
-    const body = table.tBodies[0];
     const column = head.cellIndex;
-    const rows = [...body.rows].map((row) => ({ row, worth: worth(row.cells[column]) }));
-    const missing = (item) => Number.isNaN(item.worth.number) && ["", "\u2014"].includes(item.worth.text.replace(/[\d,]+$/, ""));
-    rows.sort((a, b) => {
-      if (missing(a) !== missing(b)) return missing(a) ? 1 : -1; // what is missing stays below
-      return (down ? -1 : 1) * order(a.worth, b.worth);
-    });
+    for (const body of table.tBodies) {
+      const rows = [...body.rows].filter((row) => row.className !== "group");
+      const items = rows.map((row) => ({ row, worth: worth(row.cells[column]) }));
+      items.sort((a, b) => {
+        if (missing(a) !== missing(b)) return missing(a) ? 1 : -1; // what is missing stays below
+        return (down ? -1 : 1) * order(a.worth, b.worth);
+      });
+      body.append(...items.map((item) => item.row));
+    }
     for (const other of table.tHead.querySelectorAll("[aria-sort]")) other.setAttribute("aria-sort", "none");
     head.setAttribute("aria-sort", down ? "descending" : "ascending");
-    body.append(...rows.map((item) => item.row));
   };
-  for (const table of document.querySelectorAll("table.sortable")) {
+  for (const table of document.querySelectorAll("table.sortable, table.results")) {
     for (const head of table.tHead.rows[table.tHead.rows.length - 1].cells) {
       const button = make("button", head.textContent, { type: "button" });
       head.replaceChildren(button);
       head.setAttribute("aria-sort", "none");
       button.addEventListener("click", () => sortBy(table, head));
     }
-    if (table.tBodies[0].rows.length > 12) addFilter(table);
+    if ([...table.tBodies].reduce((sum, body) => sum + body.rows.length, 0) > 12) addFilter(table);
   }
 
   function addFilter(table) {
@@ -55,7 +57,7 @@
     table.parentElement.before(box);
     field.addEventListener("input", () => {
       const wanted = field.value.toLowerCase();
-      for (const row of table.tBodies[0].rows) row.hidden = !row.textContent.toLowerCase().includes(wanted);
+      for (const row of table.querySelectorAll("tbody tr:not(.group)")) row.hidden = !row.textContent.toLowerCase().includes(wanted);
     });
   }
 

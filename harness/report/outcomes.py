@@ -1,0 +1,175 @@
+"""Per-example outcomes on disk turned into scores: one a picture, whose mean is the metric.
+
+A metric is a mean over queries that are not independent (the captions of one picture), a mean over
+classes, or a mean of such means.  Each becomes one score a picture of its test set, linearised
+where pictures weigh unequally, so that one statistic serves them all.  Reads and never writes;
+what cannot be used is told and never guessed at.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import RecordError
+from harness.metrics import (
+    IMAGE_RETRIEVAL,
+    MEAN_PER_CLASS_RECALL,
+    MEAN_RECALL,
+    STRICT,
+    TEXT_RETRIEVAL,
+    recall_names,
+)
+from harness.record import Store
+from harness.report.records import Record
+
+_TOLERANCE = 1e-5
+"""How far the mean of the outcomes, which are kept in single precision, may lie from the value."""
+
+
+@dataclass(frozen=True)
+class PictureScores:
+    """The scores (N,) of one metric in one run, and of what they are scores."""
+
+    scores: NDArray[np.float64]
+    pictures: str
+    """Digest of the pictures' names: scores of different pictures are never paired."""
+    right: NDArray[np.uint8] | None
+    """1 or 0 an item, where each item is a picture of its own and no tie made one fractional."""
+
+
+@dataclass(frozen=True)
+class RunScores:
+    """What one run's outcomes give."""
+
+    by_metric: Mapping[str, PictureScores]
+    sha256: str | None
+    """Of the file read; None without one."""
+    problem: str | None = None
+    """Why nothing could be read."""
+
+
+def read_scores(
+    record: Record,
+    store: Store,
+    metrics: Sequence[str],
+    averages: Mapping[str, Sequence[str]] | None = None,
+) -> RunScores:
+    """The scores of `metrics` in the evaluation of `record`, of those that are means over items.
+
+    Args:
+        averages: metric that is the mean of others -> those others.
+    """
+    if record.evaluation is None:
+        return RunScores({}, None, "no evaluation")
+    file = store.run_dir(record.run.key).outcomes / f"{record.run.config.evaluation_key}.npz"
+    try:
+        data = file.read_bytes()
+        arrays = _Arrays(np.load(io.BytesIO(data), allow_pickle=False))
+        found = {name: arrays.score(name, averages or {}) for name in metrics}
+        _check_values(record.evaluation["metrics"], found)
+    except FileNotFoundError:
+        return RunScores({}, None, "no per-example outcomes on disk")
+    except (OSError, ValueError, IndexError, EOFError, zipfile.BadZipFile, RecordError) as error:
+        return RunScores({}, None, f"per-example outcomes cannot be used: {error}")
+    kept = {name: score for name, score in found.items() if score is not None}
+    return RunScores(kept, hashlib.sha256(data).hexdigest())
+
+
+def _check_values(
+    recorded: Mapping[str, Mapping[str, Any]], found: Mapping[str, PictureScores | None]
+) -> None:
+    """RecordError where outcomes are not those of the result."""
+    for name, score in found.items():
+        value = recorded.get(name, {}).get("value")
+        if score is not None and value is not None:
+            mean = float(score.scores.mean())
+            if not abs(mean - value) < _TOLERANCE:
+                raise RecordError(f"their mean of {name} is {mean:.6f}, the result's {value:.6f}")
+
+
+def _check_owners(owners: NDArray[Any], outcomes: int, pictures: int) -> None:
+    if len(owners) != outcomes or not outcomes or owners.min() < 0 or owners.max() >= pictures:
+        raise RecordError(f"{outcomes} outcomes do not belong to {pictures} pictures")
+
+
+class _Arrays:
+    """The arrays of one file, each read once and when asked for."""
+
+    def __init__(self, archive: Any) -> None:
+        self._archive = archive
+        self._read: dict[str, NDArray[Any]] = {}
+
+    def get(self, name: str) -> NDArray[Any] | None:
+        if name not in self._read:
+            if name not in self._archive.files:
+                return None
+            self._read[name] = self._archive[name]
+        return self._read[name]
+
+    def score(self, name: str, averages: Mapping[str, Sequence[str]]) -> PictureScores | None:
+        """None where the metric is no mean over items of one set of pictures."""
+        if name in averages:
+            return self._mean_of([self.score(part, averages) for part in averages[name]])
+        place, _, kind = name.rpartition("/")
+        if kind == MEAN_RECALL:
+            return self._mean_of([self.score(part, averages) for part in recall_names(place)])
+        if kind == MEAN_PER_CLASS_RECALL:
+            return self._mean_per_class(place)
+        direction = kind.partition("@")[0]
+        if direction in (IMAGE_RETRIEVAL, TEXT_RETRIEVAL):
+            split = place.removesuffix(f"/{STRICT}")
+            return self._mean(name, f"{split}/items/{direction}", split)
+        return self._mean(name, f"{place}/items", self._set_of(place))
+
+    def _set_of(self, place: str) -> str:
+        """`test` of the task `test/role`; a class folder is a set of its own."""
+        return place.partition("/")[0]
+
+    def _mean(self, name: str, items: str, split: str) -> PictureScores | None:
+        outcomes, owners = self.get(name), self.get(items)
+        pictures = self._pictures(split)
+        if outcomes is None or owners is None or pictures is None:
+            return None
+        count, digest = pictures
+        _check_owners(owners, len(outcomes), count)
+        values = outcomes.astype(np.float64)
+        mean = values.mean()
+        scores = mean + np.bincount(owners, values - mean, count) * (count / len(values))
+        single = len(np.unique(owners)) == len(owners) and outcomes.dtype == np.uint8
+        return PictureScores(scores, digest, outcomes if single else None)
+
+    def _mean_per_class(self, place: str) -> PictureScores | None:
+        outcomes, owners = self.get(f"{place}/acc1"), self.get(f"{place}/items")
+        labels, pictures = self.get(f"{place}/labels"), self._pictures(self._set_of(place))
+        if outcomes is None or owners is None or labels is None or pictures is None:
+            return None
+        count, digest = pictures
+        _check_owners(owners, len(outcomes), count)
+        values = outcomes.astype(np.float64)
+        _, index, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+        recalls = np.bincount(index, values) / sizes
+        parts = (values - recalls[index]) / sizes[index]
+        scores = recalls.mean() + np.bincount(owners, parts, count) * (count / len(sizes))
+        return PictureScores(scores, digest, None)
+
+    def _mean_of(self, parts: Sequence[PictureScores | None]) -> PictureScores | None:
+        known = [part for part in parts if part is not None]
+        if not parts or len(known) < len(parts) or len({p.pictures for p in known}) > 1:
+            return None
+        return PictureScores(
+            np.mean([part.scores for part in known], axis=0), known[0].pictures, None
+        )
+
+    def _pictures(self, split: str) -> tuple[int, str] | None:
+        names = self.get(f"{split}/items/images")
+        if names is None:
+            return None
+        return len(names), hashlib.sha256(names.tobytes()).hexdigest()

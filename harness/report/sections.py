@@ -1,0 +1,65 @@
+"""Which of the shown metrics belong under one heading, and the averages that may be taken of them.
+
+An average is over the metrics of one kind in one section (top-1 accuracy over the zero-shot sets)
+and always goes with the list of what it is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from harness import metrics
+
+RETRIEVAL, ZERO_SHOT, COST, OTHER = "Retrieval", "Zero-shot classification", "Cost", ""
+_MEAN_PER_CLASS = metrics.MEAN_PER_CLASS_RECALL
+_KINDS = {"acc1": "acc@1", "acc5": "acc@5", _MEAN_PER_CLASS: "mean per-class recall"}
+
+
+@dataclass(frozen=True)
+class Section:
+    """Metrics under one heading, the averages last."""
+
+    title: str
+    metrics: tuple[str, ...]
+    averages: Mapping[str, tuple[str, ...]]
+    """Average among `metrics` -> what it is the mean of."""
+
+
+def sections_of(shown: Sequence[str]) -> tuple[Section, ...]:
+    """The shown metrics by section, sections and metrics in the order of their first appearance."""
+    by_title: dict[str, list[str]] = {}
+    for name in shown:
+        by_title.setdefault(_title(name), []).append(name)
+    return tuple(_section(title, names) for title, names in by_title.items())
+
+
+def averages_of(sections: Sequence[Section]) -> dict[str, tuple[str, ...]]:
+    """The averages of all sections."""
+    return {name: members for section in sections for name, members in section.averages.items()}
+
+
+def _section(title: str, names: Sequence[str]) -> Section:
+    averages: dict[str, tuple[str, ...]] = {}
+    if title == ZERO_SHOT:
+        for kind, words in _KINDS.items():
+            members = tuple(name for name in names if name.rpartition("/")[2] == kind)
+            if len(members) > 1:
+                averages[f"average {words}"] = members
+    return Section(title, (*names, *averages), averages)
+
+
+def _title(name: str) -> str:
+    if metrics.is_cost(name):
+        return COST
+    place, _, kind = name.rpartition("/")
+    if kind.partition("@")[0] in {metrics.IMAGE_RETRIEVAL, metrics.TEXT_RETRIEVAL}:
+        split = place.removesuffix(f"/{metrics.STRICT}")
+        return _of_split(RETRIEVAL, split)
+    if kind == metrics.MEAN_RECALL:
+        return _of_split(RETRIEVAL, place)
+    return ZERO_SHOT if kind in _KINDS else OTHER
+
+
+def _of_split(title: str, split: str) -> str:
+    return title if split == "test" else f"{title}, {split}"

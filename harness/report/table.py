@@ -1,0 +1,191 @@
+"""One table as a value: columns under their headings, rows in groups, marks, holes, footnotes.
+
+Owns what a table is before any format; `formats` writes it.  Every number is text by the time it
+stands here, beside the number itself for those who sort or recompute.  Knows nothing of sweeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Literal
+
+TIE = "\u2248"
+"""What stands after a number that cannot be told from the best of its column."""
+
+
+class Mark(Enum):
+    """What the test allows to be said of a number within its column."""
+
+    NONE = ""
+    BEST = "best"
+    SECOND = "second"
+    TIED = "tied"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One printed cell.
+
+    `value`, `low` and `high` are in the column's unit, in full precision; an axis' value has none.
+    """
+
+    text: str = ""
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    """Number of runs behind the value."""
+    mark: Mark = Mark.NONE
+    notes: tuple[str, ...] = ()
+    """Footnotes in full; the table numbers them."""
+    keys: tuple[str, ...] = ()
+    """The runs that the number is made of, whether or not they gave one."""
+    below: Entry | None = None
+    """A second line of the same cell."""
+
+    @property
+    def lines(self) -> tuple[Entry, ...]:
+        """The cell's lines, from the top."""
+        return (self,) if self.below is None else (self, *self.below.lines)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column under its headings, outermost first; neighbours that share one are set under it."""
+
+    heads: tuple[str, ...]
+    numeric: bool = True
+    below: bool = False
+    """Whether a table too wide for its page sets it under the column before it."""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """Rows that belong together, under a title where they have one."""
+
+    rows: tuple[tuple[Entry, ...], ...]
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Span:
+    """A heading over `width` columns, the first of which is `first`."""
+
+    text: str
+    first: int
+    width: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """What is printed; the `footer` rows (chance) are set apart below."""
+
+    columns: tuple[Column, ...]
+    groups: tuple[RowGroup, ...]
+    caption: str
+    label: str
+    footer: tuple[tuple[Entry, ...], ...] = ()
+    remarks: tuple[str, ...] = ()
+    """Said of the whole table, below it and without a number."""
+    _numbers: dict[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for row in [*self.rows, *self.footer]:
+            if len(row) != len(self.columns):
+                raise ValueError(f"a row of {len(row)} cells under {len(self.columns)} columns")
+        numbers: dict[str, int] = {}
+        for note in self._notes():
+            numbers.setdefault(note, len(numbers) + 1)
+        object.__setattr__(self, "_numbers", numbers)
+
+    @property
+    def rows(self) -> tuple[tuple[Entry, ...], ...]:
+        """The rows of all groups."""
+        return tuple(row for group in self.groups for row in group.rows)
+
+    @property
+    def footnotes(self) -> tuple[str, ...]:
+        """Each footnote once, in order of appearance; the first has number 1."""
+        return tuple(self._numbers)
+
+    def numbers(self, notes: Sequence[str]) -> tuple[int, ...]:
+        """The numbers of `notes`."""
+        return tuple(self._numbers[note] for note in notes)
+
+    def _notes(self) -> Iterator[str]:
+        for column in self.columns:
+            yield from column.notes
+        for row in [*self.rows, *self.footer]:
+            for entry in row:
+                for line in entry.lines:
+                    yield from line.notes
+
+    @property
+    def marks(self) -> frozenset[Mark]:
+        """The marks that some cell has."""
+        return frozenset(line.mark for row in self.rows for entry in row for line in entry.lines)
+
+    def header(self) -> list[list[Span]]:
+        """The header's rows from the top, each covering all columns; names stand at the bottom.
+
+        A heading spans the neighbours that share it and all above it.  An empty text is a place
+        above a column that has fewer headings than others.
+        """
+        depth = max(len(column.heads) for column in self.columns)
+        padded = [("",) * (depth - len(c.heads)) + c.heads for c in self.columns]
+        return [self._header_row(padded, level, depth) for level in range(depth)]
+
+    def _header_row(self, padded: Sequence[tuple[str, ...]], level: int, depth: int) -> list[Span]:
+        spans: list[Span] = []
+        for index, heads in enumerate(padded):
+            last = level == depth - 1
+            shared = (
+                not last
+                and bool(spans)
+                and bool(heads[level])
+                and padded[spans[-1].first][: level + 1] == heads[: level + 1]
+            )
+            if shared:
+                spans[-1] = replace(spans[-1], width=spans[-1].width + 1)
+            else:
+                spans.append(
+                    Span(heads[level], index, 1, self.columns[index].notes if last else ())
+                )
+        return spans
+
+
+def stacked(table: Table) -> Table:
+    """`table` with each column that may stand below another folded into the cells before it."""
+    if not any(column.below for column in table.columns):
+        return table
+    return replace(
+        table,
+        columns=tuple(column for column in table.columns if not column.below),
+        groups=tuple(
+            replace(group, rows=tuple(_fold(table.columns, row) for row in group.rows))
+            for group in table.groups
+        ),
+        footer=tuple(_fold(table.columns, row) for row in table.footer),
+    )
+
+
+def _fold(columns: Sequence[Column], row: Sequence[Entry]) -> tuple[Entry, ...]:
+    folded: list[Entry] = []
+    for column, entry in zip(columns, row, strict=True):
+        if not column.below:
+            folded.append(entry)
+        elif entry != Entry():
+            folded[-1] = replace(folded[-1], below=entry)
+    return tuple(folded)
+
+
+Align = Literal["left", "right"]
+
+
+def alignment(column: Column) -> Align:
+    """Numbers to the right, words to the left."""
+    return "right" if column.numeric else "left"
