@@ -26,6 +26,9 @@ from unittest import mock
 sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
 from report_records import I2T, PROTOCOL, T2I, Records, metric, sweep_of  # noqa: E402
 
+from harness.config import Runtime  # noqa: E402
+from harness.manifest import write_manifest  # noqa: E402
+from harness.record import Store  # noqa: E402
 from harness.space import Run, Sweep, expand  # noqa: E402
 
 DEPTHS = range(1, 11)
@@ -119,8 +122,11 @@ def child(root: Path, count: int, out: Path, *, profile: bool) -> None:
     if not profile:
         raise SystemExit(main(words))
     import cProfile
+    import pstats
 
-    cProfile.runctx("main(words)", {"main": main, "words": words}, {}, sort="cumulative")
+    profile_of = cProfile.Profile()
+    profile_of.runcall(main, words)
+    pstats.Stats(profile_of).sort_stats("cumulative").print_stats(60)
     print(f"peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:,.0f} MB")
 
 
@@ -145,14 +151,10 @@ def measure(root: Path, count: int, *, profile: bool) -> float:
     """Make the records where they are not there, build, print a line; wall seconds."""
     sweep = many(count)
     runs = write_records(root, sweep)
-    write_manifest_of(sweep, runs, root)
+    write_manifest(Store(root), sweep, runs, Runtime(), ["benchmark"])
     wall, cpu, peak = build_in_child(root, count, root / "reports" / sweep.name, profile=profile)
     print(f"{len(runs):>6,} runs: {wall:6.1f} s wall, {cpu:6.1f} s CPU, {peak:6,.0f} MB")
     return wall
-
-
-def write_manifest_of(sweep: Sweep, runs: list[Run], root: Path) -> None:
-    raise NotImplementedError
 
 
 if __name__ == "__main__":
