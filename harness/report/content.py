@@ -14,7 +14,7 @@ from harness.record import State
 from harness.report import text
 from harness.report.answers import Answer, answer
 from harness.report.collect import Collection
-from harness.report.figures import Drawing
+from harness.report.drawing import Drawing
 from harness.report.findings import Findings
 from harness.report.published import Beside
 from harness.report.records import Record

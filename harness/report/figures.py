@@ -9,26 +9,37 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 
 from harness import metrics
-from harness.config import canonical_json
+from harness.record import Store
 from harness.report import style, text
 from harness.report.collect import Collection, PointRow
+from harness.report.curves import schedules, training_curves
+from harness.report.drawing import (
+    Drawing,
+    costs_of,
+    has_ordered_axis,
+    is_one_axis,
+    metric_data,
+    scale_of,
+)
 from harness.report.findings import Findings
-from harness.report.formats import csv_text
-from harness.report.records import Record
+from harness.report.forest import forest
+from harness.report.heatmap import grid_of, heat_map
+from harness.report.pareto import pareto
+from harness.report.per_class import per_class
 from harness.report.summary import Cell, Cells
 from harness.report.tables import NO_EMBEDDINGS, WITH_EMBEDDINGS
+from harness.report.time_spent import time_spent
 
-#: Training curves that one panel can hold and a reader still tell apart.
-MANY = 8
+#: Lines with intervals that a panel can hold; a sweep of more is drawn as a heat map alone.
+_MOST_LINES = 5
 #: How many spans of the data chance may lie below it and still be drawn rather than named.
 _REACH = 1.5
 #: Share of the axis by which lines of neighbouring hues stand apart, so that intervals can be read.
@@ -37,16 +48,6 @@ _DODGE = 0.012
 _DECADE = 10
 #: Letters of a legend that fit in an inch.
 _LETTERS = 15
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A figure, its file name without an ending, what it shows in words, and its data as CSV."""
-
-    name: str
-    words: str
-    figure: Figure
-    data: str
 
 
 @dataclass(frozen=True)
@@ -59,99 +60,55 @@ class Series:
     rows: tuple[PointRow, ...]
 
 
-def draw(collection: Collection, findings: Findings) -> list[Drawing]:
-    """Every figure there is data for."""
+def draw(
+    collection: Collection,
+    findings: Findings,
+    store: Store,
+    external: pd.DataFrame | None = None,
+) -> list[Drawing]:
+    """Every figure there is data for.
+
+    Args:
+        store: where the per-example outcomes are.
+        external: published models to show in grey, see `pareto.pareto`.
+    """
+    drawn = [
+        *_results(collection, findings),
+        forest(collection, findings),
+        pareto(collection, findings, external),
+        per_class(collection, findings, store),
+        training_curves(collection),
+        schedules(collection),
+        time_spent(collection),
+    ]
+    return [drawing for drawing in drawn if drawing is not None]
+
+
+def _results(collection: Collection, findings: Findings) -> list[Drawing]:
+    """The metrics over the points, in the form that fits the sweep."""
     cells = findings.cells
-    with_values = any(
-        cells[(r.index, m)].values for r in collection.points for m in collection.shown
-    )
+    if not any(cells[(r.index, m)].values for r in collection.points for m in collection.shown):
+        return []
     drawings = []
-    if with_values and is_one_axis(collection):
+    grid = grid_of(collection)
+    if is_one_axis(collection) and (grid is None or len(_lines(collection)) <= _MOST_LINES):
         drawings.append(_against_axis(collection, cells))
-    elif with_values:
+    if grid is not None:
+        drawings.append(heat_map(collection, cells, grid))
+    elif not is_one_axis(collection):
         drawings.append(_by_label(collection, cells))
     for cost, name in (
         (NO_EMBEDDINGS, "metric_vs_parameters"),
         (WITH_EMBEDDINGS, "metric_vs_parameters_with_embeddings"),
     ):
-        if with_values and len(set(_costs(collection, cells, cost).values())) > 1:
+        if len(set(costs_of(collection, cells, cost).values())) > 1:
             drawings.append(_against_cost(collection, cells, cost, name))
-    if any(record.curve for record in collection.records):
-        drawings.append(_training_curves(collection))
     return drawings
 
 
-def is_one_axis(collection: Collection) -> bool:
-    """Whether the points differ in the shown axis, and in the hue, alone."""
-    show = collection.sweep.show
-    places = [
-        canonical_json([r.axes[show.x], r.axes.get(show.hue or "")]) for r in collection.points
-    ]
-    others = [axis for axis in collection.axes if axis not in {show.x, show.hue}]
-    held = {canonical_json([row.axes[axis] for axis in others]) for row in collection.points}
-    return len(held) == 1 and len(set(places)) == len(places)
-
-
-# --------------------------------------------------------------------------- where on the x axis
-
-
-@dataclass(frozen=True)
-class Scale:
-    """Positions of the values of an axis, and how its ticks are written."""
-
-    kind: str
-    """`linear`, `log2` or `categorical`."""
-    values: tuple[Any, ...]
-
-    def at(self, value: Any, shift: float = 0.0) -> float:
-        """The position of `value`, moved by `shift`, a share of the axis' length."""
-        if self.kind == "categorical":
-            return self._places.index(canonical_json(value)) + shift * len(self.values)
-        if self.kind == "log2":
-            return float(value * (self.values[-1] / self.values[0]) ** shift)
-        return float(value + shift * (self.values[-1] - self.values[0]))
-
-    @property
-    def _places(self) -> list[str]:
-        return [canonical_json(value) for value in self.values]
-
-    def apply(self, ax: Axes) -> None:
-        """Put ticks at the values, and nowhere else."""
-        positions = [self.at(value) for value in self.values]
-        if self.kind == "log2":
-            ax.set_xscale("log", base=2)
-        ax.xaxis.set_major_locator(FixedLocator(positions))
-        ax.xaxis.set_minor_locator(NullLocator())
-        names = [text.plain(value) for value in self.values]
-        crowded = sum(map(len, names)) > 26
-        ax.set_xticks(
-            positions,
-            names,
-            rotation=30 if crowded else 0,
-            ha="right" if crowded else "center",
-            rotation_mode="anchor",
-        )
-        if self.kind == "categorical":
-            ax.set_xlim(-0.5, len(self.values) - 0.5)
-        else:
-            ax.margins(x=0.08)
-
-
-def scale_of(values: Sequence[Any]) -> Scale:
-    """Numbers stand where they belong, on whichever of linear and log2 keeps them further apart."""
-    unique = list({canonical_json(value): value for value in values}.values())
-    if not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in unique):
-        return Scale("categorical", tuple(unique))
-    ordered = tuple(sorted(unique))
-    if len(ordered) < 3 or ordered[0] <= 0:
-        return Scale("linear", ordered)
-    log = _least_gap([math.log2(value) for value in ordered])
-    return Scale("log2" if log > 1.05 * _least_gap(ordered) else "linear", ordered)
-
-
-def _least_gap(ordered: Sequence[float]) -> float:
-    gaps = [b - a for a, b in pairwise(ordered)]
-    return min(gaps) / (ordered[-1] - ordered[0])
+def _lines(collection: Collection) -> set[str]:
+    hue = collection.sweep.show.hue
+    return {text.plain(row.axes[hue]) for row in collection.points} if hue else set()
 
 
 # --------------------------------------------------------------------------- a metric against x
@@ -170,7 +127,7 @@ def _against_axis(collection: Collection, cells: Cells) -> Drawing:
         heading=collection.axis_name(show.x),
     )
     words = f"Each metric against {collection.axis_name(show.x)}. {_reading(collection)}"
-    return Drawing("metric_vs_axis", words, figure, _data(collection, cells))
+    return Drawing("metric_vs_axis", words, figure, metric_data(collection, cells))
 
 
 def _reading(collection: Collection) -> str:
@@ -185,8 +142,8 @@ def _reading(collection: Collection) -> str:
 
 def _against_cost(collection: Collection, cells: Cells, cost: str, name: str) -> Drawing:
     show = collection.sweep.show
-    millions = {p: v * metrics.scale(cost) for p, v in _costs(collection, cells, cost).items()}
-    lines = is_one_axis(collection) and _numeric(collection)
+    millions = {p: v * metrics.scale(cost) for p, v in costs_of(collection, cells, cost).items()}
+    lines = is_one_axis(collection) and has_ordered_axis(collection)
     spread = max(millions.values()) / max(min(millions.values()), 1e-12)
     heading = metrics.display(cost)
     heading = heading if "embedding" in heading else f"{heading} with embeddings"
@@ -213,18 +170,9 @@ def _against_cost(collection: Collection, cells: Cells, cost: str, name: str) ->
         names=(lambda row: text.plain(row.axes[show.x])) if lines else None,
     )
     words = f"Each metric against inference {heading}, by {collection.axis_name(show.x)}"
-    return Drawing(name, f"{words}. {_reading(collection)}", figure, _data(collection, cells, cost))
-
-
-def _costs(collection: Collection, cells: Cells, cost: str) -> dict[int, float]:
-    """Point -> its cost, of the points with a finished seed."""
-    found = {row.index: cells.get((row.index, cost)) for row in collection.points}
-    return {p: next(iter(c.values.values())) for p, c in found.items() if c and c.values}
-
-
-def _numeric(collection: Collection) -> bool:
-    x = collection.sweep.show.x
-    return scale_of([row.axes[x] for row in collection.points]).kind != "categorical"
+    return Drawing(
+        name, f"{words}. {_reading(collection)}", figure, metric_data(collection, cells, cost)
+    )
 
 
 def _series(
@@ -312,18 +260,17 @@ def _draw_points(
         label=look.name,
         zorder=3,
     )
-    for at, cell in points:
-        if cell.estimate is not None and cell.estimate.half_width is not None:
-            ax.errorbar(
-                at,
-                cell.estimate.mean * _unit(cell),
-                yerr=cell.estimate.half_width * _unit(cell),
-                color=look.colour,
-                elinewidth=1.0,
-                capsize=2.2,
-                capthick=1.0,
-                zorder=2,
-            )
+    bars = [
+        (at, cell.estimate.mean * _unit(cell), cell.estimate.half_width * _unit(cell))
+        for at, cell in points
+        if cell.estimate is not None and cell.estimate.half_width is not None
+    ]
+    if bars:
+        xs, means, halves = zip(*bars, strict=True)
+        look_of_bars: dict[str, Any] = {"elinewidth": 1.0, "capsize": 2.2, "capthick": 1.0}
+        ax.errorbar(
+            xs, means, yerr=halves, color=look.colour, linestyle="none", zorder=2, **look_of_bars
+        )
 
 
 def _name_points(
@@ -409,7 +356,7 @@ def _by_label(collection: Collection, cells: Cells) -> Drawing:
     axes[0].set_ylim(len(rows) - 0.4, -0.6)
     style.finish(axes)
     words = f"Each metric by point. {_reading(collection)} Dashed line and square: the baseline."
-    return Drawing("metric_by_point", words, figure, _data(collection, cells))
+    return Drawing("metric_by_point", words, figure, metric_data(collection, cells))
 
 
 def _draw_row(ax: Axes, at: int, cell: Cell, *, marked: bool) -> None:
@@ -432,124 +379,3 @@ def _draw_row(ax: Axes, at: int, cell: Cell, *, marked: bool) -> None:
         capsize=2.0,
         zorder=3,
     )
-
-
-# --------------------------------------------------------------------------- training curves
-
-
-@dataclass(frozen=True)
-class Curve:
-    """The loss of one point: `losses` by samples seen (rows) and seed (columns)."""
-
-    losses: pd.DataFrame
-    complete: bool
-    """Whether every seed has finished; where one has not, no mean is drawn."""
-
-    @property
-    def shared(self) -> pd.DataFrame:
-        """The rows that every seed has logged."""
-        return self.losses.dropna()
-
-
-def _training_curves(collection: Collection) -> Drawing:
-    curves = {row.index: _curve(collection.of_point(row.index)) for row in collection.points}
-    rows = [row for row in collection.points if not curves[row.index].losses.empty]
-    simple = is_one_axis(collection) and collection.sweep.show.hue is None
-    show = collection.sweep.show
-    ordered = simple and _numeric(collection)
-    names = {row.index: text.plain(row.axes[show.x]) if simple else row.label for row in rows}
-    palette = dict(
-        zip([row.index for row in rows], style.colours(len(rows), ordered=ordered), strict=True)
-    )
-    if len(rows) <= MANY:
-        figure, axes = style.panels(1, row_height=2.4)
-        for row in rows:
-            _draw_curve(axes[0], curves[row.index], palette[row.index], names[row.index])
-        axes[0].legend(title=collection.axis_name(show.x) if simple else None)
-    else:
-        lines = max(len(names[row.index].split(", ")) for row in rows)
-        figure, axes = style.panels(len(rows), row_height=1.3 + 0.1 * lines, most=4)
-        for ax, row in zip(axes, rows, strict=True):
-            for other in rows:
-                ax.plot(
-                    curves[other.index].shared.mean(axis=1),
-                    color=style.PALE,
-                    linewidth=0.6,
-                    zorder=1,
-                )
-            _draw_curve(ax, curves[row.index], style.colours(1, ordered=False)[0], "")
-            ax.set_title(names[row.index].replace(", ", "\n"), fontsize=6)
-    top = max(float(curves[row.index].losses.index.max()) for row in rows)
-    for ax in axes:
-        ax.xaxis.set_major_locator(MaxNLocator(4))
-        ax.xaxis.set_major_formatter(lambda value, _: _thousands(value, top))
-    figure.supxlabel(f"samples seen{_thousands_name(top)}", fontsize=8)
-    figure.supylabel("training loss", fontsize=8)
-    style.finish(axes)
-    words = (
-        "Training loss (sum of the weighted terms) against samples seen: mean over seeds in a band "
-        "from the least to the greatest; single seeds, dashed, where not every seed has finished."
-    )
-    words += " Grey: the other points." if len(rows) > MANY else ""
-    return Drawing("training_curves", words, figure, _curve_data(collection))
-
-
-def _curve(records: Sequence[Record]) -> Curve:
-    columns = {
-        record.seed: pd.Series({line["samples_seen"]: float(line["loss"]) for line in record.curve})
-        for record in records
-        if record.curve
-    }
-    complete = all(record.result is not None for record in records)
-    return Curve(pd.DataFrame(columns).sort_index(), complete)
-
-
-def _draw_curve(ax: Axes, curve: Curve, colour: tuple[float, float, float], name: str) -> None:
-    if curve.complete:
-        shared = curve.shared
-        low, high = shared.min(axis=1), shared.max(axis=1)
-        ax.fill_between(shared.index, low, high, color=colour, alpha=0.18, linewidth=0)
-        ax.plot(shared.mean(axis=1), color=colour, label=name, zorder=2)
-        return
-    for number, seed in enumerate(curve.losses):
-        known = curve.losses[seed].dropna()
-        label = f"{name} (single seeds)" if name and number == 0 else None
-        ax.plot(known, color=colour, linewidth=0.8, linestyle="--", label=label, zorder=2)
-
-
-def _thousands(value: float, top: float) -> str:
-    divisor = 1_000_000 if top >= 2_000_000 else 1_000 if top >= 2_000 else 1
-    return f"{value / divisor:g}"
-
-
-def _thousands_name(top: float) -> str:
-    return " (millions)" if top >= 2_000_000 else " (thousands)" if top >= 2_000 else ""
-
-
-# --------------------------------------------------------------------------- data beside a figure
-
-
-def _data(collection: Collection, cells: Cells, *costs: str) -> str:
-    """Every mark of the figure: a row a seed, and a row `mean` with its interval."""
-    heads = ["label", *collection.axes, *costs, "metric", "seed", "value", "low", "high", "chance"]
-    known = {cost: _costs(collection, cells, cost) for cost in costs}
-    rows: list[list[object]] = []
-    for metric in collection.shown:
-        for row in collection.points:
-            cell = cells[(row.index, metric)]
-            place: list[object] = [row.label, *[row.axes[axis] for axis in collection.axes]]
-            place += [*[known[cost].get(row.index) for cost in costs], metric]
-            rows += [[*place, s, v, None, None, cell.chance] for s, v in cell.values.items()]
-            if cell.estimate is not None:
-                mean, low, high = cell.estimate.mean, cell.estimate.low, cell.estimate.high
-                rows.append([*place, "mean", mean, low, high, cell.chance])
-    return csv_text(heads, rows)
-
-
-def _curve_data(collection: Collection) -> str:
-    rows = [
-        [record.run.label, record.seed, line["samples_seen"], float(line["loss"])]
-        for record in collection.records
-        for line in record.curve
-    ]
-    return csv_text(["label", "seed", "samples_seen", "loss"], rows)

@@ -19,7 +19,8 @@ from harness.record import Store, dump_json, read_json, write_atomic
 from harness.report import ReportResult, external, markdown, style, tables
 from harness.report.collect import Collection, collect
 from harness.report.content import runs_with_holes, write_content
-from harness.report.figures import Drawing, draw
+from harness.report.drawing import Drawing
+from harness.report.figures import draw
 from harness.report.findings import Findings, find
 from harness.report.formats import to_latex
 from harness.report.html import to_html
@@ -79,7 +80,7 @@ def write_collection(
     published = beside_ours(
         collection, findings.cells, external.load(store.root / "results" / "external")
     )
-    files = dict(_files(collection, findings, published))
+    files = dict(_files(collection, findings, store, published))
     files[MANIFEST] = dump_json(_manifest(collection, store, published, files, made))
     replace_files(out, files)
     holes = runs_with_holes(collection)
@@ -92,11 +93,11 @@ def write_collection(
 
 
 def _files(
-    collection: Collection, findings: Findings, published: Beside
+    collection: Collection, findings: Findings, store: Store, published: Beside
 ) -> Iterator[tuple[str, bytes]]:
     table = tables.build_table(collection, findings)
     with style.house():
-        drawings = draw(collection, findings)
+        drawings = draw(collection, findings, store, published.frame)
         pictures = {d.name: style.svg(d.figure) for d in drawings}
         yield from _figure_files(drawings, pictures)
     content = write_content(collection, findings, table, drawings, published)

@@ -173,3 +173,27 @@ class _Arrays:
         if names is None:
             return None
         return len(names), hashlib.sha256(names.tobytes()).hexdigest()
+
+
+def read_class_recalls(record: Record, store: Store, metric: str) -> dict[str, float] | None:
+    """Class name -> share of its pictures that `metric`, a top-1 accuracy, counts as right.
+
+    Of the classes with a picture; None without outcomes, names or labels.
+    """
+    if record.evaluation is None:
+        return None
+    place = metric.rpartition("/")[0]
+    protocol = record.evaluation["protocol"]
+    task = {**protocol.get("tasks", {}), **protocol["class_folders"]}.get(place.rpartition("/")[2])
+    file = store.run_dir(record.run.key).outcomes / f"{record.run.config.evaluation_key}.npz"
+    try:
+        arrays = _Arrays(np.load(file, allow_pickle=False))
+        right, labels = arrays.get(metric), arrays.get(f"{place}/labels")
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return None
+    names = (task or {}).get("classnames")
+    if right is None or labels is None or names is None or len(right) != len(labels):
+        return None
+    counts = np.bincount(labels, minlength=len(names))
+    hits = np.bincount(labels, right.astype(np.float64), minlength=len(names))
+    return {name: float(hits[c] / counts[c]) for c, name in enumerate(names) if counts[c]}

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 from harness import metrics
 from harness.report import tables, text
 from harness.report.collect import Collection
@@ -31,6 +33,8 @@ class Beside:
     note: str
     files: tuple[tuple[str, str], ...] = ()
     """(name, SHA-256) of the files of results/external/ that the table has figures of."""
+    frame: pd.DataFrame | None = None
+    """Those whose size is known, as `harness.report.pareto` wants them."""
 
 
 _NOTHING = Beside(
@@ -52,7 +56,24 @@ def beside_ours(collection: Collection, cells: Cells, published: Published) -> B
         return _NOTHING
     used = {figure for figures in matched.values() for figure in figures}
     files = tuple((f.name, f.sha256) for f in published.files if used.intersection(f.figures))
-    return Beside(_table(collection, cells, matched), _note(matched), files)
+    return Beside(_table(collection, cells, matched), _note(matched), files, _frame(matched))
+
+
+def _frame(matched: Mapping[str, Sequence[Figure]]) -> pd.DataFrame | None:
+    rows = [
+        {
+            "name": figure.model,
+            "metric": metric,
+            "value": figure.value,
+            "parameters": None if figure.params_m is None else 1e6 * figure.params_m,
+            "gmacs": figure.gmacs,
+            "source": figure.source,
+        }
+        for metric, figures in matched.items()
+        for figure in figures
+        if figure.params_m is not None or figure.gmacs is not None
+    ]
+    return pd.DataFrame(rows) if rows else None
 
 
 def _figures_for(metric: str, collection: Collection, published: Published) -> list[Figure]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from harness import metrics
-from harness.config import canonical_json
 from harness.report import text
-from harness.report.collect import Collection, PointRow
+from harness.report.collect import Collection
 from harness.report.comparisons import ALPHA, Comparison, Verdict
+from harness.report.contrast import contrast_of, listed
 from harness.report.findings import Findings, Sensitivity
 from harness.report.statistics import POWER
 from harness.report.tables import decimals_of, difference_text, estimate_text
@@ -19,6 +19,8 @@ from harness.report.trends import Trend
 
 #: Differences, or rows, that a sentence still names one by one.
 _MANY = 6
+#: Sentences of one kind on one metric past which they become one.
+_GROUPS = 4
 
 
 def sentences(collection: Collection, findings: Findings) -> list[str]:
@@ -39,61 +41,52 @@ def sentences(collection: Collection, findings: Findings) -> list[str]:
 def comparison_sentences(collection: Collection, findings: Findings, metric: str) -> list[str]:
     """What is changed and what comes of it, in one sentence a change where it is tried at several
     places (with and without a term, at every depth), in one sentence for all changes otherwise."""
-    places = _places(collection)
     grouped: dict[str, list[tuple[str, Comparison]]] = {}
     for row in collection.points:
         comparison = findings.cells[(row.index, metric)].comparison
         if comparison is not None:
-            opening, case = _case(collection, row, comparison, places)
+            base = collection.points[comparison.reference]
+            found = contrast_of(collection, row, base)
+            if found.place:
+                opening, case = f"With {found.new} against {found.old},", f"at {found.place}"
+            else:
+                opening, case = f"Against {found.old},", f"with {found.new}"
             grouped.setdefault(opening, []).append((case, comparison))
     decimals = _decimals(collection, findings, metric)
+    if len(grouped) > _GROUPS:
+        made = [comparison for cases in grouped.values() for _, comparison in cases]
+        return [_tally(metric, made, decimals, findings.family)]
     return [
         f"{opening} {_outcomes(metric, cases, decimals, findings.family)}."
         for opening, cases in grouped.items()
     ]
 
 
-def _places(collection: Collection) -> list[str]:
-    """The axes in which the baselines differ from one another."""
-    baselines = [
-        collection.points[i] for i in {row.baseline for row in collection.points} if i is not None
+def _tally(metric: str, made: Sequence[Comparison], decimals: int, family: int) -> str:
+    """Many comparisons in one sentence: how many of each verdict, and how large the decided are."""
+    by_verdict = {verdict: [c for c in made if c.verdict is verdict] for verdict in Verdict}
+    better, worse = by_verdict[Verdict.BETTER], by_verdict[Verdict.WORSE]
+    parts = [
+        f"{len(better)} are for the better{_range(better, decimals)}",
+        f"{len(worse)} for the worse{_range(worse, decimals)}",
+        f"{len(by_verdict[Verdict.UNDECIDED])} not detectable",
     ]
-    return [
-        axis
-        for axis in collection.axes
-        if len({canonical_json(row.axes[axis]) for row in baselines}) > 1
-    ]
+    lost = by_verdict[Verdict.LOST]
+    if lost:
+        parts.append(f"{len(lost)} do not stand the correction for {family} comparisons")
+    rest = len(by_verdict[Verdict.NO_SPREAD]) + len(by_verdict[Verdict.ONE_SEED])
+    if rest:
+        parts.append(f"{rest} have no interval over seeds to judge by")
+    differences = f"Of {len(made)} differences in {metrics.display(metric)} to the baseline"
+    return f"{differences}, {listed(parts)}."
 
 
-def _case(
-    collection: Collection, row: PointRow, comparison: Comparison, places: Sequence[str]
-) -> tuple[str, str]:
-    """How the sentence on this difference begins, and what it calls this case."""
-    base = collection.points[comparison.reference]
-    changed = [
-        axis
-        for axis in collection.axes
-        if canonical_json(row.axes[axis]) != canonical_json(base.axes[axis])
-    ]
-    new, old = (_values(collection, each, changed) for each in (row, base))
-    at = [axis for axis in places if axis not in changed]
-    if at:
-        return f"With {new} against {old},", f"at {_values(collection, row, at)}"
-    return f"Against {_base_name(collection, base)},", f"with {new}"
-
-
-def _base_name(collection: Collection, base: PointRow) -> str:
-    varying = [
-        axis
-        for axis in collection.axes
-        if len({canonical_json(row.axes[axis]) for row in collection.points}) > 1
-    ]
-    return _values(collection, base, varying)
-
-
-def _values(collection: Collection, row: PointRow, axes: Sequence[str]) -> str:
-    named = [f"{collection.axis_name(axis)} {text.plain(row.axes[axis])}" for axis in axes]
-    return _and(named) or row.label
+def _range(comparisons: Sequence[Comparison], decimals: int) -> str:
+    if not comparisons:
+        return ""
+    sizes = [abs(_scaled(comparison)) for comparison in comparisons]
+    least, most = (text.number(size, decimals) for size in (min(sizes), max(sizes)))
+    return f" ({least} to {most} {_unit(comparisons[0].metric)})"
 
 
 def _outcomes(
@@ -145,7 +138,7 @@ def _amounts(cases: Sequence[tuple[str, Comparison]], decimals: int) -> str:
     for number, (case, comparison) in enumerate(cases):
         shown = _size(comparison, decimals, unit if number == 0 else "")
         amounts.append(f"by {shown} {case}")
-    return _and(amounts)
+    return listed(amounts)
 
 
 def _size(comparison: Comparison, decimals: int, unit: str) -> str:
@@ -163,7 +156,7 @@ def _size(comparison: Comparison, decimals: int, unit: str) -> str:
 def _seen(cases: Sequence[tuple[str, Comparison]], decimals: int) -> str:
     if len(cases) > _MANY:
         return f"in {len(cases)} cases"
-    return _and([f"{case} ({difference_text(c, decimals)})" for case, c in cases])
+    return listed([f"{case} ({difference_text(c, decimals)})" for case, c in cases])
 
 
 def _scaled(comparison: Comparison) -> float:
@@ -176,11 +169,23 @@ def _scaled(comparison: Comparison) -> float:
 def trend_sentences(collection: Collection, findings: Findings, metric: str) -> list[str]:
     """Whether the metric goes up or down along the axis, and from where on nothing is gained."""
     decimals = _decimals(collection, findings, metric)
-    return [
-        _trend(collection, findings, trend, decimals)
-        for trend in findings.trends
-        if trend.metric == metric
-    ]
+    trends = [trend for trend in findings.trends if trend.metric == metric]
+    if len(trends) > _GROUPS:
+        return [_many_trends(collection, trends)]
+    return [_trend(collection, findings, trend, decimals) for trend in trends]
+
+
+def _many_trends(collection: Collection, trends: Sequence[Trend]) -> str:
+    axis, name = collection.axis_name(trends[0].line.axis), metrics.display(trends[0].metric)
+    seen = [trend for trend in trends if trend.p < ALPHA]
+    up = sum(trend.rising for trend in seen)
+    enough = sorted(trend.enough for trend in trends)
+    where = listed([collection.axis_name(path) for path in trends[0].line.held])
+    return (
+        f"Along {axis}, {name} rises at {up} and falls at {len(seen) - up} of {len(trends)} values "
+        f"of {where} (Page's trend test over seeds, each at 5 %); the smallest {axis} beyond which "
+        f"nothing is gained lies between {enough[0]:g} and {enough[-1]:g}."
+    )
 
 
 def _trend(collection: Collection, findings: Findings, trend: Trend, decimals: int) -> str:
@@ -189,34 +194,33 @@ def _trend(collection: Collection, findings: Findings, trend: Trend, decimals: i
         f"{collection.axis_name(path)} {text.plain(value)}"
         for path, value in trend.line.held.items()
     ]
-    where = f"At {_and(held)}, " if held else ""
+    where = f"At {listed(held)}, " if held else ""
     way = "rises" if trend.rising else "falls"
     if trend.p < ALPHA:
         said = f"{where}{name} {way} with {axis} (Page's trend test over seeds, p = {trend.p:.2g})"
     else:
         said = f"{where}{'no' if where else 'No'} trend of {name} along {axis} is detectable"
         said += f" (Page's test over seeds, p = {trend.p:.2g})"
-    parts = [said, _enough(findings, trend, axis, decimals)]
-    if trend.beyond is not None and trend.enough != trend.levels[0]:
-        seen = "a trend remains" if trend.beyond < ALPHA else "no trend is detectable"
-        parts.append(f"from {trend.enough:g} on {seen} (p = {trend.beyond:.2g})")
+    parts = [said, _enough(findings, trend, decimals)]
+    if trend.beyond is not None:
+        parts.append(f"from there on no gain is detectable (p = {trend.beyond:.2g})")
     if trend.left_out:
         missing = ", ".join(f"{level:g}" for level in trend.left_out)
         parts.append(f"left out, for want of a seed: {missing}")
     return "; ".join(parts) + "."
 
 
-def _enough(findings: Findings, trend: Trend, axis: str, decimals: int) -> str:
+def _enough(findings: Findings, trend: Trend, decimals: int) -> str:
     if trend.at_enough is None:
         if trend.enough == trend.levels[0]:
             return f"the best is the smallest, {trend.best:g}"
-        return f"the best, {trend.best:g}, can be told from every smaller one"
+        return f"nothing below the best, {trend.best:g}, is enough"
     seen = findings.sensitivity.get(trend.metric)
     design = "" if seen is None else f"; the design can see {_effect(seen, decimals)}"
     shown = difference_text(trend.at_enough, decimals)
     return (
-        f"the smallest {axis} that cannot be told from the best, {trend.best:g}, is "
-        f"{trend.enough:g} ({shown} {_unit(trend.metric)}{design})"
+        f"{trend.enough:g} is the smallest that cannot be told from the best, {trend.best:g} "
+        f"({shown} {_unit(trend.metric)}{design})"
     )
 
 
@@ -247,12 +251,12 @@ def sensitivity_sentences(findings: Findings) -> list[str]:
     if not found:
         return []
     parts = [f"{_effect(each, _FINE)} in {metrics.display(each.metric)}" for each in found]
-    scopes = _and(list(dict.fromkeys(each.over.value for each in found)))
+    scopes = listed(list(dict.fromkeys(each.over.value for each in found)))
     seeds = sorted({each.seeds for each in found})
     return [
-        f"{_and([str(n) for n in seeds])} seeds can see a difference of {_and(parts)}: the least "
-        f"that one test at {ALPHA * 100:.0f} % finds with a probability of {POWER * 100:.0f} %, "
-        f"over {scopes}."
+        f"{listed([str(n) for n in seeds])} seeds can see a difference of {listed(parts)}: "
+        f"the least that one test at {ALPHA * 100:.0f} % finds with a probability of "
+        f"{POWER * 100:.0f} %, over {scopes}."
     ]
 
 
@@ -273,10 +277,3 @@ def _decimals(collection: Collection, findings: Findings, metric: str) -> int:
 def _unit(metric: str) -> str:
     unit = metrics.unit(metric)
     return "points" if unit == "%" else unit
-
-
-def _and(parts: Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
-    if len(parts) < 2:
-        return "".join(parts)
-    return f"{', '.join(parts[:-1])} and {parts[-1]}"

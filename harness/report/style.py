@@ -22,6 +22,7 @@ ROW = 2.15
 """Height of a row of panels, in inches."""
 DOTS_PER_INCH = 220
 INK, FAINT, PALE = "#262626", "#8a8a8a", "#d4d4d4"
+LINES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 
 _RC: Any = {

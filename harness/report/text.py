@@ -157,3 +157,9 @@ def number(value: float, decimals: int, *, sign: bool = False) -> str:
     if not any(digit in text for digit in "123456789"):
         return text
     return (MINUS if value < 0 else "+" if sign else "") + text
+
+
+def shorten(words: str, letters: int) -> str:
+    """`words` on one line, cut to `letters` with an ellipsis."""
+    flat = one_line(words)
+    return flat if len(flat) <= letters else flat[: letters - 1] + "\u2026"

@@ -13,7 +13,7 @@ from typing import Any
 from harness import metrics
 from harness.config import canonical_json
 from harness.report.collect import Collection, PointRow
-from harness.report.comparisons import Comparison, Contest
+from harness.report.comparisons import ALPHA, Comparison, Contest
 from harness.report.statistics import trend
 from harness.report.summary import Cell, Cells, best
 
@@ -48,11 +48,12 @@ class Trend:
     best: float
     """The level with the best mean."""
     enough: float
-    """The smallest level that cannot be told from the best."""
+    """The smallest level that can be told neither from the best nor, by a trend for the better,
+    from those beyond it.  No correction here: it would make more levels look enough."""
     at_enough: Comparison | None
     """Of `enough` to the best; None where they are the same level."""
     beyond: float | None
-    """p of a trend over the levels from `enough` on; None where they are fewer than three."""
+    """p of a gain from `enough` on; None below three levels, or where the last is no better."""
 
 
 def lines_of(collection: Collection) -> list[Line]:
@@ -96,9 +97,7 @@ def trend_of(line: Line, cells: Cells, metric: str, found: Contest | None) -> Tr
     if p is None or found is None:
         return None
     level = {row.index: float(row.axes[line.axis]) for row in line.rows}
-    candidates = [row.index for row in complete if row.index in {found.leader, *found.tied}]
-    enough = candidates[0]
-    from_there = [row for row in complete if level[row.index] >= level[enough]]
+    enough, beyond = _enough(complete, cells, metric, found)
     means = [_mean(cells[(row.index, metric)]) for row in complete]
     return Trend(
         line=line,
@@ -110,8 +109,26 @@ def trend_of(line: Line, cells: Cells, metric: str, found: Contest | None) -> Tr
         best=level[found.leader],
         enough=level[enough],
         at_enough=found.against.get(enough),
-        beyond=_page([cells[(row.index, metric)] for row in from_there]),
+        beyond=beyond,
     )
+
+
+def _enough(
+    rows: Sequence[PointRow], cells: Cells, metric: str, found: Contest
+) -> tuple[int, float | None]:
+    """The first level from which on nothing is gained, and p of a gain beyond it."""
+    for place, row in enumerate(rows):
+        comparison = found.against.get(row.index)
+        if comparison is None or comparison.p is None or comparison.p >= ALPHA:
+            beyond = _gain([cells[(other.index, metric)] for other in rows[place:]])
+            if row.index == found.leader or beyond is None or beyond >= ALPHA:
+                return row.index, beyond
+    raise ValueError("the best level is none of the levels")
+
+
+def _gain(cells: Sequence[Cell]) -> float | None:
+    """p of a trend for the better; None where the last level is no better than the first."""
+    return _page(cells) if _mean(cells[-1]) > _mean(cells[0]) else None
 
 
 def _page(cells: Sequence[Cell]) -> float | None:

@@ -15,8 +15,9 @@ from report_records import I2T, T2I, Records, depth_sweep, fill, runs_by, sweep_
 
 from harness.report import style
 from harness.report.collect import collect
-from harness.report.figures import Drawing, Scale, draw, scale_of
-from harness.report.summary import summarise
+from harness.report.drawing import Drawing, Scale, scale_of
+from harness.report.figures import draw
+from harness.report.findings import find
 from harness.space import Run, Sweep, expand
 
 INSTANCE = "objective.instance."
@@ -30,7 +31,8 @@ def in_house_style() -> Iterator[None]:
 
 def drawings(sweep: Sweep, runs: list[Run], records: Records) -> dict[str, Drawing]:
     collection = collect(sweep, runs, records.store)
-    return {drawing.name: drawing for drawing in draw(collection, summarise(collection))}
+    drawn = draw(collection, find(collection, records.store), records.store)
+    return {drawing.name: drawing for drawing in drawn}
 
 
 def panels(figure: Figure) -> list[Axes]:

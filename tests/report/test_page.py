@@ -18,8 +18,8 @@ from report_records import COMMIT, I2T, T2I, Records, depth_sweep, fill, runs_by
 from harness.errors import HarnessError
 from harness.report import build, page
 from harness.report.collect import collect
+from harness.report.findings import find
 from harness.report.page import answer
-from harness.report.summary import summarise
 from harness.space import expand
 
 
@@ -210,7 +210,7 @@ def answers(records: Records, **skip: tuple[tuple[int, int], ...]) -> str:
     runs, _ = runs_by(sweep)
     fill(records, runs, **skip)
     collection = collect(sweep, runs, records.store)
-    return answer(collection, summarise(collection), I2T)
+    return answer(collection, find(collection, records.store).cells, I2T)
 
 
 def test_the_answer_claims_what_the_interval_allows(records: Records) -> None:

@@ -120,7 +120,7 @@ def test_numbers_are_written_in_full_and_never_quoted(given: object, expected: o
 
 
 def test_csv_round_trip_of_weird_text() -> None:
-    from harness.report.tables import csv_text
+    from harness.report.formats import csv_text
 
     given = [*WEIRD, 'comma, "quote"', "line\nbreak"]
     written = csv_text(["text"], [[word] for word in given])

@@ -1,0 +1,69 @@
+"""What a point changes in its baseline, in words.
+
+A sweep may try one change at several places (with and without a term, at every depth); a place is a
+value of an axis in which the baselines differ from one another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.config import canonical_json
+from harness.report import text
+from harness.report.collect import Collection, PointRow
+from harness.report.drawing import varying_axes
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """The values that differ, here and in the baseline, and where the change was tried."""
+
+    new: str
+    old: str
+    place: str
+    """Empty where there is one baseline for all."""
+
+    @property
+    def short(self) -> str:
+        """For the row of a figure."""
+        return f"{self.new} at {self.place}" if self.place else self.new
+
+
+def contrast_of(collection: Collection, row: PointRow, base: PointRow) -> Contrast:
+    """How `row` differs from `base`."""
+    changed = [axis for axis in collection.axes if _differ(row, base, axis)]
+    places = [axis for axis in _places(collection) if axis not in changed]
+    if places:
+        old = values_of(collection, base, changed)
+    else:
+        old = values_of(collection, base, varying_axes(collection))
+    new = values_of(collection, row, changed) or row.label
+    return Contrast(new, old, values_of(collection, row, places))
+
+
+def values_of(collection: Collection, row: PointRow, axes: Sequence[str]) -> str:
+    """`MLM weight 0.5 and token weight 0.1`."""
+    return listed([f"{collection.axis_name(axis)} {text.plain(row.axes[axis])}" for axis in axes])
+
+
+def listed(parts: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    if len(parts) < 2:
+        return "".join(parts)
+    return f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def _differ(row: PointRow, other: PointRow, axis: str) -> bool:
+    return canonical_json(row.axes[axis]) != canonical_json(other.axes[axis])
+
+
+def _places(collection: Collection) -> list[str]:
+    """The axes in which the baselines differ from one another."""
+    indices = sorted({row.baseline for row in collection.points if row.baseline is not None})
+    baselines = [collection.points[index] for index in indices]
+    return [
+        axis
+        for axis in collection.axes
+        if any(_differ(baselines[0], other, axis) for other in baselines[1:])
+    ]

@@ -1,0 +1,292 @@
+"""Figures of what happened during training: the loss, and the schedules as they really ran."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from harness.config import canonical_json
+from harness.report import style, text
+from harness.report.collect import Collection
+from harness.report.drawing import Drawing, has_ordered_axis, is_one_axis, varying_axes
+from harness.report.formats import csv_text
+from harness.report.records import Record
+
+#: Training curves that one panel can hold and a reader still tell apart.
+MANY = 8
+#: Panels that a page can hold.
+_PANELS = 24
+# --------------------------------------------------------------------------- training curves
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The loss of one point: `losses` by samples seen (rows) and seed (columns)."""
+
+    losses: pd.DataFrame
+    complete: bool
+    """Whether every seed has finished; where one has not, no mean is drawn."""
+
+    @property
+    def shared(self) -> pd.DataFrame:
+        """The rows that every seed has logged."""
+        return self.losses.dropna()
+
+
+def training_curves(collection: Collection) -> Drawing | None:
+    """Mean loss of every point; None where nothing was logged."""
+    curves = {
+        row.index: _curve(collection.of_point(row.index))
+        for row in collection.points
+        if any(record.curve for record in collection.of_point(row.index))
+    }
+    if not curves:
+        return None
+    if len(curves) <= MANY:
+        figure, axes = _one_panel(collection, curves)
+    elif len(curves) <= _PANELS:
+        figure, axes = _panel_each(collection, curves)
+    else:
+        figure, axes = _panel_by_value(collection, curves)
+    top = max(float(curve.losses.index.max()) for curve in curves.values())
+    for ax in axes:
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+        ax.xaxis.set_major_formatter(lambda value, _: _thousands(value, top))
+    figure.supxlabel(f"samples seen{_thousands_name(top)}", fontsize=8)
+    figure.supylabel("training loss", fontsize=8)
+    style.finish(axes)
+    words = (
+        "Training loss (sum of the weighted terms) against samples seen: mean over seeds in a band "
+        "from the least to the greatest; single seeds, dashed, where not every seed has finished."
+    )
+    words += " Grey: the other points." if len(curves) > MANY else ""
+    return Drawing("training_curves", words, figure, _curve_data(collection))
+
+
+def _names(collection: Collection) -> list[str]:
+    """What tells each point from the others."""
+    show = collection.sweep.show
+    simple = is_one_axis(collection) and show.hue is None
+    return [text.plain(row.axes[show.x]) if simple else row.label for row in collection.points]
+
+
+def _one_panel(collection: Collection, curves: Mapping[int, Curve]) -> tuple[Figure, list[Axes]]:
+    figure, axes = style.panels(1, row_height=2.4)
+    simple = is_one_axis(collection) and collection.sweep.show.hue is None
+    palette = style.colours(len(curves), ordered=simple and has_ordered_axis(collection))
+    names = _names(collection)
+    for colour, (point, curve) in zip(palette, curves.items(), strict=False):
+        _draw_curve(axes[0], curve, colour, names[point])
+    title = collection.axis_name(collection.sweep.show.x) if simple else None
+    axes[0].legend(title=title)
+    return figure, axes
+
+
+def _panel_each(collection: Collection, curves: Mapping[int, Curve]) -> tuple[Figure, list[Axes]]:
+    names = _names(collection)
+    lines = max(len(names[point].split(", ")) for point in curves)
+    figure, axes = style.panels(len(curves), row_height=1.3 + 0.1 * lines, most=4)
+    for ax, (point, curve) in zip(axes, curves.items(), strict=True):
+        _draw_in_grey(ax, curves.values())
+        _draw_curve(ax, curve, style.colours(1, ordered=False)[0], "")
+        ax.set_title(names[point].replace(", ", "\n"), fontsize=6)
+    return figure, axes
+
+
+def _panel_by_value(
+    collection: Collection, curves: Mapping[int, Curve]
+) -> tuple[Figure, list[Axes]]:
+    """A panel a value of the shown axis, or one for all where those are too many as well."""
+    x = collection.sweep.show.x
+    by_value: dict[str, list[Curve]] = {}
+    for point, curve in curves.items():
+        by_value.setdefault(text.plain(collection.points[point].axes[x]), []).append(curve)
+    if len(by_value) > _PANELS:
+        by_value = {"": list(curves.values())}
+    figure, axes = style.panels(len(by_value), row_height=1.4, most=4)
+    colour = style.colours(1, ordered=False)[0]
+    for ax, (value, own) in zip(axes, by_value.items(), strict=True):
+        _draw_in_grey(ax, curves.values())
+        for curve in own:
+            ax.plot(_mean(curve), color=colour, linewidth=0.6, alpha=0.7, zorder=2)
+        ax.set_title(f"{collection.axis_name(x)} {value}" if value else "", fontsize=6)
+    return figure, axes
+
+
+def _draw_in_grey(ax: Axes, curves: Iterable[Curve]) -> None:
+    """All curves as one collection of lines: one path each would take seconds to write."""
+    means = [mean for curve in curves if not (mean := _mean(curve)).empty]
+    lines = [list(zip(mean.index, mean.to_numpy(), strict=True)) for mean in means]
+    ax.add_collection(LineCollection(lines, colors=style.PALE, linewidths=0.6, zorder=1))
+    ax.autoscale_view()
+
+
+def _mean(curve: Curve) -> pd.Series[float]:
+    return curve.shared.mean(axis=1)
+
+
+def _curve(records: Sequence[Record]) -> Curve:
+    columns = {
+        record.seed: pd.Series({line["samples_seen"]: float(line["loss"]) for line in record.curve})
+        for record in records
+        if record.curve
+    }
+    complete = all(record.result is not None for record in records)
+    return Curve(pd.DataFrame(columns).sort_index(), complete)
+
+
+def _draw_curve(ax: Axes, curve: Curve, colour: tuple[float, float, float], name: str) -> None:
+    if curve.complete:
+        shared = curve.shared
+        low, high = shared.min(axis=1), shared.max(axis=1)
+        ax.fill_between(shared.index, low, high, color=colour, alpha=0.18, linewidth=0)
+        ax.plot(shared.mean(axis=1), color=colour, label=name, zorder=2)
+        return
+    for number, seed in enumerate(curve.losses):
+        known = curve.losses[seed].dropna()
+        label = f"{name} (single seeds)" if name and number == 0 else None
+        ax.plot(known, color=colour, linewidth=0.8, linestyle="--", label=label, zorder=2)
+
+
+def _thousands(value: float, top: float) -> str:
+    divisor = 1_000_000 if top >= 2_000_000 else 1_000 if top >= 2_000 else 1
+    return f"{value / divisor:g}"
+
+
+def _thousands_name(top: float) -> str:
+    return " (millions)" if top >= 2_000_000 else " (thousands)" if top >= 2_000 else ""
+
+
+def _curve_data(collection: Collection) -> str:
+    rows = [
+        [record.run.label, record.seed, line["samples_seen"], float(line["loss"])]
+        for record in collection.records
+        for line in record.curve
+    ]
+    return csv_text(["label", "seed", "samples_seen", "loss"], rows)
+
+
+# --------------------------------------------------------------------------- schedules
+
+
+@dataclass(frozen=True)
+class _Schedule:
+    """What is scheduled: its name, and its value in a line of metrics.jsonl."""
+
+    name: str
+    label: str
+    of: Callable[[Mapping[str, Any]], float | None]
+
+
+_Points = tuple[tuple[int, float], ...]
+"""(samples seen, value) of every line that tells one."""
+_Curves = Mapping[tuple[int, int], _Points]
+"""(point, seed) -> what that run logged."""
+
+
+def schedules(collection: Collection) -> Drawing | None:
+    """What the records say of the softened mass, the weights of the terms and the learning rate.
+
+    Drawn from what was logged, not from what was asked for.  Points that ran the same schedule
+    share a line.  None where neither the mass nor a weight ever changes.
+    """
+    records = [record for record in collection.records if record.curve]
+    found: dict[_Schedule, _Curves] = {}
+    for schedule in _schedules(records):
+        curves = {
+            (record.point, record.seed): points
+            for record in records
+            if len(points := _points(record, schedule)) > 1
+        }
+        if any(len({value for _, value in points}) > 1 for points in curves.values()):
+            found[schedule] = curves
+    if not any(schedule.name != "lr" for schedule in found):
+        return None
+    figure, axes = style.panels(len(found), row_height=1.9)
+    for ax, (schedule, drawn) in zip(axes, found.items(), strict=True):
+        _draw_schedule(ax, collection, drawn)
+        ax.set_ylabel(schedule.label)
+    top = max(at for curves in found.values() for points in curves.values() for at, _ in points)
+    for ax in axes:
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+        ax.xaxis.set_major_formatter(lambda value, _: _thousands(value, top))
+    figure.supxlabel(f"samples seen{_thousands_name(top)}", fontsize=8)
+    style.finish(axes)
+    words = (
+        "The schedules as they ran, from the log: softened mass and learning rate at each line of "
+        "it, weights as the weighted over the raw term, averaged since the line before."
+    )
+    return Drawing("schedules", words, figure, _schedule_data(collection, found))
+
+
+def _schedules(records: Sequence[Record]) -> list[_Schedule]:
+    lines = [line for record in records for line in record.curve]
+    terms = list(dict.fromkeys(term for line in lines for term in line.get("terms", {})))
+    return [
+        _Schedule("soft_label_mass", "softened mass", lambda line: line.get("soft_label_mass")),
+        *[_Schedule(f"weight_{t}", f"weight of {t}", partial(_weight, t)) for t in terms],
+        _Schedule("lr", "learning rate", lambda line: line.get("lr")),
+    ]
+
+
+def _weight(term: str, line: Mapping[str, Any]) -> float | None:
+    """Rounded to what a mean of ratios keeps, so that equal schedules are equal."""
+    raw, weighted = line.get("terms", {}).get(term), line.get("weighted", {}).get(term)
+    return float(f"{weighted / raw:.3g}") if raw and weighted is not None else None
+
+
+def _points(record: Record, schedule: _Schedule) -> _Points:
+    values = [(line["samples_seen"], schedule.of(line)) for line in record.curve]
+    return tuple((at, value) for at, value in values if value is not None)
+
+
+def _draw_schedule(ax: Axes, collection: Collection, curves: _Curves) -> None:
+    distinct: dict[_Points, list[int]] = {}
+    for (point, _), points in curves.items():
+        distinct.setdefault(points, []).append(point)
+    whole = {p: rows for p, rows in distinct.items() if not _is_start_of_another(p, distinct)}
+    palette = style.colours(len(whole), ordered=False)
+    for number, (points, rows) in enumerate(whole.items()):
+        ax.plot(
+            *zip(*points, strict=True),
+            color=palette[number % len(palette)],
+            linestyle=style.LINES[number % len(style.LINES)],
+            label=_shared_name(collection, rows),
+        )
+    if 1 < len(whole) <= MANY:
+        ax.legend(fontsize=6)
+
+
+def _is_start_of_another(points: _Points, distinct: Iterable[_Points]) -> bool:
+    """Whether a run that stopped early logged no more than the beginning of another's schedule."""
+    return any(other != points and other[: len(points)] == points for other in distinct)
+
+
+def _shared_name(collection: Collection, rows: Sequence[int]) -> str:
+    """The settings that all of `rows` have in common, of those that vary in the sweep."""
+    points = [collection.points[row] for row in dict.fromkeys(rows)]
+    shared = [
+        axis
+        for axis in varying_axes(collection)
+        if len({canonical_json(point.axes[axis]) for point in points}) == 1
+    ]
+    named = [f"{collection.axis_name(a)} {text.plain(points[0].axes[a])}" for a in shared]
+    return ", ".join(named) or f"{len(points)} points"
+
+
+def _schedule_data(collection: Collection, found: Mapping[_Schedule, _Curves]) -> str:
+    rows = [
+        [schedule.name, collection.points[point].label, seed, at, value]
+        for schedule, curves in found.items()
+        for (point, seed), points in curves.items()
+        for at, value in points
+    ]
+    return csv_text(["schedule", "label", "seed", "samples_seen", "value"], rows)
