@@ -24,12 +24,12 @@ from typing import Any
 from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
-from report_records import I2T, PROTOCOL, T2I, Records, metric, sweep_of  # noqa: E402
+from report_records import I2T, PROTOCOL, T2I, Records, metric, sweep_of
 
-from harness.config import Runtime  # noqa: E402
-from harness.manifest import write_manifest  # noqa: E402
-from harness.record import Store  # noqa: E402
-from harness.space import Run, Sweep, expand  # noqa: E402
+from harness.config import Runtime
+from harness.manifest import write_manifest
+from harness.record import Store
+from harness.space import Run, Sweep, expand
 
 DEPTHS = range(1, 11)
 SEEDS = 3

@@ -16,10 +16,10 @@ from markdown_it import MarkdownIt
 from report_records import COMMIT, I2T, T2I, Records, depth_sweep, fill, runs_by, sweep_of
 
 from harness.errors import HarnessError
-from harness.report import build, page
+from harness.report import build, folder
+from harness.report.answers import answer
 from harness.report.collect import collect
 from harness.report.findings import find
-from harness.report.page import answer
 from harness.space import expand
 
 
@@ -52,7 +52,7 @@ def test_a_sweep_with_every_kind_of_hole(records: Records, tmp_path: Path) -> No
     assert "| layers=8 | 0 | running | 6,000 | 10,000 |" in unfinished
     assert "| layers=8 | 1 | interrupted | 6,000 | 10,000 |" in unfinished
     protocol = section(text, "Protocol")
-    assert "openmoji, fingerprint `f00dfeedf00d`" in protocol
+    assert "Fingerprint of the data: `f00dfeedf00d`" in protocol
     assert "10,000 samples, batch 100, precision fp32, device cpu, seeds 0, 1, 2" in protocol
     assert f"Commit: `{COMMIT[:12]}`" in protocol
     assert "| layers=4 | 3 | 20.0 | 2.0 | 500 | 12.5 |" in section(text, "Where the time went")
@@ -251,7 +251,7 @@ def test_two_builders_do_not_interleave(
 ) -> None:
     sweep = depth_sweep()
     runs, _ = runs_by(sweep)
-    monkeypatch.setattr(page, "_LOCK_SECONDS", 0.01)
+    monkeypatch.setattr(folder, "_LOCK_SECONDS", 0.01)
 
     with FileLock(tmp_path / ".report.lock"), pytest.raises(HarnessError, match="another process"):
         build(sweep, runs, records.store, tmp_path / "report")
