@@ -339,6 +339,7 @@ def _training_record(
         "final_loss": trained.final_loss,
         "samples_per_second": trained.samples_seen / trained.seconds,
         "data_wait": trained.wait_seconds / trained.seconds,
+        "parts": None if trained.parts is None else dict(trained.parts),
         "device": _device_name(device),
         "threads": runtime.threads,
         "processes": runtime.processes,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -70,7 +71,25 @@ class Collection:
 
     def of_point(self, point: int) -> list[Record]:
         """The records of one point, by seed as the sweep orders them."""
-        return [record for record in self.records if record.point == point]
+        return self._by_point[point]
+
+    @cached_property
+    def varying_axes(self) -> tuple[str, ...]:
+        """The axes that have more than one value."""
+        values = {axis: {canonical_json(r.axes[axis]) for r in self.points} for axis in self.axes}
+        return tuple(axis for axis in self.axes if len(values[axis]) > 1)
+
+    @cached_property
+    def baselines(self) -> tuple[int, ...]:
+        """The points that others are compared with."""
+        return tuple(sorted({r.baseline for r in self.points if r.baseline is not None}))
+
+    @cached_property
+    def _by_point(self) -> dict[int, list[Record]]:
+        found: dict[int, list[Record]] = {row.index: [] for row in self.points}
+        for record in self.records:
+            found[record.point].append(record)
+        return found
 
 
 def collect(sweep: Sweep, runs: Sequence[Run], store: Store) -> Collection:
@@ -93,7 +112,7 @@ def collect_from(sweep: Sweep, places: Sequence[tuple[Run, RunDir]], store: Stor
     wanted = [sweep.show.x, sweep.show.hue, *sweep.axes]
     axes = tuple(dict.fromkeys(axis for axis in wanted if axis is not None))
     points = _points(sweep, records, axes)
-    return Collection(sweep, points, records, axes, _frame(sweep, points, records, axes))
+    return Collection(sweep, points, records, axes, frame_of(sweep, points, records, axes))
 
 
 # --------------------------------------------------------------------------- points
@@ -139,12 +158,13 @@ def baselines_of(points: Sequence[Point], baseline: Point | None) -> list[int | 
 # --------------------------------------------------------------------------- the frame
 
 
-def _frame(
+def frame_of(
     sweep: Sweep,
     points: Sequence[PointRow],
     records: Sequence[Record],
     axes: Sequence[str],
 ) -> pd.DataFrame:
+    """A row a (point, seed, metric), as `Collection` describes it."""
     names = _metric_names(sweep, records)
     measured = [_measured(record, name) for record in records for name in names]
     values, counts, chances, reasons = zip(*measured, strict=True) if measured else ((),) * 4

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from harness.config import canonical_json
 from harness.report import text
 from harness.report.collect import Collection, PointRow
-from harness.report.drawing import varying_axes
 
 
 @dataclass(frozen=True)
@@ -31,13 +30,16 @@ class Contrast:
 
 
 def contrast_of(collection: Collection, row: PointRow, base: PointRow) -> Contrast:
-    """How `row` differs from `base`."""
+    """How `row` differs from `base`; by its name alone where the sweep gives it one."""
+    names = collection.sweep.show.names
+    if row.label in names and base.label in names:
+        return Contrast(row.label, base.label, "")
     changed = [axis for axis in collection.axes if _differ(row, base, axis)]
     places = [axis for axis in _places(collection) if axis not in changed]
     if places:
         old = values_of(collection, base, changed)
     else:
-        old = values_of(collection, base, varying_axes(collection))
+        old = values_of(collection, base, collection.varying_axes)
     new = values_of(collection, row, changed) or row.label
     return Contrast(new, old, values_of(collection, row, places))
 
@@ -60,8 +62,7 @@ def _differ(row: PointRow, other: PointRow, axis: str) -> bool:
 
 def _places(collection: Collection) -> list[str]:
     """The axes in which the baselines differ from one another."""
-    indices = sorted({row.baseline for row in collection.points if row.baseline is not None})
-    baselines = [collection.points[index] for index in indices]
+    baselines = [collection.points[index] for index in collection.baselines]
     return [
         axis
         for axis in collection.axes

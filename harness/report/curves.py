@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from harness.config import canonical_json
 from harness.report import style, text
 from harness.report.collect import Collection
-from harness.report.drawing import Drawing, has_ordered_axis, is_one_axis, varying_axes
+from harness.report.drawing import Drawing, has_ordered_axis, is_one_axis
 from harness.report.formats import csv_text
 from harness.report.records import Record
 
@@ -275,7 +275,7 @@ def _shared_name(collection: Collection, rows: Sequence[int]) -> str:
     points = [collection.points[row] for row in dict.fromkeys(rows)]
     shared = [
         axis
-        for axis in varying_axes(collection)
+        for axis in collection.varying_axes
         if len({canonical_json(point.axes[axis]) for point in points}) == 1
     ]
     named = [f"{collection.axis_name(a)} {text.plain(points[0].axes[a])}" for a in shared]

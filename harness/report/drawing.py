@@ -120,15 +120,6 @@ def has_ordered_axis(collection: Collection) -> bool:
     return scale_of([row.axes[x] for row in collection.points]).kind != "categorical"
 
 
-def varying_axes(collection: Collection) -> list[str]:
-    """The axes that have more than one value."""
-    return [
-        axis
-        for axis in collection.axes
-        if len({canonical_json(row.axes[axis]) for row in collection.points}) > 1
-    ]
-
-
 def headline(collection: Collection) -> list[str]:
     """The first shown metrics of quality: for figures that have no room for all."""
     return [name for name in collection.shown if not metrics.is_cost(name)][:HEADLINE]

@@ -16,13 +16,17 @@ from harness import metrics
 from harness.config import canonical_json
 from harness.report import style, text
 from harness.report.collect import Collection, PointRow
-from harness.report.drawing import Drawing, metric_data, scale_of, varying_axes
+from harness.report.drawing import Drawing, metric_data, scale_of
 from harness.report.summary import Cell, Cells
 
 #: The fewest values of an axis that make a map rather than a few lines.
 _FEWEST = 3
-#: Values of the axis across up to which each cell has room for its number.
-_ROOM = 10
+#: Cells up to which each has room for its number, and values of the axis across likewise.
+_ROOM, _ROOM_ACROSS = 160, 10
+#: Inches of a row, and of all rows together.
+_ROW, _TALL = 0.23, 4.0
+#: Names beside the rows.
+_NAMED = 24
 #: Share of the cells up to which those that tie with the best are framed.
 _FRAMED = 1 / 3
 #: Letters of a tick below which names stand upright.
@@ -43,7 +47,7 @@ class Grid:
 
 def grid_of(collection: Collection) -> Grid | None:
     """None unless the points differ in two axes of three values or more each, and in no other."""
-    varying = varying_axes(collection)
+    varying = collection.varying_axes
     if len(varying) != 2:
         return None
     x = collection.sweep.show.x
@@ -76,7 +80,7 @@ def heat_map(collection: Collection, cells: Cells, grid: Grid) -> Drawing:
     across = min(len(names), 2 if len(grid.columns) > 5 else 3)
     down = -(-len(names) // across)
     width = style.COLUMN if across == 1 else style.PAGE
-    height = down * (0.75 + 0.23 * len(grid.rows))
+    height = down * (0.75 + min(_ROW * len(grid.rows), _TALL))
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = list(figure.subplots(down, across, squeeze=False).ravel())
     for ax, metric in zip(axes, names, strict=False):
@@ -107,6 +111,7 @@ def _panel(
     bar = figure.colorbar(image, ax=ax, pad=0.02, aspect=18)
     bar.ax.tick_params(labelsize=6, width=0.5, length=2)
     bar.outline.set_linewidth(0.5)
+    numbered = len(found) <= _ROOM and len(grid.columns) <= _ROOM_ACROSS
     known = means[np.isfinite(means)]
     middle = (known.min() + known.max()) / 2 if len(known) else 0.0
     marked = [place for place, cell in found.items() if cell.mark.value in {"best", "tied"}]
@@ -115,7 +120,7 @@ def _panel(
     for (down, across), cell in found.items():
         if cell.estimate is None:
             _hatch(ax, down, across)
-        elif len(grid.columns) <= _ROOM:
+        elif numbered:
             value = means[down, across]
             colour = style.INK if value > middle else "white"
             ax.text(
@@ -125,7 +130,8 @@ def _panel(
     columns, rows = ([text.plain(v) for v in values] for values in (grid.columns, grid.rows))
     turned = max(map(len, columns)) > _LETTERS
     ax.set_xticks(range(len(columns)), columns, rotation=45 if turned else 0, fontsize=6)
-    ax.set_yticks(range(len(rows)), rows, fontsize=6)
+    every = -(-len(rows) // _NAMED)
+    ax.set_yticks(range(0, len(rows), every), rows[::every], fontsize=6)
     ax.tick_params(length=0)
     ax.grid(visible=False)
     for spine in ax.spines.values():

@@ -13,7 +13,6 @@ from harness.record import Store
 from harness.report.collect import Collection
 from harness.report.comparisons import Comparison, ScoresBySeed, compare
 from harness.report.outcomes import RunScores, read_scores
-from harness.report.records import Record
 from harness.report.summary import Cells
 
 
@@ -112,16 +111,14 @@ class _Reader:
         averages: Mapping[str, Sequence[str]],
     ) -> None:
         self._store, self._shown, self._averages = store, shown, averages
-        self._records: dict[int, list[Record]] = {}
-        for record in collection.records:
-            self._records.setdefault(record.point, []).append(record)
+        self._collection = collection
         self.outcomes: dict[str, str] = {}
         self.unread: dict[str, list[str]] = {}
 
     def read(self, point: int) -> _RunsOfPoint:
         """Seed -> scores, of the runs that gave numbers."""
         found = {}
-        for record in self._records[point]:
+        for record in self._collection.of_point(point):
             if record.reason is None:
                 scores = read_scores(record, self._store, self._shown, self._averages)
                 found[record.seed] = scores

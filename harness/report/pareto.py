@@ -18,7 +18,7 @@ from harness import metrics
 from harness.report import style, text
 from harness.report.collect import Collection, PointRow
 from harness.report.contrast import listed
-from harness.report.drawing import Drawing, headline, varying_axes
+from harness.report.drawing import Drawing, headline
 from harness.report.findings import Findings
 from harness.report.formats import csv_text
 from harness.report.summary import Cells
@@ -109,7 +109,7 @@ def pareto(
     words = (
         "Accuracy against cost at inference: means over seeds with 95 % t-intervals over seeds; "
         "the line is the front, on which nothing cheaper is as good, its points named by "
-        f"{listed([collection.axis_name(axis) for axis in varying_axes(collection)])}."
+        f"{listed([collection.axis_name(axis) for axis in collection.varying_axes])}."
     )
     if external is not None and len(external):
         words += " Grey: published models, under their own protocols; sources in the data."
@@ -159,8 +159,10 @@ def _marks(collection: Collection, cells: Cells, cost: _Cost, metric: str) -> li
 
 
 def _values(collection: Collection, row: PointRow) -> str:
-    """The values of the axes that vary, without their names."""
-    values = [text.plain(row.axes[axis]) for axis in varying_axes(collection)]
+    """The point's name, or the values of the axes that vary."""
+    if row.label in collection.sweep.show.names:
+        return row.label
+    values = [text.plain(row.axes[axis]) for axis in collection.varying_axes]
     return ", ".join(values) or row.label
 
 

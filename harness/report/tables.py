@@ -34,8 +34,10 @@ def build_table(collection: Collection, findings: Findings) -> Table:
     points = collection.points
     compared = any(row.baseline is not None for row in points)
     axes = [Column((collection.axis_name(axis),), numeric=False) for axis in collection.axes]
+    if collection.sweep.show.names:
+        axes.insert(0, Column(("",), numeric=False))
     columns = [*axes, *[Column(("Parameters (M)", name)) for name in _PARAMETERS.values()]]
-    rows = [[Entry(_axis_text(row, axis)) for axis in collection.axes] for row in points]
+    rows = [[Entry(words) for words in _words_of(collection, row)] for row in points]
     footer = [Entry("chance"), *[Entry()] * (len(columns) - 1)]
     for row, entries in zip(points, rows, strict=True):
         entries += [_cost_entry(findings.cells.get((row.index, cost))) for cost in _PARAMETERS]
@@ -88,6 +90,13 @@ def _columns_of(section: Section, metric: str, *, titled: bool, compared: bool) 
 def _list_of(members: Sequence[str]) -> str:
     listed = ", ".join(member.rpartition("/")[0] for member in members)
     return f"plain mean, run by run, over these {len(members)} sets: {listed}"
+
+
+def _words_of(collection: Collection, row: PointRow) -> list[str]:
+    """The point's name, where some point of the sweep has one, and its values."""
+    names = collection.sweep.show.names
+    name = [row.label if row.label in names else ""] if names else []
+    return [*name, *[_axis_text(row, axis) for axis in collection.axes]]
 
 
 def _axis_text(row: PointRow, axis: str) -> str:

@@ -75,9 +75,10 @@ def parts_of(training: Mapping[str, Any]) -> dict[str, float] | None:
     if total is None or share is None:
         return None
     parts = {"waiting for data": total * share}
-    for name, kept in (("forward and loss", "forward_seconds"), ("backward", "backward_seconds")):
-        if training.get(kept) is not None:
-            parts[name] = training[kept]
+    timed = training.get("parts") or {}
+    for name, kept in (("forward and loss", "forward"), ("backward", "backward")):
+        if kept in timed:
+            parts[name] = timed[kept]
     parts["rest of the steps"] = max(0.0, total - sum(parts.values()))
     if training.get("evaluation_seconds") is not None:
         parts["evaluation"] = training["evaluation_seconds"]

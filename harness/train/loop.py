@@ -39,6 +39,8 @@ from harness.train.ranks import ALONE, Ranks
 _CHECK_EVERY_ON_GPU = 50
 """Steps between two looks at the losses on a GPU, where each look waits for the device."""
 
+_NOTHING_YET = {"forward": 0.0, "backward": 0.0}
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -49,6 +51,8 @@ class Trained:
     epochs: float
     seconds: float
     wait_seconds: float
+    parts: Mapping[str, float] | None
+    """Seconds of `forward` (with the loss) and `backward`; None where no clock could see them."""
     final_loss: float
     problems: tuple[Problem, ...]
 
@@ -132,6 +136,10 @@ class Trainer:
         )
         self.step = 0
         self.seconds = self.wait_seconds = 0.0
+        # A GPU works on after the call returns, and waiting for it would cost each step time; and
+        # in a batch in parts the two take turns.
+        timed = device.type == "cpu" and self.part_size is None
+        self.parts: dict[str, float] | None = dict(_NOTHING_YET) if timed else None
         self.meter = _Meter()
         self.pending = _Pending([], [], [])
         self.last_loss: float | None = None
@@ -200,6 +208,7 @@ class Trainer:
             epochs=self.step / self.batches.per_epoch,
             seconds=self.seconds,
             wait_seconds=self.wait_seconds,
+            parts=self.parts,
             final_loss=self.last_loss,
             problems=tuple(self.problems.values()),
         )
@@ -245,8 +254,13 @@ class Trainer:
             return compute_loss(self._tensors(outputs, masked), self.config.objective)
 
         if self.part_size is None:
+            began = time.monotonic()
             loss = loss_of(self._outputs(pixels, tokens, hidden))
+            turned = time.monotonic()
             loss.total.backward()  # type: ignore[no-untyped-call]
+            if self.parts is not None:
+                self.parts["forward"] += turned - began
+                self.parts["backward"] += time.monotonic() - turned
             return loss
         parts = self._parts(pixels, tokens, hidden, self.part_size)
         return backward_in_parts(parts, loss_of, self.statistics, self.ranks)
@@ -388,9 +402,15 @@ class Trainer:
             self.optimiser.load_state_dict(state["optimiser"])
             self.step = state["step"]
             self.seconds, self.wait_seconds = state["seconds"], state["wait_seconds"]
+            self.parts = self._parts_so_far(state)
             self.last_loss = state["last_loss"]
             self.meter = _Meter(**state["meter"])
             self.problems.update({w: Problem(w, r) for w, r in state["problems"]})
+
+    def _parts_so_far(self, state: Mapping[str, Any]) -> dict[str, float] | None:
+        """None once an attempt, on other hardware or of an older version, did not time them."""
+        before = state.get("parts")
+        return None if self.parts is None or before is None else dict(before)
 
     def _save(self) -> None:
         if self.directory is not None:
@@ -403,6 +423,7 @@ class Trainer:
             "step": self.step,
             "seconds": self.seconds,
             "wait_seconds": self.wait_seconds,
+            "parts": self.parts,
             "last_loss": self.last_loss,
             "meter": vars(self.meter),
             "problems": [(p.where, p.reason) for p in self.problems.values()],

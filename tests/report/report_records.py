@@ -8,6 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from harness.config import Data, RunConfig, Train
 from harness.lease import Lease
 from harness.metrics import recall_names
@@ -115,6 +117,12 @@ class Records:
             }
         )
         return directory
+
+    def outcomes(self, run: Run, arrays: Mapping[str, np.ndarray]) -> None:
+        """The per-example outcomes of a finished run."""
+        folder = self.store.run_dir(run.key).outcomes
+        folder.mkdir(exist_ok=True)
+        np.savez_compressed(folder / f"{run.config.evaluation_key}.npz", **arrays)
 
     def failed(
         self, run: Run, *, failure: str = "diverged", error: str = "loss is NaN at step 41"

@@ -11,6 +11,7 @@ import pytest
 from report_records import ROLE, T2I, Records, depth_sweep, edit_json, fill, runs_by, sweep_of
 
 from harness.report.collect import Collection, baselines_of, collect
+from harness.report.findings import find
 from harness.report.summary import summarise
 from harness.space import Sweep, expand, product
 
@@ -196,10 +197,12 @@ def test_differences_pair_the_seeds_that_both_have(records: Records) -> None:
     runs, _ = runs_by(sweep)
     fill(records, runs, skip=((12, 2), (4, 0)))
 
-    difference = cells_of(sweep, records)[(2, T2I)].difference
+    findings = find(collect(sweep, runs, records.store), records.store)
 
-    assert difference.seeds == (1,)
-    assert difference.mean == pytest.approx(0.386 - 0.405)
+    comparison = findings.cells[(2, T2I)].comparison
+    assert comparison is not None
+    assert comparison.seeds.seeds == (1,)
+    assert comparison.mean == pytest.approx(0.386 - 0.405)
 
 
 def test_chance_and_samples_come_from_the_records(records: Records) -> None:

@@ -8,16 +8,20 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from report_records import I2T, T2I, Records, depth_sweep, fill, runs_by, sweep_of
+from report_records import I2T, ROLE, T2I, Records, depth_sweep, fill, runs_by, sweep_of
 
 from harness.report import style
 from harness.report.collect import collect
 from harness.report.drawing import Drawing, Scale, scale_of
 from harness.report.figures import draw
 from harness.report.findings import find
+from harness.report.pareto import front, pareto
+from harness.report.time_spent import parts_of
 from harness.space import Run, Sweep, expand
 
 INSTANCE = "objective.instance."
@@ -89,7 +93,10 @@ def test_a_one_axis_sweep_gets_lines_parameters_and_curves(records: Records) -> 
         "metric_vs_axis",
         "metric_vs_parameters",
         "metric_vs_parameters_with_embeddings",
+        "differences",
+        "pareto",
         "training_curves",
+        "time",
     }
 
 
@@ -107,7 +114,7 @@ def test_a_sweep_over_several_axes_gets_dots_by_label(records: Records) -> None:
 
     found = drawings(sweep, runs, records)
 
-    assert set(found) == {"metric_by_point", "training_curves"}
+    assert set(found) == {"metric_by_point", "training_curves", "time"}
     labels = [tick.get_text() for tick in found["metric_by_point"].figure.axes[0].get_yticklabels()]
     assert labels == list(dict.fromkeys(run.label for run in runs))
 
@@ -242,3 +249,200 @@ def test_the_users_own_settings_change_no_byte() -> None:
     plain = picture()
     with matplotlib.rc_context({"axes.xmargin": 0.3, "font.size": 20}):
         assert picture() == plain
+
+
+# ---- two axes
+
+
+WEIGHT = "objective.token.weight"
+
+
+def two_axes(records: Records, skip: tuple[int, float, int] | None = None) -> dict[str, Drawing]:
+    sweep = sweep_of({"model.text.layers": [1, 2, 4], WEIGHT: [0.0, 0.1, 0.5]}, metrics=[T2I])
+    runs = expand(sweep)
+    for run in runs:
+        layers, weight = run.config.model.text.layers, run.config.objective.token.weight
+        if (layers, weight, run.seed) != skip:
+            records.done(run, t2i=0.3 + 0.01 * layers + 0.1 * weight)
+    return drawings(sweep, runs, records)
+
+
+def test_a_grid_of_two_axes_is_a_heat_map(records: Records) -> None:
+    ax = two_axes(records)["metric_by_two_axes"].figure.axes[0]
+
+    (image,) = ax.images
+    # rows are weights from the top, columns are layers
+    assert image.get_array()[2, 1] == pytest.approx(37.0)
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["1", "2", "4"]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["0", "0.1", "0.5"]
+    assert "37.0" in [text.get_text() for text in ax.texts]
+
+
+def test_a_hole_of_the_map_is_hatched_and_has_no_number(records: Records) -> None:
+    ax = two_axes(records, skip=(2, 0.1, 1))["metric_by_two_axes"].figure.axes[0]
+
+    hatched = [patch for patch in ax.patches if patch.get_hatch()]
+    assert [patch.get_xy() for patch in hatched] == [(0.5, 0.5)]
+    assert len(ax.texts) == 8
+
+
+# ---- differences
+
+
+def test_the_forest_fills_what_stands_the_correction(records: Records) -> None:
+    sweep = depth_sweep(metrics=[T2I])
+    runs, _ = runs_by(sweep)
+    fill(records, runs)
+
+    ax = drawings(sweep, runs, records)["differences"].figure.axes[0]
+
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == [
+        f"layers {depth}" for depth in (1, 2, 4, 8)
+    ]
+    marks = [line for line in ax.lines if line.get_marker() == "o"]
+    assert [mark.get_xdata()[0] for mark in marks] == pytest.approx([-9.9, -4.7, -1.9, -1 / 3])
+    filled = [mark.get_markerfacecolor() != "white" for mark in marks]
+    assert filled == [True, True, True, False]
+
+
+# ---- cost
+
+
+def test_front_by_hand() -> None:
+    points = [(3.0, 0.5), (1.0, 0.3), (2.0, 0.3), (2.0, 0.4), (4.0, 0.45), (1.0, 0.2)]
+
+    assert front(points) == [(1.0, 0.3), (2.0, 0.4), (3.0, 0.5)]
+
+
+def test_published_models_are_grey_and_never_on_the_front(records: Records) -> None:
+    sweep = depth_sweep(metrics=[T2I])
+    runs, _ = runs_by(sweep)
+    fill(records, runs)
+    collection = collect(sweep, runs, records.store)
+    findings = find(collection, records.store)
+    external = pd.DataFrame(
+        [
+            ["=Cheap & good", T2I, 0.9, 1e3, math.nan, "a paper"],
+            ["of another metric", I2T, 0.9, 1e3, math.nan, "a paper"],
+            ["of unknown size", T2I, 0.9, math.nan, 1.0, "a paper"],
+        ],
+        columns=["name", "metric", "value", "parameters", "gmacs", "source"],
+    )
+
+    drawing = pareto(collection, findings, external)
+
+    assert drawing is not None
+    rows = list(csv.DictReader(io.StringIO(drawing.data)))
+    published = [row for row in rows if row["source"]]
+    assert [(row["name"], float(row["cost_value"])) for row in published] == [
+        ("'=Cheap & good", pytest.approx(0.001))
+    ]
+    ours = {row["name"]: row["front"] for row in rows if not row["source"]}
+    assert ours == {"1": "true", "2": "true", "4": "true", "8": "true", "12": "true"}
+    assert "Grey: published models" in drawing.words
+
+
+# ---- schedules and time
+
+
+def test_schedules_are_drawn_as_logged_and_equal_ones_share_a_line(records: Records) -> None:
+    sweep = sweep_of({INSTANCE + "a_max": [0.0, 0.2], WEIGHT: [0.0, 0.5]}, metrics=[T2I])
+    runs = expand(sweep, seeds=[0, 1])
+    for run in runs:
+        directory = records.done(run, t2i=0.3)
+        directory.metrics_file.unlink()
+        for step in (1, 2, 3):
+            mass = run.config.objective.instance.a_max * step / 3
+            directory.append_metrics(
+                {
+                    "samples_seen": 100 * step,
+                    "loss": 1.0,
+                    "soft_label_mass": mass,
+                    "terms": {"instance": 2.0, "token": 3.0},
+                    "weighted": {"instance": 2.0, "token": 0.3 * step},
+                    "lr": 1e-3,
+                }
+            )
+
+    found = drawings(sweep, runs, records)["schedules"]
+
+    mass, token = panels(found.figure)
+    assert mass.get_ylabel() == "softened mass"
+    assert [list(line.get_ydata()) for line in mass.lines] == [
+        [0.0, 0.0, 0.0],
+        pytest.approx([0.2 / 3, 0.4 / 3, 0.2]),
+    ]
+    assert token.get_ylabel() == "weight of token"
+    assert [list(line.get_ydata()) for line in token.lines] == [[0.1, 0.2, 0.3]]
+
+
+def test_parts_of_the_time_add_up(records: Records) -> None:
+    training = {
+        "seconds": 20.0,
+        "data_wait": 0.1,
+        "evaluation_seconds": 3.0,
+        "parts": {"forward": 6.0, "backward": 9.0},
+    }
+
+    assert parts_of(training) == {
+        "waiting for data": 2.0,
+        "forward and loss": 6.0,
+        "backward": 9.0,
+        "rest of the steps": 3.0,
+        "evaluation": 3.0,
+    }
+    assert parts_of({**training, "parts": None}) == {
+        "waiting for data": 2.0,
+        "rest of the steps": 18.0,
+        "evaluation": 3.0,
+    }
+    assert parts_of({}) is None
+
+
+# ---- classes
+
+
+def test_classes_gained_and_lost_stand_by_name(records: Records) -> None:
+    sweep = sweep_of(
+        {"model.text.layers": [2, 1]}, metrics=[ROLE], baseline={"model.text.layers": 2}
+    )
+    runs = expand(sweep)
+    labels = np.repeat(np.arange(3, dtype=np.int32), 50)
+    for run in runs:
+        right = np.tile(np.array([1, 0], dtype=np.uint8), 75)
+        if run.config.model.text.layers == 1:
+            right[labels == 2] = 1  # every pilot is known by the shallower tower
+            right[:5] = 0
+        records.done(run, t2i=0.3, role=float(right.mean()))
+        items = {"test/items/images": np.array([f"{n}" for n in range(150)])}
+        items |= {"test/role/items": np.arange(150, dtype=np.int32), "test/role/labels": labels}
+        records.outcomes(run, {**items, ROLE: right})
+
+    drawing = drawings(sweep, runs, records)["per_class"]
+    rows = list(csv.DictReader(io.StringIO(drawing.data)))
+
+    assert {row["class"]: float(row["difference"]) for row in rows} == pytest.approx(
+        {"cook": -0.06, "judge": 0.0, "pilot": 0.5}
+    )
+    names = [tick.get_text() for tick in drawing.figure.axes[0].get_yticklabels()]
+    assert names == ["pilot", "judge", "cook"]
+
+
+# ---- large sweeps
+
+
+def test_hundreds_of_points_fit_a_page(records: Records) -> None:
+    sweep = sweep_of(
+        {"model.text.layers": list(range(1, 9)), WEIGHT: [n / 10 for n in range(8)]},
+        metrics=[T2I],
+        hue=WEIGHT,
+        baseline={WEIGHT: 0.0},
+    )
+    runs = expand(sweep, seeds=[0])
+    for run in runs:
+        records.done(run, t2i=0.3)
+
+    for drawing in drawings(sweep, runs, records).values():
+        width, height = drawing.figure.get_size_inches()
+        assert width <= 6.9, drawing.name
+        assert height <= 9.2, drawing.name

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from scipy import stats
 
-from harness.report.statistics import estimate, paired_difference
+from harness.report.statistics import (
+    detectable_effect,
+    estimate,
+    holm,
+    paired_difference,
+    trend,
+)
 
 
 def test_mean_and_interval_by_hand() -> None:
@@ -114,3 +121,75 @@ def test_a_worse_point_is_distinguishable_too() -> None:
     assert found.high is not None
     assert found.high < 0
     assert found.distinguishable
+
+
+# ---- many comparisons
+
+
+def test_holm_by_hand() -> None:
+    # 0.01 x 3; 0.03 x 2; 0.04 x 1, raised to what a smaller p already got
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+
+
+def test_holm_equals_statsmodels() -> None:
+    # multipletests([...], method="holm") of statsmodels 0.15
+    given, expected = [0.01, 0.04, 0.03, 0.005, 0.5], [0.04, 0.09, 0.09, 0.025, 0.5]
+
+    assert holm(given) == pytest.approx(expected)
+
+
+def test_an_adjusted_p_is_never_above_one() -> None:
+    assert holm([0.6, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+# ---- what could be seen
+
+
+@pytest.mark.parametrize(
+    ("seeds", "expected"),
+    # TTestPower().solve_power(nobs=seeds, alpha=0.05, power=0.8) of statsmodels 0.15
+    [(3, 3.264043552819638), (5, 1.6819970833232674), (10, 0.9960019107624178)],
+)
+def test_detectable_effect_equals_statsmodels(seeds: int, expected: float) -> None:
+    # in standard deviations of the differences; the far tail, which is no finding, is not counted
+    found = detectable_effect(1 / math.sqrt(seeds), seeds - 1)
+
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_detectable_effect_is_found_four_times_out_of_five() -> None:
+    rng = np.random.default_rng(0)
+    effect = detectable_effect(1 / math.sqrt(4), 3)
+
+    samples = rng.normal(effect, 1.0, size=(20_000, 4))
+    found = (stats.ttest_1samp(samples, 0.0, axis=1).pvalue < 0.05).mean()
+
+    assert found == pytest.approx(0.8, abs=0.01)
+
+
+# ---- trends
+
+
+def test_trend_by_hand() -> None:
+    # two seeds that both rise over three levels: one of 6 x 6 orders, doubled for two sides
+    assert trend([[1.0, 2.0], [2.0, 3.0], [3.0, 4.0]]) == pytest.approx(2 / 36)
+
+
+def test_a_fall_is_a_trend_like_a_rise() -> None:
+    levels = [[0.30, 0.29, 0.31], [0.34, 0.33, 0.36], [0.35, 0.37, 0.38], [0.40, 0.41, 0.39]]
+
+    assert trend(levels) == pytest.approx(trend(levels[::-1]))
+    assert trend(levels) == pytest.approx(2 * stats.page_trend_test(np.array(levels).T).pvalue)
+
+
+def test_no_trend_without_order() -> None:
+    p = trend([[0.1, 0.3, 0.2], [0.3, 0.1, 0.3], [0.2, 0.2, 0.1]])
+
+    assert p is not None
+    assert p > 0.5
+
+
+@pytest.mark.parametrize("levels", [[[1.0, 2.0], [2.0, 3.0]], [[1.0], [2.0], [3.0]], []])
+def test_a_trend_needs_three_levels_and_two_seeds(levels: list[list[float]]) -> None:
+    assert trend(levels) is None

@@ -99,6 +99,27 @@ def test_interrupted_at_every_step_and_resumed_gives_the_same_bits_and_the_same_
     assert resumed.final_loss == done.final_loss
 
 
+def test_time_of_forward_and_backward_is_summed_over_attempts(tmp_path):
+    first = trainer(tmp_path)
+    with pytest.raises(InterruptedRun):
+        first.train(stop_after(3))
+
+    second = trainer(tmp_path)
+    done = second.train(lambda: False)
+
+    assert all(done.parts[part] > first.parts[part] > 0 for part in ("forward", "backward"))
+    assert sum(done.parts.values()) < done.seconds
+
+
+def test_time_of_a_part_that_one_attempt_did_not_tell_is_not_guessed(tmp_path):
+    first = trainer(tmp_path)
+    first.parts = None  # as on a GPU
+    with pytest.raises(InterruptedRun):
+        first.train(stop_after(3))
+
+    assert trainer(tmp_path).train(lambda: False).parts is None
+
+
 def test_twice_the_same_seed_is_the_same_bits_and_another_is_not(tmp_path):
     runs = []
     for name, seed in [("a", 0), ("b", 0), ("c", 1)]:
