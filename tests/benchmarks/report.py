@@ -58,7 +58,7 @@ def write_records(root: Path, sweep: Sweep) -> list[Run]:
     if (root / "complete").exists():
         return runs
     shutil.rmtree(root, ignore_errors=True)
-    with mock.patch("os.fsync", lambda descriptor: None), ExitStack() as held:
+    with mock.patch("os.fsync", return_value=None), ExitStack() as held:
         records = Records(root, held)
         for index, run in enumerate(runs):
             depth, rate = run.config.model.text.layers, run.config.train.lr
