@@ -8,6 +8,7 @@ once.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import types
@@ -74,13 +75,22 @@ class Strict(BaseModel):
         """
         out: dict[str, Any] = {}
         idle = self.idle()
-        for name, field in type(self).model_fields.items():
-            extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-            value = _identity_of(field.default if name in idle else getattr(self, name))
-            if extra.get("identity", True) is False or extra.get("born", _UNSET) == value:
-                continue
-            out[name] = value
+        for name, default, born in _hashed_fields(type(self)):
+            value = _identity_of(default if name in idle else getattr(self, name))
+            if born is _UNSET or born != value:
+                out[name] = value
         return out
+
+
+@functools.cache
+def _hashed_fields(model: type[BaseModel]) -> tuple[tuple[str, Any, Any], ...]:
+    """Name, default and `born` value of each field of `model` that is identity."""
+    fields = []
+    for name, field in model.model_fields.items():
+        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        if extra.get("identity", True) is not False:
+            fields.append((name, field.default, extra.get("born", _UNSET)))
+    return tuple(fields)
 
 
 def _born(value: Strict) -> Any:
@@ -89,6 +99,8 @@ def _born(value: Strict) -> Any:
 
 
 def _identity_of(value: object) -> Any:
+    if value is None or isinstance(value, (str, int)):
+        return value
     if isinstance(value, Strict):
         return value.identity()
     if isinstance(value, (list, tuple)):

@@ -27,6 +27,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from harness.config import RunConfig, validate
 from harness.errors import RecordError, unknown
 from harness.files import write_atomic as write_atomic
@@ -52,18 +54,33 @@ def write_json(path: Path, value: object) -> None:
 def read_json(path: Path) -> dict[str, Any] | None:
     """The object in `path`; None when it is absent; RecordError when it is not valid JSON."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return parse_json(path.read_bytes(), path)
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise RecordError(f"{path} cannot be read: {error}") from None
+
+
+def parse_json(data: bytes, path: Path) -> dict[str, Any]:
+    """The object that is the content `data` of `path`; RecordError when it is not valid JSON."""
     try:
-        value = json.loads(text)
+        value = _load(data)
+    except UnicodeDecodeError as error:
+        raise RecordError(f"{path} cannot be read: {error}") from None
     except json.JSONDecodeError as error:
         raise RecordError(f"{path} is not valid JSON ({error}); delete it to start over") from None
     if not isinstance(value, dict):
         raise RecordError(f"{path} holds no JSON object")
     return value
+
+
+def _load(data: bytes) -> Any:
+    """orjson is several times as fast; the standard library takes the lone surrogates that a name
+    may hold, and words the errors."""
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return json.loads(data.decode("utf-8"))
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
@@ -230,7 +247,12 @@ class RunDir:
         Args:
             lives: whether the holder of a lease still runs.
         """
-        result = self.result()
+        return self.status_given(self.result(), evaluation_key)
+
+    def status_given(
+        self, result: Mapping[str, Any] | None, evaluation_key: str | None = None
+    ) -> Status:
+        """`status`, for who has read the result already."""
         if result is not None and (
             evaluation_key is None or evaluation_key in result["evaluations"]
         ):
@@ -326,8 +348,10 @@ class RunDir:
     def result(self) -> dict[str, Any] | None:
         """The result, or None before it is written; RecordError if it is not this run's."""
         result = read_json(self.result_file)
-        if result is None:
-            return None
+        return None if result is None else self.checked_result(result)
+
+    def checked_result(self, result: dict[str, Any]) -> dict[str, Any]:
+        """`result`, which is what result.json holds; RecordError if it is not this run's."""
         of_this_schema(result, self.result_file)
         if result.get("key") != self.key:
             raise RecordError(f"{self.result_file} is of run {result.get('key')}, not {self.key}")

@@ -40,6 +40,6 @@ def build(sweep: Sweep, runs: Sequence[Run], store: Store, out: Path) -> ReportR
     Raises:
         HarnessError: another process has been writing this report for a minute.
     """
-    from harness.report.page import write_report
+    from harness.report.folder import write_report
 
     return write_report(sweep, runs, store, out)

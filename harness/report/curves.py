@@ -15,9 +15,10 @@ from matplotlib.ticker import MaxNLocator
 
 from harness.config import canonical_json
 from harness.report import style, text
-from harness.report.collect import Collection, Record
+from harness.report.collect import Collection
 from harness.report.drawing import Drawing, has_ordered_axis, is_one_axis
 from harness.report.formats import csv_text
+from harness.report.records import Record
 
 #: Training curves that one panel can hold and a reader still tell apart.
 MANY = 8

@@ -28,7 +28,7 @@ from harness.metrics import (
     recall_names,
 )
 from harness.record import Store
-from harness.report.collect import Record
+from harness.report.records import Record
 
 _TOLERANCE = 1e-5
 """How far the mean of the outcomes, which are kept in single precision, may lie from the value."""

@@ -108,8 +108,18 @@ def html(text: object) -> str:
 
 def typst(text: object) -> str:
     """`text` as a string literal of Typst, in which nothing is markup."""
-    plain = one_line(text).replace("\\", "\\\\").replace('"', '\\"')
+    plain = typeset(text).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{plain}"'
+
+
+def typeset(text: object) -> str:
+    """`text` for the fonts that Typst carries: what they lack is written as its code point."""
+    return "".join(c if _is_typeset(ord(c)) else f"U+{ord(c):04X}" for c in one_line(text))
+
+
+def _is_typeset(point: int) -> bool:
+    """Latin, Greek, Cyrillic; punctuation, arrows and signs."""
+    return point < 0x0530 or 0x1E00 <= point < 0x2300 or 0x25A0 <= point < 0x2600
 
 
 def csv_field(value: object) -> object:

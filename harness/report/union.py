@@ -11,7 +11,8 @@ from typing import Any
 
 from harness.config import canonical_json
 from harness.errors import HarnessError
-from harness.report.collect import Collection, PointRow, Record, frame_of
+from harness.report.collect import Collection, PointRow, frame_of
+from harness.report.records import Record
 from harness.space import Points, Show, Sweep, value_at
 
 

@@ -65,10 +65,12 @@ class Records:
         code: str = "c0dec0dec0de",
         parameters: int = 1_000_000,
         metrics: Mapping[str, Mapping[str, Any]] | None = None,
+        protocol: Mapping[str, Any] | None = None,
+        points: int = 10,
     ) -> RunDir:
         """A finished run with these R@1; R@5 and R@10 follow from them."""
         directory = self._start(run)
-        self.curve(directory, run, 10_000)
+        self.curve(directory, run, 10_000, every=10_000 // points)
         found = evaluation(t2i, t2i if i2t is None else i2t, role) | dict(metrics or {})
         directory.write_status(State.DONE, attempt=1, samples_seen=10_000)
         directory.write_result(
@@ -107,7 +109,7 @@ class Records:
                 "evaluations": {
                     run.config.evaluation_key: {
                         "content_key": "e" * 12,
-                        "protocol": PROTOCOL,
+                        "protocol": protocol or PROTOCOL,
                         "metrics": found,
                         "outcomes": f"outcomes/{run.config.evaluation_key}.npz",
                     }
@@ -149,8 +151,8 @@ class Records:
         self._held.enter_context(Lease(directory.lease_file))
         return directory
 
-    def curve(self, directory: RunDir, run: Run, samples: int) -> None:
-        for seen in range(1_000, samples + 1, 1_000):
+    def curve(self, directory: RunDir, run: Run, samples: int, every: int = 1_000) -> None:
+        for seen in range(every, samples + 1, every):
             slope = int(run.key[:2], 16) / 256
             loss = 4.6 / (1 + seen / 4_000) + 0.1 * run.seed + 0.3 * slope
             directory.append_metrics(

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from report_records import ROLE, T2I, Records, depth_sweep, edit_json, fill, runs_by, sweep_of
 
-from harness.report.collect import Collection, baseline_of, collect
+from harness.report.collect import Collection, baselines_of, collect
 from harness.report.findings import find
 from harness.report.summary import summarise
 from harness.space import Sweep, expand, product
@@ -160,14 +160,14 @@ def test_the_log_is_named_relative_to_the_root(records: Records) -> None:
 def test_the_baseline_is_the_twin_that_differs_in_its_axes_alone() -> None:
     points = list(product({"a": [1, 12], "b": ["x", "y"]}))
 
-    assert [baseline_of(i, points, {"a": 12}) for i in range(4)] == [2, 3, 2, 3]
-    assert [baseline_of(i, points, {"a": 12, "b": "x"}) for i in range(4)] == [2, 2, 2, 2]
-    assert baseline_of(0, points, None) is None
+    assert baselines_of(points, {"a": 12}) == [2, 3, 2, 3]
+    assert baselines_of(points, {"a": 12, "b": "x"}) == [2, 2, 2, 2]
+    assert baselines_of(points, None) == [None] * 4
 
 
 def test_without_a_twin_a_single_match_is_the_baseline_and_several_are_none() -> None:
-    assert baseline_of(0, [{"a": 1, "b": 1}, {"a": 2, "b": 2}], {"a": 2}) == 1
-    assert baseline_of(0, [{"a": 1}, {"a": 2, "b": 2}, {"a": 2, "b": 3}], {"a": 2}) is None
+    assert baselines_of([{"a": 1, "b": 1}, {"a": 2, "b": 2}], {"a": 2}) == [1, 1]
+    assert baselines_of([{"a": 1}, {"a": 2, "b": 2}, {"a": 2, "b": 3}], {"a": 2}) == [None, 1, 2]
 
 
 # ---- cells

@@ -16,10 +16,10 @@ from markdown_it import MarkdownIt
 from report_records import COMMIT, I2T, T2I, Records, depth_sweep, fill, runs_by, sweep_of
 
 from harness.errors import HarnessError
-from harness.report import build, page
+from harness.report import build, folder
+from harness.report.answers import answer
 from harness.report.collect import collect
 from harness.report.findings import find
-from harness.report.page import answer
 from harness.space import expand
 
 
@@ -52,7 +52,7 @@ def test_a_sweep_with_every_kind_of_hole(records: Records, tmp_path: Path) -> No
     assert "| layers=8 | 0 | running | 6,000 | 10,000 |" in unfinished
     assert "| layers=8 | 1 | interrupted | 6,000 | 10,000 |" in unfinished
     protocol = section(text, "Protocol")
-    assert "openmoji, fingerprint `f00dfeedf00d`" in protocol
+    assert "Fingerprint of the data: `f00dfeedf00d`" in protocol
     assert "10,000 samples, batch 100, precision fp32, device cpu, seeds 0, 1, 2" in protocol
     assert f"Commit: `{COMMIT[:12]}`" in protocol
     assert "| layers=4 | 3 | 20.0 | 2.0 | 500 | 12.5 |" in section(text, "Where the time went")
@@ -75,6 +75,8 @@ def test_the_same_records_give_the_same_bytes(records: Records, tmp_path: Path) 
 
     assert set(one) == {
         "report.md",
+        "report.html",
+        "report.pdf",
         "table.tex",
         "table.csv",
         "manifest.json",
@@ -130,7 +132,8 @@ def test_files_of_an_earlier_report_go_and_foreign_files_stay(
     build(sweep, runs, records.store, out)
 
     assert set(contents(out)) == {
-        "report.md", "table.tex", "table.csv", "manifest.json", "notes.txt",
+        "report.md", "report.html", "report.pdf", "table.tex", "table.csv", "manifest.json",
+        "notes.txt",
     }  # fmt: skip
 
 
@@ -190,14 +193,15 @@ def test_foreign_words_break_no_format(records: Records, tmp_path: Path) -> None
 
     headings = [tokens[i + 1].content for i, t in enumerate(tokens) if t.type == "heading_open"]
     assert headings[1:] == [
-        "Answer", "Figures", "Table", "Failed runs", "Protocol", "Where the time went", "Runs",
+        "Answer", "Figures", "Table", "Published figures", "Failed runs", "Protocol",
+        "Where the time went", "Runs",
     ]  # fmt: skip
     inline = [child for token in tokens for child in token.children or []]
     assert not [
         t for t in [*tokens, *inline] if t.type.startswith("html") and "sup" not in t.content
     ]
     assert {t.attrs["href"] for t in inline if t.type == "link_open"} <= {
-        "table.tex", "table.csv",
+        "report.html", "report.pdf", "table.tex", "table.csv",
         *(f"figures/{f.name}" for f in (tmp_path / "report" / "figures").iterdir()),
     }  # fmt: skip
     tex = (tmp_path / "report" / "table.tex").read_text()
@@ -213,7 +217,9 @@ def answers(records: Records, **skip: tuple[tuple[int, int], ...]) -> str:
     runs, _ = runs_by(sweep)
     fill(records, runs, **skip)
     collection = collect(sweep, runs, records.store)
-    return answer(collection, find(collection, records.store).cells, I2T)
+    said = answer(collection, find(collection, records.store).cells, I2T)
+    lines = [f"**{said.metric}** {said.aside}", *(f"  - {item}" for item in said.items)]
+    return "\n".join(lines) + "\n"
 
 
 def test_the_answer_claims_what_the_interval_allows(records: Records) -> None:
@@ -252,7 +258,7 @@ def test_two_builders_do_not_interleave(
 ) -> None:
     sweep = depth_sweep()
     runs, _ = runs_by(sweep)
-    monkeypatch.setattr(page, "_LOCK_SECONDS", 0.01)
+    monkeypatch.setattr(folder, "_LOCK_SECONDS", 0.01)
 
     with FileLock(tmp_path / ".report.lock"), pytest.raises(HarnessError, match="another process"):
         build(sweep, runs, records.store, tmp_path / "report")

@@ -1,0 +1,100 @@
+"""What the numbers say, metric by metric, in plain sentences.
+
+A verdict is given only where the paired interval allows one; nothing is computed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness import metrics
+from harness.report import tables, text
+from harness.report.collect import Collection
+from harness.report.comparisons import Verdict
+from harness.report.summary import Cell, Cells
+
+#: Points of a metric past which only those that differ are listed.
+_MANY = 24
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One metric: its name, what is to be known before, and a line for each point compared."""
+
+    metric: str
+    aside: str
+    items: tuple[str, ...]
+
+
+def answer(collection: Collection, cells: Cells, metric: str) -> Answer:
+    """The answer on one metric, over every point of the sweep."""
+    column = [cells[(row.index, metric)] for row in collection.points]
+    decimals = tables.decimals_of(column)
+    shown, left_out = _chosen(column)
+    items = []
+    groups: dict[int | None, list[Cell]] = {}
+    for cell in shown:
+        groups.setdefault(cell.baseline, []).append(cell)
+    for baseline, members in groups.items():
+        if baseline is None:
+            items += [_level(collection, cell, decimals) for cell in members]
+            continue
+        items.append(f"{_level(collection, cells[(baseline, metric)], decimals)} is the baseline")
+        others = [cell for cell in members if cell.point != baseline]
+        items += [_comparison(collection, cell, decimals) for cell in others]
+    if left_out:
+        items.append(f"and {left_out:,} more points, in the table")
+    chances = {round(cell.chance * 100, 6) for cell in column if cell.chance is not None}
+    chance = f", chance {text.number(chances.pop(), decimals)}" if len(chances) == 1 else ""
+    aside = f"({metrics.unit(metric)}){chance}{_tally(column)}"
+    return Answer(metrics.display(metric), aside, tuple(items))
+
+
+def _chosen(column: Sequence[Cell]) -> tuple[list[Cell], int]:
+    """The cells worth a line each, and how many are left to the table."""
+    if len(column) <= _MANY:
+        return list(column), 0
+    decided = [cell for cell in column if cell.comparison is not None and cell.comparison.decided]
+    known = [cell for cell in decided or column if cell.estimate is not None]
+    sign = 1 if metrics.higher_is_better(column[0].metric) else -1
+    ranked = sorted(known, key=lambda c: -sign * (c.estimate.mean if c.estimate else 0.0))
+    chosen = ranked[:_MANY]
+    return chosen, len(column) - len(chosen)
+
+
+def _tally(column: Sequence[Cell]) -> str:
+    """How many of the points compared differ from their baseline."""
+    verdicts = [cell.comparison.verdict for cell in column if cell.comparison is not None]
+    if not verdicts:
+        return ""
+    better, worse = (verdicts.count(verdict) for verdict in (Verdict.BETTER, Verdict.WORSE))
+    rest = len(verdicts) - better - worse
+    return f": of {len(verdicts)} compared, {better} better, {worse} worse, {rest} undecided"
+
+
+def _level(collection: Collection, cell: Cell, decimals: int) -> str:
+    label = collection.points[cell.point].label
+    if cell.estimate is None:
+        return f"{label} (no mean: {cell.hole})"
+    return f"{label} ({tables.estimate_text(cell.estimate, cell.metric, decimals)})"
+
+
+_VERDICTS = {
+    Verdict.ONE_SEED: "one seed, no telling what others would give",
+    Verdict.NO_SPREAD: "the same at every seed, no spread to judge by",
+    Verdict.LOST: "no difference that stands the correction for all comparisons",
+}
+
+
+def _comparison(collection: Collection, cell: Cell, decimals: int) -> str:
+    label = collection.points[cell.point].label
+    comparison = cell.comparison
+    if comparison is None:
+        return f"{label}: no seed to compare ({cell.hole or 'the baseline has none'})"
+    shown = tables.difference_text(comparison, decimals)
+    points = " points" if metrics.unit(cell.metric) == "%" else f" {metrics.unit(cell.metric)}"
+    over = f", over {comparison.seeds.n} of {len(cell.seeds)} seeds"
+    over = "" if comparison.in_full else over
+    verdict = _VERDICTS.get(comparison.verdict, comparison.verdict.value)
+    return f"{label}: {verdict} ({shown}{points}{over})"

@@ -1,0 +1,161 @@
+"""Whether the records of a report give the same bytes again, and the records it can carry.
+
+A report's folder may hold `records/`: what was read of its runs, laid out as a root of its own, so
+that anyone with the folder can make the report again.  Nothing is ever changed in a copy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.errors import RecordError
+from harness.manifest import read_manifest
+from harness.record import RunDir, State, Store, read_json
+from harness.report.folder import MANIFEST, RECORDS, listed, makers, write_report
+from harness.report.records import Reader, Record
+
+
+def check(folder: Path, root: Path) -> list[str]:
+    """What is not as the report's manifest has it, a line each; nothing when all is the same.
+
+    Args:
+        folder: of the report.
+        root: where the records lie, if the folder holds none.
+
+    Raises:
+        RecordError: there is no report in `folder`, or its records are not to be found.
+    """
+    told = read_json(folder / MANIFEST)
+    if told is None:
+        raise RecordError(f"{folder} holds no report: there is no {MANIFEST} in it")
+    store = Store(folder / RECORDS if (folder / RECORDS).is_dir() else root)
+    problems = [*_changed_files(folder), *_changed_inputs(told, store)]
+    if problems:
+        return problems
+    with tempfile.TemporaryDirectory() as temporary:
+        again = Path(temporary) / "report"
+        _build_again(told, store, again)
+        problems = list(_differences(listed(folder), folder, again))
+    return problems and [*problems, *_other_makers(told)]
+
+
+def _build_again(told: Mapping[str, Any], store: Store, out: Path) -> None:
+    made = told.get("made", {})
+    if "compare" in made:
+        from harness.report.compare import compare
+
+        first, second = made["compare"]
+        compare(store, first, second, made["names"], out)
+        return
+    manifest = read_manifest(store, str(made.get("sweep")))
+    write_report(manifest.sweep, manifest.runs, store, out)
+
+
+def _changed_files(folder: Path) -> Iterator[str]:
+    """Files of the report that are not what the manifest says was written."""
+    for name, digest in listed(folder).items():
+        found = _digest(folder / name)
+        if found is None:
+            yield f"{folder / name} is gone"
+        elif found != digest:
+            yield f"{folder / name} was edited after the report was made"
+
+
+def _changed_inputs(told: Mapping[str, Any], store: Store) -> Iterator[str]:
+    """Records that are not those the report was made from."""
+    folder = store.root / "results" / "external"
+    files = [(folder / name, digest) for name, digest in told["external"].items()]
+    files += [
+        (store.root / run["place"] / name, digest)
+        for run in told["runs"]
+        for name, digest in run["inputs"].items()
+    ]
+    for file, digest in files:
+        found = _digest(file)
+        if found is None:
+            yield f"{file} is gone: the report was made from it"
+        elif found != digest:
+            yield f"{file} is another than the one that the report was made from"
+
+
+def _differences(files: Mapping[str, str], folder: Path, again: Path) -> Iterator[str]:
+    made = listed(again)
+    for name in sorted({*files, *made}):
+        if files.get(name) != made.get(name):
+            yield f"{folder / name}: the same records give other bytes now"
+    if not any(files.get(name) != made.get(name) for name in {*files, *made}):
+        here, there = ((place / MANIFEST).read_bytes() for place in (folder, again))
+        if here != there:
+            yield f"{folder / MANIFEST}: the same records give another manifest now"
+
+
+def _other_makers(told: Mapping[str, Any]) -> Iterator[str]:
+    """The likeliest cause: another version of a package that draws or sets."""
+    for name, here in makers().items():
+        then = told.get("makers", {}).get(name)
+        if then != here:
+            yield f"made with {name} {then}, here is {here}"
+
+
+def _digest(file: Path) -> str | None:
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except FileNotFoundError:
+        return None
+
+
+# --------------------------------------------------------------------------- carrying the records
+
+
+def keep_records(store: Store, name: str, out: Path) -> int:
+    """Copy what the report of the sweep `name` in `out` was made from to `out/records`.
+
+    Returns the number of bytes.
+
+    Raises:
+        RecordError: a run is at work, so that its records will not stay what they are.
+    """
+    manifest = read_manifest(store, name)
+    reader = Reader(store)
+    records = [reader.read(0, run, store.run_dir(run.key)) for run in manifest.runs]
+    busy = [record for record in records if record.status.state is State.RUNNING]
+    if busy:
+        raise RecordError(
+            f"{len(busy)} runs are at work ({busy[0].run.label}, seed {busy[0].seed}, ...): "
+            "records can be kept once they rest"
+        )
+    told = read_json(out / MANIFEST) or {"runs": [], "external": {}}
+    target = out / RECORDS
+    shutil.rmtree(target, ignore_errors=True)
+    files = {store.manifest_file(name), *_read_files(told, store), *_of_parents(records, store)}
+    files |= {store.root / "results" / "external" / file for file in told["external"]}
+    return sum(_copy(file, store.root, target) for file in sorted(files))
+
+
+def _read_files(told: Mapping[str, Any], store: Store) -> Iterator[Path]:
+    for run in told["runs"]:
+        for name in run["inputs"]:
+            yield store.root / run["place"] / name
+
+
+def _of_parents(records: list[Record], store: Store) -> Iterator[Path]:
+    """What says why a run that waits for its parent was not begun."""
+    for record in records:
+        parent = record.run.config.model.text.init_parent
+        if record.status.state is State.NEW and parent is not None:
+            directory: RunDir = store.run_dir(parent)
+            for file in (directory.status_file, directory.result_file):
+                if file.exists():
+                    yield file
+
+
+def _copy(file: Path, root: Path, target: Path) -> int:
+    to = target / file.relative_to(root)
+    to.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(file, to)
+    return to.stat().st_size

@@ -1,0 +1,423 @@
+"""What a report says, before any format: answers, failures, protocol, time and runs.
+
+Plain text and values alone; `markdown.py`, `html.py` and `pdf.py` each write it their way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness import metrics
+from harness.record import State
+from harness.report import text
+from harness.report.answers import Answer, answer
+from harness.report.collect import Collection
+from harness.report.drawing import Drawing
+from harness.report.findings import Findings
+from harness.report.published import Beside
+from harness.report.records import Record
+from harness.report.sentences import sentences
+from harness.report.summary import Cells
+from harness.report.table import Table
+from harness.report.words import Words, words
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One line of the protocol."""
+
+    name: str
+    value: str
+    code: bool = False
+    """Whether the value is a list of keys or hashes."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """Everything that a report says."""
+
+    title: str
+    name: str
+    """Of the sweep."""
+    coverage: str
+    """How much of the sweep is in it."""
+    summary: tuple[str, ...]
+    """What was found, in sentences that stand alone."""
+    warnings: tuple[str, ...]
+    answers: tuple[Answer, ...]
+    table: Table
+    drawings: tuple[Drawing, ...]
+    failed: Words
+    unfinished: Words
+    protocol: tuple[Fact, ...]
+    time: Words
+    runs: Words
+    method: str
+    """The protocol as a paragraph of prose."""
+    published: Words
+    published_note: str
+    footer: tuple[str, ...]
+    """How to make the report again."""
+
+
+def write_content(
+    collection: Collection,
+    findings: Findings,
+    table: Table,
+    drawings: Sequence[Drawing],
+    published: Beside,
+) -> Content:
+    """The content of the report on `collection`."""
+    cells = findings.cells
+    return Content(
+        title=collection.sweep.question.strip() or collection.sweep.name,
+        name=collection.sweep.name,
+        coverage=f"{len(_used(collection)):,} of {len(collection.records):,} runs",
+        summary=tuple(sentences(collection, findings)),
+        warnings=tuple(_warnings(collection)),
+        answers=tuple(answer(collection, cells, metric) for metric in collection.shown),
+        table=table,
+        drawings=tuple(drawings),
+        failed=_failed(collection),
+        unfinished=_unfinished(collection),
+        protocol=tuple(_protocol(collection, cells)),
+        time=_time(collection),
+        runs=_runs(collection),
+        method=_method(collection),
+        published=published.table,
+        published_note=published.note,
+        footer=tuple(_footer(collection)),
+    )
+
+
+def runs_with_holes(collection: Collection) -> int:
+    """How many runs miss a number that is shown."""
+    shown = collection.frame[collection.frame["metric"].isin(collection.shown)]
+    holes = shown[shown["value"].isna()]
+    return len(holes[["point", "seed"]].drop_duplicates())
+
+
+def _warnings(collection: Collection) -> Iterator[str]:
+    codes = _distinct(record.code for record in _used(collection))
+    if len(codes) > 1:
+        yield (
+            f"these numbers were made by {len(codes)} versions of the code ({', '.join(codes)}); "
+            "--rerun stale repeats the older ones"
+        )
+    holes = runs_with_holes(collection)
+    if holes:
+        yield (
+            f"{holes} of {len(collection.records)} runs miss a number that is shown; a cell that "
+            "lacks a seed is a dash with its reason, and no mean is taken over the rest"
+        )
+
+
+# --------------------------------------------------------------------------- what went wrong
+
+
+def _failed(collection: Collection) -> Words:
+    failed = [record for record in collection.records if record.failed]
+    return words(
+        ["label", "seed", "failure", "error", "log", "attempts"],
+        [
+            [
+                record.run.label,
+                record.seed,
+                record.status.failure or "bug",
+                _last_line(record.status.error),
+                record.log or text.DASH,
+                attempts_of(record),
+            ]
+            for record in failed
+        ],
+        code=["log"],
+        numeric=["seed", "attempts"],
+        keys=[[record.key] for record in failed],
+    )
+
+
+def attempts_of(record: Record) -> int:
+    """How often the run was started, as far as its files say."""
+    return max(len(record.attempts), record.status.attempt)
+
+
+def _last_line(error: str | None) -> str:
+    lines = [line for line in (error or "").splitlines() if line.strip()]
+    return lines[-1] if lines else "no message"
+
+
+def _unfinished(collection: Collection) -> Words:
+    open_ = [r for r in collection.records if r.reason is not None and not r.failed]
+    names = {State.NEW: "not started", State.DONE: "done"}
+    return words(
+        ["label", "seed", "state", "samples seen", "of"],
+        [
+            [
+                record.run.label,
+                record.seed,
+                names.get(record.status.state, record.status.state.value),
+                f"{record.status.samples_seen:,}",
+                f"{record.run.config.train.samples:,}",
+            ]
+            for record in open_
+        ],
+        numeric=["seed", "samples seen", "of"],
+        keys=[[record.key] for record in open_],
+    )
+
+
+# --------------------------------------------------------------------------- protocol
+
+
+def _used(collection: Collection) -> list[Record]:
+    return [record for record in collection.records if record.reason is None]
+
+
+def _distinct(values: Iterable[object]) -> list[str]:
+    return list(dict.fromkeys(text.plain(value) for value in values if value is not None))
+
+
+def _listing(values: Iterable[object]) -> str:
+    return ", ".join(_distinct(values)) or text.DASH
+
+
+def _protocols(collection: Collection) -> list[Mapping[str, Any]]:
+    """Each distinct protocol once; equal ones are one object."""
+    found = {
+        id(record.evaluation["protocol"]): record.evaluation["protocol"]
+        for record in collection.records
+        if record.evaluation
+    }
+    return list(found.values())
+
+
+def _data_names(collection: Collection, protocols: Sequence[Mapping[str, Any]]) -> str:
+    names = [protocol["data"]["name"] for protocol in protocols]
+    return _listing(names or [r.run.config.data.source for r in collection.records])
+
+
+def _protocol(collection: Collection, cells: Cells) -> Iterator[Fact]:
+    used = _used(collection)
+    configs = [record.run.config for record in collection.records]
+    protocols = _protocols(collection)
+    yield Fact("Data", _data_names(collection, protocols))
+    prints = [c.data.fingerprint[:12] for c in configs if c.data.fingerprint]
+    if prints:
+        yield Fact("Fingerprint of the data", _listing(prints), code=True)
+    for line in _distinct_lines(map(_split_words, protocols)):
+        yield Fact("Evaluated on", line)
+    samples = {
+        metrics.display(metric): _spans(
+            n for row in collection.points for n in cells[(row.index, metric)].samples
+        )
+        for metric in collection.shown
+    }
+    yield Fact("Samples behind a value", ", ".join(f"{name} {n}" for name, n in samples.items()))
+    for line in _distinct_lines(map(_prompt_words, protocols)):
+        yield Fact("Prompts", line)
+    for line in _distinct_lines(map(_rule_words, protocols)):
+        yield Fact("Scoring", line)
+    yield Fact("Training", _training_words(collection))
+    bad = [len(record.training.get("bad_samples") or []) for record in used]
+    if any(bad):
+        yield Fact(
+            "Samples left out of training", f"{_spans(bad)} a run, listed in each result.json"
+        )
+    yield Fact(
+        "Cost measured on", _listing((r.result or {}).get("cost", {}).get("device") for r in used)
+    )
+    yield Fact("Code", _listing(record.code for record in used), code=True)
+    yield Fact("Commit", _listing(map(_commit, used)), code=True)
+    span = _time_span(used)
+    if span:
+        yield Fact("Started", " to ".join(span))
+
+
+def _training_words(collection: Collection) -> str:
+    used, configs = _used(collection), [record.run.config for record in collection.records]
+    return (
+        f"{_spans(c.train.samples for c in configs)} samples, "
+        f"batch {_listing(c.train.batch_size for c in configs)}, "
+        f"precision {_listing(r.training.get('precision') for r in used)}, "
+        f"device {_listing(r.training.get('device') for r in used)}, "
+        f"seeds {_listing(sorted({record.seed for record in collection.records}))}"
+    )
+
+
+def _distinct_lines(groups: Iterable[Sequence[str]]) -> list[str]:
+    return list(dict.fromkeys(line for group in groups for line in group))
+
+
+def _split_words(protocol: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for split, facts in protocol["splits"].items():
+        parts = [f"{facts['images']:,} images", f"{facts['captions']:,} captions"]
+        parts += [f"{n:,} labelled with {task}" for task, n in facts["labelled"].items()]
+        if facts.get("excluded"):
+            parts.append(f"{len(facts['excluded']):,} images left out as unusable")
+        lines.append(f"split {split}: {', '.join(parts)}")
+    for folder, facts in protocol["class_folders"].items():
+        lines.append(f"class folder {folder}: {facts['images']:,} images")
+    return lines
+
+
+def _prompt_words(protocol: Mapping[str, Any]) -> list[str]:
+    tasks = {**protocol.get("tasks", {}), **protocol["class_folders"]}
+    return [
+        f"{name}, {len(task['classnames'])} classes: {_templates(task['templates'])}"
+        for name, task in tasks.items()
+        if "templates" in task and "classnames" in task
+    ]
+
+
+def _templates(templates: Sequence[str]) -> str:
+    few = " / ".join(templates[:3])
+    return few if len(templates) <= 3 else f"{len(templates)} templates such as {few}"
+
+
+def _rule_words(protocol: Mapping[str, Any]) -> list[str]:
+    return [f"{name}: {rule}" for name, rule in protocol.get("rules", {}).items()]
+
+
+def _spans(values: Iterable[float]) -> str:
+    """One number, or the least and the greatest of several."""
+    known = sorted(set(values))
+    ends = dict.fromkeys(f"{value:,}" for value in [*known[:1], *known[-1:]])
+    return "\u2013".join(ends) or text.DASH
+
+
+def _commit(record: Record) -> str | None:
+    if not record.attempts:
+        return None
+    last = record.attempts[-1]
+    if last.get("commit") is None:
+        return "no commit known"
+    dirty = f" with uncommitted changes {last['dirty']}" if last.get("dirty") else ""
+    return f"{str(last['commit'])[:12]}{dirty}"
+
+
+def _time_span(used: Iterable[Record]) -> list[str]:
+    times = sorted(str(a["time"]) for r in used for a in r.attempts if a.get("time"))
+    return list(dict.fromkeys([times[0], times[-1]])) if times else []
+
+
+def _method(collection: Collection) -> str:
+    """Data, budget, seeds and protocol as a paper's paragraph says them."""
+    protocols = _protocols(collection)
+    sentences = [_extent(collection), _budget(collection, protocols)]
+    lines = _distinct_lines(map(_split_words, protocols))
+    if lines:
+        sentences.append(f"Evaluation is zero-shot on {'; '.join(lines)}.")
+    rules = {rule for protocol in protocols for rule in protocol.get("rules", {}).items()}
+    ties = [rule for name, rule in sorted(rules) if name == "ties"]
+    if ties:
+        sentences.append(f"Ties are scored as {ties[0]}.")
+    return " ".join(sentences)
+
+
+def _extent(collection: Collection) -> str:
+    seeds = sorted({len(row.seeds) for row in collection.points})
+    return (
+        f"{len(collection.points):,} configurations were asked for, with {_spans(seeds)} "
+        f"{'seed' if seeds == [1] else 'seeds'} each; {len(_used(collection)):,} of "
+        f"{len(collection.records):,} runs are in this report."
+    )
+
+
+def _budget(collection: Collection, protocols: Sequence[Mapping[str, Any]]) -> str:
+    configs = [record.run.config for record in collection.records]
+    train, image, text_tower = (
+        [config.train for config in configs],
+        [config.model.image for config in configs],
+        [config.model.text for config in configs],
+    )
+    return (
+        f"Every run sees {_spans(t.samples for t in train)} samples of "
+        f"{_data_names(collection, protocols)} in batches of "
+        f"{_spans(t.batch_size for t in train)} at {_spans(i.size for i in image)} px "
+        f"(image tower {_listing(i.backbone for i in image)}, text tower of "
+        f"{_spans(t.layers for t in text_tower)} layers, width "
+        f"{_spans(t.width for t in text_tower)}), with a peak learning rate of "
+        f"{_rates(t.lr for t in train)} after {_spans(t.warmup_samples for t in train)} samples "
+        f"and weight decay {_rates(t.weight_decay for t in train)}."
+    )
+
+
+def _rates(values: Iterable[float]) -> str:
+    ends = sorted(set(values))
+    return "\u2013".join(dict.fromkeys(f"{value:g}" for value in [*ends[:1], *ends[-1:]]))
+
+
+def _footer(collection: Collection) -> Iterator[str]:
+    used = _used(collection)
+    source = collection.sweep.source
+    yield f"Sweep {collection.sweep.name}" + (
+        f", file of SHA-256 {source.sha256}" if source else ""
+    )
+    yield f"Code {_listing(record.code for record in used)}; commit {_listing(map(_commit, used))}"
+    span = _time_span(used)
+    if span:
+        yield f"Runs started {' to '.join(span)}"
+    yield (
+        "manifest.json lists every run with the SHA-256 of each file read, and of each file "
+        "written; the same records give the same bytes"
+    )
+
+
+# --------------------------------------------------------------------------- time and runs
+
+
+def _time(collection: Collection) -> Words:
+    rows = []
+    done: dict[int, list[Record]] = {}
+    for record in _used(collection):
+        done.setdefault(record.point, []).append(record)
+    for row in collection.points:
+        training = [record.training for record in done.get(row.index, [])]
+        if training:
+            rows.append(
+                [
+                    row.label,
+                    len(training),
+                    _average(training, "seconds", 1, 1),
+                    _average(training, "evaluation_seconds", 1, 1),
+                    _average(training, "samples_per_second", 1, 0),
+                    _average(training, "data_wait", 100, 1),
+                ]
+            )
+    heads = [
+        "label", "finished runs", "training (s)", "evaluation (s)", "samples/s",
+        "waiting for data (%)",
+    ]  # fmt: skip
+    keys = [[r.key for r in done[row.index]] for row in collection.points if row.index in done]
+    return words(heads, rows, numeric=heads[1:], keys=keys)
+
+
+def _average(done: Sequence[Mapping[str, Any]], name: str, scale: float, decimals: int) -> str:
+    """Mean over the finished runs, whose number stands beside it."""
+    values = [training.get(name) for training in done]
+    known = [float(value) for value in values if value is not None]
+    if len(known) < len(values):
+        return text.DASH
+    return text.number(scale * sum(known) / len(known), decimals)
+
+
+def _runs(collection: Collection) -> Words:
+    return words(
+        ["label", "seed", "run", "state", "attempts"],
+        [
+            [
+                record.run.label,
+                record.seed,
+                record.key,
+                record.status.state.value,
+                attempts_of(record),
+            ]
+            for record in collection.records
+        ],
+        code=["run"],
+        numeric=["seed", "attempts"],
+        keys=[[record.key] for record in collection.records],
+    )

@@ -1,0 +1,184 @@
+"""The report folder: which files a report has, how they are replaced, and what they were made from.
+
+Every date and number comes from the records, so the same records give the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from harness.errors import HarnessError
+from harness.record import Store, dump_json, read_json, write_atomic
+from harness.report import ReportResult, external, markdown, style, tables
+from harness.report.collect import Collection, collect
+from harness.report.content import runs_with_holes, write_content
+from harness.report.drawing import Drawing
+from harness.report.figures import draw
+from harness.report.findings import Findings, find
+from harness.report.formats import to_latex
+from harness.report.html import to_html
+from harness.report.pdf import to_pdf
+from harness.report.published import Beside, beside_ours
+from harness.report.records import Record
+from harness.space import Run, Sweep
+
+MANIFEST = "manifest.json"
+RECORDS = "records"
+"""Folder of the records that a report may carry, laid out as a root of its own."""
+_SCHEMA = 1
+_LOCK_SECONDS = 60.0
+#: What has a say in the bytes of a page.
+_MAKERS = ("matplotlib", "seaborn", "numpy", "pandas", "scipy", "pillow", "jinja2", "typst")
+
+
+class ReportBusyError(HarnessError):
+    """Another process is writing the same report."""
+
+
+def write_report(sweep: Sweep, runs: Sequence[Run], store: Store, out: Path) -> ReportResult:
+    """What `harness.report.build` promises."""
+    with locked(out):
+        return write_collection(collect(sweep, runs, store), store, out, {"sweep": sweep.name})
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """The right to write the report at `out`; ReportBusyError after a minute of waiting."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out.parent / f".{out.name}.lock", timeout=_LOCK_SECONDS)
+    try:
+        held = lock.acquire()
+    except Timeout:
+        raise ReportBusyError(
+            f"{out} is being written by another process for over {_LOCK_SECONDS:g} s; "
+            "call again with --report-only"
+        ) from None
+    with held:
+        yield
+
+
+def write_collection(
+    collection: Collection, store: Store, out: Path, made: Mapping[str, Any]
+) -> ReportResult:
+    """Write the report of `collection` to `out`, whose lock is held.
+
+    Args:
+        made: what was asked for, in the words of the manifest; see `check.py`.
+    """
+    findings = find(collection, store)
+    for record in collection.records:
+        if record.key in findings.outcomes:
+            name = f"outcomes/{record.evaluation_key}.npz"
+            record.inputs[name] = findings.outcomes[record.key]
+    published = beside_ours(
+        collection, findings.cells, external.load(store.root / "results" / "external")
+    )
+    files = dict(_files(collection, findings, store, published))
+    files[MANIFEST] = dump_json(_manifest(collection, store, published, files, made))
+    replace_files(out, files)
+    holes = runs_with_holes(collection)
+    return ReportResult(
+        complete=holes == 0,
+        holes=holes,
+        failed=sum(record.failed for record in collection.records),
+        files=tuple(out / name for name in files),
+    )
+
+
+def _files(
+    collection: Collection, findings: Findings, store: Store, published: Beside
+) -> Iterator[tuple[str, bytes]]:
+    table = tables.build_table(collection, findings)
+    with style.house():
+        drawings = draw(collection, findings, store, published.frame)
+        pictures = {d.name: style.svg(d.figure) for d in drawings}
+        yield from _figure_files(drawings, pictures)
+    content = write_content(collection, findings, table, drawings, published)
+    yield "table.tex", to_latex(table).encode()
+    yield "table.csv", tables.statistics_csv(collection, findings).encode()
+    yield "report.md", markdown.to_markdown(content).encode()
+    yield "report.html", to_html(content, collection, pictures).encode()
+    yield "report.pdf", to_pdf(content, pictures)
+
+
+def _figure_files(
+    drawings: Iterable[Drawing], pictures: Mapping[str, bytes]
+) -> Iterator[tuple[str, bytes]]:
+    for drawing in drawings:
+        yield f"figures/{drawing.name}.svg", pictures[drawing.name]
+        yield f"figures/{drawing.name}.png", style.png(drawing.figure)
+        yield f"figures/{drawing.name}.csv", drawing.data.encode()
+
+
+def replace_files(out: Path, files: Mapping[str, bytes]) -> None:
+    """Put `files` into `out`, each atomically; those of an earlier report that are not part of
+    this one go, foreign ones stay."""
+    stale = set(listed(out)) - set(files)
+    for name, data in files.items():
+        write_atomic(out / name, data)
+    for name in sorted(stale):
+        (out / name).unlink(missing_ok=True)
+
+
+def listed(out: Path) -> dict[str, str]:
+    """Files of the report that is there now with their SHA-256, as its manifest lists them."""
+    files = (read_json(out / MANIFEST) or {}).get("files", {})
+    return {name: digest for name, digest in files.items() if _is_inside(name)}
+
+
+def _is_inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts
+
+
+def makers() -> dict[str, str]:
+    """Package -> version of what has a say in the bytes of a page."""
+    return {name: version(name) for name in _MAKERS}
+
+
+def _manifest(
+    collection: Collection,
+    store: Store,
+    published: Beside,
+    files: Mapping[str, bytes],
+    made: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Every run that was asked for with the hash of each file read, and of each file written."""
+    return {
+        "schema": _SCHEMA,
+        "made": dict(made),
+        "makers": makers(),
+        "sweep": collection.sweep.name,
+        "question": collection.sweep.question,
+        "sweep_sha256": collection.sweep.source and collection.sweep.source.sha256,
+        "metrics": collection.metrics,
+        "external": dict(published.files),
+        "runs": [
+            {
+                "key": record.key,
+                "label": record.run.label,
+                "seed": record.seed,
+                "state": record.status.state.value,
+                "used": record.reason is None,
+                "reason": record.reason,
+                "code": record.code,
+                "evaluation_key": record.evaluation_key,
+                "place": _place(record, store),
+                "inputs": dict(sorted(record.inputs.items())),
+            }
+            for record in collection.records
+        ],
+        "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+    }
+
+
+def _place(record: Record, store: Store) -> str:
+    """The run's directory, from the root."""
+    return record.directory.relative_to(store.root).as_posix()

@@ -1,0 +1,146 @@
+"""The report as a two-column paper: report.pdf, set by Typst.
+
+Only plain strings cross into the document, as JSON, so no name is ever markup.  The fonts are those
+inside Typst and there is no date, so that the same records give the same bytes anywhere.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from importlib.resources import files
+from typing import Any
+
+import typst
+
+from harness.report import formats, style, text
+from harness.report.content import Content
+from harness.report.table import Table, stacked
+from harness.report.words import Words
+
+#: Lines of a table that still fit on a page between other things; more go to pages of their own.
+_FLOAT_LINES = 46
+#: Rows past which the paper refers to table.csv: nobody reads them on paper.
+_PRINTED_ROWS = 120
+_PRINTED_WORDS = 24
+#: Columns past which differences stand below their means, and past which a page is turned.
+_WIDE, _PORTRAIT_COLUMNS = 8, 16
+
+
+def to_pdf(content: Content, pictures: Mapping[str, bytes]) -> bytes:
+    """The paper.
+
+    Args:
+        pictures: drawing name -> SVG.
+    """
+    source = (files("harness.report") / "templates" / "report.typ").read_bytes()
+    table = _printed(content.table)
+    inputs = {
+        "main.typ": source,
+        "table.typ": formats.to_typst(table).encode(),
+        "data.json": json.dumps(_document(content, table), ensure_ascii=True).encode(),
+        **{f"{name}.svg": svg for name, svg in pictures.items()},
+    }
+    # Its annotations do not know of an input of several files, which its documentation has.
+    compiled: Any = typst.compile
+    made: bytes = compiled(inputs, format="pdf", ignore_system_fonts=True)
+    return made
+
+
+def _document(content: Content, table: Table) -> dict[str, Any]:
+    document: dict[str, Any] = _shown(
+        {
+            "title": content.title,
+            "name": content.name,
+            "coverage": content.coverage,
+            "warnings": content.warnings,
+            "summary": content.summary,
+            "answers": [asdict(answer) for answer in content.answers],
+            "table": _placing(table),
+            "drawings": [
+                {
+                    "file": f"{drawing.name}.svg",
+                    "words": drawing.words,
+                    "wide": bool(drawing.figure.get_figwidth() > style.COLUMN + 0.5),
+                }
+                for drawing in content.drawings
+            ],
+            "failed": _words(content.failed),
+            "unfinished": _words(content.unfinished),
+            "method": content.method,
+            "protocol": [asdict(fact) for fact in content.protocol],
+            "time": _words(content.time),
+            "published": _words(content.published),
+            "published_note": content.published_note,
+            "footer": content.footer,
+        }
+    )
+    return document
+
+
+def _shown(value: Any) -> Any:
+    """The same with every string made printable with the fonts at hand."""
+    if isinstance(value, str):
+        return text.typeset(value)
+    if isinstance(value, Mapping):
+        return {key: _shown(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_shown(item) for item in value]
+    return value
+
+
+# --------------------------------------------------------------------------- the table of numbers
+
+
+def _printed(table: Table) -> Table:
+    """The rows that are worth paper, with each difference below its mean in a wide table."""
+    shown = stacked(table) if len(table.columns) > _WIDE else table
+    left = len(table.rows) - _PRINTED_ROWS
+    if left <= 0:
+        return shown
+    groups, room = [], _PRINTED_ROWS
+    for group in shown.groups:
+        groups.append(replace(group, rows=group.rows[:room]))
+        room -= len(groups[-1].rows)
+    remark = f"{left:,} more of {len(table.rows):,} rows are in report.html and table.csv."
+    return replace(
+        shown, groups=tuple(g for g in groups if g.rows), remarks=(remark, *shown.remarks)
+    )
+
+
+def _placing(table: Table) -> dict[str, Any]:
+    """Where the table goes, and how small it is set."""
+    columns = len(table.columns)
+    lines = sum(max(len(entry.lines) for entry in row) for row in table.rows)
+    small = columns > 12
+    return {
+        "placed": "float" if lines <= _FLOAT_LINES else "appendix",
+        "flipped": columns > _PORTRAIT_COLUMNS,
+        "size": 7.6 if columns <= 8 else 5.8 if small else 6.6,
+    }
+
+
+# --------------------------------------------------------------------------- tables of words
+
+
+def _words(grid: Words) -> dict[str, Any]:
+    rows = grid.rows[:_PRINTED_WORDS]
+    left = len(grid.rows) - len(rows)
+    lengths = [
+        max([len(head), *(len(row[index]) for row in rows)])
+        for index, head in enumerate(grid.heads)
+    ]
+    return {
+        "columns": [
+            {
+                "text": head,
+                "numeric": head in grid.numeric,
+                "code": head in grid.code,
+                "width": min(max(length, 5), 40) ** 0.75,
+            }
+            for head, length in zip(grid.heads, lengths, strict=True)
+        ],
+        "rows": rows,
+        "more": f"{left:,} more rows are in report.html." if left else "",
+    }

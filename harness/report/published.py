@@ -1,0 +1,180 @@
+"""Published figures beside our own, with what makes the two incomparable said in each row.
+
+Only figures on the very data set of a shown metric stand beside it; nothing is matched by
+likeness.  A method whose own figures nobody has supplied has a row and no number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from harness import metrics
+from harness.report import tables, text
+from harness.report.collect import Collection
+from harness.report.external import UNSTATED, Figure, Published
+from harness.report.summary import Cell, Cells
+from harness.report.words import Words, words
+
+#: The paper whose reading this project is.
+METHOD = "LightCLIP"
+#: Our rows beside the published ones.
+_OURS = 12
+
+
+@dataclass(frozen=True)
+class Beside:
+    """The published neighbours of a report."""
+
+    table: Words
+    note: str
+    files: tuple[tuple[str, str], ...] = ()
+    """(name, SHA-256) of the files of results/external/ that the table has figures of."""
+    frame: pd.DataFrame | None = None
+    """Those whose size is known, as `harness.report.pareto` wants them."""
+
+
+_NOTHING = Beside(
+    words([], []),
+    "No published figure is on the data of this sweep. Those in results/external/ are shown by "
+    "`python -m harness.report published`; `python -m harness.report import FILE --source ADDRESS` "
+    "adds some.",
+)
+
+
+def beside_ours(collection: Collection, cells: Cells, published: Published) -> Beside:
+    """The figures that are on the very data of a shown metric; an empty table without any."""
+    matched = {
+        metric: found
+        for metric in collection.shown
+        if (found := _figures_for(metric, collection, published))
+    }
+    if not matched:
+        return _NOTHING
+    used = {figure for figures in matched.values() for figure in figures}
+    files = tuple((f.name, f.sha256) for f in published.files if used.intersection(f.figures))
+    return Beside(_table(collection, cells, matched), _note(matched), files, _frame(matched))
+
+
+def _frame(matched: Mapping[str, Sequence[Figure]]) -> pd.DataFrame | None:
+    rows = [
+        {
+            "name": figure.model,
+            "metric": metric,
+            "value": figure.value,
+            "parameters": None if figure.params_m is None else 1e6 * figure.params_m,
+            "gmacs": figure.gmacs,
+            "source": figure.source,
+        }
+        for metric, figures in matched.items()
+        for figure in figures
+        if figure.params_m is not None or figure.gmacs is not None
+    ]
+    return pd.DataFrame(rows) if rows else None
+
+
+def _figures_for(metric: str, collection: Collection, published: Published) -> list[Figure]:
+    """The published figures on the data set and of the kind of `metric`, or of no stated kind."""
+    *place, kind = metric.split("/")
+    names = [*reversed(place), *_data_names(collection)]
+    datasets = dict.fromkeys(names)
+    return [
+        figure
+        for dataset in datasets
+        for figure in published.on(dataset)
+        if figure.metric == kind or (figure.metric == UNSTATED and not kind.endswith("5"))
+    ]
+
+
+def _data_names(collection: Collection) -> list[str]:
+    names = {
+        record.evaluation["protocol"]["data"]["name"]: None
+        for record in collection.records
+        if record.evaluation
+    }
+    return list(names)
+
+
+def _table(collection: Collection, cells: Cells, matched: Mapping[str, Sequence[Figure]]) -> Words:
+    heads = ["model", *[f"{metrics.display(m)} (%)" for m in matched], "differs in", "source"]
+    ours = list(_our_rows(collection, cells, list(matched)))
+    theirs = list(_their_rows(matched, collection))
+    return words(
+        heads,
+        [*[row for row, _ in ours], *theirs],
+        numeric=heads[1:-2],
+        keys=[*[keys for _, keys in ours], *[()] * len(theirs)],
+    )
+
+
+def _our_rows(
+    collection: Collection, cells: Cells, shown: Sequence[str]
+) -> Iterator[tuple[list[str], tuple[str, ...]]]:
+    first = [(cells[(row.index, shown[0])], row) for row in collection.points]
+    known = [(cell, row) for cell, row in first if cell.estimate is not None]
+    known.sort(key=lambda pair: -(pair[0].estimate.mean if pair[0].estimate else 0.0))
+    for cell, row in known[:_OURS]:
+        values = [_ours(cells[(row.index, metric)]) for metric in shown]
+        yield [f"ours: {row.label}", *values, "", "this report"], cell.keys
+
+
+def _ours(cell: Cell) -> str:
+    if cell.estimate is None:
+        return text.DASH
+    return tables.estimate_text(cell.estimate, cell.metric, tables.decimals_of([cell]))
+
+
+def _their_rows(
+    matched: Mapping[str, Sequence[Figure]], collection: Collection
+) -> Iterator[list[str]]:
+    by_model: dict[tuple[str, str], dict[str, Figure]] = {}
+    for metric, figures in matched.items():
+        for figure in figures:
+            by_model.setdefault((figure.model, figure.source), {}).setdefault(metric, figure)
+    if not any(figure.method == METHOD for row in by_model.values() for figure in row.values()):
+        yield [METHOD, *[text.DASH] * len(matched), "", "no sourced figure has been supplied"]
+    for (model, source), row in sorted(by_model.items()):
+        values = [
+            text.number(100 * row[metric].value, 1) if metric in row else text.DASH
+            for metric in matched
+        ]
+        yield [model, *values, "; ".join(_differences(row, collection)), source]
+
+
+def _differences(row: Mapping[str, Figure], collection: Collection) -> list[str]:
+    """What is known to differ between their protocol and ours, and what is not known."""
+    figure = next(iter(row.values()))
+    trained = {record.run.config.data.source for record in collection.records}
+    found = []
+    if figure.pretrain is None or figure.pretrain.casefold() not in trained:
+        found.append(f"trained on {figure.pretrain or 'data not stated'}")
+    if any(f.metric == UNSTATED for f in row.values()):
+        found.append("metric not stated")
+    for metric, other in row.items():
+        ours = _samples(metric, collection)
+        if other.n is not None and ours and other.n not in ours:
+            found.append(f"{other.n:,} test items, ours {', '.join(f'{n:,}' for n in ours)}")
+    found.append(f"protocol: {figure.protocol}" if figure.protocol else "protocol not stated")
+    return list(dict.fromkeys(found))
+
+
+def _samples(metric: str, collection: Collection) -> list[int]:
+    counts: set[int] = set()
+    for record in collection.records:
+        if record.evaluation is not None:
+            found: Mapping[str, Any] = record.evaluation["metrics"].get(metric, {})
+            if found.get("n"):
+                counts.add(int(found["n"]))
+    return sorted(counts)
+
+
+def _note(matched: Mapping[str, Sequence[Figure]]) -> str:
+    sources = sorted({figure.source for figures in matched.values() for figure in figures})
+    return (
+        "Published figures are as printed by their sources and were not made by this harness; "
+        "no difference to them is tested. "
+        f"{'Source' if len(sources) == 1 else 'Sources'}: {'; '.join(sources)}."
+    )

@@ -1,0 +1,246 @@
+"""One run directory read as a report needs it: each file once, with the hash of what was read.
+
+Reads and never writes.  A run that is not done, cannot be read or breaks an invariant is a record
+without an evaluation and with a reason; nothing is computed from the numbers here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, overload
+
+import orjson
+
+from harness.errors import InvariantError, RecordError, one_line
+from harness.evaluate.invariants import check
+from harness.record import RunDir, State, Status, Store, parse_json
+from harness.space import Run
+
+UNREADABLE = "record"
+INVALID = "invariant"
+#: Lines of a training log that are kept: more than a page has dots for.
+_CURVE_LINES = 400
+
+
+class Curve(Sequence[Mapping[str, Any]]):
+    """The lines of metrics.jsonl, thinned evenly to `_CURVE_LINES` and parsed when looked at.
+
+    Ten thousand runs' logs as Python objects are a gigabyte, as text they are little.
+    """
+
+    def __init__(self, lines: Sequence[bytes] = ()) -> None:
+        self._lines = tuple(lines)
+
+    @overload
+    def __getitem__(self, index: int) -> Mapping[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> Curve: ...
+    def __getitem__(self, index: int | slice) -> Mapping[str, Any] | Curve:
+        if isinstance(index, slice):
+            return Curve(self._lines[index])
+        line: dict[str, Any] = orjson.loads(self._lines[index])
+        return line
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        return map(orjson.loads, self._lines)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one run's directory says; `reason` is why it gives no number, None when it does."""
+
+    point: int
+    run: Run
+    directory: Path
+    evaluation_key: str
+    status: Status
+    reason: str | None
+    result: Mapping[str, Any] | None = None
+    evaluation: Mapping[str, Any] | None = None
+    attempts: Sequence[Mapping[str, Any]] = ()
+    """Provenance, an entry an attempt."""
+    curve: Curve = field(default_factory=Curve)
+    log: str | None = None
+    inputs: dict[str, str] = field(default_factory=dict)
+    """File, relative to the run's directory -> SHA-256 of what was read.  Who reads more of the run
+    later, such as its per-example outcomes, adds it."""
+
+    @property
+    def seed(self) -> int:
+        """The seed of the run."""
+        return self.run.seed
+
+    @cached_property
+    def key(self) -> str:
+        """The run's key."""
+        return self.run.key
+
+    @property
+    def failed(self) -> bool:
+        """Whether the run ended without a number that can be trusted."""
+        return self.status.state is State.FAILED
+
+    @property
+    def training(self) -> Mapping[str, Any]:
+        """The `training` section of the result; empty without one."""
+        return {} if self.result is None else self.result["training"]
+
+    @property
+    def code(self) -> str | None:
+        """Hash of the code that made the result."""
+        return None if self.result is None else self.result.get("code")
+
+
+class Reader:
+    """Reads run directories of one store, keeping equal protocols once."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._protocols: dict[bytes, Mapping[str, Any]] = {}
+
+    def read(self, point: int, run: Run, directory: RunDir) -> Record:
+        """The record of `run` as point number `point`, from `directory`."""
+        asked = run.config.evaluation_key
+        try:
+            return self._read(point, run, directory, asked)
+        except RecordError as error:
+            text = one_line(error)
+            status = Status(State.FAILED, failure=UNREADABLE, error=text)
+            return Record(point, run, directory.path, asked, status, f"cannot be read: {text}")
+
+    def _read(self, point: int, run: Run, directory: RunDir, asked: str) -> Record:
+        files = _Files(directory.path)
+        _check_config(files.read("config.json"), run, directory)
+        data = files.read("result.json")
+        result = None
+        if data is not None:
+            result = directory.checked_result(parse_json(data, directory.result_file))
+            self._share_protocols(result)
+        status = directory.status_given(result, asked)
+        if status.state is not State.DONE:
+            files.read("status.json")
+        common: dict[str, Any] = {
+            "result": result,
+            "attempts": _attempts(files, directory),
+            "curve": _curve(files, directory),
+            "log": _log(status, directory),
+            "inputs": files.digests,
+        }
+        start = (point, run, directory.path, asked)
+        if status.state is not State.DONE or result is None:
+            reason = _reason(status, result, run.config.train.samples)
+            parent = run.config.model.text.init_parent
+            if status.state is State.NEW and parent is not None:
+                reason += _why_of_parent(parent, self._store)
+            return Record(*start, status, reason, **common)
+        evaluation = result["evaluations"][asked]
+        try:
+            check(evaluation)
+        except InvariantError as error:
+            broken = Status(State.FAILED, failure=INVALID, error=one_line(error))
+            return Record(*start, broken, f"result refused: {one_line(error)}", **common)
+        return Record(*start, status, None, evaluation=evaluation, **common)
+
+    def _share_protocols(self, result: dict[str, Any]) -> None:
+        for evaluation in result["evaluations"].values():
+            protocol = evaluation.get("protocol")
+            if protocol is not None:
+                same = json.dumps(protocol, sort_keys=True).encode()
+                evaluation["protocol"] = self._protocols.setdefault(same, protocol)
+
+
+class _Files:
+    """Files of a run directory with the SHA-256 of the very bytes that were returned."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.digests: dict[str, str] = {}
+
+    def read(self, name: str) -> bytes | None:
+        """The content of a file; None without one, RecordError when it cannot be read."""
+        try:
+            data = (self._folder / name).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise RecordError(f"{self._folder / name} cannot be read: {error}") from None
+        self.digests[name] = hashlib.sha256(data).hexdigest()
+        return data
+
+
+def _check_config(data: bytes | None, run: Run, directory: RunDir) -> None:
+    """RecordError unless the directory's configuration is the run's; it may lie elsewhere."""
+    if data is None:
+        return
+    written = parse_json(data, directory.path / "config.json").get("config")
+    if written != run.config.model_dump(mode="json"):
+        directory.read_config()
+
+
+def _attempts(files: _Files, directory: RunDir) -> Sequence[Mapping[str, Any]]:
+    data = files.read("provenance.json")
+    if data is None:
+        return ()
+    return tuple(parse_json(data, directory.path / "provenance.json").get("attempts", []))
+
+
+def _curve(files: _Files, directory: RunDir) -> Curve:
+    """The training log; a torn last line (a killed writer) is left out."""
+    *lines, torn = (files.read("metrics.jsonl") or b"").split(b"\n")
+    for number, line in enumerate([*lines, torn], 1):
+        try:
+            if line:
+                orjson.loads(line)
+        except orjson.JSONDecodeError:
+            if number <= len(lines):
+                raise RecordError(f"{directory.metrics_file}:{number} is not valid JSON") from None
+            torn = b""
+    kept = [line for line in [*lines, torn] if line]
+    if len(kept) > _CURVE_LINES:
+        step = (len(kept) - 1) / (_CURVE_LINES - 1)
+        kept = [kept[round(index * step)] for index in range(_CURVE_LINES)]
+    return Curve(kept)
+
+
+def _log(status: Status, directory: RunDir) -> str | None:
+    """The log of the last attempt, from the root; in full when it lies outside the run's directory.
+
+    The run may have been moved since, or be a copy that a report carries.
+    """
+    given = (status.details or {}).get("log")
+    if given is None:
+        return (
+            f"results/runs/{directory.key}/logs/attempt-{status.attempt}.txt"
+            if status.attempt
+            else None
+        )
+    parts = Path(given).parts
+    if directory.key not in parts:
+        return str(given)
+    return "/".join(("results", "runs", *parts[parts.index(directory.key) :]))
+
+
+def _reason(status: Status, result: Mapping[str, Any] | None, samples: int) -> str:
+    seen = f"{status.samples_seen:,} of {samples:,} samples"
+    if status.state is State.FAILED:
+        return status.how
+    if status.state is State.RUNNING:
+        return f"still running ({seen})"
+    if result is not None:
+        return "trained, not evaluated with this protocol"
+    if status.state is State.INTERRUPTED:
+        return f"interrupted at {seen}"
+    return "not run"
+
+
+def _why_of_parent(key: str, store: Store) -> str:
+    status = store.run_dir(key).status()
+    return f": its parent {key} {status.how}" if status.state is State.FAILED else ""

@@ -1,0 +1,140 @@
+"""What the page knows of each run, packed small: ten thousand runs must fit in one file.
+
+Configurations are told as what differs from the first run's, provenance once for all attempts that
+share it, and training curves in a few dozen rounded points.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.config import RunConfig, field_paths
+from harness.report.collect import Collection
+from harness.report.content import attempts_of
+from harness.report.records import Record
+from harness.report.text import one_line
+
+#: Runs up to which every series of the log is shown; beyond it the loss alone.
+_ALL_SERIES = 400
+_POINTS, _FEW_POINTS = 80, 32
+#: Digits of a SHA-256 on the page; the manifest has them in full.
+_DIGITS = 12
+#: Facts of an attempt that differ from one to the next.
+_OF_ATTEMPT = ("time", "host", "command", "label")
+_PATHS = tuple(field_paths(RunConfig))
+
+
+def run_data(collection: Collection) -> dict[str, Any]:
+    """JSON-like data of every run, by key."""
+    base = _flat(collection.records[0].run.config)
+    names = collection.metrics
+    pool = _Pool()
+    everything = len(collection.records) <= _ALL_SERIES
+    return {
+        "base": base,
+        "metrics": names,
+        "runs": {
+            record.key: _run(record, base, names, pool, everything=everything)
+            for record in collection.records
+        },
+        "pool": pool.items,
+    }
+
+
+def to_script(data: object) -> str:
+    """JSON that can stand in a script element: no `<`, and no line break of JavaScript's."""
+    packed = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return packed.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+class _Pool:
+    """Equal things once, by number."""
+
+    def __init__(self) -> None:
+        self.items: list[Any] = []
+        self._numbers: dict[str, int] = {}
+
+    def number(self, item: Any) -> int:
+        text = json.dumps(item, sort_keys=True)
+        if text not in self._numbers:
+            self._numbers[text] = len(self.items)
+            self.items.append(item)
+        return self._numbers[text]
+
+
+def _flat(config: RunConfig) -> dict[str, Any]:
+    tree = config.model_dump(mode="json")
+    return {path: _at(tree, path) for path in _PATHS}
+
+
+def _at(tree: Mapping[str, Any], path: str) -> Any:
+    value: Any = tree
+    for name in path.split("."):
+        value = value[name]
+    return value
+
+
+def _run(
+    record: Record, base: Mapping[str, Any], names: Sequence[str], pool: _Pool, *, everything: bool
+) -> dict[str, Any]:
+    config = _flat(record.run.config)
+    return {
+        "label": one_line(record.run.label),
+        "seed": record.seed,
+        "state": record.status.state.value,
+        "reason": None if record.reason is None else one_line(record.reason),
+        "attempts": attempts_of(record),
+        "log": record.log,
+        "set": {path: value for path, value in config.items() if value != base[path]},
+        "values": [_value(record, name) for name in names],
+        "curve": _curve(record, everything=everything),
+        "tries": [_attempt(attempt, pool) for attempt in record.attempts],
+        "training": pool.number(_training(record)),
+        "files": {name: digest[:_DIGITS] for name, digest in sorted(record.inputs.items())},
+    }
+
+
+def _value(record: Record, name: str) -> float | None:
+    if record.evaluation is None or record.result is None:
+        return None
+    found = record.evaluation["metrics"].get(name)
+    if found is not None:
+        value: float | None = found["value"]
+        return value
+    place: Any = {"cost": record.result["cost"]}
+    for part in name.split("/"):
+        place = place.get(part) if isinstance(place, Mapping) else None
+    return place if isinstance(place, (int, float)) else None
+
+
+def _training(record: Record) -> dict[str, Any]:
+    return {name: record.training.get(name) for name in ("device", "precision", "threads")}
+
+
+def _attempt(attempt: Mapping[str, Any], pool: _Pool) -> list[Any]:
+    """[number of what it shares with others, its own facts]."""
+    shared = {name: value for name, value in attempt.items() if name not in _OF_ATTEMPT}
+    own = {name: attempt[name] for name in _OF_ATTEMPT[:2] if name in attempt}
+    return [pool.number(shared), own]
+
+
+def _curve(record: Record, *, everything: bool) -> dict[str, list[float | None]]:
+    """Column -> values; `samples_seen` is the axis."""
+    length, most = len(record.curve), _POINTS if everything else _FEW_POINTS
+    chosen = range(length)
+    if length > most:
+        chosen = [round(i * (length - 1) / (most - 1)) for i in range(most)]  # type: ignore[assignment]
+    lines = [record.curve[index] for index in chosen]
+    names = list(dict.fromkeys(name for line in lines for name in line)) if everything else [
+        "samples_seen", "loss",
+    ]  # fmt: skip
+    columns = {name: [_rounded(line.get(name)) for line in lines] for name in names}
+    return {name: column for name, column in columns.items() if any(v is not None for v in column)}
+
+
+def _rounded(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return value if isinstance(value, int) else float(f"{value:.5g}")

@@ -1,0 +1,58 @@
+"""Reports built again as their runs finish."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+from harness.manifest import read_manifest
+from harness.record import State, Store
+from harness.report import ReportResult
+
+Fingerprint = tuple[object, ...]
+
+
+def watch(
+    store: Store,
+    names: Sequence[str],
+    build: Callable[[str], ReportResult],
+    seconds: float,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+) -> list[ReportResult]:
+    """Build each of `names` now and whenever one of its runs ends; the last results, once no run
+    of theirs is left to do.
+
+    Args:
+        seconds: between two looks at the run directories.
+    """
+    seen: dict[str, Fingerprint] = {}
+    results: dict[str, ReportResult] = {}
+    while True:
+        for name in names:
+            now = _fingerprint(store, name)
+            if now != seen.get(name):
+                seen[name] = now
+                results[name] = build(name)
+        left = sum(_is_open(state) for name in names for state in seen[name])
+        if not left:
+            return [results[name] for name in names]
+        print(f"{left} runs to wait for; interrupt to stop watching", file=sys.stderr)
+        while all(_fingerprint(store, name) == seen[name] for name in names):
+            sleep(seconds)
+
+
+def _fingerprint(store: Store, name: str) -> Fingerprint:
+    """The state of every run, and when its result was written: what a report depends on."""
+    states: list[object] = []
+    for run in read_manifest(store, name).runs:
+        directory = store.run_dir(run.key)
+        status = directory.status(run.config.evaluation_key)
+        changed = directory.result_file.stat().st_mtime_ns if status.state is State.DONE else 0
+        states.append((run.key, status.state, changed))
+    return tuple(states)
+
+
+def _is_open(state: object) -> bool:
+    return isinstance(state, tuple) and state[1] not in {State.DONE, State.FAILED}
