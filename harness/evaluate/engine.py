@@ -27,11 +27,10 @@ from harness.evaluate import invariants
 from harness.evaluate.embed import PRECISION_FIELD, Pictures, embed_images, embed_texts
 from harness.evaluate.retrieval import (
     Recall,
-    image_to_text,
+    both_recalls,
     normalise_caption,
     shared_relevance,
     strict_relevance,
-    text_to_image,
 )
 from harness.evaluate.zeroshot import Classification, classifier, classify, prompts
 from harness.files import write_atomic
@@ -251,16 +250,12 @@ def _retrieve(job: _Job, name: str, split: Split, pictures: Pictures) -> dict[st
     index = [image for image, texts in enumerate(owned) for _ in texts]
     text = job.texts(captions)
     image = pictures.embeddings
-    rules = {
-        False: shared_relevance(captions, index, len(image)),
-        True: strict_relevance(index, len(image)),
-    }
-    for strict, relevance in rules.items():
-        recalls = {
-            IMAGE_RETRIEVAL: text_to_image(image, text, relevance),
-            TEXT_RETRIEVAL: image_to_text(image, text, relevance),
-        }
-        for way, recall in recalls.items():
+    rules = [
+        shared_relevance(captions, index, len(image)),
+        strict_relevance(index, len(image)),
+    ]
+    for strict, recalls in zip((False, True), both_recalls(image, text, rules), strict=True):
+        for way, recall in zip((IMAGE_RETRIEVAL, TEXT_RETRIEVAL), recalls, strict=True):
             _record_recall(name, way, recall, job.found, strict=strict)
     _record_mean_recall(name, len(captions) + sum(map(bool, owned)), job.found)
     job.found.outcomes[f"{name}/items/{IMAGE_RETRIEVAL}"] = np.array(index, dtype=np.int32)
