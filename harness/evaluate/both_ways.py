@@ -226,9 +226,9 @@ def _count(scores: Tensor, bound: Tensor, compare: Callable[..., Tensor], dim: i
 def _best_of_pairs(relation: Relation, tiles: _Tiles) -> Tensor:
     """About what the best positive of each picture scores (N,); -inf without one."""
     best = torch.full((len(tiles.pictures),), -torch.inf)
-    for places in torch.arange(len(tiles.texts)).split(_PAIRS_AT_ONCE):
-        rows, columns = relation.pairs(places)
-        for r, c in zip(rows.split(_PAIRS_AT_ONCE), columns.split(_PAIRS_AT_ONCE), strict=True):
+    for places in torch.split(torch.arange(len(tiles.texts)), _PAIRS_AT_ONCE):
+        rows, columns = (torch.split(part, _PAIRS_AT_ONCE) for part in relation.pairs(places))
+        for r, c in zip(rows, columns, strict=True):
             found = torch.linalg.vecdot(tiles.texts[places[r]], tiles.pictures[c])
             best.scatter_reduce_(0, c, found, "amax")
     return best

@@ -23,7 +23,7 @@ from harness.errors import DataError, InvariantError
 from harness.evaluate.ranking import check_finite
 
 if TYPE_CHECKING:
-    from harness.models.two_tower import TwoTower
+    from harness.evaluate.model import Encoders
 
 PRECISION_FIELD = "evaluate.precision"
 
@@ -49,7 +49,7 @@ class Pictures:
 
 
 @contextmanager
-def encoding(model: nn.Module, precision: Precision) -> Iterator[None]:
+def encoding(model: nn.Module | Encoders, precision: Precision) -> Iterator[None]:
     """Evaluation mode without gradients; every module's own mode is put back afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -68,7 +68,7 @@ class _Views(Dataset[Any]):
     """A picture's place to its evaluation view (3, S, S), or to what is wrong with it."""
 
     def __init__(
-        self, data: DataSet, images: Sequence[str], model: TwoTower, max_pixels: int
+        self, data: DataSet, images: Sequence[str], model: Encoders, max_pixels: int
     ) -> None:
         self.data, self.images, self.max_pixels = data, images, max_pixels
         self.preprocess = model.preprocess
@@ -86,7 +86,7 @@ class _Views(Dataset[Any]):
 
 
 def embed_images(
-    model: TwoTower,
+    model: Encoders,
     data: DataSet,
     images: Sequence[str],
     evaluate: Evaluate,
@@ -139,7 +139,7 @@ def _bounded(name: str, problems: Sequence[Problem], looked_at: int, allowed: fl
 # --------------------------------------------------------------------------- texts
 
 
-def embed_texts(model: TwoTower, texts: Sequence[str], evaluate: Evaluate) -> Tensor:
+def embed_texts(model: Encoders, texts: Sequence[str], evaluate: Evaluate) -> Tensor:
     """Embed `texts`: each distinct one once, in batches of similar length.
 
     Returns:
