@@ -20,7 +20,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import cli, metrics
-from harness.config import METRIC_VERSION, Evaluate, Runtime, content_key, override_runtime
+from harness.config import (
+    METRIC_VERSION,
+    Evaluate,
+    Runtime,
+    content_key,
+    override_runtime,
+    parse_assignment,
+)
 from harness.errors import ConfigError, HarnessError, InvariantError, one_line
 from harness.evaluate.suites import SUITES, benchmarks_of
 from harness.evaluate.suites.find import Found, Hole, find
@@ -36,6 +43,7 @@ if TYPE_CHECKING:
 
 _CONFIG = "open_clip_config.json"
 _WEIGHTS = (".safetensors", ".pt", ".pth", ".bin")
+_RUNTIME = "runtime."
 _DASH = "\N{EM DASH}"
 _HOLES = 3
 
@@ -66,7 +74,8 @@ def _parser() -> argparse.ArgumentParser:
         "what",
         metavar="WHAT",
         nargs="*",
-        help="a run (key or how it begins), an export's folder, a checkpoint, or a folder of them",
+        help="a run (key or how it begins), an export's folder, a checkpoint, a folder of them; "
+        "or runtime.FIELD=VALUE",
     )
     add("--suite", metavar="NAME", action="append", help="listed below (default: smoke)")
     add("--model", metavar="NAME", help="open_clip's architecture of the checkpoints")
@@ -82,7 +91,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--dry-run", action="store_true", help="what would be evaluated, and stop")
     add("--fetch", action="store_true", help="download what is missing, and stop")
     add("--verify", action="store_true", help="against CLIP_benchmark's own functions, and stop")
-    add("--set", metavar="FIELD=VALUE", action="append", default=[], help="a field of runtime")
     return parser
 
 
@@ -123,9 +131,10 @@ def run_command(args: argparse.Namespace) -> int:
 
 
 def _runtime(args: argparse.Namespace) -> Runtime:
-    from harness.config import parse_assignment
-
-    values = dict(parse_assignment(text) for text in args.set)
+    """The `runtime.FIELD=VALUE` among the arguments, which leave the list of what to evaluate."""
+    given = [text for text in args.what if text.startswith(_RUNTIME) and "=" in text]
+    args.what = [text for text in args.what if text not in given]
+    values = dict(parse_assignment(text.removeprefix(_RUNTIME)) for text in given)
     return override_runtime(Runtime(data_root=args.data_root), values)
 
 

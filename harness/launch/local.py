@@ -393,7 +393,7 @@ class LocalExecutor:
         if answer["outcome"] == "held":
             backlog.held(step)
         elif answer["outcome"] == "interrupted":
-            backlog.ended(step, "interrupted")
+            backlog.ended(step, answer["failure"])
         elif answer["outcome"] == "failed":
             self._failed(worker, answer["failure"], answer["error"], backlog, say)
         else:
