@@ -215,8 +215,8 @@ def combine(
             sections[benchmark.name] = dict(part.protocol)
         else:
             headline = headline_metrics(benchmark)
-            metrics |= {name: _none(str(part)) for name in headline}
-            sections[benchmark.name] = {"hole": str(part), "metric": headline}
+            metrics |= {name: _none(part.brief) for name in headline}
+            sections[benchmark.name] = {"hole": part.brief, "metric": headline}
     groups = {name: [b.name for b in SUITES[name]] for name in suites if name in SUITES}
     for suite, names in groups.items():
         metrics[suite_mean_name(suite)] = _mean(suite, names, metrics, sections)

@@ -54,6 +54,11 @@ class Hole:
     reason: str
     fetch: str | None = None
 
+    @property
+    def brief(self) -> str:
+        """The reason for a footnote: where it was looked for and how to get it is not said."""
+        return f"{self.benchmark.name} is not on disk" if self.fetch else str(self)
+
     def __str__(self) -> str:
         line = f"{self.benchmark.name}: {self.reason}"
         return f"{line}; this fetches it: {self.fetch}" if self.fetch else line
