@@ -53,7 +53,7 @@ _HOLES = 3
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code, and tells a known error in one line."""
-    return cli.run(lambda: run_command(_parser().parse_args(argv)), stopped=_go_on)
+    return cli.run(lambda: run_command(_parser().parse_intermixed_args(argv)), stopped=_go_on)
 
 
 def _go_on() -> str:

@@ -108,7 +108,7 @@ def evaluate_part(
         return kept
     data = open_found(found, cache_dir(runtime))
     data.prepare()
-    job = Job(model, settings, runtime, Findings())
+    job = Job(model, settings, runtime, Findings(), by_batch=True)
     cache = TextCache(
         cache_dir(runtime), identity.text_tower, f"{precision}-{device.type}", job.texts
     )

@@ -7,26 +7,24 @@ may be cut to its longest.  Fetches nothing.
 from __future__ import annotations
 
 import copy
-import hashlib
 import io
 import json
 import pickle
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import open_clip
 import safetensors.torch
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
-from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from harness.data.transforms import EvaluationTransform
 from harness.errors import ConfigError, nearest, one_line
 from harness.evaluate.model import Identity, tensors_sha256, text_tower_sha256, tokenizer_key
 
@@ -37,20 +35,18 @@ _SHOWN = 3
 
 
 class OpenClipModel(nn.Module):
-    """The interface of `harness.evaluate.model.Encoders` around a model of open_clip."""
+    """A model of open_clip in evaluation mode, as `harness.evaluate.model.Encoders`."""
 
     def __init__(self, clip: nn.Module, tokenizer: Any, preprocess_cfg: Mapping[str, Any]) -> None:
         super().__init__()
         self.clip = clip
         self.tokenizer = Tokenizer(tokenizer)
-        self.transform = image_transform_v2(PreprocessCfg(**preprocess_cfg), is_train=False)
+        self.preprocess = EvaluationTransform(
+            image_transform_v2(PreprocessCfg(**preprocess_cfg), is_train=False)
+        )
+        self.eval()
         self.cuts_texts = False
         self.cuts_texts = self._cutting_is_exact()
-
-    @property
-    def preprocess(self) -> Callable[[np.ndarray], Tensor]:
-        """open_clip's evaluation transform, of pixels instead of a PIL image."""
-        return _Pixels(self.transform)
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """(N, 3, S, S) to unit-norm (N, D)."""
@@ -74,8 +70,6 @@ class OpenClipModel(nn.Module):
         tower = _text_tower(self.clip)
         if tower is None:
             return False
-        training = self.training
-        self.eval()
         tokens = self.tokenizer(_PROBES)
         longest = int((tokens != tokens[:, -1:]).sum(dim=1).max()) + 1
         whole = self.encode_text(tokens)
@@ -86,7 +80,6 @@ class OpenClipModel(nn.Module):
             return False
         finally:
             self.cuts_texts = False
-            self.train(training)
         return bool((whole - cut).abs().max() <= _CUT_TOLERANCE)
 
 
@@ -112,16 +105,6 @@ class Tokenizer:
             return len(self._inner.encode(text)) > self.context_length - 2
         ids = self(["", text])
         return bool(ids[1, -1] != ids[0, -1])
-
-
-class _Pixels:
-    """A transform of PIL images as one of arrays; picklable, for worker processes."""
-
-    def __init__(self, transform: Callable[[Image.Image], Tensor]) -> None:
-        self._transform = transform
-
-    def __call__(self, picture: np.ndarray) -> Tensor:
-        return self._transform(Image.fromarray(picture))
 
 
 def _text_tower(clip: nn.Module) -> Any:
@@ -293,9 +276,3 @@ def _identity(
         tokenizer=tokenizer,
         preprocessing=plain,
     )
-
-
-def file_sha256(file: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

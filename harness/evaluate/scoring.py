@@ -90,10 +90,18 @@ class Job:
     settings: Evaluate
     runtime: Runtime
     found: Findings
+    by_batch: bool = False
 
     def pictures(self, data: DataSet, split: Split) -> Pictures:
         """Embeddings of the pictures of a split."""
-        return embed_images(self.model, data, split.images, self.settings, self.runtime)
+        return embed_images(
+            self.model,
+            data,
+            split.images,
+            self.settings,
+            self.runtime,
+            by_batch=self.by_batch,
+        )
 
     def texts(self, texts: Sequence[str]) -> Tensor:
         """Unit-norm embeddings (N, D) of N texts."""
