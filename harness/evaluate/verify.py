@@ -1,7 +1,9 @@
 """Our numbers beside those of CLIP_benchmark's own functions, on the same model and data.
 
 Owns how CLIP_benchmark is given what it wants, and which definition differs when numbers do.  Its
-pictures are opened as torchvision opens them and its texts are encoded at the full context.
+pictures are opened as torchvision opens them and its texts are encoded at the full context.  Equal
+scores (of equal captions, say) it takes in an order that is not defined: where an outcome hangs on
+a tie, its number has to be one that some order gives.
 """
 
 from __future__ import annotations
@@ -11,11 +13,12 @@ import io
 import math
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -30,11 +33,11 @@ from harness.data.images import decode
 from harness.device import Precision, resolve_precision
 from harness.errors import DataError
 from harness.evaluate.benchmarks import Part, evaluate_part
-from harness.evaluate.embed import PRECISION_FIELD
+from harness.evaluate.embed import PRECISION_FIELD, embed_images
 from harness.evaluate.model import Encoders, Identity, identity_of_run
 from harness.evaluate.suites.find import Found
 from harness.evaluate.suites.open import SPLIT, open_found
-from harness.metrics import KS, STRICT
+from harness.metrics import KS, MEAN_PER_CLASS_RECALL, STRICT
 
 _TOLERANCE = {"fp32": 1e-6, "bf16": 1e-4, "fp16": 1e-4}
 _EMBEDDING_TOLERANCE = 1e-5
@@ -44,22 +47,35 @@ _LOOKED_AT = 256
 
 @dataclass(frozen=True)
 class Row:
-    """One metric, as both have it; None where it has no value."""
+    """One metric, as both have it; None where it has no value.
+
+    Attributes:
+        low, high: what ours would be if every tie were broken for the worse or for the better.
+        tied: queries or examples whose outcome hangs on a tie.
+    """
 
     name: str
     ours: float | None
     theirs: float | None
+    low: float = 0.0
+    high: float = 0.0
+    tied: int = 0
 
     @property
     def gap(self) -> float:
-        """Absolute difference; infinite if only one has a value."""
+        """Distance of theirs from ours, or from the range that ties leave; infinite to no value."""
         if self.ours is None or self.theirs is None:
             return 0.0 if self.ours == self.theirs else math.inf
+        if self.tied:
+            return max(self.low - self.theirs, self.theirs - self.high, 0.0)
         return abs(self.ours - self.theirs)
 
     def __str__(self) -> str:
         ours, theirs = ("none" if v is None else f"{v:.7f}" for v in (self.ours, self.theirs))
-        return f"{self.name:38} ours {ours:>9}   CLIP_benchmark {theirs:>9}   gap {self.gap:.1e}"
+        line = f"{self.name:42} ours {ours:>9}   CLIP_benchmark {theirs:>9}   gap {self.gap:.1e}"
+        if not self.tied:
+            return line
+        return f"{line} from {self.low:.7f} to {self.high:.7f}, as {self.tied} ties are broken"
 
 
 @dataclass(frozen=True)
@@ -96,6 +112,7 @@ def compare(
     precision = resolve_precision(settings.precision, device, PRECISION_FIELD)
     data = open_found(found, cache_dir(runtime))
     data.prepare()
+    model.eval()  # CLIP_benchmark leaves a model as it is, and norms then learn from the test set
     with tempfile.TemporaryDirectory() as folder:
         fresh = runtime.model_copy(update={"cache": str(_shared_cache(runtime, Path(folder)))})
         part = evaluate_part(model, identity, found, settings, fresh, Path(folder))
@@ -117,12 +134,33 @@ def _shared_cache(runtime: Runtime, folder: Path) -> Path:
 def _rows(part: Part, theirs: dict[str, float]) -> tuple[Row, ...]:
     # CLIP_benchmark's recall counts a caption's own picture alone: our strict figure.
     kind = f"{STRICT}/" if part.protocol["task"] == "retrieval" else ""
+    outcomes = part.arrays()
     rows = []
     for name, value in theirs.items():
         metric = f"{part.name}/{kind}{name}"
         ours = part.metrics[metric]["value"] if metric in part.metrics else None
-        rows.append(Row(metric, ours, None if math.isnan(value) else value))
+        row = Row(metric, ours, None if math.isnan(value) else value)
+        rows.append(_with_range(row, part.name, outcomes))
     return tuple(rows)
+
+
+def _with_range(row: Row, place: str, outcomes: Mapping[str, np.ndarray]) -> Row:
+    per_class = row.name.endswith(MEAN_PER_CLASS_RECALL)
+    hits = outcomes.get(f"{place}/acc1" if per_class else row.name)
+    if hits is None:
+        return row
+    tied = int(((hits > 0) & (hits < 1)).sum())
+    worst, best = (hits == 1).astype(float), (hits > 0).astype(float)
+    if per_class:
+        labels = outcomes[f"{place}/labels"]
+        low, high = (_mean_per_class(right, labels) for right in (worst, best))
+    else:
+        low, high = float(worst.mean()), float(best.mean())
+    return replace(row, low=low, high=high, tied=tied)
+
+
+def _mean_per_class(right: np.ndarray, labels: np.ndarray) -> float:
+    return float(np.mean([right[labels == label].mean() for label in np.unique(labels)]))
 
 
 # --------------------------------------------------------------------------- CLIP_benchmark
@@ -152,8 +190,6 @@ class _Pictures(Dataset[Any]):
 
 def _as_theirs(model: Encoders, picture: Image.Image) -> Tensor:
     """The model's transform of a PIL image, without any of our decoding."""
-    import numpy as np
-
     return model.preprocess(np.asarray(picture))
 
 
@@ -214,10 +250,16 @@ def _theirs(
                 loader,
                 _full_context(model),
                 device,
-                recall_k_list=list(KS),
+                recall_k_list=[k for k in KS if k <= _pool(data)],
                 **common,
             )
     return {name: float(value) for name, value in found.items()}
+
+
+def _pool(data: DataSet) -> int:
+    """Candidates of the direction that has fewer; CLIP_benchmark has no recall beyond it."""
+    split = data.split(SPLIT)
+    return min(len(split), sum(map(len, split.captions)))
 
 
 @contextlib.contextmanager
@@ -236,10 +278,14 @@ def _why(
 ) -> str:
     """The first definition, in the order in which a number is made, that is not the same."""
     head = f"{worst.name} by {worst.gap:.1e}, more than {_TOLERANCE[precision]:g}"
-    for reason in (_pixels_differ(model, data), _texts_differ(model, data), _ties(model, data)):
+    for reason in (
+        _pixels_differ(model, data),
+        _pictures_differ(model, data, settings),
+        _texts_differ(model, data),
+    ):
         if reason is not None:
             return f"{head}: {reason}"
-    return f"{head}: the same pictures, texts and embeddings, no ties; the metric itself differs"
+    return f"{head}: the same pictures, texts and embeddings; the metric itself differs"
 
 
 def _places(count: int) -> list[int]:
@@ -268,6 +314,20 @@ def _pixels_differ(model: Encoders, data: DataSet) -> str | None:
 
 
 @torch.no_grad()
+def _pictures_differ(model: Encoders, data: DataSet, settings: Evaluate) -> str | None:
+    images = [data.split(SPLIT).images[p] for p in _places(len(data.split(SPLIT)))]
+    ours = embed_images(model, data, images, settings, Runtime(), by_batch=True).embeddings
+    device = next(model.parameters()).device
+    pictures = _Pictures(data, model)
+    views = torch.stack([pictures.pixels(p) for p in _places(len(pictures))])
+    theirs = torch.cat([model.encode_image(v.to(device)) for v in torch.split(views, 64)])
+    gap = float((ours - theirs.float().cpu()).abs().max())
+    if gap > _EMBEDDING_TOLERANCE:
+        return f"pictures: the size of a batch or its memory format moves an embedding by {gap:.1e}"
+    return None
+
+
+@torch.no_grad()
 def _texts_differ(model: Encoders, data: DataSet) -> str | None:
     split = data.split(SPLIT)
     if data.tasks:
@@ -285,28 +345,4 @@ def _texts_differ(model: Encoders, data: DataSet) -> str | None:
     gap = float((short - full).abs().max())
     if gap > _EMBEDDING_TOLERANCE:
         return f"texts: cutting to the longest text moves an embedding by {gap:.1e}"
-    return None
-
-
-@torch.no_grad()
-def _ties(model: Encoders, data: DataSet) -> str | None:
-    """Equal texts or pictures have equal scores, which ours counts by expectation."""
-    split = data.split(SPLIT)
-    if data.tasks:
-        texts = [
-            tuple(t.replace("{c}", n) for t in data.tasks[0].templates)
-            for n in data.tasks[0].classnames
-        ]
-        equal: int = len(texts) - len(set(texts))
-        what = "class names"
-    else:
-        captions = [text for of in split.captions for text in of]
-        equal, what = len(captions) - len(set(captions)), "captions"
-    bytes_seen = {data.read(image) for image in split.images}
-    copies = len(split.images) - len(bytes_seen)
-    if equal or copies:
-        return (
-            f"ties: {equal} {what} and {copies} pictures are copies of others, with equal scores, "
-            "which ours counts by expectation and CLIP_benchmark in an order that is not defined"
-        )
     return None

@@ -65,7 +65,7 @@ def test_a_causal_tower_takes_texts_cut_to_their_longest(export: Path) -> None:
 @torch.no_grad()
 def test_a_tower_that_looks_ahead_is_given_whole_texts(custom: bool) -> None:
     text = {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
-    vision = {"image_size": 32, "patch_size": 16, "width": 32, "layers": 1}
+    vision = {"image_size": 32, "patch_size": 16, "width": 64, "layers": 1}
     if custom:
         more = {"no_causal_mask": True, "pool_type": "last"}
         clip = open_clip.CustomTextCLIP(16, vision, {**text, **more})

@@ -73,14 +73,21 @@ def test_another_way_of_decoding_is_named(
     assert "decoding, of 6 of 6 pictures looked at, such as" in found.difference
 
 
-def test_ties_are_named(
+def test_a_tie_leaves_a_range_and_what_is_outside_of_it_differs(
     small: tuple[TwoTower, Identity], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = class_folder(tmp_path / "patches")
-    (folder / "red" / "1.png").write_bytes((folder / "red" / "0.png").read_bytes())
-    monkeypatch.setitem(verify._TOLERANCE, "fp32", -1.0)
-    found = compared(small, CLASSES, tmp_path)
-    assert "ties: 0 class names and 1 pictures are copies of others" in str(found.difference)
+    folder = caption_folder(tmp_path / "told")
+    table = folder / "captions.csv"
+    # The red and the green picture own the same caption: strictly a tie for both.
+    table.write_text(table.read_text().replace("green.png,test,green", "green.png,test,red"))
+    found = compared(small, CAPTIONS, tmp_path)
+    tied = [row for row in found.rows if row.tied]
+    assert [row.name for row in tied] == ["told/strict/text_retrieval_recall@1"] * len(tied)
+    assert all(row.gap == 0 for row in tied)
+    assert found.difference is None
+    assert verify.Row("m", 0.5, 0.4, low=0.25, high=0.75, tied=3).gap == 0.0
+    assert verify.Row("m", 0.5, 0.8, low=0.25, high=0.75, tied=3).gap == pytest.approx(0.05)
+    assert verify.Row("m", 0.5, 0.4, low=0.5, high=0.5).gap == pytest.approx(0.1)
 
 
 def test_a_metric_that_differs_by_itself_is_named(
@@ -96,6 +103,6 @@ def test_a_metric_that_differs_by_itself_is_named(
     monkeypatch.setattr(verify, "_theirs", other)
     found = compared(small, CLASSES, tmp_path)
     assert found.difference == (
-        "patches/acc1 by 5.0e-01, more than 1e-06: the same pictures, texts and embeddings, no "
-        "ties; the metric itself differs"
+        "patches/acc1 by 5.0e-01, more than 1e-06: the same pictures, texts and embeddings; "
+        "the metric itself differs"
     )
