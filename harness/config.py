@@ -458,6 +458,14 @@ class ClassFolder(Strict):
         return _templates_with_placeholder(value)
 
 
+class BenchmarkData(Strict):
+    """One data set of a suite as it is on disk; filled in when a sweep is expanded."""
+
+    name: str
+    fingerprint: str | None = None
+    """SHA-256 of its definition and content; null: it is not there, and a hole in every table."""
+
+
 class Evaluate(Strict):
     """The protocol: changing it re-evaluates a finished run and never retrains it."""
 
@@ -467,8 +475,12 @@ class Evaluate(Strict):
     templates: tuple[str, ...] | None = None
     """Prompt templates with `{c}` for the class name; null: those of the data set."""
     class_folders: tuple[ClassFolder, ...] = ()
+    suites: Annotated[tuple[str, ...], Field(json_schema_extra={"born": []})] = ()
+    """Suites of public benchmarks, or single ones of them, found below `runtime.data_root`."""
+    benchmarks: Annotated[tuple[BenchmarkData, ...], Field(json_schema_extra={"born": []})] = ()
+    """Their data sets; filled in when a sweep is expanded."""
     batch_size: Annotated[Int, Field(ge=1)] = 256
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Precision of the encoders; scores are always computed in fp32."""
 
     @field_validator("templates")
@@ -479,8 +491,9 @@ class Evaluate(Strict):
     @model_validator(mode="after")
     def _names_differ(self) -> Evaluate:
         names = [*self.splits, *(folder.name for folder in self.class_folders)]
-        if not names:
+        if not names and not self.suites:
             raise ValueError("neither a split nor a class folder to evaluate")
+        names += [benchmark.name for benchmark in self.benchmarks]
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"{name!r} is the name of two things that are evaluated")
@@ -558,9 +571,12 @@ class Runtime(Strict):
     decode_cache_mb: Annotated[Int, Field(ge=0)] = 512
     """Decoded pictures kept in memory by one run, in MB."""
     cache: str | None = None
-    """Folder for drawings, indexes and fetched shards; null: ~/.cache/lightclip-harness."""
+    """Folder for drawings, indexes, fetched shards and text embeddings; null:
+    ~/.cache/lightclip-harness."""
     spool_mb: Annotated[Int, Field(ge=1)] = 50_000
     """Fetched shards kept in `cache`, in MB, for all processes of a machine."""
+    data_root: str | None = None
+    """Folder that holds the data sets of `evaluate.suites`, each in a folder of its name."""
 
 
 def check_processes(train: Train, runtime: Runtime) -> None:

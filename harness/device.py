@@ -53,26 +53,27 @@ def set_up(runtime: Runtime, device: torch.device) -> None:
         libc.mallopt(_M_TOP_PAD, 64 << 20)
 
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp16"]
 
 
 def resolve_precision(
-    asked: Literal["auto", "fp32", "bf16"], device: torch.device, field: str
+    asked: Literal["auto", "fp32", "bf16", "fp16"], device: torch.device, field: str
 ) -> Precision:
     """What `auto` means on `device`: bf16 autocast on a GPU, fp32 on a CPU.
 
-    Raises ConfigError for bf16 asked for by `field` where there is no GPU: a CPU emulates it,
-    twenty times slower and with ties among the scores.
+    Raises ConfigError for bf16 or fp16 asked for by `field` where there is no GPU: a CPU emulates
+    it, twenty times slower and with ties among the scores.
     """
     if device.type == "cuda":
-        return "fp32" if asked == "fp32" else "bf16"
-    if asked == "bf16":
+        return "bf16" if asked == "auto" else asked
+    if asked in ("bf16", "fp16"):
         raise ConfigError(
-            f"{field} = 'bf16' needs a GPU, this is {device.type}; allowed: auto, fp32"
+            f"{field} = {asked!r} needs a GPU, this is {device.type}; allowed: auto, fp32"
         )
     return "fp32"
 
 
 def autocast(precision: Precision) -> torch.autocast:
-    """Autocast to bfloat16 on the GPU, or nothing."""
-    return torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16")
+    """Autocast to 16 bits on the GPU, or nothing."""
+    narrow = torch.float16 if precision == "fp16" else torch.bfloat16
+    return torch.autocast("cuda", narrow, enabled=precision != "fp32")

@@ -8,6 +8,8 @@ checked before anything starts, on a machine that may not even have the data's p
     <split>/mean_recall                       mean of the six recalls above (not the strict ones)
     <split>/<task>/acc1|acc5|mean_per_class_recall
     <class folder>/acc1|acc5|mean_per_class_recall
+    <benchmark>/...                           as a split or a class folder of its name
+    <suite>/mean                              mean over its benchmarks of the one metric of each
     cost/parameters/<which>, cost/gmacs/<tower>, cost/latency_ms/<tower>_batch1
 
 Records hold fractions in [0, 1], parameters as a count, GMACs and milliseconds; `scale` and `unit`
@@ -44,6 +46,7 @@ TEXT_RETRIEVAL = "text_retrieval_recall"
 STRICT = "strict"
 MEAN_RECALL = "mean_recall"
 MEAN_PER_CLASS_RECALL = "mean_per_class_recall"
+SUITE_MEAN = "mean"
 
 _DIRECTIONS = {IMAGE_RETRIEVAL: "T2I", TEXT_RETRIEVAL: "I2T"}
 _CLASSIFICATION = {
@@ -82,6 +85,15 @@ class _Task(Protocol):
     def classnames(self) -> tuple[str, ...]: ...
     @property
     def labels(self) -> Mapping[str, Sequence[int]]: ...
+
+
+class _Benchmark(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def classes(self) -> int | None: ...
+    @property
+    def metrics(self) -> tuple[str, ...]: ...
 
 
 class _Data(Protocol):
@@ -139,6 +151,26 @@ def _split_metrics(data: _Data, split: str) -> list[str]:
     return names
 
 
+def benchmark_metrics(benchmark: _Benchmark) -> list[str]:
+    """Every metric of a public benchmark, whether or not it is the one that it is judged by."""
+    name = benchmark.name
+    if benchmark.classes is None:
+        both = [*recall_names(name), *recall_names(name, strict=True)]
+        return [*both, f"{name}/{MEAN_RECALL}"]
+    few = benchmark.classes < ACC5_CLASSES
+    return [f"{name}/{kind}" for kind in _CLASSIFICATION if not (few and kind == "acc5")]
+
+
+def headline_metrics(benchmark: _Benchmark) -> list[str]:
+    """The metric that a benchmark is judged by; two of them where it has two directions."""
+    return [f"{benchmark.name}/{kind}" for kind in benchmark.metrics]
+
+
+def suite_mean_name(suite: str) -> str:
+    """`lightclip11/mean`."""
+    return f"{suite}/{SUITE_MEAN}"
+
+
 def match_metrics(patterns: Iterable[str], known: Iterable[str]) -> list[str]:
     """The metrics that `patterns` name, in their order, each once.
 
@@ -194,7 +226,7 @@ def display(name: str) -> str:
     shown = _display_in_split(rest)
     if shown is None:
         return name
-    if rest in _CLASSIFICATION:
+    if rest in _CLASSIFICATION or rest == SUITE_MEAN:
         return f"{place} {shown}"
     return shown if place == "test" else f"{place} {shown}"
 
@@ -202,6 +234,8 @@ def display(name: str) -> str:
 def _display_in_split(rest: str) -> str | None:
     if rest == MEAN_RECALL:
         return "mean recall"
+    if rest == SUITE_MEAN:
+        return "mean"
     if rest in _CLASSIFICATION:
         return _CLASSIFICATION[rest]
     section, _, kind = rest.rpartition("/")

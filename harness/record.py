@@ -247,10 +247,14 @@ class RunDir:
         Args:
             lives: whether the holder of a lease still runs.
         """
-        return self.status_given(self.result(), evaluation_key)
+        return self.status_given(self.result(), evaluation_key, lives=lives)
 
     def status_given(
-        self, result: Mapping[str, Any] | None, evaluation_key: str | None = None
+        self,
+        result: Mapping[str, Any] | None,
+        evaluation_key: str | None = None,
+        *,
+        lives: Callable[[Path], bool] = lease_is_live,
     ) -> Status:
         """`status`, for who has read the result already."""
         if result is not None and (

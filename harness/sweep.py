@@ -118,7 +118,7 @@ def _seeds(text: str) -> list[int]:
 
 def run_command(args: argparse.Namespace) -> int:
     """Plan, launch and report one sweep; returns the exit code."""
-    from harness.launch.check import check_runs, finisher
+    from harness.launch.check import check_runs, finisher, holes
     from harness.launch.preview import print_plan
 
     sweep = load_sweep(args.sweep)
@@ -139,6 +139,8 @@ def run_command(args: argparse.Namespace) -> int:
         finished=store.finished_config,
     )
     shown = check_runs(runs, sweep.show.metrics, runtime)
+    for line in holes(runs, runtime):
+        print(f"hole: {line}", file=sys.stderr)
     sweep = replace(sweep, show=replace(sweep.show, metrics=shown))
     if args.report_only:
         return report(sweep, runs, store)

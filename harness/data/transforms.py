@@ -89,12 +89,22 @@ def normalise(pictures: Tensor, tower: ImageTower) -> Tensor:
     return (pictures.permute(0, 3, 1, 2).float() / 255 - mean) / std
 
 
-def evaluation_transform(tower: ImageTower) -> Callable[[np.ndarray], Tensor]:
-    """open_clip's evaluation transform: shortest side to `size`, centre crop, normalise."""
-    transform = image_transform(tower.size, is_train=False, mean=tower.mean, std=tower.std)
+class EvaluationTransform:
+    """open_clip's evaluation transform: shortest side to `size`, centre crop, normalise.
 
-    def apply(picture: np.ndarray) -> Tensor:
-        out: Tensor = transform(Image.fromarray(picture))
-        return out
+    `transform` is open_clip's own, of PIL images.
+    """
 
-    return apply
+    def __init__(self, transform: Callable[[Image.Image], Tensor]) -> None:
+        self.transform = transform
+
+    def __call__(self, picture: np.ndarray) -> Tensor:
+        """uint8 (H, W, 3) to float (3, S, S)."""
+        return self.transform(Image.fromarray(picture))
+
+
+def evaluation_transform(tower: ImageTower) -> EvaluationTransform:
+    """The evaluation transform of a tower's pictures."""
+    return EvaluationTransform(
+        image_transform(tower.size, is_train=False, mean=tower.mean, std=tower.std)
+    )

@@ -7,7 +7,7 @@ metric, never a row of a table.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -20,10 +20,13 @@ from harness.metrics import (
     TEXT_RETRIEVAL,
     recall_name,
     recall_names,
+    suite_mean_name,
 )
 
 _SLACK = 1e-9
 """Room for the order in which floating-point numbers are summed."""
+
+_NOTHING: dict[str, Any] = {"splits": {}, "class_folders": {}}
 
 Metrics = Mapping[str, Mapping[str, Any]]
 
@@ -42,17 +45,34 @@ def check(entry: Mapping[str, Any]) -> None:
         raise InvariantError(f"the evaluation was edited: it lacks {error}") from error
 
 
+def check_part(name: str, metrics: Metrics, protocol: Mapping[str, Any]) -> None:
+    """Check one benchmark by itself, as `check` does an entry; InvariantError likewise."""
+    check({"metrics": metrics, "protocol": {**_NOTHING, "benchmarks": {name: protocol}}})
+
+
+def mean_of_benchmarks(metrics_of: Sequence[Sequence[str]], metrics: Metrics, what: str) -> float:
+    """The mean over benchmarks, each the mean of the metrics that it is judged by."""
+    each = [float(sum(metrics[n][what] for n in names)) / len(names) for names in metrics_of]
+    return sum(each) / len(each)
+
+
 def _check(metrics: Metrics, protocol: Mapping[str, Any]) -> None:
     expected = expected_counts(protocol)
     for name in sorted(set(expected) ^ set(metrics)):
         what = "is missing" if name in expected else "is of nothing that was evaluated"
         raise InvariantError(f"metric {name} {what}")
+    holes = _holes(protocol)
     for name, metric in metrics.items():
-        _check_metric(name, metric, expected[name])
+        if name in holes:
+            _check_hole(name, metric)
+        else:
+            _check_metric(name, metric, expected[name])
     for low, high in _ordered(protocol):
         _check_order(metrics, low, high)
-    for split in _captioned(protocol):
-        _check_mean(metrics, split)
+    for place in _captioned(protocol):
+        _check_mean(metrics, place)
+    for suite, names in protocol.get("suites", {}).items():
+        _check_suite(metrics, protocol["benchmarks"], suite, names)
 
 
 def expected_counts(protocol: Mapping[str, Any]) -> dict[str, int]:
@@ -60,20 +80,60 @@ def expected_counts(protocol: Mapping[str, Any]) -> dict[str, int]:
     counts: dict[str, int] = {}
     for split, facts in protocol["splits"].items():
         if facts["captions"]:
-            queries = {IMAGE_RETRIEVAL: facts["captions"], TEXT_RETRIEVAL: facts["captioned"]}
-            for strict in (False, True):
-                for way, n in queries.items():
-                    counts |= {recall_name(split, way, k, strict=strict): n for k in KS}
-            counts[f"{split}/{MEAN_RECALL}"] = sum(queries.values())
+            counts |= _retrieval(split, facts)
         for task, n in facts["labelled"].items():
             counts |= _classification(f"{split}/{task}", n)
     for folder, facts in protocol["class_folders"].items():
         counts |= _classification(folder, facts["images"])
-    return counts
+    for name, facts in protocol.get("benchmarks", {}).items():
+        if "hole" in facts:
+            counts |= dict.fromkeys(facts["metric"], 0)
+        elif facts["task"] == "retrieval":
+            counts |= _retrieval(name, facts)
+        else:
+            counts |= _classification(name, facts["images"])
+    suites = protocol.get("suites", {}).items()
+    return counts | {suite_mean_name(suite): len(names) for suite, names in suites}
+
+
+def _retrieval(place: str, facts: Mapping[str, Any]) -> dict[str, int]:
+    queries = {IMAGE_RETRIEVAL: facts["captions"], TEXT_RETRIEVAL: facts["captioned"]}
+    counts = {
+        recall_name(place, way, k, strict=strict): n
+        for strict in (False, True)
+        for way, n in queries.items()
+        for k in KS
+    }
+    return {**counts, f"{place}/{MEAN_RECALL}": sum(queries.values())}
 
 
 def _classification(place: str, n: int) -> dict[str, int]:
     return {f"{place}/{kind}": n for kind in ("acc1", "acc5", MEAN_PER_CLASS_RECALL)}
+
+
+def _holes(protocol: Mapping[str, Any]) -> set[str]:
+    """Metrics of benchmarks that were not evaluated."""
+    sections = protocol.get("benchmarks", {}).values()
+    return {name for facts in sections if "hole" in facts for name in facts["metric"]}
+
+
+def _check_hole(name: str, metric: Mapping[str, Any]) -> None:
+    if metric["value"] is not None or not metric["reason"]:
+        raise InvariantError(f"metric {name} was not evaluated, and is not a hole with a reason")
+
+
+def _check_suite(
+    metrics: Metrics, sections: Mapping[str, Any], suite: str, names: Sequence[str]
+) -> None:
+    name = suite_mean_name(suite)
+    mean = metrics[name]["value"]
+    if any("hole" in sections[each] for each in names):
+        if mean is not None:
+            raise InvariantError(f"metric {name} is a mean over a data set that is missing")
+        return
+    found = mean_of_benchmarks([sections[each]["metric"] for each in names], metrics, "value")
+    if mean is None or abs(mean - found) > _SLACK:
+        raise InvariantError(f"metric {name} = {mean} is not the mean of its {len(names)} sets")
 
 
 def _check_metric(name: str, metric: Mapping[str, Any], expected: int) -> None:
@@ -99,7 +159,14 @@ def _is_fraction(number: object) -> bool:
 
 
 def _captioned(protocol: Mapping[str, Any]) -> list[str]:
-    return [split for split, facts in protocol["splits"].items() if facts["captions"]]
+    splits = [split for split, facts in protocol["splits"].items() if facts["captions"]]
+    return [*splits, *_benchmarks(protocol, "retrieval")]
+
+
+def _benchmarks(protocol: Mapping[str, Any], task: str) -> list[str]:
+    """The benchmarks of a task that were evaluated."""
+    sections = protocol.get("benchmarks", {}).items()
+    return [name for name, facts in sections if facts.get("task") == task]
 
 
 def _ordered(protocol: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -112,7 +179,8 @@ def _ordered(protocol: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                 yield from pairwise(names)
     splits = protocol["splits"].items()
     tasks = [f"{split}/{task}" for split, facts in splits for task in facts["labelled"]]
-    for place in [*tasks, *protocol["class_folders"]]:
+    places = [*tasks, *protocol["class_folders"], *_benchmarks(protocol, "classification")]
+    for place in places:
         yield f"{place}/acc1", f"{place}/acc5"
 
 

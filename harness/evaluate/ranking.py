@@ -81,7 +81,19 @@ def _hits_of(scores: Tensor, positive: Tensor, ks: Sequence[int]) -> Tensor:
     best = scores.masked_fill(~positive, -torch.inf).amax(dim=1, keepdim=True)
     above = (scores > best).sum(dim=1)
     level = scores == best
-    tied, tied_positive = level.sum(dim=1), (level & positive).sum(dim=1)
+    return hit_probabilities(above, level.sum(dim=1), (level & positive).sum(dim=1), ks)
+
+
+def hit_probabilities(
+    above: Tensor, tied: Tensor, tied_positive: Tensor, ks: Sequence[int]
+) -> Tensor:
+    """Probability (Q, len(ks)) that a positive is among the k best, over the order of ties.
+
+    Args:
+        above: candidates (Q,) that score higher than the best positive.
+        tied: candidates (Q,) that score as high, itself among them.
+        tied_positive: the positives (Q,) among those.
+    """
     return torch.stack([_hit_probability(above, tied, tied_positive, k) for k in ks], dim=1)
 
 

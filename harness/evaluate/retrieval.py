@@ -13,13 +13,14 @@ Pictures without captions stay in the pool of text -> image and are no queries o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from harness.evaluate.ranking import expected_hits
+from harness.evaluate.both_ways import Relation, both_ways
 from harness.metrics import KS
 
 _FINAL_PUNCTUATION = ".,;:!?\N{HORIZONTAL ELLIPSIS}"
@@ -81,8 +82,13 @@ def shared_relevance(captions: Sequence[str], image_index: Sequence[int], images
     return Relevance(of_caption, [frozenset(labels) for labels in of_image])
 
 
-def text_to_image(image: Tensor, text: Tensor, relevance: Relevance) -> Recall:
-    """Every caption looks for its picture (CLIP_benchmark's `image_retrieval_recall`).
+def both_recalls(
+    image: Tensor, text: Tensor, relevances: Sequence[Relevance]
+) -> list[tuple[Recall, Recall]]:
+    """Text -> image and image -> text under each rule of what is relevant.
+
+    Every caption looks for its picture (CLIP_benchmark's `image_retrieval_recall`), and every
+    picture with captions for one of them (`text_retrieval_recall`).
 
     Args:
         image: unit-norm (N, D).
@@ -91,44 +97,77 @@ def text_to_image(image: Tensor, text: Tensor, relevance: Relevance) -> Recall:
     Raises:
         InvariantError: an embedding is not finite.
     """
-    wanted = [frozenset({label}) for label in relevance.of_caption]
-    return _recall(text, image, range(len(text)), wanted, relevance.of_image)
+    rules = [_Rule.of(relevance) for relevance in relevances]
+    hits = both_ways(text, image, [rule.relation() for rule in _distinct(rules)], KS)
+    found = dict(zip(_distinct(rules), hits, strict=True))
+    return [_recalls(rule, *_hits_of(rule, found)) for rule in rules]
 
 
-def image_to_text(image: Tensor, text: Tensor, relevance: Relevance) -> Recall:
-    """Every picture with captions looks for one of them (`text_retrieval_recall`).
-
-    Arguments and errors as `text_to_image`.
-    """
-    queries = [i for i, labels in enumerate(relevance.of_image) if labels]
-    wanted = [relevance.of_image[i] for i in queries]
-    offered = [frozenset({label}) for label in relevance.of_caption]
-    return _recall(image, text, queries, wanted, offered)
+def _distinct(rules: Sequence[_Rule]) -> list[_Rule]:
+    """Rules without those that relate the same captions and images as one before."""
+    return [r for i, r in enumerate(rules) if not any(r.same_as(other) for other in rules[:i])]
 
 
-def _recall(
-    queries: Tensor,
-    candidates: Tensor,
-    of_query: Sequence[int],
-    wanted: Sequence[frozenset[int]],
-    offered: Sequence[frozenset[int]],
-) -> Recall:
-    places: dict[int, list[int]] = {}
-    for place, labels in enumerate(offered):
-        for label in labels:
-            places.setdefault(label, []).append(place)
-    owners = {label: torch.tensor(found) for label, found in places.items()}
-    counts = torch.zeros(len(wanted), dtype=torch.int64)
+def _hits_of(rule: _Rule, found: Mapping[_Rule, tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    return next(hits for other, hits in found.items() if rule.same_as(other))
 
-    def positives(chunk: slice) -> Tensor:
-        rows = wanted[chunk]
-        mask = torch.zeros(len(rows), len(candidates), dtype=torch.bool)
-        for row, labels in zip(mask, rows, strict=True):
-            for label in labels:
-                row[owners[label]] = True
-        counts[chunk] = mask.sum(dim=1)
-        return mask
 
-    chosen = torch.tensor(list(of_query), dtype=torch.int64)
-    hits = expected_hits(queries[chosen], candidates, positives, KS)
-    return Recall(chosen, hits, counts, len(candidates))
+def _recalls(rule: _Rule, of_texts: Tensor, of_images: Tensor) -> tuple[Recall, Recall]:
+    captions, images = len(of_texts), len(of_images)
+    down = Recall(torch.arange(captions), of_texts, rule.positives_of_captions(), images)
+    positives = rule.positives_of_images()
+    queries = torch.nonzero(positives).flatten()
+    return down, Recall(queries, of_images[queries], positives[queries], captions)
+
+
+class _Rule:
+    """A Relevance as arrays, so that the positives of many captions are found at once."""
+
+    def __init__(self, of_caption: np.ndarray, owned: np.ndarray, images: int) -> None:
+        """`owned` (P, 2): label and image of each label that an image has, sorted."""
+        self._of_caption, self._labels, self._owners = of_caption, owned[:, 0], owned[:, 1]
+        self._images = images
+        bins = 1 + int(max(of_caption.max(initial=-1), self._labels.max(initial=-1)))
+        self._images_with = np.bincount(self._labels, minlength=bins)
+        self._captions_with = np.bincount(of_caption, minlength=bins)
+        self._starts = np.cumsum(self._images_with) - self._images_with
+
+    @classmethod
+    def of(cls, relevance: Relevance) -> _Rule:
+        owned = [(label, i) for i, labels in enumerate(relevance.of_image) for label in labels]
+        table = np.array(sorted(owned), dtype=np.int64).reshape(-1, 2)
+        of_caption = np.asarray(relevance.of_caption, dtype=np.int64)
+        return cls(of_caption, table, len(relevance.of_image))
+
+    @property
+    def count(self) -> int:
+        return int(self._images_with[self._of_caption].sum())
+
+    def relation(self) -> Relation:
+        return Relation(self._pairs, self.count)
+
+    def same_as(self, other: _Rule) -> bool:
+        """Whether both relate the same captions and images."""
+        if self is other:
+            return True
+        if self.count != other.count or len(self._of_caption) != len(other._of_caption):
+            return False
+        every = torch.arange(len(self._of_caption))
+        pairs = zip(self._pairs(every), other._pairs(every), strict=True)
+        return all(torch.equal(own, others) for own, others in pairs)
+
+    def _pairs(self, captions: Tensor) -> tuple[Tensor, Tensor]:
+        labels = self._of_caption[captions.numpy()]
+        counts = self._images_with[labels]
+        rows = np.repeat(np.arange(len(labels)), counts)
+        within = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+        images = self._owners[np.repeat(self._starts[labels], counts) + within]
+        return torch.from_numpy(rows), torch.from_numpy(images)
+
+    def positives_of_captions(self) -> Tensor:
+        return torch.from_numpy(self._images_with[self._of_caption])
+
+    def positives_of_images(self) -> Tensor:
+        counts = self._captions_with[self._labels].astype(np.float64)
+        found = np.bincount(self._owners, counts, self._images)
+        return torch.from_numpy(found.astype(np.int64))

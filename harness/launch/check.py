@@ -6,8 +6,10 @@ Torch-free: what needs a model or a decoded picture is checked by `harness.run.p
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 
 from harness.config import (
+    BenchmarkData,
     ClassFolder,
     ImageTower,
     RunConfig,
@@ -18,7 +20,15 @@ from harness.config import (
 from harness.data.catalog import open_class_folder, open_data
 from harness.data.dataset import DataSet
 from harness.errors import ConfigError, unknown
-from harness.metrics import known_metrics, match_metrics
+from harness.evaluate.suites import SUITES, benchmarks_of
+from harness.evaluate.suites.find import Found, Hole, find
+from harness.metrics import (
+    benchmark_metrics,
+    headline_metrics,
+    known_metrics,
+    match_metrics,
+    suite_mean_name,
+)
 from harness.models.names import backbone_names
 from harness.models.pretrained import weights_sha256
 from harness.space import Run
@@ -41,6 +51,7 @@ def finisher(runtime: Runtime) -> Callable[[RunConfig], RunConfig]:
                 "data.fingerprint": data.fingerprint,
                 "evaluate.fingerprint": data.evaluation_fingerprint,
                 "evaluate.class_folders": folders,
+                "evaluate.benchmarks": _benchmarks(config.evaluate.suites, runtime),
             },
         )
 
@@ -57,6 +68,28 @@ def _with_fingerprint(folder: ClassFolder) -> ClassFolder:
     return folder.model_copy(update={"fingerprint": open_class_folder(folder).fingerprint})
 
 
+def _benchmarks(suites: Sequence[str], runtime: Runtime) -> tuple[BenchmarkData, ...]:
+    """The data sets of `suites` as they are on disk now."""
+    places = [_find(benchmark, runtime.data_root) for benchmark in benchmarks_of(suites)]
+    return tuple(
+        BenchmarkData(
+            name=place.benchmark.name,
+            fingerprint=place.fingerprint if isinstance(place, Found) else None,
+        )
+        for place in places
+    )
+
+
+_find = lru_cache(maxsize=256)(find)
+
+
+def holes(runs: Sequence[Run], runtime: Runtime) -> list[str]:
+    """One line for each benchmark of the suites of `runs` that is not on disk."""
+    suites = dict.fromkeys(suite for run in runs for suite in run.config.evaluate.suites)
+    places = [_find(benchmark, runtime.data_root) for benchmark in benchmarks_of(suites)]
+    return [str(place) for place in places if isinstance(place, Hole)]
+
+
 def check_runs(runs: Sequence[Run], metrics: Iterable[str], runtime: Runtime) -> list[str]:
     """The metrics that `metrics` (names or patterns) stand for on the data of `runs`.
 
@@ -71,12 +104,28 @@ def check_runs(runs: Sequence[Run], metrics: Iterable[str], runtime: Runtime) ->
             raise ConfigError(unknown("backbone", backbone, known_backbones))
     for config in configs.values():
         known = known_metrics(open_data(config.data, runtime), config.evaluate)
-        shown |= dict.fromkeys(match_metrics(patterns, known))
+        of_suites, judged_by = _suite_metrics(config.evaluate.suites)
+        named = [p for p in patterns if "*" not in p and p in of_suites]
+        others = [p for p in patterns if p not in named]
+        matched = match_metrics(others, [*known, *judged_by])
+        shown |= dict.fromkeys([*matched, *judged_by, *named])
     for train in dict.fromkeys(run.config.train for run in runs):
         check_processes(train, runtime)
     for data, batch_size in dict.fromkeys((r.config.data, r.config.train.batch_size) for r in runs):
         _check_batch(open_data(data, runtime), batch_size)
     return list(shown)
+
+
+def _suite_metrics(suites: Sequence[str]) -> tuple[set[str], list[str]]:
+    """Every metric of the suites, and those that a table shows: one a benchmark, and the means.
+
+    A pattern stands for the latter alone: no set is shown by what it is not judged by.
+    """
+    members = benchmarks_of(suites)
+    means = [suite_mean_name(name) for name in suites if name in SUITES]
+    every = {name for benchmark in members for name in benchmark_metrics(benchmark)}
+    shown = [name for benchmark in members for name in headline_metrics(benchmark)]
+    return every | set(means), [*shown, *means]
 
 
 def _check_batch(data: DataSet, batch_size: int) -> None:

@@ -16,7 +16,7 @@ from clip_benchmark.metrics.zeroshot_retrieval import batchify, recall_at_k
 from torch import Tensor
 from torch.nn import functional as F
 
-from harness.evaluate.retrieval import image_to_text, strict_relevance, text_to_image
+from harness.evaluate.retrieval import both_recalls, strict_relevance
 from harness.metrics import KS
 
 _DIM = 512
@@ -40,7 +40,7 @@ def theirs(image: Tensor, text: Tensor, index: list[int]) -> list[float]:
 def ours(image: Tensor, text: Tensor, index: list[int]) -> list[float]:
     """The same from this package."""
     relevance = strict_relevance(index, len(image))
-    both = text_to_image(image, text, relevance), image_to_text(image, text, relevance)
+    (both,) = both_recalls(image, text, [relevance])
     return [float(recall.at(k).mean()) for k in KS for recall in both]
 
 

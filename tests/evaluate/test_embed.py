@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -141,3 +142,27 @@ def test_precision(asked: Any, device: str, used: str) -> None:
 def test_bf16_without_a_gpu_is_refused() -> None:
     with pytest.raises(ConfigError, match="'bf16' needs a GPU, this is cpu"):
         resolve_precision("bf16", torch.device("cpu"), "evaluate.precision")
+
+
+def test_a_batch_is_normalised_to_the_bits_of_open_clips_own_transform(
+    make_data: Callable[..., Any],
+) -> None:
+    from harness.config import ImageTower
+    from harness.data.transforms import evaluation_transform
+    from harness.evaluate import embed
+
+    rng = np.random.default_rng(0)
+    preprocess = evaluation_transform(ImageTower(size=24))
+    view, finish = embed._halves(preprocess)
+    pictures = [rng.integers(0, 256, shape, np.uint8) for shape in ((30, 41, 3), (9, 7, 3))]
+    batch = finish(torch.stack([view(picture) for picture in pictures]))
+    assert torch.equal(batch, torch.stack([preprocess(picture) for picture in pictures]))
+
+
+def test_a_transform_of_unknown_making_is_left_whole(
+    model: Any, make_data: Callable[..., Any]
+) -> None:
+    data = make_data({"a": (BLUE, ()), "b": (RED, ())})
+    names = data.split("test").images
+    found = embed_images(model, data, names, EVALUATE, Runtime(), by_batch=True)
+    assert torch.equal(found.embeddings, images(model, data).embeddings)

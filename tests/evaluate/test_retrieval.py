@@ -10,17 +10,26 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.evaluate.retrieval import (
-    image_to_text,
+    Recall,
+    Relevance,
+    both_recalls,
     normalise_caption,
     shared_relevance,
     strict_relevance,
-    text_to_image,
 )
 from harness.metrics import KS
 
 
 def unit(*rows: tuple[float, ...]) -> Tensor:
     return F.normalize(torch.tensor(rows, dtype=torch.float32), dim=-1)
+
+
+def text_to_image(image: Tensor, text: Tensor, relevance: Relevance) -> Recall:
+    return both_recalls(image, text, [relevance])[0][0]
+
+
+def image_to_text(image: Tensor, text: Tensor, relevance: Relevance) -> Recall:
+    return both_recalls(image, text, [relevance])[0][1]
 
 
 @pytest.mark.parametrize(

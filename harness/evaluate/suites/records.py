@@ -1,0 +1,165 @@
+"""What a public benchmark is: its split, size, classes, prompts and the one metric it is judged by.
+
+A record says everything that the number depends on and that is not on disk.  Torch-free; knows
+nothing of files or models.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.errors import DataError
+from harness.metrics import IMAGE_RETRIEVAL, MEAN_PER_CLASS_RECALL, TEXT_RETRIEVAL, accuracy_chance
+
+ACC1 = ("acc1",)
+PER_CLASS = (MEAN_PER_CLASS_RECALL,)
+RECALL_AT_1 = (f"{IMAGE_RETRIEVAL}@1", f"{TEXT_RETRIEVAL}@1")
+
+#: Where the CLIP_benchmark authors keep each set in the layout that is read here.
+HUB = "clip-benchmark"
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """A prompt set by its name in CLIP_benchmark, which has it from the authors of CLIP."""
+
+    name: str
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """With `{c}` for the class name."""
+        found = _shipped("en_zeroshot_classification_templates.json").get(self.name)
+        if found is None:
+            raise DataError(f"clip-benchmark has no prompt set {self.name!r}")
+        return tuple(found)
+
+
+@dataclass(frozen=True)
+class ClassNames:
+    """The curated names of classes by their name in CLIP_benchmark, in the order of their labels.
+
+    `synsets` names the WordNet ids of the same classes in the same order, as files of timm; a
+    class folder that is called by an id has its name from there.
+    """
+
+    name: str
+    synsets: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Class i is called `names[i]` in prompts."""
+        found = _shipped("en_classnames.json").get(self.name)
+        if found is None:
+            raise DataError(f"clip-benchmark has no class names {self.name!r}")
+        return tuple(found)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The WordNet ids of all classes; none where classes have none."""
+        return () if self.synsets is None else _synsets(self.synsets)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One public test set and how it is scored.
+
+    Attributes:
+        name: what columns, folders and files call it.
+        title: as a paper writes it.
+        task: zero-shot `classification`, or `retrieval` in both directions.
+        samples: pictures that its test split has; another number on disk is refused.
+        metrics: THE metric, by which the set enters a suite's mean; two are averaged first.
+        source: where the set comes from and who defined split and metric.
+        split: of which it is tested, as its authors call it.
+        classes: number of classes; None for retrieval.
+        captions: number of captions; None for classification.
+        prompts: the templates of its prompts.
+        classnames: curated names; None: those that come with the data.
+        hub: name at Hugging Face (`clip-benchmark/wds_<hub>`); None for what is built in.
+        builder: name in CLIP_benchmark's `build_dataset`, and what its files lie in.
+    """
+
+    name: str
+    title: str
+    task: Literal["classification", "retrieval"]
+    samples: int
+    metrics: tuple[str, ...]
+    source: str
+    split: str = "test"
+    classes: int | None = None
+    captions: int | None = None
+    prompts: Prompts | None = None
+    classnames: ClassNames | None = None
+    hub: str | None = None
+    builder: Builder | None = None
+
+    @property
+    def chance(self) -> float | None:
+        """Chance level of accuracy; None for retrieval, where it follows from the captions."""
+        return None if self.classes is None else accuracy_chance(self.classes)
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """All of it that can change a number, as plain values."""
+        return {
+            "task": self.task,
+            "samples": self.samples,
+            "classes": self.classes,
+            "captions": self.captions,
+            "split": self.split,
+            "templates": None if self.prompts is None else list(self.prompts.templates),
+            "classnames": None if self.classnames is None else list(self.classnames.names),
+        }
+
+    def fetch_command(self, data_root: str) -> str | None:
+        """The command that puts it below `data_root`; None for what is built in."""
+        if self.hub is None:
+            return None
+        return (
+            f"hf download {HUB}/wds_{self.hub} --repo-type dataset --include 'test/*' '*.txt' "
+            f"--local-dir {data_root}/{self.name}"
+        )
+
+
+@dataclass(frozen=True)
+class Builder:
+    """How CLIP_benchmark opens a set in the layout of torchvision or of its authors.
+
+    Attributes:
+        name: what `build_dataset` calls it.
+        inside: file or folder below the root that shows the set is there; the root is the set's
+            own folder, or the data root itself.
+        split: what `build_dataset` calls the test split.
+    """
+
+    name: str
+    inside: str
+    split: str = "test"
+
+
+@lru_cache(maxsize=4)
+def _shipped(file: str) -> dict[str, Any]:
+    """A table that CLIP_benchmark ships, read without importing it (which takes torch)."""
+    found: dict[str, Any] = json.loads(
+        (_package("clip_benchmark") / "datasets" / file).read_text(encoding="utf-8")
+    )
+    return found
+
+
+@lru_cache(maxsize=4)
+def _synsets(file: str) -> tuple[str, ...]:
+    text = (_package("timm") / "data" / "_info" / file).read_text(encoding="utf-8")
+    return tuple(text.split())
+
+
+def _package(name: str) -> Path:
+    spec = find_spec(name)
+    folders = [] if spec is None else spec.submodule_search_locations or []
+    for folder in folders:
+        return Path(folder)
+    raise DataError(f"package {name} is not installed: its tables of names are wanted")
