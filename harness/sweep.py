@@ -184,7 +184,7 @@ def launch(
     slots: Sequence[Slot],
 ) -> int:
     """Run what is pending; 0 when nothing more can be done now, however the runs ended."""
-    from harness.launch.base import Stop, stop_on_signals
+    from harness.launch.base import Backlog, Stop, stop_on_signals
     from harness.launch.watch import watching
 
     stop = Stop()
@@ -197,7 +197,7 @@ def launch(
         if problems:
             return ConfigError.exit_code
         with watching(pending, store) as say:
-            executor.launch(pending, say)
+            executor.launch(Backlog(pending, store, say), say)
     if stop.asked:
         print(_go_on(), file=sys.stderr)
         return InterruptedRun.exit_code
