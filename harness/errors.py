@@ -74,6 +74,14 @@ class InterruptedRun(HarnessError):
     exit_code = 130
 
 
+class StoppedRun(InterruptedRun):
+    """A stop was asked for in the run's directory, for a `reason` (`cancelled`, `pruned`)."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"stopped by request: {reason}; what there is of it is on disk")
+        self.failure = reason
+
+
 def nearest(given: str, allowed: Iterable[str], *, most: int = 3) -> list[str]:
     """The allowed names closest to `given`, best first, at most `most` of them."""
     names = list(allowed)

@@ -5,6 +5,7 @@
         job.json          intent, written before anything starts (label, command, attempts)
         status.json       state, attempt, samples, beat; replaced atomically
         lease.json        who runs it now
+        stop.json         why it shall stop, until a launcher wants it again
         metrics.jsonl     one line a logging interval
         progress.jsonl    one line an evaluation while it trained
         provenance.json   one entry an attempt
@@ -155,6 +156,11 @@ class RunDir:
         return self.path / "checkpoints"
 
     @property
+    def stop_file(self) -> Path:
+        """The wish that the run stop."""
+        return self.path / "stop.json"
+
+    @property
     def begun(self) -> bool:
         """Whether there is a state to go on from, sound or not, or more."""
         return self.result_file.exists() or any(self.checkpoints.glob("step-*.pt"))
@@ -181,11 +187,25 @@ class RunDir:
         if not file.exists() or self.read_config() != config:
             write_json(file, {"schema": SCHEMA, "config": config.model_dump(mode="json")})
         write_json(self.path / "job.json", {"schema": SCHEMA, "key": self.key, **job})
+        self.stop_file.unlink(missing_ok=True)
+
+    def request_stop(self, reason: str) -> None:
+        """Have the run save its state at its next look and end, or not begin; see `StoppedRun`.
+
+        It stands until a launcher wants the run again (`write_intent`).
+        """
+        if self.path.is_dir():
+            write_json(self.stop_file, {"schema": SCHEMA, "reason": reason})
+
+    def stop_requested(self) -> str | None:
+        """The reason for which the run shall stop; None when it shall not."""
+        written = read_json(self.stop_file)
+        return None if written is None else str(of_this_schema(written, self.stop_file)["reason"])
 
     def read_config(self) -> RunConfig:
         """The configuration, verified against the directory's name."""
         file = self.path / "config.json"
-        tree = _of_this_schema(read_json(file), file)
+        tree = of_this_schema(read_json(file), file)
         config = validate(RunConfig, tree.get("config"))
         if config.run_key != self.key:
             raise RecordError(
@@ -216,7 +236,7 @@ class RunDir:
         if written is None:
             live = lease_is_live(self.lease_file)
             return Status(State.RUNNING if live else State.NEW)
-        _of_this_schema(written, self.status_file)
+        of_this_schema(written, self.status_file)
         state = State(written["state"])
         if lease_is_live(self.lease_file):
             state = State.RUNNING
@@ -246,14 +266,14 @@ class RunDir:
         """Append the entry of a new attempt; returns its number, from 1."""
         file = self.path / "provenance.json"
         written = read_json(file) or {"schema": SCHEMA, "attempts": []}
-        entries = [*_of_this_schema(written, file)["attempts"], dict(entry)]
+        entries = [*of_this_schema(written, file)["attempts"], dict(entry)]
         write_json(file, {"schema": SCHEMA, "attempts": entries})
         return len(entries)
 
     def complete_provenance(self, **more: Any) -> None:
         """Add to the entry of the present attempt what was not known at its start."""
         file = self.path / "provenance.json"
-        attempts = _of_this_schema(read_json(file), file)["attempts"]
+        attempts = of_this_schema(read_json(file), file)["attempts"]
         entries = [*attempts[:-1], {**attempts[-1], **more}]
         write_json(file, {"schema": SCHEMA, "attempts": entries})
 
@@ -285,7 +305,7 @@ class RunDir:
         result = read_json(self.result_file)
         if result is None:
             return None
-        _of_this_schema(result, self.result_file)
+        of_this_schema(result, self.result_file)
         if result.get("key") != self.key:
             raise RecordError(f"{self.result_file} is of run {result.get('key')}, not {self.key}")
         missing = {"training", "evaluations", "cost"} - set(result)
@@ -325,7 +345,8 @@ def _append_line(path: Path, value: Mapping[str, Any]) -> None:
         file.write(_line(value))
 
 
-def _of_this_schema(value: dict[str, Any] | None, file: Path) -> dict[str, Any]:
+def of_this_schema(value: dict[str, Any] | None, file: Path) -> dict[str, Any]:
+    """`value`, read from `file`; RecordError if there is none, or it is of another schema."""
     if value is None:
         raise RecordError(f"{file} is missing")
     if value.get("schema") != SCHEMA:
@@ -346,6 +367,15 @@ class Store:
     def runs(self) -> Path:
         """The folder of all run directories."""
         return self.root / "results" / "runs"
+
+    @property
+    def manifests(self) -> Path:
+        """The folder of what each sweep came to; see harness.manifest."""
+        return self.root / "results" / "sweeps"
+
+    def manifest_file(self, sweep: str) -> Path:
+        """The manifest of the sweep of that name, there or not."""
+        return self.manifests / f"{sweep}.json"
 
     def run_dir(self, key: str) -> RunDir:
         """The directory of the run `key`, there or not."""

@@ -30,6 +30,7 @@ from harness.errors import (
     HarnessError,
     InterruptedRun,
     RecordError,
+    StoppedRun,
     failure_class,
     one_line,
 )
@@ -76,6 +77,7 @@ def execute(
         LeaseHeld: another process is at it.
         RankLost: one of the processes is gone; the state on disk is whole.
         InterruptedRun: `stop()` turned true; the state is on disk and a second call goes on.
+        StoppedRun: the same, since its directory says that it shall stop.
         ConfigError: the text tower's parent was never filled in.
         Exception: any other failure, after it was written into status.json with its class.
     """
@@ -86,6 +88,8 @@ def execute(
             directory.write_intent(config, {"label": label})
         if directory.status(config.evaluation_key).state is State.DONE:
             return
+        if (reason := directory.stop_requested()) is not None:
+            raise StoppedRun(reason)
         device = pick_device(runtime)
         attempt = directory.add_provenance(
             attempt_entry(
@@ -98,9 +102,13 @@ def execute(
         )
         directory.write_status(State.RUNNING, attempt=attempt, phase="prepare")
         try:
-            _run(config, runtime, directory, device, attempt, stop, company)
+            asked = _either(stop, directory, runtime.log_seconds)
+            _run(config, runtime, directory, device, attempt, asked, company)
         except InterruptedRun as error:
-            _write_end(directory, State.INTERRUPTED, attempt, note=str(error))
+            reason = directory.stop_requested()
+            _write_end(directory, State.INTERRUPTED, attempt, note=str(error), stopped=reason)
+            if reason is not None:
+                raise StoppedRun(reason) from error
             raise
         except Exception as error:  # the boundary of a run: recorded with its class, then raised
             _write_end(
@@ -113,6 +121,22 @@ def execute(
                 trace="" if isinstance(error, HarnessError) else traceback.format_exc(),
             )
             raise
+
+
+def _either(stop: Callable[[], bool], directory: RunDir, seconds: float) -> Callable[[], bool]:
+    """`stop`, or a request in the run's directory, which is looked for every `seconds`."""
+    next_look = time.monotonic()
+
+    def asked() -> bool:
+        nonlocal next_look
+        if stop():
+            return True
+        if time.monotonic() < next_look:
+            return False
+        next_look = time.monotonic() + seconds
+        return directory.stop_file.exists()
+
+    return asked
 
 
 def assist(

@@ -106,6 +106,8 @@ class Show:
     hue: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     """Axis path -> the words a table's header and a figure's axis use."""
+    names: Mapping[str, Point] = field(default_factory=dict)
+    """Name -> the point that is known by it (`FILIP-like`), in the plan and in the report."""
 
 
 @dataclass(frozen=True)
@@ -216,8 +218,9 @@ def expand(
     if not wanted_seeds or len(set(wanted_seeds)) < len(wanted_seeds):
         raise SweepError(f"seeds must be given, each once; these were: {wanted_seeds}")
     runs: dict[str, Run] = {}
+    named = _names_of_points(sweep)
     for point in sweep.points:
-        label = label_of(point, names)
+        label = named.get(canonical_json(point)) or label_of(point, names)
         for seed in wanted_seeds:
             with _named(label, general):
                 config = override(start, {**overrides, **point, "seed": seed})
@@ -228,6 +231,16 @@ def expand(
             runs.setdefault(config.run_key, Run(label, point, seed, config, above, sweep.source))
     _check_show(sweep)
     return [_known_parent(run, runs) for run in runs.values()]
+
+
+def _names_of_points(sweep: Sweep) -> dict[str, str]:
+    """Canonical JSON of a point -> its name; SweepError for a name that no point has."""
+    named = {canonical_json(point): name for name, point in sweep.show.names.items()}
+    there = {canonical_json(point) for point in sweep.points}
+    for text, name in named.items():
+        if text not in there:
+            raise SweepError(f"{name!r} names a point that the sweep does not have: {text}")
+    return named
 
 
 def _what_is_wrong(start: RunConfig, overrides: Mapping[str, object]) -> ConfigError | None:

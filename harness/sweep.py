@@ -10,9 +10,10 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ from harness.errors import (
     SweepError,
     unknown,
 )
+from harness.manifest import write_manifest
 from harness.plan import Rerun, Step, make_plan
 from harness.record import State, Store
 from harness.space import Run, Sweep, expand, find_sweep, load_sweep, question_of, shipped_sweeps
@@ -132,10 +134,13 @@ def run_command(args: argparse.Namespace) -> int:
     print_plan(steps, len(slots), on_gpu=any(slot.gpu is not None for slot in slots))
     if args.dry_run:
         return 0
+    put_on_file = partial(write_manifest, store, sweep, runs, runtime, _words())
     if any(step.pending for step in steps):
-        code = launch(args, steps, store, runtime, slots)
+        code = launch(args, steps, store, runtime, slots, put_on_file)
         if code:
             return code
+    else:
+        put_on_file()
     return report(sweep, runs, store)
 
 
@@ -182,8 +187,13 @@ def launch(
     store: Store,
     runtime: Runtime,
     slots: Sequence[Slot],
+    put_on_file: Callable[[], None],
 ) -> int:
-    """Run what is pending; 0 when nothing more can be done now, however the runs ended."""
+    """Run what is pending; 0 when nothing more can be done now, however the runs ended.
+
+    Args:
+        put_on_file: called once nothing speaks against the runs, before any of them starts.
+    """
     from harness.launch.base import Backlog, Stop, stop_on_signals
     from harness.launch.watch import watching
 
@@ -196,6 +206,7 @@ def launch(
             print(f"error: {line}", file=sys.stderr)
         if problems:
             return ConfigError.exit_code
+        put_on_file()
         with watching(pending, store) as say:
             executor.launch(Backlog(pending, store, say), say)
     if stop.asked:
@@ -222,8 +233,12 @@ def _executor(
 
 
 def _go_on() -> str:
-    words = sys.orig_argv[1:] if len(sys.orig_argv) > 1 else sys.argv
-    return f"stopped; the same command goes on: {shlex.join(['python', *words])}"
+    return f"stopped; the same command goes on: {shlex.join(['python', *_words()])}"
+
+
+def _words() -> list[str]:
+    """What was typed after the name of the interpreter."""
+    return sys.orig_argv[1:] if len(sys.orig_argv) > 1 else sys.argv
 
 
 def report(sweep: Sweep, runs: Sequence[Run], store: Store) -> int:

@@ -7,30 +7,33 @@ alone, all, and all without each.
 from harness.bases import SMALL
 from harness.config import override
 from harness.metrics import HEADLINE
-from harness.space import Show, Sweep, product
+from harness.space import Point, Show, Sweep, product
+
+_SOFT, _TOKEN, _MLM = "objective.instance.a_max", "objective.token.weight", "objective.mlm.weight"
+
+
+def _with(soft: float = 0.0, token: float = 0.0, mlm: float = 0.0) -> Point:
+    return {_SOFT: soft, _TOKEN: token, _MLM: mlm}
+
 
 SWEEP = Sweep(
     base=override(SMALL, {"model.image.output_stride": 8, "model.text.layers": 4}),
-    points=product(
-        {
-            "objective.instance.a_max": [0.0, 0.1],
-            "objective.token.weight": [0.0, 0.5],
-            "objective.mlm.weight": [0.0, 0.5],
-        }
-    ),
+    points=product({_SOFT: [0.0, 0.1], _TOKEN: [0.0, 0.5], _MLM: [0.0, 0.5]}),
     seeds=range(3),
     show=Show(
-        x="objective.instance.a_max",
+        x=_SOFT,
         metrics=HEADLINE,
-        baseline={
-            "objective.instance.a_max": 0.0,
-            "objective.token.weight": 0.0,
-            "objective.mlm.weight": 0.0,
-        },
-        labels={
-            "objective.instance.a_max": "softened mass",
-            "objective.token.weight": "token weight",
-            "objective.mlm.weight": "MLM weight",
+        baseline=_with(),
+        labels={_SOFT: "softened mass", _TOKEN: "token weight", _MLM: "MLM weight"},
+        names={
+            "CLIP": _with(),
+            "CLIP + soft labels": _with(soft=0.1),
+            "CLIP + token matching": _with(token=0.5),
+            "CLIP + MLM": _with(mlm=0.5),
+            "all": _with(soft=0.1, token=0.5, mlm=0.5),
+            "all - soft labels": _with(token=0.5, mlm=0.5),
+            "all - token matching": _with(soft=0.1, mlm=0.5),
+            "all - MLM": _with(soft=0.1, token=0.5),
         },
     ),
 )

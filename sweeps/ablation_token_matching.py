@@ -7,34 +7,42 @@ patches, with negatives within the pair.  CLIP's loss alone is the baseline.
 from harness.bases import SMALL
 from harness.config import override
 from harness.metrics import HEADLINE
-from harness.space import Show, Sweep, points, product
+from harness.space import Point, Show, Sweep, points, product
+
+_WEIGHT, _MATCHING = "objective.token.weight", "objective.token.matching"
+_NEGATIVES = "objective.token.negatives"
+
+
+def _with(matching: str, negatives: str) -> Point:
+    return {_WEIGHT: 0.5, _MATCHING: matching, _NEGATIVES: negatives}
+
 
 SWEEP = Sweep(
     base=override(
         SMALL,
         {"model.image.output_stride": 8, "model.text.layers": 4, "objective.token.keep": 0.75},
     ),
-    points=points({"objective.token.weight": 0.0})
+    points=points({_WEIGHT: 0.0})
     + product(
         {
-            "objective.token.weight": [0.5],
-            "objective.token.matching": ["one_to_one", "many_to_one", "top_k", "sinkhorn"],
-            "objective.token.negatives": ["within_pair", "none"],
+            _WEIGHT: [0.5],
+            _MATCHING: ["one_to_one", "many_to_one", "top_k", "sinkhorn"],
+            _NEGATIVES: ["within_pair", "none"],
         }
     )
-    + points(
-        {
-            "objective.token.weight": 0.5,
-            "objective.token.matching": "many_to_one",
-            "objective.token.negatives": "in_batch",
-        }
-    ),
+    + points(_with("many_to_one", "in_batch")),
     seeds=range(3),
     show=Show(
-        x="objective.token.matching",
-        hue="objective.token.negatives",
+        x=_MATCHING,
+        hue=_NEGATIVES,
         metrics=HEADLINE,
-        baseline={"objective.token.weight": 0.0},
-        labels={"objective.token.matching": "matching", "objective.token.negatives": "negatives"},
+        baseline={_WEIGHT: 0.0},
+        labels={_MATCHING: "matching", _NEGATIVES: "negatives"},
+        names={
+            "CLIP": {_WEIGHT: 0.0},
+            "one-to-one (LightCLIP's, as we read it)": _with("one_to_one", "within_pair"),
+            "SPARC-like": _with("many_to_one", "within_pair"),
+            "FILIP-like": _with("many_to_one", "in_batch"),
+        },
     ),
 )

@@ -10,7 +10,14 @@ import pytest
 from harness import record
 from harness.config import Runtime, override
 from harness.data import catalog
-from harness.errors import ConfigError, DataError, DivergedError, InterruptedRun, RecordError
+from harness.errors import (
+    ConfigError,
+    DataError,
+    DivergedError,
+    InterruptedRun,
+    RecordError,
+    StoppedRun,
+)
 from harness.lease import Lease, LeaseHeld
 from harness.record import State, Store, read_json
 from harness.run import execute, preflight
@@ -301,3 +308,35 @@ def test_preflight_refuses_a_device_this_machine_lacks(config, tmp_path):
     assert "cuda:77" in line
     with pytest.raises(ConfigError, match="'gpu' is not a device"):
         execute(config, tmp_path, Runtime(device="gpu"), label="x")
+
+
+def test_a_stop_asked_for_in_the_directory_saves_the_state_and_the_next_intent_lifts_it(
+    config, tmp_path
+):
+    directory = Store(tmp_path).run_dir(config.run_key)
+    looks = []
+
+    def ask_at_the_third_look():
+        looks.append(None)
+        if len(looks) == 3:
+            directory.request_stop("pruned")
+        return False
+
+    runtime = RUNTIME.model_copy(update={"log_seconds": 1e-9})
+    with pytest.raises(StoppedRun, match="pruned") as stopped:
+        execute(config, tmp_path, runtime, label="x", stop=ask_at_the_third_look)
+    assert stopped.value.failure == "pruned"
+    status = directory.status()
+    assert (status.state, status.details["stopped"]) == (State.INTERRUPTED, "pruned")
+    assert 0 < status.samples_seen < config.train.samples
+
+    attempts = directory.attempts()
+    with pytest.raises(StoppedRun):
+        execute(config, tmp_path, runtime, label="x")
+    assert directory.attempts() == attempts
+
+    directory.write_intent(config, {"label": "x"})
+    execute(config, tmp_path, RUNTIME, label="x")
+    undisturbed = tmp_path / "undisturbed"
+    execute(config, undisturbed, RUNTIME, label="x")
+    assert outcome(config, tmp_path) == outcome(config, undisturbed)

@@ -176,3 +176,13 @@ def test_a_broken_sweep_file_is_one_line_with_its_place(tmp_path, text, line):
     file.write_text(text)
     with pytest.raises(SweepError, match=line):
         load_sweep(str(file))
+
+
+def test_a_point_may_have_a_name_and_a_name_must_have_a_point():
+    points = product({"model.text.layers": [1, 12]})
+    show = Show("model.text.layers", ["*/acc1"], names={"CLIP": {"model.text.layers": 12.0}})
+    runs = expand(Sweep(base=SMALL, points=points, seeds=[0], show=show))
+    assert [run.label for run in runs] == ["layers=1", "CLIP"]
+    astray = Show("model.text.layers", ["*/acc1"], names={"CLIP": {"model.text.layers": 8}})
+    with pytest.raises(SweepError, match=r"'CLIP' names a point .*: {\"model.text.layers\":8}"):
+        expand(Sweep(base=SMALL, points=points, seeds=[0], show=astray))

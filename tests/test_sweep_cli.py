@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import harness
+from harness.manifest import read_manifest
 from harness.record import Store
 from harness.space import expand, load_sweep
 from harness.sweep import main
@@ -289,6 +290,15 @@ def test_what_preflight_finds_is_printed_and_nothing_starts(tiny: Path) -> None:
     assert done.returncode == 2
     assert set(done.stderr.splitlines()) == {"error: no picture at nowhere"}
     assert not (root / "results").exists()
+
+
+def test_a_launched_sweep_is_on_file_before_its_runs_are(tiny: Path) -> None:
+    root = behave(tiny, layers1="diverged", layers2="diverged")
+    done = run(command(tiny, "--seeds", "0"), cwd=tiny.parent, env=fakes())
+    assert done.returncode == 3
+    manifest = read_manifest(Store(root), tiny.stem)
+    assert [run.label for run in manifest.runs] == ["layers=1", "layers=2"]
+    assert manifest.command[-2:] == ("--seeds", "0")
 
 
 def test_an_interrupted_command_saves_every_run_and_says_how_to_go_on(tiny: Path) -> None:

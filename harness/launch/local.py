@@ -391,7 +391,7 @@ class LocalExecutor:
         if answer["outcome"] == "held":
             source.held(step)
         elif answer["outcome"] == "interrupted":
-            source.ended(step, "interrupted")
+            source.ended(step, answer["failure"])
         elif answer["outcome"] == "failed":
             self._failed(worker, answer["failure"], answer["error"], source, say)
         else:

@@ -114,8 +114,8 @@ class Worker:
             self._execute(task)
         except LeaseHeld:
             return {"outcome": "held"}
-        except InterruptedRun:
-            return {"outcome": "interrupted"}
+        except InterruptedRun as error:
+            return {"outcome": "interrupted", "failure": error.failure}
         except HarnessError as error:
             traceback.print_exc()
             return _failed(error)

@@ -21,7 +21,18 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import RecordError, SweepError
-from harness.record import SCHEMA, RunDir, State, Store, dump_json, read_json, read_jsonl, write_json
+from harness.record import (
+    SCHEMA,
+    RunDir,
+    State,
+    Status,
+    Store,
+    dump_json,
+    of_this_schema,
+    read_json,
+    read_jsonl,
+    write_json,
+)
 
 #: Failure classes that say something of the point itself: it cannot be trained.
 TELLING = frozenset({"diverged", "invariant"})
@@ -147,7 +158,7 @@ class Ledger:
     def definition(self) -> dict[str, Any] | None:
         """What is searched here, or None before anything was."""
         tree = read_json(self.definition_file)
-        return None if tree is None else _of_this_schema(tree, self.definition_file)["definition"]
+        return None if tree is None else of_this_schema(tree, self.definition_file)["definition"]
 
     def write(self, trial: Trial) -> None:
         """Put `trial` on disk, new or changed."""
@@ -158,7 +169,7 @@ class Ledger:
 
 
 def _read_trial(file: Path) -> Trial:
-    tree = _of_this_schema(read_json(file) or {}, file)
+    tree = of_this_schema(read_json(file), file)
     del tree["schema"]
     try:
         trial = Trial(**tree)
@@ -167,12 +178,6 @@ def _read_trial(file: Path) -> Trial:
     except (TypeError, ValueError) as error:
         raise RecordError(f"{file} is no trial of this version: {error}") from None
     return replace(trial, outcome=outcome, origin=origin, values=values)
-
-
-def _of_this_schema(tree: dict[str, Any], file: Path) -> dict[str, Any]:
-    if tree.get("schema") != SCHEMA:
-        raise RecordError(f"{file} is of schema {tree.get('schema')!r}; this version reads {SCHEMA}")
-    return tree
 
 
 def check_same(written: Mapping[str, Any], definition: Mapping[str, Any], file: Path) -> None:
@@ -239,9 +244,10 @@ def objective_values(
     return tuple(found)
 
 
-def is_pruned(directory: RunDir) -> bool:
-    """Whether the run was stopped by a search and has not been taken up since."""
-    status = directory.status()
-    return (
-        status.state is State.INTERRUPTED and (status.details or {}).get("stopped") == PRUNED
-    )
+def is_pruned(directory: RunDir, status: Status) -> bool:
+    """Whether a search stopped the run, or would have had it not died first, and nobody wants it.
+
+    The request stands until a launcher takes the run up again.
+    """
+    over = status.state not in {State.RUNNING, State.DONE}
+    return over and directory.stop_requested() == PRUNED
