@@ -58,7 +58,8 @@ class Uniform:
 
     def holds(self, value: object) -> bool:
         """Whether `value` lies in it."""
-        return _is_number(value) and self.low <= float(value) <= self.high  # type: ignore[arg-type]
+        number = _number(value)
+        return number is not None and self.low <= number <= self.high
 
     def __str__(self) -> str:
         return f"{self.low:g}..{self.high:g}{' (log)' if self.log else ''}"
@@ -91,9 +92,9 @@ class Integers:
 
     def holds(self, value: object) -> bool:
         """Whether `value` lies in it."""
-        if not _is_number(value) or float(value) != int(value):  # type: ignore[arg-type,call-overload]
+        number = _number(value)
+        if number is None or not number.is_integer():
             return False
-        number = int(value)  # type: ignore[call-overload]
         return self.low <= number <= self.high and (number - self.low) % self.step == 0
 
     def __str__(self) -> str:
@@ -124,7 +125,7 @@ class Choice:
 
     def holds(self, value: object) -> bool:
         """Whether `value` is one of them."""
-        return canonical_json(value) in map(canonical_json, self.options)
+        return any(canonical_json(value) == canonical_json(option) for option in self.options)
 
     def __str__(self) -> str:
         return " | ".join(canonical_json(option).strip('"') for option in self.options)
@@ -133,8 +134,10 @@ class Choice:
 Dimension = Uniform | Integers | Choice
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value)
 
 
 # --------------------------------------------------------------------------- pruners
@@ -278,7 +281,7 @@ class Search:
 def check_search(search: Search, base: RunConfig, points: Sequence[Mapping[str, Any]]) -> None:
     """Raise ConfigError or SweepError unless the search can be begun from `base`."""
     if not search.space:
-        raise SweepError("the space of the search is empty; give a field and its Uniform(low, high)")
+        raise SweepError("the space of the search is empty; give a field its Uniform(low, high)")
     for path, dimension in search.space.items():
         _check_dimension(path, dimension, base)
     _check_objectives(search.goals)
@@ -312,8 +315,8 @@ def _check_objectives(goals: Sequence[str]) -> None:
     for goal in goals:
         if not metrics.is_cost(goal) and not goal.startswith(f"{VALIDATION}/"):
             raise SweepError(
-                f"objective {goal!r}: a search selects on the split {VALIDATION!r}, so that what is "
-                f"reported was not selected on; such as {VALIDATION}/mean_recall"
+                f"objective {goal!r}: a search selects on the split {VALIDATION!r}, so that what "
+                f"is reported was not selected on; such as {VALIDATION}/mean_recall"
             )
 
 
@@ -337,8 +340,8 @@ def check_pruner(search: Search, base: RunConfig) -> None:
         raise ConfigError("a pruner needs one objective to go by; this search has several")
     if _SAMPLES in search.space:
         raise ConfigError(
-            f"{_SAMPLES} is searched, and so a rung would be another share of the schedule for each "
-            "trial; leave the pruner out, or the field"
+            f"{_SAMPLES} is searched, and so a rung would be another share of the schedule for "
+            "each trial; leave the pruner out, or the field"
         )
     problem = search.pruner.problem(base.train.samples)
     if problem is not None:

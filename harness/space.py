@@ -123,7 +123,7 @@ class Sweep:
     """An ablation or a search: a base, the points that change it, seeds, and what to show."""
 
     base: RunConfig
-    points: Points = Points(())
+    points: Points = field(default_factory=lambda: Points(()))
     seeds: Iterable[int] = (0,)
     show: Show
     search: Search | None = None

@@ -13,9 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 from harness import metrics
 from harness.config import canonical_json
+from harness.ledger import TELLING, Ledger, Outcome, Trial, check_same, looks
 from harness.record import Store
-from harness.search.ledger import TELLING, Ledger, Outcome, Trial, check_same, looks
-from harness.searchspace import Asha, Choice, Hyperband, Integers, Median, Search, Uniform
+from harness.searchspace import (
+    Asha,
+    Choice,
+    Dimension,
+    Hyperband,
+    Integers,
+    Median,
+    Search,
+    Uniform,
+)
 from harness.seeding import derive_seed
 
 if TYPE_CHECKING:
@@ -65,21 +74,23 @@ class Study:
         self._asked[trial.number] = trial
         return trial.number, self._decoded(trial.params)
 
-    def insert(self, point: Mapping[str, Any]) -> int:
-        """Number of a new trial with this very point."""
+    def insert(self, point: Mapping[str, Any], key: str | None) -> int:
+        """Number of a new trial with this very point, and its run if there can be one."""
         from optuna.trial import TrialState, create_trial
 
         running = create_trial(
             state=TrialState.RUNNING,
             params={path: self._encoded(path, value) for path, value in point.items()},
             distributions=dict(self._distributions),
+            user_attrs={} if key is None else {_RUN: key},
         )
         self._study.add_trial(running)
         return len(self._study.get_trials(deepcopy=False)) - 1
 
-    def name(self, number: int, key: str) -> None:
-        """Note the run of a trial, for those who open the study elsewhere."""
-        self._study._storage.set_trial_user_attr(self._id(number), _RUN, key)
+    def note(self, number: int, key: str) -> None:
+        """Note the run of a trial that was asked for, for those who open the study elsewhere."""
+        if number in self._asked:
+            self._asked[number].set_user_attr(_RUN, key)
 
     def report(self, number: int, value: float, samples_seen: int) -> bool:
         """Report the objective at a rung; whether the trial shall be stopped there.
@@ -109,20 +120,17 @@ class Study:
             self._study.tell(trial.number, state=TrialState.PRUNED)
         else:
             self._study.tell(trial.number, state=TrialState.FAIL)
-        if trial.why is not None:
-            self._study._storage.set_trial_user_attr(self._id(trial.number), "why", trial.why)
         self._asked.pop(trial.number, None)
         self._reported.pop(trial.number, None)
 
     def _trial(self, number: int) -> optuna.Trial:
+        """The trial as it can be worked on, though another process or `insert` made it."""
         from optuna.trial import Trial as OptunaTrial
 
         if number not in self._asked:
-            self._asked[number] = OptunaTrial(self._study, self._id(number))
+            frozen = self._study.get_trials(deepcopy=False)[number]
+            self._asked[number] = OptunaTrial(self._study, frozen._trial_id)
         return self._asked[number]
-
-    def _id(self, number: int) -> int:
-        return self._study.get_trials(deepcopy=False)[number]._trial_id
 
     # ---------------------------------------------------------------- values
 
@@ -148,7 +156,11 @@ class Study:
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
 
-        storage = JournalStorage(JournalFileBackend(str(ledger.journal_file)))
+        try:
+            storage = JournalStorage(JournalFileBackend(str(ledger.journal_file)))
+        except (ValueError, KeyError):  # what is there is no journal, or part of one is gone
+            _set_aside(ledger.journal_file)
+            storage = JournalStorage(JournalFileBackend(str(ledger.journal_file)))
         study = optuna.create_study(
             storage=storage,
             study_name=self._name,
@@ -200,8 +212,7 @@ class Study:
 
     def _replay(self, trial: Trial) -> None:
         """Tell the study again what the ledger and the run say; verdicts were acted on before."""
-        self.insert(trial.point)
-        self.name(trial.number, trial.key)
+        self.insert(trial.point, trial.key)
         if self._search.pruner is not None and trial.outcome is not Outcome.REPEAT:
             goal = self._search.goals[0]
             for look in looks(self._store.run_dir(trial.key)):
@@ -213,8 +224,8 @@ class Study:
     def _completed(self, number: int) -> dict[str, Any]:
         """The point of a trial whose asking was cut off: what is missing is asked for now."""
         trial = self._trial(number)
-        for path, distribution in self._distributions.items():
-            trial._suggest(path, distribution)
+        for path, dimension in self._search.space.items():
+            _suggest(trial, path, dimension)
         return self._decoded(trial.params)
 
     # ---------------------------------------------------------------- samplers and pruners
@@ -232,7 +243,9 @@ class Study:
             return samplers.RandomSampler(seed=seed)
         if self._search.sampler == "quasi_random":
             sequence = study.user_attrs[_SAMPLER_SEED]
-            return samplers.QMCSampler(scramble=True, seed=sequence, warn_independent_sampling=False)
+            return samplers.QMCSampler(
+                scramble=True, seed=sequence, warn_independent_sampling=False
+            )
         if self._search.sampler == "gp":
             return samplers.GPSampler(seed=seed, warn_independent_sampling=False)
         if self._search.sampler == "nsga2":
@@ -264,7 +277,7 @@ class Study:
         return pruners.NopPruner()
 
 
-def _distribution(dimension: Uniform | Integers | Choice) -> Any:
+def _distribution(dimension: Dimension) -> Any:
     from optuna import distributions
 
     if isinstance(dimension, Uniform):
@@ -274,6 +287,16 @@ def _distribution(dimension: Uniform | Integers | Choice) -> Any:
             dimension.low, dimension.high, step=dimension.step, log=dimension.log
         )
     return distributions.CategoricalDistribution([_category(o) for o in dimension.options])
+
+
+def _suggest(trial: optuna.Trial, path: str, dimension: Dimension) -> None:
+    if isinstance(dimension, Uniform):
+        trial.suggest_float(path, dimension.low, dimension.high, log=dimension.log)
+    elif isinstance(dimension, Integers):
+        step, log = dimension.step, dimension.log
+        trial.suggest_int(path, dimension.low, dimension.high, step=step, log=log)
+    else:
+        trial.suggest_categorical(path, [_category(option) for option in dimension.options])
 
 
 def _category(option: Any) -> str | int | float | bool | None:
@@ -305,4 +328,3 @@ def _set_aside(file: Path) -> None:
     numbers = range(1, 10_000)
     free = next(n for n in numbers if not file.with_name(f"journal-{n}.log").exists())
     file.rename(file.with_name(f"journal-{free}.log"))
-

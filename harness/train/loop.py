@@ -436,7 +436,7 @@ class Trainer:
         self.meter = _Meter()
 
     def _validation_is_due(self) -> bool:
-        """Whether the last step passed one of `runtime.validate_at`; the end is evaluated anyway."""
+        """Whether the step passed one of `runtime.validate_at`; the end is evaluated anyway."""
         before = self.samples_seen - self.config.train.batch_size
         passed = any(before < at <= self.samples_seen for at in self.runtime.validate_at)
         return passed and self.step < self.batches.steps
@@ -460,6 +460,7 @@ class Trainer:
             phase=phase,
             samples_seen=self.samples_seen,
             samples=self.config.train.samples,
+            seconds=self.seconds,
             samples_per_second=rate,
             data_wait=self.wait_seconds / self.seconds if self.step else None,
             loss=self.last_loss,

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from harness import metrics
 from harness.errors import RecordError, SweepError
 from harness.record import (
     SCHEMA,
@@ -96,6 +97,7 @@ class Ledger:
 
     folder: Path
     trials: dict[int, Trial] = field(default_factory=dict)
+    _of_key: dict[str, Trial] = field(default_factory=dict)
 
     @classmethod
     def of(cls, store: Store, name: str) -> Ledger:
@@ -103,7 +105,7 @@ class Ledger:
         ledger = cls(store.root / "results" / "searches" / name)
         for file in sorted((ledger.folder / "trials").glob("*.json")):
             trial = _read_trial(file)
-            ledger.trials[trial.number] = trial
+            ledger._keep(trial)
         missing = set(range(len(ledger.trials))) - set(ledger.trials)
         if missing:
             raise RecordError(
@@ -130,7 +132,10 @@ class Ledger:
 
     def of_key(self, key: str) -> Trial | None:
         """The trial whose run is `key`, repeats aside."""
-        return next((t for t in self if t.key == key and t.outcome is not Outcome.REPEAT), None)
+        return self._of_key.get(key)
+
+    def __contains__(self, trial: object) -> bool:
+        return trial in self.trials.values()
 
     def __iter__(self) -> Iterator[Trial]:
         return iter([self.trials[number] for number in sorted(self.trials)])
@@ -140,32 +145,44 @@ class Ledger:
 
     # ---- writing
 
+    def check(self, definition: Mapping[str, Any]) -> None:
+        """SweepError, with a diff, if what was searched here before is something else."""
+        tree = read_json(self.definition_file)
+        if tree is not None:
+            written = of_this_schema(tree, self.definition_file)["definition"]
+            check_same(written, definition, self.definition_file)
+
     def define(self, definition: Mapping[str, Any], about: Mapping[str, Any]) -> None:
-        """Write down what is searched; SweepError, with a diff, if it was something else before.
+        """Write down what is searched; SweepError as `check`.
 
         Args:
             definition: what makes results those of one study.
             about: the rest, which may change from one command to the next.
         """
-        written = self.definition()
-        if written is not None:
-            check_same(written, definition, self.definition_file)
+        self.check(definition)
         tree = {"schema": SCHEMA, "definition": dict(definition), "about": dict(about)}
         if read_json(self.definition_file) != tree:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_json(self.definition_file, tree)
 
-    def definition(self) -> dict[str, Any] | None:
-        """What is searched here, or None before anything was."""
-        tree = read_json(self.definition_file)
-        return None if tree is None else of_this_schema(tree, self.definition_file)["definition"]
+    def about(self) -> dict[str, Any]:
+        """What was searched, as `define` was told; RecordError before anything was."""
+        about: dict[str, Any] = of_this_schema(
+            read_json(self.definition_file), self.definition_file
+        )["about"]
+        return about
 
     def write(self, trial: Trial) -> None:
         """Put `trial` on disk, new or changed."""
         folder = self.folder / "trials"
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / f"{trial.number:06d}.json", {"schema": SCHEMA, **asdict(trial)})
+        self._keep(trial)
+
+    def _keep(self, trial: Trial) -> None:
         self.trials[trial.number] = trial
+        if trial.key and trial.outcome is not Outcome.REPEAT:
+            self._of_key[trial.key] = trial
 
 
 def _read_trial(file: Path) -> Trial:
@@ -191,13 +208,40 @@ def check_same(written: Mapping[str, Any], definition: Mapping[str, Any], file: 
 
 def _diff(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     """The lines that differ, `-` as it was and `+` as it is now."""
-    texts = [dump_json(tree).decode().splitlines() for tree in (there, here)]
-    lines = difflib.unified_diff(*texts, n=0, lineterm="")
+    was, now = (dump_json(tree).decode().splitlines() for tree in (there, here))
+    lines = difflib.unified_diff(was, now, n=0, lineterm="")
     return [
         " ".join(line.rstrip(",").split())
         for line in lines
         if line[:1] in "+-" and line[:3] not in {"+++", "---"}
     ]
+
+
+# --------------------------------------------------------------------------- the best
+
+
+def best_trials(trials: Collection[Trial], goals: Sequence[str]) -> list[Trial]:
+    """The best finished trial, or of several objectives all that none other beats in every one.
+
+    Of equal ones the first; in the order of the first objective, best first.
+    """
+    signs = [1.0 if metrics.higher_is_better(goal) else -1.0 for goal in goals]
+    scores = {
+        trial.number: [s * v for s, v in zip(signs, trial.values, strict=True)]
+        for trial in trials
+        if trial.outcome is Outcome.COMPLETE and trial.values is not None
+    }
+
+    def beaten(number: int) -> bool:
+        own = scores[number]
+        return any(
+            all(a >= b for a, b in zip(other, own, strict=True)) and (other != own or n < number)
+            for n, other in scores.items()
+            if n != number
+        )
+
+    best = [trial for trial in trials if trial.number in scores and not beaten(trial.number)]
+    return sorted(best, key=lambda trial: -scores[trial.number][0])
 
 
 # --------------------------------------------------------------------------- what a run says
@@ -229,13 +273,11 @@ def objective_values(
     result: Mapping[str, Any], evaluation_key: str, goals: tuple[str, ...]
 ) -> tuple[float, ...]:
     """What a finished run says of the objectives; RecordError if it lacks one of them."""
-    from harness.metrics import cost_value, is_cost
-
     found = []
     reported = result["evaluations"][evaluation_key]["metrics"]
     for goal in goals:
-        if is_cost(goal):
-            value = cost_value(result["cost"], goal)
+        if metrics.is_cost(goal):
+            value = metrics.cost_value(result["cost"], goal)
         else:
             value = reported.get(goal, {}).get("value")
         if value is None:
