@@ -207,6 +207,7 @@ class Plan:
         return {
             "name": self.sweep.name,
             "question": self.sweep.question,
+            "fields": list(search.space),
             "space": {
                 path: {"kind": type(d).__name__, **_plain(asdict(d))}
                 for path, d in search.space.items()
