@@ -31,6 +31,8 @@ class Axis:
 
     path: str
     name: str
+    whole: bool
+    """Whether it takes integers alone."""
     log: bool
     low: float
     high: float
@@ -151,6 +153,7 @@ def _axes(about: Mapping[str, Any]) -> tuple[Axis, ...]:
         Axis(
             path=path,
             name=names[path],
+            whole=d["kind"] == "Integers",
             log=bool(d.get("log", False)),
             low=d.get("low", 0.0),
             high=d.get("high", 1.0),

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from harness import metrics
 from harness.ledger import Outcome
-from harness.report import style
+from harness.report import style, text
 from harness.report.figures import Drawing
 from harness.report.search_data import Axis, SearchData, importances
 
@@ -60,19 +60,23 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     return pd.DataFrame(list(rows)).to_csv(index=False, lineterminator="\n")
 
 
-def _set_scale(ax: Axes, axis: Axis, *, which: str = "x") -> None:
-    if axis.options is not None:
-        places = range(len(axis.options))
-        getattr(ax, f"set_{which}ticks")(list(places), [str(option) for option in axis.options])
-    elif axis.log:
-        getattr(ax, f"set_{which}scale")("log")
+def _set_axis(ax: Axes, axis: Axis, which: str) -> None:
+    """Ticks at round values of a field, which is drawn by its place between its ends."""
+    ticks = _grid(axis)
+    getattr(ax, f"set_{which}ticks")([at for at, _ in ticks], [text for _, text in ticks])
+    getattr(ax, f"set_{which}lim")(-0.04, 1.04)
     getattr(ax, f"set_{which}label")(axis.name)
 
 
-def _coordinate(axis: Axis, value: Any) -> float:
+def _grid(axis: Axis) -> list[tuple[float, str]]:
+    """Round values of a field with their places."""
     if axis.options is not None:
-        return [str(option) for option in axis.options].index(str(value))
-    return float(value)
+        return [(axis.place(option), text.plain(option)) for option in axis.options]
+    if axis.log:
+        values = ticker.LogLocator(subs=(1.0, 3.0)).tick_values(axis.low, axis.high)
+    else:
+        values = ticker.MaxNLocator(5, integer=axis.whole).tick_values(axis.low, axis.high)
+    return [(axis.place(v), f"{v:g}") for v in values if axis.low <= v <= axis.high]
 
 
 def _colour_bar(figure: Figure, ax: Axes | list[Axes], norm: Normalize, words: str) -> None:
@@ -237,9 +241,9 @@ def _parallel(data: SearchData, values: Mapping[int, float]) -> Drawing:
     ax.set_ylim(-0.06, 1.06)
     for place, axis in enumerate(data.axes):
         ax.axvline(place, color=style.FAINT, lw=0.7, zorder=0)
-        for at, text in _ticks(axis):
+        for at, words in _grid(axis):
             ax.annotate(
-                text,
+                words,
                 (place, at),
                 xytext=(3, 0),
                 textcoords="offset points",
@@ -258,12 +262,6 @@ def _parallel(data: SearchData, values: Mapping[int, float]) -> Drawing:
     return Drawing("parallel_coordinates", words, figure, _csv(rows))
 
 
-def _ticks(axis: Axis) -> list[tuple[float, str]]:
-    if axis.options is not None:
-        return [(axis.place(option), str(option)) for option in axis.options]
-    return [(0.0, f"{axis.low:g}"), (1.0, f"{axis.high:g}")]
-
-
 def _slices(data: SearchData, values: Mapping[int, float]) -> Drawing:
     where, _ = data.early()
     goal = data.goals[0]
@@ -272,13 +270,13 @@ def _slices(data: SearchData, values: Mapping[int, float]) -> Drawing:
     tried = [t for t in data.trials if t.number in values]
     for ax, axis in zip(panels, data.axes, strict=True):
         ax.scatter(
-            [_coordinate(axis, t.point[axis.path]) for t in tried],
+            [axis.place(t.point[axis.path]) for t in tried],
             [_scaled(goal, values[t.number]) for t in tried],
             s=[26 if t.number in best else 10 for t in tried],
             c=[style.INK if t.number in best else style.FAINT for t in tried],
             linewidths=0,
         )
-        _set_scale(ax, axis)
+        _set_axis(ax, axis, "x")
     panels[0].set_ylabel(_axis_label(goal))
     style.finish(panels)
     rows = [
@@ -315,10 +313,7 @@ def _contour(
         at = x.place(best.point[x.path]), y.place(best.point[y.path])
         ax.plot(*at, "*", color="white", mec=style.INK, ms=9)
     for axis, which in ((x, "x"), (y, "y")):
-        places, texts = zip(*_grid(axis), strict=True)
-        getattr(ax, f"set_{which}ticks")(places, texts)
-        getattr(ax, f"set_{which}lim")(-0.03, 1.03)
-        getattr(ax, f"set_{which}label")(axis.name)
+        _set_axis(ax, axis, which)
     ax.grid(visible=False)
     _colour_bar(figure, ax, norm, _axis_label(goal))
     rows = [
@@ -330,17 +325,6 @@ def _contour(
         "between the trials (dots), the other fields as they came; the star is the best in the end."
     )
     return Drawing("contour", words, figure, _csv(rows))
-
-
-def _grid(axis: Axis) -> list[tuple[float, str]]:
-    """Round values of an axis with their places."""
-    if axis.log:
-        powers = ticker.LogLocator(subs=(1.0, 3.0)).tick_values(axis.low, axis.high)
-        inside = [v for v in powers if axis.low <= v <= axis.high]
-    else:
-        values = ticker.MaxNLocator(5).tick_values(axis.low, axis.high)
-        inside = [v for v in values if axis.low <= v <= axis.high]
-    return [(axis.place(v), f"{v:g}") for v in inside]
 
 
 def _trade_off(data: SearchData) -> Drawing:

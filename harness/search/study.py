@@ -7,7 +7,9 @@ agree with the ledger is made anew from the ledger and the runs.  Knows no execu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +65,11 @@ class Study:
         ledger.folder.mkdir(parents=True, exist_ok=True)
         _mend(ledger.journal_file)
         self._study = self._open(ledger)
-        self.untold = self._reconcile(ledger)
+        self._reconcile(ledger)
+        with _stable():
+            self._study.sampler = self._sampler(len(self._study.get_trials(deepcopy=False)))
+        known = len(self._study.get_trials(deepcopy=False))
+        self.untold = {number: self._completed(number) for number in range(len(ledger), known)}
         """Number -> point of the trials that were asked for and never came into the ledger."""
 
     # ---------------------------------------------------------------- asking and telling
@@ -178,12 +184,14 @@ class Study:
             study.set_user_attr(
                 _SAMPLER_SEED, derive_seed("study", self._search.seed, len(ledger)) % 2**31
             )
-            study.set_metric_names(list(self._search.goals))
-        study.sampler = self._sampler(study)
+            with _stable():
+                study.set_metric_names(list(self._search.goals))
+        study.sampler = optuna.samplers.RandomSampler(seed=0)  # while old trials are told
         study.pruner = self._pruner()
         return study
 
-    def _reconcile(self, ledger: Ledger) -> dict[int, dict[str, Any]]:
+    def _reconcile(self, ledger: Ledger) -> None:
+        """Have the study say what the ledger says, from the beginning if need be."""
         if not self._agrees(ledger):
             _set_aside(ledger.journal_file)
             self._study = self._open(ledger)
@@ -195,7 +203,6 @@ class Study:
                 self.tell(trial)
             elif not trial.over:
                 self._reported[trial.number] = set(told[trial.number].intermediate_values)
-        return {number: self._completed(number) for number in range(len(ledger), len(told))}
 
     def _agrees(self, ledger: Ledger) -> bool:
         """Whether the journal knows every trial of the ledger, and no more than it should."""
@@ -230,19 +237,18 @@ class Study:
 
     # ---------------------------------------------------------------- samplers and pruners
 
-    def _sampler(self, study: optuna.Study) -> optuna.samplers.BaseSampler:
-        """The sampler, seeded by how far the study is, so that no command repeats another's draws.
+    def _sampler(self, count: int) -> optuna.samplers.BaseSampler:
+        """The sampler after `count` trials, so seeded that no command repeats another's draws.
 
         A quasi-random sequence is the study's: it goes on where it was.
         """
         from optuna import samplers
 
-        count = len(study.get_trials(deepcopy=False))
         seed = derive_seed("sampler", self._search.seed, count) % 2**31
         if self._search.sampler == "random":
             return samplers.RandomSampler(seed=seed)
         if self._search.sampler == "quasi_random":
-            sequence = study.user_attrs[_SAMPLER_SEED]
+            sequence = self._study.user_attrs[_SAMPLER_SEED]
             return samplers.QMCSampler(
                 scramble=True, seed=sequence, warn_independent_sampling=False
             )
@@ -275,6 +281,16 @@ class Study:
                 n_startup_trials=pruner.startup, interval_steps=pruner.every
             )
         return pruners.NopPruner()
+
+
+@contextmanager
+def _stable() -> Iterator[None]:
+    """What Optuna marks as experimental has been so for years, and a user cannot act on it."""
+    import optuna
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield
 
 
 def _distribution(dimension: Dimension) -> Any:
