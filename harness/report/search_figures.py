@@ -73,7 +73,8 @@ def _grid(axis: Axis) -> list[tuple[float, str]]:
     if axis.options is not None:
         return [(axis.place(option), text.plain(option)) for option in axis.options]
     if axis.log:
-        values = ticker.LogLocator(subs=(1.0, 3.0)).tick_values(axis.low, axis.high)
+        between = (1.0,) if axis.high / axis.low >= 100 else (1.0, 3.0)
+        values = ticker.LogLocator(subs=between).tick_values(axis.low, axis.high)
     else:
         values = ticker.MaxNLocator(5, integer=axis.whole).tick_values(axis.low, axis.high)
     return [(axis.place(v), f"{v:g}") for v in values if axis.low <= v <= axis.high]
