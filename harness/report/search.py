@@ -134,7 +134,10 @@ def _notes(data: SearchData) -> Iterator[str]:
     elif not data.confirmed and data.about["confirm"]:
         yield "the best trial has not been confirmed with fresh seeds yet"
     if data.holes:
-        yield f"{data.holes} runs of the confirmation gave no number; nothing is averaged over them"
+        plural = "s" if data.holes > 1 else ""
+        yield (
+            f"{data.holes} run{plural} of the confirmation gave no number; nothing is averaged over it"
+        )
 
 
 def _answers(data: SearchData) -> Iterator[str]:
@@ -187,10 +190,10 @@ def _difference(found: Confirmed) -> str:
     shown = _number(found.metric, difference.mean, sign=True)
     if difference.low is None or difference.high is None:
         return shown
-    ends = (
-        text.number(e * metrics.scale(found.metric), _DECIMALS, sign=True)
-        for e in (difference.low, difference.high)
-    )
+    factor = metrics.scale(found.metric)
+    ends = [
+        text.number(end * factor, _DECIMALS, sign=True) for end in (difference.low, difference.high)
+    ]
     return f"{shown} [{', '.join(ends)}]"
 
 

@@ -34,7 +34,7 @@ from harness.searchspace import Dimension, Integers, Search, Uniform
 from harness.seeding import generator
 from harness.space import Point, Run
 
-LOOK_SECONDS = 0.5
+LOOK_SECONDS = 0.25
 """Least time between two looks at the files of the running trials."""
 _REPEATS = 3
 """Points in a row that were tried before, after which one is drawn at random instead."""

@@ -1,7 +1,8 @@
 """What the search itself costs, and what successive halving saves.
 
+    export PYTHONPATH=tests/search
     python tests/benchmarks/search.py overhead [--trials 1000]
-    python tests/benchmarks/search.py halving [--studies 5] [--random 10]
+    python tests/benchmarks/search.py halving [--studies 5] [--random 20]
 
 `overhead`: the controller's own time for a trial (ask, records, looks, tell), with runs that end at
 once, over the last hundred trials and over all; files go to disk as ever.
@@ -14,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -22,9 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-
-sys.path[:0] = [str(Path(__file__).parents[1] / "search"), str(Path(__file__).parents[2])]
-
 from search_cases import Desk, halving, run_to_the_end
 
 from harness.bases import SMALL
@@ -47,8 +44,8 @@ SWEEP = Sweep(
             "model.text.layers": 1,
             "model.text.width": 48,
             "model.embed_dim": 64,
-            "train.samples": 3_840,
-            "train.warmup_samples": 256,
+            "train.samples": 12_000,
+            "train.warmup_samples": 600,
         },
     ),
     search=Search(
@@ -157,7 +154,7 @@ def compare(studies: int, trials: int, folder: Path) -> None:
             sampler="tpe",
             seed=seed + 100,
             trials=4 * trials,
-            pruner=Asha(first=512, reduction=3),
+            pruner=Asha(first=1_333, reduction=3),
         )
         whole, best, _ = study(plain, folder / f"random-{seed}", None)
         spent, reached, begun = study(asha, folder / f"asha-{seed}", best)
@@ -176,7 +173,7 @@ def main() -> None:
     parser.add_argument("what", choices=("overhead", "halving"))
     parser.add_argument("--trials", type=int, default=1_000)
     parser.add_argument("--studies", type=int, default=5)
-    parser.add_argument("--random", type=int, default=10)
+    parser.add_argument("--random", type=int, default=20)
     parser.add_argument("--root", type=Path)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
