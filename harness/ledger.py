@@ -286,10 +286,10 @@ def objective_values(
     return tuple(found)
 
 
-def is_pruned(directory: RunDir, status: Status) -> bool:
-    """Whether a search stopped the run, or would have had it not died first, and nobody wants it.
+def is_stopped(directory: RunDir, status: Status) -> bool:
+    """Whether somebody asked that the run stop, it is not running, and nobody wants it since.
 
-    The request stands until a launcher takes the run up again.
+    That it died before it could obey is no reason to take it up again.
     """
     over = status.state not in {State.RUNNING, State.DONE}
-    return over and directory.stop_requested() == PRUNED
+    return over and directory.stop_requested() is not None

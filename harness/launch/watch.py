@@ -250,7 +250,7 @@ class Lines:
         """Look at the files once and print what is new."""
         rows = self._watch.look()
         for row in rows:
-            if self._states.get(row.step.run.key) is not row.state:
+            if self._states.get(row.step.run.key, State.NEW) is not row.state:
                 self._states[row.step.run.key] = row.state
                 self.say(change_line(row))
         if self._clock() - self._last_progress >= PROGRESS_SECONDS:

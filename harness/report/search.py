@@ -136,7 +136,8 @@ def _notes(data: SearchData) -> Iterator[str]:
     if data.holes:
         plural = "s" if data.holes > 1 else ""
         yield (
-            f"{data.holes} run{plural} of the confirmation gave no number; nothing is averaged over it"
+            f"{data.holes} run{plural} of the confirmation gave no number; "
+            "nothing is averaged over it"
         )
 
 

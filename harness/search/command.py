@@ -311,6 +311,7 @@ def _search(job: Job, plan: Plan, ledger: Ledger, executor: Executor, lease: Lea
             points=tuple(plan.sweep.points),
             finished=points,
             width=job.width,
+            processes=plan.runtime.processes,
             changed=_every_now_and_then(plan, ledger, job),
             mine=lease.is_mine,
         )

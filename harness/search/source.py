@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from harness.config import canonical_json
-from harness.errors import ConfigError, HarnessError, RecordError, SweepError, one_line
+from harness.errors import ConfigError, HarnessError, RecordError, one_line
 from harness.launch.base import Backlog, Say, name_of
 from harness.ledger import (
     PRUNED,
@@ -23,7 +23,7 @@ from harness.ledger import (
     Origin,
     Outcome,
     Trial,
-    is_pruned,
+    is_stopped,
     looks,
     objective_values,
 )
@@ -54,6 +54,7 @@ class Trials:
         finished: points whose runs are finished.
         running: is kept to hold the steps of the trials that this launch is to bring to their end.
         width: trials at a time at most, None for as many as are taken.
+        processes: of each run, whose hours are counted one by one.
         changed: called when trials were begun or settled.
         mine: whether this controller still holds the search's lease.
     """
@@ -71,12 +72,14 @@ class Trials:
         finished: Sequence[Point] = (),
         running: list[Step] | None = None,
         width: int | None = None,
+        processes: int = 1,
         changed: Callable[[], None] = lambda: None,
         mine: Callable[[], bool] = lambda: True,
     ) -> None:
         self._search, self._ledger, self._study = search, ledger, study
         self._store, self._run_of, self._say = store, run_of, say
-        self._width, self._changed, self._mine = width, changed, mine
+        self._width, self._processes = width, processes
+        self._changed, self._mine = changed, mine
         self._backlog = Backlog([], store, say)
         self._points: deque[Point] = deque([*finished, *points])
         self._own_points = {canonical_json(point) for point in points}
@@ -86,7 +89,7 @@ class Trials:
         self._seen: dict[int, tuple[int, int]] = {}
         self._repeats = self._invalid = 0
         self._exhausted = self._lost = self._unnoticed = False
-        self._next_look = 0.0
+        self._next_look = self._spent = 0.0
         self.problem: str | None = None
         """Why no more trials are begun, though there are some left."""
 
@@ -152,10 +155,11 @@ class Trials:
         self._backlog.look_elsewhere()
         for number, step in list(self._steps.items()):
             if self._follow(number, step):
-                self._store.run_dir(step.run.key).request_stop(PRUNED)
+                self._prune(step)
             key = step.run.key
             if key not in self._handed and key not in self._backlog:
                 self._settle_step(step)
+        self._spent = self.hours()
         if self._unnoticed and not self._lost:
             self._unnoticed = False
             self._changed()
@@ -168,16 +172,18 @@ class Trials:
         return sum(trial.counts for trial in self._ledger)
 
     def hours(self) -> float:
-        """Hours of training spent on the trials, the running ones included."""
+        """Hours of training spent on the trials, the running ones included; 0 without a limit."""
+        if self._search.gpu_hours is None:
+            return 0.0
         over = sum(trial.seconds for trial in self._ledger)
-        running = [self._store.run_dir(step.run.key).status() for step in self._steps.values()]
-        return (over + sum(float((s.details or {}).get("seconds", 0.0)) for s in running)) / 3600
+        running = [self._store.run_dir(step.run.key) for step in self._steps.values()]
+        return (over + sum(self._seconds(run, run.status()) for run in running)) / 3600
 
     def _left(self) -> int:
         """Trials that may still be begun; 1 stands for as many as the hours allow."""
         if self.problem is not None or self._exhausted:
             return 0
-        if self._search.gpu_hours is not None and self.hours() >= self._search.gpu_hours:
+        if self._search.gpu_hours is not None and self._spent >= self._search.gpu_hours:
             return 0
         if self._search.trials is None:
             return 1
@@ -214,10 +220,8 @@ class Trials:
             trial = Trial(number, "", dict(point), self._origin(point))
             self._settle(trial, Outcome.FAILED, failure=error.failure, why=str(error))
             self._invalid += 1
-            if self._invalid >= _INVALID:
-                raise SweepError(
-                    f"{_INVALID} points in a row cannot be run; the last: {error}"
-                ) from None
+            if self._invalid >= _INVALID and self.problem is None:
+                self.problem = f"{_INVALID} points in a row cannot be run; the last: {error}"
             return
         self._invalid = 0
         trial = Trial(number, run.key, dict(point), self._origin(point))
@@ -236,14 +240,14 @@ class Trials:
 
     def _go_on(self, trial: Trial) -> None:
         """Take up a trial that an earlier controller began."""
-        self._line_up(trial, make_plan([self._run_of(trial.point)], self._store)[0])
+        step = make_plan([self._run_of(trial.point)], self._store)[0]
+        self._line_up(trial, step, stopped=is_stopped(self._store.run_dir(trial.key), step.status))
 
-    def _line_up(self, trial: Trial, step: Step) -> None:
+    def _line_up(self, trial: Trial, step: Step, *, stopped: bool = False) -> None:
         self._unnoticed = True
         self._steps[trial.number] = step
         self._running.append(step)
-        directory = self._store.run_dir(trial.key)
-        if not step.pending or is_pruned(directory, step.status):
+        if stopped or not step.pending:
             self._settle_step(step)
         else:
             self._backlog.add(step)
@@ -291,6 +295,12 @@ class Trials:
         self._seen[number] = stamp
         return any(verdicts)
 
+    def _prune(self, step: Step) -> None:
+        try:
+            self._store.run_dir(step.run.key).request_stop(PRUNED)
+        except OSError as error:
+            self._give_up(error)
+
     # ---------------------------------------------------------------- how it ended
 
     def _settle_step(self, step: Step) -> None:
@@ -311,8 +321,15 @@ class Trials:
         if ended is None:
             self._say(f"trial {number}, {name_of(step)}, {status.how}: left to another command")
             return
-        seconds = 0.0 if trial.origin is Origin.FREE else _seconds(directory, status)
+        seconds = 0.0 if trial.origin is Origin.FREE else self._seconds(directory, status)
         self._settle(replace(trial, samples_seen=status.samples_seen, seconds=seconds), **ended)
+        self._spent = self.hours()
+
+    def _seconds(self, directory: RunDir, status: Status) -> float:
+        """Seconds of training, over all attempts and processes."""
+        result = directory.result()
+        told = (status.details or {}) if result is None else result["training"]
+        return float(told.get("seconds", 0.0)) * self._processes
 
     def _how(self, directory: RunDir, status: Status, step: Step) -> Mapping[str, Any] | None:
         """Outcome and what belongs to it; None for a run that is not over."""
@@ -320,9 +337,9 @@ class Trials:
             key, goals = step.run.config.evaluation_key, self._search.goals
             values = objective_values(directory.finished(), key, goals)
             return {"outcome": Outcome.COMPLETE, "values": values}
-        if is_pruned(directory, status):
-            return {"outcome": Outcome.PRUNED}
-        if status.state is not State.RUNNING and directory.stop_requested() is not None:
+        if is_stopped(directory, status):
+            if directory.stop_requested() == PRUNED:
+                return {"outcome": Outcome.PRUNED}
             why = "stopped by request"
             return {"outcome": Outcome.FAILED, "failure": _CANCELLED, "why": why}
         if status.state is State.FAILED and status.failure not in TRANSIENT:
@@ -382,12 +399,3 @@ def _stamp(directory: RunDir) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return found.st_size, found.st_mtime_ns
-
-
-def _seconds(directory: RunDir, status: Status) -> float:
-    """Seconds of training, over all attempts and processes."""
-    result = directory.result()
-    if result is not None:
-        training = result["training"]
-        return float(training["seconds"]) * int(training.get("processes", 1))
-    return float((status.details or {}).get("seconds", 0.0))

@@ -22,7 +22,7 @@ from search_cases import (
 )
 
 from harness.config import override
-from harness.errors import ConfigError, SweepError
+from harness.errors import ConfigError
 from harness.lease import Lease
 from harness.ledger import Origin, Outcome, best_trials
 from harness.plan import Step
@@ -211,9 +211,11 @@ def test_points_that_no_run_can_have_are_told_and_end_the_search_when_there_are_
 
     monkeypatch.setattr("search_cases.run_of", impossible)
     desk = Desk(tmp_path, search(trials=100))
-    with pytest.raises(SweepError, match="20 points in a row cannot be run; the last: width 3"):
-        desk.launch()
-    assert set(desk.outcomes()) == {"failed"}
+    trials = desk.launch()
+    assert desk.outcomes() == ["failed"] * 20
+    assert trials.problem == (
+        "20 points in a row cannot be run; the last: width 3 is not divisible by heads 2"
+    )
 
 
 # --------------------------------------------------------------------------- other launchers
@@ -366,3 +368,27 @@ def test_a_full_disk_ends_the_asking_and_loses_no_trial(
     assert desk.outcomes() == ["complete"] * 5
     assert len(desk.ran) == len(set(desk.ran)) == 5
     assert [state for state, *_ in desk.told()] == ["COMPLETE"] * 5
+
+
+def test_a_stop_that_another_search_asked_for_does_not_bind_this_one(tmp_path: Path) -> None:
+    point = {LR: 0.01, LAYERS: 1}
+    desk = Desk(tmp_path, search(trials=1), points=[point])
+    run = run_of(point)
+    directory = desk.store.run_dir(run.key)
+    directory.write_intent(run.config, {"label": "another search"})
+    directory.write_status(State.INTERRUPTED, stopped="pruned", samples_seen=100)
+    directory.request_stop("pruned")
+    desk.launch()
+    assert (desk.outcomes(), desk.ran) == (["complete"], [run.key])
+
+
+def test_a_trial_whose_run_was_stopped_between_two_commands_is_settled(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, halving(trials=1))
+    step = desk.open().take()
+    assert step is not None
+    directory = desk.store.run_dir(step.run.key)
+    progress(directory, 100, 0.01)
+    directory.request_stop("pruned")
+    directory.write_status(State.INTERRUPTED, stopped="pruned", samples_seen=100)
+    desk.launch()
+    assert (desk.outcomes(), desk.ran) == (["pruned"], [])

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -194,3 +199,31 @@ def test_a_trial_of_another_version_is_refused_in_one_line(tmp_path: Path) -> No
     file.write_text(json.dumps({**json.loads(file.read_text()), "outcome": "lost"}))
     with pytest.raises(RecordError, match="is no trial of this version: 'lost' is not a valid"):
         desk.open()
+
+
+@pytest.mark.slow
+def test_the_dashboard_opens_the_journal_as_it_is(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, halving())
+    desk.launch()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [str(Path(sys.executable).parent / "optuna-dashboard"), "--host", "127.0.0.1"]
+    with subprocess.Popen([*words, "--port", str(port), str(desk.ledger.journal_file)]) as server:
+        try:
+            (listed,) = asked(f"http://127.0.0.1:{port}/api/studies")["study_summaries"]
+        finally:
+            server.terminate()
+    assert (listed["study_name"], listed["directions"]) == ("s", ["maximize"])
+
+
+def asked(url: str) -> Any:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=10) as answer:
+                return json.load(answer)
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
