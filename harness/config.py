@@ -563,6 +563,9 @@ class Runtime(Strict):
     """Least time between two rewrites of status.json."""
     log_samples: Annotated[Int, Field(ge=1)] = 2_000
     """Samples between two lines of metrics.jsonl."""
+    validate_at: tuple[Int, ...] = ()
+    """Samples seen at which the split `validation` is evaluated, between two steps; a line of
+    progress.jsonl each.  A search sets it; what is trained stays the same, bit by bit."""
     compile: bool = False
     max_bad_fraction: Annotated[Float, Field(ge=0, le=1)] = 0.01
     """Share of unusable samples past which a run fails instead of training on the rest."""

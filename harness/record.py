@@ -7,6 +7,7 @@
         lease.json        who runs it now
         stop.json         why it shall stop, until a launcher wants it again
         metrics.jsonl     one line a logging interval
+        progress.jsonl    one line an evaluation while it trained
         provenance.json   one entry an attempt
         ends.json         what cut attempts short, by class
         checkpoints/ outcomes/ logs/
@@ -156,6 +157,11 @@ class RunDir:
     def metrics_file(self) -> Path:
         """The training log."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def progress_file(self) -> Path:
+        """What was evaluated while it trained."""
+        return self.path / "progress.jsonl"
 
     @property
     def lease_file(self) -> Path:
@@ -332,16 +338,18 @@ class RunDir:
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
         """Add one line to metrics.jsonl, which has one writer: the holder of the lease."""
-        text = json.dumps(line, sort_keys=True, allow_nan=False)
-        with self.metrics_file.open("a", encoding="utf-8") as file:
-            file.write(text + "\n")
+        _append_line(self.metrics_file, line)
 
-    def rewind_metrics(self, samples_seen: int) -> None:
+    def append_progress(self, line: Mapping[str, Any]) -> None:
+        """Add one line to progress.jsonl, which has the same writer."""
+        _append_line(self.progress_file, line)
+
+    def rewind_logs(self, samples_seen: int) -> None:
         """Drop the lines after `samples_seen`: a resumed run writes them again."""
-        if self.metrics_file.exists():
-            lines = [m for m in read_jsonl(self.metrics_file) if m["samples_seen"] <= samples_seen]
-            text = "".join(json.dumps(m, sort_keys=True, allow_nan=False) + "\n" for m in lines)
-            write_atomic(self.metrics_file, text.encode())
+        for file in (self.metrics_file, self.progress_file):
+            if file.exists():
+                lines = [m for m in read_jsonl(file) if m["samples_seen"] <= samples_seen]
+                write_atomic(file, "".join(_line(line) for line in lines).encode())
 
     # ---- result
 
@@ -385,6 +393,15 @@ class RunDir:
                 os.replace(self.path, target)
                 return target
         raise RecordError(f"{self.path.parent}/superseded is full of {self.key}")
+
+
+def _line(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, sort_keys=True, allow_nan=False) + "\n"
+
+
+def _append_line(path: Path, value: Mapping[str, Any]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(_line(value))
 
 
 def of_this_schema(value: dict[str, Any] | None, file: Path) -> dict[str, Any]:

@@ -310,10 +310,11 @@ def _kept_weights(directory: RunDir, entry: Mapping[str, str]) -> dict[str, Tens
 
 
 def _write_end(directory: RunDir, state: State, attempt: int, **details: Any) -> None:
-    """The last status of an attempt; samples_seen is carried over so that a row keeps its place."""
+    """The last status of an attempt; how far it came is carried over, so that none loses it."""
     try:
         before = directory.status().details or {}
-        details.setdefault("samples_seen", before.get("samples_seen", 0))
+        for name in ("samples_seen", "seconds"):
+            details.setdefault(name, before.get(name, 0))
         directory.write_status(state, attempt=attempt, **details)
     except OSError as error:
         print(f"{directory.status_file} could not be written: {error}", file=sys.stderr)

@@ -19,6 +19,7 @@ from typing import Any, overload
 from harness.config import RunConfig, canonical_json, check_path, override
 from harness.errors import ConfigError, SweepError, unknown
 from harness.inheritance import read_inheritance
+from harness.searchspace import Search
 
 Point = Mapping[str, Any]
 """Dotted field -> value: what one line of a table changes in the base."""
@@ -118,22 +119,25 @@ class SweepFile:
     sha256: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """An ablation: a base, the points that change it, seeds, and what to show."""
+    """An ablation or a search: a base, the points that change it, seeds, and what to show."""
 
     base: RunConfig
-    points: Points
-    seeds: Iterable[int]
+    points: Points = field(default_factory=lambda: Points(()))
+    seeds: Iterable[int] = (0,)
     show: Show
+    search: Search | None = None
+    """With it, the points are tried first and an optimiser chooses the others."""
     name: str = ""
     question: str = ""
     source: SweepFile | None = None
 
     @property
     def axes(self) -> list[str]:
-        """Every field that some point sets, in order of appearance."""
-        return list(dict.fromkeys(name for point in self.points for name in point))
+        """Every field that the search or some point sets, in order of appearance."""
+        searched = [] if self.search is None else list(self.search.space)
+        return list(dict.fromkeys([*searched, *(name for point in self.points for name in point)]))
 
 
 @dataclass(frozen=True)

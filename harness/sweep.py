@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import partial
@@ -130,6 +130,8 @@ def run_command(args: argparse.Namespace) -> int:
 
         runtime = with_processes(profile, runtime, given="processes" in here)
     store = Store(args.root.resolve())
+    if sweep.search is not None:
+        return search(args, sweep, store, values, runtime, threads_given="threads" in here)
     runs = expand(
         sweep,
         base=base(args.base) if args.base is not None else None,
@@ -170,6 +172,45 @@ def run_command(args: argparse.Namespace) -> int:
     else:
         put_on_file()
     return report(sweep, runs, store)
+
+
+def search(
+    args: argparse.Namespace,
+    sweep: Sweep,
+    store: Store,
+    values: Mapping[str, object],
+    runtime: Runtime,
+    *,
+    threads_given: bool,
+) -> int:
+    """The same for a sweep that is a search."""
+    from harness.search.command import Job, run_search
+
+    for option, given in (
+        ("--only", args.only is not None),
+        ("--seeds", args.seeds is not None),
+        ("--rerun", Rerun(args.rerun) is not Rerun.MISSING),
+    ):
+        if given:
+            raise ConfigError(f"{option} is for a list of runs; {sweep.name} is a search")
+    slots = _slots(args, runtime, threads_given=threads_given)
+    job = Job(
+        sweep,
+        base(args.base) if args.base is not None else sweep.base,
+        values,
+        runtime,
+        store,
+        width=len(slots),
+        on_gpu=any(slot.gpu is not None for slot in slots),
+        executor=lambda runtime, stop: _executor(args, store, runtime, slots, stop),
+        words=_words(),
+        dry_run=args.dry_run,
+        report_only=args.report_only,
+    )
+    code = run_search(job)
+    if code == InterruptedRun.exit_code:
+        print(_go_on(), file=sys.stderr)
+    return code
 
 
 def _assignments(texts: Sequence[str]) -> tuple[dict[str, object], dict[str, object]]:
@@ -260,7 +301,7 @@ def launch(
     Args:
         put_on_file: called once nothing speaks against the runs, before any of them starts.
     """
-    from harness.launch.base import Stop, stop_on_signals
+    from harness.launch.base import Backlog, Stop, stop_on_signals
     from harness.launch.watch import watching
 
     stop = Stop()
@@ -274,7 +315,7 @@ def launch(
             return ConfigError.exit_code
         put_on_file()
         with watching(pending, store) as say:
-            executor.launch(pending, say)
+            executor.launch(Backlog(pending, store, say), say)
     if stop.asked:
         print(_go_on(), file=sys.stderr)
         return InterruptedRun.exit_code

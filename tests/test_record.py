@@ -120,7 +120,7 @@ def test_a_result_without_the_wanted_protocol_has_work_left(run):
 def test_metrics_are_rewound_to_the_checkpoint(run):
     for seen in (10, 20, 30):
         run.append_metrics({"samples_seen": seen})
-    run.rewind_metrics(20)
+    run.rewind_logs(20)
     assert [m["samples_seen"] for m in read_jsonl(run.metrics_file)] == [10, 20]
 
 

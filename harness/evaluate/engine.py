@@ -52,14 +52,14 @@ def evaluate(
     runtime: Runtime,
     *,
     checkpoint_sha256: str,
-    out: Path,
+    out: Path | None,
 ) -> dict[str, Any]:
     """Evaluate `model` as `config.evaluate` asks and check that the numbers can be true.
 
     Retrieval on every split that has captions, every task that has labels in a split, and every
     class folder, and every benchmark of the suites, which is kept by itself once it is done.  The
     per-example outcomes go to `<out>/<evaluation_key>.npz`; `out` is the folder `outcomes` of the
-    run's directory.
+    run's directory, or None to keep the metrics alone.
 
     Returns:
         {"content_key", "protocol", "metrics", "outcomes"}: plain values for the run's record.
@@ -85,17 +85,18 @@ def evaluate(
         "class_folders": {
             folder.name: _evaluate_folder(job, folder) for folder in config.evaluate.class_folders
         },
-        **_evaluate_suites(job, model, checkpoint_sha256, out),
+        **({} if out is None else _evaluate_suites(job, model, checkpoint_sha256, out)),
     }
-    file = out / f"{config.evaluation_key}.npz"
+    file = None if out is None else out / f"{config.evaluation_key}.npz"
     entry = {
         "content_key": content_key({"checkpoint": checkpoint_sha256, "protocol": protocol}),
         "protocol": protocol,
         "metrics": found.metrics,
-        "outcomes": f"{out.name}/{file.name}",
+        "outcomes": None if file is None else f"{file.parent.name}/{file.name}",
     }
     invariants.check(entry)
-    write_atomic(file, npz(found.outcomes))
+    if file is not None:
+        write_atomic(file, npz(found.outcomes))
     return entry
 
 

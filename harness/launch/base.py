@@ -39,6 +39,30 @@ HELD_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 Say = Callable[[str], None]
 
 
+class Source(Protocol):
+    """Where an executor gets its steps from, one at a time, and to whom it tells how they ended."""
+
+    def __len__(self) -> int:
+        """How many steps may still come, those handed out not counted; 0: no more ever."""
+        ...
+
+    def take(self) -> Step | None:
+        """The step to start now, its intent on disk; None if there is none at the moment."""
+        ...
+
+    def held(self, step: Step) -> None:
+        """Another launcher runs this step."""
+        ...
+
+    def ended(self, step: Step, failure: str | None) -> None:
+        """This step ended, well if `failure` is None."""
+        ...
+
+    def look_elsewhere(self) -> None:
+        """Look at what changes without being told; called often, so it limits itself."""
+        ...
+
+
 class Executor(AbstractContextManager[Any], Protocol):
     """Runs what a plan left pending; leaving the context ends every process it started."""
 
@@ -46,8 +70,8 @@ class Executor(AbstractContextManager[Any], Protocol):
         """One line for each thing that would make a run fail at its start; starts no run."""
         ...
 
-    def launch(self, steps: Sequence[Step], say: Say) -> None:
-        """Run every pending step; return when nothing is pending or a stop was asked for.
+    def launch(self, source: Source, say: Say) -> None:
+        """Run every step there is; return when there are no more or a stop was asked for.
 
         `say` prints a line for what no run's file can tell.  A run that fails, or whose process
         dies, leaves its record in its directory and never ends the launch.
@@ -188,6 +212,14 @@ class Backlog:
 
     def __len__(self) -> int:
         return len(self._to_start) + len(self._elsewhere)
+
+    def __contains__(self, key: object) -> bool:
+        return any(step.run.key == key for step in (*self._to_start, *self._elsewhere.values()))
+
+    def add(self, step: Step) -> None:
+        """One more pending step, to come last."""
+        self._planned_inodes[step.run.key] = self._inode(step)
+        self._to_start.append(step)
 
     def take(self) -> Step | None:
         """The longest run to start now, its intent on disk; None if there is none at the moment."""

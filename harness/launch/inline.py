@@ -10,7 +10,7 @@ from types import TracebackType
 
 from harness.config import RunConfig, Runtime
 from harness.errors import InterruptedRun, failure_class, one_line
-from harness.launch.base import POLL_SECONDS, Backlog, Say, Stop, name_of, record_failure
+from harness.launch.base import POLL_SECONDS, Say, Source, Stop, name_of, record_failure
 from harness.launch.companions import Companions
 from harness.lease import LeaseHeld
 from harness.plan import Step
@@ -46,18 +46,17 @@ class InlineExecutor:
 
         return run.preflight(configs, self._runtime)
 
-    def launch(self, steps: Sequence[Step], say: Say) -> None:
+    def launch(self, source: Source, say: Say) -> None:
         """See Executor; an unknown failure of one run is recorded with its traceback."""
-        backlog = Backlog(steps, self._store, say)
-        while len(backlog) and not self._stop():
-            step = backlog.take()
+        while len(source) and not self._stop():
+            step = source.take()
             if step is not None:
-                self._run(step, backlog, say)
-            else:
+                self._run(step, source, say)
+            elif len(source):
                 time.sleep(POLL_SECONDS)
-                backlog.look_elsewhere()
+                source.look_elsewhere()
 
-    def _run(self, step: Step, backlog: Backlog, say: Say) -> None:
+    def _run(self, step: Step, source: Source, say: Say) -> None:
         from harness import run
 
         config, label = step.run.config, step.run.label
@@ -70,21 +69,26 @@ class InlineExecutor:
                 self._store.root,
                 self._runtime,
                 label=label,
-                stop=self._stop,
+                stop=lambda: self._look(source),
                 company=company,
             )
-            backlog.ended(step, None)
+            source.ended(step, None)
         except LeaseHeld:
-            backlog.held(step)
+            source.held(step)
         except InterruptedRun as error:
-            backlog.ended(step, error.failure)
+            source.ended(step, error.failure)
         except Exception as error:  # noqa: BLE001
             # The boundary between two runs: what ends one is put on record, and the next begins.
             try:
                 self._record(step, attempt, since, error)
             except (OSError, LeaseHeld) as problem:
                 say(f"{name_of(step)} failed, which is not on record: {one_line(problem)}")
-            backlog.ended(step, failure_class(error))
+            source.ended(step, failure_class(error))
+
+    def _look(self, source: Source) -> bool:
+        """Whether a stop was asked for: the one moment at which a run lets others look around."""
+        source.look_elsewhere()
+        return self._stop()
 
     def _record(self, step: Step, attempt: int, since: float, error: Exception) -> None:
         directory = self._store.run_dir(step.run.key)

@@ -2,8 +2,7 @@
 
 A slot is a GPU for each process of a run, or a share of the cores.  A worker serves its slot from
 run to run, so that imports are paid once; when it dies its run is put on record as killed, and
-another worker takes the slot.  Knows processes and pipes; what a run needs next is the
-backlog's to say.
+another worker takes the slot.  Knows processes and pipes; what runs next is the source's to say.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from typing import IO, Any
 
 from harness.config import RunConfig, Runtime
 from harness.errors import ConfigError, HarnessError, RecordError, one_line, unknown
-from harness.launch.base import Backlog, Say, Stop, holding_signals, name_of, record_failure
+from harness.launch.base import Say, Source, Stop, holding_signals, name_of, record_failure
 from harness.lease import LeaseHeld
 from harness.plan import Step
 from harness.record import Store
@@ -263,10 +262,9 @@ def oom_kills() -> int:
 
 
 class LocalExecutor:
-    """Keeps every slot busy until the backlog is empty.
+    """Keeps every slot busy until its source is empty.
 
     Args:
-        intended: see Backlog.
         meeting: folder where the one worker finds the other processes of its runs, which something
             else started; None: it starts them itself.
     """
@@ -279,10 +277,8 @@ class LocalExecutor:
         stop: Stop,
         sweep: Path | None = None,
         *,
-        intended: bool = False,
         meeting: Path | None = None,
     ) -> None:
-        self._intended = intended
         self._meeting = meeting
         self._store = store
         self._runtime = runtime
@@ -334,15 +330,14 @@ class LocalExecutor:
 
     # ---- launch
 
-    def launch(self, steps: Sequence[Step], say: Say) -> None:
+    def launch(self, source: Source, say: Say) -> None:
         """See Executor; a run whose process dies is recorded by how it died."""
-        backlog = Backlog(steps, self._store, say, intended=self._intended)
         while not self._stop():
-            self._fill(backlog)
-            if not self._busy() and not len(backlog):
+            self._fill(source)
+            if not self._busy() and not len(source):
                 return
-            self._listen(backlog, say)
-            backlog.look_elsewhere()
+            self._listen(source, say)
+            source.look_elsewhere()
         say("stopping: running runs save their state (interrupt again to kill them)")
         for worker in self._workers.values():
             worker.ask_to_stop()
@@ -352,11 +347,11 @@ class LocalExecutor:
     def _busy(self) -> bool:
         return any(worker.step is not None for worker in self._workers.values())
 
-    def _fill(self, backlog: Backlog) -> None:
+    def _fill(self, source: Source) -> None:
         for number in range(len(self._slots)):
             if number in self._workers and not self._workers[number].free:
                 continue
-            step = backlog.take()
+            step = source.take()
             if step is None:
                 return
             self._start(step, number)
@@ -391,36 +386,36 @@ class LocalExecutor:
         self._selector.unregister(worker.answers)
         return worker.bury()
 
-    def _listen(self, backlog: Backlog, say: Say) -> None:
+    def _listen(self, source: Source, say: Say) -> None:
         self._selector.select(TICK_SECONDS)
         for number, worker in list(self._workers.items()):
             dead = worker.dead()
             for answer in worker.hear():
-                self._ended(worker, answer, backlog, say)
+                self._ended(worker, answer, source, say)
             if dead:
                 failure, error = self._drop(number)
                 if worker.step is not None:
-                    self._failed(worker, failure, error, backlog, say)
+                    self._failed(worker, failure, error, source, say)
 
     def _ended(
-        self, worker: WorkerProcess, answer: Mapping[str, Any], backlog: Backlog, say: Say
+        self, worker: WorkerProcess, answer: Mapping[str, Any], source: Source, say: Say
     ) -> None:
         worker.leaving = bool(answer["leaving"])
         step = worker.step
         if step is None:
             return
         if answer["outcome"] == "held":
-            backlog.held(step)
+            source.held(step)
         elif answer["outcome"] == "interrupted":
-            backlog.ended(step, answer["failure"])
+            source.ended(step, answer["failure"])
         elif answer["outcome"] == "failed":
-            self._failed(worker, answer["failure"], answer["error"], backlog, say)
+            self._failed(worker, answer["failure"], answer["error"], source, say)
         else:
-            backlog.ended(step, None)
+            source.ended(step, None)
         worker.step = None
 
     def _failed(
-        self, worker: WorkerProcess, failure: str, error: str, backlog: Backlog, say: Say
+        self, worker: WorkerProcess, failure: str, error: str, source: Source, say: Say
     ) -> None:
         step = worker.step
         assert step is not None
@@ -433,12 +428,12 @@ class LocalExecutor:
                 failure=failure,
                 error=error,
             )
-            backlog.ended(step, failure)
+            source.ended(step, failure)
         except LeaseHeld:
-            backlog.held(step)
+            source.held(step)
         except (OSError, HarnessError) as problem:
             say(f"{name_of(step)}: {error}; not on record: {one_line(problem)}")
-            backlog.ended(step, RecordError.failure)
+            source.ended(step, RecordError.failure)
 
     def _await_all(self, seconds: float) -> bool:
         """Wait for every worker to end; False if some still live after `seconds`."""

@@ -107,16 +107,19 @@ class Row:
 
 
 class Watch:
-    """The rows of a launch, read anew at each look; what is done is read once."""
+    """The rows of a launch, read anew at each look; what is done is read once.
+
+    `steps` may change between two looks.
+    """
 
     def __init__(self, steps: Sequence[Step], store: Store) -> None:
-        self._steps = [step for step in steps if step.pending]
+        self._steps = steps
         self._store = store
         self._done: dict[str, Row] = {}
 
     def look(self) -> list[Row]:
         """The rows now, in the order of the plan."""
-        return [self._row(step) for step in self._steps]
+        return [self._row(step) for step in tuple(self._steps) if step.pending]
 
     def _row(self, step: Step) -> Row:
         key = step.run.key
@@ -247,7 +250,7 @@ class Lines:
         """Look at the files once and print what is new."""
         rows = self._watch.look()
         for row in rows:
-            if self._states[row.step.run.key] is not row.state:
+            if self._states.get(row.step.run.key, State.NEW) is not row.state:
                 self._states[row.step.run.key] = row.state
                 self.say(change_line(row))
         if self._clock() - self._last_progress >= PROGRESS_SECONDS:

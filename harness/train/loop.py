@@ -35,6 +35,7 @@ from harness.train.norms import RunningStatistics, global_statistics, refuse_mic
 from harness.train.optimiser import learning_rate, make_optimiser
 from harness.train.parts import backward_in_parts, rows_of
 from harness.train.ranks import ALONE, Ranks
+from harness.train.validation import validate
 
 _CHECK_EVERY_ON_GPU = 50
 """Steps between two looks at the losses on a GPU, where each look waits for the device."""
@@ -120,7 +121,7 @@ class Trainer:
         check_processes(config.train, runtime)
         if runtime.micro_batch is not None:
             refuse_micro_batch(model)
-        self.model, self.towers = model, model.model
+        self.model, self.towers, self.data = model, model.model, data
         self.config, self.runtime = config, runtime
         self.directory, self.device, self.attempt = directory, device, attempt
         self.ranks = ranks
@@ -193,6 +194,9 @@ class Trainer:
             if self._log_is_due():
                 self._look()
                 self._log()
+            if self._validation_is_due():
+                self._look()
+                self._validate()
             if ended - logged >= self.runtime.log_seconds:
                 self._beat("train")
                 logged = ended
@@ -392,7 +396,7 @@ class Trainer:
         if self.directory is not None:
             state = load_newest(self.directory.checkpoints, self.device)
             self._take_up(state)
-            self.directory.rewind_metrics(self.samples_seen)
+            self.directory.rewind_logs(self.samples_seen)
         received = self.ranks.share(lambda: to_bytes(self._state()))
         if received is not None:
             self._take_up(from_bytes(received, self.device))
@@ -453,6 +457,20 @@ class Trainer:
         self.directory.append_metrics(line)
         self.meter = _Meter()
 
+    def _validation_is_due(self) -> bool:
+        """Whether the step passed one of `runtime.validate_at`; the end is evaluated anyway."""
+        before = self.samples_seen - self.config.train.batch_size
+        passed = any(before < at <= self.samples_seen for at in self.runtime.validate_at)
+        return passed and self.step < self.batches.steps
+
+    def _validate(self) -> None:
+        if self.directory is None:
+            return
+        found = validate(self.towers, self.data, self.config, self.runtime)
+        self.directory.append_progress(
+            {"samples_seen": self.samples_seen, "step": self.step, **found}
+        )
+
     def _beat(self, phase: str) -> None:
         if self.directory is None:
             return
@@ -464,6 +482,7 @@ class Trainer:
             phase=phase,
             samples_seen=self.samples_seen,
             samples=self.config.train.samples,
+            seconds=self.seconds,
             samples_per_second=rate,
             data_wait=self.wait_seconds / self.seconds if self.step else None,
             loss=self.last_loss,

@@ -9,7 +9,7 @@ import pytest
 from launch_cases import family, status, trained, when
 
 from harness.config import Runtime
-from harness.launch.base import Executor, Stop
+from harness.launch.base import Backlog, Executor, Stop
 from harness.launch.inline import InlineExecutor
 from harness.launch.local import LocalExecutor, Slot
 from harness.lease import Lease
@@ -36,7 +36,7 @@ def executor(
 def launch(executor: Executor, planned: list[Step]) -> list[str]:
     said: list[str] = []
     with executor:
-        executor.launch(planned, said.append)
+        executor.launch(Backlog(planned, executor._store, said.append), said.append)
     return said
 
 

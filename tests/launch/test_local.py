@@ -13,7 +13,7 @@ from launch_cases import status, trained, wait_until, when
 from harness.config import Runtime
 from harness.errors import ConfigError, HarnessError
 from harness.launch import local
-from harness.launch.base import Stop
+from harness.launch.base import Backlog, Stop
 from harness.launch.local import LocalExecutor, Slot, make_slots, visible_gpus
 from harness.plan import Step
 from harness.record import State, Store, read_json
@@ -31,7 +31,7 @@ def launch(
 ) -> list[str]:
     said: list[str] = []
     with LocalExecutor(store, runtime or Runtime(), [Slot(1)] * slots, stop or Stop()) as executor:
-        executor.launch(planned, said.append)
+        executor.launch(Backlog(planned, store, said.append), said.append)
     return said
 
 

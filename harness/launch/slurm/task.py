@@ -25,7 +25,7 @@ from types import FrameType
 from typing import Any
 
 from harness.errors import HarnessError, one_line
-from harness.launch.base import HELD_SIGNALS, Stop, record_failure
+from harness.launch.base import HELD_SIGNALS, Backlog, Stop, record_failure
 from harness.launch.local import LocalExecutor, gpus_of_machine, make_slots, visible_gpus
 from harness.launch.slurm import meeting, scheduler
 from harness.launch.slurm.ledger import Intent, Submission
@@ -237,7 +237,7 @@ class Supervisor:
         group = [step for step in steps if sizes[step.run.key] == size]
         with self._executor(size, len(group)) as executor:
             group = [step for step in group if self._fits(step.run, size, executor)]
-            executor.launch(group, say)
+            executor.launch(Backlog(group, self.task.store, say, intended=True), say)
         for step in group:
             self._took(step, size)
 
@@ -284,7 +284,6 @@ class Supervisor:
             slots,
             self.stop,
             None if intent.sweep_file is None else Path(intent.sweep_file),
-            intended=True,
             meeting=self.task.meeting if self.task.nodes > 1 else None,
         )
 

@@ -1,0 +1,74 @@
+"""A search as it is printed before anything starts: its space, its end, and what there is of it."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+
+from rich.console import Console
+from rich.table import Table
+
+from harness.config import RunConfig
+from harness.costs import NOMINAL_GMACS_PER_SECOND, training_gmacs
+from harness.launch.preview import PIPE_WIDTH
+from harness.launch.watch import duration
+from harness.ledger import Ledger, Origin
+from harness.searchspace import Search
+from harness.space import Show, value_at
+
+
+def print_search(
+    search: Search, base: RunConfig, show: Show, ledger: Ledger, slots: int, *, on_gpu: bool
+) -> None:
+    """Print the space beside the base's own values, and in a few lines what will be done."""
+    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    table = Table(box=None, pad_edge=False)
+    for head in ("field", "searched", "base"):
+        table.add_column(head)
+    for path, dimension in search.space.items():
+        table.add_row(path, str(dimension), str(value_at(base, path)))
+    console.print(table)
+    for line in [
+        *_asked(search, base),
+        *_so_far(ledger),
+        _cost(search, base, ledger, slots, on_gpu),
+    ]:
+        console.print(line, markup=False, highlight=False)
+
+
+def _asked(search: Search, base: RunConfig) -> list[str]:
+    how = "best of" if len(search.goals) == 1 else "trade-off between"
+    lines = [f"{how} {', '.join(search.goals)}, by {search.sampler}, trials with seed {base.seed}"]
+    if search.pruner is not None:
+        rungs = ", ".join(f"{rung:,}" for rung in search.rungs(base))
+        lines.append(
+            f"{type(search.pruner).__name__}: a trial may be stopped at {rungs} of "
+            f"{base.train.samples:,} samples"
+        )
+    if search.confirm:
+        seeds = ", ".join(map(str, search.confirm))
+        lines.append(f"the best and the base are then made anew with seeds {seeds}")
+    return lines
+
+
+def _so_far(ledger: Ledger) -> list[str]:
+    if not len(ledger):
+        return []
+    outcomes = Counter(trial.outcome.value for trial in ledger)
+    free = sum(trial.origin is Origin.FREE for trial in ledger)
+    words = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items())
+    return [f"so far: {len(ledger)} trials, {free} of them free: {words}"]
+
+
+def _cost(search: Search, base: RunConfig, ledger: Ledger, slots: int, on_gpu: bool) -> str:
+    where = f"in {slots} slot{'s' if slots > 1 else ''}"
+    if search.trials is None:
+        return f"no trial is begun after {search.gpu_hours:g} hours of training, {where}"
+    left = max(0, search.trials - sum(trial.counts for trial in ledger))
+    line = f"{left} of {search.trials} trials to begin {where}"
+    if search.gpu_hours is not None:
+        line += f", none after {search.gpu_hours:g} hours of training"
+    if on_gpu or not left:
+        return line
+    seconds = training_gmacs(base, base.train.samples) / NOMINAL_GMACS_PER_SECOND
+    return f"{line}; at most about {duration(left * seconds / slots)} if none is pruned"

@@ -1,0 +1,188 @@
+"""What the search itself costs, and what successive halving saves.
+
+    export PYTHONPATH=tests/search
+    python tests/benchmarks/search.py overhead [--trials 1000]
+    python tests/benchmarks/search.py halving [--studies 5] [--random 12]
+
+`overhead`: the controller's own time for a trial (ask, records, looks, tell), with runs that end at
+once, over the last hundred trials and over all; files go to disk as ever.
+`halving`: on the built-in data in two slots, the CPU seconds (of this process and its workers, from
+the first to that moment) after which TPE with ASHA has reached the best score of a random search
+without pruning, over the CPU seconds of that whole random search.  A study each seed, in turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+from search_cases import Desk, halving, run_to_the_end
+
+from harness.bases import SMALL
+from harness.config import Runtime, override
+from harness.launch.base import Stop
+from harness.launch.local import LocalExecutor, Slot
+from harness.ledger import Ledger
+from harness.record import Store
+from harness.search import command, source
+from harness.searchspace import Asha, Integers, Search, Uniform
+from harness.space import Show, Sweep
+
+GOAL = "validation/mean_recall"
+
+SWEEP = Sweep(
+    base=override(
+        SMALL,
+        {
+            "model.image.size": 32,
+            "model.text.layers": 1,
+            "model.text.width": 48,
+            "model.embed_dim": 64,
+            "train.samples": 12_000,
+            "train.warmup_samples": 600,
+        },
+    ),
+    search=Search(
+        space={
+            "train.lr": Uniform(1e-4, 1e-1, log=True),
+            "train.weight_decay": Uniform(1e-3, 1.0, log=True),
+            "model.embed_dim": Integers(16, 128, log=True),
+        },
+        objectives=GOAL,
+        trials=10,
+        sampler="random",
+        confirm=(),
+    ),
+    show=Show(x="train.lr", metrics=["*/mean_recall"]),
+    name="benchmark",
+)
+
+
+def overhead(trials: int, root: Path) -> None:
+    """Print the time of the controller for a trial, in ms of wall and of CPU."""
+    source.LOOK_SECONDS = 0.0
+    desk = Desk(root, halving(sampler="tpe", trials=trials))
+    walls, cpus = [], []
+    source_of_trials = desk.open()
+    for _ in range(trials):
+        wall, cpu = time.perf_counter(), time.process_time()
+        step = source_of_trials.take()
+        assert step is not None
+        directory = desk.store.run_dir(step.run.key)
+        source_of_trials.ended(step, run_to_the_end(step, directory, source_of_trials))
+        walls.append(time.perf_counter() - wall)
+        cpus.append(time.process_time() - cpu)
+    for name, chosen in (
+        ("all", slice(None)),
+        (f"last {trials // 10}", slice(-trials // 10, None)),
+    ):
+        wall_ms, cpu_ms = (1e3 * statistics.fmean(v[chosen]) for v in (walls, cpus))
+        median = 1e3 * statistics.median(walls[chosen])
+        print(
+            f"{name}: {wall_ms:.1f} ms wall (median {median:.1f}), {cpu_ms:.1f} ms CPU a trial, "
+            "what its run writes included"
+        )
+
+
+def cpu_seconds() -> float:
+    """Of this process and of its children, those that ended included."""
+    own = psutil.Process()
+    times = own.cpu_times()
+    total = times.user + times.system + times.children_user + times.children_system
+    for child in own.children(recursive=True):
+        try:
+            spent = child.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        total += spent.user + spent.system
+    return total
+
+
+def study(search: Search, root: Path, target: float | None) -> tuple[float, float, int]:
+    """Run a search; CPU seconds, best score, trials begun.  Ends early at `target`."""
+    store = Store(root)
+    stop = Stop()
+    best = [0.0]
+    began = cpu_seconds()
+
+    def executor(runtime: Runtime, stop: Stop) -> Any:
+        return LocalExecutor(store, runtime, [Slot(1), Slot(1)], stop)
+
+    job = command.Job(
+        replace(SWEEP, search=search),
+        SWEEP.base,
+        {},
+        Runtime(log_seconds=0.25),
+        store,
+        width=2,
+        on_gpu=False,
+        executor=executor,
+        words=["benchmark"],
+    )
+    plan = command.Plan.of(job)
+    ledger = Ledger.of(store, SWEEP.name)
+    write = ledger.write
+
+    def noted(trial: Any) -> None:
+        write(trial)
+        if trial.values is not None:
+            best[0] = max(best[0], trial.values[0])
+        if target is not None and best[0] >= target:
+            stop.ask()
+
+    ledger.write = noted  # type: ignore[method-assign]
+    with command.Lease(ledger.lease_file) as lease, executor(plan.runtime, stop) as running:
+        ledger.define(plan.definition(), plan.about())
+        command._search(job, plan, ledger, running, lease)
+        spent = cpu_seconds() - began
+    return spent, best[0], len(ledger)
+
+
+def compare(studies: int, trials: int, folder: Path) -> None:
+    """Print for each study, and in the median, the share of the random search's CPU seconds."""
+    shares = []
+    for seed in range(studies):
+        plain = replace(SWEEP.search, trials=trials, seed=seed)
+        asha = replace(
+            plain,
+            sampler="tpe",
+            seed=seed + 100,
+            trials=3 * trials,
+            pruner=Asha(first=1_333, reduction=3),
+        )
+        whole, best, _ = study(plain, folder / f"random-{seed}", None)
+        spent, reached, begun = study(asha, folder / f"asha-{seed}", best)
+        shares.append(spent / whole if reached >= best else float("inf"))
+        print(
+            f"study {seed}: random search {trials} trials, best {best:.4f}, {whole:.0f} CPU s; "
+            f"ASHA {reached:.4f} after {begun} trials, {spent:.0f} CPU s: {shares[-1]:.2f}",
+            flush=True,
+        )
+    print(f"median share of the CPU seconds: {statistics.median(shares):.2f}")
+
+
+def main() -> None:
+    """Run one of the two."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=("overhead", "halving"))
+    parser.add_argument("--trials", type=int, default=1_000)
+    parser.add_argument("--studies", type=int, default=5)
+    parser.add_argument("--random", type=int, default=12)
+    parser.add_argument("--root", type=Path)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        root = args.root or Path(scratch)
+        if args.what == "overhead":
+            overhead(args.trials, root)
+        else:
+            compare(args.studies, args.random, root)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""The report of a search: what it says, what it draws, and what it does not pretend."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+from search_cases import BASE, GOAL, LAYERS, LR, Desk, finish, halving, run_of, search
+
+from harness.config import Runtime
+from harness.errors import RecordError
+from harness.ledger import best_trials
+from harness.manifest import write_manifest
+from harness.record import State
+from harness.report.search import build_search
+from harness.report.search_data import importances, read_search
+from harness.search.command import Plan
+from harness.searchspace import Choice, Search
+from harness.space import Show, Sweep
+
+SEEDS = (101, 102, 103)
+
+
+def plan_of(wanted: Search) -> Plan:
+    sweep = Sweep(
+        base=BASE,
+        search=wanted,
+        show=Show(x=LR, metrics=["test/mean_recall"], labels={LR: "learning rate"}),
+        name="s",
+        question="Which learning | rate?",
+    )
+
+    def nothing(key: str) -> Any:
+        raise RecordError("no parents here")
+
+    return Plan(sweep, wanted, BASE, Runtime(), lambda config: config, nothing)
+
+
+def searched(tmp_path: Path, wanted: Search, *, most: int = 1_000) -> Desk:
+    desk = Desk(tmp_path, wanted)
+    desk.launch(most=most)
+    plan = plan_of(wanted)
+    desk.ledger.define(plan.definition(), plan.about())
+    return desk
+
+
+def confirmed(desk: Desk, values: dict[str, list[float | None]]) -> None:
+    """The confirmation, with these values of `test/mean_recall`, one a seed."""
+    made = plan_of(desk.search).confirmation(desk.on_disk())
+    assert made is not None
+    sweep, runs = made
+    write_manifest(desk.store, sweep, runs, Runtime(), ["x"])
+    for run in runs:
+        name = "base" if run.label == "base" else "best"
+        value = values[name][SEEDS.index(run.seed)]
+        if value is not None:
+            finish(desk.store.run_dir(run.key), run.config, 0.5, **{"test/mean_recall": value})
+
+
+def report(desk: Desk) -> str:
+    build_search("s", desk.store, desk.root / "report")
+    return (desk.root / "report" / "report.md").read_text()
+
+
+def rows(desk: Desk, name: str) -> list[dict[str, str]]:
+    with (desk.root / "report" / name).open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_answer_is_the_difference_with_fresh_seeds(tmp_path: Path) -> None:
+    desk = searched(tmp_path, search())
+    confirmed(desk, {"base": [0.30, 0.31, 0.32], "best": [0.40, 0.42, 0.41]})
+    page = report(desk)
+    (best,) = best_trials(list(desk.on_disk()), [GOAL])
+    assert page.startswith("# Which learning \\| rate?\n")
+    assert f"**Trial {best.number}** was the best of 10 on the validation split" in page
+    # Differences 10, 11 and 9 points: mean 10, and 4.303 x 1 / sqrt(3) = 2.48 about it.
+    assert (
+        f"- trial {best.number}, fresh seeds: mean recall 41.00 % ± 2.48, "
+        "+10.00 % [+7.52, +12.48] against the base: **better**"
+    ) in page
+    assert "| mean recall | base | 31.00 % ± 2.48 | — | 3 |" in page
+
+
+def test_a_difference_that_may_be_luck_is_called_so(tmp_path: Path) -> None:
+    desk = searched(tmp_path, search())
+    confirmed(desk, {"base": [0.30, 0.31, 0.32], "best": [0.40, 0.32, 0.28]})
+    assert "against the base: no telling" in report(desk)
+
+
+def test_nothing_is_averaged_over_a_hole(tmp_path: Path) -> None:
+    desk = searched(tmp_path, search())
+    confirmed(desk, {"base": [0.30, 0.31, 0.32], "best": [0.40, None, 0.41]})
+    page = report(desk)
+    assert "1 run of the confirmation gave no number" in page
+    assert "**better**" not in page
+    assert "| mean recall | base | 31.00 % ± 2.48 | — | 3 |" in page
+
+
+def test_a_search_that_goes_on_says_so(tmp_path: Path) -> None:
+    desk = searched(tmp_path, search(), most=3)
+    desk.open().take()
+    page = report(desk)
+    assert "not over: trials 3; the same command goes on with them" in page
+    assert "the best trial has not been confirmed with fresh seeds yet" in page
+
+
+def test_a_search_without_a_finished_trial_has_no_best(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, search(trials=2))
+
+    def diverge(step: Any, directory: Any, trials: Any) -> str:
+        error = "loss is NaN | at step 7"
+        directory.write_status(State.FAILED, failure="diverged", error=error)
+        return "diverged"
+
+    desk.launch(diverge)
+    plan = plan_of(desk.search)
+    desk.ledger.define(plan.definition(), plan.about())
+    page = report(desk)
+    assert "no trial was trained to the end, so there is no best one" in page
+    assert page.count("failed (diverged: loss is NaN \\| at step 7)") == 2
+
+
+def test_pruned_trials_are_drawn_as_far_as_they_came(tmp_path: Path) -> None:
+    desk = searched(tmp_path, halving(trials=15))
+    page = report(desk)
+    curves = rows(desk, "figures/curves.csv")
+    for trial in desk.on_disk():
+        own = [int(row["samples_seen"]) for row in curves if row["trial"] == str(trial.number)]
+        assert own[-1] == trial.samples_seen
+    assert "rungs at 100, 300, 900 of 1,000 samples" in page
+    assert "the schedule of the full budget" in page
+
+
+def test_every_figure_has_its_data_and_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
+    desk = searched(tmp_path, halving(trials=15))
+    files = build_search("s", desk.store, tmp_path / "one")
+    again = build_search("s", desk.store, tmp_path / "two")
+    names = {file.relative_to(tmp_path / "one").as_posix() for file in files}
+    figures = {name.split("/")[1] for name in names if name.startswith("figures/")}
+    stems = {"history", "curves", "importance", "parallel_coordinates", "slices", "contour"}
+    assert figures == {f"{stem}.{end}" for stem in stems for end in ("svg", "png", "csv")}
+    for one, two in zip(files, again, strict=True):
+        assert one.read_bytes() == two.read_bytes(), one.name
+
+
+def test_what_decides_the_objective_is_found_to_be_important(tmp_path: Path) -> None:
+    space = {LR: search().space[LR], LAYERS: Choice(1, 2)}  # a hundredth against tenths
+    desk = searched(tmp_path, search(space=space, trials=25))
+    shares = importances(read_search("s", desk.store))
+    assert list(shares) == ["fANOVA", "PED-ANOVA"]
+    for found in shares.values():
+        assert found[LR] > 0.8 > 0.2 > found[LAYERS]
+
+
+def test_two_objectives_have_a_trade_off(tmp_path: Path) -> None:
+    goals = [GOAL, "cost/parameters/inference"]
+    desk = searched(tmp_path, search(objectives=goals, sampler="nsga2", trials=15))
+    page = report(desk)
+    front = best_trials(list(desk.on_disk()), goals)
+    assert f"{len(front)} trials are beaten by none in every objective" in page
+    drawn = [int(r["trial"]) for r in rows(desk, "figures/pareto.csv") if r["not_beaten"] == "True"]
+    assert sorted(drawn) == sorted(trial.number for trial in front)
+
+
+def test_free_trials_are_marked(tmp_path: Path) -> None:
+    point = {LR: 0.01, LAYERS: 1}
+    run = run_of(point)
+    desk = Desk(tmp_path, search(trials=3), finished=[point])
+    directory = desk.store.run_dir(run.key)
+    directory.write_intent(run.config, {"label": "grid"})
+    finish(directory, run.config, 0.45)
+    desk.launch()
+    plan = plan_of(desk.search)
+    desk.ledger.define(plan.definition(), plan.about())
+    page = report(desk)
+    assert "| complete, free |" in page
+    assert "1 were free" in page
+
+
+def test_a_search_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match=r"searches/none/search\.json is missing"):
+        build_search("none", Desk(tmp_path, search()).store, tmp_path / "report")
