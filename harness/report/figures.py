@@ -328,6 +328,9 @@ def _extent(cell: Cell) -> list[float]:
 
 # --------------------------------------------------------------------------- dots by label
 
+_ON_A_LINE = 4
+"""Panels side by side whose metrics and units are short enough for one line each."""
+
 
 def _by_label(collection: Collection, cells: Cells) -> Drawing:
     """A row a point, a panel a metric, for sweeps whose points differ in several axes."""
@@ -348,8 +351,9 @@ def _by_label(collection: Collection, cells: Cells) -> Drawing:
             if base is not None:
                 mean = base.mean * metrics.scale(metric)
                 ax.axvline(mean, color=style.FAINT, linewidth=0.8, linestyle="--", zorder=1)
-        ax.set_xlabel(f"{metrics.display(metric)} ({metrics.unit(metric)})")
-        ax.xaxis.set_major_locator(MaxNLocator(5))
+        between = "\n" if count > _ON_A_LINE else " "
+        ax.set_xlabel(f"{metrics.display(metric)}{between}({metrics.unit(metric)})")
+        ax.xaxis.set_major_locator(MaxNLocator(5 if count <= _ON_A_LINE else 3))
         ax.grid(visible=True, axis="x")
         _chance_line(ax, column, metric, across=False)
     axes[0].set_yticks(range(len(rows)), [row.label for row in rows])

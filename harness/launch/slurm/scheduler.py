@@ -131,6 +131,11 @@ class Task:
         return is_over(self.state)
 
     @property
+    def launch_failed(self) -> bool:
+        """Whether it could not be launched and is held until somebody says that it may be."""
+        return "launch failed" in self.reason.lower() and "held" in self.reason.lower()
+
+    @property
     def words(self) -> str:
         """`queued (Priority)`, `HELD (launch failed requeued held)`, `running on n3`."""
         if self.state == "RUNNING":
@@ -263,6 +268,11 @@ def requeue(job: str, *, exclude: Sequence[str] = ()) -> None:
     ask("scontrol", "requeue", job)
     if exclude:
         ask("scontrol", "update", f"JobId={job}", f"ExcNodeList={','.join(exclude)}")
+
+
+def release(jobs: Sequence[str]) -> None:
+    """Let jobs that are held begin; Silent when that was not taken."""
+    ask("scontrol", "release", *jobs)
 
 
 def cancel(jobs: Sequence[str], name: str) -> None:

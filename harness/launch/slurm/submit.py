@@ -14,7 +14,7 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -169,6 +169,7 @@ def submit(steps: Sequence[Step], order: Order, say: Say) -> Submitted:
         ]
         wanted = [step for step in wanted if _prepared(step, order.store, say)]
         there = {s.run.key: places[s.run.key] for s in steps if s.pending and s.run.key in places}
+        _release(there.values(), say)
         if not wanted:
             return Submitted(None, {}, frozenset(), there)
         limits = scheduler.limits(order.profile.qos)
@@ -191,6 +192,19 @@ def _listing(say: Say) -> Listing | None:
     except Silent as error:
         say(f"{error}; what was submitted before is taken to be in the queue")
         return None
+
+
+def _release(places: Iterable[Place], say: Say) -> None:
+    """Let jobs begin that SLURM holds since a node could not launch them: that was asked for."""
+    jobs = sorted({p.task.job for p in places if p.task is not None and p.task.launch_failed})
+    if not jobs:
+        return
+    try:
+        scheduler.release(jobs)
+    except Silent as error:
+        say(f"{len(jobs)} jobs are held since their launch failed ({error})")
+    else:
+        say(f"{len(jobs)} jobs that were held since their launch failed may begin")
 
 
 def _prepared(step: Step, store: Store, say: Say) -> bool:

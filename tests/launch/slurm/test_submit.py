@@ -101,6 +101,24 @@ class TestOneArray:
         send(steps({"a": "done"}), order)
         assert set((slurm.folder / "env").read_text().split()) == {"SLURM_CONF=x"}
 
+    def test_what_slurm_holds_since_a_node_failed_to_launch_it_may_begin_when_asked_for_again(
+        self, steps: Plan, order: Order, slurm: FakeSlurm
+    ) -> None:
+        planned = steps(ABC)
+        done, _ = send(planned, order)
+        assert done.submission is not None
+        name = done.submission.read().arrays[0].name
+        slurm.queue.write_text(
+            f"101_[0,2]|{name}|PENDING|Priority|\n"
+            f"101_1|{name}|PENDING|launch failed requeued held|\n"
+        )
+        again, said = send(planned, order)
+        assert again.submission is None
+        assert [words for words in slurm.asked("scontrol") if "release" in words] == [
+            "release 101_1"
+        ]
+        assert said == ["1 jobs that were held since their launch failed may begin"]
+
 
 class TestLimits:
     def test_arrays_are_as_long_as_the_cluster_takes(
