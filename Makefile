@@ -9,7 +9,7 @@ PYTHON ?= python3
 VENV  := .venv
 BIN   := $(VENV)/bin
 
-.PHONY: sweep test test-here test-cluster lock bench
+.PHONY: sweep test lock bench
 .DELETE_ON_ERROR:
 
 sweep: $(VENV)/.ready
@@ -20,13 +20,7 @@ test: $(VENV)/.ready-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(MAKE) --jobs=2 --output-sync=target test-here test-cluster
-
-test-here: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slurm"
-
-# The tests that need SLURM (skipped without it) mostly wait, so they go beside the others.
-test-cluster: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -m slurm
 
 bench: $(VENV)/.ready

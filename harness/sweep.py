@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--dry-run", action="store_true", help="print the plan and stop")
     add("--executor", choices=("local", "inline", "slurm"), default="local", help="default: local")
     add("--slots", type=int, metavar="N", help="runs side by side (default: a GPU or a core each)")
-    add("--profile", metavar="NAME", help="slurm: what a job asks for; see harness.status --help")
+    add("--profile", metavar="NAME", help="slurm: what a job asks for (profiles.toml)")
     add("--pack", type=int, metavar="K", help="slurm: runs side by side in one job")
     add("--nodes", type=int, metavar="N", help="slurm: nodes of a job, which train one run")
     add("--gpus", type=int, metavar="G", help="slurm: GPUs of a job on each node")

@@ -50,6 +50,7 @@ def key(base):
 
 def refused(capsys, *argv):
     """The one line with which the command refuses `argv`."""
+    capsys.readouterr()  # what making the run said before
     assert main([str(word) for word in argv]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
