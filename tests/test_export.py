@@ -388,6 +388,7 @@ def test_a_second_export_replaces_the_first_with_the_same_bytes(exported):
 
 def refused(capsys, *arguments: object) -> str:
     """The one line of a refusal."""
+    capsys.readouterr()  # what making the run said before
     assert main([str(argument) for argument in arguments]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     return line
