@@ -6,9 +6,10 @@
     python tests/benchmarks/evaluate.py large [--pictures 100000] [--texts 500000] [--dim 64]
 
 Not a test.  Both sides get the same random model and data, each in a process of its own with one
-thread, so that neither pays for the other's memory; numbers that differ end the run.  CLIP_benchmark
-runs without autocast, which on a CPU it would spend twenty times as long in, and the import of
-either side is not counted.  `large` is ours alone: CLIP_benchmark would need 200 GB for its scores.
+thread, so that neither pays for the other's memory; numbers that differ end the run.
+CLIP_benchmark runs without autocast, which on a CPU it would spend twenty times as long in, and
+the import of either side is not counted.  `large` is ours alone: CLIP_benchmark would need 200 GB
+for its scores.
 """
 
 from __future__ import annotations
