@@ -11,7 +11,7 @@ import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -138,7 +138,7 @@ def _watch(
 def page(store: Store, manifest: Manifest, known: Sequence[Known]) -> list[RenderableType]:
     """The table, the failures in a line each, and the submissions that hold themselves back."""
     parts: list[RenderableType] = [table(known), total(known)]
-    parts += [failure_line(store, one) for one in known if one.state == "failed"]
+    parts += failure_lines(store, known)
     for submission in submissions(store, manifest.sweep.name):
         held = submission.held()
         if held is not None:
@@ -173,15 +173,25 @@ def table(known: Sequence[Known]) -> RenderableType:
     return made
 
 
-def failure_line(store: Store, one: Known) -> str:
-    """`layers=4 seed 0 (1a2b3c4d5e6f) on n3: bug: KeyError: 'x'; log: ...`."""
-    run, status = one.row.step.run, one.row.status
+def failure_lines(store: Store, known: Iterable[Known]) -> list[str]:
+    """`layers=4 seed 0 (1a2b3c4d5e6f) on n3: bug: KeyError: 'x'; log: ...`; the same error once."""
+    alike: dict[tuple[str | None, str | None], list[Known]] = {}
+    for one in known:
+        if one.state == "failed":
+            status = one.row.status
+            alike.setdefault((status.failure, status.error), []).append(one)
+    return [_failure_line(store, *group) for group in alike.values()]
+
+
+def _failure_line(store: Store, first: Known, *others: Known) -> str:
+    run, status = first.row.step.run, first.row.status
     directory = store.run_dir(run.key)
-    log = (status.details or {}).get("log") or directory.log_file(max(1, status.attempt))
+    printed = [(status.details or {}).get("log"), *log_files(store, directory)[-1:]]
+    log = next((f"; log: {file}" for file in printed if file), "")
     node = node_of(directory)
     return (
-        f"{run.label} seed {run.seed} ({run.key}){f' on {node}' if node else ''}: "
-        f"{status.failure}: {status.error}; log: {log}"
+        f"{run.label} seed {run.seed} ({run.key}){f' on {node}' if node else ''}"
+        f"{f' and {len(others)} more' if others else ''}: {status.failure}: {status.error}{log}"
     ).replace("[", r"\[")
 
 

@@ -115,6 +115,21 @@ class TestShowing:
         assert f"layers=3 seed 0 ({failed.key}) on n3: bug: KeyError: [0]; log: {log}" in out
         assert "1/4 done, 1 running, 1 failed (bug), 1 interrupted" in out
 
+    def test_an_error_that_many_runs_share_is_told_once(
+        self, submitted: list[Run], store: Store, slurm: FakeSlurm,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:  # fmt: skip
+        slurm.queue.write_text("")
+        first, second, third, other = submitted
+        for run, error in ((first, "no x"), (second, "no x"), (third, "no x"), (other, "no y")):
+            store.run_dir(run.key).write_status(State.FAILED, failure="bug", error=error, attempt=1)
+        assert status(store, "depth") == 0
+        out = capsys.readouterr().out
+        assert f"{first.label} seed 0 ({first.key}) and 2 more: bug: no x" in out
+        assert f"{other.label} seed 0 ({other.key}): bug: no y" in out
+        assert out.count("no x") == 1
+        assert "log:" not in out
+
     def test_what_waits_says_why(
         self, submitted: list[Run], store: Store, slurm: FakeSlurm,
         capsys: pytest.CaptureFixture[str],

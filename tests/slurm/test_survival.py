@@ -209,6 +209,11 @@ def test_limits_of_time_memory_and_disk_and_a_lost_process_of_two(
         assert pair.directory(0).attempts() >= 2
 
     brief.wait_until_over(420)
+    for _ in range(3):  # a busy machine may begin nothing in a minute, twice: that is given up
+        if brief.status(0).failure != "time_limit":
+            break
+        brief.submit("--only", FIRST, profile="minute")
+        brief.wait_until_over(420)
     with subtests.test("a run longer than its time limit takes several jobs"):
         assert brief.bits() == {0: bits[0]}
         assert len(classes(brief, 0)) >= 2

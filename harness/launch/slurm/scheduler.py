@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.errors import ConfigError, HarnessError, one_line
@@ -215,6 +215,7 @@ def foreign_variables() -> list[str]:
 
 def ask(*command: str, seconds: float = CALL_SECONDS) -> str:
     """What a command of SLURM prints; Silent when it fails or does not answer in time."""
+    name = command[len(_DEAF)] if command[: len(_DEAF)] == _DEAF else command[0]
     try:
         done = subprocess.run(
             command,
@@ -226,12 +227,12 @@ def ask(*command: str, seconds: float = CALL_SECONDS) -> str:
             stdin=subprocess.DEVNULL,
         )
     except subprocess.TimeoutExpired:
-        raise Silent(f"{command[0]} did not answer in {seconds:g} s") from None
+        raise Silent(f"{name} did not answer in {seconds:g} s") from None
     except OSError as error:
-        raise Silent(f"{command[0]} cannot be run: {one_line(error)}") from None
+        raise Silent(f"{name} cannot be run: {one_line(error)}") from None
     if done.returncode:
         said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-        raise Silent(f"{command[0]}: {said}")
+        raise Silent(f"{name}: {said}")
     return done.stdout
 
 
@@ -263,11 +264,39 @@ def last_end(job: str, *, seconds: float = 10.0) -> str | None:
     return known[-1] if known else None
 
 
+#: The command after it ignores SIGTERM: SLURM ends a job that is requeued with all that it runs.
+_DEAF = ("sh", "-c", 'trap "" TERM; exec "$0" "$@"')
+
+
 def requeue(job: str, *, exclude: Sequence[str] = ()) -> None:
-    """Put a job back in the queue, away from some nodes; Silent when that was not taken."""
-    ask("scontrol", "requeue", job)
+    """Put a job back in the queue, away from some nodes; Silent when that was not taken.
+
+    The job may be the one that asks.
+    """
+    ask(*_DEAF, "scontrol", "requeue", job)
     if exclude:
-        ask("scontrol", "update", f"JobId={job}", f"ExcNodeList={','.join(exclude)}")
+        ask(*_DEAF, "scontrol", "update", f"JobId={job}", f"ExcNodeList={','.join(exclude)}")
+
+
+def avoidable(nodes: Iterable[str], partition: str | None = None) -> tuple[str, ...]:
+    """`nodes` without repetition, or none where a job kept away from them could never begin.
+
+    Args:
+        nodes: names of nodes that a job should not start on.
+        partition: of the job, several with commas between; None: the cluster's default.
+    """
+    avoided = tuple(dict.fromkeys(nodes))
+    if not avoided:
+        return ()
+    lines = _or_nothing("sinfo", "--noheader", "--Node", "--format=%N|%P").split()
+    rows = [tuple(line.split("|", 1)) for line in lines if "|" in line]
+    wanted = None if partition is None else partition.split(",")
+    there = {
+        node
+        for node, name in rows
+        if (name.endswith("*") if wanted is None else name.rstrip("*") in wanted)
+    }
+    return () if there and there <= set(avoided) else avoided
 
 
 def release(jobs: Sequence[str]) -> None:

@@ -232,7 +232,8 @@ def _submit(
     intent = _intent(steps, order, frozen, limits, listing or Listing())
     submission = Submission(folder_of(order.store, order.sweep) / intent.id)
     submission.write(intent)
-    exclude = tuple(bad_nodes(end for s in steps for end in order.store.run_dir(s.run.key).ends()))
+    failed = bad_nodes(end for s in steps for end in order.store.run_dir(s.run.key).ends())
+    exclude = scheduler.avoidable(failed, intent.profile.partition)
     jobs: dict[str, str] = {}
     left: tuple[str, ...] = ()
     for number, array in enumerate(intent.arrays):

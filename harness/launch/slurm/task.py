@@ -184,8 +184,10 @@ class Task:
     def go_back(self, exclude: Sequence[str] = ()) -> None:
         """Back in the queue, away from nodes that failed; says so when that is not taken."""
         ends = [end for run in self.runs() for end in self.own_ends(run)]
+        profile = self.intent.profile
+        avoided = [*profile.exclude, *bad_nodes(ends), *exclude]
         try:
-            scheduler.requeue(self.job, exclude=[*bad_nodes(ends), *exclude])
+            scheduler.requeue(self.job, exclude=scheduler.avoidable(avoided, profile.partition))
         except Silent as error:
             say(f"the job is not back in the queue ({error}); the same command submits it again")
 

@@ -46,7 +46,7 @@ class FakeSlurm:
         self.folder = folder
         self.bin = folder / "bin"
         self.bin.mkdir(parents=True)
-        for name in ("sacct", "sacctmgr", "scancel", "scontrol", "srun"):
+        for name in ("sacct", "sacctmgr", "scancel", "scontrol", "sinfo", "srun"):
             self._write(name, _SAYS)
         self._write("squeue", _SQUEUE)
         self._write("sbatch", _SBATCH)

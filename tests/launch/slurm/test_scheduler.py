@@ -6,7 +6,15 @@ import pytest
 from fake_slurm import FakeSlurm
 
 from harness.launch.slurm import scheduler
-from harness.launch.slurm.scheduler import Limits, NoScheduler, Silent, Task, read_listing
+from harness.launch.slurm.scheduler import (
+    Limits,
+    NoScheduler,
+    Silent,
+    Task,
+    avoidable,
+    read_listing,
+    requeue,
+)
 
 
 @pytest.mark.parametrize(
@@ -139,3 +147,36 @@ class TestLimits:
     def test_of_a_cluster_that_does_not_tell_slurms_own_default(self, slurm: FakeSlurm) -> None:
         slurm.fails("scontrol")
         assert scheduler.limits() == Limits(array=1001, jobs=None)
+
+
+@pytest.mark.parametrize(
+    ("bad", "partition", "avoided"),
+    [
+        (["n1"], None, ("n1",)),
+        (["n1", "n1"], "gpu", ("n1",)),
+        (["n1", "n2"], "gpu", ()),
+        (["n1", "n2"], "gpu,big", ("n1", "n2")),
+        (["n1", "n2"], None, ("n1", "n2")),
+        (["n1", "n2", "n3"], None, ()),
+        ([], None, ()),
+    ],
+)
+def test_a_job_is_never_kept_away_from_every_node_it_could_begin_on(
+    bad: list[str], partition: str | None, avoided: tuple[str, ...], slurm: FakeSlurm
+) -> None:
+    slurm.says("sinfo", "n1|gpu\nn2|gpu\nn1|all*\nn2|all*\nn3|all*\nn4|big\n")
+    assert avoidable(bad, partition) == avoided
+
+
+def test_nodes_that_nobody_tells_of_are_avoided_all_the_same(slurm: FakeSlurm) -> None:
+    slurm.fails("sinfo")
+    assert avoidable(["n1"]) == ("n1",)
+
+
+def test_asking_for_its_own_requeue_outlives_the_signal_that_follows(slurm: FakeSlurm) -> None:
+    scontrol = slurm.bin / "scontrol"
+    noting = scontrol.read_text().replace("exit 0", 'kill -TERM $$; echo lived >> "$F/asked"')
+    scontrol.write_text(noting)
+    requeue("101_0", exclude=["n1"])
+    assert slurm.asked("scontrol") == ["requeue 101_0", "update JobId=101_0 ExcNodeList=n1"]
+    assert (slurm.folder / "asked").read_text().count("lived") == 2
