@@ -22,6 +22,7 @@ from harness.launch.slurm.ledger import REPORT, Intent, Place, Submission, submi
 from harness.launch.slurm.rehearse import what_went_wrong
 from harness.launch.slurm.scheduler import Silent
 from harness.launch.watch import duration
+from harness.ledger import Ledger
 from harness.manifest import Manifest, manifest_names, read_manifest
 from harness.plan import Rerun, make_plan
 from harness.record import State, Store
@@ -290,6 +291,11 @@ def retry(store: Store, manifest: Manifest, names: Sequence[str]) -> int:
     from harness.launch.slurm.command import words
     from harness.launch.slurm.submit import Order, submit
 
+    if len(Ledger.of(store, manifest.sweep.name)):
+        raise ConfigError(
+            f"{manifest.sweep.name} is a search, to which a failed trial is a fact; its own "
+            "command goes on with others"
+        )
     runs = choose(manifest, names)
     for run in runs:
         status = store.run_dir(run.key).status(run.config.evaluation_key)

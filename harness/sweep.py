@@ -36,7 +36,10 @@ if TYPE_CHECKING:
     from harness.launch.local import Slot
     from harness.launch.profiles import Profile
     from harness.launch.slurm.submit import Order
+    from harness.search.command import Where
 
+TRIALS_IN_QUEUE = 8
+"""At a time, of a search on a cluster: the more there are, the less each knows of the others."""
 _RUNTIME = "runtime."
 
 
@@ -131,7 +134,10 @@ def run_command(args: argparse.Namespace) -> int:
         runtime = with_processes(profile, runtime, given="processes" in here)
     store = Store(args.root.resolve())
     if sweep.search is not None:
-        return search(args, sweep, store, values, runtime, threads_given="threads" in here)
+        given = "threads" in here
+        return search(args, sweep, store, values, runtime, profile, threads_given=given)
+    if profile is not None and args.slots is not None:
+        raise ConfigError("--slots is for --executor local; --pack is SLURM's")
     runs = expand(
         sweep,
         base=base(args.base) if args.base is not None else None,
@@ -180,30 +186,36 @@ def search(
     store: Store,
     values: Mapping[str, object],
     runtime: Runtime,
+    profile: Profile | None,
     *,
     threads_given: bool,
 ) -> int:
     """The same for a sweep that is a search."""
-    from harness.search.command import Job, run_search
+    from harness.search.command import Job, Where, run_search
 
     for option, given in (
         ("--only", args.only is not None),
         ("--seeds", args.seeds is not None),
         ("--rerun", Rerun(args.rerun) is not Rerun.MISSING),
+        ("--rehearse", args.rehearse),
+        ("--pack", profile is not None and profile.pack > 1),
     ):
         if given:
             raise ConfigError(f"{option} is for a list of runs; {sweep.name} is a search")
-    slots = _slots(args, runtime, threads_given=threads_given)
+    if profile is not None:
+        where = _on_cluster(args, store, sweep, profile, threads_given=threads_given)
+    else:
+        slots = _slots(args, runtime, threads_given=threads_given)
+        on_gpu = any(slot.gpu is not None for slot in slots)
+        where = Where(len(slots), on_gpu, partial(_executor, args, store, slots=slots))
     job = Job(
         sweep,
         base(args.base) if args.base is not None else sweep.base,
         values,
         runtime,
         store,
-        width=len(slots),
-        on_gpu=any(slot.gpu is not None for slot in slots),
-        executor=lambda runtime, stop: _executor(args, store, runtime, slots, stop),
-        words=_words(),
+        where,
+        _words(),
         dry_run=args.dry_run,
         report_only=args.report_only,
     )
@@ -211,6 +223,29 @@ def search(
     if code == InterruptedRun.exit_code:
         print(_go_on(), file=sys.stderr)
     return code
+
+
+def _on_cluster(
+    args: argparse.Namespace, store: Store, sweep: Sweep, profile: Profile, *, threads_given: bool
+) -> Where:
+    """Jobs of a cluster, one a trial."""
+    from harness.launch.slurm.executor import SlurmExecutor
+    from harness.launch.slurm.submit import Order, preview
+    from harness.search.command import Where
+
+    def order(runtime: Runtime) -> Order:
+        file = find_sweep(args.sweep).resolve()
+        return Order(store, sweep.name, file, runtime, profile, threads_given=threads_given)
+
+    width = min(profile.parallel, TRIALS_IN_QUEUE) if args.slots is None else args.slots
+    if width < 1:
+        raise ConfigError(f"--slots {width}: at least one slot is wanted")
+    return Where(
+        width,
+        profile.gpus > 0,
+        lambda runtime, stop: SlurmExecutor(order(runtime), stop),
+        lambda step, runtime: preview([step], order(runtime)),
+    )
 
 
 def _assignments(texts: Sequence[str]) -> tuple[dict[str, object], dict[str, object]]:
@@ -244,8 +279,6 @@ def _profile(args: argparse.Namespace) -> Profile | None:
         if given:
             raise ConfigError(f"--{given[0]} is for --executor slurm")
         return None
-    if args.slots is not None:
-        raise ConfigError("--slots is for --executor local; --pack is SLURM's")
     from harness.launch.profiles import load_profile
 
     return load_profile(args.profile, pack=args.pack, nodes=args.nodes, gpus=args.gpus)
@@ -306,7 +339,7 @@ def launch(
 
     stop = Stop()
     pending = [step for step in steps if step.pending]
-    with stop_on_signals(stop), _executor(args, store, runtime, slots, stop) as executor:
+    with stop_on_signals(stop), _executor(args, store, runtime, stop, slots) as executor:
         print(f"checking models and data of {len(pending)} runs before any of them starts")
         problems = executor.preflight([step.run.config for step in pending])
         for line in problems:
@@ -326,8 +359,8 @@ def _executor(
     args: argparse.Namespace,
     store: Store,
     runtime: Runtime,
-    slots: Sequence[Slot],
     stop: Stop,
+    slots: Sequence[Slot],
 ) -> Executor:
     file = find_sweep(args.sweep).resolve()
     if args.executor == "inline":

@@ -13,6 +13,7 @@ from harness.launch.profiles import Profile
 from harness.launch.slurm.ledger import submissions
 from harness.launch.slurm.submit import Order, submit
 from harness.lease import Lease
+from harness.ledger import Ledger, Origin, Outcome, Trial
 from harness.manifest import write_manifest
 from harness.plan import make_plan
 from harness.record import State, Store
@@ -263,3 +264,10 @@ class TestActing:
     ) -> None:
         assert status(store, "depth", "--retry", runs[0].key) == 2
         assert "was never submitted to SLURM; the sweep's own" in capsys.readouterr().err
+
+    def test_a_failed_trial_of_a_search_is_not_submitted_again(
+        self, runs: list[Run], store: Store, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        Ledger.of(store, "depth").write(Trial(0, runs[0].key, {}, Origin.SAMPLER, Outcome.FAILED))
+        assert status(store, "depth", "--retry", runs[0].key) == 2
+        assert "depth is a search, to which a failed trial is a fact" in capsys.readouterr().err

@@ -22,6 +22,7 @@ from harness.launch.slurm import scheduler
 from harness.launch.slurm.ledger import Place, submissions
 from harness.launch.slurm.rehearse import what_went_wrong
 from harness.launch.watch import time_left
+from harness.ledger import Ledger, best_trials
 from harness.manifest import Manifest, manifest_names, read_manifest
 from harness.record import RunDir, Store, read_json
 from harness.space import Run
@@ -59,6 +60,7 @@ class Board:
         self._queue = _Queue(store)
         self._manifests: dict[str, tuple[Any, Manifest]] = {}
         self._looked: dict[str, tuple[float, list[Known]]] = {}
+        self._ledgers: dict[str, tuple[Any, Ledger]] = {}
         self._logs: OrderedDict[Path, NumberLog] = OrderedDict()
 
     # ---- all sweeps
@@ -71,12 +73,14 @@ class Board:
             for name in manifest_names(self._store):
                 try:
                     manifest, known = self._manifest(name), self._known(name)
+                    search = self._ledger(name) is not None
                 except HarnessError as error:
                     sweeps.append({"name": name, "problem": one_line(error)})
                     continue
                 everything |= {_identity(one.row.step.run): one for one in known}
                 question = manifest.sweep.question
-                sweeps.append({"name": name, "question": question, **_summary(known)})
+                about = {"name": name, "question": question, "search": search}
+                sweeps.append({**about, **_summary(known)})
             return {
                 "root": str(self._store.root),
                 "sweeps": sweeps,
@@ -97,6 +101,7 @@ class Board:
                 "command": " ".join(manifest.command),
                 "file": None if manifest.sweep.source is None else manifest.sweep.source.path,
                 "summary": _summary(known),
+                "search": self._search(name),
                 "notes": [*self._queue.notes, *self._notes(name)],
                 "metrics": [_about_metric(metric) for metric in shown],
                 "runs": [_run_row(one, shown) for one in known],
@@ -187,6 +192,34 @@ class Board:
             self._manifests[name] = before
             self._looked.pop(name, None)
         return before[1]
+
+    def _ledger(self, name: str) -> Ledger | None:
+        """What was tried, if the sweep is a search; read again when it changed."""
+        folder = self._store.root / "results" / "searches" / name
+        signs = sign(folder / "trials")
+        if signs is None:
+            return None
+        before = self._ledgers.get(name)
+        if before is None or before[0] != signs:
+            before = (signs, Ledger.of(self._store, name))
+            self._ledgers[name] = before
+        return before[1]
+
+    def _search(self, name: str) -> dict[str, Any] | None:
+        """How far a search is, and its best trial so far; None for a list of runs."""
+        ledger = self._ledger(name)
+        if ledger is None:
+            return None
+        about = ledger.about()
+        best = next(iter(best_trials(list(ledger), about["objectives"])), None)
+        return {
+            "wanted": about["trials"],
+            "over": sum(trial.over and trial.counts for trial in ledger),
+            "objectives": [_about_metric(goal) for goal in about["objectives"]],
+            "best": [] if best is None else list(best.values or ()),
+            "trial": None if best is None else best.number,
+            "run": None if best is None else best.key,
+        }
 
     def _known(self, name: str) -> list[Known]:
         manifest = self._manifest(name)

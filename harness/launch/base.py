@@ -273,6 +273,8 @@ class Backlog:
                 self._freed(step, status)
 
     def _freed(self, step: Step, status: Status) -> None:
+        if self._store.run_dir(step.run.key).stop_requested() is not None:
+            return  # it was called off while the other one had it
         if status.state is State.FAILED:
             self.ended(step, status.failure or "bug")
         elif status.state is not State.DONE:

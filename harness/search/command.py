@@ -46,20 +46,31 @@ _NO_DEFINITION = (
 
 
 @dataclass(frozen=True)
-class Job:
-    """What the command line and the sweep file ask for.
+class Where:
+    """What runs the trials.
 
-    `executor` makes what runs the trials; `width` is how many it runs at a time.
+    Attributes:
+        width: trials at a time.
+        executor: makes what runs them.
+        script: what a scheduler would be handed for one of them; None without a scheduler.
     """
+
+    width: int
+    on_gpu: bool
+    executor: Callable[[Runtime, Stop], Executor]
+    script: Callable[[Step, Runtime], str] | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the command line and the sweep file ask for."""
 
     sweep: Sweep
     base: RunConfig
     overrides: Mapping[str, object]
     runtime: Runtime
     store: Store
-    width: int
-    on_gpu: bool
-    executor: Callable[[Runtime, Stop], Executor]
+    where: Where
     words: Sequence[str]
     dry_run: bool = False
     report_only: bool = False
@@ -71,8 +82,12 @@ def run_search(job: Job) -> int:
     ledger = Ledger.of(job.store, job.sweep.name)
     plan.check_definition(ledger)
     if not job.report_only:
-        print_search(plan.search, plan.base, plan.sweep.show, ledger, job.width, on_gpu=job.on_gpu)
+        where = job.where
+        print_search(
+            plan.search, plan.base, plan.sweep.show, ledger, where.width, on_gpu=where.on_gpu
+        )
         if job.dry_run:
+            _print_script(job, plan)
             return 0
         stop = Stop()
         with Lease(ledger.lease_file) as lease, stop_on_signals(stop):
@@ -83,6 +98,13 @@ def run_search(job: Job) -> int:
         if left:
             print(f"{left}; the same command goes on", file=sys.stderr)
     return _report(job, plan, ledger)
+
+
+def _print_script(job: Job, plan: Plan) -> None:
+    if job.where.script is not None:
+        (step,) = make_plan(plan.probes()[:1], job.store)
+        print("\nthe sbatch script of a trial would be:\n")
+        print(job.where.script(step, plan.runtime))
 
 
 # --------------------------------------------------------------------------- what is searched
@@ -272,7 +294,7 @@ def finished_points(plan: Plan, store: Store) -> Iterator[Point]:
 
 def _launch(job: Job, plan: Plan, ledger: Ledger, stop: Stop, lease: Lease) -> str:
     """Make the trials and then the confirmation; what is left to do, in words, or nothing."""
-    with job.executor(plan.runtime, stop) as executor:
+    with job.where.executor(plan.runtime, stop) as executor:
         probes = plan.probes()
         print(f"checking models and data at {len(probes)} points of the space")
         problems = executor.preflight([probe.config for probe in probes])
@@ -310,7 +332,7 @@ def _search(job: Job, plan: Plan, ledger: Ledger, executor: Executor, lease: Lea
             running=running,
             points=tuple(plan.sweep.points),
             finished=points,
-            width=job.width,
+            width=job.where.width,
             processes=plan.runtime.processes,
             changed=_every_now_and_then(plan, ledger, job),
             mine=lease.is_mine,

@@ -160,13 +160,14 @@ class Study:
     def _open(self, ledger: Ledger) -> optuna.Study:
         import optuna
         from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
+
+        from harness.search.journal import Journal
 
         try:
-            storage = JournalStorage(JournalFileBackend(str(ledger.journal_file)))
+            storage = JournalStorage(Journal(ledger.journal_file))
         except (ValueError, KeyError):  # what is there is no journal, or part of one is gone
             _set_aside(ledger.journal_file)
-            storage = JournalStorage(JournalFileBackend(str(ledger.journal_file)))
+            storage = JournalStorage(Journal(ledger.journal_file))
         study = optuna.create_study(
             storage=storage,
             study_name=self._name,

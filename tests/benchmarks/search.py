@@ -120,9 +120,7 @@ def study(search: Search, root: Path, target: float | None) -> tuple[float, floa
         {},
         Runtime(log_seconds=0.25),
         store,
-        width=2,
-        on_gpu=False,
-        executor=executor,
+        command.Where(width=2, on_gpu=False, executor=executor),
         words=["benchmark"],
     )
     plan = command.Plan.of(job)

@@ -73,6 +73,23 @@ def test_a_failure_elsewhere_counts_as_one_here(
     assert len(backlog) == left
 
 
+@pytest.mark.parametrize("state", [State.INTERRUPTED, State.FAILED])
+def test_a_run_that_was_called_off_elsewhere_is_not_begun_here(
+    state: State, steps: Plan, store: Store
+) -> None:
+    planned = steps({"a": "done"})
+    backlog = Backlog(planned, store, silent)
+    directory = store.run_dir(planned[0].run.key)
+    directory.write_intent(planned[0].run.config, {})
+    with Lease(directory.lease_file):
+        assert backlog.take() is None
+        directory.request_stop("cancelled")
+        directory.write_status(state, failure="killed")
+    backlog.look_elsewhere()
+    assert (backlog.take(), len(backlog)) == (None, 0)
+    assert directory.stop_requested() == "cancelled"
+
+
 def test_a_rerun_by_two_launchers_sets_the_old_result_aside_once(steps: Plan, store: Store) -> None:
     planned = steps({"a": "done"})
     store.run_dir(planned[0].run.key).write_intent(planned[0].run.config, {})

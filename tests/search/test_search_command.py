@@ -151,6 +151,9 @@ def test_a_search_that_cannot_be_begun_is_refused_in_one_line(
         (["--seeds", "1,2"], "--seeds is for a list of runs; tiny is a search"),
         (["--only", "x"], "--only is for a list of runs"),
         (["--rerun", "failed"], "--rerun is for a list of runs"),
+        (["--executor", "slurm", "--rehearse"], "--rehearse is for a list of runs"),
+        (["--executor", "slurm", "--pack", "2"], "--pack is for a list of runs"),
+        (["--executor", "slurm", "--slots", "0"], "--slots 0: at least one slot is wanted"),
     ],
 )
 def test_what_a_search_has_no_use_for_is_refused(
@@ -158,6 +161,18 @@ def test_what_a_search_has_no_use_for_is_refused(
 ) -> None:
     assert main([*command(tiny, "--dry-run", *more)[3:]]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_on_a_cluster_a_dry_run_shows_the_script_of_a_trial(
+    tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = command(tiny, "--executor", "slurm", "--dry-run")[3:]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "12 of 12 trials to begin in 2 slots" in said
+    script = said.partition("the sbatch script of a trial would be:\n")[2]
+    assert "#SBATCH --array=0-0" in script
+    assert not (tiny.parent / "out").exists()
 
 
 # --------------------------------------------------------------------------- from end to end

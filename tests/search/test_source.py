@@ -348,16 +348,16 @@ def test_a_full_disk_ends_the_asking_and_loses_no_trial(
 ) -> None:
     desk = Desk(tmp_path, search(trials=5))
     desk.launch(most=2)
-    from optuna.storages.journal import JournalFileBackend
+    from harness.search.journal import Journal
 
-    def full(self: JournalFileBackend, logs: list[dict[str, object]]) -> None:
+    def full(self: Journal, logs: list[dict[str, object]]) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
         trials = desk.open()
         step = trials.take()
         assert step is not None
-        patch.setattr(JournalFileBackend, "append_logs", full)
+        patch.setattr(Journal, "append_logs", full)
         trials.ended(step, run_to_the_end(step, desk.store.run_dir(step.run.key), trials))
         assert trials.take() is None
         assert len(trials) == 0

@@ -33,6 +33,23 @@ def test_any_optuna_loads_the_journal_as_it_is(tmp_path: Path) -> None:
     assert [t.user_attrs["run"] for t in study.trials] == [t.key for t in desk.on_disk()]
 
 
+def test_the_journal_is_written_without_a_wait_for_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from optuna.storages.journal import JournalFileBackend
+
+    from harness.search.journal import Journal
+
+    def wait(descriptor: int) -> None:
+        raise AssertionError("it waited")
+
+    monkeypatch.setattr("os.fsync", wait)
+    entries = [{"op_code": 0, "value": 0.1}, {"op_code": 4, "name": "\u00e4\n"}]
+    Journal(tmp_path / "journal.log").append_logs(entries[:1])
+    Journal(tmp_path / "journal.log").append_logs(entries[1:])
+    assert list(JournalFileBackend(str(tmp_path / "journal.log")).read_logs(0)) == entries
+
+
 @pytest.mark.parametrize(
     "wanted",
     [

@@ -6,6 +6,7 @@ import { make } from "./dom.js";
 const COLOURS = ["#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#949494", "#56b4e9", "#b59f00", "#7a3e9d"];
 const DASHES = ["solid", "dash", "dot", "dashdot"];
 const LEGEND_MOST = 12;
+const LEGEND_LONGEST = 40;
 const FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif';
 
 let loading = null;
@@ -80,9 +81,14 @@ function traces(curves) {
   });
 }
 
+/** Whether the names of the curves stand below them; else a curve that is pointed at says its own. */
+export function hasLegend(groups) {
+  return groups.size > 1 && groups.size <= LEGEND_MOST && [...groups].every((name) => name.length <= LEGEND_LONGEST);
+}
+
 function layout(curves, log, axis) {
   const groups = new Set(curves.map((curve) => curve.group ?? curve.name));
-  const legend = groups.size > 1 && groups.size <= LEGEND_MOST;
+  const legend = hasLegend(groups);
   const line = { color: "#1f2328", size: 12, family: FONT };
   const common = { gridcolor: "#e8ebee", zeroline: false, linecolor: "#9aa5b1", ticks: "outside", tickcolor: "#9aa5b1", ticklen: 4, automargin: true };
   return {

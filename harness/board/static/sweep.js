@@ -1,7 +1,7 @@
 // One sweep: how it goes on, a number of all its training logs, and its runs.
 
 import { follow, runAddress, since, trail } from "./live.js";
-import { Chart, styles } from "./charts.js";
+import { Chart, hasLegend, styles } from "./charts.js";
 import { STATES, Table, ago, byState, count, dash, duration, facts, fixed, hours, make, percent, plural, refill, scaled, shareBar, stateBar, stateOf, stateWords } from "./dom.js";
 
 export function sweep(main, name) {
@@ -15,10 +15,11 @@ export function sweep(main, name) {
     (found) => {
       refill(parts.question, found.question, (text) => text);
       refill(parts.notes, found.notes, (lines) => lines.map((line) => make("p", { class: "warning" }, line)));
-      refill(parts.summary, found.summary, (summary) => [
+      refill(parts.summary, [found.summary, found.search], ([summary]) => [
         stateBar(summary),
         make("p", { class: "states" }, ...stateWords(summary)),
         facts([
+          ...searchFacts(found.search),
           ["speed", summary.rate === null ? dash : `${count(summary.rate)} samples/s`],
           ["left at this pace", duration(summary.left)],
           ["device time so far", hours(summary.hours)],
@@ -33,6 +34,16 @@ export function sweep(main, name) {
     (error) => main.replaceChildren(make("h1", {}, name), make("p", { class: "problem" }, error)),
     { ticks: true },
   );
+}
+
+function searchFacts(search) {
+  if (!search) return [];
+  const best = search.best.map((value, i) => `${scaled(value, search.objectives[i])}${search.objectives[i].unit === "%" ? " %" : ` ${search.objectives[i].unit}`}`);
+  const names = search.objectives.map((goal) => goal.words).join(", ");
+  return [
+    ["trials over", search.wanted === null ? count(search.over) : `${count(search.over)} of ${count(search.wanted)}`],
+    [`best ${names}`, best.length ? make("span", {}, `${best.join(", ")} `, make("a", { href: runAddress(search.run) }, `trial ${search.trial}`)) : dash],
+  ];
 }
 
 // ---- curves
@@ -52,7 +63,8 @@ function curvesOf(name) {
     const style = styles([...new Set(found.curves.map((curve) => curve.label))].sort((a, b) => a.localeCompare(b, "en", { numeric: true })));
     const drawn = found.curves.map((curve) => ({ ...curve, ...style.get(curve.label), name: curve.label, group: curve.label, points: curve.x.length < 8 }));
     drawn.sort((a, b) => a.label.localeCompare(b.label, "en", { numeric: true }) || a.seed - b.seed);
-    refill(words, [drawn.length, found.left_out], ([shown, left]) => `${plural(shown, "run")}${left ? `; ${count(left)} that ended earlier are left out` : ""}. Seeds of a point share its colour.`);
+    const legend = hasLegend(new Set(drawn.map((curve) => curve.label)));
+    refill(words, [drawn.length, found.left_out, legend], ([shown, left]) => `${plural(shown, "run")}${left ? `; ${count(left)} that ended earlier are left out` : ""}. Seeds of a point share its colour.${legend || shown < 2 ? "" : " A curve that is pointed at says which it is, and so does the line of a run."}`);
     return chart.show(drawn, { log: log.checked, axis: found.series });
   };
   const ask = follow(() => `/api/sweeps/${encodeURIComponent(name)}/curves?series=${encodeURIComponent(select.value)}`, (value) => {
@@ -66,12 +78,16 @@ function curvesOf(name) {
 
 // ---- runs
 
+/** Columns of numbers that only a run that goes on has. */
+const PASSING = new Set(["rate", "wait", "left"]);
+const LONG = 40;
+
 function runsOf(sweepName, chart) {
   const table = new Table({ columns: columnsFor(sweepName, []), key: (run) => run.key, caption: "Runs" });
   const chips = make("div", { class: "chips", role: "group", "aria-label": "Show runs that are" });
   const field = make("input", { type: "search", placeholder: "filter runs", "aria-label": "Filter runs" });
   const none = make("p", { class: "empty", hidden: true }, "No run is like that.");
-  let [runs, chosen, metrics] = [[], null, "[]"];
+  let [runs, chosen, known] = [[], null, null];
   const draw = () => {
     const wanted = field.value.toLowerCase();
     const shown = runs.filter((run) => (!chosen || run.state === chosen) && `${run.label} ${run.seed} ${run.key} ${run.words} ${run.error ?? ""}`.toLowerCase().includes(wanted));
@@ -83,9 +99,11 @@ function runsOf(sweepName, chart) {
   table.body.addEventListener("pointerover", (event) => chart.point(event.target.closest("tr")?.dataset.key));
   table.body.addEventListener("pointerleave", () => chart.point(null));
   const show = (found) => {
-    if (JSON.stringify(found.metrics) !== metrics) {
-      metrics = JSON.stringify(found.metrics);
-      table.setColumns(columnsFor(sweepName, found.metrics));
+    const columns = columnsFor(sweepName, found.metrics).filter((column) => !PASSING.has(column.name) || found.runs.some((run) => column.value(run) !== null));
+    const names = columns.map((column) => column.name).join();
+    if (names !== known) {
+      known = names;
+      table.setColumns(columns);
     }
     runs = [...found.runs].sort(byState);
     refill(chips, found.summary.states, (states) => [["all", found.runs.length], ...Object.entries(states)].map(([state, n]) =>
@@ -99,9 +117,9 @@ function runsOf(sweepName, chart) {
 function columnsFor(sweepName, metrics) {
   const number = (name, words, value, cell, more = {}) => ({ name, words, className: "number", value, shown: value, cell: (run) => cell(value(run)), ...more });
   return [
-    { name: "run", words: "run", className: "run", value: (run) => run.label, shown: (run) => run.label, cell: (run) => make("a", { href: runAddress(run.key, sweepName) }, run.label) },
+    { name: "run", words: "run", className: "run", value: (run) => run.label, shown: (run) => run.label, cell: (run) => make("a", { href: runAddress(run.key, sweepName), "data-long": run.label.length > LONG }, run.label) },
     number("seed", "seed", (run) => run.seed, String),
-    { name: "state", words: "state", className: "wide", value: (run) => run.words, shown: (run) => [run.state, run.words, run.error], cell: (run) => [
+    { name: "state", words: "state", className: "short-words", value: (run) => run.words, shown: (run) => [run.state, run.words, run.error], cell: (run) => [
       stateOf(run),
       run.error ? make("p", { class: "error", title: run.error }, run.error) : null,
     ] },
