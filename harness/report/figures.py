@@ -17,7 +17,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from harness import metrics
-from harness.record import Store
 from harness.report import style, text
 from harness.report.collect import Collection, PointRow
 from harness.report.curves import schedules, training_curves
@@ -63,20 +62,18 @@ class Series:
 def draw(
     collection: Collection,
     findings: Findings,
-    store: Store,
     external: pd.DataFrame | None = None,
 ) -> list[Drawing]:
     """Every figure there is data for.
 
     Args:
-        store: where the per-example outcomes are.
         external: published models to show in grey, see `pareto.pareto`.
     """
     drawn = [
         *_results(collection, findings),
         forest(collection, findings),
         pareto(collection, findings, external),
-        per_class(collection, findings, store),
+        per_class(collection, findings),
         training_curves(collection),
         schedules(collection),
         time_spent(collection),
