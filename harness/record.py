@@ -140,8 +140,8 @@ class RunDir:
 
     @property
     def key(self) -> str:
-        """The run's key: the directory's name."""
-        return self.path.name
+        """The run's key: the directory's name, up to the number of one that was set aside."""
+        return self.path.name.partition(".")[0]
 
     @property
     def result_file(self) -> Path:

@@ -68,13 +68,18 @@ def complaints(browser: Chrome) -> list[str]:
     return [entry["message"] for entry in entries if entry["level"] in {"WARNING", "SEVERE"}]
 
 
+def asked(browser: Chrome) -> set[str]:
+    """The addresses that the pages asked for since the last call, but for data within them."""
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    found = {
+        message["params"]["request"]["url"]
+        for message in messages
+        if message["method"] == "Network.requestWillBeSent"
+    }
+    return {url for url in found if not url.startswith("data:")}
+
+
 def hosts_asked(browser: Chrome) -> set[str]:
     """Whom the pages asked for something since the last call: `127.0.0.1:8321`."""
-    hosts = set()
-    for entry in browser.get_log("performance"):
-        message = json.loads(entry["message"])["message"]
-        if message["method"] == "Network.requestWillBeSent":
-            url = urlsplit(message["params"]["request"]["url"])
-            if url.scheme in {"http", "https", "ws", "wss"}:
-                hosts.add(url.netloc)
-    return hosts
+    urls = map(urlsplit, asked(browser))
+    return {url.netloc for url in urls if url.scheme in {"http", "https", "ws", "wss"}}

@@ -85,6 +85,13 @@ class Collection:
         return tuple(sorted({r.baseline for r in self.points if r.baseline is not None}))
 
     @cached_property
+    def places(self) -> tuple[str, ...]:
+        """The axes in which the baselines differ from one another."""
+        rows = [self.points[index] for index in self.baselines]
+        values = {axis: {canonical_json(row.axes[axis]) for row in rows} for axis in self.axes}
+        return tuple(axis for axis in self.axes if len(values[axis]) > 1)
+
+    @cached_property
     def _by_point(self) -> dict[int, list[Record]]:
         found: dict[int, list[Record]] = {row.index: [] for row in self.points}
         for record in self.records:

@@ -43,7 +43,7 @@ class Over(Enum):
     ITEMS = "test items"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """The difference of `point` to `reference`, paired by seed and, where it can be, by item."""
 
@@ -159,7 +159,7 @@ def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
 # --------------------------------------------------------------------------- the best of a column
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Contest:
     """The point with the best mean against each of the others."""
 

@@ -35,7 +35,7 @@ def contrast_of(collection: Collection, row: PointRow, base: PointRow) -> Contra
     if row.label in names and base.label in names:
         return Contrast(row.label, base.label, "")
     changed = [axis for axis in collection.axes if _differ(row, base, axis)]
-    places = [axis for axis in _places(collection) if axis not in changed]
+    places = [axis for axis in collection.places if axis not in changed]
     if places:
         old = values_of(collection, base, changed)
     else:
@@ -58,13 +58,3 @@ def listed(parts: Sequence[str]) -> str:
 
 def _differ(row: PointRow, other: PointRow, axis: str) -> bool:
     return canonical_json(row.axes[axis]) != canonical_json(other.axes[axis])
-
-
-def _places(collection: Collection) -> list[str]:
-    """The axes in which the baselines differ from one another."""
-    baselines = [collection.points[index] for index in collection.baselines]
-    return [
-        axis
-        for axis in collection.axes
-        if any(_differ(baselines[0], other, axis) for other in baselines[1:])
-    ]

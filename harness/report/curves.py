@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from harness.config import canonical_json
 from harness.report import style, text
@@ -35,10 +37,16 @@ class Curve:
     complete: bool
     """Whether every seed has finished; where one has not, no mean is drawn."""
 
-    @property
+    @cached_property
     def shared(self) -> pd.DataFrame:
         """The rows that every seed has logged."""
         return self.losses.dropna()
+
+    @cached_property
+    def mean(self) -> NDArray[np.float64]:
+        """(samples seen, mean loss) of those rows, (N, 2)."""
+        values = self.shared.to_numpy()
+        return np.column_stack([self.shared.index.to_numpy(dtype=float), values.mean(axis=1)])
 
 
 def training_curves(collection: Collection) -> Drawing | None:
@@ -79,14 +87,15 @@ def _names(collection: Collection) -> list[str]:
 
 
 def _one_panel(collection: Collection, curves: Mapping[int, Curve]) -> tuple[Figure, list[Axes]]:
-    figure, axes = style.panels(1, row_height=2.4)
+    figure, axes = style.panels(1, row_height=2.4 + 0.08 * len(curves))
     simple = is_one_axis(collection) and collection.sweep.show.hue is None
     palette = style.colours(len(curves), ordered=simple and has_ordered_axis(collection))
     names = _names(collection)
     for colour, (point, curve) in zip(palette, curves.items(), strict=False):
         _draw_curve(axes[0], curve, colour, names[point])
     title = collection.axis_name(collection.sweep.show.x) if simple else None
-    axes[0].legend(title=title)
+    figure.legend(*axes[0].get_legend_handles_labels(), title=title, ncols=2,
+                  loc="outside upper center")  # fmt: skip
     return figure, axes
 
 
@@ -116,21 +125,24 @@ def _panel_by_value(
     for ax, (value, own) in zip(axes, by_value.items(), strict=True):
         _draw_in_grey(ax, curves.values())
         for curve in own:
-            ax.plot(_mean(curve), color=colour, linewidth=0.6, alpha=0.7, zorder=2)
+            ax.plot(*curve.mean.T, color=colour, linewidth=0.6, alpha=0.7, zorder=2)
+        _as_pixels(ax, len(curves))
         ax.set_title(f"{collection.axis_name(x)} {value}" if value else "", fontsize=6)
     return figure, axes
 
 
 def _draw_in_grey(ax: Axes, curves: Iterable[Curve]) -> None:
     """All curves as one collection of lines: one path each would take seconds to write."""
-    means = [mean for curve in curves if not (mean := _mean(curve)).empty]
-    lines = [list(zip(mean.index, mean.to_numpy(), strict=True)) for mean in means]
+    lines = [curve.mean for curve in curves if len(curve.mean)]
     ax.add_collection(LineCollection(lines, colors=style.PALE, linewidths=0.6, zorder=1))
     ax.autoscale_view()
 
 
-def _mean(curve: Curve) -> pd.Series[float]:
-    return curve.shared.mean(axis=1)
+def _as_pixels(ax: Axes, curves: int) -> None:
+    """Lines too many to tell apart as a picture: as paths they would be tens of megabytes."""
+    if curves > style.MOST_PATHS:
+        for artist in [*ax.lines, *ax.collections]:
+            artist.set_rasterized(True)
 
 
 def _curve(records: Sequence[Record]) -> Curve:

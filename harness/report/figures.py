@@ -7,7 +7,7 @@ label where they differ in more.  Intervals and means come from the summary, non
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from harness import metrics
-from harness.record import Store
 from harness.report import style, text
 from harness.report.collect import Collection, PointRow
 from harness.report.curves import schedules, training_curves
@@ -63,20 +62,18 @@ class Series:
 def draw(
     collection: Collection,
     findings: Findings,
-    store: Store,
     external: pd.DataFrame | None = None,
 ) -> list[Drawing]:
     """Every figure there is data for.
 
     Args:
-        store: where the per-example outcomes are.
         external: published models to show in grey, see `pareto.pareto`.
     """
     drawn = [
         *_results(collection, findings),
         forest(collection, findings),
         pareto(collection, findings, external),
-        per_class(collection, findings, store),
+        per_class(collection, findings),
         training_curves(collection),
         schedules(collection),
         time_spent(collection),
@@ -97,11 +94,12 @@ def _results(collection: Collection, findings: Findings) -> list[Drawing]:
         drawings.append(heat_map(collection, cells, grid))
     elif not is_one_axis(collection):
         drawings.append(_by_label(collection, cells))
+    legible = not is_one_axis(collection) or len(_lines(collection)) <= _MOST_LINES
     for cost, name in (
         (NO_EMBEDDINGS, "metric_vs_parameters"),
         (WITH_EMBEDDINGS, "metric_vs_parameters_with_embeddings"),
     ):
-        if len(set(costs_of(collection, cells, cost).values())) > 1:
+        if len(set(costs_of(collection, cells, cost).values())) > 1 and legible:
             drawings.append(_against_cost(collection, cells, cost, name))
     return drawings
 
@@ -167,7 +165,7 @@ def _against_cost(collection: Collection, cells: Cells, cost: str, name: str) ->
         joined=lines,
         dress=dress,
         heading=f"inference {heading} (M)",
-        names=(lambda row: text.plain(row.axes[show.x])) if lines else None,
+        names=(lambda point: text.plain(collection.points[point].axes[show.x])) if lines else None,
     )
     words = f"Each metric against inference {heading}, by {collection.axis_name(show.x)}"
     return Drawing(
@@ -197,12 +195,12 @@ def _metric_panels(
     joined: bool,
     dress: Callable[[Axes], object],
     heading: str,
-    names: Callable[[PointRow], str] | None = None,
+    names: Callable[[int], str] | None = None,
 ) -> Figure:
     figure, axes = style.panels(len(collection.shown))
     palette = style.colours(len(series), ordered=False)
     for ax, metric in zip(axes, collection.shown, strict=True):
-        drawn = []
+        drawn, named = [], []
         for number, line in enumerate(series):
             shift = _DODGE * (number - (len(series) - 1) / 2)
             places = [(x(row, shift), cells[(row.index, metric)]) for row in line.rows]
@@ -210,9 +208,13 @@ def _metric_panels(
             look = _Look(palette[number], style.MARKERS[number % len(style.MARKERS)], line.name)
             _draw_points(ax, points, look, joined=joined)
             drawn += [cell for _, cell in points]
-            if names is not None:
-                _name_points(ax, line.rows, points, names)
+            named += points
+        if names is not None:
+            _name_points(ax, named, names)
         dress(ax)
+        if len(collection.points) > style.MOST_PATHS:
+            for artist in [*ax.lines, *ax.collections]:
+                artist.set_rasterized(True)
         ax.set_ylabel(f"{metrics.display(metric)} ({metrics.unit(metric)})")
         _chance_line(ax, drawn, metric)
     if len(series) > 1:
@@ -275,26 +277,27 @@ def _draw_points(
 
 def _name_points(
     ax: Axes,
-    rows: Sequence[PointRow],
-    points: Sequence[tuple[float, Cell]],
-    names: Callable[[PointRow], str],
+    points: Iterable[tuple[float, Cell]],
+    names: Callable[[int], str],
 ) -> None:
-    by_index = {row.index: row for row in rows}
+    """Above the highest of the points that share a place and a name."""
+    tops: dict[tuple[float, str], float] = {}
     for at, cell in points:
         if cell.values:
-            top = max(cell.values.values())
-            if cell.estimate is not None and cell.estimate.high is not None:
-                top = max(top, cell.estimate.high)
-            ax.annotate(
-                names(by_index[cell.point]),
-                (at, top * _unit(cell)),
-                xytext=(0, 2.5),
-                textcoords="offset points",
-                ha="center",
-                va="bottom",
-                fontsize=6.5,
-                color=style.INK,
-            )
+            place = (at, names(cell.point))
+            top = max(_extent(cell)) * _unit(cell)
+            tops[place] = max(tops.get(place, top), top)
+    for (at, name), top in tops.items():
+        ax.annotate(
+            name,
+            (at, top),
+            xytext=(0, 2.5),
+            textcoords="offset points",
+            ha="center",
+            va="bottom",
+            fontsize=6.5,
+            color=style.INK,
+        )
 
 
 def _unit(cell: Cell) -> float:
@@ -352,7 +355,10 @@ def _by_label(collection: Collection, cells: Cells) -> Drawing:
                 mean = base.mean * metrics.scale(metric)
                 ax.axvline(mean, color=style.FAINT, linewidth=0.8, linestyle="--", zorder=1)
         between = "\n" if count > _ON_A_LINE else " "
-        ax.set_xlabel(f"{metrics.display(metric)}{between}({metrics.unit(metric)})")
+        ax.set_xlabel(
+            f"{metrics.display(metric)}{between}({metrics.unit(metric)})",
+            fontsize=8 if count <= _ON_A_LINE else 6.5,
+        )
         ax.xaxis.set_major_locator(MaxNLocator(5 if count <= _ON_A_LINE else 3))
         ax.grid(visible=True, axis="x")
         _chance_line(ax, column, metric, across=False)

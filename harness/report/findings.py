@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 from harness import metrics
-from harness.record import Store
 from harness.report.collect import Collection
 from harness.report.comparisons import Comparison, Contest, Over, contest, corrected
 from harness.report.pairing import Compared, Wanted, compare_all
@@ -68,8 +67,8 @@ class Findings:
         return averages_of(self.sections)
 
 
-def find(collection: Collection, store: Store) -> Findings:
-    """Compute everything; reads the per-example outcomes of finished runs from `store`."""
+def find(collection: Collection) -> Findings:
+    """Compute everything; reads the per-example outcomes of finished runs."""
     sections = sections_of(collection.shown)
     averages = averages_of(sections)
     shown = [name for section in sections for name in section.metrics]
@@ -85,7 +84,7 @@ def find(collection: Collection, store: Store) -> Findings:
             for each in _of_line(cells, number, line, metric)
         ),
     ]
-    compared = compare_all(wanted, collection, cells, store, shown=shown, averages=averages)
+    compared = compare_all(wanted, collection, cells, shown=shown, averages=averages)
     table = corrected(compared.families.get(_TABLE, []))
     for comparison in [*table, *compared.families.get(_BESIDE, [])]:
         place = (comparison.point, comparison.metric)

@@ -72,7 +72,7 @@ def write_collection(
     Args:
         made: what was asked for, in the words of the manifest; see `check.py`.
     """
-    findings = find(collection, store)
+    findings = find(collection)
     for record in collection.records:
         if record.key in findings.outcomes:
             name = f"outcomes/{record.evaluation_key}.npz"
@@ -80,7 +80,7 @@ def write_collection(
     published = beside_ours(
         collection, findings.cells, external.load(store.root / "results" / "external")
     )
-    files = dict(_files(collection, findings, store, published))
+    files = dict(_files(collection, findings, published))
     files[MANIFEST] = dump_json(_manifest(collection, store, published, files, made))
     replace_files(out, files)
     holes = runs_with_holes(collection)
@@ -93,11 +93,11 @@ def write_collection(
 
 
 def _files(
-    collection: Collection, findings: Findings, store: Store, published: Beside
+    collection: Collection, findings: Findings, published: Beside
 ) -> Iterator[tuple[str, bytes]]:
     table = tables.build_table(collection, findings)
     with style.house():
-        drawings = draw(collection, findings, store, published.frame)
+        drawings = draw(collection, findings, published.frame)
         pictures = {d.name: style.svg(d.figure) for d in drawings}
         yield from _figure_files(drawings, pictures)
     content = write_content(collection, findings, table, drawings, published)
@@ -162,7 +162,7 @@ def _manifest(
         "external": dict(published.files),
         "runs": [
             {
-                "key": record.key,
+                "key": record.run.key,
                 "label": record.run.label,
                 "seed": record.seed,
                 "state": record.status.state.value,

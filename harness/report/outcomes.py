@@ -13,6 +13,7 @@ import io
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from harness.metrics import (
     TEXT_RETRIEVAL,
     recall_names,
 )
-from harness.record import Store
+from harness.record import RunDir
 from harness.report.records import Record
 
 _TOLERANCE = 1e-5
@@ -58,7 +59,6 @@ class RunScores:
 
 def read_scores(
     record: Record,
-    store: Store,
     metrics: Sequence[str],
     averages: Mapping[str, Sequence[str]] | None = None,
 ) -> RunScores:
@@ -69,7 +69,7 @@ def read_scores(
     """
     if record.evaluation is None:
         return RunScores({}, None, "no evaluation")
-    file = store.run_dir(record.run.key).outcomes / f"{record.run.config.evaluation_key}.npz"
+    file = _file(record)
     try:
         data = file.read_bytes()
         arrays = _Arrays(np.load(io.BytesIO(data), allow_pickle=False))
@@ -81,6 +81,11 @@ def read_scores(
         return RunScores({}, None, f"per-example outcomes cannot be used: {error}")
     kept = {name: score for name, score in found.items() if score is not None}
     return RunScores(kept, hashlib.sha256(data).hexdigest())
+
+
+def _file(record: Record) -> Path:
+    """In the run's own directory, wherever that lies."""
+    return RunDir(record.directory).outcomes / f"{record.evaluation_key}.npz"
 
 
 def _check_values(
@@ -175,7 +180,7 @@ class _Arrays:
         return len(names), hashlib.sha256(names.tobytes()).hexdigest()
 
 
-def read_class_recalls(record: Record, store: Store, metric: str) -> dict[str, float] | None:
+def read_class_recalls(record: Record, metric: str) -> dict[str, float] | None:
     """Class name -> share of its pictures that `metric`, a top-1 accuracy, counts as right.
 
     Of the classes with a picture; None without outcomes, names or labels.
@@ -185,7 +190,7 @@ def read_class_recalls(record: Record, store: Store, metric: str) -> dict[str, f
     place = metric.rpartition("/")[0]
     protocol = record.evaluation["protocol"]
     task = {**protocol.get("tasks", {}), **protocol["class_folders"]}.get(place.rpartition("/")[2])
-    file = store.run_dir(record.run.key).outcomes / f"{record.run.config.evaluation_key}.npz"
+    file = _file(record)
     try:
         arrays = _Arrays(np.load(file, allow_pickle=False))
         right, labels = arrays.get(metric), arrays.get(f"{place}/labels")

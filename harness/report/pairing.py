@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.record import Store
 from harness.report.collect import Collection
 from harness.report.comparisons import Comparison, ScoresBySeed, compare
 from harness.report.outcomes import RunScores, read_scores
@@ -41,7 +40,6 @@ def compare_all(
     wanted: Iterable[Wanted],
     collection: Collection,
     cells: Cells,
-    store: Store,
     *,
     shown: Sequence[str],
     averages: Mapping[str, Sequence[str]],
@@ -55,7 +53,7 @@ def compare_all(
     by_point: dict[int, list[Wanted]] = {}
     for each in wanted:
         by_point.setdefault(each.point, []).append(each)
-    reader = _Reader(collection, store, shown, averages)
+    reader = _Reader(collection, shown, averages)
     kept = {
         point: reader.read(point)
         for point in sorted({each.reference for all_ in by_point.values() for each in all_})
@@ -106,11 +104,10 @@ class _Reader:
     def __init__(
         self,
         collection: Collection,
-        store: Store,
         shown: Sequence[str],
         averages: Mapping[str, Sequence[str]],
     ) -> None:
-        self._store, self._shown, self._averages = store, shown, averages
+        self._shown, self._averages = shown, averages
         self._collection = collection
         self.outcomes: dict[str, str] = {}
         self.unread: dict[str, list[str]] = {}
@@ -120,10 +117,10 @@ class _Reader:
         found = {}
         for record in self._collection.of_point(point):
             if record.reason is None:
-                scores = read_scores(record, self._store, self._shown, self._averages)
+                scores = read_scores(record, self._shown, self._averages)
                 found[record.seed] = scores
                 if scores.sha256 is not None:
-                    self.outcomes[record.run.key] = scores.sha256
+                    self.outcomes[record.key] = scores.sha256
                 if scores.problem is not None:
-                    self.unread.setdefault(scores.problem, []).append(record.run.key)
+                    self.unread.setdefault(scores.problem, []).append(record.key)
         return found

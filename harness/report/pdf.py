@@ -7,7 +7,7 @@ inside Typst and there is no date, so that the same records give the same bytes 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.resources import files
 from typing import Any
@@ -16,7 +16,7 @@ import typst
 
 from harness.report import formats, style, text
 from harness.report.content import Content
-from harness.report.table import Table, stacked
+from harness.report.table import Table, split, stacked
 from harness.report.words import Words
 
 #: Lines of a table that still fit on a page between other things; more go to pages of their own.
@@ -24,8 +24,12 @@ _FLOAT_LINES = 46
 #: Rows past which the paper refers to table.csv: nobody reads them on paper.
 _PRINTED_ROWS = 120
 _PRINTED_WORDS = 24
+#: Letters of a word that is not broken; report.typ breaks longer ones.
+_WHOLE = 14
 #: Columns past which differences stand below their means, and past which a page is turned.
 _WIDE, _PORTRAIT_COLUMNS = 8, 16
+#: Points between the margins of a page, upright and turned, and a letter's share of the size.
+_PORTRAIT, _LANDSCAPE, _LETTER = 507, 754, 0.47
 
 
 def to_pdf(content: Content, pictures: Mapping[str, bytes]) -> bytes:
@@ -36,10 +40,11 @@ def to_pdf(content: Content, pictures: Mapping[str, bytes]) -> bytes:
     """
     source = (files("harness.report") / "templates" / "report.typ").read_bytes()
     table = _printed(content.table)
+    placing = _placing(table)
     inputs = {
         "main.typ": source,
-        "table.typ": formats.to_typst(table).encode(),
-        "data.json": json.dumps(_document(content, table), ensure_ascii=True).encode(),
+        "table.typ": formats.to_typst(table, letters=_letters(placing)).encode(),
+        "data.json": json.dumps(_document(content, placing), ensure_ascii=True).encode(),
         **{f"{name}.svg": svg for name, svg in pictures.items()},
     }
     # Its annotations do not know of an input of several files, which its documentation has.
@@ -48,7 +53,7 @@ def to_pdf(content: Content, pictures: Mapping[str, bytes]) -> bytes:
     return made
 
 
-def _document(content: Content, table: Table) -> dict[str, Any]:
+def _document(content: Content, placing: Mapping[str, Any]) -> dict[str, Any]:
     document: dict[str, Any] = _shown(
         {
             "title": content.title,
@@ -57,7 +62,7 @@ def _document(content: Content, table: Table) -> dict[str, Any]:
             "warnings": content.warnings,
             "summary": content.summary,
             "answers": [asdict(answer) for answer in content.answers],
-            "table": _placing(table),
+            "table": placing,
             "drawings": [
                 {
                     "file": f"{drawing.name}.svg",
@@ -113,12 +118,18 @@ def _placing(table: Table) -> dict[str, Any]:
     """Where the table goes, and how small it is set."""
     columns = len(table.columns)
     lines = sum(max(len(entry.lines) for entry in row) for row in table.rows)
-    small = columns > 12
-    return {
-        "placed": "float" if lines <= _FLOAT_LINES else "appendix",
+    placing: dict[str, Any] = {
         "flipped": columns > _PORTRAIT_COLUMNS,
-        "size": 7.6 if columns <= 8 else 5.8 if small else 6.6,
+        "size": 7.6 if columns <= 8 else 5.8 if columns > 12 else 6.6,
     }
+    lines *= len(split(table, _letters(placing)))
+    placed = "float" if lines <= _FLOAT_LINES and not placing["flipped"] else "appendix"
+    return {**placing, "placed": placed}
+
+
+def _letters(placing: Mapping[str, Any]) -> int:
+    """How many fit on a line of the page."""
+    return int((_LANDSCAPE if placing["flipped"] else _PORTRAIT) / (_LETTER * placing["size"]))
 
 
 # --------------------------------------------------------------------------- tables of words
@@ -127,20 +138,24 @@ def _placing(table: Table) -> dict[str, Any]:
 def _words(grid: Words) -> dict[str, Any]:
     rows = grid.rows[:_PRINTED_WORDS]
     left = len(grid.rows) - len(rows)
-    lengths = [
-        max([len(head), *(len(row[index]) for row in rows)])
-        for index, head in enumerate(grid.heads)
-    ]
+    columns = [[head, *(row[index] for row in rows)] for index, head in enumerate(grid.heads)]
     return {
         "columns": [
             {
                 "text": head,
                 "numeric": head in grid.numeric,
                 "code": head in grid.code,
-                "width": min(max(length, 5), 40) ** 0.75,
+                "width": _share(column),
             }
-            for head, length in zip(grid.heads, lengths, strict=True)
+            for head, column in zip(grid.heads, columns, strict=True)
         ],
         "rows": rows,
         "more": f"{left:,} more rows are in report.html." if left else "",
     }
+
+
+def _share(column: Sequence[str]) -> float:
+    """Letters of the longest word, which stays whole, and a part of the longest line."""
+    word = max((len(word) for cell in column for word in cell.split()), default=0)
+    whole, line = min(word, _WHOLE), min(max(map(len, column)), 40)
+    return max(whole, 3) + 0.3 * max(0, line - whole)

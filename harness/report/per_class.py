@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from harness import metrics
-from harness.record import Store
 from harness.report import style
 from harness.report.collect import Collection
 from harness.report.contrast import contrast_of
@@ -38,7 +37,7 @@ class _Task:
     differences: dict[str, Difference]
 
 
-def per_class(collection: Collection, findings: Findings, store: Store) -> Drawing | None:
+def per_class(collection: Collection, findings: Findings) -> Drawing | None:
     """For each zero-shot task the point that differs most from its baseline, class by class.
 
     None where nothing is compared or no outcomes are kept.
@@ -47,7 +46,7 @@ def per_class(collection: Collection, findings: Findings, store: Store) -> Drawi
         task
         for metric in collection.shown
         if metric.rpartition("/")[2] == "acc1"
-        and (task := _task(collection, findings, store, metric)) is not None
+        and (task := _task(collection, findings, metric)) is not None
     ]
     if not tasks:
         return None
@@ -70,7 +69,7 @@ def per_class(collection: Collection, findings: Findings, store: Store) -> Drawi
     return Drawing("per_class", words, figure, _data(collection, tasks))
 
 
-def _task(collection: Collection, findings: Findings, store: Store, metric: str) -> _Task | None:
+def _task(collection: Collection, findings: Findings, metric: str) -> _Task | None:
     compared = [
         comparison
         for row in collection.points
@@ -84,7 +83,7 @@ def _task(collection: Collection, findings: Findings, store: Store, metric: str)
         {
             record.seed: recalls
             for record in collection.of_point(point)
-            if (recalls := read_class_recalls(record, store, metric)) is not None
+            if (recalls := read_class_recalls(record, metric)) is not None
         }
         for point in (most.point, most.reference)
     )

@@ -80,8 +80,8 @@ class Record:
 
     @cached_property
     def key(self) -> str:
-        """The run's key."""
-        return self.run.key
+        """The name of the run's directory: its key, with a number where it was set aside."""
+        return self.directory.name
 
     @property
     def failed(self) -> bool:

@@ -83,6 +83,7 @@ def _run(
     return {
         "label": one_line(record.run.label),
         "seed": record.seed,
+        **_aside(record),
         "state": record.status.state.value,
         "reason": None if record.reason is None else one_line(record.reason),
         "attempts": attempts_of(record),
@@ -94,6 +95,12 @@ def _run(
         "training": pool.number(_training(record)),
         "files": {name: digest[:_DIGITS] for name, digest in sorted(record.inputs.items())},
     }
+
+
+def _aside(record: Record) -> dict[str, str]:
+    """Where a run lies that another of the same key has taken the place of."""
+    aside = record.directory.parent.name
+    return {} if aside == "runs" else {"place": f"results/runs/{aside}/{record.key}"}
 
 
 def _value(record: Record, name: str) -> float | None:

@@ -20,7 +20,7 @@ NO_SPREAD = 1e-12
 """Spread below which seeds are taken to agree exactly: rounding alone makes about 1e-17."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Estimate:
     """A mean over `n` seeds and its t-interval; one seed alone has no interval."""
 
@@ -35,7 +35,7 @@ class Estimate:
         return None if self.high is None else self.high - self.mean
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Difference:
     """A mean difference to a baseline over the seeds both have, with its paired t-interval.
 

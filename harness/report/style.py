@@ -22,6 +22,8 @@ ROW = 2.15
 """Height of a row of panels, in inches."""
 DOTS_PER_INCH = 220
 INK, FAINT, PALE = "#262626", "#8a8a8a", "#d4d4d4"
+MOST_PATHS = 400
+"""Points or lines of a figure past which they are drawn as pixels within the vector picture."""
 LINES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 

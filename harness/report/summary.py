@@ -17,7 +17,7 @@ from harness.report.statistics import Estimate, estimate
 from harness.report.table import Mark
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Cell:
     """One metric at one point, over its seeds; fractions and counts as recorded."""
 
@@ -79,7 +79,7 @@ def summarise(
     return cells
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Row:
     seed: int
     value: float

@@ -140,6 +140,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.child:
         child(args.root, args.child, args.out, profile=args.profile)
+        return
     with tempfile.TemporaryDirectory() as temporary:
         root = args.root or Path(temporary)
         walls = [measure(root / str(count), count, profile=args.profile) for count in args.runs]

@@ -197,7 +197,7 @@ def test_differences_pair_the_seeds_that_both_have(records: Records) -> None:
     runs, _ = runs_by(sweep)
     fill(records, runs, skip=((12, 2), (4, 0)))
 
-    findings = find(collect(sweep, runs, records.store), records.store)
+    findings = find(collect(sweep, runs, records.store))
 
     comparison = findings.cells[(2, T2I)].comparison
     assert comparison is not None

@@ -35,7 +35,7 @@ def in_house_style() -> Iterator[None]:
 
 def drawings(sweep: Sweep, runs: list[Run], records: Records) -> dict[str, Drawing]:
     collection = collect(sweep, runs, records.store)
-    drawn = draw(collection, find(collection, records.store), records.store)
+    drawn = draw(collection, find(collection))
     return {drawing.name: drawing for drawing in drawn}
 
 
@@ -319,7 +319,7 @@ def test_published_models_are_grey_and_never_on_the_front(records: Records) -> N
     runs, _ = runs_by(sweep)
     fill(records, runs)
     collection = collect(sweep, runs, records.store)
-    findings = find(collection, records.store)
+    findings = find(collection)
     external = pd.DataFrame(
         [
             ["=Cheap & good", T2I, 0.9, 1e3, math.nan, "a paper"],

@@ -34,7 +34,7 @@ WEIGHT = "objective.mlm.weight"
 
 def found_in(records: Records, sweep: Sweep, runs: list[Run]) -> tuple[Collection, Findings]:
     collection = collect(sweep, runs, records.store)
-    return collection, find(collection, records.store)
+    return collection, find(collection)
 
 
 def depths(records: Records, **show: object) -> tuple[Collection, Findings]:

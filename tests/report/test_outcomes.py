@@ -39,7 +39,7 @@ def done(records: Records, arrays: dict[str, np.ndarray], role: float = 2 / 3) -
 def scores(records: Records, run: Run, *names: str, **averages: Any) -> RunScores:
     sweep = sweep_of({"model.text.layers": [1]}, metrics=[T2I])
     (record,) = collect(sweep, [run], records.store).records
-    return read_scores(record, records.store, names, averages or None)
+    return read_scores(record, names, averages or None)
 
 
 @pytest.mark.parametrize("name", list(VALUES))
@@ -128,6 +128,6 @@ def test_recalls_by_class_name(records: Records) -> None:
     sweep = sweep_of({"model.text.layers": [1]}, metrics=[T2I])
     (record,) = collect(sweep, [run], records.store).records
 
-    found = read_class_recalls(record, records.store, "test/role/acc1")
+    found = read_class_recalls(record, "test/role/acc1")
 
     assert found == {"cook": 0.5, "judge": 1.0}

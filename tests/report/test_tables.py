@@ -22,7 +22,7 @@ from harness.space import Run, Sweep, expand, points
 
 def tabulate(sweep: Sweep, runs: list[Run], records: Records) -> tuple[Collection, Findings, Table]:
     collection = collect(sweep, runs, records.store)
-    findings = find(collection, records.store)
+    findings = find(collection)
     return collection, findings, build_table(collection, findings)
 
 

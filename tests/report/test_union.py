@@ -45,7 +45,7 @@ def test_every_point_has_all_axes(merged: Collection) -> None:
 
 
 def test_the_table_has_a_group_a_sweep(records: Records, merged: Collection) -> None:
-    table = build_table(merged, find(merged, records.store))
+    table = build_table(merged, find(merged))
 
     assert [(group.title, len(group.rows)) for group in table.groups] == [
         ("masked words", 2), ("soft labels", 1),

@@ -93,7 +93,9 @@ def _cell(table: Table, entry: Entry) -> str:
 
 
 def _line(table: Table, entry: Entry) -> str:
-    literal = text.typst(entry.text)
+    # A number and its interval stay on one line; the words beside them give way.
+    whole = entry.text if entry.value is None else entry.text.replace(" ", "\u00a0")
+    literal = text.typst(whole)
     shown = {
         Mark.BEST: f"#strong({literal})",
         Mark.SECOND: f"#underline({literal})",

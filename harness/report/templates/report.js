@@ -112,7 +112,7 @@
     const box = make("section");
     if (!run) return box;
     box.append(make("h3", `${run.label}, seed ${run.seed}`));
-    box.append(facts([["run", `results/runs/${key}`], ["state", run.state], ["why there is no number", run.reason],
+    box.append(facts([["run", run.place ?? `results/runs/${key}`], ["state", run.state], ["why there is no number", run.reason],
       ["attempts", run.attempts], ["log", run.log], ...Object.entries(data.pool[run.training])]));
     box.append(make("h4", "Configuration: what differs from the first run of this page"));
     const differs = Object.entries(run.set);

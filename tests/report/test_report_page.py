@@ -1,0 +1,190 @@
+"""report.html in a real browser: it sorts, shows the runs behind a number, and asks for nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+from unittest import mock
+
+import pytest
+from report_records import T2I, Records, fill, runs_by, sweep_of
+
+from harness.record import State
+from harness.report import build
+from harness.space import Run
+from tests.browser import PHONE, asked, chromium, complaints, view_size
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+EVIL = (
+    '</td></script><img src=x onerror="window.owned=1"><script>window.owned=2</script>'
+    "<a href='http://198.51.100.7/'>'\"{{ 7*7 }}"
+)
+DEPTHS = [1, 2, 4, 8, 12]
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Run]]:
+    """A report with a failed run, a hole, and names, an error and a log that try to be markup."""
+    root = tmp_path_factory.mktemp("page")
+    sweep = sweep_of({"model.text.layers": DEPTHS}, metrics=[T2I],
+                     baseline={"model.text.layers": 12},
+                     labels={"model.text.layers": EVIL},
+                     names={EVIL: {"model.text.layers": 4}})  # fmt: skip
+    sweep = replace(sweep, question=EVIL, name=f"evil {EVIL}")
+    runs, at = runs_by(sweep)
+    with mock.patch("os.fsync"), ExitStack() as held:
+        records = Records(root, held)
+        fill(records, runs, skip=((2, 1), (8, 0)))
+        failed = records.failed(at(2, 1), failure=EVIL, error=f"ValueError: {EVIL}")
+        failed.write_status(State.FAILED, attempt=1, samples_seen=5, failure=EVIL,
+                            error=f"ValueError: {EVIL}", log=f"/logs/{EVIL}.txt")  # fmt: skip
+        build(sweep, runs, records.store, root / "report")
+    return root / "report" / "report.html", runs
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Chrome]:
+    with chromium() as driven:
+        yield driven
+
+
+@pytest.fixture
+def page(browser: Chrome, report: tuple[Path, list[Run]]) -> Chrome:
+    """The page, freshly opened, with what was logged before forgotten."""
+    browser.get("about:blank")
+    complaints(browser)
+    asked(browser)
+    browser.get(report[0].as_uri())
+    return browser
+
+
+def column(page: Chrome, number: int) -> list[str]:
+    """The first line of each cell of a column of the table of results, as it is seen."""
+    return page.execute_script(
+        "return [...document.querySelectorAll('table.results tbody tr')]"
+        ".map(row => row.cells[arguments[0]].innerText.split('\\n')[0])",
+        number,
+    )
+
+
+def click_head(page: Chrome, words: str) -> int:
+    """Click the heading of the table of results that begins so; returns its column."""
+    return page.execute_script(
+        "const heads = [...document.querySelector('table.results thead').rows].at(-1).cells;"
+        "const head = [...heads].find(h => h.innerText.startsWith(arguments[0]));"
+        "head.querySelector('button').click(); return head.cellIndex;",
+        words,
+    )
+
+
+def test_no_complaint_and_nothing_asked_for_but_the_page(
+    page: Chrome, report: tuple[Path, list[Run]]
+) -> None:
+    page.execute_script("document.querySelector('table.results td a').click()")
+
+    assert page.execute_script("return document.getElementById('detail').open")
+    assert complaints(page) == []
+    assert asked(page) == {report[0].as_uri()}
+
+
+def test_the_policy_lets_no_page_reach_out(page: Chrome) -> None:
+    page.execute_script("fetch('http://198.51.100.7/').catch(() => {})")
+
+    assert any("Content Security Policy" in line for line in complaints(page))
+    assert not [url for url in asked(page) if "198.51.100.7" in url]
+
+
+def test_a_click_on_a_heading_sorts_by_number_and_keeps_holes_below(page: Chrome) -> None:
+    at = click_head(page, "mean")
+    up = column(page, at)
+    click_head(page, "mean")
+    down = column(page, at)
+
+    means = ["30.3", "38.3", "40.2"]
+    assert [cell[:4] for cell in up[:3]] == means
+    assert [cell[:4] for cell in down[:3]] == means[::-1]
+    assert [cell[0] for cell in up[3:] + down[3:]] == ["\u2014"] * 4, "depths 2 and 8 lack a seed"
+
+
+def test_numbers_sort_as_numbers(page: Chrome) -> None:
+    at = click_head(page, "</td>")
+
+    assert column(page, at) == ["1", "2", "4", "8", "12"]
+
+
+def test_every_link_resolves_within_the_page(page: Chrome) -> None:
+    links: list[str] = page.execute_script(
+        "return [...document.querySelectorAll('a')].map(a => a.getAttribute('href'))"
+    )
+    broken: list[str] = page.execute_script(
+        "return arguments[0].filter(h => !document.getElementById(h.slice(1)))", links
+    )
+
+    assert len(links) > 40
+    assert [link for link in links if not link.startswith("#")] == []
+    assert broken == []
+
+
+def test_a_number_opens_its_runs_with_configuration_curve_and_provenance(
+    page: Chrome, report: tuple[Path, list[Run]]
+) -> None:
+    keys = [run.key for run in report[1] if run.config.model.text.layers == 1]
+    page.execute_script(
+        "[...document.querySelectorAll('table.results td.number a')]"
+        ".find(a => a.innerText.startsWith('30.3')).click()"
+    )
+
+    shown: str = page.execute_script("return document.getElementById('detail').textContent")
+
+    assert "The 3 runs behind this number" in shown
+    assert all(f"results/runs/{key}" in shown for key in keys)
+    assert "0123456789abcdef0123456789abcdef01234567" in shown, "the commit"
+    assert "model.text.width" in shown
+    assert page.execute_script("return document.querySelectorAll('#detail svg path.line').length")
+    recorded = json.loads(
+        (report[0].parent.parent / "results/runs" / keys[0] / "result.json").read_text()
+    )
+    (evaluation,) = recorded["evaluations"].values()
+    assert f"{T2I}{evaluation['metrics'][T2I]['value']}" in shown
+
+
+def test_a_hole_opens_the_run_that_failed(page: Chrome) -> None:
+    page.execute_script("document.querySelector('#problems a[href^=\"#run-\"]').click()")
+
+    shown: str = page.execute_script("return document.getElementById('detail').textContent")
+
+    assert "failed" in shown
+    assert EVIL in shown
+    assert page.execute_script("return window.owned ?? null") is None
+
+
+def test_names_errors_and_logs_are_shown_and_never_markup(page: Chrome) -> None:
+    seen: str = page.execute_script("return document.body.innerText")
+    images: list[str] = page.execute_script("return [...document.images].map(i => i.src)")
+
+    assert page.execute_script("return window.owned ?? null") is None
+    assert page.execute_script("return document.scripts.length") == 2
+    assert all(source.startswith("data:image/svg+xml;base64,") for source in images)
+    assert page.execute_script("return [...document.images].every(i => i.naturalWidth > 0)")
+    assert page.execute_script("return document.title") == EVIL
+    assert page.execute_script("return document.querySelector('h1').textContent") == EVIL
+    assert f"ValueError: {EVIL}" in seen
+    assert EVIL in column(page, 0)
+
+
+def test_a_phone_scrolls_tables_and_never_the_page(page: Chrome) -> None:
+    view_size(page, PHONE)
+
+    width, shown = page.execute_script(
+        "return [document.documentElement.scrollWidth, window.innerWidth]"
+    )
+
+    assert width <= shown
