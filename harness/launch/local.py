@@ -37,6 +37,10 @@ GRACE_SECONDS = 60.0
 """How long a run may take to save its state after a stop was asked for."""
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_SPIN_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+SPINS = "2000"
+"""How often a thread of GNU's OpenMP looks for work before it sleeps.  Of itself it looks for
+milliseconds, and two threads that do so while others want their core wait mostly for each other."""
 
 
 # --------------------------------------------------------------------------- slots
@@ -56,6 +60,8 @@ class Slot:
         """What a worker in this slot finds in its environment."""
         own = {"PYTHONUNBUFFERED": "1"}
         own |= dict.fromkeys(_THREAD_VARIABLES, str(self.threads))
+        if not any(name in os.environ for name in _SPIN_VARIABLES):
+            own["GOMP_SPINCOUNT"] = SPINS
         if self.gpu is not None:
             own["CUDA_VISIBLE_DEVICES"] = self.gpu
         return {**os.environ, **own}

@@ -14,7 +14,7 @@ from harness.config import Runtime
 from harness.errors import ConfigError, HarnessError
 from harness.launch import local
 from harness.launch.base import Backlog, Stop
-from harness.launch.local import LocalExecutor, Slot, make_slots, visible_gpus
+from harness.launch.local import SPINS, LocalExecutor, Slot, make_slots, visible_gpus
 from harness.plan import Step
 from harness.record import State, Store, read_json
 
@@ -214,6 +214,19 @@ class TestSlots:
         environment = Slot(3, "GPU-b").environment()
         assert environment["OMP_NUM_THREADS"] == "3"
         assert environment["CUDA_VISIBLE_DEVICES"] == "GPU-b"
+
+    @pytest.mark.parametrize(
+        ("given", "spins"),
+        [({}, SPINS), ({"OMP_WAIT_POLICY": "active"}, None), ({"GOMP_SPINCOUNT": "7"}, "7")],
+    )
+    def test_threads_that_wait_leave_their_core_unless_the_user_says_how_they_wait(
+        self, given: dict[str, str], spins: str | None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in given.items():
+            monkeypatch.setenv(name, value)
+        assert Slot(2).environment().get("GOMP_SPINCOUNT") == spins
 
     def test_gpus_are_those_the_environment_shows(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-b")
