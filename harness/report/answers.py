@@ -16,6 +16,8 @@ from harness.report.summary import Cell, Cells
 
 #: Points of a metric past which only those that differ are listed.
 _MANY = 24
+#: How many of the best stand there where none of so many differs.
+_FEW = 5
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def _chosen(column: Sequence[Cell]) -> tuple[list[Cell], int]:
     known = [cell for cell in decided or column if cell.estimate is not None]
     sign = 1 if metrics.higher_is_better(column[0].metric) else -1
     ranked = sorted(known, key=lambda c: -sign * (c.estimate.mean if c.estimate else 0.0))
-    chosen = ranked[:_MANY]
+    chosen = ranked[: _MANY if decided else _FEW]
     return chosen, len(column) - len(chosen)
 
 

@@ -26,6 +26,8 @@ _PRINTED_ROWS = 120
 _PRINTED_WORDS = 24
 #: Letters of a word that is not broken; report.typ breaks longer ones.
 _WHOLE = 14
+#: Letters' worth of space around the words of a cell.
+_INSET = 2
 #: Columns past which differences stand below their means, and past which a page is turned.
 _WIDE, _PORTRAIT_COLUMNS = 8, 16
 #: Points between the margins of a page, upright and turned, and a letter's share of the size.
@@ -158,4 +160,4 @@ def _share(column: Sequence[str]) -> float:
     """Letters of the longest word, which stays whole, and a part of the longest line."""
     word = max((len(word) for cell in column for word in cell.split()), default=0)
     whole, line = min(word, _WHOLE), min(max(map(len, column)), 40)
-    return max(whole, 3) + 0.3 * max(0, line - whole)
+    return _INSET + max(whole, 3) + 0.3 * max(0, line - whole)

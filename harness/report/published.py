@@ -40,7 +40,7 @@ class Beside:
 _NOTHING = Beside(
     words([], []),
     "No published figure is on the data of this sweep. Those in results/external/ are shown by "
-    "`python -m harness.report published`; `python -m harness.report import FILE --source ADDRESS` "
+    "python -m harness.report published; python -m harness.report import FILE --source ADDRESS "
     "adds some.",
 )
 
