@@ -2,13 +2,14 @@
 
     export PYTHONPATH=tests/search
     python tests/benchmarks/search.py overhead [--trials 1000]
-    python tests/benchmarks/search.py halving [--studies 5] [--random 12]
+    python tests/benchmarks/search.py halving [--studies 5] [--random 12] [--samples 12000]
 
 `overhead`: the controller's own time for a trial (ask, records, looks, tell), with runs that end at
 once, over the last hundred trials and over all; files go to disk as ever.
 `halving`: on the built-in data in two slots, the CPU seconds (of this process and its workers, from
 the first to that moment) after which TPE with ASHA has reached the best score of a random search
 without pruning, over the CPU seconds of that whole random search.  A study each seed, in turns.
+Rungs are a ninth and a third of the samples of a run.
 """
 
 from __future__ import annotations
@@ -104,7 +105,9 @@ def cpu_seconds() -> float:
     return total
 
 
-def study(search: Search, root: Path, target: float | None) -> tuple[float, float, int]:
+def study(
+    search: Search, root: Path, target: float | None, samples: int
+) -> tuple[float, float, int]:
     """Run a search; CPU seconds, best score, trials begun.  Ends early at `target`."""
     store = Store(root)
     stop = Stop()
@@ -116,7 +119,7 @@ def study(search: Search, root: Path, target: float | None) -> tuple[float, floa
 
     job = command.Job(
         replace(SWEEP, search=search),
-        SWEEP.base,
+        override(SWEEP.base, {"train.samples": samples}),
         {},
         Runtime(log_seconds=0.25),
         store,
@@ -142,7 +145,7 @@ def study(search: Search, root: Path, target: float | None) -> tuple[float, floa
     return spent, best[0], len(ledger)
 
 
-def compare(studies: int, trials: int, folder: Path) -> None:
+def compare(studies: int, trials: int, samples: int, folder: Path) -> None:
     """Print for each study, and in the median, the share of the random search's CPU seconds."""
     shares = []
     for seed in range(studies):
@@ -152,10 +155,10 @@ def compare(studies: int, trials: int, folder: Path) -> None:
             sampler="tpe",
             seed=seed + 100,
             trials=3 * trials,
-            pruner=Asha(first=1_333, reduction=3),
+            pruner=Asha(first=samples // 9, reduction=3),
         )
-        whole, best, _ = study(plain, folder / f"random-{seed}", None)
-        spent, reached, begun = study(asha, folder / f"asha-{seed}", best)
+        whole, best, _ = study(plain, folder / f"random-{seed}", None, samples)
+        spent, reached, begun = study(asha, folder / f"asha-{seed}", best, samples)
         shares.append(spent / whole if reached >= best else float("inf"))
         print(
             f"study {seed}: random search {trials} trials, best {best:.4f}, {whole:.0f} CPU s; "
@@ -172,6 +175,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=1_000)
     parser.add_argument("--studies", type=int, default=5)
     parser.add_argument("--random", type=int, default=12)
+    parser.add_argument("--samples", type=int, default=12_000)
     parser.add_argument("--root", type=Path)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -179,7 +183,7 @@ def main() -> None:
         if args.what == "overhead":
             overhead(args.trials, root)
         else:
-            compare(args.studies, args.random, root)
+            compare(args.studies, args.random, args.samples, root)
 
 
 if __name__ == "__main__":

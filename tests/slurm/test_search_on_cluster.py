@@ -14,7 +14,7 @@ from harness.record import State
 from tests.slurm.cluster import Cluster
 from tests.slurm.site import Site, kill, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 MakeSite = Callable[[Cluster], Site]
 TRIALS = 6
