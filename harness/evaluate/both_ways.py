@@ -151,8 +151,7 @@ class _Sides:
     def _reset(self, pictures: int) -> None:
         self._above = torch.zeros(pictures, dtype=torch.float64)
         self._best = torch.full((pictures,), -torch.inf)
-        self._near: list[tuple[Tensor, Tensor]] = []
-        self._own: list[tuple[Tensor, Tensor]] = []
+        self._near, self._own = _Kept(), _Kept()
 
     def count(self, scores: Tensor, places: Tensor) -> None:
         """Take in a tile (R, N) of the texts at `places` (R,)."""
@@ -187,9 +186,9 @@ class _Sides:
         chosen = torch.nonzero((within > 0) & (self._above < max(self._ks))).flatten()
         block = scores[:, chosen]
         row, column = torch.nonzero((block >= low[chosen]) & (block <= high[chosen]), as_tuple=True)
-        self._near.append((chosen[column], block[row, column]))
+        self._near.add(chosen[column], block[row, column])
         mine = own >= low[columns]
-        self._own.append((columns[mine], own[mine]))
+        self._own.add(columns[mine], own[mine])
 
     def sound(self) -> bool:
         """Whether every picture's best positive was within the margin of its estimate."""
@@ -206,13 +205,43 @@ class _Sides:
 
     def of_pictures(self) -> Tensor:
         """Hits (N, len(ks)) of the pictures, once every tile was counted."""
-        near, scores = _joined(self._near)
-        own, own_scores = _joined(self._own)
+        near, scores = self._near.all()
+        own, own_scores = self._own.all()
         best, none = self._best, torch.zeros_like(self._above)
         above = self._above.index_add(0, near, (scores > best[near]).double())
         tied = none.index_add(0, near, (scores == best[near]).double())
         tied_positive = none.index_add(0, own, (own_scores == best[own]).double())
         return hit_probabilities(above, tied.clamp(min=1), tied_positive, self._ks)
+
+
+class _Kept:
+    """Scores of some pictures, tile after tile, in one place that doubles when it is full.
+
+    A small tensor kept of each tile would pin the memory between the tiles' own large ones, which
+    then grows with their number.
+    """
+
+    def __init__(self) -> None:
+        self._size = 0
+        self._columns = torch.empty(1024, dtype=torch.int64)
+        self._scores = torch.empty(1024)
+
+    def add(self, columns: Tensor, scores: Tensor) -> None:
+        """Keep `scores` (P,), float32, of the pictures at `columns` (P,), int64."""
+        stop = self._size + len(columns)
+        if stop > len(self._columns):
+            room = max(stop, 2 * len(self._columns)) - self._size
+            before = self.all()
+            self._columns, self._scores = (
+                torch.cat([part, part.new_empty(room)]) for part in before
+            )
+        self._columns[self._size : stop] = columns
+        self._scores[self._size : stop] = scores
+        self._size = stop
+
+    def all(self) -> tuple[Tensor, Tensor]:
+        """Every picture and score that was kept, in order."""
+        return self._columns[: self._size], self._scores[: self._size]
 
 
 def _count(scores: Tensor, bound: Tensor, compare: Callable[..., Tensor], dim: int) -> Tensor:
@@ -232,8 +261,3 @@ def _best_of_pairs(relation: Relation, tiles: _Tiles) -> Tensor:
             found = torch.linalg.vecdot(tiles.texts[places[r]], tiles.pictures[c])
             best.scatter_reduce_(0, c, found, "amax")
     return best
-
-
-def _joined(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    columns, scores = zip(*parts, strict=True)
-    return torch.cat(columns), torch.cat(scores)
