@@ -7,8 +7,11 @@ share it, and training curves in a few dozen rounded points.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from harness.config import RunConfig, field_paths
 from harness.report.collect import Collection
@@ -130,18 +133,16 @@ def _attempt(attempt: Mapping[str, Any], pool: _Pool) -> list[Any]:
 def _curve(record: Record, *, everything: bool) -> dict[str, list[float | None]]:
     """Column -> values; `samples_seen` is the axis."""
     length, most = len(record.curve), _POINTS if everything else _FEW_POINTS
-    chosen = range(length)
+    chosen = np.arange(length)
     if length > most:
-        chosen = [round(i * (length - 1) / (most - 1)) for i in range(most)]  # type: ignore[assignment]
-    lines = [record.curve[index] for index in chosen]
-    names = list(dict.fromkeys(name for line in lines for name in line)) if everything else [
-        "samples_seen", "loss",
-    ]  # fmt: skip
-    columns = {name: [_rounded(line.get(name)) for line in lines] for name in names}
-    return {name: column for name, column in columns.items() if any(v is not None for v in column)}
+        chosen = np.array([round(i * (length - 1) / (most - 1)) for i in range(most)])
+    found = record.curve.columns
+    names = [n for n in found if "/" not in n] if everything else ["samples_seen", "loss"]
+    columns = {name: found[name][chosen].tolist() for name in names if name in found}
+    return {name: [_rounded(value) for value in column] for name, column in columns.items()}
 
 
-def _rounded(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return value if isinstance(value, int) else float(f"{value:.5g}")
+def _rounded(value: float) -> float | None:
+    if isinstance(value, int):
+        return value
+    return float(f"{value:.5g}") if math.isfinite(value) else None
