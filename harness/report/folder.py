@@ -104,7 +104,7 @@ def _files(
     yield "table.tex", to_latex(table).encode()
     yield "table.csv", tables.statistics_csv(collection, findings).encode()
     yield "report.md", markdown.to_markdown(content).encode()
-    yield "report.html", to_html(content, collection, pictures).encode()
+    yield "report.html", to_html(content, collection, pictures)
     yield "report.pdf", to_pdf(content, pictures)
 
 

@@ -7,7 +7,6 @@ without an evaluation and with a reason; nothing is computed from the numbers he
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -164,7 +163,7 @@ class Reader:
         for evaluation in result["evaluations"].values():
             protocol = evaluation.get("protocol")
             if protocol is not None:
-                same = json.dumps(protocol, sort_keys=True).encode()
+                same = orjson.dumps(protocol, option=orjson.OPT_SORT_KEYS)
                 evaluation["protocol"] = self._protocols.setdefault(same, protocol)
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import getitem
 from typing import Any
 
 import numpy as np
@@ -26,7 +28,7 @@ _POINTS, _FEW_POINTS = 80, 32
 _DIGITS = 12
 #: Facts of an attempt that differ from one to the next.
 _OF_ATTEMPT = ("time", "host", "command", "label")
-_PATHS = tuple(field_paths(RunConfig))
+_PATHS = {path: tuple(path.split(".")) for path in field_paths(RunConfig)}
 
 
 def run_data(collection: Collection) -> dict[str, Any]:
@@ -69,14 +71,7 @@ class _Pool:
 
 def _flat(config: RunConfig) -> dict[str, Any]:
     tree = config.model_dump(mode="json")
-    return {path: _at(tree, path) for path in _PATHS}
-
-
-def _at(tree: Mapping[str, Any], path: str) -> Any:
-    value: Any = tree
-    for name in path.split("."):
-        value = value[name]
-    return value
+    return {path: reduce(getitem, names, tree) for path, names in _PATHS.items()}
 
 
 def _run(

@@ -217,7 +217,7 @@ def answers(records: Records, **skip: tuple[tuple[int, int], ...]) -> str:
     runs, _ = runs_by(sweep)
     fill(records, runs, **skip)
     collection = collect(sweep, runs, records.store)
-    said = answer(collection, find(collection).cells, I2T)
+    said = answer(collection, find(collection), I2T)
     lines = [f"**{said.metric}** {said.aside}", *(f"  - {item}" for item in said.items)]
     return "\n".join(lines) + "\n"
 
