@@ -17,6 +17,7 @@ from statistics import median
 from harness import metrics
 from harness.report.collect import Collection
 from harness.report.comparisons import Comparison, Contest, Over, contest, corrected
+from harness.report.lasting import no_garbage
 from harness.report.pairing import Compared, Wanted, compare_all
 from harness.report.sections import Section, averages_of, sections_of
 from harness.report.statistics import detectable_effect
@@ -68,6 +69,7 @@ class Findings:
         return averages_of(self.sections)
 
 
+@no_garbage()
 def find(collection: Collection) -> Findings:
     """Compute everything; reads the per-example outcomes of finished runs."""
     sections = sections_of(collection.shown)

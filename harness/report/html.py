@@ -18,7 +18,7 @@ from markupsafe import Markup
 from harness.report import formats, text
 from harness.report.collect import Collection
 from harness.report.content import Content
-from harness.report.run_data import run_data, to_script
+from harness.report.run_data import run_data
 from harness.report.table import Table, stacked
 
 #: Columns past which a table is too wide for a window.
@@ -43,7 +43,7 @@ def to_html(content: Content, collection: Collection, pictures: Mapping[str, byt
         data=Markup(_DATA),
     )
     # The data of many runs is long, and in a text with any sign beyond ASCII twice as long.
-    return page.encode().replace(_DATA.encode(), to_script(run_data(collection)).encode())
+    return page.encode().replace(_DATA.encode(), run_data(collection).encode())
 
 
 def render(template: str, **values: Any) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import matplotlib
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -120,4 +121,5 @@ def png(figure: Figure) -> bytes:
     figure.set_dpi(DOTS_PER_INCH)
     canvas: Any = FigureCanvasAgg(figure)
     canvas.print_png(stream, metadata={"Software": None})
+    FigureCanvasBase(figure)  # takes the place of the canvas, which keeps every pixel
     return stream.getvalue()

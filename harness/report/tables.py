@@ -23,6 +23,7 @@ from harness.report.comparisons import (
 )
 from harness.report.findings import Findings
 from harness.report.formats.plain import csv_text
+from harness.report.lasting import no_garbage
 from harness.report.sections import Section
 from harness.report.statistics import Estimate
 from harness.report.summary import Cell, Cells
@@ -37,6 +38,7 @@ _DECIMALS = {"%": 1, "M": 2, "GMACs": 3, "ms": 2}
 _PARAMETERS = {NO_EMBEDDINGS: "without emb.", WITH_EMBEDDINGS: "with emb."}
 
 
+@no_garbage()
 def build_table(collection: Collection, findings: Findings) -> Table:
     """The shown metrics of every point, in the points' order and in their groups."""
     points = collection.points
