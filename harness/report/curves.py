@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 from harness.config import canonical_json
 from harness.report import style, text
 from harness.report.collect import Collection
-from harness.report.drawing import Drawing, has_ordered_axis, is_one_axis
+from harness.report.drawing import (
+    Drawing,
+    axis_words,
+    has_ordered_axis,
+    is_one_axis,
+    point_words,
+    value_words,
+)
 from harness.report.formats import csv_text
 from harness.report.records import Curve as Log
 from harness.report.records import Record
@@ -25,6 +32,10 @@ from harness.report.records import Record
 MANY = 8
 #: Panels that a page can hold.
 _PANELS = 24
+#: Letters of an axis' name above one of many panels.
+_TITLE = 16
+#: Letters of a name in a legend.
+_NAME = 44
 # --------------------------------------------------------------------------- training curves
 
 
@@ -91,7 +102,8 @@ def _names(collection: Collection) -> list[str]:
     """What tells each point from the others."""
     show = collection.sweep.show
     simple = is_one_axis(collection) and show.hue is None
-    return [text.plain(row.axes[show.x]) if simple else row.label for row in collection.points]
+    rows = collection.points
+    return [value_words(row.axes[show.x]) if simple else point_words(row) for row in rows]
 
 
 def _one_panel(collection: Collection, curves: Mapping[int, Curve]) -> tuple[Figure, list[Axes]]:
@@ -101,7 +113,7 @@ def _one_panel(collection: Collection, curves: Mapping[int, Curve]) -> tuple[Fig
     names = _names(collection)
     for colour, (point, curve) in zip(palette, curves.items(), strict=False):
         _draw_curve(axes[0], curve, colour, names[point])
-    title = collection.axis_name(collection.sweep.show.x) if simple else None
+    title = axis_words(collection, collection.sweep.show.x) if simple else None
     figure.legend(*axes[0].get_legend_handles_labels(), title=title, ncols=2,
                   loc="outside upper center")  # fmt: skip
     return figure, axes
@@ -138,7 +150,8 @@ def _by_value(collection: Collection, curves: Mapping[int, Curve]) -> dict[str, 
     x = collection.sweep.show.x
     by_value: dict[str, list[Curve]] = {}
     for point, curve in curves.items():
-        title = f"{collection.axis_name(x)} {text.plain(collection.points[point].axes[x])}"
+        value = value_words(collection.points[point].axes[x])
+        title = f"{axis_words(collection, x, _TITLE)} {value}"
         by_value.setdefault(title, []).append(curve)
     return by_value if len(by_value) <= _PANELS else {"": list(curves.values())}
 
@@ -340,8 +353,10 @@ def _shared_name(collection: Collection, rows: Sequence[int]) -> str:
         for axis in collection.varying_axes
         if len({canonical_json(point.axes[axis]) for point in points}) == 1
     ]
-    named = [f"{collection.axis_name(a)} {text.plain(points[0].axes[a])}" for a in shared]
-    return ", ".join(named) or f"{len(points)} points"
+    named = [
+        f"{axis_words(collection, a, _TITLE)} {value_words(points[0].axes[a])}" for a in shared
+    ]
+    return text.shorten(", ".join(named), _NAME) or f"{len(points)} points"
 
 
 def _schedule_data(collection: Collection, found: Mapping[_Schedule, _Curves]) -> str:

@@ -170,6 +170,10 @@ def number(value: float, decimals: int, *, sign: bool = False) -> str:
 
 
 def shorten(words: str, letters: int) -> str:
-    """`words` on one line, cut to `letters` with an ellipsis."""
+    """`words` on one line, cut to `letters` with an ellipsis: in the middle, for names of points
+    often differ in their ends alone."""
     flat = one_line(words)
-    return flat if len(flat) <= letters else flat[: letters - 1] + "\u2026"
+    if len(flat) <= letters:
+        return flat
+    end = (letters - 1) // 2
+    return f"{flat[: letters - 1 - end]}\u2026{flat[len(flat) - end :]}"
