@@ -21,7 +21,6 @@ from harness.report.drawing import (
     axis_words,
     has_ordered_axis,
     is_one_axis,
-    point_words,
     value_words,
 )
 from harness.report.formats import csv_text
@@ -34,8 +33,10 @@ MANY = 8
 _PANELS = 24
 #: Letters of an axis' name above one of many panels.
 _TITLE = 16
-#: Letters of a name in a legend.
-_NAME = 44
+#: Letters of a name in a legend, and of one beside another.
+_NAME, _HALF = 44, 26
+#: Lines of a title over a narrow panel, and letters of each.
+_LINES, _LINE = 5, 32
 # --------------------------------------------------------------------------- training curves
 
 
@@ -103,31 +104,39 @@ def _names(collection: Collection) -> list[str]:
     show = collection.sweep.show
     simple = is_one_axis(collection) and show.hue is None
     rows = collection.points
-    return [value_words(row.axes[show.x]) if simple else point_words(row) for row in rows]
+    return [text.plain(row.axes[show.x]) if simple else row.label for row in rows]
 
 
 def _one_panel(collection: Collection, curves: Mapping[int, Curve]) -> tuple[Figure, list[Axes]]:
     figure, axes = style.panels(1, row_height=2.4 + 0.08 * len(curves))
     simple = is_one_axis(collection) and collection.sweep.show.hue is None
     palette = style.colours(len(curves), ordered=simple and has_ordered_axis(collection))
-    names = _names(collection)
+    names = [text.shorten(name, _NAME) for name in _names(collection)]
     for colour, (point, curve) in zip(palette, curves.items(), strict=False):
         _draw_curve(axes[0], curve, colour, names[point])
     title = axis_words(collection, collection.sweep.show.x) if simple else None
-    figure.legend(*axes[0].get_legend_handles_labels(), title=title, ncols=2,
+    columns = 2 if max(len(names[point]) for point in curves) <= _HALF else 1
+    figure.legend(*axes[0].get_legend_handles_labels(), title=title, ncols=columns,
                   loc="outside upper center")  # fmt: skip
     return figure, axes
 
 
 def _panel_each(collection: Collection, curves: Mapping[int, Curve]) -> tuple[Figure, list[Axes]]:
-    names = _names(collection)
-    lines = max(len(names[point].split(", ")) for point in curves)
+    titles = [_title(name) for name in _names(collection)]
+    lines = max(len(titles[point].split("\n")) for point in curves)
     figure, axes = style.panels(len(curves), row_height=1.3 + 0.1 * lines, most=4)
     for ax, (point, curve) in zip(axes, curves.items(), strict=True):
         _draw_in_grey(ax, curves.values())
         _draw_curve(ax, curve, style.colours(1, ordered=False)[0], "")
-        ax.set_title(names[point].replace(", ", "\n"), fontsize=6)
+        ax.set_title(titles[point], fontsize=6)
     return figure, axes
+
+
+def _title(name: str) -> str:
+    """Over a narrow panel: a setting a line."""
+    lines = name.split(", ")
+    shown = lines if len(lines) <= _LINES else [*lines[: _LINES - 1], "\u2026"]
+    return "\n".join(text.shorten(line, _LINE) for line in shown)
 
 
 def _panel_by_value(

@@ -25,7 +25,7 @@ from harness.report.summary import Cells
 HEADLINE = 2
 #: Letters of an axis' name, of a point's and of a value's that a figure has room for; tables and
 #: CSV have them in full.
-_AXIS, _POINT, _VALUE = 44, 44, 24
+_AXIS, _POINT, _VALUE = 44, 56, 24
 
 
 @dataclass(frozen=True)

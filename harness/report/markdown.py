@@ -23,6 +23,8 @@ _TEMPLATE = """\
 {{ sentence | md }}
 
 {% endfor %}
+## Results
+
 {% for answer in c.answers %}
 - {{ answer | listed }}
 {% endfor %}

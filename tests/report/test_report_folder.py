@@ -193,7 +193,7 @@ def test_foreign_words_break_no_format(records: Records, tmp_path: Path) -> None
 
     headings = [tokens[i + 1].content for i, t in enumerate(tokens) if t.type == "heading_open"]
     assert headings[1:] == [
-        "Answer", "Figures", "Table", "Published figures", "Failed runs", "Protocol",
+        "Answer", "Results", "Figures", "Table", "Published figures", "Failed runs", "Protocol",
         "Where the time went", "Runs",
     ]  # fmt: skip
     inline = [child for token in tokens for child in token.children or []]
