@@ -43,6 +43,8 @@ def _report(words: Sequence[str]) -> int:
     if args.compare is not None:
         return _compare(args, store)
     names = _names(args, store)
+    if args.together is not None:
+        return _together(args, store, names)
     if args.watch is not None:
         from harness.report.watch import watch
 
@@ -63,6 +65,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--all", action="store_true", help="every sweep that was launched")
     add("--compare", nargs=2, metavar=("A", "B"), help="two sweeps, or how two code hashes or "
         "commits begin (of the runs of NAME..., or of all)")  # fmt: skip
+    add("--together", metavar="NEW", help="one report NEW of the sweeps NAME..., a group of rows "
+        "each; a run that several share stands once")  # fmt: skip
     add("--check", type=Path, metavar="DIR", help="fail unless the records of the report in DIR "
         "give the same bytes again")  # fmt: skip
     add("--watch", type=_seconds, nargs="?", const=_WATCH_SECONDS, metavar="SECONDS",
@@ -97,7 +101,7 @@ def _names(args: argparse.Namespace, store: Store) -> list[str]:
     for name in names:
         if name not in known:
             raise RecordError(f"{unknown('sweep', name, known)} ({_on_file(known, store)})")
-    if args.out is not None and len(names) > 1:
+    if args.out is not None and len(names) > 1 and args.together is None:
         raise ConfigError(f"--out is the folder of one report; {len(names)} were asked for")
     return names
 
@@ -118,7 +122,7 @@ def _build(args: argparse.Namespace, store: Store, name: str) -> ReportResult:
     if args.keep_records:
         from harness.report.check import keep_records
 
-        keep_records(store, name, out)
+        keep_records(store, [name], out)
     _say(result, out, len(manifest.runs))
     return result
 
@@ -151,6 +155,21 @@ def _compare(args: argparse.Namespace, store: Store) -> int:
     first, second = args.compare
     out = args.out or store.root / "reports" / f"{first}-against-{second}"
     result, runs = compare(store, first, second, args.names, out)
+    _say(result, out, runs)
+    return _code([result])
+
+
+def _together(args: argparse.Namespace, store: Store, names: Sequence[str]) -> int:
+    from harness.report.together import together
+
+    if args.watch is not None:
+        raise ConfigError("--watch builds the reports of single sweeps, not --together")
+    out = args.out or store.root / "reports" / args.together
+    result, runs = together(store, names, args.together, out)
+    if args.keep_records:
+        from harness.report.check import keep_records
+
+        keep_records(store, names, out)
     _say(result, out, runs)
     return _code([result])
 

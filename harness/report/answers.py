@@ -12,7 +12,9 @@ from harness import metrics
 from harness.report import tables, text
 from harness.report.collect import Collection
 from harness.report.comparisons import Verdict
-from harness.report.summary import Cell, Cells
+from harness.report.findings import Findings
+from harness.report.sentences import sentences
+from harness.report.summary import Cell
 
 #: Points of a metric past which only those that differ are listed.
 _MANY = 24
@@ -26,11 +28,14 @@ class Answer:
 
     metric: str
     aside: str
+    said: tuple[str, ...]
+    """The same in sentences."""
     items: tuple[str, ...]
 
 
-def answer(collection: Collection, cells: Cells, metric: str) -> Answer:
+def answer(collection: Collection, findings: Findings, metric: str) -> Answer:
     """The answer on one metric, over every point of the sweep."""
+    cells = findings.cells
     column = [cells[(row.index, metric)] for row in collection.points]
     decimals = tables.decimals_of(column)
     shown, left_out = _chosen(column)
@@ -50,7 +55,9 @@ def answer(collection: Collection, cells: Cells, metric: str) -> Answer:
     chances = {round(cell.chance * 100, 6) for cell in column if cell.chance is not None}
     chance = f", chance {text.number(chances.pop(), decimals)}" if len(chances) == 1 else ""
     aside = f"({metrics.unit(metric)}){chance}{_tally(column)}"
-    return Answer(metrics.display(metric), aside, tuple(items))
+    return Answer(
+        metrics.display(metric), aside, tuple(sentences(collection, findings, metric)), tuple(items)
+    )
 
 
 def _chosen(column: Sequence[Cell]) -> tuple[list[Cell], int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,11 @@ def _build_again(told: Mapping[str, Any], store: Store, out: Path) -> None:
 
         first, second = made["compare"]
         compare(store, first, second, made["names"], out)
+        return
+    if "together" in made:
+        from harness.report.together import together
+
+        together(store, made["together"], made["name"], out)
         return
     manifest = read_manifest(store, str(made.get("sweep")))
     write_report(manifest.sweep, manifest.runs, store, out)
@@ -112,17 +117,17 @@ def _digest(file: Path) -> str | None:
 # --------------------------------------------------------------------------- carrying the records
 
 
-def keep_records(store: Store, name: str, out: Path) -> int:
-    """Copy what the report of the sweep `name` in `out` was made from to `out/records`.
+def keep_records(store: Store, names: Sequence[str], out: Path) -> int:
+    """Copy what the report of the sweeps `names` in `out` was made from to `out/records`.
 
     Returns the number of bytes.
 
     Raises:
         RecordError: a run is at work, so that its records will not stay what they are.
     """
-    manifest = read_manifest(store, name)
+    runs = {run.key: run for name in names for run in read_manifest(store, name).runs}
     reader = Reader(store)
-    records = [reader.read(0, run, store.run_dir(run.key)) for run in manifest.runs]
+    records = [reader.read(0, run, store.run_dir(key)) for key, run in runs.items()]
     busy = [record for record in records if record.status.state is State.RUNNING]
     if busy:
         raise RecordError(
@@ -132,7 +137,8 @@ def keep_records(store: Store, name: str, out: Path) -> int:
     told = read_json(out / MANIFEST) or {"runs": [], "external": {}}
     target = out / RECORDS
     shutil.rmtree(target, ignore_errors=True)
-    files = {store.manifest_file(name), *_read_files(told, store), *_of_parents(records, store)}
+    files = {*_read_files(told, store), *_of_parents(records, store)}
+    files |= set(map(store.manifest_file, names))
     files |= {store.root / "results" / "external" / file for file in told["external"]}
     return sum(_copy(file, store.root, target) for file in sorted(files))
 

@@ -18,6 +18,7 @@ from harness import metrics
 from harness.config import canonical_json
 from harness.errors import unknown
 from harness.record import RunDir, Store
+from harness.report.lasting import no_garbage
 from harness.report.records import Reader, Record
 from harness.space import Point, Run, Sweep, matches, short_names, value_at
 
@@ -104,6 +105,7 @@ def collect(sweep: Sweep, runs: Sequence[Run], store: Store) -> Collection:
     return collect_from(sweep, [(run, store.run_dir(run.key)) for run in runs], store)
 
 
+@no_garbage()
 def collect_from(sweep: Sweep, places: Sequence[tuple[Run, RunDir]], store: Store) -> Collection:
     """The same, of runs that lie in any directories under the root of `store`."""
     order: dict[str, int] = {}

@@ -126,6 +126,8 @@ def compare(
     if difference is None:
         return None
     found = Comparison(point, reference, metric, wanted, difference)
+    if not scores[0] or not scores[1]:
+        return found
     pairs = [(scores[0].get(seed), scores[1].get(seed)) for seed in difference.seeds]
     known = [(own, other) for own, other in pairs if own is not None and other is not None]
     pictures = {(own.pictures, other.pictures) for own, other in known}

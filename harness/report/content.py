@@ -14,11 +14,11 @@ from harness.record import State
 from harness.report import text
 from harness.report.answers import Answer, answer
 from harness.report.collect import Collection
+from harness.report.digest import digest
 from harness.report.drawing import Drawing
 from harness.report.findings import Findings
 from harness.report.published import Beside
 from harness.report.records import Record
-from harness.report.sentences import sentences
 from harness.report.summary import Cells
 from harness.report.table import Table
 from harness.report.words import Words, words
@@ -75,9 +75,9 @@ def write_content(
         title=collection.sweep.question.strip() or collection.sweep.name,
         name=collection.sweep.name,
         coverage=f"{len(_used(collection)):,} of {len(collection.records):,} runs",
-        summary=tuple(sentences(collection, findings)),
+        summary=tuple(digest(collection, findings)),
         warnings=tuple(_warnings(collection)),
-        answers=tuple(answer(collection, cells, metric) for metric in collection.shown),
+        answers=tuple(answer(collection, findings, metric) for metric in findings.shown),
         table=table,
         drawings=tuple(drawings),
         failed=_failed(collection),

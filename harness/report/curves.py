@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import Any
+from functools import cached_property, partial, reduce
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
@@ -18,59 +16,71 @@ from numpy.typing import NDArray
 from harness.config import canonical_json
 from harness.report import style, text
 from harness.report.collect import Collection
-from harness.report.drawing import Drawing, has_ordered_axis, is_one_axis
+from harness.report.drawing import (
+    Drawing,
+    axis_words,
+    has_ordered_axis,
+    is_one_axis,
+    value_words,
+)
 from harness.report.formats import csv_text
+from harness.report.records import Curve as Log
 from harness.report.records import Record
 
 #: Training curves that one panel can hold and a reader still tell apart.
 MANY = 8
 #: Panels that a page can hold.
 _PANELS = 24
+#: Letters of an axis' name above one of many panels.
+_TITLE = 16
+#: Letters of a name in a legend, and of one beside another.
+_NAME, _HALF = 44, 26
+#: Lines of a title over a narrow panel, and letters of each.
+_LINES, _LINE = 5, 32
 # --------------------------------------------------------------------------- training curves
 
 
 @dataclass(frozen=True)
 class Curve:
-    """The loss of one point: `losses` by samples seen (rows) and seed (columns)."""
+    """The loss of one point: seed -> (samples seen, loss), (N, 2)."""
 
-    losses: pd.DataFrame
+    losses: Mapping[int, NDArray[np.float64]]
     complete: bool
     """Whether every seed has finished; where one has not, no mean is drawn."""
 
     @cached_property
-    def shared(self) -> pd.DataFrame:
-        """The rows that every seed has logged."""
-        return self.losses.dropna()
+    def shared(self) -> NDArray[np.float64]:
+        """Samples seen that every seed has logged, and its loss a seed, (N, 1 + S)."""
+        tables = list(self.losses.values())
+        places = reduce(_common, [points[:, 0] for points in tables])
+        same = [p if len(p) == len(places) else p[np.isin(p[:, 0], places)] for p in tables]
+        return np.column_stack([places, *[points[:, 1] for points in same]])
 
     @cached_property
     def mean(self) -> NDArray[np.float64]:
         """(samples seen, mean loss) of those rows, (N, 2)."""
-        values = self.shared.to_numpy()
-        return np.column_stack([self.shared.index.to_numpy(dtype=float), values.mean(axis=1)])
+        return np.column_stack([self.shared[:, 0], self.shared[:, 1:].mean(axis=1)])
+
+
+def _common(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
+    return one if np.array_equal(one, other) else np.intersect1d(one, other)
 
 
 def training_curves(collection: Collection) -> Drawing | None:
     """Mean loss of every point; None where nothing was logged."""
-    curves = {
-        row.index: _curve(collection.of_point(row.index))
-        for row in collection.points
-        if any(record.curve for record in collection.of_point(row.index))
-    }
+    found = {row.index: _curve(collection.of_point(row.index)) for row in collection.points}
+    curves = {point: curve for point, curve in found.items() if curve.losses}
     if not curves:
         return None
+    if len(curves) > style.MOST_PATHS:
+        return _spreads(collection, curves)
     if len(curves) <= MANY:
         figure, axes = _one_panel(collection, curves)
     elif len(curves) <= _PANELS:
         figure, axes = _panel_each(collection, curves)
     else:
         figure, axes = _panel_by_value(collection, curves)
-    top = max(float(curve.losses.index.max()) for curve in curves.values())
-    for ax in axes:
-        ax.xaxis.set_major_locator(MaxNLocator(4))
-        ax.xaxis.set_major_formatter(lambda value, _: _thousands(value, top))
-    figure.supxlabel(f"samples seen{_thousands_name(top)}", fontsize=8)
-    figure.supylabel("training loss", fontsize=8)
-    style.finish(axes)
+    _dress(figure, axes, curves.values())
     words = (
         "Training loss (sum of the weighted terms) against samples seen: mean over seeds in a band "
         "from the least to the greatest; single seeds, dashed, where not every seed has finished."
@@ -79,56 +89,80 @@ def training_curves(collection: Collection) -> Drawing | None:
     return Drawing("training_curves", words, figure, _curve_data(collection))
 
 
+def _dress(figure: Figure, axes: Sequence[Axes], curves: Iterable[Curve]) -> None:
+    top = max(float(points[-1, 0]) for curve in curves for points in curve.losses.values())
+    for ax in axes:
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+        ax.xaxis.set_major_formatter(lambda value, _: _thousands(value, top))
+    figure.supxlabel(f"samples seen{_thousands_name(top)}", fontsize=8)
+    figure.supylabel("training loss", fontsize=8)
+    style.finish(axes)
+
+
 def _names(collection: Collection) -> list[str]:
     """What tells each point from the others."""
     show = collection.sweep.show
     simple = is_one_axis(collection) and show.hue is None
-    return [text.plain(row.axes[show.x]) if simple else row.label for row in collection.points]
+    rows = collection.points
+    return [text.plain(row.axes[show.x]) if simple else row.label for row in rows]
 
 
 def _one_panel(collection: Collection, curves: Mapping[int, Curve]) -> tuple[Figure, list[Axes]]:
     figure, axes = style.panels(1, row_height=2.4 + 0.08 * len(curves))
     simple = is_one_axis(collection) and collection.sweep.show.hue is None
     palette = style.colours(len(curves), ordered=simple and has_ordered_axis(collection))
-    names = _names(collection)
+    names = [text.shorten(name, _NAME) for name in _names(collection)]
     for colour, (point, curve) in zip(palette, curves.items(), strict=False):
         _draw_curve(axes[0], curve, colour, names[point])
-    title = collection.axis_name(collection.sweep.show.x) if simple else None
-    figure.legend(*axes[0].get_legend_handles_labels(), title=title, ncols=2,
+    title = axis_words(collection, collection.sweep.show.x) if simple else None
+    columns = 2 if max(len(names[point]) for point in curves) <= _HALF else 1
+    figure.legend(*axes[0].get_legend_handles_labels(), title=title, ncols=columns,
                   loc="outside upper center")  # fmt: skip
     return figure, axes
 
 
 def _panel_each(collection: Collection, curves: Mapping[int, Curve]) -> tuple[Figure, list[Axes]]:
-    names = _names(collection)
-    lines = max(len(names[point].split(", ")) for point in curves)
+    titles = [_title(name) for name in _names(collection)]
+    lines = max(len(titles[point].split("\n")) for point in curves)
     figure, axes = style.panels(len(curves), row_height=1.3 + 0.1 * lines, most=4)
     for ax, (point, curve) in zip(axes, curves.items(), strict=True):
         _draw_in_grey(ax, curves.values())
         _draw_curve(ax, curve, style.colours(1, ordered=False)[0], "")
-        ax.set_title(names[point].replace(", ", "\n"), fontsize=6)
+        ax.set_title(titles[point], fontsize=6)
     return figure, axes
+
+
+def _title(name: str) -> str:
+    """Over a narrow panel: a setting a line."""
+    lines = name.split(", ")
+    shown = lines if len(lines) <= _LINES else [*lines[: _LINES - 1], "\u2026"]
+    return "\n".join(text.shorten(line, _LINE) for line in shown)
 
 
 def _panel_by_value(
     collection: Collection, curves: Mapping[int, Curve]
 ) -> tuple[Figure, list[Axes]]:
     """A panel a value of the shown axis, or one for all where those are too many as well."""
-    x = collection.sweep.show.x
-    by_value: dict[str, list[Curve]] = {}
-    for point, curve in curves.items():
-        by_value.setdefault(text.plain(collection.points[point].axes[x]), []).append(curve)
-    if len(by_value) > _PANELS:
-        by_value = {"": list(curves.values())}
+    by_value = _by_value(collection, curves)
     figure, axes = style.panels(len(by_value), row_height=1.4, most=4)
     colour = style.colours(1, ordered=False)[0]
-    for ax, (value, own) in zip(axes, by_value.items(), strict=True):
+    for ax, (title, own) in zip(axes, by_value.items(), strict=True):
         _draw_in_grey(ax, curves.values())
         for curve in own:
             ax.plot(*curve.mean.T, color=colour, linewidth=0.6, alpha=0.7, zorder=2)
-        _as_pixels(ax, len(curves))
-        ax.set_title(f"{collection.axis_name(x)} {value}" if value else "", fontsize=6)
+        ax.set_title(title, fontsize=6)
     return figure, axes
+
+
+def _by_value(collection: Collection, curves: Mapping[int, Curve]) -> dict[str, list[Curve]]:
+    """Title -> the curves of one value of the shown axis; all under none, where those are many."""
+    x = collection.sweep.show.x
+    by_value: dict[str, list[Curve]] = {}
+    for point, curve in curves.items():
+        value = value_words(collection.points[point].axes[x])
+        title = f"{axis_words(collection, x, _TITLE)} {value}"
+        by_value.setdefault(title, []).append(curve)
+    return by_value if len(by_value) <= _PANELS else {"": list(curves.values())}
 
 
 def _draw_in_grey(ax: Axes, curves: Iterable[Curve]) -> None:
@@ -138,34 +172,68 @@ def _draw_in_grey(ax: Axes, curves: Iterable[Curve]) -> None:
     ax.autoscale_view()
 
 
-def _as_pixels(ax: Axes, curves: int) -> None:
-    """Lines too many to tell apart as a picture: as paths they would be tens of megabytes."""
-    if curves > style.MOST_PATHS:
-        for artist in [*ax.lines, *ax.collections]:
-            artist.set_rasterized(True)
-
-
 def _curve(records: Sequence[Record]) -> Curve:
-    columns = {
-        record.seed: pd.Series({line["samples_seen"]: float(line["loss"]) for line in record.curve})
-        for record in records
-        if record.curve
-    }
-    complete = all(record.result is not None for record in records)
-    return Curve(pd.DataFrame(columns).sort_index(), complete)
+    """Of a place that a run logged twice, having begun again before it, the later line counts."""
+    losses = {}
+    for record in records:
+        points = record.curve.points("loss")[::-1]
+        if len(points):
+            _, last = np.unique(points[:, 0], return_index=True)
+            losses[record.seed] = points[last]
+    return Curve(losses, complete=all(record.result is not None for record in records))
+
+
+# --------------------------------------------------------------------------- curves by the hundred
+
+
+def _spreads(collection: Collection, curves: Mapping[int, Curve]) -> Drawing:
+    """Lines too many to tell apart as what they range over."""
+    by_value = _by_value(collection, curves)
+    figure, axes = style.panels(len(by_value), row_height=1.4, most=4)
+    colour = style.colours(1, ordered=False)[0]
+    everything = _spread(curves.values())
+    rows: list[list[object]] = []
+    for ax, (title, own) in zip(axes, by_value.items(), strict=True):
+        spread = _spread(own)
+        ax.fill_between(*everything.T[[0, 1, 5]], color=style.PALE, alpha=0.5, linewidth=0)
+        ax.fill_between(*spread.T[[0, 1, 5]], color=colour, alpha=0.2, linewidth=0)
+        ax.fill_between(*spread.T[[0, 2, 4]], color=colour, alpha=0.4, linewidth=0)
+        ax.plot(*spread.T[[0, 3]], color=colour, linewidth=1.0)
+        ax.set_title(title, fontsize=6)
+        rows += [[title, len(own), *place] for place in spread.tolist()]
+    _dress(figure, axes, curves.values())
+    words = (
+        f"Training loss (sum of the weighted terms) of {len(curves):,} points against samples "
+        "seen, each the mean over its seeds: median, middle half and range."
+    )
+    words += " Grey: the range of all points." if len(by_value) > 1 else ""
+    heads = ["panel", "points", "samples_seen", *_QUANTILES]
+    return Drawing("training_curves", words, figure, csv_text(heads, rows))
+
+
+_QUANTILES = {"least": 0.0, "quarter": 0.25, "median": 0.5, "three_quarters": 0.75, "greatest": 1.0}
+
+
+def _spread(curves: Iterable[Curve]) -> NDArray[np.float64]:
+    """Samples seen and the quantiles of the curves' means there, (N, 1 + 5)."""
+    means = np.concatenate([curve.mean for curve in curves])
+    means = means[np.argsort(means[:, 0], kind="stable")]
+    places, starts = np.unique(means[:, 0], return_index=True)
+    groups = np.split(means[:, 1], starts[1:])
+    levels = [np.quantile(group, list(_QUANTILES.values())) for group in groups]
+    return np.column_stack([places, levels])
 
 
 def _draw_curve(ax: Axes, curve: Curve, colour: tuple[float, float, float], name: str) -> None:
     if curve.complete:
-        shared = curve.shared
-        low, high = shared.min(axis=1), shared.max(axis=1)
-        ax.fill_between(shared.index, low, high, color=colour, alpha=0.18, linewidth=0)
-        ax.plot(shared.mean(axis=1), color=colour, label=name, zorder=2)
+        at, losses = curve.shared[:, 0], curve.shared[:, 1:]
+        low, high = losses.min(axis=1), losses.max(axis=1)
+        ax.fill_between(at, low, high, color=colour, alpha=0.18, linewidth=0)
+        ax.plot(*curve.mean.T, color=colour, label=name, zorder=2)
         return
-    for number, seed in enumerate(curve.losses):
-        known = curve.losses[seed].dropna()
+    for number, points in enumerate(curve.losses.values()):
         label = f"{name} (single seeds)" if name and number == 0 else None
-        ax.plot(known, color=colour, linewidth=0.8, linestyle="--", label=label, zorder=2)
+        ax.plot(*points.T, color=colour, linewidth=0.8, linestyle="--", label=label, zorder=2)
 
 
 def _thousands(value: float, top: float) -> str:
@@ -179,9 +247,9 @@ def _thousands_name(top: float) -> str:
 
 def _curve_data(collection: Collection) -> str:
     rows = [
-        [record.run.label, record.seed, line["samples_seen"], float(line["loss"])]
+        [record.run.label, record.seed, int(at), loss]
         for record in collection.records
-        for line in record.curve
+        for at, loss in record.curve.points("loss").tolist()
     ]
     return csv_text(["label", "seed", "samples_seen", "loss"], rows)
 
@@ -191,11 +259,11 @@ def _curve_data(collection: Collection) -> str:
 
 @dataclass(frozen=True)
 class _Schedule:
-    """What is scheduled: its name, and its value in a line of metrics.jsonl."""
+    """What is scheduled: its name, and its values (samples seen, value) in a training log."""
 
     name: str
     label: str
-    of: Callable[[Mapping[str, Any]], float | None]
+    of: Callable[[Log], NDArray[np.float64]]
 
 
 _Points = tuple[tuple[int, float], ...]
@@ -240,24 +308,28 @@ def schedules(collection: Collection) -> Drawing | None:
 
 
 def _schedules(records: Sequence[Record]) -> list[_Schedule]:
-    lines = [line for record in records for line in record.curve]
-    terms = list(dict.fromkeys(term for line in lines for term in line.get("terms", {})))
+    names = dict.fromkeys(name for record in records for name in record.curve.columns)
+    terms = [name.partition("/")[2] for name in names if name.startswith("terms/")]
     return [
-        _Schedule("soft_label_mass", "softened mass", lambda line: line.get("soft_label_mass")),
+        _Schedule("soft_label_mass", "softened mass", lambda log: log.points("soft_label_mass")),
         *[_Schedule(f"weight_{t}", f"weight of {t}", partial(_weight, t)) for t in terms],
-        _Schedule("lr", "learning rate", lambda line: line.get("lr")),
+        _Schedule("lr", "learning rate", lambda log: log.points("lr")),
     ]
 
 
-def _weight(term: str, line: Mapping[str, Any]) -> float | None:
+def _weight(term: str, log: Log) -> NDArray[np.float64]:
     """Rounded to what a mean of ratios keeps, so that equal schedules are equal."""
-    raw, weighted = line.get("terms", {}).get(term), line.get("weighted", {}).get(term)
-    return float(f"{weighted / raw:.3g}") if raw and weighted is not None else None
+    raw, weighted = log.points(f"terms/{term}"), dict(log.points(f"weighted/{term}").tolist())
+    ratios = [
+        (at, float(f"{weighted[at] / value:.3g}"))
+        for at, value in raw.tolist()
+        if value and at in weighted
+    ]
+    return np.array(ratios).reshape(-1, 2)
 
 
 def _points(record: Record, schedule: _Schedule) -> _Points:
-    values = [(line["samples_seen"], schedule.of(line)) for line in record.curve]
-    return tuple((at, value) for at, value in values if value is not None)
+    return tuple((int(at), value) for at, value in schedule.of(record.curve).tolist())
 
 
 def _draw_schedule(ax: Axes, collection: Collection, curves: _Curves) -> None:
@@ -290,8 +362,10 @@ def _shared_name(collection: Collection, rows: Sequence[int]) -> str:
         for axis in collection.varying_axes
         if len({canonical_json(point.axes[axis]) for point in points}) == 1
     ]
-    named = [f"{collection.axis_name(a)} {text.plain(points[0].axes[a])}" for a in shared]
-    return ", ".join(named) or f"{len(points)} points"
+    named = [
+        f"{axis_words(collection, a, _TITLE)} {value_words(points[0].axes[a])}" for a in shared
+    ]
+    return text.shorten(", ".join(named), _NAME) or f"{len(points)} points"
 
 
 def _schedule_data(collection: Collection, found: Mapping[_Schedule, _Curves]) -> str:

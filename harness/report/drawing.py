@@ -18,11 +18,14 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from harness import metrics
 from harness.config import canonical_json
 from harness.report import text
-from harness.report.collect import Collection
+from harness.report.collect import Collection, PointRow
 from harness.report.formats import csv_text
 from harness.report.summary import Cells
 
 HEADLINE = 2
+#: Letters of an axis' name, of a point's and of a value's that a figure has room for; tables and
+#: CSV have them in full.
+_AXIS, _POINT, _VALUE = 44, 56, 24
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,21 @@ class Drawing:
     words: str
     figure: Figure
     data: str
+
+
+def axis_words(collection: Collection, axis: str, letters: int = _AXIS) -> str:
+    """What a figure calls an axis."""
+    return text.shorten(collection.axis_name(axis), letters)
+
+
+def point_words(row: PointRow) -> str:
+    """What a figure calls a point."""
+    return text.shorten(row.label, _POINT)
+
+
+def value_words(value: Any) -> str:
+    """What a figure calls a value of an axis."""
+    return text.shorten(text.plain(value), _VALUE)
 
 
 # --------------------------------------------------------------------------- where on the x axis
@@ -65,7 +83,7 @@ class Scale:
             ax.set_xscale("log", base=2)
         ax.xaxis.set_major_locator(FixedLocator(positions))
         ax.xaxis.set_minor_locator(NullLocator())
-        names = [text.plain(value) for value in self.values]
+        names = [value_words(value) for value in self.values]
         crowded = sum(map(len, names)) > 26
         ax.set_xticks(
             positions,

@@ -22,11 +22,14 @@ from harness.report.collect import Collection, PointRow
 from harness.report.curves import schedules, training_curves
 from harness.report.drawing import (
     Drawing,
+    axis_words,
     costs_of,
     has_ordered_axis,
     is_one_axis,
     metric_data,
+    point_words,
     scale_of,
+    value_words,
 )
 from harness.report.findings import Findings
 from harness.report.forest import forest
@@ -45,6 +48,8 @@ _REACH = 1.5
 _DODGE = 0.012
 #: Ratio of the greatest to the least cost past which they stand on a logarithmic axis.
 _DECADE = 10
+#: Letters of a name in a legend.
+_NAME = 44
 #: Letters of a legend that fit in an inch.
 _LETTERS = 15
 
@@ -122,7 +127,7 @@ def _against_axis(collection: Collection, cells: Cells) -> Drawing:
         series=_series(collection, key=lambda row: scale.at(row.axes[show.x]), axes=[show.hue]),
         joined=scale.kind != "categorical",
         dress=scale.apply,
-        heading=collection.axis_name(show.x),
+        heading=axis_words(collection, show.x),
     )
     words = f"Each metric against {collection.axis_name(show.x)}. {_reading(collection)}"
     return Drawing("metric_vs_axis", words, figure, metric_data(collection, cells))
@@ -165,7 +170,7 @@ def _against_cost(collection: Collection, cells: Cells, cost: str, name: str) ->
         joined=lines,
         dress=dress,
         heading=f"inference {heading} (M)",
-        names=(lambda point: text.plain(collection.points[point].axes[show.x])) if lines else None,
+        names=(lambda point: value_words(collection.points[point].axes[show.x])) if lines else None,
     )
     words = f"Each metric against inference {heading}, by {collection.axis_name(show.x)}"
     return Drawing(
@@ -177,7 +182,7 @@ def _series(
     collection: Collection, *, key: Callable[[PointRow], float], axes: Sequence[str | None]
 ) -> list[Series]:
     """One series a combination of the values of `axes` (None: no axis), its points by `key`."""
-    title = ", ".join(collection.axis_name(axis) for axis in axes if axis)
+    title = ", ".join(axis_words(collection, axis) for axis in axes if axis)
     grouped: dict[str, list[PointRow]] = {}
     for row in collection.points:
         name = ", ".join(text.plain(row.axes[axis]) for axis in axes if axis)
@@ -205,7 +210,8 @@ def _metric_panels(
             shift = _DODGE * (number - (len(series) - 1) / 2)
             places = [(x(row, shift), cells[(row.index, metric)]) for row in line.rows]
             points = [(float(at), cell) for at, cell in places if at is not None]
-            look = _Look(palette[number], style.MARKERS[number % len(style.MARKERS)], line.name)
+            name = text.shorten(line.name, _NAME)
+            look = _Look(palette[number], style.MARKERS[number % len(style.MARKERS)], name)
             _draw_points(ax, points, look, joined=joined)
             drawn += [cell for _, cell in points]
             named += points
@@ -340,7 +346,8 @@ def _by_label(collection: Collection, cells: Cells) -> Drawing:
     rows = collection.points
     height = 0.55 + 0.19 * len(rows)
     count = len(collection.shown)
-    longest = max(len(row.label) for row in rows)
+    names = [point_words(row) for row in rows]
+    longest = max(map(len, names))
     width = style.PAGE if count > 1 or longest > 24 else style.COLUMN
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = list(figure.subplots(1, count, squeeze=False, sharey=True).ravel())
@@ -362,7 +369,7 @@ def _by_label(collection: Collection, cells: Cells) -> Drawing:
         ax.xaxis.set_major_locator(MaxNLocator(5 if count <= _ON_A_LINE else 3))
         ax.grid(visible=True, axis="x")
         _chance_line(ax, column, metric, across=False)
-    axes[0].set_yticks(range(len(rows)), [row.label for row in rows])
+    axes[0].set_yticks(range(len(rows)), names)
     axes[0].set_ylim(len(rows) - 0.4, -0.6)
     style.finish(axes)
     words = f"Each metric by point. {_reading(collection)} Dashed line and square: the baseline."

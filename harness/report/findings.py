@@ -17,6 +17,7 @@ from statistics import median
 from harness import metrics
 from harness.report.collect import Collection
 from harness.report.comparisons import Comparison, Contest, Over, contest, corrected
+from harness.report.lasting import no_garbage
 from harness.report.pairing import Compared, Wanted, compare_all
 from harness.report.sections import Section, averages_of, sections_of
 from harness.report.statistics import detectable_effect
@@ -41,7 +42,8 @@ class Findings:
     """Everything that is computed of a collection; tables, figures and sentences only show it."""
 
     cells: Cells
-    """(point, metric) -> cell, with the comparison to its baseline and its mark."""
+    """(point, metric) -> cell; those of the shown metrics with the comparison to their baseline and
+    their mark."""
     sections: tuple[Section, ...]
     """The shown metrics as a table groups them, averages included."""
     family: int
@@ -67,6 +69,7 @@ class Findings:
         return averages_of(self.sections)
 
 
+@no_garbage()
 def find(collection: Collection) -> Findings:
     """Compute everything; reads the per-example outcomes of finished runs."""
     sections = sections_of(collection.shown)
@@ -75,7 +78,7 @@ def find(collection: Collection) -> Findings:
     cells = summarise(collection, averages)
     lines = lines_of(collection)
     wanted = [
-        *_to_baselines(collection, [*dict.fromkeys([*shown, *collection.metrics])], set(shown)),
+        *_to_baselines(collection, shown),
         *(each for metric in shown for each in _of_column(cells, collection, metric)),
         *(
             each
@@ -86,7 +89,7 @@ def find(collection: Collection) -> Findings:
     ]
     compared = compare_all(wanted, collection, cells, shown=shown, averages=averages)
     table = corrected(compared.families.get(_TABLE, []))
-    for comparison in [*table, *compared.families.get(_BESIDE, [])]:
+    for comparison in table:
         place = (comparison.point, comparison.metric)
         cells[place] = replace(cells[place], comparison=comparison)
     contests = _contests(cells, compared, collection, shown)
@@ -106,17 +109,14 @@ def find(collection: Collection) -> Findings:
 
 # --------------------------------------------------------------------------- what is compared
 
-_TABLE, _BESIDE = "table", "beside it"
+_TABLE = "table"
 
 
-def _to_baselines(
-    collection: Collection, names: Sequence[str], shown: set[str]
-) -> Iterator[Wanted]:
+def _to_baselines(collection: Collection, shown: Sequence[str]) -> Iterator[Wanted]:
     for row in collection.points:
         if row.baseline is not None and row.baseline != row.index:
-            for metric in names:
-                family = _TABLE if metric in shown else _BESIDE
-                yield Wanted(row.index, row.baseline, metric, family)
+            for metric in shown:
+                yield Wanted(row.index, row.baseline, metric, _TABLE)
 
 
 def _ranking(cells: Cells, collection: Collection, metric: str) -> list[int]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
@@ -101,11 +102,13 @@ def _files(
         pictures = {d.name: style.svg(d.figure) for d in drawings}
         yield from _figure_files(drawings, pictures)
     content = write_content(collection, findings, table, drawings, published)
-    yield "table.tex", to_latex(table).encode()
-    yield "table.csv", tables.statistics_csv(collection, findings).encode()
-    yield "report.md", markdown.to_markdown(content).encode()
-    yield "report.html", to_html(content, collection, pictures).encode()
-    yield "report.pdf", to_pdf(content, pictures)
+    with ThreadPoolExecutor(1) as beside:
+        paper = beside.submit(to_pdf, content, pictures)  # another process sets it meanwhile
+        yield "table.tex", to_latex(table).encode()
+        yield "table.csv", tables.statistics_csv(collection, findings).encode()
+        yield "report.md", markdown.to_markdown(content).encode()
+        yield "report.html", to_html(content, collection, pictures)
+        yield "report.pdf", paper.result()
 
 
 def _figure_files(

@@ -14,9 +14,9 @@ from matplotlib.patches import Rectangle
 
 from harness import metrics
 from harness.config import canonical_json
-from harness.report import style, text
+from harness.report import style
 from harness.report.collect import Collection, PointRow
-from harness.report.drawing import Drawing, metric_data, scale_of
+from harness.report.drawing import Drawing, axis_words, metric_data, scale_of, value_words
 from harness.report.summary import Cell, Cells
 
 #: The fewest values of an axis that make a map rather than a few lines.
@@ -25,6 +25,8 @@ _FEWEST = 3
 _ROOM, _ROOM_ACROSS = 160, 10
 #: Inches of a row, and of all rows together.
 _ROW, _TALL = 0.23, 4.0
+#: Letters of the name beside the rows.
+_DOWN = 28
 #: Names beside the rows.
 _NAMED = 24
 #: Share of the cells up to which those that tie with the best are framed.
@@ -87,8 +89,8 @@ def heat_map(collection: Collection, cells: Cells, grid: Grid) -> Drawing:
         _panel(figure, ax, collection, cells, grid, metric)
     for ax in axes[len(names) :]:
         ax.set_visible(False)
-    figure.supxlabel(collection.axis_name(grid.across), fontsize=8)
-    figure.supylabel(collection.axis_name(grid.down), fontsize=8)
+    figure.supxlabel(axis_words(collection, grid.across), fontsize=8)
+    figure.supylabel(axis_words(collection, grid.down, _DOWN), fontsize=8)
     words = (
         f"Mean of each metric over seeds by {collection.axis_name(grid.across)} and "
         f"{collection.axis_name(grid.down)}. Hatched: a seed is missing, so there is no mean. "
@@ -127,7 +129,7 @@ def _panel(
                 across, down, f"{value:.1f}", ha="center", va="center", fontsize=5.5, color=colour
             )
     ax.set_title(f"{metrics.display(metric)} ({metrics.unit(metric)})", fontsize=8)
-    columns, rows = ([text.plain(v) for v in values] for values in (grid.columns, grid.rows))
+    columns, rows = ([value_words(v) for v in values] for values in (grid.columns, grid.rows))
     turned = max(map(len, columns)) > _LETTERS
     ax.set_xticks(range(len(columns)), columns, rotation=45 if turned else 0, fontsize=6)
     every = -(-len(rows) // _NAMED)

@@ -18,26 +18,32 @@ from markupsafe import Markup
 from harness.report import formats, text
 from harness.report.collect import Collection
 from harness.report.content import Content
-from harness.report.run_data import run_data, to_script
+from harness.report.run_data import run_data
 from harness.report.table import Table, stacked
 
 #: Columns past which a table is too wide for a window.
 _WIDE = 9
 
 
-def to_html(content: Content, collection: Collection, pictures: Mapping[str, bytes]) -> str:
+#: Where the data of the runs goes; no foreign text has a bracket by the time it is in the page.
+_DATA = "<!--runs-->"
+
+
+def to_html(content: Content, collection: Collection, pictures: Mapping[str, bytes]) -> bytes:
     """The whole page.
 
     Args:
         pictures: drawing name -> SVG.
     """
-    return render(
+    page = render(
         "report.html.j2",
         c=content,
         table=Markup(formats.to_html(_for_page(content.table), _first_run)),
         pictures={name: data_uri(svg) for name, svg in pictures.items()},
-        data=Markup(to_script(run_data(collection))),
+        data=Markup(_DATA),
     )
+    # The data of many runs is long, and in a text with any sign beyond ASCII twice as long.
+    return page.encode().replace(_DATA.encode(), run_data(collection).encode())
 
 
 def render(template: str, **values: Any) -> str:

@@ -23,6 +23,8 @@ _TEMPLATE = """\
 {{ sentence | md }}
 
 {% endfor %}
+## Results
+
 {% for answer in c.answers %}
 - {{ answer | listed }}
 {% endfor %}
@@ -102,7 +104,9 @@ def to_markdown(content: Content) -> str:
 def _listed(answer: Answer) -> str:
     """A list's item on one metric, with an item below it for each point."""
     heading = f"**{text.markdown(answer.metric)}** {text.markdown(answer.aside)}"
-    return "\n  - ".join([heading, *map(text.markdown, answer.items)])
+    said = ["", *(text.markdown(sentence) for sentence in answer.said), ""]
+    items = [f"  - {text.markdown(item)}" for item in answer.items]
+    return "\n".join([heading, *(f"  {line}".rstrip() for line in said), *items])
 
 
 def _value(fact: Fact) -> str:

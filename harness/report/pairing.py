@@ -15,7 +15,7 @@ from harness.report.outcomes import RunScores, read_scores
 from harness.report.summary import Cells
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Wanted:
     """One comparison, and the family that it belongs to."""
 

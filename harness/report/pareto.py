@@ -89,7 +89,12 @@ def pareto(
             published is NaN, and the model is missing from that panel.
     """
     names = headline(collection)
-    costs = [cost for cost in _COSTS if _differs(collection, findings.cells, cost, names)]
+    found = {
+        (cost.name, metric): _marks(collection, findings.cells, cost, metric)
+        for cost in _COSTS
+        for metric in names
+    }
+    costs = [cost for cost in _COSTS if _differs(found[(cost.name, name)] for name in names)]
     if not any(cost.column for cost in costs):  # one model's latency differs by noise alone
         return None
     width = style.COLUMN if len(costs) == 1 else style.PAGE
@@ -98,7 +103,7 @@ def pareto(
     rows: list[list[object]] = []
     for across, metric in zip(grid, names, strict=True):
         for ax, cost in zip(across, costs, strict=True):
-            marks = _marks(collection, findings.cells, cost, metric)
+            marks = found[(cost.name, metric)]
             published = _published(external, cost, metric)
             _panel(ax, marks, published)
             rows += _rows(metric, cost, marks, published)
@@ -126,8 +131,8 @@ def front(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
     return kept
 
 
-def _differs(collection: Collection, cells: Cells, cost: _Cost, names: Sequence[str]) -> bool:
-    spread = {mark.cost for metric in names for mark in _marks(collection, cells, cost, metric)}
+def _differs(marks: Iterable[Sequence[_Mark]]) -> bool:
+    spread = {mark.cost for of_metric in marks for mark in of_metric}
     return len(spread) > 1 and max(spread) > 1.05 * min(spread)
 
 
@@ -186,9 +191,9 @@ def _panel(ax: Axes, marks: Sequence[_Mark], published: pd.DataFrame) -> None:
         for row in published.itertuples():
             _name(ax, str(row.name), float(row.at), float(row.value), style.FAINT)  # type: ignore[arg-type]
     colour = style.colours(1, ordered=False)[0]
-    for mark in marks:
-        if mark.low is not None and mark.high is not None:
-            ax.plot([mark.cost] * 2, [mark.low, mark.high], color=colour, linewidth=0.8, alpha=0.6)
+    bars = [(m.cost, m.low, m.high) for m in marks if m.low is not None and m.high is not None]
+    if bars:
+        ax.vlines(*zip(*bars, strict=True), color=colour, linewidth=0.8, alpha=0.6)
     ax.scatter(
         [mark.cost for mark in marks],
         [mark.value for mark in marks],
@@ -207,6 +212,9 @@ def _panel(ax: Axes, marks: Sequence[_Mark], published: pd.DataFrame) -> None:
         for mark in marks:
             if (mark.cost, mark.value) in on_front:
                 _name(ax, mark.label, mark.cost, mark.value, style.INK)
+    if len(marks) > style.MOST_PATHS:
+        for artist in ax.collections:
+            artist.set_rasterized(True)
     everything = [mark.cost for mark in marks] + list(published["at"])
     if everything and max(everything) > _DECADE * min(everything) > 0:
         ax.set_xscale("log")

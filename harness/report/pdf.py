@@ -12,11 +12,10 @@ from dataclasses import asdict, replace
 from importlib.resources import files
 from typing import Any
 
-import typst
-
 from harness.report import formats, style, text
 from harness.report.content import Content
 from harness.report.table import Table, split, stacked
+from harness.report.typesetting import typeset
 from harness.report.words import Words
 
 #: Lines of a table that still fit on a page between other things; more go to pages of their own.
@@ -49,10 +48,7 @@ def to_pdf(content: Content, pictures: Mapping[str, bytes]) -> bytes:
         "data.json": json.dumps(_document(content, placing), ensure_ascii=True).encode(),
         **{f"{name}.svg": svg for name, svg in pictures.items()},
     }
-    # Its annotations do not know of an input of several files, which its documentation has.
-    compiled: Any = typst.compile
-    made: bytes = compiled(inputs, format="pdf", ignore_system_fonts=True)
-    return made
+    return typeset(inputs)
 
 
 def _document(content: Content, placing: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,14 +7,16 @@ without an evaluation and with a reason; nothing is computed from the numbers he
 from __future__ import annotations
 
 import hashlib
-import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from harness.errors import InvariantError, RecordError, one_line
 from harness.evaluate.invariants import check
@@ -26,31 +28,28 @@ INVALID = "invariant"
 #: Lines of a training log that are kept: more than a page has dots for.
 _CURVE_LINES = 400
 
+Column = NDArray[np.float64] | NDArray[np.int64]
 
-class Curve(Sequence[Mapping[str, Any]]):
-    """The lines of metrics.jsonl, thinned evenly to `_CURVE_LINES` and parsed when looked at.
 
-    Ten thousand runs' logs as Python objects are a gigabyte, as text they are little.
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """The numbers of metrics.jsonl by column (N,), thinned evenly to `_CURVE_LINES` lines.
+
+    A section of numbers is a column each: `terms/mlm`.  What a line lacks is NaN.
     """
 
-    def __init__(self, lines: Sequence[bytes] = ()) -> None:
-        self._lines = tuple(lines)
-
-    @overload
-    def __getitem__(self, index: int) -> Mapping[str, Any]: ...
-    @overload
-    def __getitem__(self, index: slice) -> Curve: ...
-    def __getitem__(self, index: int | slice) -> Mapping[str, Any] | Curve:
-        if isinstance(index, slice):
-            return Curve(self._lines[index])
-        line: dict[str, Any] = orjson.loads(self._lines[index])
-        return line
+    columns: Mapping[str, Column] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self._lines)
+        return len(next(iter(self.columns.values()), ()))
 
-    def __iter__(self) -> Iterator[Mapping[str, Any]]:
-        return map(orjson.loads, self._lines)
+    def points(self, name: str) -> NDArray[np.float64]:
+        """(samples seen, value) of every line that tells `name`, (N, 2)."""
+        places, values = self.columns.get("samples_seen"), self.columns.get(name)
+        if places is None or values is None:
+            return np.empty((0, 2))
+        known = np.isfinite(values)
+        return np.column_stack([places[known], values[known]]).astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -105,6 +104,7 @@ class Reader:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._protocols: dict[bytes, Mapping[str, Any]] = {}
+        self._columns: dict[tuple[str, bytes], Column] = {}
 
     def read(self, point: int, run: Run, directory: RunDir) -> Record:
         """The record of `run` as point number `point`, from `directory`."""
@@ -130,7 +130,7 @@ class Reader:
         common: dict[str, Any] = {
             "result": result,
             "attempts": _attempts(files, directory),
-            "curve": _curve(files, directory),
+            "curve": self._curve(files, directory),
             "log": _log(status, directory),
             "inputs": files.digests,
         }
@@ -149,11 +149,21 @@ class Reader:
             return Record(*start, broken, f"result refused: {one_line(error)}", **common)
         return Record(*start, status, None, evaluation=evaluation, **common)
 
+    def _curve(self, files: _Files, directory: RunDir) -> Curve:
+        """Columns that runs share, such as the samples seen, are one array."""
+        lines = _thinned(_log_lines(files.read("metrics.jsonl") or b"", directory))
+        return Curve(
+            {
+                name: self._columns.setdefault((column.dtype.char, column.tobytes()), column)
+                for name, column in _columns(lines)
+            }
+        )
+
     def _share_protocols(self, result: dict[str, Any]) -> None:
         for evaluation in result["evaluations"].values():
             protocol = evaluation.get("protocol")
             if protocol is not None:
-                same = json.dumps(protocol, sort_keys=True).encode()
+                same = orjson.dumps(protocol, option=orjson.OPT_SORT_KEYS)
                 evaluation["protocol"] = self._protocols.setdefault(same, protocol)
 
 
@@ -192,22 +202,47 @@ def _attempts(files: _Files, directory: RunDir) -> Sequence[Mapping[str, Any]]:
     return tuple(parse_json(data, directory.path / "provenance.json").get("attempts", []))
 
 
-def _curve(files: _Files, directory: RunDir) -> Curve:
+def _log_lines(data: bytes, directory: RunDir) -> list[Mapping[str, Any]]:
     """The training log; a torn last line (a killed writer) is left out."""
-    *lines, torn = (files.read("metrics.jsonl") or b"").split(b"\n")
-    for number, line in enumerate([*lines, torn], 1):
-        try:
-            if line:
-                orjson.loads(line)
-        except orjson.JSONDecodeError:
-            if number <= len(lines):
-                raise RecordError(f"{directory.metrics_file}:{number} is not valid JSON") from None
-            torn = b""
-    kept = [line for line in [*lines, torn] if line]
-    if len(kept) > _CURVE_LINES:
-        step = (len(kept) - 1) / (_CURVE_LINES - 1)
-        kept = [kept[round(index * step)] for index in range(_CURVE_LINES)]
-    return Curve(kept)
+    *lines, torn = data.split(b"\n")
+    known = [(number, line) for number, line in enumerate(lines, 1) if line]
+    try:
+        found: list[Any] = orjson.loads(b"[" + b",".join(line for _, line in known) + b"]")
+    except orjson.JSONDecodeError:
+        found = [_log_line(line, number, directory) for number, line in known]
+    for (number, _), line in zip(known, found, strict=False):
+        if not isinstance(line, dict):
+            raise RecordError(f"{directory.metrics_file}:{number} holds no JSON object")
+    try:
+        return [*found, orjson.loads(torn)] if torn else found
+    except orjson.JSONDecodeError:
+        return found
+
+
+def _log_line(line: bytes, number: int, directory: RunDir) -> Any:
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError:
+        raise RecordError(f"{directory.metrics_file}:{number} is not valid JSON") from None
+
+
+def _thinned(lines: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    if len(lines) <= _CURVE_LINES:
+        return lines
+    step = (len(lines) - 1) / (_CURVE_LINES - 1)
+    return [lines[round(index * step)] for index in range(_CURVE_LINES)]
+
+
+def _columns(lines: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Column]]:
+    """What is a number in every line that tells it."""
+    for name in dict.fromkeys(name for line in lines for name in line):
+        values = [line.get(name) for line in lines]
+        told = [value for value in values if value is not None]
+        if told and all(isinstance(value, Mapping) for value in told):
+            for part, column in _columns([value or {} for value in values]):
+                yield f"{name}/{part}", column
+        elif told and all(type(value) in (int, float) for value in told):
+            yield name, np.array([math.nan if value is None else value for value in values])
 
 
 def _log(status: Status, directory: RunDir) -> str | None:

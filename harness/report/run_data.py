@@ -7,8 +7,13 @@ share it, and training curves in a few dozen rounded points.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import getitem
 from typing import Any
+
+import numpy as np
 
 from harness.config import RunConfig, field_paths
 from harness.report.collect import Collection
@@ -23,24 +28,25 @@ _POINTS, _FEW_POINTS = 80, 32
 _DIGITS = 12
 #: Facts of an attempt that differ from one to the next.
 _OF_ATTEMPT = ("time", "host", "command", "label")
-_PATHS = tuple(field_paths(RunConfig))
+_PATHS = {path: tuple(path.split(".")) for path in field_paths(RunConfig)}
 
 
-def run_data(collection: Collection) -> dict[str, Any]:
-    """JSON-like data of every run, by key."""
+def run_data(collection: Collection) -> str:
+    """Every run by its key, as JSON that can stand in a script element.
+
+    Written run by run: as Python's objects, ten thousand of them are ten times as large.
+    """
     base = _flat(collection.records[0].run.config)
     names = collection.metrics
     pool = _Pool()
     everything = len(collection.records) <= _ALL_SERIES
-    return {
-        "base": base,
-        "metrics": names,
-        "runs": {
-            record.key: _run(record, base, names, pool, everything=everything)
-            for record in collection.records
-        },
-        "pool": pool.items,
-    }
+    runs = ",".join(
+        f"{to_script(record.key)}:"
+        + to_script(_run(record, base, names, pool, everything=everything))
+        for record in collection.records
+    )
+    rest = to_script({"base": base, "metrics": names, "pool": pool.items})
+    return f'{rest.removesuffix("}")},"runs":{{{runs}}}}}'
 
 
 def to_script(data: object) -> str:
@@ -66,14 +72,7 @@ class _Pool:
 
 def _flat(config: RunConfig) -> dict[str, Any]:
     tree = config.model_dump(mode="json")
-    return {path: _at(tree, path) for path in _PATHS}
-
-
-def _at(tree: Mapping[str, Any], path: str) -> Any:
-    value: Any = tree
-    for name in path.split("."):
-        value = value[name]
-    return value
+    return {path: reduce(getitem, names, tree) for path, names in _PATHS.items()}
 
 
 def _run(
@@ -130,18 +129,16 @@ def _attempt(attempt: Mapping[str, Any], pool: _Pool) -> list[Any]:
 def _curve(record: Record, *, everything: bool) -> dict[str, list[float | None]]:
     """Column -> values; `samples_seen` is the axis."""
     length, most = len(record.curve), _POINTS if everything else _FEW_POINTS
-    chosen = range(length)
+    chosen = np.arange(length)
     if length > most:
-        chosen = [round(i * (length - 1) / (most - 1)) for i in range(most)]  # type: ignore[assignment]
-    lines = [record.curve[index] for index in chosen]
-    names = list(dict.fromkeys(name for line in lines for name in line)) if everything else [
-        "samples_seen", "loss",
-    ]  # fmt: skip
-    columns = {name: [_rounded(line.get(name)) for line in lines] for name in names}
-    return {name: column for name, column in columns.items() if any(v is not None for v in column)}
+        chosen = np.array([round(i * (length - 1) / (most - 1)) for i in range(most)])
+    found = record.curve.columns
+    names = [n for n in found if "/" not in n] if everything else ["samples_seen", "loss"]
+    columns = {name: found[name][chosen].tolist() for name in names if name in found}
+    return {name: [_rounded(value) for value in column] for name, column in columns.items()}
 
 
-def _rounded(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return value if isinstance(value, int) else float(f"{value:.5g}")
+def _rounded(value: float) -> float | None:
+    if isinstance(value, int):
+        return value
+    return float(f"{value:.5g}") if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""The statistics in words: what an abstract would say of a sweep, and no more than the tests allow.
+"""The statistics in words, metric by metric, and no more than the tests allow.
 
 Plain text without markup; each format escapes it.
 """
@@ -23,16 +23,17 @@ _MANY = 6
 _GROUPS = 4
 
 
-def sentences(collection: Collection, findings: Findings) -> list[str]:
-    """Metric by metric what differs, how it goes along the axis, and which is best; then what the
-    design could have seen."""
-    found: list[str] = []
-    for metric in findings.shown:
-        if not metrics.is_cost(metric):
-            along = trend_sentences(collection, findings, metric)
-            found += comparison_sentences(collection, findings, metric)
-            found += along or best_sentences(collection, findings, metric)
-    return [*found, *sensitivity_sentences(findings)]
+def sentences(collection: Collection, findings: Findings, metric: str) -> list[str]:
+    """What differs in `metric`, how it goes along the axis or which point is best, and what the
+    design could have seen of it."""
+    if metrics.is_cost(metric):
+        return []
+    along = trend_sentences(collection, findings, metric)
+    return [
+        *comparison_sentences(collection, findings, metric),
+        *(along or best_sentences(collection, findings, metric)),
+        *sensitivity_sentences(findings, metric),
+    ]
 
 
 # --------------------------------------------------------------------------- differences
@@ -41,6 +42,21 @@ def sentences(collection: Collection, findings: Findings) -> list[str]:
 def comparison_sentences(collection: Collection, findings: Findings, metric: str) -> list[str]:
     """What is changed and what comes of it, in one sentence a change where it is tried at several
     places (with and without a term, at every depth), in one sentence for all changes otherwise."""
+    grouped = cases_by_change(collection, findings, metric)
+    decimals = decimals_of_metric(collection, findings, metric)
+    if len(grouped) > _GROUPS:
+        made = [comparison for cases in grouped.values() for _, comparison in cases]
+        return [tally(metric, made, decimals, findings.family)]
+    return [
+        f"{opening} {outcomes(metric, cases, decimals, findings.family)}."
+        for opening, cases in grouped.items()
+    ]
+
+
+def cases_by_change(
+    collection: Collection, findings: Findings, metric: str
+) -> dict[str, list[tuple[str, Comparison]]]:
+    """How a sentence on a change begins -> the cases it was tried in, each with what came of it."""
     grouped: dict[str, list[tuple[str, Comparison]]] = {}
     for row in collection.points:
         comparison = findings.cells[(row.index, metric)].comparison
@@ -52,17 +68,10 @@ def comparison_sentences(collection: Collection, findings: Findings, metric: str
             else:
                 opening, case = f"Against {found.old},", f"with {found.new}"
             grouped.setdefault(opening, []).append((case, comparison))
-    decimals = _decimals(collection, findings, metric)
-    if len(grouped) > _GROUPS:
-        made = [comparison for cases in grouped.values() for _, comparison in cases]
-        return [_tally(metric, made, decimals, findings.family)]
-    return [
-        f"{opening} {_outcomes(metric, cases, decimals, findings.family)}."
-        for opening, cases in grouped.items()
-    ]
+    return grouped
 
 
-def _tally(metric: str, made: Sequence[Comparison], decimals: int, family: int) -> str:
+def tally(metric: str, made: Sequence[Comparison], decimals: int, family: int) -> str:
     """Many comparisons in one sentence: how many of each verdict, and how large the decided are."""
     by_verdict = {verdict: [c for c in made if c.verdict is verdict] for verdict in Verdict}
     better, worse = by_verdict[Verdict.BETTER], by_verdict[Verdict.WORSE]
@@ -89,9 +98,10 @@ def _range(comparisons: Sequence[Comparison], decimals: int) -> str:
     return f" ({least} to {most} {_unit(comparisons[0].metric)})"
 
 
-def _outcomes(
+def outcomes(
     metric: str, cases: Sequence[tuple[str, Comparison]], decimals: int, family: int
 ) -> str:
+    """What comes of one change in all its cases, without the opening and the full stop."""
     by_verdict: dict[tuple[Verdict, bool], list[tuple[str, Comparison]]] = {}
     for case, comparison in cases:
         up = comparison.mean > 0 if comparison.decided else True
@@ -168,7 +178,7 @@ def _scaled(comparison: Comparison) -> float:
 
 def trend_sentences(collection: Collection, findings: Findings, metric: str) -> list[str]:
     """Whether the metric goes up or down along the axis, and from where on nothing is gained."""
-    decimals = _decimals(collection, findings, metric)
+    decimals = decimals_of_metric(collection, findings, metric)
     trends = [trend for trend in findings.trends if trend.metric == metric]
     if len(trends) > _GROUPS:
         return [_many_trends(collection, trends)]
@@ -234,7 +244,7 @@ def best_sentences(collection: Collection, findings: Findings, metric: str) -> l
         return []
     cell = findings.cells[(found.leader, metric)]
     assert cell.estimate is not None
-    shown = estimate_text(cell.estimate, metric, _decimals(collection, findings, metric))
+    shown = estimate_text(cell.estimate, metric, decimals_of_metric(collection, findings, metric))
     label = collection.points[found.leader].label
     said = f"The best mean {metrics.display(metric)} is {shown} at {label}"
     if found.won:
@@ -245,18 +255,15 @@ def best_sentences(collection: Collection, findings: Findings, metric: str) -> l
     return [f"{said}; not to be told from it: {'; '.join(tied)}."]
 
 
-def sensitivity_sentences(findings: Findings) -> list[str]:
-    """The smallest difference that the design can see, for each metric."""
-    found = list(findings.sensitivity.values())
-    if not found:
+def sensitivity_sentences(findings: Findings, metric: str) -> list[str]:
+    """The smallest difference that the design can see in `metric`."""
+    each = findings.sensitivity.get(metric)
+    if each is None:
         return []
-    parts = [f"{_effect(each, _FINE)} in {metrics.display(each.metric)}" for each in found]
-    scopes = listed(list(dict.fromkeys(each.over.value for each in found)))
-    seeds = sorted({each.seeds for each in found})
     return [
-        f"{listed([str(n) for n in seeds])} seeds can see a difference of {listed(parts)}: "
-        f"the least that one test at {ALPHA * 100:.0f} % finds with a probability of "
-        f"{POWER * 100:.0f} %, over {scopes}."
+        f"{each.seeds} seeds can see a difference of {_effect(each, _FINE)} in "
+        f"{metrics.display(metric)}: the least that one test at {ALPHA * 100:.0f} % finds with a "
+        f"probability of {POWER * 100:.0f} %, over {each.over.value}."
     ]
 
 
@@ -270,7 +277,8 @@ def _effect(each: Sensitivity, decimals: int) -> str:
 # --------------------------------------------------------------------------- words
 
 
-def _decimals(collection: Collection, findings: Findings, metric: str) -> int:
+def decimals_of_metric(collection: Collection, findings: Findings, metric: str) -> int:
+    """Decimals that the numbers of `metric` have in this report."""
     return decimals_of(findings.cells[(row.index, metric)] for row in collection.points)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import optimize, special, stats
 
 CONFIDENCE = 0.95
@@ -193,6 +194,18 @@ def trend(levels: Sequence[Sequence[float]]) -> float | None:
     table = np.asarray(levels, dtype=np.float64).T
     if table.ndim != 2 or table.shape[0] < 2 or table.shape[1] < 3:
         return None
-    rise = stats.page_trend_test(table).pvalue
-    fall = stats.page_trend_test(table[:, ::-1]).pvalue
-    return float(min(1.0, 2 * min(rise, fall)))
+    ranks = stats.rankdata(table, axis=1)
+    return min(1.0, 2 * min(_page(ranks), _page(ranks[:, ::-1])))
+
+
+_PAGE: dict[tuple[int, int, float], float] = {}
+"""(seeds, levels, Page's L) -> p, which depends on nothing else and takes milliseconds."""
+
+
+def _page(ranks: NDArray[np.float64]) -> float:
+    """One-sided p of Page's test for a rise."""
+    seeds, levels = ranks.shape
+    place = (seeds, levels, float(ranks.sum(axis=0) @ np.arange(1, levels + 1)))
+    if place not in _PAGE:
+        _PAGE[place] = float(stats.page_trend_test(ranks, ranked=True).pvalue)
+    return _PAGE[place]

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 from harness import metrics
 from harness.report.collect import Collection
@@ -67,11 +69,13 @@ def summarise(
     """
     rows: dict[tuple[int, str], list[_Row]] = {}
     frame = collection.frame
-    names = ["point", "metric", "seed", "value", "reason", "chance", "n", "key"]
-    for point, metric, *rest in zip(*[frame[name].tolist() for name in names], strict=True):
-        rows.setdefault((point, metric), []).append(_Row(*rest))
-    baselines = {row.index: row.baseline for row in collection.points}
-    cells = {place: _cell(place, found, baselines) for place, found in rows.items()}
+    names = ["seed", "value", "reason", "chance", "n", "key"]
+    places = zip(frame["point"].tolist(), frame["metric"].tolist(), strict=True)
+    seeds = zip(*[frame[name].tolist() for name in names], strict=True)
+    for place, seed in zip(places, seeds, strict=True):
+        rows.setdefault(place, []).append(seed)
+    make = _Maker({row.index: row.baseline for row in collection.points})
+    cells = {place: make.cell(place, found) for place, found in rows.items()}
     for name, members in (averages or {}).items():
         for row in collection.points:
             parts = [cells[(row.index, member)] for member in members]
@@ -79,32 +83,38 @@ def summarise(
     return cells
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    seed: int
-    value: float
-    reason: str | None
-    chance: float
-    n: float
-    key: str
+_Row = tuple[int, float, str | None, float, float, str]
+"""Seed, value, reason, chance, n, key."""
+_NOTHING: Mapping[int, str] = MappingProxyType({})
 
 
-def _cell(
-    place: tuple[int, str], rows: Sequence[_Row], baselines: Mapping[int, int | None]
-) -> Cell:
-    values = {row.seed: row.value for row in rows if not math.isnan(row.value)}
-    chances = [row.chance for row in rows if not math.isnan(row.chance)]
-    return Cell(
-        *place,
-        seeds=tuple(row.seed for row in rows),
-        values=values,
-        missing={row.seed: str(row.reason) for row in rows if math.isnan(row.value)},
-        chance=math.fsum(chances) / len(chances) if chances else None,
-        samples=tuple(sorted({int(row.n) for row in rows if not math.isnan(row.n)})),
-        keys=tuple(row.key for row in rows),
-        estimate=estimate(list(values.values())) if len(values) == len(rows) else None,
-        baseline=baselines[place[0]],
-    )
+class _Maker:
+    """Makes cells that share what is equal: a large sweep has a hundred thousand of them."""
+
+    def __init__(self, baselines: Mapping[int, int | None]) -> None:
+        self._baselines = baselines
+        self._tuples: dict[tuple[object, ...], Any] = {}
+
+    def cell(self, place: tuple[int, str], rows: Sequence[_Row]) -> Cell:
+        """The cell of these seeds, nothing compared yet."""
+        seeds, every, _, chances, counts, keys = zip(*rows, strict=True)
+        values = {seed: value for seed, value in zip(seeds, every, strict=True) if value == value}
+        known = [chance for chance in chances if chance == chance]  # NaN is unlike itself
+        whole = len(values) == len(rows)
+        return Cell(
+            *place,
+            seeds=self._shared(seeds),
+            values=values,
+            missing=_NOTHING if whole else {r[0]: str(r[2]) for r in rows if r[0] not in values},
+            chance=math.fsum(known) / len(known) if known else None,
+            samples=self._shared(tuple(sorted({int(n) for n in counts if n == n}))),
+            keys=self._shared(keys),
+            estimate=estimate(list(values.values())) if whole else None,
+            baseline=self._baselines[place[0]],
+        )
+
+    def _shared(self, items: tuple[Any, ...]) -> Any:
+        return self._tuples.setdefault(items, items)
 
 
 def _average(name: str, parts: Sequence[Cell]) -> Cell:

@@ -24,7 +24,7 @@ class Mark(Enum):
     TIED = "tied"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One printed cell.
 

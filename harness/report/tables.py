@@ -13,12 +13,20 @@ from dataclasses import replace
 from harness import metrics
 from harness.report import text
 from harness.report.collect import Collection, PointRow
-from harness.report.comparisons import ALPHA, Comparison, Over, Verdict
+from harness.report.comparisons import (
+    ALPHA,
+    Comparison,
+    Over,
+    ScoresBySeed,
+    Verdict,
+    compare,
+)
 from harness.report.findings import Findings
 from harness.report.formats.plain import csv_text
+from harness.report.lasting import no_garbage
 from harness.report.sections import Section
 from harness.report.statistics import Estimate
-from harness.report.summary import Cell
+from harness.report.summary import Cell, Cells
 from harness.report.table import TIE, Column, Entry, Mark, RowGroup, Table
 
 NO_EMBEDDINGS = "cost/parameters/inference_without_embeddings"
@@ -30,6 +38,7 @@ _DECIMALS = {"%": 1, "M": 2, "GMACs": 3, "ms": 2}
 _PARAMETERS = {NO_EMBEDDINGS: "without emb.", WITH_EMBEDDINGS: "with emb."}
 
 
+@no_garbage()
 def build_table(collection: Collection, findings: Findings) -> Table:
     """The shown metrics of every point, in the points' order and in their groups."""
     points = collection.points
@@ -309,15 +318,15 @@ def statistics_csv(collection: Collection, findings: Findings) -> str:
     """Every point and every metric recorded, in full precision and in the units of the records."""
     cells = findings.cells
     names = list(dict.fromkeys([*collection.metrics, *findings.averages]))
-    rows = [
+    rows = (
         [
             row.label,
             *[row.axes[axis] for axis in collection.axes],
-            *_csv_cell(collection, row, cells[(row.index, metric)]),
+            *_csv_cell(collection, row, cells[(row.index, metric)], cells),
         ]
         for row in collection.points
         for metric in names
-    ]
+    )
     return csv_text(["label", *collection.axes, *_CSV_CELL], rows)
 
 
@@ -352,7 +361,7 @@ _CSV_CELL = (
 )
 
 
-def _csv_cell(collection: Collection, row: PointRow, cell: Cell) -> list[object]:
+def _csv_cell(collection: Collection, row: PointRow, cell: Cell, cells: Cells) -> list[object]:
     estimate = cell.estimate
     return [
         cell.metric,
@@ -363,10 +372,19 @@ def _csv_cell(collection: Collection, row: PointRow, cell: Cell) -> list[object]
         cell.chance,
         cell.mark.value,
         baseline_label(collection, row),
-        *_csv_comparison(cell.comparison),
+        *_csv_comparison(cell.comparison or _beside(cell, cells)),
         " ".join(cell.keys),
         cell.hole,
     ]
+
+
+def _beside(cell: Cell, cells: Cells) -> Comparison | None:
+    """To the baseline, of a metric that is not shown: over seeds, and under no correction."""
+    if cell.baseline is None or cell.baseline == cell.point:
+        return None
+    values = (cell.values, cells[(cell.baseline, cell.metric)].values)
+    nothing: tuple[ScoresBySeed, ScoresBySeed] = ({}, {})
+    return compare(cell.point, cell.baseline, cell.metric, values, nothing, len(cell.seeds))
 
 
 def _csv_comparison(comparison: Comparison | None) -> list[object]:

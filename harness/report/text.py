@@ -62,7 +62,10 @@ _LATEX_LETTERS = frozenset(map(chr, range(0x00C0, 0x0100))) - frozenset(
 
 def one_line(text: object) -> str:
     """`text` without line breaks, control and direction characters, and lone surrogates."""
-    flat = "".join(" " if unicodedata.category(c) in {"Cc", "Zl", "Zp"} else c for c in str(text))
+    words = str(text)
+    if words.isprintable():  # nothing of the kind is in it
+        return " ".join(words.split())
+    flat = "".join(" " if unicodedata.category(c) in {"Cc", "Zl", "Zp"} else c for c in words)
     seen = "".join(c for c in flat if unicodedata.category(c) not in {"Cf", "Cs"})
     return " ".join(seen.split())
 
@@ -90,15 +93,20 @@ def latex(text: object) -> str:
     A letter that LaTeX's own fonts lack is written as its code point, `U+4E2D`, because an unknown
     character would stop the paper from compiling.
     """
-    return "".join(_latex_character(character) for character in one_line(text))
+    return one_line(text).translate(_LATEX_OF)
 
 
-def _latex_character(character: str) -> str:
-    if character in _LATEX:
-        return _LATEX[character]
-    if character.isascii() or character in _LATEX_LETTERS:
-        return character
-    return rf"\texttt{{U+{ord(character):04X}}}"
+class _Latex(dict[int, str]):
+    """Code point -> what LaTeX is given for it, worked out when first met."""
+
+    def __missing__(self, point: int) -> str:
+        character = chr(point)
+        known = character.isascii() or character in _LATEX_LETTERS
+        found = _LATEX.get(character, character if known else rf"\texttt{{U+{point:04X}}}")
+        return self.setdefault(point, found)
+
+
+_LATEX_OF = _Latex()
 
 
 def html(text: object) -> str:
@@ -124,12 +132,12 @@ def _is_typeset(point: int) -> bool:
 
 def csv_field(value: object) -> object:
     """`value` for a CSV cell: numbers in full, text that a spreadsheet might run made inert."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if value is None:
         return ""
+    if isinstance(value, float):
+        return "" if math.isnan(value) else repr(float(value))
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, float):
-        return repr(value)
     if isinstance(value, int):
         return value
     text = plain(value)
@@ -138,6 +146,8 @@ def csv_field(value: object) -> object:
 
 def plain(value: object) -> str:
     """A value of an axis in words."""
+    if isinstance(value, str) and value.isascii():
+        return value
     if value is None:
         return "none"
     if isinstance(value, bool):
@@ -160,6 +170,10 @@ def number(value: float, decimals: int, *, sign: bool = False) -> str:
 
 
 def shorten(words: str, letters: int) -> str:
-    """`words` on one line, cut to `letters` with an ellipsis."""
+    """`words` on one line, cut to `letters` with an ellipsis: in the middle, for names of points
+    often differ in their ends alone."""
     flat = one_line(words)
-    return flat if len(flat) <= letters else flat[: letters - 1] + "\u2026"
+    if len(flat) <= letters:
+        return flat
+    end = (letters - 1) // 2
+    return f"{flat[: letters - 1 - end]}\u2026{flat[len(flat) - end :]}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from report_records import I2T, ROLE, T2I, Records, depth_sweep, fill, runs_by, sweep_of
 
 from harness.report import style
@@ -446,3 +448,34 @@ def test_hundreds_of_points_fit_a_page(records: Records) -> None:
         width, height = drawing.figure.get_size_inches()
         assert width <= 6.9, drawing.name
         assert height <= 9.2, drawing.name
+
+
+# ---- long names
+
+
+def test_names_of_hundreds_of_letters_leave_room_for_the_figures(records: Records) -> None:
+    long = "a name of many words " * 10
+    axes = {"model.text.layers": [1, 2, 4], "objective.mlm.weight": [0.0, 0.5]}
+    sweep = sweep_of(
+        axes,
+        baseline={"objective.mlm.weight": 0.0},
+        labels={axis: long + axis for axis in axes},
+        names={f"{long}{n}": {"model.text.layers": n, "objective.mlm.weight": 0.5}
+               for n in (1, 2, 4)},
+    )  # fmt: skip
+    runs = expand(sweep)
+    for run in runs:
+        records.done(
+            run, t2i=0.3 + 0.01 * run.seed, parameters=run.config.model.text.layers * 10**6
+        )
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # matplotlib's, of a layout that collapsed
+        drawn = drawings(sweep, runs, records)
+        written = [style.svg(drawing.figure) for drawing in drawn.values()]
+
+    assert len(written) == len(drawn) > 4
+    for drawing in drawn.values():
+        texts = [artist.get_text() for artist in drawing.figure.findobj(Text)]
+        assert max(len(line) for words in texts for line in words.split("\n")) < 120
+    assert long in drawn["differences"].data

@@ -109,7 +109,7 @@ def test_one_seed_has_an_interval_over_items_and_no_verdict(records: Records) ->
     assert comparison.interval[2] is Over.ITEMS
     assert comparison.interval[0] > 0
     assert findings.cells[(1, I2T)].mark is Mark.NONE
-    assert sentences(collection, findings) == [
+    assert sentences(collection, findings, I2T) == [
         "Against layers 2, one seed alone, which says nothing of others, shows of I2T R@1 with "
         "layers 1 (+15.0 [10.0, 20.5])."
     ]
@@ -308,7 +308,7 @@ def test_a_change_tried_at_two_depths_is_one_sentence(records: Records) -> None:
     collection, findings = found_in(records, sweep, runs)
 
     # 0.018 +- 4.302653 x 0.001 / sqrt 3
-    assert sentences(collection, findings)[0] == (
+    assert sentences(collection, findings, T2I)[0] == (
         "With MLM weight 0.5 against MLM weight 0, T2I R@1 rises by 1.8 points [1.6, 2.0] at text "
         "layers 4; no difference in T2I R@1 is detectable at text layers 12 "
         "(0.0 [\u22122.8, 2.8])."
@@ -324,7 +324,7 @@ def test_many_changes_are_counted_and_not_listed(records: Records) -> None:
 
     collection, findings = found_in(records, sweep, runs)
 
-    assert sentences(collection, findings)[0] == (
+    assert sentences(collection, findings, T2I)[0] == (
         "Of 15 differences in T2I R@1 to the baseline, 0 are for the better, 0 for the worse, 0 "
         "not detectable and 15 have no interval over seeds to judge by."
     )

@@ -163,6 +163,58 @@ def test_two_sweeps_side_by_side(records: Records) -> None:
     assert main(["--check", str(root / "reports" / "a-against-b"), "--root", str(root)]) == 0
 
 
+@pytest.fixture
+def two_terms(records: Records) -> Path:
+    """The root of two finished sweeps that share their baseline."""
+    for name, axis in (("masked", "objective.mlm.weight"), ("soft", "objective.instance.a_max")):
+        sweep = replace(
+            sweep_of({axis: [0.0, 0.1]}, metrics=[T2I], baseline={axis: 0.0}), name=name
+        )
+        for run in launched(records, sweep):
+            more = run.config.objective.mlm.weight + 2 * run.config.objective.instance.a_max
+            records.done(run, t2i=0.3 + 0.01 * run.seed + 0.1 * more * (1 + 0.1 * run.seed))
+    return records.store.root
+
+
+def test_several_sweeps_in_one_table(two_terms: Path) -> None:
+    words = ["masked", "soft", "--together", "terms", "--root", str(two_terms), "--keep-records"]
+    folder = two_terms / "reports" / "terms"
+
+    assert main(words) == 0
+
+    tex = (folder / "table.tex").read_text()
+    assert tex.index(r"\textit{masked}") < tex.index(r"\textit{soft}")
+    assert len(values_of(folder)) == 3  # the baseline that both have stands once
+    told = json.loads((folder / "manifest.json").read_text())
+    assert told["made"] == {"together": ["masked", "soft"], "name": "terms"}
+    assert len({run["key"] for run in told["runs"]}) == len(told["runs"]) == 9
+
+
+def test_a_report_of_several_sweeps_is_checked_anywhere(two_terms: Path, tmp_path: Path) -> None:
+    words = ["masked", "soft", "--together", "terms", "--root", str(two_terms), "--keep-records"]
+    assert main(words) == 0
+    moved = shutil.copytree(two_terms / "reports" / "terms", tmp_path / "elsewhere")
+    shutil.rmtree(two_terms)
+
+    assert main(["--check", str(moved), "--root", str(tmp_path)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["masked", "--together", "terms"], "several sweeps"),
+        (["masked", "soft", "--together", "soft"], "is a sweep"),
+        (["masked", "soft", "--together", "../terms"], "no such name"),
+        (["masked", "soft", "--together", "terms", "--watch"], "single sweeps"),
+    ],
+)
+def test_what_cannot_be_put_together_is_said(
+    two_terms: Path, words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, "--root", str(two_terms)]) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_two_versions_of_the_code(records: Records) -> None:
     sweep = sweep_of({"model.text.layers": [1, 2]}, metrics=[T2I])
     runs = launched(records, sweep)

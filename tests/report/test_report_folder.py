@@ -193,7 +193,7 @@ def test_foreign_words_break_no_format(records: Records, tmp_path: Path) -> None
 
     headings = [tokens[i + 1].content for i, t in enumerate(tokens) if t.type == "heading_open"]
     assert headings[1:] == [
-        "Answer", "Figures", "Table", "Published figures", "Failed runs", "Protocol",
+        "Answer", "Results", "Figures", "Table", "Published figures", "Failed runs", "Protocol",
         "Where the time went", "Runs",
     ]  # fmt: skip
     inline = [child for token in tokens for child in token.children or []]
@@ -217,7 +217,7 @@ def answers(records: Records, **skip: tuple[tuple[int, int], ...]) -> str:
     runs, _ = runs_by(sweep)
     fill(records, runs, **skip)
     collection = collect(sweep, runs, records.store)
-    said = answer(collection, find(collection).cells, I2T)
+    said = answer(collection, find(collection), I2T)
     lines = [f"**{said.metric}** {said.aside}", *(f"  - {item}" for item in said.items)]
     return "\n".join(lines) + "\n"
 

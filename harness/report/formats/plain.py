@@ -50,5 +50,5 @@ def csv_text(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow([text.csv_field(head) for head in heads])
-    writer.writerows([[text.csv_field(value) for value in row] for row in rows])
+    writer.writerows(map(text.csv_field, row) for row in rows)
     return stream.getvalue()
