@@ -52,6 +52,11 @@ def _build_again(told: Mapping[str, Any], store: Store, out: Path) -> None:
         first, second = made["compare"]
         compare(store, first, second, made["names"], out)
         return
+    if "search" in made:
+        from harness.report.search import build_search
+
+        build_search(made["search"], store, out)
+        return
     manifest = read_manifest(store, str(made.get("sweep")))
     write_report(manifest.sweep, manifest.runs, store, out)
 
@@ -70,6 +75,7 @@ def _changed_inputs(told: Mapping[str, Any], store: Store) -> Iterator[str]:
     """Records that are not those the report was made from."""
     folder = store.root / "results" / "external"
     files = [(folder / name, digest) for name, digest in told["external"].items()]
+    files += [(store.root / place, digest) for place, digest in told.get("inputs", {}).items()]
     files += [
         (store.root / run["place"] / name, digest)
         for run in told["runs"]
@@ -113,7 +119,7 @@ def _digest(file: Path) -> str | None:
 
 
 def keep_records(store: Store, name: str, out: Path) -> int:
-    """Copy what the report of the sweep `name` in `out` was made from to `out/records`.
+    """Copy what the report of the sweep or search `name` in `out` was made from to `out/records`.
 
     Returns the number of bytes.
 
@@ -134,6 +140,7 @@ def keep_records(store: Store, name: str, out: Path) -> int:
     shutil.rmtree(target, ignore_errors=True)
     files = {store.manifest_file(name), *_read_files(told, store), *_of_parents(records, store)}
     files |= {store.root / "results" / "external" / file for file in told["external"]}
+    files |= {store.root / place for place in told.get("inputs", {})}
     return sum(_copy(file, store.root, target) for file in sorted(files))
 
 
