@@ -185,6 +185,12 @@ class Ledger:
             self._of_key[trial.key] = trial
 
 
+def search_names(store: Store) -> list[str]:
+    """The searches that are on file, in order."""
+    found = (store.root / "results" / "searches").glob("*/search.json")
+    return sorted(file.parent.name for file in found)
+
+
 def _read_trial(file: Path) -> Trial:
     tree = of_this_schema(read_json(file), file)
     del tree["schema"]

@@ -2,7 +2,7 @@
 
 From any shell and machine that sees the folder, with or without a scheduler: the runs are those of
 the sweep's manifest, their states are in their own directories, and a scheduler, asked once, only
-tells why those in its queue are waiting.  Exit codes: 0, or 2 the command is wrong.
+tells why those in its queue are waiting.  Exit codes: 0, 2 the command is wrong, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NoReturn
 
 from harness import cli
 from harness.errors import ConfigError, RecordError, one_line, unknown
@@ -30,7 +30,7 @@ from harness.space import Run, load_sweep
 from harness.standing import ORDER, Known, Lookout, log_files, node_of, places_in_queue, total
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
 
 REFRESH_SECONDS = 2.0
 ROWS_SHOWN = 40
@@ -68,7 +68,7 @@ def run_command(args: argparse.Namespace) -> int:
     if args.sweep is None:
         if args.cancel is not None or args.retry or args.all:
             raise ConfigError("--cancel and --retry want the NAME of a sweep")
-        return show_all(store)
+        return show_all(store, watch=args.watch)
     manifest = read_manifest(store, args.sweep)
     if args.all and args.cancel is None:
         raise ConfigError("--all is for --cancel")
@@ -76,63 +76,79 @@ def run_command(args: argparse.Namespace) -> int:
         return cancel(store, manifest, args.cancel, everything=args.all)
     if args.retry:
         return retry(store, manifest, args.retry)
-    return show(store, manifest, watch=args.watch)
+    return show(store, args.sweep, watch=args.watch)
 
 
 # --------------------------------------------------------------------------- showing
 
 
-def show_all(store: Store) -> int:
+def show_all(store: Store, *, watch: bool = False) -> int:
+    """A line a sweep, and one for all of them, once or until interrupted."""
+    if not manifest_names(store):
+        raise RecordError(f"no sweep was launched under {store.root}")
+    lookout = Lookout(store)
+    if watch:
+        from rich.text import Text
+
+        return _watch(store, lambda places: [Text(x) for x in lines_of(store, lookout, places)])
+    print("\n".join(lines_of(store, lookout, places_in_queue(store, _to_stderr))))
+    return 0
+
+
+def lines_of(store: Store, lookout: Lookout, places: dict[str, Place]) -> list[str]:
     """A line a sweep, and one for all of them, in which a run of two sweeps counts once."""
     names = manifest_names(store)
-    if not names:
-        raise RecordError(f"no sweep was launched under {store.root}")
-    places = places_in_queue(store, _to_stderr)
-    lookout = Lookout(store)
     width = max(map(len, [*names, "all"]))
+    lines: list[str] = []
     everything: dict[tuple[str, str], Known] = {}
     for name in names:
         try:
             known = lookout.know(read_manifest(store, name).runs, places)
         except RecordError as error:
-            print(f"{name:{width}}  {one_line(error)}")
+            lines.append(f"{name:{width}}  {one_line(error)}")
             continue
         runs = [one.row.step.run for one in known]
         everything |= {(r.key, r.evaluation_key): one for r, one in zip(runs, known, strict=True)}
-        print(f"{name:{width}}  {total(known)}")
+        lines.append(f"{name:{width}}  {total(known)}")
     if len(names) > 1:
-        print(f"{'all':{width}}  {total(list(everything.values()))}")
+        lines.append(f"{'all':{width}}  {total(list(everything.values()))}")
+    return lines
+
+
+def show(store: Store, name: str, *, watch: bool) -> int:
+    """The table of a sweep, once or until interrupted."""
+    lookout = Lookout(store)
+
+    def look(places: dict[str, Place]) -> list[RenderableType]:
+        manifest = read_manifest(store, name)  # that of a search grows
+        return page(store, manifest, lookout.know(manifest.runs, places))
+
+    if watch:
+        return _watch(store, look)
+    console = _console()
+    for part in look(places_in_queue(store, _to_stderr)):
+        console.print(part)
     return 0
 
 
-def show(store: Store, manifest: Manifest, *, watch: bool) -> int:
-    """The table of a sweep, once or until interrupted."""
+def _console() -> Console:
     from rich.console import Console
 
-    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
-    places = places_in_queue(store, _to_stderr)
-    lookout = Lookout(store)
-    if not watch:
-        for part in page(store, manifest, lookout.know(manifest.runs, places)):
-            console.print(part, highlight=False)
-        return 0
-    return _watch(store, manifest, lookout, places, console)
+    return Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)
 
 
-def _watch(
-    store: Store, manifest: Manifest, lookout: Lookout, places: dict[str, Place], console: Any
-) -> int:
+def _watch(store: Store, look: Callable[[dict[str, Place]], Sequence[RenderableType]]) -> NoReturn:
+    """What `look` shows, again and again in the same place; ends with KeyboardInterrupt."""
     from rich.console import Group
     from rich.live import Live
 
-    asked = time.monotonic()
-    with Live(console=console, auto_refresh=False) as live:
+    places, asked = places_in_queue(store, _to_stderr), time.monotonic()
+    with Live(console=_console(), auto_refresh=False) as live:
         while True:
             if time.monotonic() - asked >= scheduler.POLL_SECONDS:
                 places = places_in_queue(store, lambda line: None)
                 asked = time.monotonic()
-            known = lookout.know(manifest.runs, places)
-            live.update(Group(*page(store, manifest, known)), refresh=True)
+            live.update(Group(*look(places)), refresh=True)
             time.sleep(REFRESH_SECONDS)
 
 

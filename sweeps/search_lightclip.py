@@ -22,7 +22,7 @@ SWEEP = Sweep(
         },
         objectives="validation/mean_recall",
         trials=40,
-        pruner=Asha(first=2_000, reduction=3),
+        pruner=Asha(first=4_500, reduction=2),
     ),
     show=Show(
         x="train.lr",

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
+import select
+import struct
+import subprocess
 import sys
+import termios
+import time
 from pathlib import Path
 
 import pytest
@@ -184,6 +191,75 @@ class TestShowing:
         out = " ".join(capsys.readouterr().out.split())
         assert "the rehearsal, job 101, is over and has left no word in" in out
         assert "do the nodes see this folder?" in out
+
+
+class Terminal:
+    """The command at a terminal of its own."""
+
+    def __init__(self, *words: str) -> None:
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 150, 0, 0))
+        self._ours, self.seen = ours, ""
+        code = "import harness.status as s; s.REFRESH_SECONDS = 0.1; raise SystemExit(s.main())"
+        environment = {**os.environ, "TERM": "xterm", "COLUMNS": "", "LINES": ""}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code, *words],
+            stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )  # fmt: skip
+        os.close(theirs)
+
+    def read_until(self, words: str, seconds: float = 60.0) -> None:
+        """Read what is drawn until it holds `words`, or fail with what was."""
+        end = time.monotonic() + seconds
+        while words not in self.seen:
+            assert time.monotonic() < end, self.seen
+            self.read()
+
+    def read(self) -> bool:
+        """What there is now; whether there may be more."""
+        ready, _, _ = select.select([self._ours], [], [], 0.5)
+        try:
+            data = os.read(self._ours, 65_536) if ready else b""
+        except OSError:  # how Linux says that the other end is closed
+            return False
+        self.seen += data.decode()
+        return True
+
+    def press_ctrl_c(self) -> int:
+        """As a user does; the exit code."""
+        os.write(self._ours, b"\x03")
+        while self.read() and self.process.poll() is None:
+            pass
+        self.read()
+        os.close(self._ours)
+        return self.process.wait(60)
+
+
+class TestWatching:
+    def test_a_sweep_is_drawn_again_as_its_runs_go_on_until_ctrl_c(
+        self, runs: list[Run], store: Store
+    ) -> None:
+        terminal = Terminal("depth", "--watch", "--root", str(store.root))
+        terminal.read_until("0/4 done")
+        finish(store, runs[0])
+        terminal.read_until("1/4 done")
+        more = [*runs, *expand(SWEEP, seeds=[1])]
+        write_manifest(store, SWEEP, more, Runtime(), ["python"])  # as a search does
+        terminal.read_until("1/8 done")
+
+        assert terminal.press_ctrl_c() == 130
+        assert "\x1b[1A" in terminal.seen, "each page takes the place of the last"
+        assert "Traceback" not in terminal.seen
+        assert terminal.seen.rstrip().endswith("stopped")
+
+    def test_without_a_name_all_sweeps_are_drawn_again(self, runs: list[Run], store: Store) -> None:
+        terminal = Terminal("--watch", "--root", str(store.root))
+        terminal.read_until("0/4 done")
+        finish(store, runs[0])
+        terminal.read_until("1/4 done")
+        assert terminal.press_ctrl_c() == 130
+        assert "Traceback" not in terminal.seen
 
 
 class TestActing:

@@ -1,9 +1,9 @@
 """The command: `python -m harness.report NAME... | --all | --compare A B | --check DIR`.
 
-Builds reports from the manifests of launched sweeps and the records of their runs alone: no sweep
-file, no data, no torch.  Two more words: `import FILE --source ADDRESS` takes published figures in,
-`published` shows them.  Exit codes: 0 complete (or the same, with --check), 2 the command is wrong,
-3 a report with holes (or another, with --check), 130 interrupted.
+Builds reports of sweeps and searches from their manifests and the records of their runs alone: no
+sweep file, no data, no torch.  Two more words: `import FILE --source ADDRESS` takes published
+figures in, `published` shows them.  Exit codes: 0 complete (or the same, with --check), 2 the
+command is wrong, 3 a report with holes (or another, with --check), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from harness import cli
 from harness.errors import ConfigError, RecordError, unknown
+from harness.ledger import search_names
 from harness.manifest import manifest_names, read_manifest
 from harness.record import Store
 from harness.report import ReportResult, build
@@ -61,8 +62,8 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("names", metavar="NAME", nargs="*", help="a sweep that was launched")
-    add("--all", action="store_true", help="every sweep that was launched")
+    add("names", metavar="NAME", nargs="*", help="a sweep or search that was launched")
+    add("--all", action="store_true", help="every sweep and search that was launched")
     add("--compare", nargs=2, metavar=("A", "B"), help="two sweeps, or how two code hashes or "
         "commits begin (of the runs of NAME..., or of all)")  # fmt: skip
     add("--together", metavar="NEW", help="one report NEW of the sweeps NAME..., a group of rows "
@@ -90,7 +91,7 @@ def _seconds(text: str) -> float:
 
 
 def _names(args: argparse.Namespace, store: Store) -> list[str]:
-    known = manifest_names(store)
+    known = sorted({*manifest_names(store), *search_names(store)})
     if args.all and args.names:
         raise ConfigError("give names or --all, not both")
     names = list(dict.fromkeys(args.names)) if args.names else known
@@ -116,21 +117,27 @@ def _on_file(known: Sequence[str], store: Store) -> str:
 
 
 def _build(args: argparse.Namespace, store: Store, name: str) -> ReportResult:
-    manifest = read_manifest(store, name)
     out = args.out or store.root / "reports" / name
-    result = build(manifest.sweep, manifest.runs, store, out)
+    if name in search_names(store):
+        from harness.report.search import build_search
+
+        result, of = build_search(name, store, out), ""
+    else:
+        manifest = read_manifest(store, name)
+        result = build(manifest.sweep, manifest.runs, store, out)
+        of = f" of {len(manifest.runs)}"
     if args.keep_records:
         from harness.report.check import keep_records
 
         keep_records(store, [name], out)
-    _say(result, out, len(manifest.runs))
+    _say(result, out, of)
     return result
 
 
-def _say(result: ReportResult, out: Path, runs: int) -> None:
+def _say(result: ReportResult, out: Path, of: str) -> None:
     print(f"report: {out / 'report.html'}")
-    if not result.complete:
-        print(f"{result.holes} of {runs} runs are missing from it", file=sys.stderr)
+    if result.holes:
+        print(f"{result.holes}{of} runs are missing from it", file=sys.stderr)
 
 
 def _code(results: Sequence[ReportResult]) -> int:
@@ -155,7 +162,7 @@ def _compare(args: argparse.Namespace, store: Store) -> int:
     first, second = args.compare
     out = args.out or store.root / "reports" / f"{first}-against-{second}"
     result, runs = compare(store, first, second, args.names, out)
-    _say(result, out, runs)
+    _say(result, out, f" of {runs}")
     return _code([result])
 
 
@@ -170,7 +177,7 @@ def _together(args: argparse.Namespace, store: Store, names: Sequence[str]) -> i
         from harness.report.check import keep_records
 
         keep_records(store, names, out)
-    _say(result, out, runs)
+    _say(result, out, f" of {runs}")
     return _code([result])
 
 

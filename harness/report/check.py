@@ -57,6 +57,11 @@ def _build_again(told: Mapping[str, Any], store: Store, out: Path) -> None:
 
         together(store, made["together"], made["name"], out)
         return
+    if "search" in made:
+        from harness.report.search import build_search
+
+        build_search(made["search"], store, out)
+        return
     manifest = read_manifest(store, str(made.get("sweep")))
     write_report(manifest.sweep, manifest.runs, store, out)
 
@@ -75,6 +80,7 @@ def _changed_inputs(told: Mapping[str, Any], store: Store) -> Iterator[str]:
     """Records that are not those the report was made from."""
     folder = store.root / "results" / "external"
     files = [(folder / name, digest) for name, digest in told["external"].items()]
+    files += [(store.root / place, digest) for place, digest in told.get("inputs", {}).items()]
     files += [
         (store.root / run["place"] / name, digest)
         for run in told["runs"]
@@ -118,7 +124,7 @@ def _digest(file: Path) -> str | None:
 
 
 def keep_records(store: Store, names: Sequence[str], out: Path) -> int:
-    """Copy what the report of the sweeps `names` in `out` was made from to `out/records`.
+    """Copy what the report in `out` of these sweeps or searches was made from to `out/records`.
 
     Returns the number of bytes.
 
@@ -140,6 +146,7 @@ def keep_records(store: Store, names: Sequence[str], out: Path) -> int:
     files = {*_read_files(told, store), *_of_parents(records, store)}
     files |= set(map(store.manifest_file, names))
     files |= {store.root / "results" / "external" / file for file in told["external"]}
+    files |= {store.root / place for place in told.get("inputs", {})}
     return sum(_copy(file, store.root, target) for file in sorted(files))
 
 

@@ -7,13 +7,14 @@ inside Typst and there is no date, so that the same records give the same bytes 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.resources import files
 from typing import Any
 
 from harness.report import formats, style, text
 from harness.report.content import Content
+from harness.report.drawing import Drawing
 from harness.report.table import Table, split, stacked
 from harness.report.typesetting import typeset
 from harness.report.words import Words
@@ -39,47 +40,66 @@ def to_pdf(content: Content, pictures: Mapping[str, bytes]) -> bytes:
     Args:
         pictures: drawing name -> SVG.
     """
-    source = (files("harness.report") / "templates" / "report.typ").read_bytes()
     table = _printed(content.table)
     placing = _placing(table)
+    numbers = formats.to_typst(table, letters=_letters(placing)).encode()
+    return paper("report.typ", _document(content, placing), pictures, {"table.typ": numbers})
+
+
+def paper(
+    template: str,
+    document: Mapping[str, Any],
+    pictures: Mapping[str, bytes],
+    beside: Mapping[str, bytes] | None = None,
+) -> bytes:
+    """`template` set with the words of `document`.
+
+    Args:
+        pictures: drawing name -> SVG.
+        beside: further files that the template reads.
+    """
+    templates = files("harness.report") / "templates"
     inputs = {
-        "main.typ": source,
-        "table.typ": formats.to_typst(table, letters=_letters(placing)).encode(),
-        "data.json": json.dumps(_document(content, placing), ensure_ascii=True).encode(),
+        "main.typ": (templates / template).read_bytes(),
+        "paper.typ": (templates / "paper.typ").read_bytes(),
+        "data.json": json.dumps(_shown(document), ensure_ascii=True).encode(),
         **{f"{name}.svg": svg for name, svg in pictures.items()},
+        **(beside or {}),
     }
     return typeset(inputs)
 
 
 def _document(content: Content, placing: Mapping[str, Any]) -> dict[str, Any]:
-    document: dict[str, Any] = _shown(
+    return {
+        "title": content.title,
+        "name": content.name,
+        "coverage": content.coverage,
+        "warnings": content.warnings,
+        "summary": content.summary,
+        "answers": [asdict(answer) for answer in content.answers],
+        "table": placing,
+        "drawings": drawings_of(content.drawings),
+        "failed": grid_of(content.failed),
+        "unfinished": grid_of(content.unfinished),
+        "method": content.method,
+        "protocol": [asdict(fact) for fact in content.protocol],
+        "time": grid_of(content.time),
+        "published": grid_of(content.published),
+        "published_note": content.published_note,
+        "footer": content.footer,
+    }
+
+
+def drawings_of(drawings: Iterable[Drawing]) -> list[dict[str, Any]]:
+    """Figures as paper.typ places them."""
+    return [
         {
-            "title": content.title,
-            "name": content.name,
-            "coverage": content.coverage,
-            "warnings": content.warnings,
-            "summary": content.summary,
-            "answers": [asdict(answer) for answer in content.answers],
-            "table": placing,
-            "drawings": [
-                {
-                    "file": f"{drawing.name}.svg",
-                    "words": drawing.words,
-                    "wide": bool(drawing.figure.get_figwidth() > style.COLUMN + 0.5),
-                }
-                for drawing in content.drawings
-            ],
-            "failed": _words(content.failed),
-            "unfinished": _words(content.unfinished),
-            "method": content.method,
-            "protocol": [asdict(fact) for fact in content.protocol],
-            "time": _words(content.time),
-            "published": _words(content.published),
-            "published_note": content.published_note,
-            "footer": content.footer,
+            "file": f"{drawing.name}.svg",
+            "words": drawing.words,
+            "wide": bool(drawing.figure.get_figwidth() > style.COLUMN + 0.5),
         }
-    )
-    return document
+        for drawing in drawings
+    ]
 
 
 def _shown(value: Any) -> Any:
@@ -133,8 +153,9 @@ def _letters(placing: Mapping[str, Any]) -> int:
 # --------------------------------------------------------------------------- tables of words
 
 
-def _words(grid: Words) -> dict[str, Any]:
-    rows = grid.rows[:_PRINTED_WORDS]
+def grid_of(grid: Words, most: int = _PRINTED_WORDS) -> dict[str, Any]:
+    """A table of words as paper.typ sets it, with `most` rows at most."""
+    rows = grid.rows[:most]
     left = len(grid.rows) - len(rows)
     columns = [[head, *(row[index] for row in rows)] for index, head in enumerate(grid.heads)]
     return {

@@ -6,6 +6,8 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
+from harness.lease import lease_is_live
+from harness.ledger import Ledger, search_names
 from harness.manifest import read_manifest
 from harness.record import State, Store
 from harness.report import ReportResult
@@ -45,6 +47,8 @@ def watch(
 
 def _fingerprint(store: Store, name: str) -> Fingerprint:
     """The state of every run, and when its result was written: what a report depends on."""
+    if name in search_names(store):
+        return _fingerprint_of_search(store, name)
     states: list[object] = []
     for run in read_manifest(store, name).runs:
         directory = store.run_dir(run.key)
@@ -52,6 +56,17 @@ def _fingerprint(store: Store, name: str) -> Fingerprint:
         changed = directory.result_file.stat().st_mtime_ns if status.state is State.DONE else 0
         states.append((run.key, status.state, changed))
     return tuple(states)
+
+
+def _fingerprint_of_search(store: Store, name: str) -> Fingerprint:
+    """The same of its trials: of a pruned one, too, there is nothing to wait for.
+
+    While a controller is at work there may be more of them, and then the confirmation.
+    """
+    ledger = Ledger.of(store, name)
+    trials = [(t.key, State.DONE if t.over else State.RUNNING, t.outcome) for t in ledger]
+    at_work = lease_is_live(ledger.lease_file)
+    return (*trials, (name, State.RUNNING if at_work else State.DONE))
 
 
 def _is_open(state: object) -> bool:

@@ -388,12 +388,12 @@ def _report(job: Job, plan: Plan, ledger: Ledger) -> int:
     from harness.report.search import build_search
 
     made = plan.confirmation(ledger)
-    complete = all(trial.over for trial in ledger) and len(ledger) > 0
+    complete = True
     if made is not None:
         sweep, runs = made
         result = build(sweep, runs, job.store, job.store.root / "reports" / sweep.name)
-        complete = complete and result.complete
+        complete = result.complete
     folder = job.store.root / "reports" / job.sweep.name
-    build_search(job.sweep.name, job.store, folder)
-    print(f"report: {folder / 'report.md'}")
-    return 0 if complete else 3
+    searched = build_search(job.sweep.name, job.store, folder)
+    print(f"report: {folder / 'report.html'}")
+    return 0 if complete and searched.complete else 3

@@ -1,0 +1,309 @@
+"""What the report of a search says, once, for whichever format: plain text and tables of words.
+
+`search.py` writes it as Markdown, as a page and as a paper; no word here is markup.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness import metrics
+from harness.ledger import Origin, Outcome, Trial
+from harness.report import text
+from harness.report.drawing import Drawing
+from harness.report.records import Record
+from harness.report.search_data import Confirmed, SearchData, free
+from harness.report.words import Words, words
+
+_DECIMALS = 2
+_MOST_BEST = 6
+"""Of the best trials of several objectives, as many as have a column of their own."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the answer: `lead` is what it is about, `verdict` what it comes to."""
+
+    lead: str
+    words: str
+    verdict: str = ""
+
+
+@dataclass(frozen=True)
+class SearchContent:
+    """Everything that the report of a search says."""
+
+    title: str
+    name: str
+    coverage: str
+    warnings: tuple[str, ...]
+    answers: tuple[Finding, ...]
+    point: Words
+    """The best trials beside the base, a row a field."""
+    confirmed: Words
+    drawings: tuple[Drawing, ...]
+    protocol: tuple[str, ...]
+    trials: Words
+    footer: tuple[str, ...]
+
+
+def write_search_content(
+    data: SearchData, drawings: Sequence[Drawing], records: Sequence[Record]
+) -> SearchContent:
+    """The content of the report on `data`.
+
+    Args:
+        records: what is on disk of the runs, those of the confirmation included.
+    """
+    known = {record.key for record in records}
+    over = sum(trial.over for trial in data.trials)
+    return SearchContent(
+        title=data.about["question"].strip() or data.name,
+        name=data.name,
+        coverage=f"{over:,} of {len(data.trials):,} trials",
+        warnings=tuple(_warnings(data, records)),
+        answers=tuple(_answers(data)),
+        point=_point(data),
+        confirmed=_confirmed(data, records),
+        drawings=tuple(drawings),
+        protocol=tuple(_protocol(data)),
+        trials=_trials(data, known),
+        footer=tuple(_footer(data, records)),
+    )
+
+
+# --------------------------------------------------------------------------- what was found
+
+
+def _warnings(data: SearchData, records: Sequence[Record]) -> Iterator[str]:
+    left = [str(trial.number) for trial in data.trials if not trial.over]
+    if left:
+        yield f"not over: trials {', '.join(left)}; the same command goes on with them"
+    if not data.best:
+        yield "no trial was trained to the end, so there is no best one"
+    elif not data.confirmed and data.about["confirm"]:
+        yield "the best trial has not been confirmed with fresh seeds yet"
+    if data.holes:
+        plural = "s" if data.holes > 1 else ""
+        yield (
+            f"{data.holes} run{plural} of the confirmation gave no number; "
+            "nothing is averaged over it"
+        )
+    codes = _codes(records)
+    if len(codes) > 1:
+        yield f"these numbers were made by {len(codes)} versions of the code: {', '.join(codes)}"
+
+
+def _codes(records: Sequence[Record]) -> list[str]:
+    return sorted({record.code for record in records if record.code})
+
+
+def _answers(data: SearchData) -> Iterator[Finding]:
+    goal = data.goals[0]
+    if len(data.goals) == 1 and data.best:
+        trial = data.best[0]
+        assert trial.values is not None
+        tried = sum(t.outcome is not Outcome.REPEAT for t in data.trials)
+        yield Finding(
+            f"Trial {trial.number}",
+            f"was the best of {tried} on the validation split: {metrics.display(goal)} "
+            f"{_number(goal, trial.values[0])}, which is too high by as much as luck chose it",
+        )
+    elif data.best:
+        yield Finding(f"{len(data.best)} trials", "are beaten by none in every objective")
+    for found in data.confirmed:
+        if found.difference is not None:
+            yield _verdict(found)
+
+
+def _verdict(found: Confirmed) -> Finding:
+    assert found.difference is not None
+    told = (
+        f"with fresh seeds: {metrics.display(found.metric)} {_level(found)}, "
+        f"{_difference(found)} against the base"
+    )
+    lead = found.label[:1].upper() + found.label[1:]
+    if not found.difference.distinguishable:
+        return Finding(lead, told, "no telling")
+    better = (found.difference.mean > 0) == metrics.higher_is_better(found.metric)
+    return Finding(lead, told, "better" if better else "worse")
+
+
+def _number(metric: str, value: float, *, sign: bool = False) -> str:
+    shown = text.number(value * metrics.scale(metric), _DECIMALS, sign=sign)
+    return f"{shown} {metrics.unit(metric)}"
+
+
+def _level(found: Confirmed) -> str:
+    half = found.estimate.half_width
+    level = _number(found.metric, found.estimate.mean)
+    if half is None:
+        return f"{level} (one seed)"
+    return f"{level} ± {text.number(half * metrics.scale(found.metric), _DECIMALS)}"
+
+
+def _difference(found: Confirmed) -> str:
+    difference = found.difference
+    if difference is None:
+        return text.DASH
+    shown = _number(found.metric, difference.mean, sign=True)
+    if difference.low is None or difference.high is None:
+        return shown
+    factor = metrics.scale(found.metric)
+    ends = [
+        text.number(end * factor, _DECIMALS, sign=True) for end in (difference.low, difference.high)
+    ]
+    return f"{shown} [{', '.join(ends)}]"
+
+
+# --------------------------------------------------------------------------- tables
+
+
+def _point(data: SearchData) -> Words:
+    shown = data.best[:_MOST_BEST]
+    best = [f"trial {trial.number}" for trial in shown]
+    return words(
+        ["name", "field", "searched", "base", *best],
+        [
+            [
+                axis.name,
+                axis.path,
+                _range(data, axis.path),
+                text.plain(data.about["start"][axis.path]),
+                *(_short(trial.point[axis.path]) for trial in shown),
+            ]
+            for axis in data.axes
+        ],
+        code=["field"],
+    )
+
+
+def _range(data: SearchData, path: str) -> str:
+    space = data.about["space"][path]
+    if "options" in space:
+        return ", ".join(text.plain(option) for option in space["options"])
+    return f"{space['low']:g} to {space['high']:g}{', log' if space['log'] else ''}"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else text.plain(value)
+
+
+def _confirmed(data: SearchData, records: Sequence[Record]) -> Words:
+    order = list(dict.fromkeys(found.metric for found in data.confirmed))
+    rows = sorted(data.confirmed, key=lambda found: order.index(found.metric))
+    runs = {(record.run.label, record.seed): record.key for record in records}
+    return words(
+        ["metric", "point", "value", "difference to the base", "seeds"],
+        [
+            [
+                metrics.display(found.metric),
+                found.label,
+                _level(found),
+                _difference(found),
+                len(found.values),
+            ]
+            for found in rows
+        ],
+        numeric=["seeds"],
+        keys=[
+            [runs[place] for seed in found.values if (place := (found.label, seed)) in runs]
+            for found in rows
+        ],
+    )
+
+
+def _trials(data: SearchData, known: Collection[str]) -> Words:
+    numbers = [axis.name for axis in data.axes if axis.options is None]
+    goals = [metrics.display(goal) for goal in data.goals]
+    best = {trial.number for trial in data.best}
+    return words(
+        ["trial", *(axis.name for axis in data.axes), "outcome", "samples", *goals],
+        [
+            [
+                trial.number,
+                *(_short(trial.point[axis.path]) for axis in data.axes),
+                _outcome(trial, is_best=trial.number in best),
+                f"{trial.samples_seen:,}",
+                *(
+                    text.DASH if value is None else _number(goal, value)
+                    for goal, value in zip(
+                        data.goals, trial.values or [None] * len(data.goals), strict=True
+                    )
+                ),
+            ]
+            for trial in data.trials
+        ],
+        numeric=["trial", *numbers, "samples", *goals],
+        keys=[
+            [trial.key] if trial.key in known and trial.outcome is not Outcome.REPEAT else []
+            for trial in data.trials
+        ],
+    )
+
+
+def _outcome(trial: Trial, *, is_best: bool) -> str:
+    told = trial.outcome.value
+    if trial.origin is Origin.FREE:
+        told += ", free"
+    if is_best:
+        told += ", best"
+    if trial.why is not None:
+        told += f" ({trial.failure + ': ' if trial.failure else ''}{trial.why})"
+    return told
+
+
+# --------------------------------------------------------------------------- what was done
+
+
+def _protocol(data: SearchData) -> Iterator[str]:
+    about = data.about
+    counts = Counter(trial.outcome.value for trial in data.trials)
+    yield (
+        f"{len(data.trials)} trials with seed {about['seed']}, "
+        f"{', '.join(f'{n} {outcome}' for outcome, n in counts.items())}; {free(data.trials)} were "
+        "free, as their runs were finished before"
+    )
+    selected = f"selected by {', '.join(about['objectives'])}"
+    if about["confirm"]:
+        seeds = ", ".join(map(str, about["confirm"]))
+        selected += (
+            "; the reported split was not looked at before the confirmation with seeds " + seeds
+        )
+    yield selected
+    yield f"points by {about['sampler']}, each asked for as soon as a slot was free"
+    if about["rungs"]:
+        rungs = ", ".join(f"{rung:,}" for rung in about["rungs"])
+        yield (
+            f"rungs at {rungs} of {about['samples']:,} samples: the objective of the model in the "
+            "midst of the schedule of the full budget (learning rate not yet low, labels not yet "
+            "soft), which is not that of a run with so small a budget; it is compared with other "
+            "trials at the same rung alone, and a trial that goes on was never stopped"
+        )
+    yield _hours(data)
+
+
+def _hours(data: SearchData) -> str:
+    seconds = sum(trial.seconds for trial in data.trials)
+    done = [t.seconds for t in data.trials if t.outcome is Outcome.COMPLETE and t.seconds]
+    told = f"{seconds / 3600:.2f} hours of training"
+    if done and seconds:
+        counted = [trial for trial in data.trials if trial.counts]
+        whole = len(counted) * sum(done) / len(done)
+        told += f", {seconds / whole:.0%} of what all of them would have taken to the end"
+    return told
+
+
+def _footer(data: SearchData, records: Sequence[Record]) -> Iterator[str]:
+    source = next((r.run.source for r in records if r.run.source is not None), None)
+    yield f"Search {data.name}" + (f", file of SHA-256 {source.sha256}" if source else "")
+    codes = _codes(records)
+    if codes:
+        yield f"Code {', '.join(codes)}"
+    yield (
+        "manifest.json lists every file read with its SHA-256, and each file written; the same "
+        "records give the same bytes"
+    )
