@@ -3,13 +3,14 @@
     export PYTHONPATH=tests/search
     python tests/benchmarks/search.py overhead [--trials 1000]
     python tests/benchmarks/search.py halving [--studies 5] [--random 12] [--samples 12000]
+                                              [--share 4] [--reduction 2] [--seed 1]
 
 `overhead`: the controller's own time for a trial (ask, records, looks, tell), with runs that end at
 once, over the last hundred trials and over all; files go to disk as ever.
 `halving`: on the built-in data in two slots, the CPU seconds (of this process and its workers, from
 the first to that moment) after which TPE with ASHA has reached the best score of a random search
 without pruning, over the CPU seconds of that whole random search.  A study each seed, in turns.
-Rungs are a ninth and a third of the samples of a run.
+The first rung is at 1/share of the samples of a run, each further one `reduction` times as high.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import argparse
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -145,17 +147,19 @@ def study(
     return spent, best[0], len(ledger)
 
 
-def compare(studies: int, trials: int, samples: int, folder: Path) -> None:
+def compare(
+    seeds: Sequence[int], trials: int, samples: int, first: int, reduction: int, folder: Path
+) -> None:
     """Print for each study, and in the median, the share of the random search's CPU seconds."""
     shares = []
-    for seed in range(studies):
+    for seed in seeds:
         plain = replace(SWEEP.search, trials=trials, seed=seed)
         asha = replace(
             plain,
             sampler="tpe",
             seed=seed + 100,
             trials=3 * trials,
-            pruner=Asha(first=samples // 9, reduction=3),
+            pruner=Asha(first=first, reduction=reduction),
         )
         whole, best, _ = study(plain, folder / f"random-{seed}", None, samples)
         spent, reached, begun = study(asha, folder / f"asha-{seed}", best, samples)
@@ -176,6 +180,9 @@ def main() -> None:
     parser.add_argument("--studies", type=int, default=5)
     parser.add_argument("--random", type=int, default=12)
     parser.add_argument("--samples", type=int, default=12_000)
+    parser.add_argument("--share", type=int, default=4)
+    parser.add_argument("--reduction", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=1, help="of the first study")
     parser.add_argument("--root", type=Path)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -183,7 +190,9 @@ def main() -> None:
         if args.what == "overhead":
             overhead(args.trials, root)
         else:
-            compare(args.studies, args.random, args.samples, root)
+            seeds = range(args.seed, args.seed + args.studies)
+            first = args.samples // args.share
+            compare(seeds, args.random, args.samples, first, args.reduction, root)
 
 
 if __name__ == "__main__":
