@@ -170,7 +170,11 @@ class Task:
         return [step for step in steps if step.pending and not self._left(step.run)]
 
     def _left(self, run: Run) -> bool:
-        return self.given_up(run) or self.store.run_dir(run.key).stop_requested() is not None
+        return self.given_up(run) or self.called_off(run)
+
+    def called_off(self, run: Run) -> bool:
+        """Whether somebody wants no more of a run, such as a search that prunes it."""
+        return self.store.run_dir(run.key).stop_requested() is not None
 
     def end_of_last_attempt_is_known(self, run: Run) -> bool:
         """Whether the last attempt ended with a word, or there was none yet."""
@@ -365,9 +369,10 @@ class Supervisor:
         if ours_to_requeue and self._steps():
             say(f"{cause.replace('_', ' ') or 'a process is lost'}: back in the queue")
             self.task.go_back()
-        done = [self.task.status(run).state is State.DONE for run in self.task.runs()]
-        say(f"{sum(done)} of {len(done)} runs are done")
-        return 0 if all(done) else 1
+        runs = self.task.runs()
+        done = [run for run in runs if self.task.status(run).state is State.DONE]
+        say(f"{len(done)} of {len(runs)} runs are done")
+        return 0 if all(run in done or self.task.called_off(run) for run in runs) else 1
 
     def _why_stopped(self) -> tuple[str, bool]:
         """The class of the end, and whether it is for this process to put the job back."""
