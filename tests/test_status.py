@@ -6,6 +6,7 @@ import fcntl
 import os
 import pty
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -193,6 +194,12 @@ class TestShowing:
         assert "do the nodes see this folder?" in out
 
 
+def _as_at_a_terminal() -> None:
+    """The terminal is the process's own, and Ctrl-C is heard, as not in the background."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Terminal:
     """The command at a terminal of its own."""
 
@@ -205,7 +212,7 @@ class Terminal:
         self.process = subprocess.Popen(
             [sys.executable, "-c", code, *words],
             stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=_as_at_a_terminal,
         )  # fmt: skip
         os.close(theirs)
 
@@ -229,8 +236,9 @@ class Terminal:
     def press_ctrl_c(self) -> int:
         """As a user does; the exit code."""
         os.write(self._ours, b"\x03")
+        end = time.monotonic() + 60.0
         while self.read() and self.process.poll() is None:
-            pass
+            assert time.monotonic() < end, self.seen
         self.read()
         os.close(self._ours)
         return self.process.wait(60)
