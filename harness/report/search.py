@@ -25,7 +25,7 @@ from harness.report.folder import MANIFEST, locked, makers, replace_files
 from harness.report.html import data_uri, render
 from harness.report.pdf import drawings_of, grid_of, paper
 from harness.report.records import Record
-from harness.report.run_data import run_data, to_script
+from harness.report.run_data import run_data
 from harness.report.search_content import Finding, SearchContent, write_search_content
 from harness.report.search_data import CONFIRMED, SearchData, read_search
 from harness.report.search_figures import draw_search
@@ -207,7 +207,7 @@ def _to_html(
         c=content,
         suffix=CONFIRMED,
         pictures={name: data_uri(svg) for name, svg in pictures.items()},
-        data=None if collection is None else Markup(to_script(run_data(collection))),
+        data=None if collection is None else Markup(run_data(collection)),
     )
 
 
