@@ -213,12 +213,19 @@ def foreign_variables() -> list[str]:
     return sorted(k for k in os.environ if k not in _KEPT and _FOREIGN.match(k))
 
 
-def ask(*command: str, seconds: float = CALL_SECONDS) -> str:
-    """What a command of SLURM prints; Silent when it fails or does not answer in time."""
-    name = command[len(_DEAF)] if command[: len(_DEAF)] == _DEAF else command[0]
+#: The command after it ignores SIGTERM.
+_DEAF = ("sh", "-c", 'trap "" TERM; exec "$0" "$@"')
+
+
+def ask(*command: str, seconds: float = CALL_SECONDS, deaf: bool = False) -> str:
+    """What a command of SLURM prints; Silent when it fails or does not answer in time.
+
+    Args:
+        deaf: let it live on when this process and all that it runs are told to end.
+    """
     try:
         done = subprocess.run(
-            command,
+            [*_DEAF, *command] if deaf else command,
             capture_output=True,
             encoding="utf-8",
             errors="backslashreplace",
@@ -227,12 +234,12 @@ def ask(*command: str, seconds: float = CALL_SECONDS) -> str:
             stdin=subprocess.DEVNULL,
         )
     except subprocess.TimeoutExpired:
-        raise Silent(f"{name} did not answer in {seconds:g} s") from None
+        raise Silent(f"{command[0]} did not answer in {seconds:g} s") from None
     except OSError as error:
-        raise Silent(f"{name} cannot be run: {one_line(error)}") from None
+        raise Silent(f"{command[0]} cannot be run: {one_line(error)}") from None
     if done.returncode:
         said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-        raise Silent(f"{name}: {said}")
+        raise Silent(f"{command[0]}: {said}")
     return done.stdout
 
 
@@ -264,18 +271,14 @@ def last_end(job: str, *, seconds: float = 10.0) -> str | None:
     return known[-1] if known else None
 
 
-#: The command after it ignores SIGTERM: SLURM ends a job that is requeued with all that it runs.
-_DEAF = ("sh", "-c", 'trap "" TERM; exec "$0" "$@"')
-
-
 def requeue(job: str, *, exclude: Sequence[str] = ()) -> None:
     """Put a job back in the queue, away from some nodes; Silent when that was not taken.
 
-    The job may be the one that asks.
+    The job may be the one that asks, which SLURM then ends with all that it runs.
     """
-    ask(*_DEAF, "scontrol", "requeue", job)
+    ask("scontrol", "requeue", job, deaf=True)
     if exclude:
-        ask(*_DEAF, "scontrol", "update", f"JobId={job}", f"ExcNodeList={','.join(exclude)}")
+        ask("scontrol", "update", f"JobId={job}", f"ExcNodeList={','.join(exclude)}", deaf=True)
 
 
 def avoidable(nodes: Iterable[str], partition: str | None = None) -> tuple[str, ...]:
@@ -289,7 +292,7 @@ def avoidable(nodes: Iterable[str], partition: str | None = None) -> tuple[str, 
     if not avoided:
         return ()
     lines = _or_nothing("sinfo", "--noheader", "--Node", "--format=%N|%P").split()
-    rows = [tuple(line.split("|", 1)) for line in lines if "|" in line]
+    rows = [line.partition("|")[::2] for line in lines]
     wanted = None if partition is None else partition.split(",")
     there = {
         node

@@ -370,9 +370,9 @@ class Supervisor:
             say(f"{cause.replace('_', ' ') or 'a process is lost'}: back in the queue")
             self.task.go_back()
         runs = self.task.runs()
-        done = [run for run in runs if self.task.status(run).state is State.DONE]
-        say(f"{len(done)} of {len(runs)} runs are done")
-        return 0 if all(run in done or self.task.called_off(run) for run in runs) else 1
+        left = [run for run in runs if self.task.status(run).state is not State.DONE]
+        say(f"{len(runs) - len(left)} of {len(runs)} runs are done")
+        return 0 if all(map(self.task.called_off, left)) else 1
 
     def _why_stopped(self) -> tuple[str, bool]:
         """The class of the end, and whether it is for this process to put the job back."""
