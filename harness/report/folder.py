@@ -82,14 +82,13 @@ def write_collection(
         collection, findings.cells, external.load(store.root / "results" / "external")
     )
     files = dict(_files(collection, findings, published))
-    files[MANIFEST] = dump_json(_manifest(collection, store, published, files, made))
-    replace_files(out, files)
+    written = write_files(out, files, _manifest(collection, store, published, made))
     holes = runs_with_holes(collection)
     return ReportResult(
         complete=holes == 0,
         holes=holes,
         failed=sum(record.failed for record in collection.records),
-        files=tuple(out / name for name in files),
+        files=written,
     )
 
 
@@ -100,7 +99,7 @@ def _files(
     with style.house():
         drawings = draw(collection, findings, published.frame)
         pictures = {d.name: style.svg(d.figure) for d in drawings}
-        yield from _figure_files(drawings, pictures)
+        yield from figure_files(drawings, pictures)
     content = write_content(collection, findings, table, drawings, published)
     with ThreadPoolExecutor(1) as beside:
         paper = beside.submit(to_pdf, content, pictures)  # another process sets it meanwhile
@@ -111,23 +110,32 @@ def _files(
         yield "report.pdf", paper.result()
 
 
-def _figure_files(
+def figure_files(
     drawings: Iterable[Drawing], pictures: Mapping[str, bytes]
 ) -> Iterator[tuple[str, bytes]]:
+    """Each drawing as a vector picture, which `pictures` has by name, as pixels and as data."""
     for drawing in drawings:
         yield f"figures/{drawing.name}.svg", pictures[drawing.name]
         yield f"figures/{drawing.name}.png", style.png(drawing.figure)
         yield f"figures/{drawing.name}.csv", drawing.data.encode()
 
 
-def replace_files(out: Path, files: Mapping[str, bytes]) -> None:
-    """Put `files` into `out`, each atomically; those of an earlier report that are not part of
-    this one go, foreign ones stay."""
+def write_files(
+    out: Path, files: Mapping[str, bytes], manifest: Mapping[str, Any]
+) -> tuple[Path, ...]:
+    """Put `files` into `out`, each atomically, and `manifest` with the hash of each beside them.
+
+    Those of an earlier report that are not part of this one go, foreign ones stay.  Returns what
+    was written.
+    """
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    told = {"schema": _SCHEMA, **manifest, "files": digests}
     stale = set(listed(out)) - set(files)
-    for name, data in files.items():
+    for name, data in {**files, MANIFEST: dump_json(told)}.items():
         write_atomic(out / name, data)
     for name in sorted(stale):
         (out / name).unlink(missing_ok=True)
+    return tuple(out / name for name in [*files, MANIFEST])
 
 
 def listed(out: Path) -> dict[str, str]:
@@ -150,12 +158,10 @@ def _manifest(
     collection: Collection,
     store: Store,
     published: Beside,
-    files: Mapping[str, bytes],
     made: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Every run that was asked for with the hash of each file read, and of each file written."""
+    """Every run that was asked for with the hash of each file read."""
     return {
-        "schema": _SCHEMA,
         "made": dict(made),
         "makers": makers(),
         "sweep": collection.sweep.name,
@@ -165,23 +171,24 @@ def _manifest(
         "external": dict(published.files),
         "runs": [
             {
-                "key": record.run.key,
-                "label": record.run.label,
-                "seed": record.seed,
-                "state": record.status.state.value,
+                **facts_of_run(record, store),
                 "used": record.reason is None,
                 "reason": record.reason,
                 "code": record.code,
                 "evaluation_key": record.evaluation_key,
-                "place": _place(record, store),
-                "inputs": dict(sorted(record.inputs.items())),
             }
             for record in collection.records
         ],
-        "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
     }
 
 
-def _place(record: Record, store: Store) -> str:
-    """The run's directory, from the root."""
-    return record.directory.relative_to(store.root).as_posix()
+def facts_of_run(record: Record, store: Store) -> dict[str, Any]:
+    """What every manifest tells of a run: what it is, where it lies, the hash of each file read."""
+    return {
+        "key": record.run.key,
+        "label": record.run.label,
+        "seed": record.seed,
+        "state": record.status.state.value,
+        "place": record.directory.relative_to(store.root).as_posix(),
+        "inputs": dict(sorted(record.inputs.items())),
+    }

@@ -23,8 +23,6 @@ from harness.report.table import Table, stacked
 
 #: Columns past which a table is too wide for a window.
 _WIDE = 9
-
-
 #: Where the data of the runs goes; no foreign text has a bracket by the time it is in the page.
 _DATA = "<!--runs-->"
 
@@ -35,15 +33,28 @@ def to_html(content: Content, collection: Collection, pictures: Mapping[str, byt
     Args:
         pictures: drawing name -> SVG.
     """
+    table = Markup(formats.to_html(_for_page(content.table), _first_run))
+    return page_of_runs("report.html.j2", collection, pictures, c=content, table=table)
+
+
+def page_of_runs(
+    template: str, collection: Collection | None, pictures: Mapping[str, bytes], **values: Any
+) -> bytes:
+    """`template` with its pictures, and with the data of the runs, if there are any, in it.
+
+    Args:
+        pictures: drawing name -> SVG.
+    """
     page = render(
-        "report.html.j2",
-        c=content,
-        table=Markup(formats.to_html(_for_page(content.table), _first_run)),
-        pictures={name: data_uri(svg) for name, svg in pictures.items()},
-        data=Markup(_DATA),
-    )
+        template,
+        pictures={name: _data_uri(svg) for name, svg in pictures.items()},
+        data=None if collection is None else Markup(_DATA),
+        **values,
+    ).encode()
+    if collection is None:
+        return page
     # The data of many runs is long, and in a text with any sign beyond ASCII twice as long.
-    return page.encode().replace(_DATA.encode(), run_data(collection).encode())
+    return page.replace(_DATA.encode(), run_data(collection).encode())
 
 
 def render(template: str, **values: Any) -> str:
@@ -77,7 +88,7 @@ def _hash(content: str) -> str:
     return f"sha256-{base64.b64encode(digest).decode()}"
 
 
-def data_uri(svg: bytes) -> str:
+def _data_uri(svg: bytes) -> str:
     """An SVG that lies in the page itself; as an image it can run nothing."""
     return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
 

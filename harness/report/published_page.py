@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.record import dump_json
 from harness.report import external, text
 from harness.report.external import Figure, Published
-from harness.report.folder import MANIFEST, locked, replace_files
+from harness.report.folder import locked, write_files
 from harness.report.html import render
 from harness.report.words import Words, words
 
@@ -31,13 +29,9 @@ def write_published(folder: Path, out: Path) -> Path:
         "report.html": page.encode(),
         "table.csv": external.to_csv(published.figures).encode(),
     }
-    manifest = {
-        "schema": 1,
-        "external": {file.name: file.sha256 for file in published.files},
-        "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
-    }
+    manifest = {"external": {file.name: file.sha256 for file in published.files}}
     with locked(out):
-        replace_files(out, {**files, MANIFEST: dump_json(manifest)})
+        write_files(out, files, manifest)
     return out / "report.html"
 
 

@@ -14,24 +14,21 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 
 from harness.ledger import Ledger, Outcome
 from harness.manifest import manifest_names, read_manifest
-from harness.record import Store, dump_json
+from harness.record import Store
 from harness.report import ReportResult, style, text, words
 from harness.report.collect import Collection, collect
-from harness.report.folder import MANIFEST, locked, makers, replace_files
-from harness.report.html import data_uri, render
+from harness.report.folder import facts_of_run, figure_files, locked, makers, write_files
+from harness.report.html import page_of_runs
 from harness.report.pdf import drawings_of, grid_of, paper
 from harness.report.records import Record
-from harness.report.run_data import run_data
 from harness.report.search_content import Finding, SearchContent, write_search_content
 from harness.report.search_data import CONFIRMED, SearchData, read_search
 from harness.report.search_figures import draw_search
 from harness.space import Run
 
-_SCHEMA = 1
 _PRINTED_TRIALS = 200
 """Rows past which the paper refers to the page."""
 
@@ -48,14 +45,13 @@ def build_search(name: str, store: Store, out: Path) -> ReportResult:
         collection = _collection(name, store)
         records = () if collection is None else collection.records
         files = dict(_files(data, collection, records))
-        files[MANIFEST] = dump_json(_manifest(data, store, records, files))
-        replace_files(out, files)
+        written = write_files(out, files, _manifest(data, store, records))
     left = sum(not trial.over for trial in data.trials)
     return ReportResult(
         complete=bool(data.trials) and not left + data.holes and not _to_confirm(data),
         holes=left + data.holes,
         failed=sum(trial.outcome is Outcome.FAILED for trial in data.trials),
-        files=tuple(out / file for file in files),
+        files=written,
     )
 
 
@@ -81,39 +77,25 @@ def _files(
         warnings.simplefilter("ignore")  # evaluators of importance that are marked experimental
         drawings = draw_search(data)
         pictures = {d.name: style.svg(d.figure) for d in drawings}
-        for drawing in drawings:
-            yield f"figures/{drawing.name}.svg", pictures[drawing.name]
-            yield f"figures/{drawing.name}.png", style.png(drawing.figure)
-            yield f"figures/{drawing.name}.csv", drawing.data.encode()
+        yield from figure_files(drawings, pictures)
     content = write_search_content(data, drawings, records)
     yield "trials.csv", data.frame().to_csv(index=False, lineterminator="\n").encode()
     yield "report.md", to_markdown(content).encode()
-    yield "report.html", _to_html(content, collection, pictures).encode()
+    yield (
+        "report.html",
+        page_of_runs("search.html.j2", collection, pictures, c=content, suffix=CONFIRMED),
+    )
     yield "report.pdf", _to_pdf(content, pictures)
 
 
-def _manifest(
-    data: SearchData, store: Store, records: Sequence[Record], files: Mapping[str, bytes]
-) -> dict[str, Any]:
-    """Every file read, and every file written, with its hash."""
+def _manifest(data: SearchData, store: Store, records: Sequence[Record]) -> dict[str, Any]:
+    """Every file read, with its hash."""
     return {
-        "schema": _SCHEMA,
         "made": {"search": data.name},
         "makers": makers(),
         "external": {},
         "inputs": dict(_inputs(data, store)),
-        "runs": [
-            {
-                "key": record.key,
-                "label": record.run.label,
-                "seed": record.seed,
-                "state": record.status.state.value,
-                "place": record.directory.relative_to(store.root).as_posix(),
-                "inputs": dict(sorted(record.inputs.items())),
-            }
-            for record in records
-        ],
-        "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+        "runs": [facts_of_run(record, store) for record in records],
     }
 
 
@@ -196,19 +178,7 @@ def _told(finding: Finding) -> str:
     return f"**{text.markdown(finding.lead)}** {text.markdown(finding.words)}{verdict}"
 
 
-# --------------------------------------------------------------------------- page and paper
-
-
-def _to_html(
-    content: SearchContent, collection: Collection | None, pictures: Mapping[str, bytes]
-) -> str:
-    return render(
-        "search.html.j2",
-        c=content,
-        suffix=CONFIRMED,
-        pictures={name: data_uri(svg) for name, svg in pictures.items()},
-        data=None if collection is None else Markup(run_data(collection)),
-    )
+# --------------------------------------------------------------------------- paper
 
 
 def _to_pdf(content: SearchContent, pictures: Mapping[str, bytes]) -> bytes:
