@@ -39,6 +39,7 @@ from harness.record import (
 TELLING = frozenset({"diverged", "invariant"})
 #: Reason of a stop request by which a search prunes; `RunDir.request_stop`.
 PRUNED = "pruned"
+_DEFINITION = "search.json"
 
 
 class Outcome(StrEnum):
@@ -102,7 +103,7 @@ class Ledger:
     @classmethod
     def of(cls, store: Store, name: str) -> Ledger:
         """What is on disk of the search `name`, be it nothing; RecordError if it cannot be read."""
-        ledger = cls(store.root / "results" / "searches" / name)
+        ledger = cls(search_folder(store, name))
         for file in sorted((ledger.folder / "trials").glob("*.json")):
             trial = _read_trial(file)
             ledger._keep(trial)
@@ -118,7 +119,7 @@ class Ledger:
     @property
     def definition_file(self) -> Path:
         """What is searched, for what."""
-        return self.folder / "search.json"
+        return self.folder / _DEFINITION
 
     @property
     def lease_file(self) -> Path:
@@ -187,8 +188,18 @@ class Ledger:
 
 def search_names(store: Store) -> list[str]:
     """The searches that are on file, in order."""
-    found = (store.root / "results" / "searches").glob("*/search.json")
+    found = search_folder(store, "").glob(f"*/{_DEFINITION}")
     return sorted(file.parent.name for file in found)
+
+
+def is_search(store: Store, name: str) -> bool:
+    """Whether `name` is a search that is on file."""
+    return (search_folder(store, name) / _DEFINITION).exists()
+
+
+def search_folder(store: Store, name: str) -> Path:
+    """Where the files of the search `name` are or will be."""
+    return store.root / "results" / "searches" / name
 
 
 def _read_trial(file: Path) -> Trial:

@@ -22,7 +22,7 @@ from harness.launch.slurm import scheduler
 from harness.launch.slurm.ledger import Place, submissions
 from harness.launch.slurm.rehearse import what_went_wrong
 from harness.launch.watch import time_left
-from harness.ledger import Ledger, best_trials
+from harness.ledger import Ledger, best_trials, search_folder
 from harness.manifest import Manifest, manifest_names, read_manifest
 from harness.record import RunDir, Store, read_json
 from harness.space import Run
@@ -195,8 +195,7 @@ class Board:
 
     def _ledger(self, name: str) -> Ledger | None:
         """What was tried, if the sweep is a search; read again when it changed."""
-        folder = self._store.root / "results" / "searches" / name
-        signs = sign(folder / "trials")
+        signs = sign(search_folder(self._store, name) / "trials")
         if signs is None:
             return None
         before = self._ledgers.get(name)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from harness import cli
 from harness.errors import ConfigError, RecordError, unknown
-from harness.ledger import search_names
+from harness.ledger import is_search, search_names
 from harness.manifest import manifest_names, read_manifest
 from harness.record import Store
 from harness.report import ReportResult, build
@@ -118,7 +118,7 @@ def _on_file(known: Sequence[str], store: Store) -> str:
 
 def _build(args: argparse.Namespace, store: Store, name: str) -> ReportResult:
     out = args.out or store.root / "reports" / name
-    if name in search_names(store):
+    if is_search(store, name):
         from harness.report.search import build_search
 
         result, of = build_search(name, store, out), ""
@@ -126,12 +126,16 @@ def _build(args: argparse.Namespace, store: Store, name: str) -> ReportResult:
         manifest = read_manifest(store, name)
         result = build(manifest.sweep, manifest.runs, store, out)
         of = f" of {len(manifest.runs)}"
+    _keep(args, store, [name], out)
+    _say(result, out, of)
+    return result
+
+
+def _keep(args: argparse.Namespace, store: Store, names: Sequence[str], out: Path) -> None:
     if args.keep_records:
         from harness.report.check import keep_records
 
-        keep_records(store, [name], out)
-    _say(result, out, of)
-    return result
+        keep_records(store, names, out)
 
 
 def _say(result: ReportResult, out: Path, of: str) -> None:
@@ -173,10 +177,7 @@ def _together(args: argparse.Namespace, store: Store, names: Sequence[str]) -> i
         raise ConfigError("--watch builds the reports of single sweeps, not --together")
     out = args.out or store.root / "reports" / args.together
     result, runs = together(store, names, args.together, out)
-    if args.keep_records:
-        from harness.report.check import keep_records
-
-        keep_records(store, names, out)
+    _keep(args, store, names, out)
     _say(result, out, f" of {runs}")
     return _code([result])
 

@@ -49,11 +49,11 @@ def values_of(collection: Collection, row: PointRow, axes: Sequence[str]) -> str
     return listed([f"{collection.axis_name(axis)} {text.plain(row.axes[axis])}" for axis in axes])
 
 
-def listed(parts: Sequence[str]) -> str:
+def listed(parts: Sequence[str], last: str = "and") -> str:
     """`a`, `a and b`, `a, b and c`."""
     if len(parts) < 2:
         return "".join(parts)
-    return f"{', '.join(parts[:-1])} and {parts[-1]}"
+    return f"{', '.join(parts[:-1])} {last} {parts[-1]}"
 
 
 def _differ(row: PointRow, other: PointRow, axis: str) -> bool:

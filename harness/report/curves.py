@@ -21,6 +21,7 @@ from harness.report.drawing import (
     axis_words,
     has_ordered_axis,
     is_one_axis,
+    legend_words,
     value_words,
 )
 from harness.report.formats import csv_text
@@ -33,8 +34,8 @@ MANY = 8
 _PANELS = 24
 #: Letters of an axis' name above one of many panels.
 _TITLE = 16
-#: Letters of a name in a legend, and of one beside another.
-_NAME, _HALF = 44, 26
+#: Letters of a name in a legend that has room for another beside it.
+_HALF = 26
 #: Lines of a title over a narrow panel, and letters of each.
 _LINES, _LINE = 5, 32
 # --------------------------------------------------------------------------- training curves
@@ -111,7 +112,7 @@ def _one_panel(collection: Collection, curves: Mapping[int, Curve]) -> tuple[Fig
     figure, axes = style.panels(1, row_height=2.4 + 0.08 * len(curves))
     simple = is_one_axis(collection) and collection.sweep.show.hue is None
     palette = style.colours(len(curves), ordered=simple and has_ordered_axis(collection))
-    names = [text.shorten(name, _NAME) for name in _names(collection)]
+    names = [legend_words(name) for name in _names(collection)]
     for colour, (point, curve) in zip(palette, curves.items(), strict=False):
         _draw_curve(axes[0], curve, colour, names[point])
     title = axis_words(collection, collection.sweep.show.x) if simple else None
@@ -365,7 +366,7 @@ def _shared_name(collection: Collection, rows: Sequence[int]) -> str:
     named = [
         f"{axis_words(collection, a, _TITLE)} {value_words(points[0].axes[a])}" for a in shared
     ]
-    return text.shorten(", ".join(named), _NAME) or f"{len(points)} points"
+    return legend_words(", ".join(named)) or f"{len(points)} points"
 
 
 def _schedule_data(collection: Collection, found: Mapping[_Schedule, _Curves]) -> str:

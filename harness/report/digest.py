@@ -57,8 +57,7 @@ def _made(collection: Collection, findings: Findings, metric: str) -> list[Compa
 
 
 def _names(of: Sequence[str], last: str = "and") -> str:
-    names = [metrics.display(metric) for metric in of]
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {last} {names[-1]}"
+    return listed([metrics.display(metric) for metric in of], last)
 
 
 # --------------------------------------------------------------------------- differences

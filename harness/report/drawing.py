@@ -23,9 +23,9 @@ from harness.report.formats import csv_text
 from harness.report.summary import Cells
 
 HEADLINE = 2
-#: Letters of an axis' name, of a point's and of a value's that a figure has room for; tables and
-#: CSV have them in full.
-_AXIS, _POINT, _VALUE = 44, 56, 24
+#: Letters of an axis' name, of a point's, a value's and a line's in a legend that a figure has room
+#: for; tables and CSV have them in full.
+_AXIS, _POINT, _VALUE, _LEGEND = 44, 56, 24, 44
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,11 @@ def axis_words(collection: Collection, axis: str, letters: int = _AXIS) -> str:
 def point_words(row: PointRow) -> str:
     """What a figure calls a point."""
     return text.shorten(row.label, _POINT)
+
+
+def legend_words(name: str) -> str:
+    """What a legend calls a line of this name."""
+    return text.shorten(name, _LEGEND)
 
 
 def value_words(value: Any) -> str:

@@ -26,6 +26,7 @@ from harness.report.drawing import (
     costs_of,
     has_ordered_axis,
     is_one_axis,
+    legend_words,
     metric_data,
     point_words,
     scale_of,
@@ -48,8 +49,6 @@ _REACH = 1.5
 _DODGE = 0.012
 #: Ratio of the greatest to the least cost past which they stand on a logarithmic axis.
 _DECADE = 10
-#: Letters of a name in a legend.
-_NAME = 44
 #: Letters of a legend that fit in an inch.
 _LETTERS = 15
 
@@ -210,8 +209,8 @@ def _metric_panels(
             shift = _DODGE * (number - (len(series) - 1) / 2)
             places = [(x(row, shift), cells[(row.index, metric)]) for row in line.rows]
             points = [(float(at), cell) for at, cell in places if at is not None]
-            name = text.shorten(line.name, _NAME)
-            look = _Look(palette[number], style.MARKERS[number % len(style.MARKERS)], name)
+            marker = style.MARKERS[number % len(style.MARKERS)]
+            look = _Look(palette[number], marker, legend_words(line.name))
             _draw_points(ax, points, look, joined=joined)
             drawn += [cell for _, cell in points]
             named += points

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from harness.lease import lease_is_live
-from harness.ledger import Ledger, search_names
+from harness.ledger import Ledger, is_search
 from harness.manifest import read_manifest
 from harness.record import State, Store
 from harness.report import ReportResult
@@ -47,7 +47,7 @@ def watch(
 
 def _fingerprint(store: Store, name: str) -> Fingerprint:
     """The state of every run, and when its result was written: what a report depends on."""
-    if name in search_names(store):
+    if is_search(store, name):
         return _fingerprint_of_search(store, name)
     states: list[object] = []
     for run in read_manifest(store, name).runs:

@@ -388,12 +388,11 @@ def _report(job: Job, plan: Plan, ledger: Ledger) -> int:
     from harness.report.search import build_search
 
     made = plan.confirmation(ledger)
-    complete = True
+    results = []
     if made is not None:
         sweep, runs = made
-        result = build(sweep, runs, job.store, job.store.root / "reports" / sweep.name)
-        complete = result.complete
+        results.append(build(sweep, runs, job.store, job.store.root / "reports" / sweep.name))
     folder = job.store.root / "reports" / job.sweep.name
-    searched = build_search(job.sweep.name, job.store, folder)
+    results.append(build_search(job.sweep.name, job.store, folder))
     print(f"report: {folder / 'report.html'}")
-    return 0 if complete and searched.complete else 3
+    return 0 if all(result.complete for result in results) else 3
