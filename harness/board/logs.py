@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from harness.first_stage import progress
+
 X = "samples_seen"
 POINTS = 1000
 """Most points of a curve that are shown; of a longer one every n-th is, and the last."""
@@ -65,7 +67,7 @@ class NumberLog:
             return
         if not isinstance(written, dict) or X not in written:
             return
-        for name, value in _numbers(written):
+        for name, value in _numbers(progress(written)):
             column = self._columns.get(name)
             if column is None:
                 column = self._columns[name] = array("d", [math.nan] * self._lines)
