@@ -610,6 +610,12 @@ def check_processes(train: Train, runtime: Runtime) -> None:
         )
 
 
+def parts_of_a_batch(batch_size: int, processes: int, micro_batch: int | None) -> int:
+    """In how many parts each process takes its share of a batch; see Runtime.micro_batch."""
+    share = batch_size // processes
+    return -(-share // (micro_batch or share))
+
+
 # --------------------------------------------------------------------------- overrides
 
 
