@@ -1,9 +1,9 @@
 """What defines a run: typed, frozen, and hashed.
 
-A run *is* its resolved configuration.  `run_key` covers everything that can change the weights,
-`evaluation_key` everything that can change a number computed from them; where a run happens
-(`Runtime`: device, threads, workers) is in neither.  Torch-free, so that a login node answers at
-once.
+A run *is* its resolved configuration.  `run_key` covers all that was asked for of the training,
+`evaluation_key` all that was asked for of its evaluation.  Where a run happens (`Runtime`: device,
+threads, workers) is in neither: what of it moves the bits is on record in the result, as numerics.
+Torch-free, so that a login node answers at once.
 """
 
 from __future__ import annotations
