@@ -12,16 +12,16 @@ import pytest
 #: What is typed after `python -m harness.` -> the module whose main() it is.
 COMMANDS = {
     "sweep": ("harness.sweep", []),
-    "report": ("harness.report.__main__", []),
-    "report import": ("harness.report.__main__", ["import"]),
-    "report published": ("harness.report.__main__", ["published"]),
+    "report": ("harness.commands.report", []),
+    "report import": ("harness.commands.report", ["import"]),
+    "report published": ("harness.commands.report", ["published"]),
     "status": ("harness.status", []),
-    "evaluate": ("harness.evaluate.__main__", []),
-    "export": ("harness.export", []),
-    "explain": ("harness.explain", []),
+    "evaluate": ("harness.benchmark", []),
+    "export": ("harness.commands.export", []),
+    "explain": ("harness.commands.explain", []),
     "bench": ("harness.bench", []),
-    "board": ("harness.board", []),
-    "data": ("harness.data.__main__", []),
+    "board": ("harness.commands.board", []),
+    "data": ("harness.commands.data", []),
 }
 
 
