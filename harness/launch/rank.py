@@ -24,7 +24,7 @@ from harness.config import RunConfig, Runtime, validate
 from harness.errors import HarnessError, InterruptedRun, one_line
 from harness.launch.base import Stop
 from harness.launch.worker import print_to
-from harness.space import load_sweep
+from harness.sweep_files import load_sweep
 
 
 def main(argv: Sequence[str] | None = None) -> int:

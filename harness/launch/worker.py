@@ -31,7 +31,7 @@ from harness.launch.base import Stop, release_signals
 from harness.launch.companions import Companions
 from harness.launch.slurm.meeting import Meeting
 from harness.lease import LeaseHeld
-from harness.space import load_sweep
+from harness.sweep_files import load_sweep
 
 Task = dict[str, Any]
 

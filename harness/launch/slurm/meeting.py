@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from harness.config import RunConfig, Runtime, validate
 from harness.errors import HarnessError, InterruptedRun, RankLost, one_line
 from harness.record import read_json, write_json
-from harness.space import load_sweep
+from harness.sweep_files import load_sweep
 
 if TYPE_CHECKING:
     import torch
