@@ -26,7 +26,8 @@ from harness.monitor.snapshot import SnapshotReader, places_in_queue
 from harness.monitor.terminal import sweep_lines, sweep_page
 from harness.plan import Rerun, make_plan
 from harness.record import State, Store
-from harness.space import Run, load_sweep
+from harness.space import Run
+from harness.sweep_files import load_sweep
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -29,7 +29,8 @@ from harness.errors import (
 from harness.manifest import write_manifest
 from harness.plan import Rerun, Step, make_plan
 from harness.record import State, Store
-from harness.space import Run, Sweep, expand, find_sweep, load_sweep, question_of, shipped_sweeps
+from harness.space import Run, Sweep, expand
+from harness.sweep_files import find_sweep, load_sweep, question_of, shipped_sweeps
 
 if TYPE_CHECKING:
     from harness.launch.base import Executor, Stop

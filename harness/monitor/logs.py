@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from harness.first_stage import progress
 from harness.launch.slurm.ledger import submissions
 from harness.record import RunDir, Store, read_json
 
@@ -68,7 +69,7 @@ class NumberLog:
             return
         if not isinstance(written, dict) or X not in written:
             return
-        for name, value in _numbers(written):
+        for name, value in _numbers(progress(written)):
             column = self._columns.get(name)
             if column is None:
                 column = self._columns[name] = array("d", [math.nan] * self._lines)
