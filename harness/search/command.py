@@ -16,11 +16,11 @@ from harness.config import RunConfig, Runtime, field_paths, override, override_r
 from harness.errors import ConfigError, InterruptedRun, RecordError, SweepError, unknown
 from harness.launch.base import Backlog, Executor, Stop, stop_on_signals
 from harness.launch.check import check_runs, finisher
-from harness.launch.watch import watching
 from harness.lease import Lease
 from harness.ledger import Ledger, best_trials
 from harness.manifest import write_manifest
 from harness.metrics import known_metrics
+from harness.monitor.terminal import watching
 from harness.plan import Step, make_plan
 from harness.record import Store
 from harness.search.preview import print_search
@@ -156,9 +156,9 @@ class Plan:
             if goal not in known:
                 possible = [m for m in known if m.startswith(VALIDATION) or metrics.is_cost(m)]
                 raise ConfigError(f"no run reports it: {unknown('objective', goal, possible)}")
-        shown = check_runs(self.probes(), show.metrics, self.runtime)
-        reported = [name for name in shown if not name.startswith(f"{VALIDATION}/")]
-        return replace(show, metrics=reported or shown)
+        show = check_runs(self.probes(), show, self.runtime)
+        reported = [name for name in show.metrics if not name.startswith(f"{VALIDATION}/")]
+        return replace(show, metrics=reported or show.metrics)
 
     def probes(self) -> list[Run]:
         """The base, and the base with each end or option of each field of the space."""
