@@ -12,7 +12,7 @@ from string import Template
 from typing import Any
 
 from harness import metrics
-from harness.config import Objective, RunConfig
+from harness.config import RunConfig
 from harness.document.blocks import Block, BulletList, Code, Document, Paragraph, Section
 from harness.document.markdown import to_markdown
 from harness.document.table import Table, plain_table
@@ -240,8 +240,8 @@ def _training(config: RunConfig, result: Mapping[str, Any]) -> Iterator[Text]:
             ", weights ",
             code(parent["checkpoint"][:12]),
         )
-    weights = {name: getattr(config.objective, name).weight for name in Objective.model_fields}
-    terms = [f"{name} with weight {weight:g}" for name, weight in weights.items() if weight > 0]
+    active = config.objective.active
+    terms = [f"{name} with weight {term.weight:g}" for name, term in active.items()]
     yield f"Terms of the loss, whose settings are below: {', '.join(terms)}"
     yield (
         f"{training['samples_seen']:,} of {train.samples:,} samples in {training['steps']:,} steps "
