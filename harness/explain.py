@@ -21,7 +21,7 @@ from harness.config import RunConfig, Runtime
 from harness.data.catalog import check_evaluated, open_data
 from harness.errors import ConfigError, DataError
 from harness.files import write_atomic
-from harness.parts import import_parts
+from harness.parts import read_run
 from harness.record import Store
 
 if TYPE_CHECKING:
@@ -85,11 +85,10 @@ def explain(args: argparse.Namespace) -> int:
     """
     store = Store(args.root.resolve())
     directory = store.find(args.run)
-    config = directory.read_config()
+    config = read_run(directory, args.sweep, data=args.image is None)
     check_token_term(config, directory.key)
     out = _base_of(args.out)
     directory.finished()
-    import_parts(directory, config, args.sweep, data=args.image is None)
 
     from harness.data.images import decode
     from harness.evaluate.alignment import align

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from harness import cli
 from harness.config import RunConfig
 from harness.errors import ConfigError
-from harness.parts import import_parts
+from harness.parts import read_run
 from harness.record import RunDir, Store, read_json, write_atomic, write_json
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def run_command(args: argparse.Namespace) -> int:
         _check_onnx_packages()
     run = Store(args.root.resolve()).find(args.run)
     run.finished()
-    import_parts(run, run.read_config(), args.sweep)
+    read_run(run, args.sweep)
     for line in export(run, args.out.absolute(), onnx=args.onnx):
         print(line)
     return 0
