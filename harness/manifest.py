@@ -23,7 +23,8 @@ from harness.config import (
 from harness.errors import RecordError, unknown
 from harness.metrics import display
 from harness.record import Store, of_this_schema, read_json, write_json
-from harness.space import Point, Points, Run, Show, Sweep, SweepFile, load_recorded
+from harness.space import Point, Points, Run, Show, Sweep, SweepFile
+from harness.sweep_files import load_recorded
 
 SCHEMA = 1
 

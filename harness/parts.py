@@ -14,7 +14,7 @@ from harness.data.catalog import SOURCES
 from harness.errors import ConfigError
 from harness.models.names import backbone_names
 from harness.record import RunDir
-from harness.space import load_recorded, load_sweep
+from harness.sweep_files import load_recorded, load_sweep
 
 
 def read_run(run: RunDir, given: Path | None, *, data: bool = False) -> RunConfig:

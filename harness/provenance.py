@@ -142,14 +142,11 @@ def scheduler_job() -> dict[str, Any]:
 
 def sources_of(parts: Mapping[str, Callable[..., Any]]) -> dict[str, dict[str, str]]:
     """Name -> file and SHA-256 of each of `parts` that the package does not define itself."""
-    files = {
-        name: Path(inspect.getfile(part))
-        for name, part in parts.items()
-        if part.__module__.partition(".")[0] != harness.__name__
-    }
+    files = {name: Path(inspect.getfile(part)) for name, part in parts.items()}
     return {
         name: {"path": str(file), "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
         for name, file in files.items()
+        if not file.is_relative_to(_PACKAGE)
     }
 
 

@@ -35,7 +35,8 @@ from harness.config import RunConfig, unregistered_terms, validate
 from harness.errors import RecordError, unknown
 from harness.files import write_atomic as write_atomic
 from harness.lease import lease_is_live
-from harness.space import SweepFile, load_recorded
+from harness.space import SweepFile
+from harness.sweep_files import load_recorded
 
 SCHEMA = 1
 RESULT_SCHEMA = 2
