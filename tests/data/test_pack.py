@@ -11,7 +11,7 @@ from PIL import Image
 
 from harness.commands.data import main
 from harness.config import RunConfig, Runtime, override
-from harness.data import pack as module
+from harness.data.tools import pack as module
 from harness.data.catalog import open_data
 from harness.data.images import decode
 from harness.data.loader import Batches
