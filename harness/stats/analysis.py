@@ -19,7 +19,15 @@ from harness.stats.best import Best, Enough, best_of, enough
 from harness.stats.effects import Effect
 from harness.stats.layout import Contrast, ItemSpread, Layout, Values
 from harness.stats.power import detectable
-from harness.stats.tests import ContrastTest, Judged, Model, difference, judge, slope
+from harness.stats.tests import (
+    ALPHA,
+    ContrastTest,
+    Judged,
+    Model,
+    difference,
+    judge,
+    slope,
+)
 
 
 @dataclass(frozen=True)
@@ -87,41 +95,53 @@ class Analysis:
     """Whether primary -> comparisons and trends in that family."""
 
 
+_Key = tuple[int, int] | int
+_Tests = dict[tuple[str, _Key], ContrastTest]
+_Results = Mapping[tuple[str, _Key], Judged]
+"""(metric, what is tested) -> the test."""
+
+
 def analyse(measured: Sequence[Measured], plan: Plan) -> Analysis:
     """Fit one model a metric and judge everything that `plan` asks."""
     models = {each.name: Model(Layout(each.values), each.items) for each in measured}
-    tests: dict[bool, dict[tuple[str, str, object], ContrastTest]] = {True: {}, False: {}}
-    effects: dict[bool, dict[tuple[str, str, object], ContrastTest]] = {True: {}, False: {}}
+    effects: dict[_Key, Contrast] = {
+        number: effect.contrast for number, effect in enumerate(plan.effects)
+    }
+    families: dict[bool, _Tests] = {True: {}, False: {}}
+    of_effects: dict[bool, _Tests] = {True: {}, False: {}}
     for each in measured:
         model, first = models[each.name], each.name == plan.primary
-        for kind, key, contrast in _contrasts(model, plan):
-            test = None if _barred(contrast, plan) else model.test(contrast)
-            if test is not None:
-                family = effects if kind == _EFFECT else tests
-                family[first][each.name, kind, key] = test
-    judged: dict[tuple[str, str, object], Judged] = {}
-    for family in (*tests.values(), *effects.values()):
-        judged |= judge(family)
+        families[first] |= _tests(each.name, model, plan, _main_contrasts(model, plan))
+        of_effects[first] |= _tests(each.name, model, plan, effects)
+    judged = judge(families[True]) | judge(families[False])
+    of_effect = judge(of_effects[True]) | judge(of_effects[False])
     return Analysis(
-        {each.name: _of_metric(each, models[each.name], plan, judged) for each in measured},
-        {first: sum(test.p is not None for test in tests[first].values()) for first in tests},
+        {
+            each.name: _of_metric(each, models[each.name], plan, judged, of_effect)
+            for each in measured
+        },
+        {
+            first: sum(t.p is not None for t in family.values())
+            for first, family in families.items()
+        },
     )
 
 
-_COMPARISON, _TREND, _EFFECT = "comparison", "trend", "effect"
-
-
-def _contrasts(model: Model, plan: Plan) -> list[tuple[str, object, Contrast]]:
-    there = model.layout.values
-    found: list[tuple[str, object, Contrast]] = [
-        (_COMPARISON, pair, difference(*pair)) for pair in plan.comparisons
-    ]
+def _main_contrasts(model: Model, plan: Plan) -> dict[_Key, Contrast]:
+    found: dict[_Key, Contrast] = {pair: difference(*pair) for pair in plan.comparisons}
     for number, line in enumerate(plan.lines):
-        known = {point: place for point, place in line.items() if point in there}
+        known = {p: place for p, place in line.items() if p in model.layout.values}
         if len(known) >= FEWEST:
-            found.append((_TREND, number, slope(known)))
-    found += [(_EFFECT, number, each.contrast) for number, each in enumerate(plan.effects)]
+            found[number] = slope(known)
     return found
+
+
+def _tests(metric: str, model: Model, plan: Plan, contrasts: Mapping[_Key, Contrast]) -> _Tests:
+    return {
+        (metric, key): test
+        for key, contrast in contrasts.items()
+        if not _barred(contrast, plan) and (test := model.test(contrast)) is not None
+    }
 
 
 FEWEST = 3
@@ -133,26 +153,56 @@ def _barred(contrast: Contrast, plan: Plan) -> bool:
     return any(plan.barred(point, first) is not None for point in rest)
 
 
-def _of_metric(
-    each: Measured, model: Model, plan: Plan, judged: Mapping[tuple[str, str, object], Judged]
-) -> MetricAnalysis:
-    def of_kind(kind: str, keys: Sequence[object]) -> dict[object, Judged]:
-        return {key: judged[place] for key in keys if (place := (each.name, kind, key)) in judged}
+@dataclass(frozen=True)
+class UnderTrained:
+    """Points of more capacity fit the training set worse: under-trained, not over-sized."""
 
+    loss: ContrastTest
+    """Slope of the final training loss on the line's places."""
+    metric: ContrastTest
+    """Slope of the metric, for the worse."""
+
+
+def under_trained(loss: Values, metric: Measured, line: Mapping[int, float]) -> UnderTrained | None:
+    """Whether training loss rises significantly along a line of rising capacity while the metric
+    falls; None where it does not, or where nothing can be said.
+
+    The order of the means alone is no sign: a healthy sweep orders loss and metric alike.
+
+    Args:
+        line: point -> logarithm of its cost.
+    """
+    losses, model = Model(Layout(loss)), Model(Layout(metric.values), metric.items)
+    known = {p: at for p, at in line.items() if loss.get(p) and metric.values.get(p)}
+    if len(known) < FEWEST:
+        return None
+    rise, fall = losses.test(slope(known)), model.test(slope(known))
+    if rise is None or fall is None or rise.p is None:
+        return None
+    if rise.p < ALPHA and rise.estimate > 0 and metric.sign * fall.estimate < 0:
+        return UnderTrained(rise, fall)
+    return None
+
+
+def _of_metric(
+    each: Measured, model: Model, plan: Plan, judged: _Results, of_effect: _Results
+) -> MetricAnalysis:
+    name, first = each.name, each.name == plan.primary
     points = list(model.layout.points)
-    open_ = all(plan.barred(point, points[0]) is None for point in points[1:])
-    best = best_of(model, points, each.sign) if open_ else None
-    first = each.name == plan.primary
-    asked = first and plan.margin is not None and best is not None
-    comparisons = of_kind(_COMPARISON, list(plan.comparisons))
+    barred = _barred(dict.fromkeys(points, 0.0), plan) if points else True
+    best = None if barred else best_of(model, points, each.sign)
+    margin = plan.margin if first else None
+    comparisons = {p: judged[name, p] for p in plan.comparisons if (name, p) in judged}
     return MetricAnalysis(
-        name=each.name,
+        name=name,
         primary=first,
-        comparisons=comparisons,  # type: ignore[arg-type]
-        trends=of_kind(_TREND, range(len(plan.lines))),  # type: ignore[arg-type]
-        effects=of_kind(_EFFECT, range(len(plan.effects))),  # type: ignore[arg-type]
+        comparisons=comparisons,
+        trends={n: judged[name, n] for n in range(len(plan.lines)) if (name, n) in judged},
+        effects={n: of_effect[name, n] for n in range(len(plan.effects)) if (name, n) in of_effect},
         best=best,
-        enough=enough(best, model, plan.cost, plan.margin, each.sign) if asked else None,  # type: ignore[arg-type]
+        enough=None
+        if best is None or margin is None
+        else enough(best, model, plan.cost, margin, each.sign),
         detectable=detectable(comparisons.values()),
         noisy=model.noisy,
     )

@@ -60,18 +60,14 @@ class Layout:
         centred = (table - self._means[:, None]) * known
         self._shares = known / np.maximum(self._counts, 1)[:, None]
         self._centred, self._squares = centred, (centred**2).sum(axis=1)
-        if self.complete:  # every seed is a block of equal points
-            self._inverse = np.eye(len(self.seeds)) / max(1, len(self.points))
-            self._effects = centred.sum(axis=0) / max(1, len(self.points))
-            self._reached = self._inverse
-            self.residual, self.df = self._residual(np.ones(len(self.points), dtype=bool))
+        self.residual, self.df = self._residual(np.ones(len(self.points), dtype=bool))
+        if self.complete:  # then the seeds' effects cancel in every contrast
             return
         # What the points add to the normal equations of the seeds, once their own means are out.
         normal = np.diag(known.sum(axis=0)) - known.T @ self._shares
-        self._inverse = np.linalg.pinv(normal, hermitian=True) if self.seeds else normal
+        self._inverse = np.linalg.pinv(normal, hermitian=True)
         self._reached = normal @ self._inverse
         self._effects = self._inverse @ centred.sum(axis=0)
-        self.residual, self.df = self._residual(np.ones(len(self.points), dtype=bool))
 
     def _residual(self, kept: NDArray[np.bool_]) -> tuple[float, int]:
         """Sum of squares and degrees of freedom of the model of the points `kept` alone."""
@@ -107,6 +103,22 @@ class Layout:
             estimate -= blocks @ self._effects
             factor += blocks @ self._inverse @ blocks
         return Fit(float(estimate), float(factor))
+
+    def differences(self, rivals: Sequence[int], points: Sequence[int]) -> tuple[Array, Array]:
+        """Estimates and factors (R, K) of each rival minus each point; NaN where not connected."""
+        first, second = ([self._place[point] for point in each] for each in (rivals, points))
+        means, own = self._means, 1 / self._counts
+        if self.complete:
+            factors = own[first][:, None] + own[second][None, :]
+            return means[first][:, None] - means[second][None, :], factors
+        means = means - self._shares @ self._effects
+        spread = self._shares @ self._inverse
+        own = own + (spread * self._shares).sum(axis=1)
+        factors = own[first][:, None] + own[second] - 2 * spread[first] @ self._shares[second].T
+        lost = self._shares - self._shares @ self._reached
+        apart = np.abs(lost[first][:, None] - lost[second][None, :]).max(axis=2) > 1e-9
+        factors[apart] = np.nan
+        return means[first][:, None] - means[second][None, :], factors
 
     def by_seed(self, contrast: Contrast) -> dict[int, float]:
         """The contrast of each seed that all of its points have."""
@@ -201,7 +213,7 @@ class ItemSpread:
     def differences(self, rivals: Sequence[int], points: Sequence[int]) -> Array:
         """`beyond` (R, K) of each rival minus each point; 0 where one of them has no items."""
         places = [[self._place.get(point, -1) for point in each] for each in (rivals, points)]
-        first, second = (np.array(each) for each in places)
+        first, second = (np.array(each, dtype=int) for each in places)
         table = self._across - self._within
         diagonal = np.diag(table)
         found: Array = (

@@ -99,7 +99,8 @@ class Model:
         """`test` of every rival minus every point at once; NaN where nothing can be said."""
         estimates = np.full((len(rivals), len(points)), np.nan)
         errors, dfs = estimates.copy(), np.full(estimates.shape, float(self._pooled.df))
-        calm = [[p in self._pooled.values for p in each] for each in (rivals, points)]
+        calm = [np.array([p in self._pooled.values for p in each]) for each in (rivals, points)]
+        both: NDArray[np.bool_] = np.logical_and.outer(*calm)
         square = self._pooled.mean_square
         if square is not None:
             place = np.ix_(*calm)
@@ -107,12 +108,12 @@ class Model:
             estimates[place], factors = self._pooled.differences(*names)
             extra = 0.0 if self.items is None else self.items.differences(*names)
             errors[place] = np.sqrt(square * factors + extra)
-        for row, column in np.argwhere(~np.outer(*calm)):
+        for row, column in np.argwhere(~both):
             test = self.test(difference(rivals[row], points[column]))
             if rivals[row] != points[column] and test is not None and test.error is not None:
                 estimates[row, column], errors[row, column] = test.estimate, test.error
                 dfs[row, column] = test.df
-        return Gaps(estimates, errors, dfs, np.outer(*calm))
+        return Gaps(estimates, errors, dfs, both)
 
     def _shared(self, contrast: Contrast) -> ContrastTest | None:
         fit, square = self._pooled.fit(contrast), self._pooled.mean_square
