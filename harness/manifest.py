@@ -8,7 +8,7 @@ directories.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from harness.config import (
     validate,
 )
 from harness.errors import RecordError, unknown
+from harness.metrics import display
 from harness.record import Store, of_this_schema, read_json, write_json
 from harness.space import Point, Points, Run, Show, Sweep, SweepFile
 
@@ -50,6 +51,7 @@ def write_manifest(
     base = runs[0].config
     beside = {run.parent.key: run.parent for run in runs if run.parent is not None}
     own = {run.key for run in runs}
+    before = _on_file(store, sweep.name)
     write_json(
         store.manifest_file(sweep.name),
         {
@@ -60,11 +62,20 @@ def write_manifest(
             "command": list(command),
             "runtime": runtime.model_dump(mode="json"),
             "show": _plain(asdict(sweep.show)),
+            "declared": _declarations(before, sweep.show, store, own),
             "base": base.model_dump(mode="json"),
             "runs": [_entry(run, base) for run in runs],
             "parents": [_entry(run, base) for key, run in beside.items() if key not in own],
         },
     )
+
+
+def _on_file(store: Store, name: str) -> dict[str, Any] | None:
+    """What is there now; None where it cannot be read, since it is about to be renewed."""
+    try:
+        return read_json(store.manifest_file(name))
+    except RecordError:
+        return None
 
 
 def _plain(show: dict[str, Any]) -> dict[str, Any]:
@@ -97,6 +108,56 @@ def _at(tree: Mapping[str, Any], path: str) -> Any:
     for name in path.split("."):
         value = value[name]
     return value
+
+
+# --------------------------------------------------------------------------- what was declared
+
+
+def changed_declaration(store: Store, sweep: Sweep) -> str:
+    """What `sweep` now declares otherwise than when the first of its runs finished, in a sentence.
+
+    Empty where nothing was changed, or before any run had finished.
+    """
+    tree = _on_file(store, sweep.name)
+    if tree is None:
+        return ""
+    keys = {entry["key"] for entry in tree["runs"]}
+    history = _declarations(tree, sweep.show, store, keys)
+    first, now = history[0]["show"], history[-1]["show"]
+    changed = [field for field in _FIELDS if now[field] != first[field]]
+    if not changed:
+        return ""
+    was = [f"the {_FIELDS[field]} was {_words_of(field, first[field])}" for field in changed]
+    then = " and ".join(_words_of(field, now[field]) for field in changed)
+    return f"{' and '.join(was)} when the first run finished; now {then}"
+
+
+_FIELDS = {"primary": "primary metric", "margin": "margin", "cost": "cost"}
+
+
+def _words_of(field: str, value: str | float | None) -> str:
+    if value is None:
+        return "not declared"
+    return f"{value:g}" if isinstance(value, float | int) else display(value)
+
+
+def _declarations(
+    before: Mapping[str, Any] | None, show: Show, store: Store, runs: Set[str]
+) -> list[dict[str, Any]]:
+    """Every declaration since a run of the sweep had finished, the one of `show` last.
+
+    Each comes with the number of runs that had finished when it was made.  A manifest of before
+    declarations were kept stands for one that declared nothing.
+    """
+    now, history = show.declared, [] if before is None else before.get("declared", _NOT_KEPT)
+    if history and history[-1]["show"] == now:
+        return list(history)
+    known = runs | {entry["key"] for entry in (before or {"runs": []})["runs"]}
+    finished = sum(store.run_dir(key).result_file.exists() for key in known)
+    return [*(history if finished else []), {"show": now, "finished": finished}]
+
+
+_NOT_KEPT = [{"show": Show(x="", metrics=()).declared, "finished": 0}]
 
 
 # --------------------------------------------------------------------------- reading

@@ -185,14 +185,41 @@ def match_metrics(patterns: Iterable[str], known: Iterable[str]) -> list[str]:
     for pattern in patterns:
         if "*" not in pattern and pattern not in known:
             raise ConfigError(unknown("metric", pattern, known))
-        form = re.compile(re.escape(pattern).replace(r"\*", "[^/]*"))
-        found += [name for name in known if form.fullmatch(name)]
+        found += _matching(pattern, known)
     if patterns and not found:
         raise ConfigError(
             f"no metric of this data set matches {', '.join(patterns)}; "
             f"it has: {', '.join(name for name in known if name not in _COSTS)}"
         )
     return list(dict.fromkeys(found))
+
+
+def match_primary(pattern: str, known: Iterable[str]) -> str:
+    """The one metric of quality that `pattern` (a name, or one with `*`) stands for.
+
+    Raises:
+        ConfigError: it stands for none (the nearest is named), for several, or for a cost.
+    """
+    if is_cost(pattern):
+        raise ConfigError(f"primary = {pattern!r} is a cost; a metric of quality is wanted")
+    quality = [name for name in known if not is_cost(name)]
+    found = list(dict.fromkeys(_matching(pattern, quality)))
+    if not found:
+        raise ConfigError(f"primary: {unknown('metric', pattern, quality)}")
+    if len(found) > 1:
+        raise ConfigError(f"primary = {pattern!r} is {len(found)} metrics: {', '.join(found)}")
+    return found[0]
+
+
+def check_cost(name: str) -> None:
+    """ConfigError, naming the nearest, unless `name` is a cost metric."""
+    if not is_cost(name):
+        raise ConfigError(unknown("cost", name, _COSTS))
+
+
+def _matching(pattern: str, known: Iterable[str]) -> list[str]:
+    form = re.compile(re.escape(pattern).replace(r"\*", "[^/]*"))
+    return [name for name in known if form.fullmatch(name)]
 
 
 # --------------------------------------------------------------------------- how it is shown

@@ -9,6 +9,7 @@ import ast
 import hashlib
 import importlib.util
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ from typing import Any, overload
 from harness.config import RunConfig, canonical_json, check_path, override
 from harness.errors import ConfigError, SweepError, unknown
 from harness.inheritance import read_inheritance
+from harness.metrics import check_cost
 from harness.searchspace import Search
 
 Point = Mapping[str, Any]
@@ -109,6 +111,44 @@ class Show:
     """Axis path -> the words a table's header and a figure's axis use."""
     names: Mapping[str, Point] = field(default_factory=dict)
     """Name -> the point that is known by it (`FILIP-like`), in the plan and in the report."""
+    primary: str | None = None
+    """The one metric that the question is answered by (it may hold `*` too): its comparisons are
+    the verdict, those of all others are secondary.  None: all metrics are one family."""
+    margin: float | None = None
+    """Largest loss of the primary metric that still counts as none, in its printed unit (points):
+    what "enough" means.  None: nothing is called enough."""
+    cost: str = "cost/parameters/inference"
+    """What the cheapest point that is enough is cheapest by."""
+
+    def __post_init__(self) -> None:
+        """Raise SweepError or ConfigError for a margin or a cost that means nothing."""
+        check_cost(self.cost)
+        if self.margin is None:
+            return
+        if self.primary is None:
+            raise SweepError(
+                f"margin = {self.margin!r} is of the primary metric, and none is declared: "
+                'Show(primary="test/mean_recall", margin=...)'
+            )
+        is_number = isinstance(self.margin, (int, float)) and not isinstance(self.margin, bool)
+        if not is_number or not 0 <= self.margin < math.inf:
+            raise SweepError(
+                f"margin = {self.margin!r}: a number from 0 on is wanted, in the unit that "
+                f"{self.primary} is printed in"
+            )
+
+    @property
+    def declared(self) -> dict[str, Any]:
+        """What is on record before the first run: `primary`, `margin` and `cost`."""
+        return {"primary": self.primary, "margin": self.margin, "cost": self.cost}
+
+
+def declared_by_all(shows: Sequence[Show]) -> dict[str, Any]:
+    """`Show.declared` where it is the same for all of `shows`, else that of a Show without one."""
+    first = shows[0].declared
+    if all(show.declared == first for show in shows):
+        return first
+    return Show(x=shows[0].x, metrics=()).declared
 
 
 @dataclass(frozen=True)

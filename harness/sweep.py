@@ -146,10 +146,9 @@ def run_command(args: argparse.Namespace) -> int:
         finish=finisher(runtime),
         finished=store.finished_config,
     )
-    shown = check_runs(runs, sweep.show.metrics, runtime)
+    sweep = replace(sweep, show=check_runs(runs, sweep.show, runtime))
     for line in holes(runs, runtime):
         print(f"hole: {line}", file=sys.stderr)
-    sweep = replace(sweep, show=replace(sweep.show, metrics=shown))
     if args.report_only:
         return report(sweep, runs, store)
     steps = make_plan(select(runs, args.only), store, Rerun(args.rerun))

@@ -8,8 +8,8 @@ import pytest
 from harness.bases import SMALL
 from harness.config import Runtime
 from harness.errors import RecordError
-from harness.manifest import manifest_names, read_manifest, write_manifest
-from harness.record import Store
+from harness.manifest import changed_declaration, manifest_names, read_manifest, write_manifest
+from harness.record import Store, write_json
 from harness.space import Show, Sweep, expand, load_sweep, product
 
 RUNTIME = Runtime(threads=2)
@@ -78,3 +78,71 @@ def test_labels_and_points_of_any_text_survive(tmp_path):
     back = read_manifest(store, "smoke")
     assert back.sweep.question == "Is “a\u2028b” <b>?"
     assert {run.label for run in back.runs} == {"x\n=1+1,\u202e"}
+
+
+def declaring(primary, margin=None):
+    sweep = load_sweep("smoke")
+    return replace(sweep, show=replace(sweep.show, primary=primary, margin=margin))
+
+
+def put_on_file(store, sweep):
+    write_manifest(store, sweep, expand(sweep), RUNTIME, [])
+
+
+def finish_one(store, sweep):
+    directory = store.run_dir(expand(sweep)[0].key)
+    write_json(directory.result_file, {})
+
+
+def test_what_was_declared_comes_back(tmp_path):
+    store, sweep = Store(tmp_path), declaring("test/mean_recall", 2.0)
+    put_on_file(store, sweep)
+    assert read_manifest(store, "smoke").sweep.show.declared == sweep.show.declared
+
+
+def test_a_declaration_may_change_until_a_run_has_finished(tmp_path):
+    store = Store(tmp_path)
+    first, second = declaring("test/image_retrieval_recall@1"), declaring("test/mean_recall", 2)
+    assert changed_declaration(store, first) == ""
+    put_on_file(store, first)
+    put_on_file(store, second)
+    finish_one(store, second)
+    put_on_file(store, second)
+    assert changed_declaration(store, second) == ""
+
+
+def test_a_declaration_that_changes_after_a_run_has_finished_is_told(tmp_path):
+    store = Store(tmp_path)
+    first, second = declaring("test/image_retrieval_recall@1"), declaring("test/mean_recall", 2)
+    put_on_file(store, first)
+    finish_one(store, first)
+    told = (
+        "the primary metric was T2I R@1 and the margin was not declared when the first run "
+        "finished; now mean recall and 2"
+    )
+    assert changed_declaration(store, second) == told  # reported without being launched
+    for _ in range(2):
+        put_on_file(store, second)
+        assert changed_declaration(store, second) == told
+    assert changed_declaration(store, read_manifest(store, "smoke").sweep) == told
+    put_on_file(store, first)
+    assert changed_declaration(store, first) == ""  # the first one again
+
+
+def test_a_manifest_of_before_declarations_declared_nothing(tmp_path):
+    store, sweep = Store(tmp_path), declaring("test/mean_recall", 2.0)
+    put_on_file(store, sweep)
+    file = store.manifest_file("smoke")
+    tree = json.loads(file.read_text())
+    del tree["declared"]
+    for name in ("primary", "margin", "cost"):
+        del tree["show"][name]
+    file.write_text(json.dumps(tree))
+    finish_one(store, sweep)
+    old = read_manifest(store, "smoke").sweep
+    assert (old.show.primary, changed_declaration(store, old)) == (None, "")
+    put_on_file(store, sweep)
+    assert changed_declaration(store, sweep) == (
+        "the primary metric was not declared and the margin was not declared when the first run "
+        "finished; now mean recall and 2"
+    )

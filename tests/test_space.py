@@ -6,6 +6,7 @@ from harness.space import (
     Points,
     Show,
     Sweep,
+    declared_by_all,
     expand,
     find_sweep,
     load_sweep,
@@ -142,6 +143,46 @@ def test_shipped_sweeps_load_and_expand(name):
     assert loaded.name == name
     assert loaded.question.endswith(("?", "minute."))
     assert expand(loaded)
+
+
+@pytest.mark.parametrize("name", sorted(shipped_sweeps()))
+def test_shipped_sweeps_say_what_their_verdict_is_and_why(name):
+    show = load_sweep(name).show
+    assert show.primary is not None
+    assert show.margin is not None
+    assert "verdict" in find_sweep(name).read_text().split('"""')[1]
+
+
+def test_a_sweep_may_declare_nothing():
+    show = sweep(product({LAYERS: [1]})).show
+    assert show.declared == {"primary": None, "margin": None, "cost": "cost/parameters/inference"}
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"margin": 2.0}, r"margin = 2\.0 is of the primary metric, and none is declared"),
+        ({"primary": "test/mean_recall", "margin": -1}, r"margin = -1: a number from 0 on"),
+        ({"primary": "test/mean_recall", "margin": float("nan")}, r"margin = nan: a number"),
+        ({"primary": "test/mean_recall", "margin": float("inf")}, r"margin = inf: a number"),
+        ({"primary": "test/mean_recall", "margin": "2"}, r"margin = '2': a number"),
+        ({"cost": "cost/gmacs/txt"}, r"unknown cost 'cost/gmacs/txt'; nearest: cost/gmacs/text"),
+        ({"cost": "test/mean_recall"}, "unknown cost 'test/mean_recall'"),
+    ],
+)
+def test_a_margin_or_cost_that_means_nothing_is_refused_in_one_line(given, line):
+    with pytest.raises((SweepError, ConfigError), match=line) as caught:
+        sweep(product({LAYERS: [1]}), **given)
+    assert "\n" not in str(caught.value)
+
+
+def test_sweeps_in_one_report_have_a_declaration_only_where_all_have_the_same():
+    first = Show(x=LAYERS, metrics=[], primary="test/mean_recall", margin=2.0)
+    other = Show(x=MASS, metrics=["*/acc1"], primary="test/mean_recall", margin=2)
+    wider = Show(x=LAYERS, metrics=[], primary="test/mean_recall", margin=3.0)
+    assert declared_by_all([first, other]) == first.declared
+    assert declared_by_all([first, wider])["primary"] is None
+    assert declared_by_all([wider])["margin"] == 3.0
 
 
 def test_soft_label_sweep_has_the_baseline_once_and_no_meaningless_combination():

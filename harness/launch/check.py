@@ -5,7 +5,8 @@ Torch-free: what needs a model or a decoded picture is checked by `harness.run.p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 from harness.config import (
@@ -27,11 +28,12 @@ from harness.metrics import (
     headline_metrics,
     known_metrics,
     match_metrics,
+    match_primary,
     suite_mean_name,
 )
 from harness.models.names import backbone_names
 from harness.models.pretrained import weights_sha256
-from harness.space import Run
+from harness.space import Run, Show
 
 
 def finisher(runtime: Runtime) -> Callable[[RunConfig], RunConfig]:
@@ -90,13 +92,17 @@ def holes(runs: Sequence[Run], runtime: Runtime) -> list[str]:
     return [str(place) for place in places if isinstance(place, Hole)]
 
 
-def check_runs(runs: Sequence[Run], metrics: Iterable[str], runtime: Runtime) -> list[str]:
-    """The metrics that `metrics` (names or patterns) stand for on the data of `runs`.
+def check_runs(runs: Sequence[Run], show: Show, runtime: Runtime) -> Show:
+    """`show` with the names of the metrics that it means on the data of `runs`.
 
-    Raises ConfigError or DataError unless every run can be trained and has a metric to show.
+    Its primary metric is among those shown, be it the last.
+
+    Raises ConfigError or DataError unless every run can be trained and has a metric to show, and
+    the primary metric is one and the same for all.
     """
-    patterns = list(metrics)
+    patterns = list(show.metrics)
     shown: dict[str, None] = {}
+    primary: dict[str, None] = {}
     configs = {(c.data, c.evaluate): c for c in (run.config for run in runs)}
     known_backbones = backbone_names()
     for backbone in dict.fromkeys(run.config.model.image.backbone for run in runs):
@@ -109,11 +115,20 @@ def check_runs(runs: Sequence[Run], metrics: Iterable[str], runtime: Runtime) ->
         others = [p for p in patterns if p not in named]
         matched = match_metrics(others, [*known, *judged_by])
         shown |= dict.fromkeys([*matched, *judged_by, *named])
+        if show.primary is not None:
+            of_suite = [show.primary] if show.primary in of_suites else []
+            found = match_primary(show.primary, [*known, *judged_by, *of_suite])
+            primary[found] = None
     for train in dict.fromkeys(run.config.train for run in runs):
         check_processes(train, runtime)
     for data, batch_size in dict.fromkeys((r.config.data, r.config.train.batch_size) for r in runs):
         _check_batch(open_data(data, runtime), batch_size)
-    return list(shown)
+    if len(primary) > 1:
+        raise ConfigError(
+            f"primary = {show.primary!r} is {len(primary)} metrics: {', '.join(primary)}"
+        )
+    metrics = tuple(shown | primary)
+    return replace(show, metrics=metrics, primary=next(iter(primary), None))
 
 
 def _suite_metrics(suites: Sequence[str]) -> tuple[set[str], list[str]]:

@@ -16,7 +16,7 @@ from harness.record import RunDir, Store, read_json
 from harness.report import ReportResult
 from harness.report.collect import VERSION, collect_from
 from harness.report.folder import locked, write_collection
-from harness.space import Points, Run, Sweep
+from harness.space import Points, Run, Show, Sweep, declared_by_all
 
 _Places = list[tuple[Run, RunDir]]
 
@@ -58,8 +58,8 @@ def _of_sweeps(store: Store, first: str, second: str) -> tuple[Sweep, _Places]:
         for name, manifest in manifests.items()
         for run in manifest.runs
     ]
-    shown = [metric for m in manifests.values() for metric in m.sweep.show.metrics]
-    return _joined(manifests[first].sweep, places, first, second, shown), places
+    shows = [manifest.sweep.show for manifest in manifests.values()]
+    return _joined(manifests[first].sweep, places, first, second, shows), places
 
 
 def _of_versions(
@@ -79,9 +79,8 @@ def _of_versions(
         for version, directories in found.items()
         for key in either
     ]
-    sweep = manifests[0].sweep
-    shown = [metric for m in manifests for metric in m.sweep.show.metrics]
-    return _joined(sweep, places, first, second, shown), places
+    shows = [manifest.sweep.show for manifest in manifests]
+    return _joined(manifests[0].sweep, places, first, second, shows), places
 
 
 def _marked(run: Run, version: str) -> Run:
@@ -90,12 +89,14 @@ def _marked(run: Run, version: str) -> Run:
     return replace(run, label=f"{run.label}, {VERSION}={version}", point=point)
 
 
-def _joined(sweep: Sweep, places: _Places, first: str, second: str, shown: Sequence[str]) -> Sweep:
+def _joined(sweep: Sweep, places: _Places, first: str, second: str, shows: Sequence[Show]) -> Sweep:
+    """The sweep of both versions; none is asked to be enough, so that there is no margin."""
     show = replace(
         sweep.show,
-        metrics=tuple(dict.fromkeys(shown)),
+        metrics=tuple(dict.fromkeys(metric for show in shows for metric in show.metrics)),
         hue=sweep.show.hue or VERSION,
         baseline={VERSION: first},
+        **{**declared_by_all(shows), "margin": None},
     )
     return replace(
         sweep,

@@ -13,7 +13,7 @@ from harness.config import canonical_json
 from harness.errors import HarnessError
 from harness.report.collect import Collection, PointRow, frame_of
 from harness.report.records import Record
-from harness.space import Points, Show, Sweep, value_at
+from harness.space import Points, Show, Sweep, declared_by_all, value_at
 
 
 class DifferentTestsError(HarnessError):
@@ -73,6 +73,7 @@ def _sweep(
             metrics=list(dict.fromkeys(metric for show in shows for metric in show.metrics)),
             labels={path: words for show in shows for path, words in show.labels.items()},
             names={words: point for show in shows for words, point in show.names.items()},
+            **declared_by_all(shows),
         ),
         name=name,
         question=question,

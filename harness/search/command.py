@@ -156,9 +156,9 @@ class Plan:
             if goal not in known:
                 possible = [m for m in known if m.startswith(VALIDATION) or metrics.is_cost(m)]
                 raise ConfigError(f"no run reports it: {unknown('objective', goal, possible)}")
-        shown = check_runs(self.probes(), show.metrics, self.runtime)
-        reported = [name for name in shown if not name.startswith(f"{VALIDATION}/")]
-        return replace(show, metrics=reported or shown)
+        show = check_runs(self.probes(), show, self.runtime)
+        reported = [name for name in show.metrics if not name.startswith(f"{VALIDATION}/")]
+        return replace(show, metrics=reported or show.metrics)
 
     def probes(self) -> list[Run]:
         """The base, and the base with each end or option of each field of the space."""
