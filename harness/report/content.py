@@ -14,7 +14,7 @@ from harness.record import State
 from harness.report import text
 from harness.report.answers import Answer, answer
 from harness.report.collect import Collection
-from harness.report.digest import digest
+from harness.report.digest import digest, warnings
 from harness.report.drawing import Drawing
 from harness.report.findings import Findings
 from harness.report.published import Beside
@@ -76,7 +76,7 @@ def write_content(
         name=collection.sweep.name,
         coverage=f"{len(_used(collection)):,} of {len(collection.records):,} runs",
         summary=tuple(digest(collection, findings)),
-        warnings=tuple(_warnings(collection)),
+        warnings=(*warnings(collection, findings), *_warnings(collection)),
         answers=tuple(answer(collection, findings, metric) for metric in findings.shown),
         table=table,
         drawings=tuple(drawings),

@@ -11,12 +11,13 @@ from matplotlib.ticker import MaxNLocator
 from harness import metrics
 from harness.report import style
 from harness.report.collect import Collection, PointRow
-from harness.report.comparisons import Comparison, Over
+from harness.report.comparisons import Comparison
 from harness.report.contrast import contrast_of
 from harness.report.drawing import Drawing
 from harness.report.findings import Findings
 from harness.report.formats import csv_text
 from harness.report.text import shorten
+from harness.stats.tests import Over
 
 #: Rows past which only those with the largest differences are drawn.
 _MOST = 40
@@ -125,7 +126,7 @@ def _words(
     over = " or ".join(unit.value for unit in Over if unit in units)
     words = "Difference of each point to its baseline"
     words += f", with its 95 % interval over {over}. " if over else "; no interval can be given. "
-    words += f"Filled: stands Holm's correction for all {findings.family} comparisons."
+    words += "Filled: significant after Holm's correction."
     if len(rows) < len(compared):
         words += (
             f" The {len(rows)} of {len(compared)} points with the largest differences in "
@@ -135,7 +136,7 @@ def _words(
 
 
 def _data(compared: Sequence[PointRow], findings: Findings, names: Sequence[str]) -> str:
-    heads = ["label", "metric", "difference", "low", "high", "over", "p", "p_holm", "stands"]
+    heads = ["label", "metric", "difference", "low", "high", "over", "p", "p_holm", "significant"]
     rows: list[list[object]] = []
     for metric in names:
         for row in compared:

@@ -110,9 +110,7 @@ class Outcomes:
         return found
 
 
-def _pair(
-    metric: str, own: Mapping[int, RunScores], reference: Mapping[int, RunScores]
-) -> Pair:
+def _pair(metric: str, own: Mapping[int, RunScores], reference: Mapping[int, RunScores]) -> Pair:
     known: dict[int, tuple[PictureScores, PictureScores]] = {}
     for seed in own:
         if seed in reference:

@@ -17,8 +17,8 @@ from harness.report.drawing import Drawing
 from harness.report.findings import Findings
 from harness.report.formats import csv_text
 from harness.report.outcomes import read_class_recalls
-from harness.report.statistics import Difference, paired_difference
 from harness.report.text import shorten
+from harness.stats.intervals import Difference, paired_difference
 
 #: Classes drawn of each task: the most gained and the most lost.
 _EACH_WAY = 8

@@ -52,9 +52,7 @@ def lines_of(collection: Collection, study: Study) -> list[Line]:
     grouped: dict[str, list[PointRow]] = {}
     for row in rows:
         grouped.setdefault(canonical_json([row.axes[name] for name in others]), []).append(row)
-    varying = [
-        name for name in others if len({canonical_json(row.axes[name]) for row in rows}) > 1
-    ]
+    varying = [name for name in others if len({canonical_json(row.axes[name]) for row in rows}) > 1]
     lines = []
     for members in grouped.values():
         values = [row.axes[axis] for row in members]
@@ -78,9 +76,7 @@ def study_effects(collection: Collection, study: Study) -> tuple[Effect, ...]:
         }
         for point in study.points
     }
-    reference = {
-        axis: canonical_json(value) for axis, value in (study.show.baseline or {}).items()
-    }
+    reference = {axis: canonical_json(value) for axis, value in (study.show.baseline or {}).items()}
     return effects_of(levels, reference)
 
 

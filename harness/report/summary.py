@@ -15,8 +15,8 @@ from typing import Any
 from harness import metrics
 from harness.report.collect import Collection
 from harness.report.comparisons import Comparison
-from harness.report.statistics import Estimate, estimate
 from harness.report.table import Mark
+from harness.stats.intervals import Estimate, estimate
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,8 @@ class MetricAnalysis:
     detectable: float | None
     noisy: tuple[int, ...]
     """Points far noisier than the others, judged by their own seeds alone."""
+    points: tuple[int, ...]
+    """Points with a value."""
 
 
 @dataclass(frozen=True)
@@ -205,4 +207,5 @@ def _of_metric(
         else enough(best, model, plan.cost, margin, each.sign),
         detectable=detectable(comparisons.values()),
         noisy=model.noisy,
+        points=model.layout.points,
     )

@@ -143,7 +143,8 @@ def in_blocks(scores: Scores, most: int = MOST) -> Scores:
     size = -(-items // most)
     blocks = items // size
     together: Scores = scores[..., order[: blocks * size]]
-    return together.reshape(*scores.shape[:-1], blocks, size).mean(axis=-1)
+    means: Scores = together.reshape(*scores.shape[:-1], blocks, size).mean(axis=-1)
+    return means
 
 
 @lru_cache(maxsize=4)
