@@ -480,7 +480,7 @@ def _record(
     """The entry of one model; kept on disk if any of its numbers was had."""
     from harness.evaluate import invariants
     from harness.evaluate.benchmarks import combine
-    from harness.evaluate.scoring import RULES, npz
+    from harness.evaluate.scoring import npz
 
     by_name = {d.benchmark: d for d in done}
     parts: dict[str, Part | Hole] = {}
@@ -496,7 +496,7 @@ def _record(
     fingerprints = {p.benchmark.name: getattr(p, "fingerprint", None) for p in places}
     protocol = {
         "metric_version": METRIC_VERSION,
-        "rules": RULES,
+        "rules": metrics.RULES,
         "precision": settings.precision if known is None else _first(parts)["precision"],
         "batch_size": settings.batch_size,
         "splits": {},

@@ -30,7 +30,9 @@ from harness.errors import ConfigError, unknown
 from harness.inheritance import read_inheritance
 
 #: Version of the definitions of every metric and protocol; raising it re-evaluates, never retrains.
-METRIC_VERSION = 1
+METRIC_VERSION = 2
+_KEYS_SINCE = 1
+"""Kept in keys of evaluations: what an entry was computed by is said in the entry."""
 
 NOT_IDENTITY: dict[str, Any] = {"identity": False}
 _UNSET = object()
@@ -536,8 +538,8 @@ class RunConfig(Strict):
 
     @property
     def evaluation_key(self) -> str:
-        """Identity of the protocol that was asked for (`Evaluate` and the metric version)."""
-        return content_key({"evaluate": self.evaluate.identity(), "metrics": METRIC_VERSION})
+        """Identity of the protocol that was asked for (`Evaluate`)."""
+        return content_key({"evaluate": self.evaluate.identity(), "metrics": _KEYS_SINCE})
 
 
 class Runtime(Strict):

@@ -154,3 +154,14 @@ def _text_gmacs(model: Model) -> float:
     tokens = min(CAPTION_TOKENS, text.context_length)
     block = tokens * (12 * text.width**2 + 2 * tokens * text.width)
     return (text.layers * block + text.width * model.embed_dim) / 1e9
+
+
+def duration(seconds: float) -> str:
+    """`8 s`, `12 min`, `3.5 h`, `2.1 days`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 100 * 60:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:.1f} days"

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import RecordError
-from harness.record import SCHEMA, RunDir, Store, read_json, write_json
+from harness.record import RESULT_SCHEMA, RunDir, Store, current_result, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -48,21 +48,16 @@ class EvaluationDir:
         result = read_json(file)
         if result is None:
             return None
-        if result.get("schema") != SCHEMA or result.get("key") != self.key:
-            raise RecordError(
-                f"{file} is of schema {result.get('schema')!r} and key "
-                f"{result.get('key')!r}, not of schema {SCHEMA} and key {self.key}"
-            )
-        return result
+        if result.get("key") != self.key:
+            raise RecordError(f"{file} is of key {result.get('key')!r}, not {self.key}")
+        return current_result(result, file, ("model", "evaluations"))
 
     def add(self, model: Mapping[str, Any], evaluation_key: str, entry: Mapping[str, Any]) -> None:
         """Write one evaluation beside those there are."""
         before = self.result() or {"evaluations": {}}
         evaluations = {**before["evaluations"], evaluation_key: dict(entry)}
-        write_json(
-            self.path / "result.json",
-            {"schema": SCHEMA, "key": self.key, "model": dict(model), "evaluations": evaluations},
-        )
+        tree = {"key": self.key, "model": dict(model), "evaluations": evaluations}
+        write_json(self.path / "result.json", {"schema": RESULT_SCHEMA, **tree})
 
 
 def evaluations_root(store: Store) -> Path:

@@ -60,7 +60,7 @@ def lease_holder(file: Path) -> dict[str, Any] | None:
     return holder if isinstance(holder, dict) else {}
 
 
-class Onlooker:
+class ReadOnlyLease:
     """Judges leases by looking alone: for those who write no file, or may not.
 
     Without a file of its own it does not know the clock of the file system.  So a lease that was

@@ -20,7 +20,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from harness import metrics
+from harness import first_stage, metrics
+from harness.config import METRIC_VERSION
 from harness.errors import RecordError, SweepError
 from harness.record import (
     SCHEMA,
@@ -150,8 +151,9 @@ class Ledger:
         """SweepError, with a diff, if what was searched here before is something else."""
         tree = read_json(self.definition_file)
         if tree is not None:
-            written = of_this_schema(tree, self.definition_file)["definition"]
-            check_same(written, definition, self.definition_file)
+            written = of_this_schema(tree, self.definition_file)
+            _refuse_old_goals(written, self.definition_file)
+            check_same(written["definition"], definition, self.definition_file)
 
     def define(self, definition: Mapping[str, Any], about: Mapping[str, Any]) -> None:
         """Write down what is searched; SweepError as `check`.
@@ -161,17 +163,21 @@ class Ledger:
             about: the rest, which may change from one command to the next.
         """
         self.check(definition)
-        tree = {"schema": SCHEMA, "definition": dict(definition), "about": dict(about)}
+        tree = {
+            "schema": SCHEMA,
+            "metric_version": METRIC_VERSION,
+            "definition": dict(definition),
+            "about": dict(about),
+        }
         if read_json(self.definition_file) != tree:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_json(self.definition_file, tree)
 
     def about(self) -> dict[str, Any]:
         """What was searched, as `define` was told; RecordError before anything was."""
-        about: dict[str, Any] = of_this_schema(
-            read_json(self.definition_file), self.definition_file
-        )["about"]
-        return about
+        tree = of_this_schema(read_json(self.definition_file), self.definition_file)
+        about: dict[str, Any] = tree["about"]
+        return {**about, "objectives": _goals(tree)}
 
     def write(self, trial: Trial) -> None:
         """Put `trial` on disk, new or changed."""
@@ -212,6 +218,23 @@ def _read_trial(file: Path) -> Trial:
     except (TypeError, ValueError) as error:
         raise RecordError(f"{file} is no trial of this version: {error}") from None
     return replace(trial, outcome=outcome, origin=origin, values=values)
+
+
+def _goals(tree: Mapping[str, Any]) -> list[str]:
+    """What was searched for, by the names that metrics have today."""
+    goals: list[str] = tree["about"].get("objectives", [])
+    return goals if "metric_version" in tree else [first_stage.name_of(goal) for goal in goals]
+
+
+def _refuse_old_goals(tree: Mapping[str, Any], file: Path) -> None:
+    """SweepError if trials on file were told what now has another name."""
+    for was, now in zip(tree["about"].get("objectives", []), _goals(tree), strict=True):
+        if was != now:
+            raise SweepError(
+                f"{file} is of a search for {was} as an earlier version had it, by a rule that is "
+                f"{now} today; it can be reported and not gone on with. Use another --root or "
+                "another name for the sweep file, or move that folder away"
+            )
 
 
 def check_same(written: Mapping[str, Any], definition: Mapping[str, Any], file: Path) -> None:
@@ -282,7 +305,7 @@ def looks(directory: RunDir) -> list[Look]:
     """The evaluations of a run while it trained, in order; a line that is being written is not."""
     return [
         Look(int(line["samples_seen"]), line["metrics"])
-        for line in read_jsonl(directory.progress_file)
+        for line in map(first_stage.progress, read_jsonl(directory.progress_file))
     ]
 
 

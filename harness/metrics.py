@@ -3,9 +3,11 @@
 Owns the names that a sweep file, a record and a table share.  Torch-free and level 0: names are
 checked before anything starts, on a machine that may not even have the data's pictures at hand.
 
-    <split>/image_retrieval_recall@k          text -> image; also below <split>/strict/
-    <split>/text_retrieval_recall@k           image -> text; also below <split>/strict/
-    <split>/mean_recall                       mean of the six recalls above (not the strict ones)
+    <split>/image_retrieval_recall@k          text -> image, by CLIP_benchmark's rule
+    <split>/text_retrieval_recall@k           image -> text, likewise
+    <split>/mean_recall                       mean of the six recalls above
+    <split>/..._recall_shared@k               as above; a picture owning the same caption counts too
+    <split>/mean_recall_shared                mean of these six
     <split>/<task>/acc1|acc5|mean_per_class_recall
     <class folder>/acc1|acc5|mean_per_class_recall
     <benchmark>/...                           as a split or a class folder of its name
@@ -43,11 +45,13 @@ HEADLINE = (
 
 IMAGE_RETRIEVAL = "image_retrieval_recall"
 TEXT_RETRIEVAL = "text_retrieval_recall"
-STRICT = "strict"
 MEAN_RECALL = "mean_recall"
+SHARED = "_shared"
+"""Ends the name of a recall that counts any picture owning the identical caption."""
 MEAN_PER_CLASS_RECALL = "mean_per_class_recall"
 SUITE_MEAN = "mean"
 
+_SHARED_WORDS = ", shared captions"
 _DIRECTIONS = {IMAGE_RETRIEVAL: "T2I", TEXT_RETRIEVAL: "I2T"}
 _CLASSIFICATION = {
     "acc1": "acc@1",
@@ -70,6 +74,18 @@ _COSTS: dict[str, tuple[str, float, str]] = {
     "cost/gmacs/text": ("text tower GMACs", 1.0, "GMACs"),
     "cost/latency_ms/image_batch1": ("image tower latency, batch 1", 1.0, "ms"),
     "cost/latency_ms/text_batch1": ("text tower latency, batch 1", 1.0, "ms"),
+}
+
+#: What the numbers of every protocol mean.
+RULES = {
+    "ties": "expected hit over uniformly random order of equal scores",
+    "positives": "only the caption's own picture, as in CLIP_benchmark; shared: any picture owning "
+    "the identical caption (case, spacing and final punctuation aside)",
+    "recall": "share of queries with any positive among the k best; pictures without captions are "
+    "in the pool and are no queries",
+    "mean_per_class_recall": "over the classes that occur among the labels",
+    "chance": "random ranking; uniform guess among the classes",
+    "scores": "fp32",
 }
 
 
@@ -108,14 +124,42 @@ class _Data(Protocol):
 # --------------------------------------------------------------------------- names
 
 
-def recall_name(split: str, direction: str, k: int, *, strict: bool = False) -> str:
-    """`test/image_retrieval_recall@1`, or `test/strict/image_retrieval_recall@1`."""
-    return f"{split}/{STRICT + '/' if strict else ''}{direction}@{k}"
+def recall_name(split: str, direction: str, k: int, *, shared: bool = False) -> str:
+    """`test/image_retrieval_recall@1`, or `test/image_retrieval_recall_shared@1`."""
+    return f"{split}/{direction}{SHARED if shared else ''}@{k}"
 
 
-def recall_names(split: str, *, strict: bool = False) -> list[str]:
-    """The six recalls of a split, text -> image first."""
-    return [recall_name(split, way, k, strict=strict) for way in _DIRECTIONS for k in KS]
+def recall_names(split: str, *, shared: bool = False) -> list[str]:
+    """The six recalls of a split under one rule, text -> image first."""
+    return [recall_name(split, way, k, shared=shared) for way in _DIRECTIONS for k in KS]
+
+
+def mean_recall_name(split: str, *, shared: bool = False) -> str:
+    """`test/mean_recall`, or `test/mean_recall_shared`."""
+    return f"{split}/{MEAN_RECALL}{SHARED if shared else ''}"
+
+
+def recall_of(kind: str) -> tuple[str, bool] | None:
+    """Direction of a recall and whether shared captions count; None for another metric.
+
+    `kind` is the last part of a metric's name: `text_retrieval_recall_shared@5`.
+    """
+    way, at, _ = kind.partition("@")
+    direction = way.removesuffix(SHARED)
+    return (direction, way.endswith(SHARED)) if at and direction in _DIRECTIONS else None
+
+
+def mean_recall_parts(name: str) -> list[str]:
+    """The six recalls that the metric `name` is the mean of; none for another metric."""
+    split, _, kind = name.rpartition("/")
+    if kind.removesuffix(SHARED) != MEAN_RECALL:
+        return []
+    return recall_names(split, shared=kind.endswith(SHARED))
+
+
+def _retrieval_names(place: str) -> list[str]:
+    recalls = [name for shared in (False, True) for name in recall_names(place, shared=shared)]
+    return [*recalls, *(mean_recall_name(place, shared=shared) for shared in (False, True))]
 
 
 def known_metrics(data: _Data, evaluate: Evaluate) -> list[str]:
@@ -140,9 +184,7 @@ def known_metrics(data: _Data, evaluate: Evaluate) -> list[str]:
 def _split_metrics(data: _Data, split: str) -> list[str]:
     names: list[str] = []
     if any(data.splits[split].captions):
-        names += recall_names(split)
-        names += recall_names(split, strict=True)
-        names.append(f"{split}/{MEAN_RECALL}")
+        names += _retrieval_names(split)
     for task in data.tasks:
         if any(label >= 0 for label in task.labels.get(split, ())):
             few = len(task.classnames) < ACC5_CLASSES
@@ -155,8 +197,7 @@ def benchmark_metrics(benchmark: _Benchmark) -> list[str]:
     """Every metric of a public benchmark, whether or not it is the one that it is judged by."""
     name = benchmark.name
     if benchmark.classes is None:
-        both = [*recall_names(name), *recall_names(name, strict=True)]
-        return [*both, f"{name}/{MEAN_RECALL}"]
+        return _retrieval_names(name)
     few = benchmark.classes < ACC5_CLASSES
     return [f"{name}/{kind}" for kind in _CLASSIFICATION if not (few and kind == "acc5")]
 
@@ -259,16 +300,17 @@ def display(name: str) -> str:
 
 
 def _display_in_split(rest: str) -> str | None:
-    if rest == MEAN_RECALL:
-        return "mean recall"
+    if rest.removesuffix(SHARED) == MEAN_RECALL:
+        return "mean recall" + (_SHARED_WORDS if rest.endswith(SHARED) else "")
     if rest == SUITE_MEAN:
         return "mean"
     if rest in _CLASSIFICATION:
         return _CLASSIFICATION[rest]
     section, _, kind = rest.rpartition("/")
-    direction, _, k = kind.partition("@")
-    if direction in _DIRECTIONS and section in {"", STRICT}:
-        return f"{section + ' ' if section else ''}{_DIRECTIONS[direction]} R@{k}"
+    recall = recall_of(kind)
+    if recall is not None and not section:
+        direction, shared = recall
+        return f"{_DIRECTIONS[direction]} R@{kind.partition('@')[2]}{_SHARED_WORDS * shared}"
     if kind in _CLASSIFICATION and section:
         return f"{section} {_CLASSIFICATION[kind]}"
     return None

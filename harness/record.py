@@ -22,7 +22,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -30,12 +30,15 @@ from typing import Any
 
 import orjson
 
+from harness import first_stage
 from harness.config import RunConfig, validate
 from harness.errors import RecordError, unknown
 from harness.files import write_atomic as write_atomic
 from harness.lease import lease_is_live
 
 SCHEMA = 1
+RESULT_SCHEMA = 2
+"""Of results: since the first stage recalls have other names; see harness.first_stage."""
 
 
 # --------------------------------------------------------------------------- files
@@ -355,7 +358,7 @@ class RunDir:
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Write result.json, the last file of a run."""
-        write_json(self.result_file, {"schema": SCHEMA, "key": self.key, **result})
+        write_json(self.result_file, {**result, "schema": RESULT_SCHEMA, "key": self.key})
 
     def result(self) -> dict[str, Any] | None:
         """The result, or None before it is written; RecordError if it is not this run's."""
@@ -364,13 +367,9 @@ class RunDir:
 
     def checked_result(self, result: dict[str, Any]) -> dict[str, Any]:
         """`result`, which is what result.json holds; RecordError if it is not this run's."""
-        of_this_schema(result, self.result_file)
         if result.get("key") != self.key:
             raise RecordError(f"{self.result_file} is of run {result.get('key')}, not {self.key}")
-        missing = {"training", "evaluations", "cost"} - set(result)
-        if missing:
-            raise RecordError(f"{self.result_file} lacks {', '.join(sorted(missing))}")
-        return result
+        return current_result(result, self.result_file, ("training", "evaluations", "cost"))
 
     def finished(self) -> dict[str, Any]:
         """The result; RecordError, saying how far the run came, unless it has one."""
@@ -404,16 +403,33 @@ def _append_line(path: Path, value: Mapping[str, Any]) -> None:
         file.write(_line(value))
 
 
-def of_this_schema(value: dict[str, Any] | None, file: Path) -> dict[str, Any]:
+def of_this_schema(
+    value: dict[str, Any] | None, file: Path, schema: int = SCHEMA
+) -> dict[str, Any]:
     """`value`, read from `file`; RecordError if there is none, or it is of another schema."""
     if value is None:
         raise RecordError(f"{file} is missing")
-    if value.get("schema") != SCHEMA:
+    if value.get("schema") != schema:
         raise RecordError(
-            f"{file} is of schema {value.get('schema')!r}; this version reads schema {SCHEMA}. "
+            f"{file} is of schema {value.get('schema')!r}; this version reads schema {schema}. "
             "Use another --root, or the version that wrote it"
         )
     return value
+
+
+def current_result(written: dict[str, Any], file: Path, sections: Iterable[str]) -> dict[str, Any]:
+    """What `file` holds by the names of today; RecordError unless it is a result of some stage.
+
+    Args:
+        sections: what it must have.
+    """
+    schema = written.get("schema")
+    if schema not in {first_stage.SCHEMA, RESULT_SCHEMA}:
+        of_this_schema(written, file, RESULT_SCHEMA)
+    missing = set(sections) - set(written)
+    if missing:
+        raise RecordError(f"{file} lacks {', '.join(sorted(missing))}")
+    return first_stage.result(written) if schema == first_stage.SCHEMA else written
 
 
 class Store:

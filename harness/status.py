@@ -10,30 +10,28 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from harness import cli
-from harness.errors import ConfigError, RecordError, one_line, unknown
+from harness.errors import ConfigError, RecordError, unknown
 from harness.launch.slurm import scheduler
 from harness.launch.slurm.ledger import REPORT, Intent, Place, Submission, submissions
-from harness.launch.slurm.rehearse import what_went_wrong
 from harness.launch.slurm.scheduler import Silent
-from harness.launch.watch import duration
 from harness.ledger import Ledger
 from harness.manifest import Manifest, manifest_names, read_manifest
+from harness.monitor.logs import log_files
+from harness.monitor.snapshot import SnapshotReader, places_in_queue
+from harness.monitor.terminal import sweep_lines, sweep_page
 from harness.plan import Rerun, make_plan
 from harness.record import State, Store
 from harness.space import Run, load_sweep
-from harness.standing import ORDER, Known, Lookout, log_files, node_of, places_in_queue, total
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 REFRESH_SECONDS = 2.0
-ROWS_SHOWN = 40
 LINES_SHOWN = 100
 PIPE_WIDTH = 160
 
@@ -82,46 +80,29 @@ def run_command(args: argparse.Namespace) -> int:
 # --------------------------------------------------------------------------- showing
 
 
+Look = Callable[[Mapping[str, Place]], "Sequence[RenderableType]"]
+
+
 def show_all(store: Store, *, watch: bool = False) -> int:
     """A line a sweep, and one for all of them, once or until interrupted."""
     if not manifest_names(store):
         raise RecordError(f"no sweep was launched under {store.root}")
-    lookout = Lookout(store)
+    reader = SnapshotReader(store)
     if watch:
         from rich.text import Text
 
-        return _watch(store, lambda places: [Text(x) for x in lines_of(store, lookout, places)])
-    print("\n".join(lines_of(store, lookout, places_in_queue(store, _to_stderr))))
+        return _watch(store, lambda places: [Text(x) for x in sweep_lines(store, reader, places)])
+    print("\n".join(sweep_lines(store, reader, places_in_queue(store, _to_stderr))))
     return 0
-
-
-def lines_of(store: Store, lookout: Lookout, places: dict[str, Place]) -> list[str]:
-    """A line a sweep, and one for all of them, in which a run of two sweeps counts once."""
-    names = manifest_names(store)
-    width = max(map(len, [*names, "all"]))
-    lines: list[str] = []
-    everything: dict[tuple[str, str], Known] = {}
-    for name in names:
-        try:
-            known = lookout.know(read_manifest(store, name).runs, places)
-        except RecordError as error:
-            lines.append(f"{name:{width}}  {one_line(error)}")
-            continue
-        runs = [one.row.step.run for one in known]
-        everything |= {(r.key, r.evaluation_key): one for r, one in zip(runs, known, strict=True)}
-        lines.append(f"{name:{width}}  {total(known)}")
-    if len(names) > 1:
-        lines.append(f"{'all':{width}}  {total(list(everything.values()))}")
-    return lines
 
 
 def show(store: Store, name: str, *, watch: bool) -> int:
     """The table of a sweep, once or until interrupted."""
-    lookout = Lookout(store)
+    reader = SnapshotReader(store)
 
-    def look(places: dict[str, Place]) -> list[RenderableType]:
+    def look(places: Mapping[str, Place]) -> list[RenderableType]:
         manifest = read_manifest(store, name)  # that of a search grows
-        return page(store, manifest, lookout.know(manifest.runs, places))
+        return sweep_page(store, manifest, reader.read(manifest.runs, places))
 
     if watch:
         return _watch(store, look)
@@ -137,7 +118,7 @@ def _console() -> Console:
     return Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)
 
 
-def _watch(store: Store, look: Callable[[dict[str, Place]], Sequence[RenderableType]]) -> NoReturn:
+def _watch(store: Store, look: Look) -> NoReturn:
     """What `look` shows, again and again in the same place; ends with KeyboardInterrupt."""
     from rich.console import Group
     from rich.live import Live
@@ -150,66 +131,6 @@ def _watch(store: Store, look: Callable[[dict[str, Place]], Sequence[RenderableT
                 asked = time.monotonic()
             live.update(Group(*look(places)), refresh=True)
             time.sleep(REFRESH_SECONDS)
-
-
-def page(store: Store, manifest: Manifest, known: Sequence[Known]) -> list[RenderableType]:
-    """The table, the failures in a line each, and the submissions that hold themselves back."""
-    parts: list[RenderableType] = [table(known), total(known)]
-    parts += failure_lines(store, known)
-    for submission in submissions(store, manifest.sweep.name):
-        held = submission.held()
-        if held is not None:
-            parts.append(f"submission {submission.folder.name} holds itself back: {held}")
-    return [*parts, *what_went_wrong(store, manifest.sweep.name)]
-
-
-def table(known: Sequence[Known]) -> RenderableType:
-    """A row a run, those that ask for attention first, at most `ROWS_SHOWN`."""
-    from rich.table import Table
-    from rich.text import Text
-
-    made = Table(box=None, pad_edge=False)
-    for head in ("run", "seed", "key", "state", "done", "samples/s", "loss", "left"):
-        made.add_column(head, justify="left" if head in {"run", "key", "state"} else "right")
-    ordered = sorted(known, key=lambda one: ORDER.index(one.state))
-    for one in ordered[:ROWS_SHOWN]:
-        run, row = one.row.step.run, one.row
-        made.add_row(
-            Text(run.label),
-            str(run.seed),
-            run.key,
-            Text(one.words),
-            f"{row.share:.0%}",
-            "-" if row.rate is None else f"{row.rate:,.0f}",
-            "-" if row.loss is None else f"{row.loss:.3f}",
-            "-" if row.eta is None else duration(row.eta),
-        )
-    rest = Counter(one.state for one in ordered[ROWS_SHOWN:])
-    if rest:
-        made.add_row("and " + ", ".join(f"{count} {state}" for state, count in rest.items()))
-    return made
-
-
-def failure_lines(store: Store, known: Iterable[Known]) -> list[str]:
-    """`layers=4 seed 0 (1a2b3c4d5e6f) on n3: bug: KeyError: 'x'; log: ...`; the same error once."""
-    alike: dict[tuple[str | None, str | None], list[Known]] = {}
-    for one in known:
-        if one.state == "failed":
-            status = one.row.status
-            alike.setdefault((status.failure, status.error), []).append(one)
-    return [_failure_line(store, *group) for group in alike.values()]
-
-
-def _failure_line(store: Store, first: Known, *others: Known) -> str:
-    run, status = first.row.step.run, first.row.status
-    directory = store.run_dir(run.key)
-    printed = [(status.details or {}).get("log"), *log_files(store, directory)[-1:]]
-    log = next((f"; log: {file}" for file in printed if file), "")
-    node = node_of(directory)
-    return (
-        f"{run.label} seed {run.seed} ({run.key}){f' on {node}' if node else ''}"
-        f"{f' and {len(others)} more' if others else ''}: {status.failure}: {status.error}{log}"
-    ).replace("[", r"\[")
 
 
 def _to_stderr(line: str) -> None:

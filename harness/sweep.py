@@ -334,7 +334,7 @@ def launch(
         put_on_file: called once nothing speaks against the runs, before any of them starts.
     """
     from harness.launch.base import Backlog, Stop, stop_on_signals
-    from harness.launch.watch import watching
+    from harness.monitor.terminal import watching
 
     stop = Stop()
     pending = [step for step in steps if step.pending]

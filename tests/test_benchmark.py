@@ -232,5 +232,5 @@ def test_a_record_of_another_model_is_refused(tmp_path: Path) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), "key": "x"}))
     from harness.errors import RecordError
 
-    with pytest.raises(RecordError, match="key 'x', not of schema 1 and key abc"):
+    with pytest.raises(RecordError, match="is of key 'x', not abc"):
         folder.result()

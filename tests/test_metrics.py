@@ -50,8 +50,9 @@ def test_known_metrics_are_those_the_data_can_answer() -> None:
     ]
     assert quality == [
         *(f"test/{recall}" for recall in recalls),
-        *(f"test/strict/{recall}" for recall in recalls),
+        *(f"test/{recall.replace('@', '_shared@')}" for recall in recalls),
         "test/mean_recall",
+        "test/mean_recall_shared",
         "test/role/acc1",
         "test/role/acc5",
         "test/role/mean_per_class_recall",
@@ -88,7 +89,7 @@ def test_unknown_metric_is_refused_with_the_nearest() -> None:
 
 
 def test_a_pattern_stands_for_what_the_data_has_and_its_star_for_no_slash() -> None:
-    known = ["test/mean_recall", "test/strict/mean_recall", "test/role/acc1", "cifar10/acc1"]
+    known = ["test/mean_recall", "test/mean_recall_shared", "test/role/acc1", "cifar10/acc1"]
     assert metrics.match_metrics(["*/mean_recall"], known) == ["test/mean_recall"]
     assert metrics.match_metrics(["*/*/acc1"], known) == ["test/role/acc1"]
     assert metrics.match_metrics(["*/acc1", "test/mean_recall"], known) == [
@@ -109,9 +110,10 @@ def test_a_pattern_may_match_nothing_but_all_together_must_match() -> None:
     [
         ("test/image_retrieval_recall@1", "T2I R@1"),
         ("test/text_retrieval_recall@10", "I2T R@10"),
-        ("test/strict/text_retrieval_recall@5", "strict I2T R@5"),
+        ("test/text_retrieval_recall_shared@5", "I2T R@5, shared captions"),
         ("validation/image_retrieval_recall@1", "validation T2I R@1"),
         ("test/mean_recall", "mean recall"),
+        ("test/mean_recall_shared", "mean recall, shared captions"),
         ("test/role/acc1", "role acc@1"),
         ("validation/role/mean_per_class_recall", "validation role mean per-class recall"),
         ("cifar10/acc5", "cifar10 acc@5"),

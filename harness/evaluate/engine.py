@@ -21,7 +21,6 @@ from harness.evaluate.benchmarks import Part, combine, evaluate_part
 from harness.evaluate.embed import PRECISION_FIELD
 from harness.evaluate.model import Identity, identity_of_run, preprocessing
 from harness.evaluate.scoring import (
-    RULES,
     Findings,
     Job,
     TaskClassifier,
@@ -40,6 +39,7 @@ from harness.evaluate.scoring import (
 from harness.evaluate.suites import benchmarks_of
 from harness.evaluate.suites.find import Found, Hole, find
 from harness.files import write_atomic
+from harness.metrics import RULES
 
 if TYPE_CHECKING:
     from harness.models.two_tower import TwoTower

@@ -16,8 +16,8 @@ from harness.metrics import (
     IMAGE_RETRIEVAL,
     KS,
     MEAN_PER_CLASS_RECALL,
-    MEAN_RECALL,
     TEXT_RETRIEVAL,
+    mean_recall_name,
     recall_name,
     recall_names,
     suite_mean_name,
@@ -37,7 +37,7 @@ def check(entry: Mapping[str, Any]) -> None:
     Raises:
         InvariantError: a metric is missing or unasked for, was computed on another number of
             samples than the data offers, is no fraction or null without a reason, or contradicts
-            another (R@1 > R@5, strict > shared captions, acc1 > acc5); or the entry lacks a part.
+            another (R@1 > R@5, own > shared captions, acc1 > acc5); or the entry lacks a part.
     """
     try:
         _check(entry["metrics"], entry["protocol"])
@@ -70,7 +70,8 @@ def _check(metrics: Metrics, protocol: Mapping[str, Any]) -> None:
     for low, high in _ordered(protocol):
         _check_order(metrics, low, high)
     for place in _captioned(protocol):
-        _check_mean(metrics, place)
+        for shared in (False, True):
+            _check_mean(metrics, place, shared=shared)
     for suite, names in protocol.get("suites", {}).items():
         _check_suite(metrics, protocol["benchmarks"], suite, names)
 
@@ -99,12 +100,13 @@ def expected_counts(protocol: Mapping[str, Any]) -> dict[str, int]:
 def _retrieval(place: str, facts: Mapping[str, Any]) -> dict[str, int]:
     queries = {IMAGE_RETRIEVAL: facts["captions"], TEXT_RETRIEVAL: facts["captioned"]}
     counts = {
-        recall_name(place, way, k, strict=strict): n
-        for strict in (False, True)
+        recall_name(place, way, k, shared=shared): n
+        for shared in (False, True)
         for way, n in queries.items()
         for k in KS
     }
-    return {**counts, f"{place}/{MEAN_RECALL}": sum(queries.values())}
+    means = (mean_recall_name(place, shared=shared) for shared in (False, True))
+    return {**counts, **dict.fromkeys(means, sum(queries.values()))}
 
 
 def _classification(place: str, n: int) -> dict[str, int]:
@@ -172,11 +174,11 @@ def _benchmarks(protocol: Mapping[str, Any], task: str) -> list[str]:
 def _ordered(protocol: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Pairs of metrics of which the first cannot exceed the second."""
     for split in _captioned(protocol):
-        yield from zip(recall_names(split, strict=True), recall_names(split), strict=True)
-        for strict in (False, True):
+        for shared in (False, True):
             for way in (IMAGE_RETRIEVAL, TEXT_RETRIEVAL):
-                names = [recall_name(split, way, k, strict=strict) for k in KS]
+                names = [recall_name(split, way, k, shared=shared) for k in KS]
                 yield from pairwise(names)
+        yield from zip(recall_names(split), recall_names(split, shared=True), strict=True)
     splits = protocol["splits"].items()
     tasks = [f"{split}/{task}" for split, facts in splits for task in facts["labelled"]]
     places = [*tasks, *protocol["class_folders"], *_benchmarks(protocol, "classification")]
@@ -190,9 +192,9 @@ def _check_order(metrics: Metrics, low: str, high: str) -> None:
         raise InvariantError(f"metric {low} = {a:g} exceeds {high} = {b:g}")
 
 
-def _check_mean(metrics: Metrics, split: str) -> None:
-    values = [metrics[name]["value"] for name in recall_names(split)]
-    name = f"{split}/{MEAN_RECALL}"
+def _check_mean(metrics: Metrics, split: str, *, shared: bool) -> None:
+    values = [metrics[name]["value"] for name in recall_names(split, shared=shared)]
+    name = mean_recall_name(split, shared=shared)
     mean = metrics[name]["value"]
     if None in (mean, *values):
         raise InvariantError(f"metric {name} or one of the six recalls has no value")

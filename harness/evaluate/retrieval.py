@@ -4,9 +4,9 @@ Pure functions of embeddings and captions.  The recall is CLIP's: a query is a h
 its positives is among the k best (Radford et al. 2021; CLIP_benchmark computes the same).  Two
 rules for what is positive:
 
-* shared captions (the main figure): a picture that owns the identical normalised caption is a
-  positive too, because nothing in the text tells the two apart;
-* strict: only the picture a caption was written for.
+* own (the main figure, CLIP_benchmark's): only the picture a caption was written for;
+* shared: a picture that owns the identical normalised caption is a positive too, because nothing
+  in the text tells the two apart.
 
 Pictures without captions stay in the pool of text -> image and are no queries of image -> text.
 """
@@ -66,7 +66,7 @@ def normalise_caption(text: str) -> str:
     return folded.rstrip(_FINAL_PUNCTUATION + " ") or folded
 
 
-def strict_relevance(image_index: Sequence[int], images: int) -> Relevance:
+def own_relevance(image_index: Sequence[int], images: int) -> Relevance:
     """A caption matches the picture it was written for, `image_index` (M entries), and no other."""
     captioned = set(image_index)
     return Relevance(image_index, [frozenset({i} if i in captioned else ()) for i in range(images)])

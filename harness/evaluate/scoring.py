@@ -25,8 +25,8 @@ from harness.evaluate.retrieval import (
     Recall,
     both_recalls,
     normalise_caption,
+    own_relevance,
     shared_relevance,
-    strict_relevance,
 )
 from harness.evaluate.zeroshot import Classification, classifier, classify, prompts
 from harness.metrics import (
@@ -34,9 +34,9 @@ from harness.metrics import (
     IMAGE_RETRIEVAL,
     KS,
     MEAN_PER_CLASS_RECALL,
-    MEAN_RECALL,
     TEXT_RETRIEVAL,
     accuracy_chance,
+    mean_recall_name,
     recall_chance,
     recall_name,
     recall_names,
@@ -44,18 +44,6 @@ from harness.metrics import (
 
 if TYPE_CHECKING:
     from harness.evaluate.model import Encoders
-
-#: What the numbers of every protocol mean.
-RULES = {
-    "ties": "expected hit over uniformly random order of equal scores",
-    "positives": "any picture owning the identical caption (case, spacing and final punctuation "
-    "aside); strict: only the caption's own picture",
-    "recall": "share of queries with any positive among the k best; pictures without captions are "
-    "in the pool and are no queries",
-    "mean_per_class_recall": "over the classes that occur among the labels",
-    "chance": "random ranking; uniform guess among the classes",
-    "scores": "fp32",
-}
 
 
 @dataclass
@@ -157,13 +145,14 @@ def retrieve(job: Job, name: str, split: Split, pictures: Pictures) -> dict[str,
     text = job.texts(captions)
     image = pictures.embeddings
     rules = [
+        own_relevance(index, len(image)),
         shared_relevance(captions, index, len(image)),
-        strict_relevance(index, len(image)),
     ]
-    for strict, recalls in zip((False, True), both_recalls(image, text, rules), strict=True):
+    queries_of_both = len(captions) + sum(map(bool, owned))
+    for shared, recalls in zip((False, True), both_recalls(image, text, rules), strict=True):
         for way, recall in zip((IMAGE_RETRIEVAL, TEXT_RETRIEVAL), recalls, strict=True):
-            _record_recall(name, way, recall, job.found, strict=strict)
-    _record_mean_recall(name, len(captions) + sum(map(bool, owned)), job.found)
+            _record_recall(name, way, recall, job.found, shared=shared)
+        _record_mean_recall(name, queries_of_both, job.found, shared=shared)
     job.found.outcomes[f"{name}/items/{IMAGE_RETRIEVAL}"] = np.array(index, dtype=np.int32)
     queries = [image for image, texts in enumerate(owned) if texts]
     job.found.outcomes[f"{name}/items/{TEXT_RETRIEVAL}"] = np.array(queries, dtype=np.int32)
@@ -175,17 +164,17 @@ def retrieve(job: Job, name: str, split: Split, pictures: Pictures) -> dict[str,
     }
 
 
-def _record_recall(split: str, way: str, recall: Recall, found: Findings, *, strict: bool) -> None:
+def _record_recall(split: str, way: str, recall: Recall, found: Findings, *, shared: bool) -> None:
     positives = recall.positives.tolist()
     for k in KS:
-        name = recall_name(split, way, k, strict=strict)
+        name = recall_name(split, way, k, shared=shared)
         found.mean_of(name, recall.at(k), recall_chance(recall.pool, positives, k))
 
 
-def _record_mean_recall(split: str, n: int, found: Findings) -> None:
-    six = [found.metrics[name] for name in recall_names(split)]
+def _record_mean_recall(split: str, n: int, found: Findings, *, shared: bool) -> None:
+    six = [found.metrics[name] for name in recall_names(split, shared=shared)]
     value, chance = (sum(metric[what] for metric in six) / len(six) for what in ("value", "chance"))
-    found.metric(f"{split}/{MEAN_RECALL}", value, n, chance)
+    found.metric(mean_recall_name(split, shared=shared), value, n, chance)
 
 
 def _shared(owned: Sequence[Sequence[str]]) -> int:

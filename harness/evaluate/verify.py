@@ -37,7 +37,7 @@ from harness.evaluate.embed import PRECISION_FIELD, embed_images
 from harness.evaluate.model import Encoders, Identity, identity_of_run
 from harness.evaluate.suites.find import Found
 from harness.evaluate.suites.open import SPLIT, open_found
-from harness.metrics import KS, MEAN_PER_CLASS_RECALL, STRICT
+from harness.metrics import KS, MEAN_PER_CLASS_RECALL
 
 _TOLERANCE = {"fp32": 1e-6, "bf16": 1e-4, "fp16": 1e-4}
 _EMBEDDING_TOLERANCE = 1e-5
@@ -132,12 +132,10 @@ def _shared_cache(runtime: Runtime, folder: Path) -> Path:
 
 
 def _rows(part: Part, theirs: dict[str, float]) -> tuple[Row, ...]:
-    # CLIP_benchmark's recall counts a caption's own picture alone: our strict figure.
-    kind = f"{STRICT}/" if part.protocol["task"] == "retrieval" else ""
     outcomes = part.arrays()
     rows = []
     for name, value in theirs.items():
-        metric = f"{part.name}/{kind}{name}"
+        metric = f"{part.name}/{name}"
         ours = part.metrics[metric]["value"] if metric in part.metrics else None
         row = Row(metric, ours, None if math.isnan(value) else value)
         rows.append(_with_range(row, part.name, outcomes))

@@ -17,10 +17,10 @@ from harness.costs import (
     FALLBACK_IMAGE_GMACS_224,
     NOMINAL_GMACS_PER_SECOND,
     Pace,
+    duration,
     is_known_backbone,
 )
 from harness.launch.base import estimate
-from harness.launch.watch import duration
 from harness.plan import Action, Step
 
 PIPE_WIDTH = 150

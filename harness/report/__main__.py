@@ -47,9 +47,11 @@ def _report(words: Sequence[str]) -> int:
     if args.together is not None:
         return _together(args, store, names)
     if args.watch is not None:
-        from harness.report.watch import watch
+        from harness.monitor.rebuild import rebuild_as_runs_end
 
-        return _code(watch(store, names, lambda name: _build(args, store, name), args.watch))
+        return _code(
+            rebuild_as_runs_end(store, names, lambda name: _build(args, store, name), args.watch)
+        )
     return _code([_build(args, store, name) for name in names])
 
 

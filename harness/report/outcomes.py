@@ -20,13 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import RecordError
+from harness.first_stage import array_names
 from harness.metrics import (
-    IMAGE_RETRIEVAL,
     MEAN_PER_CLASS_RECALL,
-    MEAN_RECALL,
-    STRICT,
-    TEXT_RETRIEVAL,
-    recall_names,
+    mean_recall_parts,
+    recall_of,
 )
 from harness.record import RunDir
 from harness.report.records import Record
@@ -110,13 +108,14 @@ class _Arrays:
 
     def __init__(self, archive: Any) -> None:
         self._archive = archive
+        self._kept_as = array_names(archive.files)
         self._read: dict[str, NDArray[Any]] = {}
 
     def get(self, name: str) -> NDArray[Any] | None:
         if name not in self._read:
-            if name not in self._archive.files:
+            if name not in self._kept_as:
                 return None
-            self._read[name] = self._archive[name]
+            self._read[name] = self._archive[self._kept_as[name]]
         return self._read[name]
 
     def score(self, name: str, averages: Mapping[str, Sequence[str]]) -> PictureScores | None:
@@ -124,14 +123,13 @@ class _Arrays:
         if name in averages:
             return self._mean_of([self.score(part, averages) for part in averages[name]])
         place, _, kind = name.rpartition("/")
-        if kind == MEAN_RECALL:
-            return self._mean_of([self.score(part, averages) for part in recall_names(place)])
+        if parts := mean_recall_parts(name):
+            return self._mean_of([self.score(part, averages) for part in parts])
         if kind == MEAN_PER_CLASS_RECALL:
             return self._mean_per_class(place)
-        direction = kind.partition("@")[0]
-        if direction in (IMAGE_RETRIEVAL, TEXT_RETRIEVAL):
-            split = place.removesuffix(f"/{STRICT}")
-            return self._mean(name, f"{split}/items/{direction}", split)
+        recall = recall_of(kind)
+        if recall is not None:
+            return self._mean(name, f"{place}/items/{recall[0]}", place)
         return self._mean(name, f"{place}/items", self._set_of(place))
 
     def _set_of(self, place: str) -> str:

@@ -53,10 +53,7 @@ def _title(name: str) -> str:
     if metrics.is_cost(name):
         return COST
     place, _, kind = name.rpartition("/")
-    if kind.partition("@")[0] in {metrics.IMAGE_RETRIEVAL, metrics.TEXT_RETRIEVAL}:
-        split = place.removesuffix(f"/{metrics.STRICT}")
-        return _of_split(RETRIEVAL, split)
-    if kind == metrics.MEAN_RECALL:
+    if metrics.recall_of(kind) is not None or metrics.mean_recall_parts(name):
         return _of_split(RETRIEVAL, place)
     return ZERO_SHOT if kind in _KINDS else OTHER
 

@@ -16,11 +16,11 @@ from harness.config import RunConfig, Runtime, field_paths, override, override_r
 from harness.errors import ConfigError, InterruptedRun, RecordError, SweepError, unknown
 from harness.launch.base import Backlog, Executor, Stop, stop_on_signals
 from harness.launch.check import check_runs, finisher
-from harness.launch.watch import watching
 from harness.lease import Lease
 from harness.ledger import Ledger, best_trials
 from harness.manifest import write_manifest
 from harness.metrics import known_metrics
+from harness.monitor.terminal import watching
 from harness.plan import Step, make_plan
 from harness.record import Store
 from harness.search.preview import print_search

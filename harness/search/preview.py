@@ -9,9 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.config import RunConfig
-from harness.costs import NOMINAL_GMACS_PER_SECOND, training_gmacs
+from harness.costs import NOMINAL_GMACS_PER_SECOND, duration, training_gmacs
 from harness.launch.preview import PIPE_WIDTH
-from harness.launch.watch import duration
 from harness.ledger import Ledger, Origin
 from harness.searchspace import Search
 from harness.space import Show, value_at

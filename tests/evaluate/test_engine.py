@@ -42,19 +42,19 @@ def test_every_figure_by_hand(model: Any, make_data: Callable[..., Any], tmp_pat
     # Captions in order: red, Red., a green one, a red one (of the blue picture), red.  Pool: 5.
     # Text -> image, shared: the three "red" find one of the two red pictures; "a green one" ties
     # between g and bare: 1/2; "a red one" belongs to b, which is in a tie of three at the bottom.
-    t2i = "test/image_retrieval_recall@"
+    t2i = "test/image_retrieval_recall_shared@"
     assert values[f"{t2i}1"] == pytest.approx((1 + 1 + 1 / 2 + 0 + 1) / 5)
     assert values[f"{t2i}5"] == 1.0
-    # Strictly each "red" has one of the two red pictures to find.
-    strict = "test/strict/image_retrieval_recall@1"
-    assert values[strict] == pytest.approx((1 / 2 + 1 / 2 + 1 / 2 + 0 + 1 / 2) / 5)
+    # By the main rule each "red" has one of the two red pictures to find.
+    own = "test/image_retrieval_recall@1"
+    assert values[own] == pytest.approx((1 / 2 + 1 / 2 + 1 / 2 + 0 + 1 / 2) / 5)
     # Image -> text: r1 and r2 see four captions in a tie, of which three read "red"; g finds its
     # own; b is equally far from all five texts.
-    i2t = "test/text_retrieval_recall@1"
+    i2t = "test/text_retrieval_recall_shared@1"
     assert values[i2t] == pytest.approx((3 / 4 + 1 + 1 / 5 + 3 / 4) / 4)
-    # Strictly r1 owns two of the four, r2 one.
-    strict = "test/strict/text_retrieval_recall@1"
-    assert values[strict] == pytest.approx((2 / 4 + 1 + 1 / 5 + 1 / 4) / 4)
+    # By the main rule r1 owns two of the four, r2 one.
+    own = "test/text_retrieval_recall@1"
+    assert values[own] == pytest.approx((2 / 4 + 1 + 1 / 5 + 1 / 4) / 4)
     # Classes: r1 and r2 red, g green: right; b labelled red: wrong.  Red 2 of 3, green 1 of 1.
     assert values["test/colour/acc1"] == 0.75
     assert values["test/colour/mean_per_class_recall"] == pytest.approx((2 / 3 + 1) / 2)
@@ -70,7 +70,7 @@ def test_counts_chances_and_reasons(
     assert counts["test/text_retrieval_recall@1"] == 4
     assert counts["test/colour/acc1"] == 4
     # Three captions with 2 positives among 5 pictures, two with 1.
-    chance = metrics["test/image_retrieval_recall@1"]["chance"]
+    chance = metrics["test/image_retrieval_recall_shared@1"]["chance"]
     assert chance == pytest.approx((3 * 2 / 5 + 2 * 1 / 5) / 5)
     assert metrics["test/colour/acc1"]["chance"] == pytest.approx(1 / 3)
     acc5 = metrics["test/colour/acc5"]
@@ -164,7 +164,8 @@ def test_outcomes_are_kept_and_their_mean_is_the_metric(
     assert outcomes["test/colour/labels"].tolist() == [0, 1, 0, 0]
     assert outcomes["test/colour/acc1"].tolist() == [1, 1, 0, 1]
     assert outcomes["test/colour/acc1"].dtype == np.uint8
-    assert outcomes["test/image_retrieval_recall@1"].tolist() == [1.0, 1.0, 0.5, 0.0, 1.0]
+    assert outcomes["test/image_retrieval_recall@1"].tolist() == [0.5, 0.5, 0.5, 0.0, 0.5]
+    assert outcomes["test/image_retrieval_recall_shared@1"].tolist() == [1.0, 1.0, 0.5, 0.0, 1.0]
     for name in set(outcomes) & set(entry["metrics"]):
         mean = float(outcomes[name].mean(dtype=np.float64))
         assert mean == pytest.approx(entry["metrics"][name]["value"], abs=1e-7)

@@ -14,8 +14,8 @@ from harness.evaluate.retrieval import (
     Relevance,
     both_recalls,
     normalise_caption,
+    own_relevance,
     shared_relevance,
-    strict_relevance,
 )
 from harness.metrics import KS
 
@@ -53,7 +53,7 @@ def test_any_caption_of_a_picture_is_a_hit() -> None:
     # Picture 0 is nearest to its second caption; picture 1 to a caption of picture 0.
     image = unit((1, 0), (0.8, 0.6))
     text = unit((0, 1), (1, 0.1), (-1, 0))
-    relevance = strict_relevance([0, 0, 1], 2)
+    relevance = own_relevance([0, 0, 1], 2)
     assert image_to_text(image, text, relevance).at(1).tolist() == [1.0, 0.0]
     # Caption 0 points at picture 1, caption 1 at its own, caption 2 away from both.
     assert text_to_image(image, text, relevance).at(1).tolist() == [0.0, 1.0, 1.0]
@@ -65,20 +65,20 @@ def test_picture_of_the_identical_caption_is_a_positive_but_not_strictly() -> No
     text = unit((0.1, 1), (0.1, 1), (-1, 0))
     index = [0, 1, 2]
     shared = text_to_image(image, text, shared_relevance(captions, index, 3))
-    strict = text_to_image(image, text, strict_relevance(index, 3))
+    own = text_to_image(image, text, own_relevance(index, 3))
     assert shared.at(1).tolist() == [1.0, 1.0, 1.0]
-    assert strict.at(1).tolist() == [0.0, 1.0, 1.0]
+    assert own.at(1).tolist() == [0.0, 1.0, 1.0]
     assert shared.positives.tolist() == [2, 2, 1]
-    assert strict.positives.tolist() == [1, 1, 1]
+    assert own.positives.tolist() == [1, 1, 1]
 
 
 def test_identical_captions_tie_in_the_strict_figure() -> None:
     image = unit((1, 0), (0.9, 0.1))
     text = unit((1, 0), (1, 0))
     captions, index = ["a ball", "a ball"], [0, 1]
-    strict = image_to_text(image, text, strict_relevance(index, 2))
+    own = image_to_text(image, text, own_relevance(index, 2))
     shared = image_to_text(image, text, shared_relevance(captions, index, 2))
-    assert strict.at(1).tolist() == [0.5, 0.5]
+    assert own.at(1).tolist() == [0.5, 0.5]
     assert shared.at(1).tolist() == [1.0, 1.0]
 
 

@@ -8,17 +8,10 @@ from collections.abc import Callable
 import pytest
 from rich.console import Console
 
-from harness.launch.watch import (
-    Lines,
-    Watch,
-    change_line,
-    duration,
-    progress_line,
-    render,
-    time_left,
-    total_line,
-)
+from harness.costs import duration
 from harness.lease import Lease
+from harness.monitor.snapshot import RunSnapshot, SnapshotReader, time_left
+from harness.monitor.terminal import Lines, change_line, live_table, progress_line, total
 from harness.plan import Step
 from harness.record import State, Store
 
@@ -41,10 +34,14 @@ def train(store: Store, step: Step, samples_seen: int) -> Lease:
     return Lease(directory.lease_file)
 
 
+def look(store: Store, planned: list[Step]) -> list[RunSnapshot]:
+    return SnapshotReader(store).read([step.run for step in planned])
+
+
 def screen(store: Store, planned: list[Step], height: int) -> list[str]:
     console = Console(file=io.StringIO(), width=110)
     with console.capture() as capture:
-        console.print(render(Watch(planned, store).look(), height=height))
+        console.print(live_table(look(store, planned), height))
     return [" ".join(line.split()) for line in capture.get().splitlines()]
 
 
@@ -57,7 +54,7 @@ def test_a_row_shows_pace_wait_loss_and_time_left(steps: Plan, store: Store) -> 
         "run seed key state done samples/s data wait loss left",
         f"layers=1 0 {key} train 50% 50 25% 3.142 10 s",
         f"layers=2 0 {other} new 0% - - - -",
-        "0/2 done, 1 running, 1 to do, 30 s left",
+        "0/2 done, 1 running, 1 new; 50 samples/s, 30 s left at this pace",
     ]
 
 
@@ -69,29 +66,29 @@ def test_many_rows_are_summed_up_and_the_running_come_first(steps: Plan, store: 
     assert [line.split()[0] for line in lines[1:3]] == ["e", "b"]
     assert "failed: diverged" in lines[2]
     assert lines[3] == "and 4 new"
-    assert lines[4].startswith("0/6 done, 1 running, 1 failed, 4 to do")
+    assert lines[4].startswith("0/6 done, 1 running, 1 failed (diverged), 4 new; ")
 
 
 def test_time_left_is_the_work_left_at_the_pace_of_all_running_runs(
     steps: Plan, store: Store
 ) -> None:
     planned = steps({"a": "", "b": "", "c": ""})  # 1,003, 1,002 and 1,001 samples
-    assert time_left(Watch(planned, store).look()) is None
+    assert time_left(look(store, planned)) is None
     with train(store, planned[0], 3), train(store, planned[1], 2):
         # 3,001 samples left of equal cost, at 100 samples/s.
-        assert time_left(Watch(planned, store).look()) == pytest.approx(30.01)
+        assert time_left(look(store, planned)) == pytest.approx(30.01)
 
 
 def test_a_run_cut_off_is_not_shown_as_running(steps: Plan, store: Store) -> None:
     planned = steps({"a": ""})
     train(store, planned[0], 501)
-    assert "interrupted 50% - - 3.142 -" in screen(store, planned, height=5)[1]
+    assert "stale 50% - - 3.142 -" in screen(store, planned, height=5)[1]
 
 
 class TestLines:
     def lines(self, planned: list[Step], store: Store) -> tuple[Lines, io.StringIO, list[float]]:
         out, clock = io.StringIO(), [0.0]
-        return Lines(Watch(planned, store), out, lambda: clock[0]), out, clock
+        return Lines(lambda: look(store, planned), out, lambda: clock[0]), out, clock
 
     def test_a_line_for_each_change_of_state_and_none_between(
         self, steps: Plan, store: Store
@@ -116,19 +113,20 @@ class TestLines:
         for clock[0] in (0.0, 29.0, 31.0, 59.0, 61.5):
             lines.look()
         assert [line.partition(" ")[2] for line in out.getvalue().splitlines()] == [
-            "0/1 done, 1 to do",
-            "0/1 done, 1 to do",
+            "0/1 done, 1 new",
+            "0/1 done, 1 new",
         ]
 
     def test_progress_names_the_running_runs(self, steps: Plan, store: Store) -> None:
         planned = steps({"a": ""})  # 1,001 samples
         with train(store, planned[0], 501):
-            rows = Watch(planned, store).look()
+            rows = look(store, planned)
             assert progress_line(rows) == (
-                "0/1 done, 1 running, 10 s left; a seed 0 50% (50 samples/s, loss 3.142)"
+                "0/1 done, 1 running; 50 samples/s, 10 s left at this pace; "
+                "a seed 0 50% (50 samples/s, loss 3.142)"
             )
             assert change_line(rows[0]) == f"a seed 0 ({planned[0].run.key}): running"
-            assert total_line(rows) == "0/1 done, 1 running, 10 s left"
+            assert total(rows) == "0/1 done, 1 running; 50 samples/s, 10 s left at this pace"
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ from report_records import DEPTHS, T2I, Records, depth_sweep, edit_json, fill, s
 
 from harness.config import Runtime, override
 from harness.manifest import read_manifest, write_manifest
+from harness.monitor.rebuild import rebuild_as_runs_end
 from harness.report import ReportResult, build
 from harness.report.__main__ import main
-from harness.report.watch import watch
 from harness.space import Run, Sweep, expand
 
 
@@ -264,7 +264,7 @@ def test_watching_builds_again_when_a_run_ends_and_stops_with_the_last(records: 
         built.append(result.holes)
         return result
 
-    (last,) = watch(records.store, ["made_up"], made, 0.1, sleep=someone_trains)
+    (last,) = rebuild_as_runs_end(records.store, ["made_up"], made, 0.1, sleep=someone_trains)
 
     assert built == [2, 1, 0]
     assert last.complete

@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 
 from harness.launch.preview import print_plan
 from harness.launch.slurm import scheduler
-from harness.launch.slurm.ledger import queued
+from harness.launch.slurm.ledger import Place, queued
 from harness.launch.slurm.scheduler import Silent
 from harness.launch.slurm.submit import Order, Submitted, check_not_held, preview, submit
-from harness.launch.watch import watching
+from harness.monitor.terminal import watching
 from harness.plan import Rerun, Step
 from harness.record import State
 
@@ -91,17 +91,20 @@ def words(submitted: Submitted, order: Order) -> list[str]:
 def follow(steps: Sequence[Step], order: Order) -> None:
     """Stay until no run of the plan is in the queue or running; the files say how far they are."""
     store, keys = order.store, {step.run.key for step in steps if step.pending}
-    with watching(steps, store) as say:
+    places: dict[str, Place] = {}
+    with watching(steps, store, lambda: places) as say:
         while True:
             if all(_is_over(step, order) for step in steps if step.pending):
                 return
             time.sleep(scheduler.POLL_SECONDS)
             try:
-                left = keys & set(queued(store, scheduler.queue(), close=False))
+                places = queued(store, scheduler.queue(), close=False)
             except Silent as error:
                 say(str(error))
                 continue
-            if not left and not any(_runs(step, order) for step in steps if step.pending):
+            if not keys & set(places) and not any(
+                _runs(step, order) for step in steps if step.pending
+            ):
                 return
 
 

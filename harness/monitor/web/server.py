@@ -24,12 +24,12 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from harness.board.view import Board
 from harness.errors import HarnessError
+from harness.monitor.web.view import Board
 from harness.record import Store
 
 HOSTS = ("127.0.0.1", "localhost")
-_STATIC = Path(str(files("harness.board"))) / "static"
+_STATIC = Path(str(files("harness.monitor.web"))) / "static"
 _PLOTLY = Path(str(files("plotly"))) / "package_data" / "plotly.min.js"
 #: Plotly sets the style attributes of what it draws, hence the word about styles.
 _HEADERS = {

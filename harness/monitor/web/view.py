@@ -15,27 +15,25 @@ from pathlib import Path
 from typing import Any
 
 from harness import metrics
-from harness.board.logs import POINTS, NumberLog, X, tail, thinned
 from harness.config import RunConfig
 from harness.errors import HarnessError, RecordError, one_line, unknown
 from harness.launch.slurm import scheduler
-from harness.launch.slurm.ledger import Place, submissions
-from harness.launch.slurm.rehearse import what_went_wrong
-from harness.launch.watch import time_left
+from harness.launch.slurm.ledger import Place
 from harness.ledger import Ledger, best_trials, search_folder
 from harness.manifest import Manifest, manifest_names, read_manifest
-from harness.record import RunDir, Store, read_json
-from harness.space import Run
-from harness.standing import (
-    ORDER,
-    Known,
-    Lookout,
+from harness.monitor.logs import POINTS, NumberLog, X, log_files, node_of, tail, thinned
+from harness.monitor.snapshot import (
+    RunSnapshot,
+    RunState,
+    SnapshotReader,
+    Summary,
     device_hours,
-    log_files,
-    node_of,
     places_in_queue,
     sign,
 )
+from harness.monitor.terminal import submission_notes
+from harness.record import RunDir, Store, read_json
+from harness.space import Run
 
 LOOK_SECONDS = 1.0
 """Between two looks at the files, however many pages ask."""
@@ -47,7 +45,7 @@ CURVE_POINTS = 250
 """Points of each of them."""
 LOGS_KEPT = 256
 _KEY = re.compile(r"[0-9a-f]{12}")
-_FIRST_DRAWN = {state: place for place, state in enumerate(("running", "failed", "stale"))}
+_FIRST_DRAWN = {RunState.RUNNING: 0, RunState.FAILED: 1, RunState.STALE: 2}
 
 
 class Board:
@@ -56,10 +54,10 @@ class Board:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._lock = threading.RLock()
-        self._lookout = Lookout(store)
+        self._reader = SnapshotReader(store)
         self._queue = _Queue(store)
         self._manifests: dict[str, tuple[Any, Manifest]] = {}
-        self._looked: dict[str, tuple[float, list[Known]]] = {}
+        self._looked: dict[str, tuple[float, list[RunSnapshot]]] = {}
         self._ledgers: dict[str, tuple[Any, Ledger]] = {}
         self._logs: OrderedDict[Path, NumberLog] = OrderedDict()
 
@@ -69,7 +67,7 @@ class Board:
         """Each sweep in a few numbers, and all of them together, a run of two counted once."""
         with self._lock:
             sweeps: list[dict[str, Any]] = []
-            everything: dict[tuple[str, str], Known] = {}
+            everything: dict[tuple[str, str], RunSnapshot] = {}
             for name in manifest_names(self._store):
                 try:
                     manifest, known = self._manifest(name), self._known(name)
@@ -77,7 +75,7 @@ class Board:
                 except HarnessError as error:
                     sweeps.append({"name": name, "problem": one_line(error)})
                     continue
-                everything |= {_identity(one.row.step.run): one for one in known}
+                everything |= {_identity(one.run): one for one in known}
                 question = manifest.sweep.question
                 about = {"name": name, "question": question, "search": search}
                 sweeps.append({**about, **_summary(known)})
@@ -102,7 +100,7 @@ class Board:
                 "file": None if manifest.sweep.source is None else manifest.sweep.source.path,
                 "summary": _summary(known),
                 "search": self._search(name),
-                "notes": [*self._queue.notes, *self._notes(name)],
+                "notes": [*self._queue.notes, *submission_notes(self._store, name)],
                 "metrics": [_about_metric(metric) for metric in shown],
                 "runs": [_run_row(one, shown) for one in known],
             }
@@ -119,7 +117,7 @@ class Board:
             names: dict[str, None] = {}
             curves = []
             for one in begun[:CURVES_SHOWN]:
-                run = one.row.step.run
+                run = one.run
                 logs = self._number_logs(self._store.run_dir(run.key))
                 for columns in logs:
                     names |= dict.fromkeys(columns)
@@ -143,7 +141,7 @@ class Board:
         """All there is on a run; RecordError if there is no such run."""
         with self._lock:
             run, sweeps = self._find(key)
-            (known,) = self._lookout.know([run], self._queue.places)
+            (known,) = self._reader.read([run], self._queue.places)
             directory = self._store.run_dir(key)
             return {
                 **_run_row(known, []),
@@ -220,18 +218,13 @@ class Board:
             "run": None if best is None else best.key,
         }
 
-    def _known(self, name: str) -> list[Known]:
+    def _known(self, name: str) -> list[RunSnapshot]:
         manifest = self._manifest(name)
         looked, known = self._looked.get(name, (-LOOK_SECONDS, []))
         if time.monotonic() - looked >= LOOK_SECONDS:
-            known = self._lookout.know(manifest.runs, self._queue.places)
+            known = self._reader.read(manifest.runs, self._queue.places)
             self._looked[name] = (time.monotonic(), known)
         return known
-
-    def _notes(self, name: str) -> list[str]:
-        held = [(s.folder.name, s.held()) for s in submissions(self._store, name)]
-        notes = [f"submission {s} holds itself back: {why}" for s, why in held if why is not None]
-        return [*notes, *what_went_wrong(self._store, name)]
 
     def _find(self, key: str) -> tuple[Run, list[str]]:
         """The run, and the sweeps it is in; one that is in none is known by its directory alone."""
@@ -322,40 +315,30 @@ def _identity(run: Run) -> tuple[str, str]:
     return run.key, run.evaluation_key
 
 
-def _summary(known: Sequence[Known]) -> dict[str, Any]:
+def _summary(snapshots: Sequence[RunSnapshot]) -> dict[str, Any]:
     """The runs by state and failure, and how fast they go on."""
-    states = Counter(one.state for one in known)
-    failed = [one.row.status.failure or "bug" for one in known if one.state == "failed"]
-    rates = [one.row.rate for one in known if one.row.rate is not None]
-    return {
-        "runs": len(known),
-        "states": {state: states[state] for state in ORDER if states[state]},
-        "failures": dict(Counter(failed).most_common()),
-        "rate": sum(rates) if rates else None,
-        "left": time_left([one.row for one in known]),
-        "hours": device_hours(known),
-        "beat": max((one.beat for one in known if one.beat is not None), default=None),
-    }
+    summary = dict(vars(Summary.of(snapshots)))
+    failures = Counter(summary.pop("reasons").get(RunState.FAILED))
+    return {**summary, "failures": dict(failures.most_common())}
 
 
-def _run_row(one: Known, shown: Iterable[str]) -> dict[str, Any]:
-    row, run = one.row, one.row.step.run
+def _run_row(one: RunSnapshot, shown: Iterable[str]) -> dict[str, Any]:
     values = {} if one.finished is None else one.finished.metrics
     return {
-        "key": run.key,
-        "label": run.label,
-        "seed": run.seed,
+        "key": one.run.key,
+        "label": one.run.label,
+        "seed": one.run.seed,
         "state": one.state,
         "words": one.words,
-        "share": round(row.share, 4),
-        "seen": row.status.samples_seen,
-        "rate": row.rate,
-        "wait": row.data_wait,
+        "share": round(one.share, 4),
+        "seen": one.status.samples_seen,
+        "rate": one.rate,
+        "wait": one.data_wait,
         "loss": one.loss,
-        "left": row.eta,
+        "left": one.left,
         "beat": one.beat,
-        "failure": row.status.failure,
-        "error": row.status.error,
+        "failure": one.status.failure,
+        "error": one.status.error,
         "values": [values.get(name) for name in shown],
     }
 

@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 from board_cases import ERROR, EVIL, QUESTION, SWEEP, Root
 
-from harness.board import view
-from harness.board.logs import NumberLog, tail, thinned
-from harness.board.view import Board
 from harness.config import Runtime
 from harness.errors import RecordError
 from harness.ledger import Ledger, Origin, Outcome, Trial
 from harness.manifest import write_manifest
-from harness.standing import Lookout, total
+from harness.monitor.logs import NumberLog, tail, thinned
+from harness.monitor.snapshot import SnapshotReader
+from harness.monitor.terminal import total
+from harness.monitor.web import view
+from harness.monitor.web.view import Board
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ class TestOverview:
         assert sweep["search"] is False
 
     def test_it_says_what_the_status_command_says(self, board: Board, root: Root) -> None:
-        words = total(Lookout(root.store).know(root.runs, {}))
+        words = total(SnapshotReader(root.store).read(root.runs))
         assert words.startswith("1/4 done, 1 running, 1 failed (bug), 1 new; 50 samples/s, ")
         (sweep,) = board.overview()["sweeps"]
         assert f"{sum(sweep['hours'].values()):.3g} core-hours" in words

@@ -1,6 +1,6 @@
-"""What a run writes while it goes on: numbers as columns, and the end of what it prints.
+"""What a run writes while it goes on: where, numbers as columns, and the end of what it prints.
 
-A file that grew is read on from where it ended.  Knows no sweep.
+A log of numbers that grew is read on from where it ended.
 """
 
 from __future__ import annotations
@@ -12,6 +12,10 @@ from array import array
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from harness.first_stage import progress
+from harness.launch.slurm.ledger import submissions
+from harness.record import RunDir, Store, read_json
 
 X = "samples_seen"
 POINTS = 1000
@@ -65,7 +69,7 @@ class NumberLog:
             return
         if not isinstance(written, dict) or X not in written:
             return
-        for name, value in _numbers(written):
+        for name, value in _numbers(progress(written)):
             column = self._columns.get(name)
             if column is None:
                 column = self._columns[name] = array("d", [math.nan] * self._lines)
@@ -130,3 +134,32 @@ def tail(file: Path) -> dict[str, Any]:
         "cut": size > TAIL_BYTES,
         "text": _CONTROL.sub("\ufffd", "\n".join(lines)),
     }
+
+
+# --------------------------------------------------------------------------- where
+
+
+def node_of(directory: RunDir) -> str | None:
+    """Where the last attempt of a run was, or is."""
+    written = read_json(directory.path / "provenance.json")
+    if written is None or not written["attempts"]:
+        return None
+    last = written["attempts"][-1]
+    return str(last.get("slurm", {}).get("node") or last.get("host", "")) or None
+
+
+def log_files(store: Store, directory: RunDir) -> list[Path]:
+    """What the attempts of a run printed, the last one last; its job if the run never began."""
+    files = (directory.path / "logs").glob("attempt-*.txt")
+    return sorted(files, key=lambda file: file.stat().st_mtime) or _job_logs(store, directory.key)
+
+
+def _job_logs(store: Store, key: str) -> list[Path]:
+    found: list[Path] = []
+    for submission in submissions(store):
+        for number, jobs in enumerate(submission.read().arrays):
+            job = submission.job(number)
+            for index, keys in enumerate(jobs.tasks):
+                if key in keys and job is not None:
+                    found += sorted(submission.logs.glob(f"{job}_{index}_*_log.out"))
+    return found

@@ -52,7 +52,7 @@ def run_command(args: argparse.Namespace) -> int:
     if not root.is_dir():
         raise ConfigError(f"--root {args.root}: there is no such directory")
     listening = _listen(args.port)
-    from harness.board.server import serve
+    from harness.monitor.web.server import serve
 
     print(f"{root}: http://{HOST}:{listening.getsockname()[1]}/ (Ctrl-C ends it)", flush=True)
     serve(Store(root), listening)

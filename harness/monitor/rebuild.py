@@ -1,61 +1,64 @@
-"""Reports built again as their runs finish."""
+"""What is built from the runs of sweeps, built again as they end."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from harness.lease import lease_is_live
 from harness.ledger import Ledger, is_search
 from harness.manifest import read_manifest
+from harness.monitor.snapshot import SnapshotReader
 from harness.record import State, Store
-from harness.report import ReportResult
 
-Fingerprint = tuple[object, ...]
+Built = TypeVar("Built")
+Fingerprint = tuple[tuple[str, State, object], ...]
+"""Of every run its key, what its files say, and what changes with its result."""
 
 
-def watch(
+def rebuild_as_runs_end(
     store: Store,
     names: Sequence[str],
-    build: Callable[[str], ReportResult],
+    build: Callable[[str], Built],
     seconds: float,
     *,
     sleep: Callable[[float], None] = time.sleep,
-) -> list[ReportResult]:
+) -> list[Built]:
     """Build each of `names` now and whenever one of its runs ends; the last results, once no run
     of theirs is left to do.
 
     Args:
         seconds: between two looks at the run directories.
     """
+    reader = SnapshotReader(store)
     seen: dict[str, Fingerprint] = {}
-    results: dict[str, ReportResult] = {}
+    results: dict[str, Built] = {}
     while True:
         for name in names:
-            now = _fingerprint(store, name)
+            now = _fingerprint(store, reader, name)
             if now != seen.get(name):
                 seen[name] = now
                 results[name] = build(name)
-        left = sum(_is_open(state) for name in names for state in seen[name])
+        over = {State.DONE, State.FAILED}
+        left = sum(state not in over for name in names for _, state, _ in seen[name])
         if not left:
             return [results[name] for name in names]
         print(f"{left} runs to wait for; interrupt to stop watching", file=sys.stderr)
-        while all(_fingerprint(store, name) == seen[name] for name in names):
+        while all(_fingerprint(store, reader, name) == seen[name] for name in names):
             sleep(seconds)
 
 
-def _fingerprint(store: Store, name: str) -> Fingerprint:
-    """The state of every run, and when its result was written: what a report depends on."""
+def _fingerprint(store: Store, reader: SnapshotReader, name: str) -> Fingerprint:
+    """What a report depends on."""
     if is_search(store, name):
         return _fingerprint_of_search(store, name)
-    states: list[object] = []
-    for run in read_manifest(store, name).runs:
-        directory = store.run_dir(run.key)
-        status = directory.status(run.config.evaluation_key)
-        changed = directory.result_file.stat().st_mtime_ns if status.state is State.DONE else 0
-        states.append((run.key, status.state, changed))
-    return tuple(states)
+    snapshots = reader.read(read_manifest(store, name).runs)
+    return tuple(
+        (one.run.key, one.status.state, None if one.finished is None else one.finished.time)
+        for one in snapshots
+    )
 
 
 def _fingerprint_of_search(store: Store, name: str) -> Fingerprint:
@@ -66,8 +69,4 @@ def _fingerprint_of_search(store: Store, name: str) -> Fingerprint:
     ledger = Ledger.of(store, name)
     trials = [(t.key, State.DONE if t.over else State.RUNNING, t.outcome) for t in ledger]
     at_work = lease_is_live(ledger.lease_file)
-    return (*trials, (name, State.RUNNING if at_work else State.DONE))
-
-
-def _is_open(state: object) -> bool:
-    return isinstance(state, tuple) and state[1] not in {State.DONE, State.FAILED}
+    return (*trials, (name, State.RUNNING if at_work else State.DONE, None))

@@ -1,0 +1,281 @@
+"""How runs stand, on a terminal: one table, one total, for status and for a launch that is watched.
+
+Reads and never writes, so it may watch runs of any executor, of another launcher too.  A launch is
+watched in a thread of its own: a table on a terminal, else lines.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TextIO
+
+from harness.costs import duration
+from harness.errors import RecordError, one_line
+from harness.launch.base import Say
+from harness.launch.slurm.ledger import Place, submissions
+from harness.launch.slurm.rehearse import what_went_wrong
+from harness.manifest import Manifest, manifest_names, read_manifest
+from harness.monitor.logs import log_files, node_of
+from harness.monitor.snapshot import RunSnapshot, RunState, SnapshotReader, Summary
+from harness.plan import Step
+from harness.record import Store
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.table import Table
+
+REFRESH_SECONDS = 1.0
+PROGRESS_SECONDS = 30.0
+"""Between two progress lines when the output is not a terminal."""
+ROWS_SHOWN = 40
+_STYLES = {
+    RunState.DONE: "green",
+    RunState.FAILED: "red",
+    RunState.NEW: "dim",
+    RunState.INTERRUPTED: "dim",
+}
+
+
+def total(snapshots: Sequence[RunSnapshot]) -> str:
+    """`3/15 done, 2 running, 1 failed (bug), 9 queued (Priority); 812 samples/s, 7 min left`."""
+    summary = Summary.of(snapshots)
+    parts = [f"{summary.states.get(RunState.DONE, 0)}/{summary.runs} done"]
+    for state, count in summary.states.items():
+        if state is not RunState.DONE:
+            reasons = ", ".join(summary.reasons.get(state, ()))
+            parts.append(f"{count} {state}" + (f" ({reasons})" if reasons else ""))
+    more = [] if summary.rate is None else [f"{summary.rate:,.0f} samples/s"]
+    more += [f"{duration(summary.left)} left at this pace"] if summary.left else []
+    more += [f"{hours:.3g} {name}" for name, hours in summary.hours.items()]
+    return ", ".join(parts) + ("; " + ", ".join(more) if more else "")
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def table(snapshots: Sequence[RunSnapshot], rows: int = ROWS_SHOWN, *, live: bool = False) -> Table:
+    """A row a run, those that ask for attention first, at most `rows`, the others in one line.
+
+    Args:
+        live: a line a row however long the label, and how long the runs wait for their pictures.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(box=None, pad_edge=False)
+    made.add_column("run", overflow="ellipsis", ratio=1 if live else None, no_wrap=live)
+    numbers = ["done", "samples/s", *(["data wait"] if live else []), "loss", "left"]
+    for head in ("seed", "key", "state", *numbers):
+        made.add_column(head, justify="left" if head in {"key", "state"} else "right", no_wrap=live)
+    order, styles = list(RunState), _STYLES if live else {}
+    ordered = sorted(snapshots, key=lambda one: order.index(one.state))
+    for one in ordered[:rows]:
+        cells = _numbers(one)
+        about = (Text(one.run.label), str(one.run.seed), one.run.key, Text(one.words))
+        made.add_row(*about, *(cells[head] for head in numbers), style=styles.get(one.state, ""))
+    rest = Counter(one.state for one in ordered[rows:])
+    if rest:
+        made.add_row(
+            "and " + ", ".join(f"{n} {state}" for state, n in rest.items()),
+            style=styles.get(RunState.NEW, ""),
+        )
+    return made
+
+
+def _numbers(one: RunSnapshot) -> dict[str, str]:
+    return {
+        "done": f"{one.share:.0%}",
+        "samples/s": _or_dash(one.rate, ",.0f"),
+        "data wait": _or_dash(one.data_wait, ".0%"),
+        "loss": _or_dash(one.loss, ".3f"),
+        "left": "-" if one.left is None else duration(one.left),
+    }
+
+
+# --------------------------------------------------------------------------- sweeps
+
+
+def sweep_lines(
+    store: Store, reader: SnapshotReader, places: Mapping[str, Place] | None = None
+) -> list[str]:
+    """A line a sweep, and one for all of them, in which a run of two sweeps counts once."""
+    names = manifest_names(store)
+    width = max(map(len, [*names, "all"]))
+    lines: list[str] = []
+    everything: dict[tuple[str, str], RunSnapshot] = {}
+    for name in names:
+        try:
+            found = reader.read(read_manifest(store, name).runs, places)
+        except RecordError as error:
+            lines.append(f"{name:{width}}  {one_line(error)}")
+            continue
+        everything |= {(one.run.key, one.run.evaluation_key): one for one in found}
+        lines.append(f"{name:{width}}  {total(found)}")
+    if len(names) > 1:
+        lines.append(f"{'all':{width}}  {total(list(everything.values()))}")
+    return lines
+
+
+def sweep_page(
+    store: Store, manifest: Manifest, snapshots: Sequence[RunSnapshot]
+) -> list[RenderableType]:
+    """The table, the total, a line a failure, and what the scheduler's side has to say."""
+    return [
+        table(snapshots),
+        total(snapshots),
+        *failure_lines(store, snapshots),
+        *submission_notes(store, manifest.sweep.name),
+    ]
+
+
+def submission_notes(store: Store, sweep: str) -> list[str]:
+    """The submissions that hold themselves back, and the rehearsal that went wrong."""
+    held = [(one.folder.name, one.held()) for one in submissions(store, sweep)]
+    notes = [f"submission {name} holds itself back: {why}" for name, why in held if why is not None]
+    return [*notes, *what_went_wrong(store, sweep)]
+
+
+def failure_lines(store: Store, snapshots: Iterable[RunSnapshot]) -> list[str]:
+    """`layers=4 seed 0 (1a2b3c4d5e6f) on n3: bug: KeyError: 'x'; log: ...`; the same error once."""
+    alike: dict[tuple[str | None, str | None], list[RunSnapshot]] = {}
+    for one in snapshots:
+        if one.state is RunState.FAILED:
+            alike.setdefault((one.status.failure, one.status.error), []).append(one)
+    return [_failure_line(store, *group) for group in alike.values()]
+
+
+def _failure_line(store: Store, first: RunSnapshot, *others: RunSnapshot) -> str:
+    directory = store.run_dir(first.run.key)
+    printed = [first.log, *log_files(store, directory)[-1:]]
+    log = next((f"; log: {file}" for file in printed if file), "")
+    node = node_of(directory)
+    return (
+        f"{_name(first)}{f' on {node}' if node else ''}"
+        f"{f' and {len(others)} more' if others else ''}: "
+        f"{first.status.failure}: {first.status.error}{log}"
+    ).replace("[", r"\[")
+
+
+def _name(one: RunSnapshot) -> str:
+    return f"{one.run.label} seed {one.run.seed} ({one.run.key})"
+
+
+# --------------------------------------------------------------------------- a launch
+
+
+@contextmanager
+def watching(
+    steps: Sequence[Step],
+    store: Store,
+    places: Callable[[], Mapping[str, Place]] = dict,
+) -> Iterator[Say]:
+    """Show the pending runs of a plan until left; yields a function that prints a line beside.
+
+    Args:
+        steps: may change meanwhile.
+        places: where in a scheduler's queue runs are, as far as is known.
+    """
+    reader = SnapshotReader(store)
+
+    def look() -> list[RunSnapshot]:
+        return reader.read([step.run for step in tuple(steps) if step.pending], places())
+
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        with _on_terminal(look, Console()) as say:
+            yield say
+    else:
+        with _as_lines(look, sys.stdout) as say:
+            yield say
+
+
+Look = Callable[[], Sequence[RunSnapshot]]
+
+
+def live_table(snapshots: Sequence[RunSnapshot], height: int) -> Table:
+    """The table of a launch in at most `height` rows, the total below."""
+    rows = len(snapshots) if len(snapshots) <= height else max(1, height - 1)
+    made = table(snapshots, rows, live=True)
+    made.caption, made.caption_justify = total(snapshots), "left"
+    return made
+
+
+@contextmanager
+def _on_terminal(look: Look, console: Console) -> Iterator[Say]:
+    from rich.live import Live
+
+    def shown() -> Table:
+        return live_table(look(), max(4, console.height - 6))
+
+    with Live(get_renderable=shown, console=console, refresh_per_second=1 / REFRESH_SECONDS):
+        yield lambda line: console.print(line, markup=False, highlight=False)
+
+
+class Lines:
+    """Prints a line whenever a run changes its state, and now and then how far the launch is."""
+
+    def __init__(self, look: Look, out: TextIO, clock: Callable[[], float]) -> None:
+        self._look = look
+        self._out = out
+        self._clock = clock
+        self._states = {one.run.key: one.state for one in look()}
+        self._last_progress = clock()
+
+    def say(self, line: str) -> None:
+        """Print a line with the time of day before it."""
+        print(f"{time.strftime('%H:%M:%S')} {line}", file=self._out, flush=True)
+
+    def look(self) -> None:
+        """Look at the files once and print what is new."""
+        snapshots = self._look()
+        for one in snapshots:
+            if self._states.get(one.run.key, RunState.NEW) is not one.state:
+                self._states[one.run.key] = one.state
+                self.say(change_line(one))
+        if self._clock() - self._last_progress >= PROGRESS_SECONDS:
+            self._last_progress = self._clock()
+            self.say(progress_line(snapshots))
+
+
+def change_line(one: RunSnapshot) -> str:
+    """`layers=4 seed 0 (1a2b3c4d5e6f): failed (killed): killed by SIGKILL; log: ...`."""
+    if one.state is not RunState.FAILED:
+        return f"{_name(one)}: {one.state}"
+    return f"{_name(one)}: {one.status.how}" + (f"; log: {one.log}" if one.log else "")
+
+
+def progress_line(snapshots: Sequence[RunSnapshot]) -> str:
+    """The total, and the running runs with their share, pace and loss."""
+    running = [
+        f"{one.run.label} seed {one.run.seed} {one.share:.0%}"
+        f" ({_or_dash(one.rate, ',.0f')} samples/s, loss {_or_dash(one.loss, '.3f')})"
+        for one in snapshots
+        if one.state is RunState.RUNNING
+    ]
+    return "; ".join([total(snapshots), *running])
+
+
+@contextmanager
+def _as_lines(look: Look, out: TextIO) -> Iterator[Say]:
+    lines = Lines(look, out, time.monotonic)
+    over = threading.Event()
+
+    def keep_looking() -> None:
+        while not over.wait(REFRESH_SECONDS):
+            lines.look()
+
+    thread = threading.Thread(target=keep_looking, name="watch", daemon=True)
+    thread.start()
+    try:
+        yield lines.say
+    finally:
+        over.set()
+        thread.join()
+        lines.look()
