@@ -192,8 +192,9 @@ def _of_metric(
     name, first = each.name, each.name == plan.primary
     points = list(model.layout.points)
     barred = _barred(dict.fromkeys(points, 0.0), plan) if points else True
-    best = None if barred else best_of(model, points, each.sign)
-    margin = plan.margin if first else None
+    whole = [p for p in points if len(model.layout.values[p]) == len(model.layout.seeds)]
+    best = None if barred else best_of(model, whole, each.sign)
+    margin = plan.margin if first and not barred else None
     comparisons = {p: judged[name, p] for p in plan.comparisons if (name, p) in judged}
     return MetricAnalysis(
         name=name,
@@ -202,9 +203,7 @@ def _of_metric(
         trends={n: judged[name, n] for n in range(len(plan.lines)) if (name, n) in judged},
         effects={n: of_effect[name, n] for n in range(len(plan.effects)) if (name, n) in of_effect},
         best=best,
-        enough=None
-        if best is None or margin is None
-        else enough(best, model, plan.cost, margin, each.sign),
+        enough=None if margin is None else enough(model, points, plan.cost, margin, each.sign),
         detectable=detectable(comparisons.values()),
         noisy=model.noisy,
         points=model.layout.points,

@@ -147,9 +147,15 @@ MOST_SEEDS = 100
 
 
 def enough(
-    best: Best, model: Model, cost: Mapping[int, float], margin: float, sign: int
+    model: Model, points: Sequence[int], cost: Mapping[int, float], margin: float, sign: int
 ) -> Enough | None:
-    """The cheapest point within `margin`; None where the points do not differ in cost."""
+    """The cheapest point within `margin`; None where the points do not differ in cost.
+
+    Every point with a value is a rival, also one that lacks a seed.
+    """
+    best = best_of(model, points, sign)
+    if best is None:
+        return None
     points = [point for point in best.losses if point in cost]
     if len(points) < 2 or min(cost[p] for p in points) == max(cost[p] for p in points):
         return None
