@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from harness import metrics
-from harness.config import Objective, RunConfig
+from harness.config import RunConfig
 from harness.record import dump_json
 from harness.report.text import DASH, markdown, markdown_code, number, plain
 
@@ -261,8 +261,8 @@ def _training(config: RunConfig, result: Mapping[str, Any]) -> Iterator[str]:
             f"norm and projection of run {markdown_code(parent['run'])}, weights "
             f"{markdown_code(parent['checkpoint'][:12])}"
         )
-    weights = {name: getattr(config.objective, name).weight for name in Objective.model_fields}
-    terms = [f"{name} with weight {weight:g}" for name, weight in weights.items() if weight > 0]
+    active = config.objective.active
+    terms = [f"{name} with weight {term.weight:g}" for name, term in active.items()]
     yield f"Terms of the loss, whose settings are below: {', '.join(terms)}"
     yield (
         f"{training['samples_seen']:,} of {train.samples:,} samples in {training['steps']:,} steps "
