@@ -80,8 +80,11 @@ def _criticals(gaps: Gaps, comparisons: int) -> Array:
     give); Bonferroni's where a pair is judged by its own seeds.
     """
     found = -special.stdtrit(np.maximum(gaps.dfs, 1), ALPHA / comparisons)
-    pooled: float = dunnett(comparisons, float(gaps.dfs[gaps.pooled].max(initial=1.0)))
-    return np.where(gaps.pooled, pooled, found)
+    pooled = dunnett(comparisons, float(gaps.dfs[gaps.pooled].max(initial=1.0)))
+    seeds: Array = np.where(gaps.pooled, pooled, found)
+    if not gaps.items:
+        return seeds
+    return (1 - gaps.shares) * seeds + gaps.shares * dunnett(comparisons, gaps.items - 1.0)
 
 
 @lru_cache(maxsize=4096)
@@ -181,7 +184,7 @@ def _seeds_for(point: int, best: Best, model: Model, margin: float, sign: int) -
     if square is None:
         return None
     seen = [
-        (sign * test.estimate, max(0.0, test.error**2 - 2 * square / have))
+        (sign * test.estimate, test.share * test.error**2)
         for other in others
         if (test := model.test(difference(other, point))) is not None and test.error is not None
     ]

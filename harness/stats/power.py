@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from functools import lru_cache
 from statistics import median
 
 from scipy import optimize, special
 
-from harness.stats.tests import ALPHA, Judged
+from harness.stats.tests import ALPHA, ContrastTest, Judged
 
 POWER = 0.8
 """Chance of finding a difference that is said to be detectable."""
@@ -23,11 +24,18 @@ def detectable(judged: Iterable[Judged]) -> float | None:
     where none has an error.
     """
     found = [
-        each.test.error / unbiased(each.test.df) * noncentrality(each.test.df, ALPHA / each.family)
+        _detectable(each.test, ALPHA / each.family)
         for each in judged
         if each.test.error is not None
     ]
     return median(found) if found else None
+
+
+def _detectable(test: ContrastTest, alpha: float) -> float:
+    assert test.error is not None
+    seeds = (1 - test.share) * test.error**2 / unbiased(test.df) ** 2
+    error = math.sqrt(seeds + test.share * test.error**2)
+    return error * test.critical(lambda df: noncentrality(df, alpha))
 
 
 @lru_cache(maxsize=256)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
+from scipy import optimize, special
 
 from harness.stats.layout import NO_SPREAD, Array, Contrast, ItemSpread, Layout
 
@@ -41,16 +41,36 @@ class ContrastTest:
     error: float | None = None
     """Standard error; None where nothing can be said of other seeds."""
     df: float = 0.0
-    over: Over = Over.SEEDS
+    """Degrees of freedom of the seeds' part of the variance."""
     pooled: bool = True
     """Whether the variance is that of the whole sweep, and not of the contrast's own seeds."""
+    items: int = 0
+    """Test items; 0 where the seeds alone are covered."""
+    share: float = 0.0
+    """Of the items in the variance."""
+
+    @property
+    def over(self) -> Over:
+        """What the interval covers."""
+        return Over.BOTH if self.items else Over.SEEDS
+
+    def critical(self, of: Callable[[float], float]) -> float:
+        """A critical value, where `of` gives it at some degrees of freedom.
+
+        The two parts of the variance have few and many degrees of freedom.  Each counts with its
+        own critical value, weighted by its share (Cochran and Cox), so that a residual that is
+        small by luck never lends its test the certainty of the many items.
+        """
+        if not self.share:
+            return of(self.df)
+        return (1 - self.share) * of(self.df) + self.share * of(self.items - 1.0)
 
     @property
     def interval(self) -> tuple[float, float] | None:
         """The 95 % interval of this contrast alone."""
         if self.error is None:
             return None
-        half = quantile(self.df, CONFIDENCE) * self.error
+        half = self.critical(lambda df: quantile(df, CONFIDENCE)) * self.error
         return self.estimate - half, self.estimate + half
 
     @property
@@ -58,7 +78,18 @@ class ContrastTest:
         """Two-sided, of this contrast alone."""
         if self.error is None:
             return None
-        return 2 * float(special.stdtr(self.df, -abs(self.estimate) / self.error))
+        t = abs(self.estimate) / self.error
+        least, most = (2 * float(special.stdtr(df, -t)) for df in (self.items - 1.0, self.df))
+        if not self.share or least <= 0:
+            return most
+
+        def beyond(log_p: float) -> float:
+            return t - self.critical(lambda df: -float(special.stdtrit(df, math.exp(log_p) / 2)))
+
+        low, high = sorted((math.log(least), math.log(most)))
+        if beyond(low) * beyond(high) >= 0:  # the ends are equal to rounding
+            return most
+        return math.exp(float(optimize.brentq(beyond, low, high, xtol=1e-10)))
 
 
 @dataclass(frozen=True)
@@ -69,6 +100,8 @@ class Gaps:
     errors: Array
     dfs: Array
     pooled: NDArray[np.bool_]
+    shares: Array
+    items: int
 
 
 class Model:
@@ -83,22 +116,25 @@ class Model:
         """None where no seed connects the points of `contrast`.
 
         The variance is `residual mean square x factor`, plus what the items add beyond the noise of
-        single runs; the degrees of freedom are the residual's.  A contrast with a noisy point is
-        judged by its own seeds alone.
+        single runs.  A contrast with a noisy point is judged by its own seeds.
         """
         own = any(point in self.noisy for point in contrast)
         fitted = self._own(contrast) if own else self._shared(contrast)
         if fitted is None or fitted.error is None:
             return fitted
-        over, error = Over.SEEDS, fitted.error
-        if self.items is not None and contrast in self.items:
-            over, error = Over.BOTH, math.sqrt(error**2 + self.items.beyond(contrast))
-        return ContrastTest(fitted.estimate, fitted.n, error, fitted.df, over, fitted.pooled)
+        if self.items is None or contrast not in self.items:
+            return fitted
+        extra = self.items.beyond(contrast)
+        variance = fitted.error**2 + extra
+        return replace(
+            fitted, error=math.sqrt(variance), items=self.items.items, share=extra / variance
+        )
 
     def differences(self, rivals: Sequence[int], points: Sequence[int]) -> Gaps:
         """`test` of every rival minus every point at once; NaN where nothing can be said."""
         estimates = np.full((len(rivals), len(points)), np.nan)
-        errors, dfs = estimates.copy(), np.full(estimates.shape, float(self._pooled.df))
+        errors, shares = estimates.copy(), np.zeros(estimates.shape)
+        dfs = np.full(estimates.shape, float(self._pooled.df))
         calm = [np.array([p in self._pooled.values for p in each]) for each in (rivals, points)]
         both: NDArray[np.bool_] = np.logical_and.outer(*calm)
         square = self._pooled.mean_square
@@ -108,12 +144,14 @@ class Model:
             estimates[place], factors = self._pooled.differences(*names)
             extra = 0.0 if self.items is None else self.items.differences(*names)
             errors[place] = np.sqrt(square * factors + extra)
+            shares[place] = extra / errors[place] ** 2
         for row, column in np.argwhere(~both):
             test = self.test(difference(rivals[row], points[column]))
             if rivals[row] != points[column] and test is not None and test.error is not None:
                 estimates[row, column], errors[row, column] = test.estimate, test.error
-                dfs[row, column] = test.df
-        return Gaps(estimates, errors, dfs, both)
+                dfs[row, column], shares[row, column] = test.df, test.share
+        items = 0 if self.items is None else self.items.items
+        return Gaps(estimates, errors, dfs, both, shares, items)
 
     def _shared(self, contrast: Contrast) -> ContrastTest | None:
         fit, square = self._pooled.fit(contrast), self._pooled.mean_square
