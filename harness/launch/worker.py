@@ -26,7 +26,7 @@ from harness.launch.base import Stop
 from harness.launch.child import Inbox, Task, print_to
 from harness.launch.ranks import OtherRanks, Rendezvous, Spawned
 from harness.lease import LeaseHeld
-from harness.space import load_sweep
+from harness.sweep_files import load_sweep
 
 
 def main(argv: Sequence[str] | None = None) -> int:

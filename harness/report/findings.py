@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness import metrics
+from harness.document.table import Mark
 from harness.errors import ConfigError
 from harness.report.collect import Collection, Study
 from harness.report.comparisons import Comparison
@@ -19,7 +20,6 @@ from harness.report.pairing import Outcomes
 from harness.report.questions import Line, costs, lines_of, study_effects
 from harness.report.sections import Section, averages_of, sections_of
 from harness.report.summary import Cell, Cells, summarise
-from harness.report.table import Mark
 from harness.stats.analysis import Analysis, Measured, MetricAnalysis, Plan, analyse
 from harness.stats.best import Best
 from harness.stats.effects import Effect

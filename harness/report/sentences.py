@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Sequence
 
 from harness import metrics
-from harness.report import text
+from harness.document import text
 from harness.report.collect import Collection
 from harness.report.comparisons import Comparison, Verdict
 from harness.report.contrast import contrast_of, listed

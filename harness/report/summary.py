@@ -13,9 +13,9 @@ from types import MappingProxyType
 from typing import Any
 
 from harness import metrics
+from harness.document.table import Mark
 from harness.report.collect import Collection
 from harness.report.comparisons import Comparison
-from harness.report.table import Mark
 from harness.stats.intervals import Estimate, estimate
 
 

@@ -23,11 +23,11 @@ from report_records import (
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
+from harness.document.table import Mark
 from harness.report.collect import Collection, collect
 from harness.report.comparisons import Verdict
 from harness.report.findings import Findings, find
 from harness.report.sentences import Teller
-from harness.report.table import Mark
 from harness.space import Run, Sweep, expand
 from harness.stats.tests import Over
 
@@ -281,8 +281,8 @@ def test_the_smallest_detectable_difference_by_hand(records: Records) -> None:
 
     found = findings.answered[0].of(T2I).detectable
 
-    # 8 layers are far noisier (F = 14.6 of 2 and 6) and judged by their own seeds; 1, 2 and 4 to 12
-    # by the residual mean square of these four on 6 degrees, at the level 0.05 / 5; statsmodels: TTestPower().solve_power(nobs=7, alpha=0.01, power=0.8) x sqrt 7
+    # 8 layers are far noisier (F = 14.6 of 2 and 6) and judged by their own seeds; the others by
+    # their residual mean square on 6 degrees, at the level 0.05 / 5
     assert findings.answered[0].of(T2I).noisy == (3,)
     table = np.array([DEPTHS[depth] for depth in (1, 2, 4, 12)])
     rest = table - table.mean(axis=1, keepdims=True) - table.mean(axis=0) + table.mean()
