@@ -54,7 +54,9 @@ def digest_of(records: Records, sweep: Sweep, runs: Sequence[Run]) -> list[str]:
 
 
 #: What a family of two tests at 2 degrees of freedom finds four times in five, in standard errors.
-_SHIFT = TTestPower().solve_power(nobs=3, alpha=0.05 / 2, power=0.8) * math.sqrt(3)
+_SHIFT = TTestPower().solve_power(
+    nobs=3, alpha=0.05 / 2 / 2, power=0.8, alternative="larger"
+) * math.sqrt(3)
 
 
 def test_a_primary_metric_is_told_with_its_amounts_and_the_rest_by_number(records: Records) -> None:
@@ -101,15 +103,21 @@ def test_the_smallest_detectable_difference_is_that_of_the_family(records: Recor
 
 
 def test_what_is_enough_leads(records: Records) -> None:
-    sweep = depth_sweep(metrics=[T2I], primary=T2I, margin=2.0, labels={LAYERS: "text layers"})
+    sweep = depth_sweep(metrics=[T2I], primary=T2I, margin=3.0, labels={LAYERS: "text layers"})
     runs, _ = runs_by(sweep)
     fill(records, runs)
 
-    first, second, *_ = digest_of(records, sweep, runs)
+    first, second, third, *_ = digest_of(records, sweep, runs)
 
-    assert first.startswith("Text layers 8 is enough: at most ")
-    assert "points of T2I R@1 below the best of the others (margin 2), with " in first
-    assert second.startswith("T2I R@1: 3 worse") or second.startswith("T2I R@1: 0 of 4 better, 3")
+    # 8 layers (39.9) are 0.3 points below 12 (40.2), and so noisy that they may lose 2.8
+    assert first.startswith(
+        "Text layers 8 is enough: at most 2.8 points of T2I R@1 below the best of the others "
+        "(margin 3), with "
+    )
+    assert second.startswith(
+        "Cannot tell whether text layers 4 is enough too: it may lose up to 4.3 points of T2I R@1"
+    )
+    assert third.startswith("T2I R@1: 0 of 4 better, 3 worse than text layers 12: text layers 1 ")
 
 
 def test_a_slope_of_the_primary_metric_is_told(records: Records) -> None:
@@ -142,8 +150,7 @@ def test_effects_of_crossed_axes_are_told(records: Records) -> None:
     (told,) = [words for words in digest_of(records, sweep, runs) if words.startswith("Main")]
 
     assert told.startswith("Main effects on T2I R@1 (3 tests with interactions, Holm): MLM weight ")
-    assert "MLM weight 0.5 against 0 +2.0 [" in told
-    assert "] (significant); token weight 0.5 against 0 " in told
+    assert "MLM weight 0.5 against 0 +2.1 [2.0, 2.1] (significant); token weight" in told
     assert not told.endswith("(significant).")
 
 
