@@ -251,7 +251,7 @@ def test_csv_holds_every_metric_in_full_precision(records: Records) -> None:
         {"depth": depth, "seed": seed, "y": value}
         for depth, values in DEPTHS.items()
         for seed, value in enumerate(values)
-        if (depth, seed) != (8, 1)
+        if depth != 8  # it is far noisier than the others, and judged by its own seeds
     )
     fitted = smf.ols("y ~ C(depth, Treatment(12)) + C(seed)", frame).fit()
     four = "C(depth, Treatment(12))[T.4]"
