@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from harness.config import Model, RunConfig, Runtime, check_processes
-from harness.data.catalog import cache_dir, open_class_folder, open_data
+from harness.data.catalog import SOURCES, cache_dir, open_class_folder, open_data
 from harness.data.dataset import DataSet
 from harness.data.images import BadImage, decode
 from harness.data.loader import advice
@@ -39,10 +39,11 @@ from harness.evaluate.cost import count_parameters, measure_cost
 from harness.evaluate.engine import evaluate
 from harness.lease import Lease
 from harness.models.image import ImageTower, check_image_tower
+from harness.models.names import BACKBONES
 from harness.models.pretrained import load_pretrained
 from harness.models.training import TrainingModel, needs_patches
 from harness.models.two_tower import TwoTower
-from harness.provenance import attempt_entry, code_hash
+from harness.provenance import attempt_entry, code_hash, sources_of
 from harness.record import RunDir, State, Store
 from harness.train.checkpoint import (
     can_go_on,
@@ -99,6 +100,7 @@ def execute(
                 threads=runtime.threads,
                 processes=runtime.processes,
                 micro_batch=runtime.micro_batch,
+                **_registered_elsewhere(config),
             )
         )
         directory.write_status(State.RUNNING, attempt=attempt, phase="prepare")
@@ -122,6 +124,20 @@ def execute(
                 trace="" if isinstance(error, HarnessError) else traceback.format_exc(),
             )
             raise
+
+
+def _registered_elsewhere(config: RunConfig) -> dict[str, Any]:
+    """Entry of the provenance for the parts of a run that its sweep file brings; none if none."""
+    parts: dict[str, Callable[..., Any]] = {
+        f"loss term {name}": type(term) for name, term in config.objective.active.items()
+    }
+    backbone, source = config.model.image.backbone, config.data.source
+    if backbone in BACKBONES:
+        parts[f"backbone {backbone}"] = BACKBONES.get(backbone)
+    if source in SOURCES:
+        parts[f"data source {source}"] = SOURCES.get(source)
+    found = sources_of(parts)
+    return {"registered": found} if found else {}
 
 
 def _either(stop: Callable[[], bool], directory: RunDir, seconds: float) -> Callable[[], bool]:

@@ -26,7 +26,7 @@ from harness.config import RunConfig, Runtime
 from harness.data.catalog import check_evaluated, open_data
 from harness.errors import ConfigError, DataError
 from harness.files import write_atomic
-from harness.parts import import_parts
+from harness.parts import read_run
 
 if TYPE_CHECKING:
     from harness.evaluate.alignment import Alignment, WordMatch
@@ -83,11 +83,10 @@ def explain(args: argparse.Namespace) -> int:
     """
     store = store_of(args)
     directory = store.find(args.run)
-    config = directory.read_config()
+    config = read_run(directory, args.sweep, data=args.image is None)
     check_token_term(config, directory.key)
     out = _base_of(args.out)
     directory.finished()
-    import_parts(directory, config, args.sweep, data=args.image is None)
 
     from harness.data.images import decode
     from harness.evaluate.alignment import align
