@@ -22,13 +22,14 @@ from harness.document.markdown import to_markdown
 from harness.document.typst import to_pdf
 from harness.errors import HarnessError
 from harness.record import Store, dump_json, read_json, write_atomic
-from harness.report import ReportResult, external, style, tables
+from harness.report import external, style, tables
 from harness.report.collect import Collection, collect
 from harness.report.content import runs_with_holes, write_content
 from harness.report.figures import draw
 from harness.report.findings import find
 from harness.report.published import Beside, beside_ours
 from harness.report.records import Record
+from harness.report.result import ReportResult
 from harness.report.run_data import run_data
 from harness.space import Run, Sweep
 
