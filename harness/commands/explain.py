@@ -166,7 +166,7 @@ def _print_words(alignment: Alignment) -> None:
 
 
 def _in_words(word: WordMatch) -> str:
-    from harness.report.explain_figure import matched
+    from harness.figures.alignment import matched
 
     if word.cosine is None:
         found = "not matched"
@@ -178,8 +178,8 @@ def _in_words(word: WordMatch) -> str:
 
 def write_figure(alignment: Alignment, text: str, about: str, out: Path) -> None:
     """Write `out`.png and `out`.svg; the same alignment gives the same bytes."""
-    from harness.report import style
-    from harness.report.explain_figure import draw_alignment
+    from harness.figures import style
+    from harness.figures.alignment import draw_alignment
 
     with style.house():
         figure = draw_alignment(alignment, text, about)
