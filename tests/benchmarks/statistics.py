@@ -38,9 +38,9 @@ LEVELS = (1.0, 2.0, 4.0, 8.0, 12.0)
 BASELINE = len(LEVELS) - 1
 MARGIN = 2.0
 POWER_AT = (4, 8, 12)
-#: Residual standard deviations (points) of the built-in depth sweep of 18,000 samples: T2I R@1, I2T
-#: R@1, mean recall, role, gender and skin-tone accuracy, and their average.
-BUILT_IN = (1.52, 2.20, 1.54, 3.53, 3.13, 2.53, 1.85)
+#: Residual standard deviations (points) of the built-in depth sweep of 18,000 samples: mean recall,
+#: which is its primary metric, T2I R@1, I2T R@1, role, gender and skin-tone accuracy, their average.
+BUILT_IN = (1.54, 1.52, 2.20, 3.53, 3.13, 2.53, 1.85)
 #: Items differ by this in probit units; it makes a slope of 28 points a unit at 50 %.
 DIFFICULTY = 1.0
 _SLOPE = 100 / math.sqrt(2 * math.pi * (1 + DIFFICULTY**2))
@@ -206,7 +206,7 @@ def count(design: Design, seed: int, sweeps: int) -> dict[str, list[float]]:
         if printed is not None:
             note("detectable_printed", 100 * printed)
         note("names_noisy", all(p in found.by_metric["m0"].noisy for p in design.noise))
-        if not any(design.means) and number < max(100, sweeps // 8):
+        if not any(design.means) and number < max(100, sweeps // 4):
             for name, value in _power(sweep):
                 note(name, value)
     return seen
@@ -260,10 +260,10 @@ def _power(sweep: Sweep) -> Iterator[tuple[str, bool]]:
     for points in POWER_AT:
         moved = [_moved(each, points / 100) for each in sweep.measured]
         together = analyse(moved, plan_of(None))
+        yield f"power_at {points}", _is_found(together, "m0")
         for each in moved:
-            yield f"power_at {points}", _is_found(together, each.name)
-            alone = analyse([each], plan_of(each.name))
-            yield f"primary_power_at {points}", _is_found(alone, each.name)
+            yield f"mean_power_at {points}", _is_found(together, each.name)
+        yield f"primary_power_at {points}", _is_found(analyse(moved[:1], plan_of("m0")), "m0")
     for points in np.geomspace(1.5, 60, 16):
         alone = analyse([_moved(sweep.measured[0], points / 100)], plan_of("m0"))
         yield f"found {points:.3f}", _is_found(alone, "m0")
@@ -296,7 +296,7 @@ def summarise(design: Design, seen: Mapping[str, list[float]]) -> dict[str, Any]
     shares = ("familywise_primary", "familywise_secondary", "any_claim", "coverage")
     for name in (*shares, "false_enough", "false_trend", "false_guard", "names_noisy"):
         row[name], row[f"{name}_se"] = _share(seen.get(name, []))
-    for name in ("power_at", "primary_power_at"):
+    for name in ("power_at", "mean_power_at", "primary_power_at"):
         found = {at: _share(seen[f"{name} {at}"]) for at in POWER_AT if f"{name} {at}" in seen}
         row[name] = {str(at): share for at, (share, _) in found.items()}
         row[f"{name}_se"] = {str(at): error for at, (_, error) in found.items()}
@@ -341,10 +341,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args(argv)
     chosen = [design for design in designs() if args.only in design.name]
-    print(
-        "design | seeds | items | run sd | primary | secondary | any | coverage | power 4/8/12 | "
-        "primary power | detectable printed/true | false enough | false trend | guard | names noisy"
-    )
+    print(f"| {' | '.join(_HEADS)} |\n|{'---|' * len(_HEADS)}")
     rows = []
     with ProcessPoolExecutor(args.jobs) as pool:
         futures = [pool.submit(run, design, args.sweeps, args.seed) for design in chosen]
@@ -361,8 +358,10 @@ def _line(row: Mapping[str, Any]) -> str:
     numbers = [
         *[_percent(row[name]) for name in ("familywise_primary", "familywise_secondary")],
         *[_percent(row[name]) for name in ("any_claim", "coverage")],
-        "/".join(_percent(row["power_at"].get(str(at))) for at in POWER_AT),
-        "/".join(_percent(row["primary_power_at"].get(str(at))) for at in POWER_AT),
+        *[
+            "/".join(_percent(row[name].get(str(at))) for at in POWER_AT)
+            for name in ("power_at", "mean_power_at", "primary_power_at")
+        ],
         "/".join(
             "-" if row[name] is None else f"{row[name]:.1f}"
             for name in ("detectable_printed", "detectable_true")
@@ -370,7 +369,15 @@ def _line(row: Mapping[str, Any]) -> str:
         *[_percent(row[n]) for n in ("false_enough", "false_trend", "false_guard", "names_noisy")],
     ]
     sd = "mix" if row["run_sd"] is None else f"{row['run_sd']:g}"
-    return " | ".join([row["design"], f"{row['seeds']}", f"{row['items']:,}", sd, *numbers])
+    cells = [row["design"], f"{row['seeds']}", f"{row['items']:,}", sd, *numbers]
+    return f"| {' | '.join(cells)} |"
+
+
+_HEADS = (
+    *("design", "seeds", "items", "run sd", "primary", "secondary", "any", "coverage"),
+    *("power 4/8/12", "mean power", "primary power", "detectable printed/true"),
+    *("false enough", "false trend", "guard", "names noisy"),
+)
 
 
 if __name__ == "__main__":
