@@ -8,8 +8,6 @@ all measured, 2 the command is wrong, 3 a table in which a tower has a reason in
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -239,30 +237,23 @@ def print_table(rows: Sequence[TowerRow], caption: str) -> None:
 
 def csv_table(rows: Sequence[TowerRow], size: int, device: str) -> bytes:
     """The rows with their numbers in full; size and device are columns of their own."""
-    from harness.document.escaping import csv_field
+    from harness.document.escaping import csv_text
 
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*(field.name for field in fields(TowerRow)), "size", "device"])
-    for row in rows:
-        writer.writerow([csv_field(value) for value in [*asdict(row).values(), size, device]])
-    return out.getvalue().encode()
+    heads = [*(field.name for field in fields(TowerRow)), "size", "device"]
+    return csv_text(heads, [[*asdict(row).values(), size, device] for row in rows]).encode()
 
 
 def markdown_table(rows: Sequence[TowerRow], caption: str) -> bytes:
     """The table as Markdown, with its caption and why numbers are missing."""
-    from harness.document.escaping import markdown
+    from harness.document.markdown import to_table
+    from harness.document.table import plain_table
 
-    lines = [
-        "| " + " | ".join(_COLUMNS) + " |",
-        "|---" + "|--:" * (len(_COLUMNS) - 1) + "|",
-        *(
-            "| " + " | ".join(markdown(cell(row)) for cell in _COLUMNS.values()) + " |"
-            for row in rows
-        ),
-    ]
-    notes = [f"- {markdown(note)}" for note in _notes(rows)]
-    return "\n".join([markdown(caption), "", *lines, *([""] if notes else []), *notes, ""]).encode()
+    cells = [[cell(row) for cell in _COLUMNS.values()] for row in rows]
+    heads = list(_COLUMNS)
+    table = plain_table(
+        heads, cells, numeric=heads[1:], caption=caption, remarks=tuple(_notes(rows))
+    )
+    return (to_table(table) + "\n").encode()
 
 
 if __name__ == "__main__":

@@ -568,28 +568,17 @@ def _table_file(
     out: Path, columns: Sequence[str], rows: Sequence[tuple[str, Mapping[str, Mapping[str, Any]]]]
 ) -> bytes:
     """The table as CSV (fractions in full, holes empty) or as Markdown (per cent)."""
-    import csv
-    import io
-
-    from harness.document.escaping import csv_field, markdown
+    from harness.document.escaping import csv_text
+    from harness.document.markdown import to_table
+    from harness.document.table import plain_table
 
     if out.suffix == ".csv":
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["model", *columns])
-        for name, found in rows:
-            writer.writerow([csv_field(v) for v in [name, *(found[c]["value"] for c in columns)]])
-        return text.getvalue().encode()
+        cells = [[name, *(found[c]["value"] for c in columns)] for name, found in rows]
+        return csv_text(["model", *columns], cells).encode()
     if out.suffix == ".md":
-        head = ["model", *(metrics.display(column) for column in columns)]
-        lines = [
-            "| " + " | ".join(map(markdown, head)) + " |",
-            "|---" + "|--:" * len(columns) + "|",
-        ]
-        for name, found in rows:
-            cells = [markdown(name), *(_cell(found, column) for column in columns)]
-            lines.append("| " + " | ".join(cells) + " |")
-        return ("\n".join(lines) + "\n").encode()
+        heads = ["model", *map(metrics.display, columns)]
+        shown = [[name, *(_cell(found, column) for column in columns)] for name, found in rows]
+        return (to_table(plain_table(heads, shown, numeric=heads[1:])) + "\n").encode()
     raise ConfigError(f"--out {out}: .csv or .md is wanted")
 
 

@@ -20,7 +20,7 @@ from harness.report.collect import Collection
 from harness.report.comparisons import Comparison, Contest, Over, contest, corrected
 from harness.report.lasting import no_garbage
 from harness.report.pairing import Compared, Wanted, compare_all
-from harness.report.sections import Section, averages_of, sections_of
+from harness.report.sections import MetricSection, averages_of, sections_of
 from harness.report.statistics import detectable_effect
 from harness.report.summary import Cell, Cells, summarise
 from harness.report.trends import Line, Trend, leader_of, lines_of, trend_of
@@ -44,7 +44,7 @@ class Findings:
     cells: Cells
     """(point, metric) -> cell; those of the shown metrics with the comparison to their baseline and
     their mark."""
-    sections: tuple[Section, ...]
+    sections: tuple[MetricSection, ...]
     """The shown metrics as a table groups them, averages included."""
     family: int
     """Comparisons to a baseline that the correction is over."""
