@@ -40,6 +40,8 @@ _PACKAGES = (
     "resvg-py",
     "emoji",
 )
+NUMERIC_PACKAGES = ("torch", "timm", "open_clip_torch")
+"""Those whose version may move the last bits of weights."""
 
 
 @lru_cache(maxsize=1)

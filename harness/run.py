@@ -24,7 +24,7 @@ from harness.data.dataset import DataSet
 from harness.data.images import BadImage, decode
 from harness.data.loader import advice
 from harness.data.text import corpus_rows
-from harness.device import pick_device, resolve_precision, set_up
+from harness.device import numerics, pick_device, resolve_precision, set_up
 from harness.errors import (
     ConfigError,
     DataError,
@@ -192,27 +192,7 @@ def _run(
     model = training.model
     result = directory.result()
     if result is None:
-        if not can_go_on(directory.checkpoints):
-            load_pretrained(model.image.backbone, config.model.image)
-            _inherit(model, config, directory)
-        with company(device) as ranks:
-            _check_company(ranks, runtime)
-            trainer = Trainer(training, data, config, runtime, directory, device, attempt, ranks)
-            trained = trainer.train(stop)
-        file, sha256 = save_final(directory.checkpoints, model)
-        result = {
-            "code": code_hash(),
-            "training": {
-                **_training_record(trained, runtime, device, attempt),
-                "samples_asked": config.train.samples,
-                "precision": trainer.precision,
-            },
-            "checkpoint": {"file": f"checkpoints/{file.name}", "sha256": sha256},
-            **_parent_record(directory, config),
-            **_keep_training_only(directory, training),
-            "cost": _cost_record(training, config, device),
-            "evaluations": {},
-        }
+        result = _train(config, runtime, directory, training, data, device, attempt, stop, company)
     else:
         model.load_state_dict(_kept_weights(directory, result["checkpoint"]))
     directory.write_status(
@@ -236,6 +216,45 @@ def _run(
     directory.write_result(result)
     _write_end(directory, State.DONE, attempt, samples_seen=result["training"]["samples_seen"])
     drop_steps(directory.checkpoints)
+
+
+def _train(
+    config: RunConfig,
+    runtime: Runtime,
+    directory: RunDir,
+    training: TrainingModel,
+    data: DataSet,
+    device: torch.device,
+    attempt: int,
+    stop: Callable[[], bool],
+    company: Company,
+) -> dict[str, Any]:
+    """The result of a training that begins or goes on, without evaluations."""
+    model = training.model
+    if not can_go_on(directory.checkpoints):
+        load_pretrained(model.image.backbone, config.model.image)
+        _inherit(model, config, directory)
+    with company(device) as ranks:
+        _check_company(ranks, runtime)
+        trainer = Trainer(training, data, config, runtime, directory, device, attempt, ranks)
+        computed_with = numerics(config.train, runtime, device, trainer.precision)
+        directory.complete_provenance(numerics=computed_with)
+        trained = trainer.train(stop)
+    file, sha256 = save_final(directory.checkpoints, model)
+    return {
+        "code": code_hash(),
+        "numerics": computed_with,
+        "training": {
+            **_training_record(trained, runtime, device, attempt),
+            "samples_asked": config.train.samples,
+            "precision": trainer.precision,
+        },
+        "checkpoint": {"file": f"checkpoints/{file.name}", "sha256": sha256},
+        **_parent_record(directory, config),
+        **_keep_training_only(directory, training),
+        "cost": _cost_record(training, config, device),
+        "evaluations": {},
+    }
 
 
 def _check_parent_is_known(config: RunConfig) -> None:
