@@ -55,7 +55,7 @@ def _blocks(blocks: Iterable[Block], level: int) -> Iterator[str]:
                 yield from _blocks(block.blocks, level)
                 yield "</details>"
             case Table():
-                yield to_table(block)
+                yield table(block)
 
 
 def words(text: Text) -> str:
@@ -92,7 +92,7 @@ def _figure(figure: b.Figure) -> Iterator[str]:
 # --------------------------------------------------------------------------- tables
 
 
-def to_table(table: Table) -> str:
+def table(table: Table) -> str:
     """The table with its caption above and its notes below, without a line's end."""
     rows: list[str] = []
     for group in table.groups:
