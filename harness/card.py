@@ -329,8 +329,8 @@ def _protocol(entry: Mapping[str, Any]) -> Iterator[str]:
     for name, rule in sorted(protocol["rules"].items()):
         yield f"{markdown(name.replace('_', ' '))}: {markdown(rule)}"
     yield (
-        f"Encoders in {markdown(protocol['precision'])}; metrics of version "
-        f"{protocol['metric_version']}; content {markdown_code(entry['content_key'])}"
+        f"Encoders in {markdown(protocol['precision'])}; content "
+        f"{markdown_code(entry['content_key'])}"
     )
 
 

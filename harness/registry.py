@@ -41,10 +41,14 @@ class Registry(Generic[T]):
     def __contains__(self, name: object) -> bool:
         return name in self._parts
 
+    def parts(self) -> Iterator[T]:
+        """Every part, in the order in which they were registered."""
+        return iter(self._parts.values())
+
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._parts))
 
 
 def _place(part: object) -> tuple[object, object]:
     """Where a part is defined: a sweep file that is loaded again defines the same part anew."""
-    return getattr(part, "__module__", None), getattr(part, "__qualname__", part)
+    return getattr(part, "__module__", None), getattr(part, "__qualname__", type(part).__qualname__)

@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 
-from harness.config import METRIC_VERSION, RunConfig, Runtime
+from harness.config import RunConfig, Runtime
 from harness.data.dataset import DataSet
 from harness.errors import InvariantError
 from harness.evaluate.engine import evaluate
+from harness.first_stage import NAMES
 from harness.models.two_tower import TwoTower
 from harness.searchspace import VALIDATION
 
@@ -25,8 +26,9 @@ def validate(
     """What the towers are worth now on the split `validation`.
 
     Returns:
-        `metric_version`; `metrics`, name -> value, None for all when the numbers cannot be true
-        (collapsed towers, NaN), with the `reason`; and the `seconds` that it took.
+        `names`, the version of the metrics' names; `metrics`, name -> value, None for all when the
+        numbers cannot be true (collapsed towers, NaN), with the `reason`; and the `seconds` that it
+        took.
     """
     began = time.monotonic()
     settings = config.evaluate.model_copy(update={"splits": (VALIDATION,), "class_folders": ()})
@@ -40,7 +42,7 @@ def validate(
         except InvariantError as error:
             reason = str(error)
     return {
-        "metric_version": METRIC_VERSION,
+        "names": NAMES,
         "metrics": metrics,
         "reason": reason,
         "seconds": round(time.monotonic() - began, 3),
