@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from harness import metrics
-from harness.config import Objective, RunConfig
+from harness.config import RunConfig
 from harness.record import dump_json
 from harness.report.text import DASH, markdown, markdown_code, number, plain
 
@@ -261,8 +261,8 @@ def _training(config: RunConfig, result: Mapping[str, Any]) -> Iterator[str]:
             f"norm and projection of run {markdown_code(parent['run'])}, weights "
             f"{markdown_code(parent['checkpoint'][:12])}"
         )
-    weights = {name: getattr(config.objective, name).weight for name in Objective.model_fields}
-    terms = [f"{name} with weight {weight:g}" for name, weight in weights.items() if weight > 0]
+    active = config.objective.active
+    terms = [f"{name} with weight {term.weight:g}" for name, term in active.items()]
     yield f"Terms of the loss, whose settings are below: {', '.join(terms)}"
     yield (
         f"{training['samples_seen']:,} of {train.samples:,} samples in {training['steps']:,} steps "
@@ -284,12 +284,13 @@ def _training(config: RunConfig, result: Mapping[str, Any]) -> Iterator[str]:
 
 def _metrics_table(found: Mapping[str, Mapping[str, Any]]) -> str:
     return _table(
-        ["metric", "value (%)", "chance (%)", "n", "record"],
+        ["metric", "value", "chance", "unit", "n", "record"],
         [
             [
                 markdown(metrics.display(name)),
-                _percent(entry["value"], entry["reason"]),
-                _percent(entry["chance"], None),
+                _shown(name, entry["value"], entry["reason"]),
+                _shown(name, entry["chance"], None),
+                markdown(metrics.unit(name)),
                 f"{entry['n']:,}",
                 markdown_code(name),
             ]
@@ -303,10 +304,10 @@ def _by_number(item: tuple[str, object]) -> list[tuple[str, int]]:
     return [(words, int(k or 0)) for words, k in re.findall(r"(\D+)(\d*)", item[0])]
 
 
-def _percent(value: float | None, reason: str | None) -> str:
+def _shown(name: str, value: float | None, reason: str | None) -> str:
     if value is None:
         return f"{DASH} ({markdown(reason)})" if reason else DASH
-    return number(value * 100, 2)
+    return number(value * metrics.scale(name), 2)
 
 
 def _protocol(entry: Mapping[str, Any]) -> Iterator[str]:

@@ -17,8 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import cli
 from harness.bases import BASES, base
+from harness.commands.shared import Parser, exit_code_of
 from harness.config import Runtime, override_runtime, parse_assignment
 from harness.errors import (
     ConfigError,
@@ -29,7 +29,8 @@ from harness.errors import (
 from harness.manifest import write_manifest
 from harness.plan import Rerun, Step, make_plan, request_fills
 from harness.record import State, Store
-from harness.space import Run, Sweep, expand, find_sweep, load_sweep, question_of, shipped_sweeps
+from harness.space import Run, Sweep, expand
+from harness.sweep_files import find_sweep, load_sweep, question_of, shipped_sweeps
 
 if TYPE_CHECKING:
     from harness.launch.base import Executor, Stop
@@ -45,7 +46,7 @@ _RUNTIME = "runtime."
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code, and tells a known error in one line."""
-    return cli.run(lambda: run_command(parse(argv)), stopped=_go_on)
+    return exit_code_of(lambda: run_command(parse(argv)), stopped=_go_on)
 
 
 # --------------------------------------------------------------------------- the command line
@@ -62,7 +63,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = cli.Parser(
+    parser = Parser(
         prog="python -m harness.sweep",
         description="Train, evaluate and report an ablation; repeated, it goes on where it was.",
         epilog=_epilog(),

@@ -33,9 +33,6 @@ RETRY_AT_ONCE = frozenset({"killed", "interrupted"})
 INSIST_SECONDS = 1.0
 """A second signal this much later means it; an earlier one is a wrapper's copy of the first."""
 
-HELD_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
-"""What a scheduler may send to all processes of a job, those that have just begun too."""
-
 Say = Callable[[str], None]
 
 
@@ -114,24 +111,6 @@ def stop_on_signals(stop: Stop) -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def holding_signals() -> Iterator[None]:
-    """Processes started within begin with `HELD_SIGNALS` kept back, and so not killed by them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def release_signals() -> None:
-    """Take what was kept back since the start of this process: a stop is for SIGTERM to ask for."""
-    for number in HELD_SIGNALS:
-        if number != signal.SIGTERM:
-            signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_SIGNALS)
 
 
 # --------------------------------------------------------------------------- cost

@@ -11,7 +11,7 @@ from types import TracebackType
 from harness.config import RunConfig, Runtime
 from harness.errors import InterruptedRun, failure_class, one_line
 from harness.launch.base import POLL_SECONDS, Say, Source, Stop, name_of, record_failure
-from harness.launch.companions import Companions
+from harness.launch.ranks import Spawned
 from harness.lease import LeaseHeld
 from harness.plan import Step
 from harness.record import Store
@@ -26,7 +26,7 @@ class InlineExecutor:
         self._store = store
         self._runtime = runtime
         self._stop = stop
-        self._companions = Companions(sweep)
+        self._others = Spawned(sweep)
 
     def __enter__(self) -> InlineExecutor:
         return self
@@ -38,7 +38,7 @@ class InlineExecutor:
         trace: TracebackType | None,
     ) -> None:
         """End the processes that helped the runs; nothing else outlives one here."""
-        self._companions.dismiss()
+        self._others.dismiss()
 
     def preflight(self, configs: Sequence[RunConfig]) -> list[str]:
         """See Executor."""
@@ -62,7 +62,7 @@ class InlineExecutor:
         config, label = step.run.config, step.run.label
         directory = self._store.run_dir(step.run.key)
         since, attempt = time.time(), directory.attempts() + 1
-        company = self._companions.of(config, self._runtime, directory.log_file(attempt))
+        company = self._others.of(config, self._runtime, directory.log_file(attempt))
         try:
             run.execute(
                 config,

@@ -26,7 +26,8 @@ from typing import IO, Any
 
 from harness.config import RunConfig, Runtime
 from harness.errors import ConfigError, HarnessError, RecordError, one_line, unknown
-from harness.launch.base import Say, Source, Stop, holding_signals, name_of, record_failure
+from harness.launch.base import Say, Source, Stop, name_of, record_failure
+from harness.launch.child import holding_signals
 from harness.lease import LeaseHeld
 from harness.plan import Step
 from harness.record import Store
@@ -146,12 +147,14 @@ def _gpus_of_the_kernel() -> list[str]:
 class WorkerProcess:
     """One worker as its launcher sees it: the process, its two pipes, and the run it has."""
 
-    def __init__(self, slot: Slot, sweep: Path | None, meeting: Path | None = None) -> None:
+    def __init__(
+        self, slot: Slot, sweep: Path | None, rendezvous: tuple[Path, str] | None = None
+    ) -> None:
         answers, theirs = os.pipe()
         os.set_blocking(answers, False)
         command = [sys.executable, "-m", "harness.launch.worker", "--answers", str(theirs)]
         command += ["--sweep", str(sweep)] if sweep is not None else []
-        command += ["--meeting", str(meeting)] if meeting is not None else []
+        command += ["--rendezvous", *map(str, rendezvous)] if rendezvous is not None else []
         self.output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by bury)
         with holding_signals():
             self.process = subprocess.Popen(
@@ -271,8 +274,8 @@ class LocalExecutor:
     """Keeps every slot busy until its source is empty.
 
     Args:
-        meeting: folder where the one worker finds the other processes of its runs, which something
-            else started; None: it starts them itself.
+        rendezvous: folder and address where the other processes of the one worker's runs, which
+            something else started, look for it; None: it starts them itself.
     """
 
     def __init__(
@@ -283,9 +286,9 @@ class LocalExecutor:
         stop: Stop,
         sweep: Path | None = None,
         *,
-        meeting: Path | None = None,
+        rendezvous: tuple[Path, str] | None = None,
     ) -> None:
-        self._meeting = meeting
+        self._rendezvous = rendezvous
         self._store = store
         self._runtime = runtime
         self._slots = slots
@@ -382,7 +385,7 @@ class LocalExecutor:
 
     def _worker(self, number: int) -> WorkerProcess:
         if number not in self._workers:
-            worker = WorkerProcess(self._slots[number], self._sweep, self._meeting)
+            worker = WorkerProcess(self._slots[number], self._sweep, self._rendezvous)
             self._workers[number] = worker
             self._selector.register(worker.answers, selectors.EVENT_READ)
         return self._workers[number]

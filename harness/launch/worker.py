@@ -10,30 +10,23 @@ ends.  Started by `harness.launch.local`; the only module of the package that im
 from __future__ import annotations
 
 import argparse
-import faulthandler
 import importlib
 import json
 import os
-import resource
-import signal
 import sys
-import threading
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from queue import SimpleQueue
 from types import TracebackType
 from typing import Any
 
 from harness.config import RunConfig, Runtime, validate
 from harness.errors import HarnessError, InterruptedRun, failure_class, one_line
-from harness.launch.base import Stop, release_signals
-from harness.launch.companions import Companions
-from harness.launch.slurm.meeting import Meeting
+from harness.launch.base import Stop
+from harness.launch.child import Inbox, Task, print_to
+from harness.launch.ranks import OtherRanks, Rendezvous, Spawned
 from harness.lease import LeaseHeld
-from harness.space import load_sweep
-
-Task = dict[str, Any]
+from harness.sweep_files import load_sweep
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,66 +34,50 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m harness.launch.worker", description=__doc__)
     parser.add_argument("--answers", type=int, required=True, help="descriptor to answer on")
     parser.add_argument("--sweep", help="sweep file, for the parts that it registers")
-    parser.add_argument("--meeting", type=Path, help="folder to find the processes of a job in")
+    parser.add_argument(
+        "--rendezvous",
+        nargs=2,
+        metavar=("FOLDER", "ADDRESS"),
+        help="where the other processes of the runs look for this one",
+    )
     args = parser.parse_args(argv)
     os.set_inheritable(args.answers, False)
-    faulthandler.enable()
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    companions = Companions(args.sweep) if args.meeting is None else Meeting(args.meeting)
-    worker = Worker(args.answers, companions)
-    worker.listen()
+    others: OtherRanks = Spawned(args.sweep)
+    if args.rendezvous is not None:
+        folder, address = args.rendezvous
+        others = Rendezvous(Path(folder), address)
+    worker = Worker(args.answers, others)
     if args.sweep is not None:
         load_sweep(args.sweep)
     try:
         worker.serve()
     finally:
-        worker.companions.dismiss()
+        others.dismiss()
     return 0
 
 
 class Worker:
-    """The tasks of one process, and whether it shall stop."""
+    """The tasks of one process, and whether it shall stop; it listens from the beginning."""
 
-    def __init__(self, answers: int, companions: Companions | Meeting) -> None:
+    def __init__(self, answers: int, others: OtherRanks) -> None:
         self._answers = answers
-        self._tasks: SimpleQueue[Task | None] = SimpleQueue()
-        self._stop = Stop()
+        self._others = others
         self._idle_output = os.dup(1)
-        self.companions = companions
-
-    def listen(self) -> None:
-        """Take tasks from standard input and stop at its end, at SIGTERM and at SIGINT."""
-        signal.signal(signal.SIGTERM, lambda *_: self._ask_to_stop())
-        signal.signal(signal.SIGINT, lambda *_: self._ask_to_stop())
-        release_signals()
+        self._stop = Stop()
+        self._tasks = Inbox(self._stop)
         sys.excepthook = self._last_words
-        tasks = os.dup(0)
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(nothing, 0)
-        os.close(nothing)
-        threading.Thread(target=self._read, args=(tasks,), name="tasks", daemon=True).start()
 
     def serve(self) -> None:
         """Work on one task after the other until there are no more."""
         # Heavy, so only once signals and the end of the input are listened to.
         importlib.import_module("harness.run")
-        while (task := self._tasks.get()) is not None and not self._stop():
+        for task in self._tasks:
             if "preflight" in task:
                 self._answer(problems=self._preflight(task))
             else:
                 answer = self._run(task)
                 self._answer(**answer, leaving=self._stop())
             print_to(self._idle_output)
-
-    def _read(self, descriptor: int) -> None:
-        with os.fdopen(descriptor, encoding="utf-8") as lines:
-            for line in lines:
-                self._tasks.put(json.loads(line))
-        self._ask_to_stop()
-
-    def _ask_to_stop(self) -> None:
-        self._stop.ask()
-        self._tasks.put(None)
 
     def _preflight(self, task: Task) -> list[str]:
         from harness import run
@@ -109,11 +86,7 @@ class Worker:
         return run.preflight(configs, validate(Runtime, task["runtime"]))
 
     def _run(self, task: Task) -> dict[str, str]:
-        log = Path(task["log"])
-        log.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        print_to(descriptor)
-        os.close(descriptor)
+        print_to(Path(task["log"]))
         try:
             self._execute(task)
         except LeaseHeld:
@@ -136,7 +109,7 @@ class Worker:
             runtime,
             label=task["label"],
             stop=self._stop,
-            company=self.companions.of(config, runtime, Path(task["log"])),
+            company=self._others.of(config, runtime, Path(task["log"])),
         )
 
     def _answer(self, **answer: Any) -> None:
@@ -145,7 +118,7 @@ class Worker:
             while line:
                 line = line[os.write(self._answers, line) :]
         except BrokenPipeError:
-            self._ask_to_stop()
+            self._tasks.close()
 
     def _last_words(
         self,
@@ -159,14 +132,6 @@ class Worker:
 
 def _failed(error: BaseException) -> dict[str, str]:
     return {"outcome": "failed", "failure": failure_class(error), "error": one_line(error)}
-
-
-def print_to(descriptor: int) -> None:
-    """Send standard output and error, also of C code and of child processes, to a descriptor."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
 
 
 if __name__ == "__main__":

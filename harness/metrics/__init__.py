@@ -5,18 +5,12 @@ A new metric is a new file here: a subclass of `base.Metric`, registered.  Nothi
 
 from __future__ import annotations
 
-from importlib import import_module
-from pkgutil import iter_modules
-
-for _module in iter_modules(__path__):
-    import_module(f"{__name__}.{_module.name}")
-
-from harness.metrics.accuracy import (  # noqa: E402
+from harness.metrics.accuracy import (
     ACC1,
     MEAN_PER_CLASS_RECALL,
     accuracy_chance,
 )
-from harness.metrics.base import (  # noqa: E402
+from harness.metrics.base import (
     CLASSIFICATION,
     IMAGE_RETRIEVAL,
     KS,
@@ -37,8 +31,8 @@ from harness.metrics.base import (  # noqa: E402
     rules,
     versions,
 )
-from harness.metrics.costs import check_cost, cost_value, is_cost  # noqa: E402
-from harness.metrics.names import (  # noqa: E402
+from harness.metrics.costs import check_cost, cost_value, is_cost
+from harness.metrics.names import (
     HEADLINE,
     benchmark_metrics,
     described,
@@ -52,8 +46,8 @@ from harness.metrics.names import (  # noqa: E402
     suite_mean_name,
     unit,
 )
-from harness.metrics.places import lacking  # noqa: E402
-from harness.metrics.recall import (  # noqa: E402
+from harness.metrics.places import lacking
+from harness.metrics.recall import (
     SHARED,
     mean_recall_kind,
     recall_chance,

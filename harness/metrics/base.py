@@ -237,7 +237,7 @@ def items_of_way(way: str) -> str:
 
 # --------------------------------------------------------------------------- which there are
 
-METRICS: Registry[Metric] = Registry("metric")
+METRICS: Registry[Metric] = Registry("metric", "harness.metrics")
 _MET: dict[str, Described] = {}
 
 

@@ -28,7 +28,6 @@ _POINTS, _FEW_POINTS = 80, 32
 _DIGITS = 12
 #: Facts of an attempt that differ from one to the next.
 _OF_ATTEMPT = ("time", "host", "command", "label")
-_PATHS = {path: tuple(path.split(".")) for path in field_paths(RunConfig)}
 
 
 def run_data(collection: Collection) -> str:
@@ -72,7 +71,7 @@ class _Pool:
 
 def _flat(config: RunConfig) -> dict[str, Any]:
     tree = config.model_dump(mode="json")
-    return {path: reduce(getitem, names, tree) for path, names in _PATHS.items()}
+    return {path: reduce(getitem, path.split("."), tree) for path in field_paths(RunConfig)}
 
 
 def _run(

@@ -16,6 +16,7 @@ import argparse
 import os
 import re
 import signal
+import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -25,9 +26,11 @@ from types import FrameType
 from typing import Any
 
 from harness.errors import HarnessError, one_line
-from harness.launch.base import HELD_SIGNALS, Backlog, Stop, record_failure
+from harness.launch.base import Backlog, Stop, record_failure
+from harness.launch.child import HELD_SIGNALS
 from harness.launch.local import LocalExecutor, gpus_of_machine, make_slots, visible_gpus
-from harness.launch.slurm import meeting, scheduler
+from harness.launch.ranks import end_rendezvous, help_with, runs_of_rendezvous
+from harness.launch.slurm import scheduler
 from harness.launch.slurm.ledger import Intent, Submission
 from harness.launch.slurm.policy import bad_nodes, micro_batch_of, why_stop
 from harness.launch.slurm.scheduler import Silent
@@ -55,8 +58,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     task = Task.of_environment(Submission(args.folder), args.array)
     if args.after is not None:
         return Aftermath(task, args.after).tidy()
-    if meeting.rank() > 0:
-        return meeting.help_with_runs(task.meeting, task.intent.sweep_file, signals.stop)
+    rank = int(os.environ.get("SLURM_PROCID", "0"))
+    if rank > 0:
+        runs = runs_of_rendezvous(task.rendezvous, signals.stop)
+        local_rank = int(os.environ.get("SLURM_LOCALID", "0"))
+        file = task.intent.sweep_file
+        return help_with(runs, file, signals.stop, rank=rank, local_rank=local_rank)
     return Supervisor(task, signals).supervise()
 
 
@@ -115,10 +122,10 @@ class Task:
         return self.intent.profile.nodes
 
     @property
-    def meeting(self) -> Path:
+    def rendezvous(self) -> Path:
         """Where the processes of this start of the job find one another."""
         name = f"{self.array}-{self.index}-{self.restarts}"
-        return self.submission.folder / "meetings" / name
+        return self.submission.folder / "rendezvous" / name
 
     def runs(self) -> list[Run]:
         """The runs of the task, read from their directories."""
@@ -290,7 +297,7 @@ class Supervisor:
             slots,
             self.stop,
             None if intent.sweep_file is None else Path(intent.sweep_file),
-            meeting=self.task.meeting if self.task.nodes > 1 else None,
+            rendezvous=(self.task.rendezvous, _address()) if self.task.nodes > 1 else None,
         )
 
     # ---- what came of a run
@@ -365,7 +372,7 @@ class Supervisor:
                 self._ended(step.run, cause, error, micro_batch=self._micro_batch(step.run))
         self._note_end()
         if self.task.nodes > 1:
-            meeting.part(self.task.meeting)
+            end_rendezvous(self.task.rendezvous)
         if ours_to_requeue and self._steps():
             say(f"{cause.replace('_', ' ') or 'a process is lost'}: back in the queue")
             self.task.go_back()
@@ -430,6 +437,10 @@ def _death(end: Mapping[str, Any]) -> tuple[str, str] | None:
     if not all(r["state"] == State.FAILED.value and r["failure"] not in TRANSIENT for r in runs):
         return None
     return runs[0]["failure"], re.sub(r"\d+", "#", str(runs[0]["error"]))
+
+
+def _address() -> str:
+    return os.environ.get("SLURM_LAUNCH_NODE_IPADDR") or socket.gethostname()
 
 
 def _warn_of_few_cores() -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from harness.config import Runtime
 from harness.errors import RankLost
-from harness.launch.companions import Companions
+from harness.launch.ranks import Spawned
 from harness.models.training import TrainingModel
 from harness.record import State, Store, read_jsonl
 from harness.run import execute, load_finished
@@ -20,14 +20,14 @@ def config(shapes_folder):
 
 
 @pytest.fixture
-def companions():
-    made = Companions(None)
+def others():
+    made = Spawned(None)
     yield made
     made.dismiss()
 
 
 def test_a_killed_process_ends_the_run_on_record_and_a_second_call_finishes_it(
-    tmp_path, config, companions
+    tmp_path, config, others
 ):
     directory = Store(tmp_path).run_dir(config.run_key)
     log = directory.log_file(1)
@@ -36,18 +36,18 @@ def test_a_killed_process_ends_the_run_on_record_and_a_second_call_finishes_it(
     def kill_at_the_third_step():
         asked.append(None)
         if len(asked) == 4:
-            companions._children[0].kill()
-            companions._children[0].wait()
+            others._children[0].kill()
+            others._children[0].wait()
         return False
 
-    company = companions.of(config, TOGETHER, log)
+    company = others.of(config, TOGETHER, log)
     with pytest.raises(RankLost):
         execute(config, tmp_path, TOGETHER, label="x", stop=kill_at_the_third_step, company=company)
     status = directory.status(config.evaluation_key)
     assert (status.state, status.failure) == (State.FAILED, "killed")
     assert not directory.lease_file.exists()
 
-    company = companions.of(config, TOGETHER, log)
+    company = others.of(config, TOGETHER, log)
     execute(config, tmp_path, TOGETHER, label="x", company=company)
     assert directory.status(config.evaluation_key).state is State.DONE
     seen = [line["samples_seen"] for line in read_jsonl(directory.metrics_file)]
@@ -66,8 +66,8 @@ def test_a_killed_process_ends_the_run_on_record_and_a_second_call_finishes_it(
 
 
 def test_a_process_that_cannot_start_ends_the_run_at_once(tmp_path, config):
-    companions = Companions(tmp_path / "nowhere.py")
-    company = companions.of(config, TOGETHER, tmp_path / "log.txt")
+    others = Spawned(tmp_path / "nowhere.py")
+    company = others.of(config, TOGETHER, tmp_path / "log.txt")
     with pytest.raises(RankLost, match=r"rank 1 ended: exit code 1"):
         execute(config, tmp_path, TOGETHER, label="x", company=company)
     status = Store(tmp_path).run_dir(config.run_key).status(config.evaluation_key)
