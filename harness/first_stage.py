@@ -52,11 +52,9 @@ def entry(written: Mapping[str, Any]) -> dict[str, Any]:
         judged = [sections.get(name, {"hole": ""}) for name in names]
         if not any("hole" in facts for facts in judged):
             _add_suite(read, metrics.suite_mean_name(suite), [f["metric"] for f in judged])
-    kinds = {name.rpartition("/")[2] for name in read.keys() - holes}
-    now = {
-        "metrics": {k: 1 for k in sorted(kinds) if metrics.metric_of(k)},
-        "rules": metrics.rules(),
-    }
+    means = {metrics.suite_mean_name(suite) for suite in protocol.get("suites", {})}
+    kinds = {name.rpartition("/")[2] for name in read.keys() - holes - means}
+    now = {"metrics": dict.fromkeys(sorted(kinds), 1), "rules": metrics.rules()}
     return {
         **written,
         "metrics": {name: {**metric, **_description(name)} for name, metric in read.items()},
