@@ -239,7 +239,7 @@ def print_table(rows: Sequence[TowerRow], caption: str) -> None:
 
 def csv_table(rows: Sequence[TowerRow], size: int, device: str) -> bytes:
     """The rows with their numbers in full; size and device are columns of their own."""
-    from harness.report.text import csv_field
+    from harness.document.escaping import csv_field
 
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -251,7 +251,7 @@ def csv_table(rows: Sequence[TowerRow], size: int, device: str) -> bytes:
 
 def markdown_table(rows: Sequence[TowerRow], caption: str) -> bytes:
     """The table as Markdown, with its caption and why numbers are missing."""
-    from harness.report.text import markdown
+    from harness.document.escaping import markdown
 
     lines = [
         "| " + " | ".join(_COLUMNS) + " |",

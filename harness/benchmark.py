@@ -571,7 +571,7 @@ def _table_file(
     import csv
     import io
 
-    from harness.report.text import csv_field, markdown
+    from harness.document.escaping import csv_field, markdown
 
     if out.suffix == ".csv":
         text = io.StringIO()
