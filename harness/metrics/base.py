@@ -11,7 +11,7 @@ Torch-free: outcomes are numpy arrays, and numpy is imported where something is 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -274,9 +274,10 @@ def versions(needs: Sequence[str] = (RETRIEVAL, CLASSIFICATION)) -> dict[str, in
     return {m.kind: m.version for m in METRICS.parts() if m.needs in needs}
 
 
-def rules() -> dict[str, str]:
-    """What the numbers mean, as a protocol says it."""
+def rules(names: Iterable[str] | None = None) -> dict[str, str]:
+    """What the numbers mean, as a protocol says it: of all metrics, or of those called so."""
+    kinds = METRICS if names is None else {name.rpartition("/")[2] for name in names}
     found = dict(COMMON_RULES)
     for metric in METRICS.parts():
-        found |= dict(metric.rules)
+        found |= dict(metric.rules) if metric.kind in set(kinds) else {}
     return found
