@@ -82,10 +82,10 @@ def values(found: Mapping[str, _T]) -> dict[str, _T]:
 
 def name_of(name: str) -> str:
     """What a metric is called today; other names are as they were."""
-    place, _, kind = name.rpartition("/")
+    place, slash, kind = name.rpartition("/")
     if f"{place}/".endswith(_STRICT):
         return f"{place.removesuffix(_STRICT[:-1])}{kind}"
-    return f"{place}/{_SHARED_NOW.get(kind, kind)}"
+    return f"{place}{slash}{_SHARED_NOW.get(kind, kind)}"
 
 
 def array_names(kept: Collection[str]) -> dict[str, str]:

@@ -359,7 +359,7 @@ class RunDir:
 
     def append_progress(self, line: Mapping[str, Any]) -> None:
         """Add one line to progress.jsonl, which has the same writer."""
-        _append_line(self.progress_file, line)
+        _append_line(self.progress_file, {"names": first_stage.NAMES, **line})
 
     def rewind_logs(self, samples_seen: int) -> None:
         """Drop the lines after `samples_seen`: a resumed run writes them again."""

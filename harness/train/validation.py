@@ -15,7 +15,6 @@ from harness.config import RunConfig, Runtime
 from harness.data.dataset import DataSet
 from harness.errors import InvariantError
 from harness.evaluate.engine import evaluate
-from harness.first_stage import NAMES
 from harness.models.two_tower import TwoTower
 from harness.searchspace import VALIDATION
 
@@ -26,9 +25,8 @@ def validate(
     """What the towers are worth now on the split `validation`.
 
     Returns:
-        `names`, the version of the metrics' names; `metrics`, name -> value, None for all when the
-        numbers cannot be true (collapsed towers, NaN), with the `reason`; and the `seconds` that it
-        took.
+        `metrics`, name -> value, None for all when the numbers cannot be true (collapsed towers,
+        NaN), with the `reason`; and the `seconds` that it took.
     """
     began = time.monotonic()
     settings = config.evaluate.model_copy(update={"splits": (VALIDATION,), "class_folders": ()})
@@ -41,9 +39,4 @@ def validate(
             metrics = {name: found["value"] for name, found in entry["metrics"].items()}
         except InvariantError as error:
             reason = str(error)
-    return {
-        "names": NAMES,
-        "metrics": metrics,
-        "reason": reason,
-        "seconds": round(time.monotonic() - began, 3),
-    }
+    return {"metrics": metrics, "reason": reason, "seconds": round(time.monotonic() - began, 3)}
