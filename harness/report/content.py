@@ -22,8 +22,9 @@ from harness.document.text import Text, code, link, strong
 from harness.record import State
 from harness.report.answers import Answer, answer
 from harness.report.collect import Collection
-from harness.report.digest import digest
+from harness.report.digest import digest, warnings
 from harness.report.findings import Findings
+from harness.report.numerics import Numerics
 from harness.report.published import Beside
 from harness.report.records import Record
 from harness.report.summary import Cells
@@ -40,6 +41,7 @@ def write_content(
     published: Beside,
 ) -> Document:
     """The page of the report on `collection`."""
+    notes = [*warnings(collection, findings), *_warnings(collection)]
     answers = [answer(collection, findings, metric) for metric in findings.shown]
     sections = [
         Section("Answer", tuple(map(Paragraph, digest(collection, findings)))),
@@ -57,7 +59,7 @@ def write_content(
     used, asked = len(_used(collection)), len(collection.records)
     return Document(
         collection.sweep.question.strip() or collection.sweep.name,
-        (*map(Note, _warnings(collection)), *(s for s in sections if any(s.blocks))),
+        (*map(Note, notes), *(s for s in sections if any(s.blocks))),
         f"{collection.sweep.name} \u00b7 {used:,} of {asked:,} runs",
     )
 
@@ -110,6 +112,7 @@ def _warnings(collection: Collection) -> Iterator[str]:
             f"these numbers were made by {len(codes)} versions of the code ({', '.join(codes)}); "
             "--rerun stale repeats the older ones"
         )
+    yield from Numerics.of(collection.records).warnings
     holes = runs_with_holes(collection)
     if holes:
         yield (

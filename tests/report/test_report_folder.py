@@ -16,6 +16,8 @@ from markdown_it import MarkdownIt
 from report_records import COMMIT, I2T, T2I, Records, depth_sweep, fill, runs_by, sweep_of
 
 from harness.errors import HarnessError
+from harness.figures import style
+from harness.figures.base import SWEEP, Drawing, Sheet
 from harness.report import build, folder
 from harness.report.answers import answer
 from harness.report.collect import collect
@@ -95,6 +97,35 @@ def test_the_same_records_give_the_same_bytes(records: Records, tmp_path: Path) 
         ),
     }
     assert {name for name in one if one[name] != two[name]} == set()
+
+
+def test_a_figure_is_one_registered_function(
+    records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = depth_sweep(metrics=[T2I])
+    runs, _ = runs_by(sweep)
+    fill(records, runs)
+    known = SWEEP._registry
+    monkeypatch.setattr(known, "_parts", {name: known.get(name) for name in known})
+
+    @SWEEP.register("seeds_by_point", place=0)
+    def draw(sheet: Sheet) -> Drawing | None:
+        figure, (ax,) = style.panels(1)
+        counts = [len(row.seeds) for row in sheet.collection.points]
+        ax.bar(range(len(counts)), counts)
+        return Drawing("How many seeds each point has.", figure, "n\n3\n")
+
+    build(sweep, runs, records.store, tmp_path / "report")
+    text = (tmp_path / "report" / "report.md").read_text()
+    page = (tmp_path / "report" / "report.html").read_text()
+
+    assert text.index("(figures/seeds_by_point.png)") < text.index("(figures/metric_vs_axis.png)")
+    assert "How many seeds each point has." in text
+    assert "How many seeds each point has." in page
+    written = {file.name for file in (tmp_path / "report" / "figures").glob("seeds_by_point.*")}
+    assert written == {"seeds_by_point.svg", "seeds_by_point.png", "seeds_by_point.csv"}
+    manifest = json.loads((tmp_path / "report" / "manifest.json").read_text())
+    assert "figures/seeds_by_point.csv" in manifest["files"]
 
 
 def test_the_manifest_names_every_run_and_every_file(records: Records, tmp_path: Path) -> None:
@@ -226,21 +257,21 @@ def test_the_answer_claims_what_the_interval_allows(records: Records) -> None:
     said = answers(records)
 
     assert said.startswith(
-        "**I2T R@1** (%), chance 0.5: of 4 compared, 0 better, 3 worse, 1 undecided\n"
+        "**I2T R@1** (%), chance 0.5: secondary metric, 0 of 4 better, 3 worse\n"
         "  - layers=12 (41.2 \u00b1 0.7) is the baseline\n"
     )
     assert "layers=4: worse (\u22121.9 [\u22122.1, \u22121.7] points)" in said
     # differences +0.2, -0.1, -1.1 points: mean -1/3, half-width 4.302653 x 0.6807 / sqrt 3
-    assert "layers=8: no difference detectable (\u22120.3 [\u22122.0, 1.4] points)" in said
+    assert "layers=8: not significant (\u22120.3 [\u22122.0, 1.4] points)" in said
 
 
 def test_the_answer_states_missing_pairs(records: Records) -> None:
     said = answers(records, skip=((4, 0), (8, 0), (8, 2)))
 
-    # seeds 1 and 2 differ by -1.9 and -1.8 points: half-width 12.7062 x 0.05
-    pairs = r"\[\u22122\.5, \u22121\.2\] points, over 2 of 3 seeds\)"
+    # seeds 1 and 2 differ by -1.9 and -1.8 points; the residual is that of all five points
+    pairs = r"\[\u22122\.2, \u22121\.6\] points, over 2 of 3 seeds\)"
     assert re.search(r"layers=4: worse \(\u22121\.[89] " + pairs, said)
-    assert "layers=8: one seed, no telling what others would give (\u22120.1 points, over 1" in said
+    assert "layers=8: not significant (\u22120.1 [\u22120.5, 0.2] points, over 1 of 3" in said
 
 
 def test_the_answer_without_a_baseline_run(records: Records) -> None:

@@ -1,0 +1,295 @@
+"""Pictures on disk: a folder (or zip) with a table of captions, with .txt files, or with classes.
+
+Owns how such folders are put together; every sample that cannot be used becomes
+a `Problem` with its reason, and none ever stops the index.  Decodes no picture.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.config import SOURCES, ClassFolder, Data
+from harness.data.captions import TABLE_SUFFIXES, NotATableError, Row, checked_caption, read_table
+from harness.data.catalog import Source, path_of
+from harness.data.dataset import (
+    SPLIT_NAMES,
+    DataSet,
+    Problem,
+    Split,
+    Task,
+    content_fingerprint,
+    halves,
+    split_name,
+)
+from harness.data.files import FileTree, existing, is_image
+from harness.errors import DataError
+
+_LOOKED_FOR = (
+    "a CSV or JSON(L) table with columns image and caption, or pictures with .txt files of the"
+    " same name"
+)
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class PictureFolder(DataSet):
+    """A data set whose pictures are files of a `FileTree`."""
+
+    files: FileTree
+
+    def read(self, image: str) -> bytes:
+        """The bytes of a picture; KeyError or OSError when it is lost or damaged."""
+        return self.files.read(image)
+
+
+# --------------------------------------------------------------------------- opening
+
+
+@SOURCES.register("folder")
+class FolderSource(Source):
+    """The folder, zip or table `data.path`."""
+
+    unused = frozenset({"weights", "shuffle_window"})
+
+    def open(self, data: Data, cache: Path) -> DataSet:
+        """See Source."""
+        return open_folder(path_of(data))
+
+
+def open_folder(path: str) -> DataSet:
+    """Index pictures with captions below `path` (a folder, a zip, or a CSV/JSON file).
+
+    Understood: a table (columns image and caption, their synonyms, and optionally split) whose
+    pictures are next to it, in sub-folders or in zips beside it; several tables named after splits;
+    Karpathy's JSON; pictures with a same-named .txt file, a caption a line, in sub-folders named
+    after splits.  A data set that names no splits is split by the SHA-256 of each picture's name,
+    about 80 : 10 : 10.
+
+    Raises DataError when nothing usable is found, saying what was looked for.
+    """
+    place = existing(path)
+    is_table = place.is_file() and place.suffix.lower() in TABLE_SUFFIXES
+    files = FileTree(place.parent if is_table else place)
+    tables = [place.name] if is_table else files.top(TABLE_SUFFIXES)
+    collected = _Collected(files)
+    refused = [reason for table in tables if (reason := _add_table(collected, table))]
+    if len(refused) == len(tables):
+        if is_table:
+            raise DataError(refused[0])
+        _add_sidecars(collected)
+    return _finished(place.stem if place.is_file() else place.name, collected, refused)
+
+
+def _add_table(collected: _Collected, table: str) -> str | None:
+    """Add the rows of a table; the reason, if it is none."""
+    stem = posixpath.splitext(table)[0].casefold()
+    try:
+        for row in read_table(table, collected.files.read(table)):
+            collected.add(row, default_split=SPLIT_NAMES.get(stem))
+    except NotATableError as error:
+        return str(error)
+    except OSError as error:
+        return f"{table}: {error}"
+    return None
+
+
+def _add_sidecars(collected: _Collected) -> None:
+    images = collected.files.images()
+    split_folders = any(_split_folder(image) for image in images)
+    for image in images:
+        split = _split_folder(image)
+        if split_folders and split is None:
+            collected.refuse(image, "outside of the folders named after splits")
+            continue
+        sidecar = posixpath.splitext(image)[0] + ".txt"
+        if sidecar not in collected.files.entries:
+            collected.refuse(image, "no .txt file of the same name")
+            continue
+        text = collected.files.read(sidecar).decode("utf-8-sig", "surrogateescape")
+        for line in [line for line in text.splitlines() if line.strip()] or [""]:
+            collected.add(Row(sidecar, f"{image}:{line}", image, line), default_split=split)
+
+
+def _split_folder(image: str) -> str | None:
+    top, _, rest = image.partition("/")
+    return SPLIT_NAMES.get(top.casefold()) if rest else None
+
+
+def _finished(name: str, collected: _Collected, refused: Sequence[str]) -> DataSet:
+    splits = collected.splits()
+    if not splits:
+        seen = "; ".join([*refused, *_summary(collected.problems)]) or "no picture was found"
+        raise DataError(f"no usable pair in {collected.files.root}: {seen}; wanted: {_LOOKED_FOR}")
+    train, rest = halves(splits)
+    return PictureFolder(
+        name=name,
+        fingerprint=content_fingerprint(train, (), _stamps(train, collected.files)),
+        evaluation_fingerprint=content_fingerprint(rest, (), _stamps(rest, collected.files)),
+        splits=splits,
+        problems=tuple(collected.problems),
+        indexed=collected.indexed,
+        files=collected.files,
+    )
+
+
+def _summary(problems: Iterable[Problem]) -> list[str]:
+    counts = Counter(problem.reason for problem in problems)
+    return [f"{count} x {reason}" for reason, count in counts.most_common(3)]
+
+
+def _stamps(splits: Mapping[str, Split], files: FileTree) -> Iterator[str]:
+    return (files.entries[image].stamp for name in sorted(splits) for image in splits[name].images)
+
+
+# --------------------------------------------------------------------------- checking rows
+
+
+class _Collected:
+    """Checked rows by split, and the problems met; nothing is refused without a reason."""
+
+    def __init__(self, files: FileTree) -> None:
+        self.files = files
+        self.problems: list[Problem] = []
+        self.indexed = 0
+        self._captions: dict[str, dict[str, list[str]]] = defaultdict(dict)
+        self._home: dict[str, str] = {}
+        self._rows: set[bytes] = set()
+        self._found: dict[str, str | DataError] = {}
+        self._by_base: dict[str, list[str]] | None = None
+
+    def add(self, row: Row | Problem, *, default_split: str | None) -> None:
+        """Take a row in, or file the reason why not."""
+        if isinstance(row, Problem):
+            self.refuse(row.where, row.reason)
+            return
+        try:
+            image = self._resolve(row.image)
+            split = _checked_split(row.split, default_split) or hashed_split(image)
+            self._keep(image, split, checked_caption(row.caption), row.raw)
+        except DataError as error:
+            self.refuse(row.where, str(error))
+        else:
+            self.indexed += 1
+
+    def refuse(self, where: str, reason: str) -> None:
+        """File a problem; the sample counts as looked at."""
+        self.problems.append(Problem(where, reason))
+        self.indexed += 1
+
+    def splits(self) -> dict[str, Split]:
+        """The splits, pictures sorted by name, captions in the order of the rows."""
+        out = {}
+        for name in sorted(self._captions):
+            images = sorted(self._captions[name])
+            out[name] = Split(images, [tuple(self._captions[name][i]) for i in images])
+        return out
+
+    def _keep(self, image: str, split: str, caption: str, raw: str) -> None:
+        home = self._home.setdefault(image, split)
+        if home != split:
+            raise DataError(f"picture is in splits {home} and {split}")
+        mark = hashlib.blake2b(raw.encode("utf-8", "surrogateescape"), digest_size=12).digest()
+        if mark in self._rows:
+            raise DataError("duplicate row")
+        self._rows.add(mark)
+        self._captions[split].setdefault(image, []).append(caption)
+
+    def _resolve(self, image: object) -> str:
+        if not isinstance(image, str) or not image.strip():
+            raise DataError("no picture named")
+        if image not in self._found:
+            self._found[image] = self._look_up(image.strip().replace("\\", "/"))
+        found = self._found[image]
+        if isinstance(found, DataError):
+            raise found
+        return found
+
+    def _look_up(self, image: str) -> str | DataError:
+        name = posixpath.normpath(image)
+        if name in self.files.entries:
+            return name if is_image(name) else DataError("not a picture by its suffix")
+        same = self._same_base(posixpath.basename(name))
+        ending = [other for other in same if other.endswith("/" + name)]
+        candidates = ending or same
+        if len(candidates) == 1:
+            return candidates[0]
+        return DataError("picture is ambiguous" if candidates else "picture is not there")
+
+    def _same_base(self, base: str) -> list[str]:
+        if self._by_base is None:
+            self._by_base = defaultdict(list)
+            for name in self.files.images():
+                self._by_base[posixpath.basename(name)].append(name)
+        return self._by_base.get(base, [])
+
+
+def _checked_split(given: object, default: str | None) -> str | None:
+    if given is None:
+        return default
+    if not isinstance(given, str) or not given.strip():
+        raise DataError("empty split")
+    return split_name(given)
+
+
+def hashed_split(image: str) -> str:
+    """Split of a picture by the SHA-256 of its name: about 80 % train, 10 % each of the others."""
+    place = int.from_bytes(hashlib.sha256(image.encode("utf-8", "replace")).digest()[:8]) % 100
+    return "train" if place < 80 else "validation" if place < 90 else "test"
+
+
+# --------------------------------------------------------------------------- class folders
+
+
+def open_class_folder(folder: ClassFolder) -> DataSet:
+    """A folder or zip with one sub-folder of pictures a class: split `test`, one task.
+
+    A single folder around all the others is looked through.  Class names are those of the
+    sub-folders with `_` and `-` as spaces, in the order of their names.
+
+    Raises DataError with fewer than two classes, or when the sub-folders are splits.
+    """
+    files = FileTree(existing(folder.path))
+    inside = _without_common_folder(files.entries)
+    labelled = {name: rest.partition("/")[0] for name, rest in inside.items() if "/" in rest}
+    images = sorted(name for name in labelled if is_image(name))
+    folders = sorted({labelled[name] for name in images})
+    _check_classes(folder, folders)
+    split = Split(images, [()] * len(images))
+    labels = [folders.index(labelled[name]) for name in images]
+    classnames = tuple(name.replace("_", " ").replace("-", " ").strip() for name in folders)
+    task = Task(folder.name, classnames, folder.templates, {"test": labels})
+    others = sorted(name for name in labelled if not is_image(name))
+    fingerprint = content_fingerprint({"test": split}, [task], _stamps({"test": split}, files))
+    return PictureFolder(
+        name=folder.name,
+        fingerprint=fingerprint,
+        evaluation_fingerprint=fingerprint,
+        splits={"test": split},
+        tasks=(task,),
+        problems=tuple(Problem(name, "not a picture by its suffix") for name in others),
+        indexed=len(labelled),
+        files=files,
+    )
+
+
+def _without_common_folder(names: Iterable[str]) -> dict[str, str]:
+    inside = {name: name for name in names}
+    tops = {name.partition("/")[0] for name in inside if "/" in name}
+    nested = {name: rest for name in inside if (rest := name.partition("/")[2])}
+    if len(tops) == 1 and any("/" in rest and is_image(rest) for rest in nested.values()):
+        return nested
+    return inside
+
+
+def _check_classes(folder: ClassFolder, classes: Sequence[str]) -> None:
+    if len(classes) < 2:
+        found = f"pictures in {len(classes)} sub-folders" if classes else "no picture in any"
+        raise DataError(f"{folder.path}: {found}; wanted: one sub-folder of pictures a class")
+    if all(name.casefold() in SPLIT_NAMES for name in classes):
+        raise DataError(
+            f"{folder.path} holds the splits {', '.join(classes)}, not classes; give one's path"
+        )

@@ -1,0 +1,139 @@
+"""Every picture of a data set decoded once: what is usable of each shard, and why the rest is not.
+
+Owns `python -m harness.data check` but its words and its command line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from harness.data.dataset import DataSet, Problem
+from harness.data.images import BadImage, decode
+from harness.data.jobs import Chunk, chunks_of, samples_in, shared_out
+from harness.data.packed import PACK_FILE, read_pack
+from harness.data.sources.shards import Shards, shard_of
+
+_CHUNK = 256
+"""Pictures that a process looks at in one go."""
+
+
+class _Looker(NamedTuple):
+    data: DataSet
+    max_pixels: int
+
+
+@dataclass(frozen=True)
+class Count:
+    """Samples of one shard (or split, of a folder) with a picture and a caption."""
+
+    usable: int
+    bad: int
+
+
+@dataclass(frozen=True)
+class Census:
+    """What was found.
+
+    Attributes:
+        counts: by shard, in order; by split if there are no shards.
+        bad: split -> picture -> why it cannot be decoded.
+        problems: what the index left out, and shards that are not what their pack says.
+        looked_at: samples, usable or not.
+    """
+
+    counts: dict[str, Count]
+    bad: dict[str, dict[str, str]]
+    problems: tuple[Problem, ...]
+    looked_at: int
+
+    @property
+    def faults(self) -> list[Problem]:
+        """All that cannot be used."""
+        pictures = [
+            Problem(image, reason)
+            for of_split in self.bad.values()
+            for image, reason in of_split.items()
+        ]
+        return [*self.problems, *pictures]
+
+    @property
+    def bad_fraction(self) -> float:
+        """Share of what was looked at that cannot be used."""
+        return len(self.faults) / max(1, self.looked_at)
+
+
+def take_census(
+    data: DataSet, *, max_pixels: int, workers: int, progress: Callable[[int, int], None]
+) -> Census:
+    """Decode every picture of every split in `workers` processes.
+
+    Args:
+        progress: told how many pictures of how many have been looked at.
+
+    Raises DataError as opening the data does.
+    """
+    data.prepare()
+    chunks = chunks_of(data, _CHUNK)
+    total = samples_in(chunks)
+    found: dict[Chunk, list[tuple[int, str]]] = {}
+    with shared_out(_look, _Looker(data, max_pixels), chunks, workers) as each:
+        for chunk, faults in each:
+            found[chunk] = faults
+            progress(samples_in(found), total)
+    bad: dict[str, dict[str, str]] = defaultdict(dict)
+    for chunk in chunks:  # in order, whoever was first
+        for index, reason in found[chunk]:
+            bad[chunk.split][data.splits[chunk.split].images[index]] = reason
+    problems = (*data.problems, *_wrong_in_pack(data))
+    return Census(_counts(data, bad), dict(bad), problems, max(data.indexed, total))
+
+
+def _look(looker: _Looker, chunk: Chunk) -> list[tuple[int, str]]:
+    """Place and reason of the pictures of a chunk that cannot be decoded."""
+    images = looker.data.splits[chunk.split].images
+    faults = []
+    for index in range(chunk.first, chunk.stop):
+        try:
+            decode(looker.data.read(images[index]), max_pixels=looker.max_pixels)
+        except (BadImage, OSError, KeyError) as error:
+            faults.append((index, str(error)))
+    return faults
+
+
+def _counts(data: DataSet, bad: dict[str, dict[str, str]]) -> dict[str, Count]:
+    undecodable: dict[str, int] = defaultdict(int)
+    if not isinstance(data, Shards):
+        return {
+            name: Count(len(split) - len(bad.get(name, ())), len(bad.get(name, ())))
+            for name, split in data.splits.items()
+        }
+    for of_split in bad.values():
+        for image in of_split:
+            undecodable[shard_of(image)] += 1
+    return {
+        shard["name"]: Count(
+            shard["samples"] - undecodable[shard["name"]],
+            shard["problems"] + undecodable[shard["name"]],
+        )
+        for shard in data.summary["shards"]
+    }
+
+
+def _wrong_in_pack(data: DataSet) -> list[Problem]:
+    """Shards of a packed folder that hold other bytes than its record says."""
+    if not isinstance(data, Shards):
+        return []
+    folders = {Path(s.place).parent.parent for s in data.shards if s.sha256 and not s.is_remote}
+    problems = []
+    for folder in sorted(folders):
+        for shard in read_pack(folder).shards:
+            with (folder / shard.name).open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != shard.sha256:
+                    where = f"{folder.name}/{shard.name}"
+                    problems.append(Problem(where, f"is not the shard that {PACK_FILE} names"))
+    return problems

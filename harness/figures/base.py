@@ -1,0 +1,259 @@
+"""What every figure has: a place in a registry, words and data, and scales and names in common."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, Generic, TypeVar
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+
+from harness import metrics
+from harness.config import canonical_json
+from harness.document import blocks, text
+from harness.document.escaping import csv_text
+from harness.figures import style
+from harness.registry import Registry
+from harness.report.collect import Collection, PointRow
+from harness.report.findings import Findings
+from harness.report.search_data import SearchData
+from harness.report.summary import Cells
+
+HEADLINE = 2
+#: Letters of an axis' name, of a point's, a value's and a line's in a legend that a figure has room
+#: for; tables and CSV have them in full.
+_AXIS, _POINT, _VALUE, _LEGEND, _SETTING = 44, 56, 24, 44, 16
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure, what it shows in words, and its data as CSV; the registry gives it its name."""
+
+    words: str
+    figure: Figure
+    data: str
+    name: str = ""
+
+    def rendered(self) -> blocks.Figure:
+        """The figure in a page, within the settings of `style.house()`."""
+        svg = style.svg(self.figure)  # first, as it settles the layout
+        files = {"svg": svg, "png": style.png(self.figure), "csv": self.data.encode()}
+        wide = bool(self.figure.get_figwidth() > style.COLUMN + 0.5)
+        return blocks.Figure(self.name, self.words, files, wide)
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """What the figures of a sweep are drawn from."""
+
+    collection: Collection
+    findings: Findings
+    external: pd.DataFrame | None = None
+    """Published models, a row a model and metric: `name`, `metric` (named as ours), `value` (a
+    fraction), `parameters` (a count, both towers), `gmacs`, `source`; NaN where not published."""
+
+    @property
+    def cells(self) -> Cells:
+        """(point, metric) -> what its seeds say."""
+        return self.findings.cells
+
+    @property
+    def has_values(self) -> bool:
+        """Whether any run gave a number that is shown."""
+        places = ((r.index, m) for r in self.collection.points for m in self.collection.shown)
+        return any(self.cells[place].values for place in places)
+
+
+M = TypeVar("M")
+
+
+class Figures(Generic[M]):
+    """The figures of one kind of report, by name; each draws itself or nothing from an `M`."""
+
+    def __init__(self, kind: str) -> None:
+        self._registry: Registry[_Placed[M]] = Registry(kind, "harness.figures")
+
+    def register(self, name: str, *, place: int) -> Callable[[_Draw[M]], _Draw[M]]:
+        """Decorator of the function that draws the figure `name`; a lesser `place` stands first."""
+
+        def add(draw: _Draw[M]) -> _Draw[M]:
+            self._registry.register(name)(_Placed(place, draw))
+            return draw
+
+        return add
+
+    def draw(self, material: M) -> list[Drawing]:
+        """Every figure there is data for, in order."""
+        placed = sorted((self._registry.get(name).place, name) for name in self._registry)
+        drawn = [(name, self._registry.get(name).draw(material)) for _, name in placed]
+        return [replace(drawing, name=name) for name, drawing in drawn if drawing is not None]
+
+    def rendered(self, material: M) -> tuple[blocks.Figure, ...]:
+        """The same as blocks of a page."""
+        with style.house():
+            return tuple(drawing.rendered() for drawing in self.draw(material))
+
+
+_Draw = Callable[[M], Drawing | None]
+
+
+@dataclass(frozen=True)
+class _Placed(Generic[M]):
+    place: int
+    draw: _Draw[M]
+
+
+SWEEP: Figures[Sheet] = Figures("figure")
+SEARCH: Figures[SearchData] = Figures("figure of a search")
+
+
+def axis_words(collection: Collection, axis: str, letters: int = _AXIS) -> str:
+    """What a figure calls an axis."""
+    return text.shorten(collection.axis_name(axis), letters)
+
+
+def point_words(row: PointRow) -> str:
+    """What a figure calls a point."""
+    return text.shorten(row.label, _POINT)
+
+
+def legend_words(name: str) -> str:
+    """What a legend calls a line of this name."""
+    return text.shorten(name, _LEGEND)
+
+
+def value_words(value: Any) -> str:
+    """What a figure calls a value of an axis."""
+    return text.shorten(text.plain(value), _VALUE)
+
+
+def setting_words(collection: Collection, row: PointRow, axis: str) -> str:
+    """What a narrow panel or a legend calls the point's value of an axis."""
+    return f"{axis_words(collection, axis, _SETTING)} {value_words(row.axes[axis])}"
+
+
+# --------------------------------------------------------------------------- where on the x axis
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Positions of the values of an axis, and how its ticks are written."""
+
+    kind: str
+    """`linear`, `log2` or `categorical`."""
+    values: tuple[Any, ...]
+
+    def at(self, value: Any, shift: float = 0.0) -> float:
+        """The position of `value`, moved by `shift`, a share of the axis' length."""
+        if self.kind == "categorical":
+            return self._places.index(canonical_json(value)) + shift * len(self.values)
+        if self.kind == "log2":
+            return float(value * (self.values[-1] / self.values[0]) ** shift)
+        return float(value + shift * (self.values[-1] - self.values[0]))
+
+    @property
+    def _places(self) -> list[str]:
+        return [canonical_json(value) for value in self.values]
+
+    def apply(self, ax: Axes) -> None:
+        """Put ticks at the values, and nowhere else."""
+        positions = [self.at(value) for value in self.values]
+        if self.kind == "log2":
+            ax.set_xscale("log", base=2)
+        ax.xaxis.set_major_locator(FixedLocator(positions))
+        ax.xaxis.set_minor_locator(NullLocator())
+        names = [value_words(value) for value in self.values]
+        crowded = sum(map(len, names)) > 26
+        ax.set_xticks(
+            positions,
+            names,
+            rotation=30 if crowded else 0,
+            ha="right" if crowded else "center",
+            rotation_mode="anchor",
+        )
+        if self.kind == "categorical":
+            ax.set_xlim(-0.5, len(self.values) - 0.5)
+        else:
+            ax.margins(x=0.08)
+
+
+def scale_of(values: Sequence[Any]) -> Scale:
+    """Numbers stand where they belong, on whichever of linear and log2 keeps them further apart."""
+    unique = list({canonical_json(value): value for value in values}.values())
+    if not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in unique):
+        return Scale("categorical", tuple(unique))
+    ordered = tuple(sorted(unique))
+    if len(ordered) < 3 or ordered[0] <= 0:
+        return Scale("linear", ordered)
+    log = _least_gap([math.log2(value) for value in ordered])
+    return Scale("log2" if log > 1.05 * _least_gap(ordered) else "linear", ordered)
+
+
+def _least_gap(ordered: Sequence[float]) -> float:
+    gaps = [b - a for a, b in pairwise(ordered)]
+    return min(gaps) / (ordered[-1] - ordered[0])
+
+
+def is_one_axis(collection: Collection) -> bool:
+    """Whether the points differ in the shown axis, and in the hue, alone."""
+    show = collection.sweep.show
+    places = [
+        canonical_json([r.axes[show.x], r.axes.get(show.hue or "")]) for r in collection.points
+    ]
+    others = [axis for axis in collection.axes if axis not in {show.x, show.hue}]
+    held = {canonical_json([row.axes[axis] for axis in others]) for row in collection.points}
+    return len(held) == 1 and len(set(places)) == len(places)
+
+
+def costs_of(sheet: Sheet, cost: str) -> dict[int, float]:
+    """Point -> its cost, of the points with a finished seed."""
+    found = {row.index: sheet.cells.get((row.index, cost)) for row in sheet.collection.points}
+    return {p: next(iter(c.values.values())) for p, c in found.items() if c and c.values}
+
+
+def has_ordered_axis(collection: Collection) -> bool:
+    """Whether the values of the shown axis are numbers."""
+    x = collection.sweep.show.x
+    return scale_of([row.axes[x] for row in collection.points]).kind != "categorical"
+
+
+def headline(collection: Collection) -> list[str]:
+    """The first shown metrics of quality: for figures that have no room for all."""
+    return [name for name in collection.shown if not metrics.is_cost(name)][:HEADLINE]
+
+
+def samples_axis(figure: Figure, axes: Sequence[Axes], top: float) -> None:
+    """Samples seen, up to `top`, along the x axis of every panel, in a unit with few digits."""
+    unit = 1_000_000 if top >= 2_000_000 else 1_000 if top >= 2_000 else 1
+    for ax in axes:
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+        ax.xaxis.set_major_formatter(lambda value, _: f"{value / unit:g}")
+    name = {1: "", 1_000: " (thousands)", 1_000_000: " (millions)"}[unit]
+    figure.supxlabel(f"samples seen{name}", fontsize=8)
+    style.finish(axes)
+
+
+# --------------------------------------------------------------------------- data beside a figure
+
+
+def metric_data(sheet: Sheet, *costs: str) -> str:
+    """Every mark of the figure: a row a seed, and a row `mean` with its interval."""
+    collection, cells = sheet.collection, sheet.cells
+    heads = ["label", *collection.axes, *costs, "metric", "seed", "value", "low", "high", "chance"]
+    known = {cost: costs_of(sheet, cost) for cost in costs}
+    rows: list[list[object]] = []
+    for metric in collection.shown:
+        for row in collection.points:
+            cell = cells[(row.index, metric)]
+            place: list[object] = [row.label, *[row.axes[axis] for axis in collection.axes]]
+            place += [*[known[cost].get(row.index) for cost in costs], metric]
+            rows += [[*place, s, v, None, None, cell.chance] for s, v in cell.values.items()]
+            if cell.estimate is not None:
+                mean, low, high = cell.estimate.mean, cell.estimate.low, cell.estimate.high
+                rows.append([*place, "mean", mean, low, high, cell.chance])
+    return csv_text(heads, rows)
