@@ -15,7 +15,7 @@ RETRIEVAL, ZERO_SHOT, COST, OTHER = "Retrieval", "Zero-shot classification", "Co
 
 
 @dataclass(frozen=True)
-class Section:
+class MetricSection:
     """Metrics under one heading, the averages last."""
 
     title: str
@@ -24,7 +24,7 @@ class Section:
     """Average among `metrics` -> what it is the mean of."""
 
 
-def sections_of(shown: Sequence[str]) -> tuple[Section, ...]:
+def sections_of(shown: Sequence[str]) -> tuple[MetricSection, ...]:
     """The shown metrics by section, sections and metrics in the order of their first appearance."""
     by_title: dict[str, list[str]] = {}
     for name in shown:
@@ -32,12 +32,12 @@ def sections_of(shown: Sequence[str]) -> tuple[Section, ...]:
     return tuple(_section(title, names) for title, names in by_title.items())
 
 
-def averages_of(sections: Sequence[Section]) -> dict[str, tuple[str, ...]]:
+def averages_of(sections: Sequence[MetricSection]) -> dict[str, tuple[str, ...]]:
     """The averages of all sections."""
     return {name: members for section in sections for name, members in section.averages.items()}
 
 
-def _section(title: str, names: Sequence[str]) -> Section:
+def _section(title: str, names: Sequence[str]) -> MetricSection:
     averages: dict[str, tuple[str, ...]] = {}
     if title == ZERO_SHOT:
         for kind in dict.fromkeys(name.rpartition("/")[2] for name in names):
@@ -45,7 +45,7 @@ def _section(title: str, names: Sequence[str]) -> Section:
             found = metrics.described(members[0])
             if len(members) > 1 and found is not None:
                 averages[f"average {found.title}"] = members
-    return Section(title, (*names, *averages), averages)
+    return MetricSection(title, (*names, *averages), averages)
 
 
 def _title(name: str) -> str:
