@@ -1,9 +1,9 @@
 """A batch that passes through the towers in micro-batches, under the loss of the whole batch.
 
 Gradient caching for contrastive losses (Gao et al., 2021, "GradCache"): they pass once without a
-graph, the whole loss is computed on what they gave and differentiated to there, and they pass again,
-each with its share of that gradient.  Exact where a pair's outputs do not depend on the others of
-its micro-batch; no term of the loss knows of it.
+graph, the whole loss is computed on what they gave and differentiated to there, and they pass
+again, each with its share of that gradient.  Exact where a pair's outputs do not depend on the
+others of its micro-batch; no term of the loss knows of it.
 """
 
 from __future__ import annotations

@@ -121,14 +121,14 @@ def _move(norm: _BatchNorm, mean: Tensor, variance: Tensor, count: int) -> None:
     norm.running_var.lerp_(variance * (count / max(1, count - 1)), share)
 
 
-# --------------------------------------------------------------------------- micro-batch by micro-batch
+# --------------------------------------------------------------------------- in micro-batches
 
 
 class RunningStatistics:
     """The running statistics of a model whose batch passes in micro-batches: one move a step.
 
-    Each micro-batch starts from where they stood before the step; afterwards they stand at the mean of
-    where they, of all processes, took them.
+    Each starts from where they stood before the step; afterwards they stand at the mean of where
+    the micro-batches, of all processes, took them.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -138,7 +138,7 @@ class RunningStatistics:
 
     @contextmanager
     def of_step(self, group: ProcessGroup) -> Iterator[_OfStep]:
-        """A step; each of its micro-batches passes once within `of_micro_batch`, and then as often as it likes."""
+        """A step; each micro-batch passes once within `of_micro_batch`, then as often as wanted."""
         step = _OfStep(self._moving)
         counts = [counter.clone() for counter in self._counters]
         yield step
