@@ -79,9 +79,7 @@ def index_once(
         with FileLock(f"{index}.lock"):
             summary = _whole_summary(index)
             if summary is None:
-                summary = _make(
-                    shards, index, fetch, jobs, progress or ProgressLines("indexing", "shards")
-                )
+                summary = _make(shards, index, fetch, jobs, told)
     return summary
 
 
