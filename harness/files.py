@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 
@@ -30,3 +31,10 @@ def sha256_of(path: Path) -> str:
     """The SHA-256 of a file's content, in hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def locked(path: Path) -> AbstractContextManager[object]:
+    """Only one process of a machine at a time is in the block; `path` and `.lock` is the file."""
+    from filelock import FileLock  # here: who only reads must not pay for it
+
+    return FileLock(f"{path}.lock")

@@ -19,11 +19,11 @@ from typing import Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock
 
 from harness.data.jobs import Progress, ProgressLines
 from harness.data.shard_list import Shard
 from harness.data.tars import Sample, read_shard
+from harness.files import locked
 
 _VERSION = 2
 
@@ -76,7 +76,7 @@ def index_once(
     summary = _whole_summary(index)
     if summary is None:
         index.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{index}.lock"):
+        with locked(index):
             summary = _whole_summary(index)
             if summary is None:
                 summary = _make(shards, index, fetch, jobs, told)
@@ -86,7 +86,7 @@ def index_once(
 def forget(index: Path) -> None:
     """Remove an index and what is there of an unfinished one."""
     index.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{index}.lock"):
+    with locked(index):
         shutil.rmtree(index, ignore_errors=True)
         shutil.rmtree(_parts_of(index), ignore_errors=True)
 

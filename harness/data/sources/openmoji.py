@@ -35,6 +35,7 @@ from harness.data.files import FileTree
 from harness.data.jobs import ProgressLines
 from harness.data.naming import Meaning
 from harness.errors import DataError
+from harness.files import locked
 
 SPLITS = ("train", "validation", "test")
 _LETTERS = range(0x1F1E6, 0x1F1FF + 1)
@@ -72,14 +73,11 @@ class OpenMoji(DataSet):
         One process renders and the others wait; the store appears under its name only when it is
         complete.
         """
-        # Here, because indexing for a plan must not pay for it.
-        from filelock import FileLock
-
         images = [image for split in self.splits.values() for image in split.images]
         if store_is_whole(self.store, images):
             return
         self.store.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{self.store}.lock"):
+        with locked(self.store):
             if not store_is_whole(self.store, images):
                 _render_all(self.svgs, sorted(images), self.resolution, self.store)
                 _stored.cache_clear()
