@@ -18,7 +18,7 @@ from harness.report.collect import Collection, PointRow
 from harness.report.comparisons import Comparison, Verdict
 from harness.report.findings import Findings
 from harness.report.lasting import no_garbage
-from harness.report.sections import Section
+from harness.report.sections import MetricSection
 from harness.report.summary import Cell, Cells
 from harness.stats.intervals import Estimate, paired_difference
 from harness.stats.tests import ALPHA, Over
@@ -95,7 +95,9 @@ def _grouped(points: Sequence[PointRow], rows: Sequence[list[TableCell]]) -> tup
     return tuple(RowGroup(tuple(found), title) for title, found in by_title.items())
 
 
-def _columns_of(section: Section, metric: str, *, titled: bool, compared: bool) -> Iterator[Column]:
+def _columns_of(
+    section: MetricSection, metric: str, *, titled: bool, compared: bool
+) -> Iterator[Column]:
     members = section.averages.get(metric)
     notes = () if members is None else (_list_of(members),)
     heads = (section.title,) if titled and section.title else ()
@@ -130,7 +132,7 @@ def decimals_of(column: Iterable[Cell]) -> int:
     """Decimals that show the sign of every interval of the column that excludes zero."""
     column = list(column)
     metric = column[0].metric
-    decimals = _DECIMALS[metrics.unit(metric)]
+    decimals = _DECIMALS.get(metrics.unit(metric), 2)
     bounds = [
         abs(bound) * metrics.scale(metric)
         for cell in column
@@ -207,14 +209,14 @@ def _cost_cell(cell: Cell | None) -> TableCell:
     """A cost is a property of the point, so one finished seed is enough to know it."""
     if cell is None or not cell.values:
         return TableCell(text.DASH, notes=("cost is known once a seed is done",))
-    scale, decimals = metrics.scale(cell.metric), _DECIMALS[metrics.unit(cell.metric)]
+    scale, decimals = metrics.scale(cell.metric), _DECIMALS.get(metrics.unit(cell.metric), 2)
     shown = {text.number(value * scale, decimals) for value in cell.values.values()}
     least = min(cell.values.values()) * scale
     return TableCell("\u2013".join(sorted(shown)), value=least, keys=cell.keys)
 
 
 def _chance(column: Iterable[Cell], decimals: int) -> str:
-    known = [cell.chance * 100 for cell in column if cell.chance is not None]
+    known = [c.chance * metrics.scale(c.metric) for c in column if c.chance is not None]
     shown = {text.number(value, decimals): value for value in known}
     ends = sorted(shown, key=lambda name: shown[name])
     return "\u2013".join(dict.fromkeys([ends[0], ends[-1]])) if ends else ""
@@ -324,35 +326,11 @@ def statistics_csv(collection: Collection, findings: Findings) -> str:
 
 
 _CSV_CELL = (
-    "metric",
-    "mean",
-    "low",
-    "high",
-    "n_seeds",
-    "seeds",
-    "samples",
-    "chance",
-    "mark",
-    "baseline",
-    "diff",
-    "diff_low",
-    "diff_high",
-    "diff_over",
-    "p",
-    "p_holm",
-    "diff_seeds",
-    "diff_low_seeds",
-    "diff_high_seeds",
-    "p_seeds",
-    "diff_low_items",
-    "diff_high_items",
-    "p_mcnemar",
-    "error",
-    "df",
-    "family",
-    "keys",
-    "hole",
-)
+    "metric", "mean", "low", "high", "n_seeds", "seeds", "samples", "chance", "mark", "baseline",
+    "diff", "diff_low", "diff_high", "diff_over", "p", "p_holm", "diff_seeds", "diff_low_seeds",
+    "diff_high_seeds", "p_seeds", "diff_low_items", "diff_high_items", "p_mcnemar", "error",
+    "df", "family", "keys", "hole",
+)  # fmt: skip
 
 
 def _csv_cell(collection: Collection, row: PointRow, cell: Cell, cells: Cells) -> list[object]:
