@@ -6,8 +6,9 @@ where tables, figures and sentences find them.  Which tests form a family: see `
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 from harness import metrics
 from harness.document.table import Mark
@@ -16,9 +17,10 @@ from harness.report.collect import Collection, Study
 from harness.report.comparisons import Comparison
 from harness.report.guards import TrainingLoss, under_training
 from harness.report.lasting import no_garbage
+from harness.report.numerics import Numerics
 from harness.report.pairing import Outcomes
 from harness.report.questions import Line, costs, lines_of, study_effects
-from harness.report.sections import Section, averages_of, sections_of
+from harness.report.sections import MetricSection, averages_of, sections_of
 from harness.report.summary import Cell, Cells, summarise
 from harness.stats.analysis import Analysis, Measured, MetricAnalysis, Plan, analyse
 from harness.stats.best import Best
@@ -68,7 +70,7 @@ class Findings:
     cells: Cells
     """(point, metric) -> cell; those of the shown metrics with the comparison to their baseline and
     their mark."""
-    sections: tuple[Section, ...]
+    sections: tuple[MetricSection, ...]
     """The shown metrics as a table groups them, averages included."""
     answered: tuple[Answered, ...]
     """Each sweep of the collection by itself."""
@@ -118,20 +120,16 @@ def find(collection: Collection) -> Findings:
     averages = averages_of(sections)
     shown = [name for section in sections for name in section.metrics]
     cells = summarise(collection, averages)
-    pairs = [
-        (point, base)
-        for study in collection.studies
-        for point, base in study.baselines.items()
-        if base is not None and base != point
-    ]
-    outcomes = Outcomes(collection, shown, averages, dict.fromkeys(pairs))
+    pairs = dict.fromkeys(pair for study in collection.studies for pair in _pairs(study))
+    outcomes = Outcomes(collection, shown, averages, pairs)
     notes = list(collection.notes)
     answered = []
+    barred = cache(Numerics.of(collection.records).comparable)
     for study in collection.studies:
-        found, problem = _answer(collection, study, shown, cells, outcomes)
+        found, problem = _answer(collection, study, shown, cells, outcomes, barred)
         answered.append(found)
         notes += problem
-        for place, comparison in _comparisons(found, cells, outcomes):
+        for place, comparison in _comparisons(found, cells, outcomes, barred):
             if collection.points[place[0]].baseline == comparison.reference:
                 cells[place] = replace(cells[place], comparison=comparison)
     if collection.parts:
@@ -141,7 +139,7 @@ def find(collection: Collection) -> Findings:
                 for metric in shown
                 if not metrics.is_cost(metric)
             ],
-            Plan(),
+            Plan(barred=barred),
         )
     else:
         whole = answered[0].analysis
@@ -161,6 +159,14 @@ def find(collection: Collection) -> Findings:
 
 # --------------------------------------------------------------------------- one sweep
 
+Barred = Callable[[int, int], str | None]
+"""Why two points must not be compared, or None."""
+
+
+def _pairs(study: Study) -> list[tuple[int, int]]:
+    """(point, its baseline)."""
+    return [(p, base) for p, base in study.baselines.items() if base is not None and base != p]
+
 
 def _answer(
     collection: Collection,
@@ -168,6 +174,7 @@ def _answer(
     shown: Sequence[str],
     cells: Cells,
     outcomes: Outcomes,
+    barred: Barred,
 ) -> tuple[Answered, list[str]]:
     primary, problem = _primary(study, collection.metrics)
     tested = [metric for metric in shown if not metrics.is_cost(metric)]
@@ -181,16 +188,13 @@ def _answer(
     analysis = analyse(
         measured,
         Plan(
-            comparisons=[
-                (point, base)
-                for point, base in study.baselines.items()
-                if base is not None and base != point
-            ],
+            comparisons=_pairs(study),
             lines=[line.places for line in lines],
             effects=effects,
             primary=primary,
             margin=None if margin is None or primary is None else margin / metrics.scale(primary),
             cost=cost,
+            barred=barred,
         ),
     )
     first = next((each for each in measured if each.name == primary), None)
@@ -220,10 +224,10 @@ def _measured(metric: str, points: Sequence[int], cells: Cells, outcomes: Outcom
 
 
 def _comparisons(
-    answered: Answered, cells: Cells, outcomes: Outcomes
+    answered: Answered, cells: Cells, outcomes: Outcomes, barred: Barred
 ) -> Iterator[tuple[tuple[int, str], Comparison]]:
     for metric, found in answered.analysis.by_metric.items():
-        for (point, base), judged in found.comparisons.items():
+        for point, base in _pairs(answered.study):
             cell, other = cells[(point, metric)], cells[(base, metric)]
             seeds = paired_difference(cell.values, other.values)
             if seeds is not None:
@@ -236,10 +240,11 @@ def _comparisons(
                         metric=metric,
                         wanted=len(cell.seeds),
                         seeds=seeds,
-                        judged=judged,
+                        judged=found.comparisons.get((point, base)),
                         primary=found.primary,
                         items=pair.items,
                         exact=pair.exact,
+                        barred=barred(point, base),
                     ),
                 )
 
