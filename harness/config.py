@@ -548,7 +548,8 @@ class Runtime(Strict):
     device: str = "auto"
     """`auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`."""
     threads: Annotated[Int, Field(ge=1)] = 1
-    """Torch threads of one run on a CPU."""
+    """Torch threads of each process of a run.  A run's last bits depend on them, so it has no more
+    or fewer for what slots, cores or a profile leave free."""
     workers: Annotated[Int, Field(ge=0)] = 0
     """Processes that decode pictures for one run; 0: in the run's own process.  With several
     `processes`, for each of them."""

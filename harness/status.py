@@ -255,7 +255,6 @@ def retry(store: Store, manifest: Manifest, names: Sequence[str]) -> int:
         runtime=intent.runtime,
         profile=intent.profile,
         report=report or None,
-        threads_given=intent.threads_given,
     )
     for line in words(submit(steps, order, _to_stderr), order):
         print(line)

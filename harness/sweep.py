@@ -134,8 +134,7 @@ def run_command(args: argparse.Namespace) -> int:
         runtime = with_processes(profile, runtime, given="processes" in here)
     store = Store(args.root.resolve())
     if sweep.search is not None:
-        given = "threads" in here
-        return search(args, sweep, store, values, runtime, profile, threads_given=given)
+        return search(args, sweep, store, values, runtime, profile)
     if profile is not None and args.slots is not None:
         raise ConfigError("--slots is for --executor local; --pack is SLURM's")
     runs = expand(
@@ -156,7 +155,7 @@ def run_command(args: argparse.Namespace) -> int:
     if profile is not None:
         from harness.launch.slurm.command import submit_sweep
 
-        order = _order(args, store, sweep, runtime, profile, threads_given="threads" in here)
+        order = _order(args, store, sweep, runtime, profile)
         code = submit_sweep(
             steps,
             order,
@@ -166,8 +165,10 @@ def run_command(args: argparse.Namespace) -> int:
             watch=args.watch,
         )
         return report(sweep, runs, store) if code is None else code
-    slots = _slots(args, runtime, threads_given="threads" in here)
-    print_plan(steps, len(slots), on_gpu=any(slot.gpu is not None for slot in slots))
+    slots = _slots(args, runtime)
+    on_gpu = any(slot.gpu is not None for slot in slots)
+    cores = _cores(args, runtime, slots, sum(step.pending for step in steps))
+    print_plan(steps, len(slots), cores=cores, on_gpu=on_gpu)
     if args.dry_run:
         return 0
     if any(step.pending for step in steps):
@@ -186,8 +187,6 @@ def search(
     values: Mapping[str, object],
     runtime: Runtime,
     profile: Profile | None,
-    *,
-    threads_given: bool,
 ) -> int:
     """The same for a sweep that is a search."""
     from harness.search.command import Job, Where, run_search
@@ -202,11 +201,12 @@ def search(
         if given:
             raise ConfigError(f"{option} is for a list of runs; {sweep.name} is a search")
     if profile is not None:
-        where = _on_cluster(args, store, sweep, profile, threads_given=threads_given)
+        where = _on_cluster(args, store, sweep, runtime, profile)
     else:
-        slots = _slots(args, runtime, threads_given=threads_given)
+        slots = _slots(args, runtime)
         on_gpu = any(slot.gpu is not None for slot in slots)
-        where = Where(len(slots), on_gpu, partial(_executor, args, store, slots=slots))
+        cores = _cores(args, runtime, slots, len(slots))
+        where = Where(len(slots), cores, on_gpu, partial(_executor, args, store, slots=slots))
     job = Job(
         sweep,
         base(args.base) if args.base is not None else sweep.base,
@@ -225,22 +225,24 @@ def search(
 
 
 def _on_cluster(
-    args: argparse.Namespace, store: Store, sweep: Sweep, profile: Profile, *, threads_given: bool
+    args: argparse.Namespace, store: Store, sweep: Sweep, runtime: Runtime, profile: Profile
 ) -> Where:
     """Jobs of a cluster, one a trial."""
+    from harness.launch.slurm.command import cores_of_a_process
     from harness.launch.slurm.executor import SlurmExecutor
     from harness.launch.slurm.submit import Order, preview
     from harness.search.command import Where
 
     def order(runtime: Runtime) -> Order:
         file = find_sweep(args.sweep).resolve()
-        return Order(store, sweep.name, file, runtime, profile, threads_given=threads_given)
+        return Order(store, sweep.name, file, runtime, profile)
 
     width = min(profile.parallel, TRIALS_IN_QUEUE) if args.slots is None else args.slots
     if width < 1:
         raise ConfigError(f"--slots {width}: at least one slot is wanted")
     return Where(
         width,
+        cores_of_a_process(profile, runtime),
         profile.gpus > 0,
         lambda runtime, stop: SlurmExecutor(order(runtime), stop),
         lambda step, runtime: preview([step], order(runtime)),
@@ -284,13 +286,7 @@ def _profile(args: argparse.Namespace) -> Profile | None:
 
 
 def _order(
-    args: argparse.Namespace,
-    store: Store,
-    sweep: Sweep,
-    runtime: Runtime,
-    profile: Profile,
-    *,
-    threads_given: bool,
+    args: argparse.Namespace, store: Store, sweep: Sweep, runtime: Runtime, profile: Profile
 ) -> Order:
     from harness.launch.slurm.submit import Order
 
@@ -299,12 +295,10 @@ def _order(
     words += ["--base", args.base] if args.base is not None else []
     words += ["--seeds", ",".join(map(str, args.seeds))] if args.seeds is not None else []
     report = (*words, "--report-only")
-    return Order(
-        store, sweep.name, file, runtime, profile, report, threads_given, rehearse=args.rehearse
-    )
+    return Order(store, sweep.name, file, runtime, profile, report, rehearse=args.rehearse)
 
 
-def _slots(args: argparse.Namespace, runtime: Runtime, *, threads_given: bool) -> list[Slot]:
+def _slots(args: argparse.Namespace, runtime: Runtime) -> list[Slot]:
     from harness.launch.local import make_slots, visible_gpus
     from harness.provenance import usable_cores
 
@@ -313,11 +307,23 @@ def _slots(args: argparse.Namespace, runtime: Runtime, *, threads_given: bool) -
         raise ConfigError("--slots is for --executor local; inline runs one after the other")
     return make_slots(
         wanted=1 if args.executor == "inline" else args.slots,
-        threads=runtime.threads if threads_given or args.executor == "inline" else None,
+        threads=runtime.threads,
         gpus=gpus,
         cores=usable_cores(),
         processes=runtime.processes,
     )
+
+
+def _cores(args: argparse.Namespace, runtime: Runtime, slots: Sequence[Slot], runs: int) -> str:
+    """How many cores of this machine are used while `runs` runs are shared among slots."""
+    from harness.launch.preview import cores_used
+    from harness.provenance import usable_cores
+
+    a_run = runtime.processes * (runtime.threads + runtime.workers)
+    more = "runtime.workers=N, or runtime.threads=N, which changes a run's last bits"
+    if len(slots) < runs and args.executor == "local":
+        more = f"--slots N, {more}"
+    return cores_used(min(len(slots), runs) * a_run, usable_cores(), more=more)
 
 
 def launch(

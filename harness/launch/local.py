@@ -1,8 +1,9 @@
 """Several runs side by side on this machine, each in a worker process of its own.
 
-A slot is a GPU for each process of a run, or a share of the cores.  A worker serves its slot from
-run to run, so that imports are paid once; when it dies its run is put on record as killed, and
-another worker takes the slot.  Knows processes and pipes; what runs next is the source's to say.
+A slot is a GPU for each process of a run, or a core for each of its threads.  A worker serves its
+slot from run to run, so that imports are paid once; when it dies its run is put on record as
+killed, and another worker takes the slot.  Knows processes and pipes; what runs next is the
+source's to say.
 """
 
 from __future__ import annotations
@@ -71,16 +72,16 @@ class Slot:
 def make_slots(
     *,
     wanted: int | None,
-    threads: int | None,
+    threads: int,
     gpus: Sequence[str],
     cores: int,
     processes: int = 1,
 ) -> list[Slot]:
-    """One slot for each `processes` GPUs, else cores; `wanted` slots share the cores out.
+    """`wanted` slots, else one for each `processes` GPUs, else as many as the cores have room for.
 
     Args:
-        wanted: number of slots asked for.
-        threads: threads of a process asked for, which take the place of the share.
+        threads: of each process; no slot has more for being alone, or fewer for want of cores,
+            since a run's bits depend on their number.
         processes: of each run.
 
     Raises:
@@ -97,9 +98,8 @@ def make_slots(
         ",".join(gpus[first : first + processes])
         for first in range(0, len(gpus) - processes + 1, processes)
     ]
-    count = wanted or len(groups) or max(1, cores // (processes * (threads or 1)))
-    share = threads or max(1, cores // (count * processes))
-    return [Slot(share, groups[i % len(groups)] if groups else None) for i in range(count)]
+    count = wanted or len(groups) or max(1, cores // (processes * threads))
+    return [Slot(threads, groups[i % len(groups)] if groups else None) for i in range(count)]
 
 
 def visible_gpus(device: str) -> list[str]:
@@ -326,7 +326,7 @@ class LocalExecutor:
             self._worker(number)  # they import side by side while the first one checks
         worker = self._worker(0)
         trees = [config.model_dump(mode="json") for config in configs]
-        worker.tell({"preflight": trees, "runtime": self._runtime_of(0)})
+        worker.tell({"preflight": trees, "runtime": self._runtime_tree()})
         while not self._stop():
             self._selector.select(TICK_SECONDS)
             dead = worker.dead()
@@ -373,15 +373,14 @@ class LocalExecutor:
             "root": str(self._store.root),
             "label": step.run.label,
             "log": str(directory.log_file(attempt)),
-            "runtime": self._runtime_of(number),
+            "runtime": self._runtime_tree(),
         }
         self._worker(number).give(step, attempt, task)
 
-    def _runtime_of(self, number: int) -> dict[str, Any]:
-        slot = self._slots[number]
-        tree = {**self._runtime.model_dump(mode="json"), "threads": slot.threads}
+    def _runtime_tree(self) -> dict[str, Any]:
         # A worker sees its slot's GPU alone, so the ordinal of the launcher is not its own.
-        return {**tree, "device": self._runtime.device.partition(":")[0]}
+        device = self._runtime.device.partition(":")[0]
+        return {**self._runtime.model_dump(mode="json"), "device": device}
 
     def _worker(self, number: int) -> WorkerProcess:
         if number not in self._workers:

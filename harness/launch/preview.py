@@ -29,19 +29,33 @@ _STYLES = {Action.SKIP: "green", Action.LEAVE: "red", Action.ATTACH: "cyan"}
 
 
 def print_plan(
-    steps: Sequence[Step], slots: int, *, on_gpu: bool, pace: Pace | None = None
+    steps: Sequence[Step], slots: int, *, cores: str, on_gpu: bool, pace: Pace | None = None
 ) -> None:
     """Print the plan, the sum of it, and every assumption behind its times.
 
     Args:
+        cores: how many are used; see `cores_used`.
         on_gpu: whether the nominal speed of a core says nothing.
         pace: assumed in its place while no run has finished here.
     """
     console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
     console.print(plan_table(steps, on_gpu=on_gpu, pace=pace))
     lines = [summary(steps, slots, on_gpu=on_gpu, pace=pace)]
+    lines += [cores] if any(step.pending for step in steps) else []
     for line in [*lines, *assumptions(steps, on_gpu=on_gpu, pace=pace)]:
         console.print(line, markup=False, highlight=False)
+
+
+def cores_used(used: int, there: int, *, more: str, what: str = "cores") -> str:
+    """`2 of 8 cores used; more with ...`: no run has more threads than were asked for.
+
+    Args:
+        used: threads and processes that compute or decode at the same time.
+        more: options that would have more of them.
+    """
+    if used > there:
+        return f"{used} threads and processes for {there} {what}: they will wait for one another"
+    return f"{used} of {there} {what} used" + (f"; more with {more}" if used < there else "")
 
 
 def plan_table(steps: Sequence[Step], *, on_gpu: bool, pace: Pace | None = None) -> Table:

@@ -51,11 +51,13 @@ class Where:
 
     Attributes:
         width: trials at a time.
+        cores: how many of them are used then, in words.
         executor: makes what runs them.
         script: what a scheduler would be handed for one of them; None without a scheduler.
     """
 
     width: int
+    cores: str
     on_gpu: bool
     executor: Callable[[Runtime, Stop], Executor]
     script: Callable[[Step, Runtime], str] | None = None
@@ -86,6 +88,7 @@ def run_search(job: Job) -> int:
         print_search(
             plan.search, plan.base, plan.sweep.show, ledger, where.width, on_gpu=where.on_gpu
         )
+        print(where.cores)
         if job.dry_run:
             _print_script(job, plan)
             return 0

@@ -125,7 +125,7 @@ def study(
         {},
         Runtime(log_seconds=0.25),
         store,
-        command.Where(width=2, on_gpu=False, executor=executor),
+        command.Where(width=2, cores="", on_gpu=False, executor=executor),
         words=["benchmark"],
     )
     plan = command.Plan.of(job)

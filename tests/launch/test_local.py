@@ -6,17 +6,19 @@ import os
 import signal
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import pytest
 from launch_cases import status, trained, wait_until, when
 
+from harness import sweep
 from harness.config import Runtime
 from harness.errors import ConfigError, HarnessError
 from harness.launch import local
 from harness.launch.base import Backlog, Stop
 from harness.launch.local import SPINS, LocalExecutor, Slot, make_slots, visible_gpus
 from harness.plan import Step
-from harness.record import State, Store, read_json
+from harness.record import RunDir, State, Store, read_json
 
 Plan = Callable[..., list[Step]]
 
@@ -177,19 +179,19 @@ class TestSlots:
     @pytest.mark.parametrize(
         ("wanted", "threads", "gpus", "cores", "expected"),
         [
-            (None, None, [], 2, [Slot(1), Slot(1)]),
-            (1, None, [], 8, [Slot(8)]),
-            (3, None, [], 8, [Slot(2)] * 3),
-            (4, None, [], 2, [Slot(1)] * 4),
+            (None, 1, [], 2, [Slot(1), Slot(1)]),
+            (1, 1, [], 8, [Slot(1)]),
+            (4, 1, [], 2, [Slot(1)] * 4),
             (None, 4, [], 8, [Slot(4)] * 2),
-            (None, None, ["0", "3"], 8, [Slot(4, "0"), Slot(4, "3")]),
-            (3, None, ["0", "3"], 8, [Slot(2, "0"), Slot(2, "3"), Slot(2, "0")]),
+            (1, 4, [], 2, [Slot(4)]),
+            (None, 1, ["0", "3"], 8, [Slot(1, "0"), Slot(1, "3")]),
+            (3, 2, ["0", "3"], 8, [Slot(2, "0"), Slot(2, "3"), Slot(2, "0")]),
         ],
     )
-    def test_cores_are_shared_out(
+    def test_a_run_has_the_threads_it_was_told_whatever_slots_and_cores(
         self,
         wanted: int | None,
-        threads: int | None,
+        threads: int,
         gpus: list[str],
         cores: int,
         expected: list[Slot],
@@ -197,18 +199,18 @@ class TestSlots:
         assert make_slots(wanted=wanted, threads=threads, gpus=gpus, cores=cores) == expected
 
     def test_a_slot_has_a_gpu_or_its_threads_for_each_process(self) -> None:
-        two = partial(make_slots, wanted=None, threads=None, processes=2)
+        two = partial(make_slots, wanted=None, threads=2, processes=2)
         assert two(gpus=["0", "1", "2", "3", "4"], cores=8) == [Slot(2, "0,1"), Slot(2, "2,3")]
-        assert two(gpus=[], cores=8) == [Slot(1)] * 4
-        assert make_slots(wanted=1, threads=None, gpus=[], cores=8, processes=4) == [Slot(2)]
+        assert two(gpus=[], cores=8) == [Slot(2)] * 2
+        assert two(gpus=[], cores=1) == [Slot(2)]
 
     def test_more_processes_than_gpus_are_refused(self) -> None:
         with pytest.raises(ConfigError, match=r"processes = 2 wants a GPU each.*may use 1; "):
-            make_slots(wanted=None, threads=None, gpus=["0"], cores=8, processes=2)
+            make_slots(wanted=None, threads=1, gpus=["0"], cores=8, processes=2)
 
     def test_no_slot_is_refused(self) -> None:
         with pytest.raises(ConfigError, match="--slots 0: at least one slot is wanted"):
-            make_slots(wanted=0, threads=None, gpus=[], cores=2)
+            make_slots(wanted=0, threads=1, gpus=[], cores=2)
 
     def test_a_slot_gives_its_worker_its_threads_and_its_gpu(self) -> None:
         environment = Slot(3, "GPU-b").environment()
@@ -254,3 +256,48 @@ class TestSlots:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
         assert visible_gpus("auto") == ["0", "1"]
+
+
+SLOTS_SWEEP = '''"""Do runs have the same bits alone and side by side?"""
+
+from harness.bases import SMALL
+from harness.config import override
+from harness.space import Show, Sweep, product
+
+SWEEP = Sweep(
+    base=override(
+        SMALL,
+        {{
+            "model.image.backbone": "test_convnext",
+            "model.text.layers": 1,
+            "model.text.context_length": 16,
+            "model.text.vocabulary": "corpus",
+            "data.source": "folder",
+            "data.path": "{folder}",
+            "train.samples": 64,
+            "train.batch_size": 16,
+        }},
+    ),
+    points=product({{"train.lr": [1e-3, 2e-3]}}),
+    seeds=[0],
+    show=Show(x="train.lr", metrics=["test/mean_recall"]),
+)
+'''
+
+
+@pytest.mark.slow
+def test_a_run_has_the_same_bits_in_one_slot_as_beside_another(
+    shapes_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "slots.py"
+    file.write_text(SLOTS_SWEEP.format(folder=shapes_folder))
+    monkeypatch.setattr(sweep, "report", lambda *_: 0)
+    found = []
+    for slots in ("1", "2"):
+        root = tmp_path / slots
+        assert sweep.main([str(file), "--root", str(root), "--slots", slots]) == 0
+        results = {d.name: RunDir(d).finished() for d in Store(root).runs.iterdir()}
+        assert {result["training"]["threads"] for result in results.values()} == {1}
+        found.append({key: result["checkpoint"]["sha256"] for key, result in results.items()})
+    assert len(found[0]) == 2
+    assert found[0] == found[1]

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from harness.config import override
 from harness.costs import Pace, gpu_pace
-from harness.launch.preview import assumptions, makespan, plan_table, summary
+from harness.launch.preview import assumptions, cores_used, makespan, plan_table, summary
 from harness.plan import Action, Step
 from harness.record import State, Status
 from harness.space import Run
@@ -71,6 +71,14 @@ def test_the_summary_counts_actions_and_adds_up_the_slots() -> None:
     # Longest first in two slots: 60 beside 50, then 40 after the 50.
     assert makespan([60, 50, 40], 2) == 90
     assert summary(steps, 2, on_gpu=False) == "4 runs: 3 run, 1 skip; about 90 s in 2 slots"
+
+
+def test_cores_that_are_idle_are_told_and_how_to_use_them() -> None:
+    more = "--slots N"
+    assert cores_used(2, 8, more=more) == "2 of 8 cores used; more with --slots N"
+    assert cores_used(8, 8, more=more) == "8 of 8 cores used"
+    too_many = "4 threads and processes for 2 cores: they will wait for one another"
+    assert cores_used(4, 2, more=more) == too_many
 
 
 def test_nothing_to_do() -> None:

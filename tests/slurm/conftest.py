@@ -81,7 +81,7 @@ def run_here(root: Path, pictures: Path, *more: str) -> None:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=1800,
     )
     assert done.returncode in {0, 3}, done.stdout + done.stderr
 

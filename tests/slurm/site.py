@@ -51,11 +51,11 @@ memory = "2G"
 nodes = 2
 exclude = ["{quiet}"]
 
-[tool.harness.profiles.minute]
+[tool.harness.profiles.limited]
 partition = "low"
-time = 1
+time = 30
 memory = "2G"
-signal_seconds = 20
+signal_seconds = 60
 extra = {{ nodelist = "{quiet}" }}
 """
 """On the last node of a cluster, to which no test does anything, or on all others."""
@@ -244,7 +244,7 @@ class Site:
                 return reader
         return None
 
-    def wait_for(self, run: int, *, samples: int = 1, seconds: float = 300) -> Reader:
+    def wait_for(self, run: int, *, samples: int = 1, seconds: float = 900) -> Reader:
         """The process at work on a run, as soon as it has saved a state of so many samples."""
         found: list[Reader] = []
 
@@ -312,7 +312,17 @@ class Site:
         self.cluster.command("sbatch", f"--nodelist={self.node_of(run)}", *words)
         wait_until(lambda: state_of(reader.pid) in GONE, 60, f"run {run} to be displaced")
 
-    def wait_until_over(self, seconds: float = 600) -> None:
+    def let_time_run_out(self, run: int) -> None:
+        """Have the job that is at work on a run reach its time limit in 70 s.
+
+        With the profile `limited` that is less than the notice that is due, so the controller
+        gives it when it looks next, which it does every 30 s; 40 s at least remain to save in.
+        """
+        reader = self.at_work(run)
+        assert reader is not None, f"run {run} is not at work"
+        self.cluster.command("scontrol", "update", f"jobid={reader.job}", "endtime=now+70")
+
+    def wait_until_over(self, seconds: float = 1800) -> None:
         """Return when none of the jobs from here is in the queue."""
         deadline = time.monotonic() + seconds
         while True:

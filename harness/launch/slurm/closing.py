@@ -58,7 +58,6 @@ def submit_what_was_lost(submission: Submission, intent: Intent) -> None:
         runtime=intent.runtime,
         profile=intent.profile,
         report=intent.report_command,
-        threads_given=intent.threads_given,
         frozen=Frozen(
             Path(intent.code), None if intent.sweep_file is None else Path(intent.sweep_file)
         ),

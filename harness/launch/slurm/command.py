@@ -10,7 +10,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from harness.launch.preview import print_plan
+from harness.config import Runtime
+from harness.launch.preview import cores_used, print_plan
+from harness.launch.profiles import Profile
 from harness.launch.slurm import scheduler
 from harness.launch.slurm.ledger import Place, queued
 from harness.launch.slurm.scheduler import Silent
@@ -40,7 +42,8 @@ def submit_sweep(
     pending = sum(step.pending for step in steps)
     slots = max(1, min(pending, profile.pack * profile.parallel))
     pace = profile.pace(order.runtime.processes)
-    print_plan(steps, slots, on_gpu=profile.gpus > 0, pace=pace)
+    cores = cores_of_a_process(profile, order.runtime)
+    print_plan(steps, slots, cores=cores, on_gpu=profile.gpus > 0, pace=pace)
     if dry_run:
         print("\nthe sbatch script of the first array would be:\n")
         print(preview(steps, order))
@@ -56,6 +59,16 @@ def submit_sweep(
         return 3 if submitted.left else 0
     follow(steps, order)
     return None
+
+
+def cores_of_a_process(profile: Profile, runtime: Runtime) -> str:
+    """How many of the CPUs that a job asks for are used."""
+    return cores_used(
+        runtime.threads + runtime.workers,
+        profile.cpus,
+        more="runtime.workers=N, or runtime.threads=N, which changes a run's last bits",
+        what="cores of each process",
+    )
 
 
 def words(submitted: Submitted, order: Order) -> list[str]:

@@ -81,7 +81,6 @@ class Intent:
     created: float
     report: str | None = None
     report_command: tuple[str, ...] = ()
-    threads_given: bool = False
     rehearsal: bool = False
     round: int = 0
     by: Mapping[str, Any] = field(default_factory=dict)
@@ -121,6 +120,7 @@ class Submission:
         tree = read_json(file)
         if tree is None or tree.pop("schema", None) != SCHEMA:
             raise RecordError(f"{file} is missing, or of another version")
+        tree.pop("threads_given", None)  # of submissions whose jobs shared their cores out
         arrays = tuple(
             Array(
                 name=a["name"],

@@ -63,7 +63,6 @@ class Order:
         sweep_file: for the parts that it registers.
         report: what writes the report in the end, after `python`, of a frozen sweep file; None:
             no report.
-        threads_given: whether runtime.threads is the user's word, and not the share of the CPUs.
         rehearse: whether a rehearsal must go well first.
         frozen: the code that is to run; None: that of the calling process, as it is now.
         round: how many submissions before this one followed each other by themselves.
@@ -75,7 +74,6 @@ class Order:
     runtime: Runtime
     profile: Profile
     report: tuple[str, ...] | None = None
-    threads_given: bool = False
     rehearse: bool = False
     frozen: Frozen | None = None
     round: int = 0
@@ -308,7 +306,6 @@ def _intent(
             str(frozen.sweep) if word == str(order.sweep_file) else word
             for word in order.report or ()
         ),
-        threads_given=order.threads_given,
         round=order.round,
         by={"host": socket.gethostname(), "pid": os.getpid(), "uid": os.getuid()},
     )

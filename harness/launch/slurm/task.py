@@ -280,16 +280,12 @@ class Supervisor:
         intent = self.task.intent
         runtime = intent.runtime.model_copy(update={"micro_batch": micro_batch})
         side_by_side = max(1, min(intent.profile.pack, runs))
-        cores = int(os.environ.get("SLURM_CPUS_PER_TASK", usable_cores()))
-        processes = runtime.processes // self.task.nodes
-        if self.task.nodes > 1:
-            cores *= processes
         slots = make_slots(
             wanted=side_by_side,
-            threads=runtime.threads if intent.threads_given else None,
+            threads=runtime.threads,
             gpus=visible_gpus(runtime.device),
-            cores=cores,
-            processes=processes,
+            cores=usable_cores(),
+            processes=runtime.processes // self.task.nodes,
         )
         return LocalExecutor(
             self.task.store,
