@@ -5,6 +5,8 @@ Knows nothing of what is registered; a name that is not there is answered with t
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
@@ -14,11 +16,16 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """A table of named parts of one kind ("backbone", "data source", "loss term")."""
+    """A table of named parts of one kind ("backbone", "data source", "loss term").
 
-    def __init__(self, kind: str) -> None:
+    Args:
+        package: its modules register parts of this kind; they are imported at the first look.
+    """
+
+    def __init__(self, kind: str, package: str | None = None) -> None:
         self.kind = kind
         self._parts: dict[str, T] = {}
+        self._package = package
 
     def register(self, name: str) -> Callable[[T], T]:
         """Decorator that files a part under `name`; a second part of one name is refused."""
@@ -34,15 +41,23 @@ class Registry(Generic[T]):
 
     def get(self, name: str) -> T:
         """The part called `name`; raises ConfigError naming the nearest."""
-        if name not in self._parts:
+        if name not in self:
             raise ConfigError(unknown(self.kind, name, self._parts))
         return self._parts[name]
 
     def __contains__(self, name: object) -> bool:
+        self._import()
         return name in self._parts
 
     def __iter__(self) -> Iterator[str]:
+        self._import()
         return iter(sorted(self._parts))
+
+    def _import(self) -> None:
+        package, self._package = self._package, None
+        if package is not None:
+            for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+                importlib.import_module(f"{package}.{module.name}")
 
 
 def _place(part: object) -> tuple[object, object]:

@@ -11,14 +11,15 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from harness import cli
 from harness.errors import ConfigError, RecordError, unknown
 from harness.launch.slurm import scheduler
-from harness.launch.slurm.ledger import REPORT, Intent, Place, Submission, submissions
 from harness.launch.slurm.scheduler import Silent
+from harness.launch.slurm.submissions import REPORT, Intent, Place, Submission, submissions
 from harness.ledger import Ledger
 from harness.manifest import Manifest, manifest_names, read_manifest
 from harness.monitor.logs import log_files
@@ -225,7 +226,7 @@ def _report_job(submission: Submission) -> dict[str, list[str]]:
 
 def retry(store: Store, manifest: Manifest, names: Sequence[str]) -> int:
     """Submit failed runs again as they were, with the code as it is now."""
-    from harness.launch.slurm.command import words
+    from harness.launch.executors.slurm import words
     from harness.launch.slurm.submit import Order, submit
 
     if len(Ledger.of(store, manifest.sweep.name)):
@@ -248,13 +249,8 @@ def retry(store: Store, manifest: Manifest, names: Sequence[str]) -> int:
     report = tuple(
         str(file) if word == intent.sweep_file else word for word in intent.report_command
     )
-    order = Order(
-        store=store,
-        sweep=intent.sweep,
-        sweep_file=file,
-        runtime=intent.runtime,
-        profile=intent.profile,
-        report=report or None,
+    order = replace(
+        Order.again(intent), sweep_file=file, report=report or None, frozen=None, round=0
     )
     for line in words(submit(steps, order, _to_stderr), order):
         print(line)

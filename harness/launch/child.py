@@ -14,15 +14,14 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from harness.launch.base import Stop
+from harness.launch.signals import Stop, release_signals
 
-HELD_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
-"""What a scheduler may send to all processes of a job, those that have just begun too."""
+ANSWER = b"answer: "
+"""What the lines of a worker's standard output begin with that answer; others are mere prints."""
 
 Task = dict[str, Any]
 
@@ -43,7 +42,7 @@ class Inbox:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.close())
-        _release_signals()
+        release_signals()
         descriptor = os.dup(0)
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)
@@ -65,24 +64,6 @@ class Inbox:
             for line in lines:
                 self._tasks.put(json.loads(line))
         at_end()
-
-
-@contextmanager
-def holding_signals() -> Iterator[None]:
-    """Processes started within begin with `HELD_SIGNALS` kept back, and so not killed by them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _release_signals() -> None:
-    """Take what was kept back since the start of this process: a stop is for SIGTERM to ask for."""
-    for number in HELD_SIGNALS:
-        if number != signal.SIGTERM:
-            signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_SIGNALS)
 
 
 def print_to(output: int | Path) -> None:

@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from harness.config import RunConfig, Runtime, validate
 from harness.errors import HarnessError, InterruptedRun, RankLost, one_line
-from harness.launch.base import Stop
 from harness.launch.child import Inbox, Task, print_to
+from harness.launch.signals import Stop
 from harness.record import read_json, write_json
 from harness.space import load_sweep
 

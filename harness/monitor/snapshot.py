@@ -17,8 +17,8 @@ from typing import Any
 from harness.costs import training_gmacs
 from harness.errors import RecordError, one_line
 from harness.launch.slurm import scheduler
-from harness.launch.slurm.ledger import Place, queued, submissions
 from harness.launch.slurm.scheduler import Silent
+from harness.launch.slurm.submissions import Place, queued, submissions
 from harness.lease import ReadOnlyLease
 from harness.ledger import PRUNED
 from harness.record import RunDir, State, Status, Store, read_json

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, TextIO
 
 from harness.costs import duration
 from harness.errors import RecordError, one_line
-from harness.launch.base import Say
-from harness.launch.slurm.ledger import Place, submissions
+from harness.launch.backlog import Say
 from harness.launch.slurm.rehearse import what_went_wrong
+from harness.launch.slurm.submissions import Place, submissions
 from harness.manifest import Manifest, manifest_names, read_manifest
 from harness.monitor.logs import log_files, node_of
 from harness.monitor.snapshot import RunSnapshot, RunState, SnapshotReader, Summary

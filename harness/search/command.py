@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any
 from harness import metrics
 from harness.config import RunConfig, Runtime, field_paths, override, override_runtime
 from harness.errors import ConfigError, InterruptedRun, RecordError, SweepError, unknown
-from harness.launch.base import Backlog, Executor, Stop, stop_on_signals
+from harness.launch.backlog import Backlog
 from harness.launch.check import check_runs, finisher
+from harness.launch.executor import Executor
+from harness.launch.signals import stop_on_signals
+from harness.launch.slots import Capacity
 from harness.lease import Lease
 from harness.ledger import Ledger, best_trials
 from harness.manifest import write_manifest
@@ -46,24 +49,6 @@ _NO_DEFINITION = (
 
 
 @dataclass(frozen=True)
-class Where:
-    """What runs the trials.
-
-    Attributes:
-        width: trials at a time.
-        cores: how many of them are used then, in words.
-        executor: makes what runs them.
-        script: what a scheduler would be handed for one of them; None without a scheduler.
-    """
-
-    width: int
-    cores: str
-    on_gpu: bool
-    executor: Callable[[Runtime, Stop], Executor]
-    script: Callable[[Step, Runtime], str] | None = None
-
-
-@dataclass(frozen=True)
 class Job:
     """What the command line and the sweep file ask for."""
 
@@ -71,11 +56,20 @@ class Job:
     base: RunConfig
     overrides: Mapping[str, object]
     runtime: Runtime
-    store: Store
-    where: Where
+    executor: Executor
     words: Sequence[str]
     dry_run: bool = False
     report_only: bool = False
+
+    @property
+    def store(self) -> Store:
+        """Where the runs are."""
+        return self.executor.work.store
+
+    @property
+    def capacity(self) -> Capacity:
+        """What of any number of trials is under way at a time."""
+        return self.executor.capacity(sys.maxsize)
 
 
 def run_search(job: Job) -> int:
@@ -84,18 +78,16 @@ def run_search(job: Job) -> int:
     ledger = Ledger.of(job.store, job.sweep.name)
     plan.check_definition(ledger)
     if not job.report_only:
-        where = job.where
-        print_search(
-            plan.search, plan.base, plan.sweep.show, ledger, where.width, on_gpu=where.on_gpu
-        )
-        print(where.cores)
+        executor = job.executor
+        executor.work = replace(executor.work, runtime=plan.runtime)
+        print_search(plan.search, plan.base, ledger, job.capacity)
         if job.dry_run:
             _print_script(job, plan)
             return 0
-        stop = Stop()
+        stop = executor.stop
         with Lease(ledger.lease_file) as lease, stop_on_signals(stop):
             ledger = Ledger.of(job.store, job.sweep.name)
-            left = _launch(job, plan, ledger, stop, lease)
+            left = _launch(job, plan, ledger, lease)
         if stop.asked:
             return InterruptedRun.exit_code
         if left:
@@ -104,10 +96,9 @@ def run_search(job: Job) -> int:
 
 
 def _print_script(job: Job, plan: Plan) -> None:
-    if job.where.script is not None:
-        (step,) = make_plan(plan.probes()[:1], job.store)
-        print("\nthe sbatch script of a trial would be:\n")
-        print(job.where.script(step, plan.runtime))
+    script = job.executor.script(make_plan(plan.probes()[:1], job.store))
+    if script is not None:
+        print(f"\n{script}")
 
 
 # --------------------------------------------------------------------------- what is searched
@@ -295,9 +286,9 @@ def finished_points(plan: Plan, store: Store) -> Iterator[Point]:
 # --------------------------------------------------------------------------- the launch
 
 
-def _launch(job: Job, plan: Plan, ledger: Ledger, stop: Stop, lease: Lease) -> str:
+def _launch(job: Job, plan: Plan, ledger: Ledger, lease: Lease) -> str:
     """Make the trials and then the confirmation; what is left to do, in words, or nothing."""
-    with job.where.executor(plan.runtime, stop) as executor:
+    with job.executor as executor:
         probes = plan.probes()
         print(f"checking models and data at {len(probes)} points of the space")
         problems = executor.preflight([probe.config for probe in probes])
@@ -305,7 +296,7 @@ def _launch(job: Job, plan: Plan, ledger: Ledger, stop: Stop, lease: Lease) -> s
             raise ConfigError("; ".join(problems))
         ledger.define(plan.definition(), plan.about())
         left = _search(job, plan, ledger, executor, lease)
-        if stop.asked or left:
+        if executor.stop.asked or left:
             return left
         return _confirm(job, plan, ledger, executor)
 
@@ -335,7 +326,7 @@ def _search(job: Job, plan: Plan, ledger: Ledger, executor: Executor, lease: Lea
             running=running,
             points=tuple(plan.sweep.points),
             finished=points,
-            width=job.where.width,
+            width=job.capacity.slots,
             processes=plan.runtime.processes,
             changed=_every_now_and_then(plan, ledger, job),
             mine=lease.is_mine,

@@ -29,8 +29,10 @@ from search_cases import Desk, halving, run_to_the_end
 
 from harness.bases import SMALL
 from harness.config import Runtime, override
-from harness.launch.base import Stop
-from harness.launch.local import LocalExecutor, Slot
+from harness.launch.executor import Work
+from harness.launch.executors.local import LocalExecutor
+from harness.launch.signals import Stop
+from harness.launch.slots import Slot
 from harness.ledger import Ledger
 from harness.record import Store
 from harness.search import command, source
@@ -117,7 +119,7 @@ def study(
     began = cpu_seconds()
 
     def executor(runtime: Runtime, stop: Stop) -> Any:
-        return LocalExecutor(store, runtime, [Slot(1), Slot(1)], stop)
+        return LocalExecutor(Work(store, runtime), stop, [Slot(1), Slot(1)])
 
     job = command.Job(
         replace(SWEEP, search=search),

@@ -9,9 +9,12 @@ import pytest
 from launch_cases import family, status, trained, when
 
 from harness.config import Runtime
-from harness.launch.base import Backlog, Executor, Stop
-from harness.launch.inline import InlineExecutor
-from harness.launch.local import LocalExecutor, Slot
+from harness.launch.backlog import Backlog
+from harness.launch.executor import Executor, Work
+from harness.launch.executors.inline import InlineExecutor
+from harness.launch.executors.local import LocalExecutor
+from harness.launch.signals import Stop
+from harness.launch.slots import Slot
 from harness.lease import Lease
 from harness.plan import Rerun, Step, make_plan
 from harness.record import State, Store
@@ -29,14 +32,14 @@ def executor(
     request: pytest.FixtureRequest, store: Store, stop: Stop, fake_run: None, fake_workers: None
 ) -> Executor:
     if request.param == "inline":
-        return InlineExecutor(store, Runtime(), stop)
-    return LocalExecutor(store, Runtime(), [Slot(1)], stop)
+        return InlineExecutor(Work(store, Runtime()), stop)
+    return LocalExecutor(Work(store, Runtime()), stop, [Slot(1)])
 
 
 def launch(executor: Executor, planned: list[Step]) -> list[str]:
     said: list[str] = []
     with executor:
-        executor.launch(Backlog(planned, executor._store, said.append), said.append)
+        executor.launch(Backlog(planned, executor.work.store, said.append), said.append)
     return said
 
 
@@ -117,8 +120,8 @@ class TestExecutor:
         planned = steps({"a": "done", "b": "done"})
         held = Lease(store.run_dir(planned[0].run.key).lease_file)
         held.__enter__()
-        monkeypatch.setattr("harness.launch.base.POLL_SECONDS", 0.05)
-        monkeypatch.setattr("harness.launch.inline.POLL_SECONDS", 0.05)
+        monkeypatch.setattr("harness.launch.backlog.POLL_SECONDS", 0.05)
+        monkeypatch.setattr("harness.launch.executors.inline.POLL_SECONDS", 0.05)
         release_when(lambda: trained(store) == ["b seed 0"], held, monkeypatch)
         launch(executor, planned)
         assert trained(store) == ["b seed 0", "a seed 0"]
@@ -151,7 +154,7 @@ def release_when(
     condition: Callable[[], bool], held: Lease, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Let go of a lease at the first look elsewhere at which `condition` is true."""
-    from harness.launch.base import Backlog
+    from harness.launch.backlog import Backlog
 
     look = Backlog.look_elsewhere
 

@@ -15,17 +15,21 @@ import socket
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
 from harness.config import Runtime
 from harness.errors import ConfigError, HarnessError
-from harness.launch.base import Say, estimate, job_of, name_of
+from harness.launch.backlog import Say, estimate, job_of, name_of
+from harness.launch.executor import Work
 from harness.launch.profiles import Profile
 from harness.launch.slurm import rehearse, scheduler, script
 from harness.launch.slurm.freeze import Frozen, freeze
-from harness.launch.slurm.ledger import (
+from harness.launch.slurm.policy import bad_nodes
+from harness.launch.slurm.scheduler import Limits, Listing, Silent
+from harness.launch.slurm.script import Job, Refused
+from harness.launch.slurm.submissions import (
     REPORT,
     Array,
     Intent,
@@ -36,9 +40,6 @@ from harness.launch.slurm.ledger import (
     queued,
     submitting,
 )
-from harness.launch.slurm.policy import bad_nodes
-from harness.launch.slurm.scheduler import Limits, Listing, Silent
-from harness.launch.slurm.script import Job, Refused
 from harness.lease import Lease, LeaseHeld
 from harness.plan import Action, Rerun, Step
 from harness.record import RunDir, Store
@@ -55,28 +56,34 @@ class HeldBack(HarnessError):
 
 
 @dataclass(frozen=True)
-class Order:
-    """What is to be submitted, and how.
+class Order(Work):
+    """Work that is to be submitted, and how.
 
     Attributes:
-        sweep: name of the sweep, or of a search.
-        sweep_file: for the parts that it registers.
-        report: what writes the report in the end, after `python`, of a frozen sweep file; None:
-            no report.
         rehearse: whether a rehearsal must go well first.
         frozen: the code that is to run; None: that of the calling process, as it is now.
         round: how many submissions before this one followed each other by themselves.
     """
 
-    store: Store
-    sweep: str
-    sweep_file: Path | None
-    runtime: Runtime
-    profile: Profile
-    report: tuple[str, ...] | None = None
+    profile: Profile = field(default_factory=Profile)
     rehearse: bool = False
     frozen: Frozen | None = None
     round: int = 0
+
+    @classmethod
+    def again(cls, intent: Intent) -> Order:
+        """That of an earlier submission, with the code that it had."""
+        file = None if intent.sweep_file is None else Path(intent.sweep_file)
+        return cls(
+            store=Store(Path(intent.root)),
+            runtime=intent.runtime,
+            sweep=intent.sweep,
+            sweep_file=file,
+            report=intent.report_command or None,
+            profile=intent.profile,
+            frozen=Frozen(Path(intent.code), file),
+            round=intent.round,
+        )
 
 
 @dataclass(frozen=True)
@@ -366,14 +373,14 @@ def _job_of(
     exclude: tuple[str, ...],
 ) -> Job:
     array, profile = intent.arrays[number], intent.profile
-    command = ("-m", "harness.launch.slurm.task", str(submission.folder), str(number))
+    command = ("-m", "harness.launch.slurm.supervisor", str(submission.folder), str(number))
     several_nodes = profile.nodes > 1
     processes = intent.runtime.processes // profile.nodes if several_nodes else 1
     cpus = profile.cpus if several_nodes else profile.cpus * intent.runtime.processes * profile.pack
     return Job(
         name=array.name,
         command=command,
-        afterwards=(*command, "--after"),
+        afterwards=("-m", "harness.launch.slurm.aftermath", *command[2:]),
         profile=profile.model_copy(update={"cpus": cpus}),
         frozen=frozen,
         cwd=intent.cwd,
@@ -398,7 +405,7 @@ def _submit_report(
         light |= {"partition": profile.report_partition, "qos": None, "constraint": None}
     job = Job(
         name=intent.report,
-        command=("-m", "harness.launch.slurm.closing", str(submission.folder)),
+        command=("-m", "harness.launch.slurm.report_job", str(submission.folder)),
         profile=profile.model_copy(update=light),
         frozen=frozen,
         cwd=intent.cwd,

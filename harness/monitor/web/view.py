@@ -18,7 +18,7 @@ from harness import metrics
 from harness.config import RunConfig
 from harness.errors import HarnessError, RecordError, one_line, unknown
 from harness.launch.slurm import scheduler
-from harness.launch.slurm.ledger import Place
+from harness.launch.slurm.submissions import Place
 from harness.ledger import Ledger, best_trials, search_folder
 from harness.manifest import Manifest, manifest_names, read_manifest
 from harness.monitor.logs import POINTS, NumberLog, X, log_files, node_of, tail, thinned

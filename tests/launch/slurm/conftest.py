@@ -9,7 +9,6 @@ import pytest
 from fake_slurm import FakeSlurm
 
 from harness.config import Runtime
-from harness.launch.profiles import Profile
 from harness.launch.slurm import submit
 from harness.launch.slurm.submit import Order
 from harness.record import Store
@@ -28,4 +27,4 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
 @pytest.fixture
 def order(store: Store, slurm: FakeSlurm) -> Order:
     report = ("-m", "harness.sweep", "ablation", "--report-only")
-    return Order(store, "ablation", None, Runtime(), Profile(), report)
+    return Order(store, Runtime(), "ablation", report=report)

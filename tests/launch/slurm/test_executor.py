@@ -11,14 +11,15 @@ from fake_slurm import FakeSlurm
 
 from harness.config import Runtime
 from harness.errors import ConfigError
-from harness.launch.base import Backlog, Stop
+from harness.launch.backlog import Backlog
+from harness.launch.executors import slurm as module
+from harness.launch.executors.slurm import SlurmExecutor
 from harness.launch.profiles import Profile
-from harness.launch.slurm import executor as module
+from harness.launch.signals import Stop
 from harness.launch.slurm import scheduler
-from harness.launch.slurm.executor import SlurmExecutor
 from harness.launch.slurm.freeze import Frozen
-from harness.launch.slurm.ledger import submissions
 from harness.launch.slurm.script import Refused
+from harness.launch.slurm.submissions import submissions
 from harness.launch.slurm.submit import Order
 from harness.plan import Action, Step
 from harness.record import State, Store
@@ -35,7 +36,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def order(store: Store, slurm: FakeSlurm, tmp_path: Path) -> Order:
 
-    return Order(store, "s", None, Runtime(), Profile(), frozen=Frozen(tmp_path / "code", None))
+    return Order(store, Runtime(), "s", frozen=Frozen(tmp_path / "code", None))
 
 
 class Cluster(Backlog):

@@ -13,10 +13,11 @@ from launch_cases import family
 from harness.config import Runtime
 from harness.errors import ConfigError
 from harness.launch.profiles import Profile
-from harness.launch.slurm import ledger, scheduler
-from harness.launch.slurm.ledger import submissions
+from harness.launch.slurm import scheduler
+from harness.launch.slurm import submissions as records
 from harness.launch.slurm.scheduler import NoScheduler, Silent
 from harness.launch.slurm.script import Refused
+from harness.launch.slurm.submissions import submissions
 from harness.launch.slurm.submit import (
     HeldBack,
     Order,
@@ -53,7 +54,7 @@ class TestOneArray:
         assert slurm.option(101, "array") == "0-2%3"
         assert slurm.option(102, "dependency") == "afterany:101"
         assert done.submission is not None
-        closing = f"-m harness.launch.slurm.closing {done.submission.folder}"
+        closing = f"-m harness.launch.slurm.report_job {done.submission.folder}"
         assert slurm.script(102).count(closing) == 1
         assert done.submission.read().report_command[-1] == "--report-only"
         assert [task[0] for task in done.submission.read().arrays[0].tasks] == keys(planned)
@@ -212,7 +213,7 @@ class TestAgain:
     def test_two_commands_at_once_submit_once(
         self, steps: Plan, order: Order, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(ledger, "_LEASE_POLL_SECONDS", 0.01)
+        monkeypatch.setattr(records, "_LEASE_POLL_SECONDS", 0.01)
         planned = steps(ABC)
         threads = [threading.Thread(target=send, args=(planned, order)) for _ in range(2)]
         for thread in threads:

@@ -1,0 +1,323 @@
+"""What runs inside a job: the runs of one task of an array, in worker processes under a supervisor.
+
+    python -m harness.launch.slurm.supervisor FOLDER ARRAY
+
+The supervisor itself is light: a worker that is killed is put on record by it, and when the
+supervisor is killed too, by the batch script (`aftermath`).  Signals only raise a flag; the runs
+save their state at the next step boundary, and the job goes back in the queue unless it was
+cancelled.  Of a job with several nodes srun starts it once for each process of a run: the first one
+supervises, the others help with its runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import signal
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from harness.errors import one_line
+from harness.launch.backlog import Backlog
+from harness.launch.executor import Work
+from harness.launch.executors.local import LocalExecutor
+from harness.launch.ranks import end_rendezvous, help_with, runs_of_rendezvous
+from harness.launch.signals import HELD_SIGNALS, Stop
+from harness.launch.slots import gpus_of_machine, slots_here
+from harness.launch.slurm import scheduler
+from harness.launch.slurm.array_task import ArrayTask, say
+from harness.launch.slurm.policy import why_stop
+from harness.launch.slurm.scheduler import Silent
+from harness.launch.slurm.submissions import Intent, Submission
+from harness.lease import LeaseHeld
+from harness.plan import TRANSIENT, Step
+from harness.provenance import usable_cores
+from harness.record import RunDir, State, read_json
+from harness.space import Run
+
+HOLD_AFTER = 3
+"""Tasks that die first, of the same error, before the sweep holds itself back."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code is 0 if every run of the task is done."""
+    signals = _Signals()
+    parser = argparse.ArgumentParser(prog="python -m harness.launch.slurm.supervisor")
+    parser.add_argument("folder", type=Path, help="of the submission")
+    parser.add_argument("array", type=int, help="which of its arrays")
+    args = parser.parse_args(argv)
+    task = ArrayTask.of_environment(Submission(args.folder), args.array)
+    rank = int(os.environ.get("SLURM_PROCID", "0"))
+    if rank == 0:
+        return Supervisor(task, signals).supervise()
+    runs = runs_of_rendezvous(task.rendezvous, signals.stop)
+    local_rank = int(os.environ.get("SLURM_LOCALID", "0"))
+    return help_with(runs, task.intent.sweep_file, signals.stop, rank=rank, local_rank=local_rank)
+
+
+class _Signals:
+    """Raises a flag at each signal that tells a job to leave, and remembers which came first."""
+
+    def __init__(self) -> None:
+        self.stop = Stop()
+        self.first: int | None = None
+        for number in (signal.SIGTERM, signal.SIGINT, *HELD_SIGNALS):
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.first = self.first or number
+        self.stop.ask()
+
+
+# --------------------------------------------------------------------------- the supervisor
+
+
+class Supervisor:
+    """Brings the runs of a task to their ends."""
+
+    def __init__(self, task: ArrayTask, signals: _Signals) -> None:
+        self.task = task
+        self.signals = signals
+        self.stop = signals.stop
+        self.stuck: set[str] = set()
+        """Runs that cannot be started, or not be put on record, by this process."""
+
+    def supervise(self) -> int:
+        """Run what is to be run; 0 if every run of the task is done."""
+        task = self.task
+        say(f"task {task.job} of submission {task.intent.id} on {task.node}")
+        held = task.submission.held()
+        if held is not None:
+            say(f"the sweep holds itself back: {held}")
+            return 1
+        if self._lacks_gpus():
+            return self._leave_this_node()
+        _warn_of_few_cores()
+        for run in task.runs():
+            self._settle_earlier(run)
+        while not self.stop() and (steps := self._steps()):
+            self._work(steps)
+            if task.nodes > 1 and self._steps():
+                break  # whatever cut one run short has sent the other processes away
+        return self._finish()
+
+    def _steps(self) -> list[Step]:
+        return [step for step in self.task.to_do() if step.run.key not in self.stuck]
+
+    def _work(self, steps: Sequence[Step]) -> None:
+        """Launch those that take the same parts of a batch at once, and see what came of them."""
+        sizes = {step.run.key: self.task.micro_batch(step.run) for step in steps}
+        size = sizes[steps[0].run.key]
+        group = [step for step in steps if sizes[step.run.key] == size]
+        with self._executor(size, len(group)) as executor:
+            group = [step for step in group if self._fits(step.run, size, executor)]
+            executor.launch(Backlog(group, self.task.store, say, intended=True), say)
+        for step in group:
+            self._took(step, size)
+
+    def _fits(self, run: Run, size: int | None, executor: LocalExecutor) -> bool:
+        """Whether a run that was out of memory can do with less, which is `size` now.
+
+        One that cannot, because that would be another run, is put on record and given up.
+        """
+        ends = self.task.own_ends(run)
+        if not ends or ends[-1]["class"] != "out_of_memory":
+            return True
+        error = str(ends[-1]["error"])
+        problems = ["it is one pair at a time"]
+        if size != ends[-1]["micro_batch"]:
+            problems = executor.preflight([run.config])
+        if problems:
+            words = f"{error}; smaller parts of a batch are no way out: {problems[0]}"
+            self.task.fail(run, "out_of_memory", words)
+            return False
+        say(f"{run.label} seed {run.seed}: out of memory; again with {size} pairs at once")
+        return True
+
+    def _executor(self, micro_batch: int | None, runs: int) -> LocalExecutor:
+        intent, nodes = self.task.intent, self.task.nodes
+        runtime = intent.runtime.model_copy(update={"micro_batch": micro_batch})
+        on_this_node = runtime.model_copy(update={"processes": runtime.processes // nodes})
+        return LocalExecutor(
+            Work(
+                self.task.store,
+                runtime,
+                sweep_file=None if intent.sweep_file is None else Path(intent.sweep_file),
+            ),
+            self.stop,
+            slots_here(on_this_node, max(1, min(intent.profile.pack, runs))),
+            rendezvous=(self.task.rendezvous, _address()) if nodes > 1 else None,
+        )
+
+    # ---- what came of a run
+
+    def _took(self, step: Step, size: int | None) -> None:
+        run = step.run
+        status = self.task.status(run)
+        if status.state is State.DONE:
+            return
+        if self.stop() and status.state is not State.FAILED:
+            return  # it may not even have begun; why is for _finish to find out
+        if status.state is State.INTERRUPTED:
+            self._ended(run, "interrupted", "its process was told to stop", micro_batch=size)
+        elif status.state is State.FAILED:
+            failure, error = status.failure or "bug", status.error or "no message"
+            self._ended(run, failure, error, micro_batch=size)
+        else:
+            self.stuck.add(run.key)
+
+    def _ended(self, run: Run, failure: str, error: str, **details: Any) -> None:
+        """Note an end, and give the run up if it is not to go on."""
+        try:
+            self.task.add_end(run, failure, error, **details)
+            reason = why_stop(self.task.own_ends(run), self.task.intent.profile)
+            if reason not in {None, error}:
+                self.task.fail(run, failure, str(reason))
+        except (OSError, LeaseHeld) as problem:
+            say(f"{run.label} seed {run.seed} ({run.key}): {error}; {one_line(problem)}")
+            self.stuck.add(run.key)
+
+    # ---- the beginning
+
+    def _settle_earlier(self, run: Run) -> None:
+        """Note the end of an attempt that left no word: its whole job is gone.
+
+        One that lives on, on a node that was given up, is waited for like any other launcher's.
+        """
+        live = self.task.status(run).state is State.RUNNING
+        if live or self.task.end_of_last_attempt_is_known(run):
+            return
+        attempt = _last_attempt(self.task.store.run_dir(run.key))
+        job = attempt.get("slurm", {})
+        failure, node = "killed", str(job.get("node", ""))
+        if job.get("array"):
+            failure = _how_it_ended(f"{job['array']}_{job['index']}")
+        error = f"the job was gone without a word ({failure})"
+        self._ended(run, failure, error, node=node, micro_batch=attempt.get("micro_batch"))
+
+    def _lacks_gpus(self) -> bool:
+        intent = self.task.intent
+        wanted = intent.profile.gpus > 0 and intent.runtime.device != "cpu"
+        return wanted and not gpus_of_machine()
+
+    def _leave_this_node(self) -> int:
+        error = f"node {self.task.node} has no GPU that can be seen"
+        say(error)
+        for step in self._steps():
+            self._ended(step.run, "node_failure", error)
+        self._note_end()
+        if self._steps():
+            self.task.go_back([self.task.node])
+        return 1
+
+    # ---- the end
+
+    def _finish(self) -> int:
+        cause, ours_to_requeue = self._why_stopped() if self.stop() else ("", True)
+        for step in self._steps():
+            saved = {State.INTERRUPTED: "its state was saved", State.NEW: "it had not begun"}
+            if cause and step.status.state in saved:
+                error = f"{cause.replace('_', ' ')}; {saved[step.status.state]}"
+                self._ended(step.run, cause, error, micro_batch=self.task.micro_batch(step.run))
+        self._note_end()
+        if self.task.nodes > 1:
+            end_rendezvous(self.task.rendezvous)
+        if ours_to_requeue and self._steps():
+            say(f"{cause.replace('_', ' ') or 'a process is lost'}: back in the queue")
+            self.task.go_back()
+        runs = self.task.runs()
+        left = [run for run in runs if self.task.status(run).state is not State.DONE]
+        say(f"{len(runs) - len(left)} of {len(runs)} runs are done")
+        return 0 if all(map(self.task.called_off, left)) else 1
+
+    def _why_stopped(self) -> tuple[str, bool]:
+        """The class of the end, and whether it is for this process to put the job back."""
+        profile = self.task.intent.profile
+        if self.signals.first == getattr(signal, f"SIG{profile.signal}"):
+            return "time_limit", True
+        try:
+            state = scheduler.own_state(self.task.job)
+        except Silent as error:
+            say(f"why the job is to stop is not known: {error}")
+            return "preempted", False
+        if state == "CANCELLED":
+            return "cancelled", False
+        if scheduler.ENDED.get(state) == "time_limit":
+            return "time_limit", True
+        return "preempted", state == "RUNNING"
+
+    def _note_end(self) -> None:
+        task = self.task
+        ends: dict[str, Mapping[str, Any]] = {}
+        for run in task.runs():
+            status = task.status(run)
+            ends[run.key] = {
+                "state": status.state.value,
+                "failure": status.failure,
+                "error": status.error,
+            }
+        task.submission.note_end(task.array, task.index, ends, restarts=task.restarts)
+        reason = same_death(task.submission.ends(), len_of(task.intent))
+        if reason is not None:
+            say(f"the sweep holds itself back: {reason}")
+            task.submission.hold(reason)
+
+
+def len_of(intent: Intent) -> int:
+    """Number of tasks of a submission."""
+    return sum(len(array.tasks) for array in intent.arrays)
+
+
+def same_death(ends: Sequence[Mapping[str, Any]], tasks: int) -> str | None:
+    """Why a submission is to hold itself back: its first tasks all died of the same error."""
+    first = ends[:HOLD_AFTER]
+    if len(first) < HOLD_AFTER or tasks <= HOLD_AFTER:
+        return None
+    deaths = {_death(end) for end in first}
+    death = deaths.pop()
+    if deaths or death is None:
+        return None
+    return f"the first {HOLD_AFTER} tasks died of the same error ({death[0]}): {death[1]}"
+
+
+def _death(end: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Class and error, without its numbers, of a task of which every run failed."""
+    runs = list(end["runs"].values())
+    if not all(r["state"] == State.FAILED.value and r["failure"] not in TRANSIENT for r in runs):
+        return None
+    return runs[0]["failure"], re.sub(r"\d+", "#", str(runs[0]["error"]))
+
+
+def _address() -> str:
+    return os.environ.get("SLURM_LAUNCH_NODE_IPADDR") or socket.gethostname()
+
+
+def _warn_of_few_cores() -> None:
+    asked = int(os.environ.get("SLURM_CPUS_PER_TASK", "1"))
+    if usable_cores() < asked:
+        say(
+            f"warning: {asked} CPUs were asked for, and this process may use {usable_cores()} "
+            "(its affinity): runs will be slow"
+        )
+
+
+def _last_attempt(directory: RunDir) -> dict[str, Any]:
+    written = read_json(directory.path / "provenance.json") or {"attempts": [{}]}
+    return dict(written["attempts"][-1])
+
+
+def _how_it_ended(job: str) -> str:
+    """The class of the end of the last attempt of a job that is over, as accounting has it."""
+    try:
+        return scheduler.last_end(job) or "killed"
+    except Silent:
+        return "killed"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
