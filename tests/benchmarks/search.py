@@ -31,7 +31,6 @@ from harness.bases import SMALL
 from harness.config import Runtime, override
 from harness.launch.executor import Work
 from harness.launch.executors.local import LocalExecutor
-from harness.launch.signals import Stop
 from harness.launch.slots import Slot
 from harness.ledger import Ledger
 from harness.record import Store
@@ -114,23 +113,21 @@ def study(
 ) -> tuple[float, float, int]:
     """Run a search; CPU seconds, best score, trials begun.  Ends early at `target`."""
     store = Store(root)
-    stop = Stop()
     best = [0.0]
     began = cpu_seconds()
 
-    def executor(runtime: Runtime, stop: Stop) -> Any:
-        return LocalExecutor(Work(store, runtime), stop, [Slot(1), Slot(1)])
-
+    runtime = Runtime(log_seconds=0.25)
+    executor = LocalExecutor(Work(store, runtime), slots=[Slot(1), Slot(1)])
     job = command.Job(
         replace(SWEEP, search=search),
         override(SWEEP.base, {"train.samples": samples}),
         {},
-        Runtime(log_seconds=0.25),
-        store,
-        command.Where(width=2, cores="", on_gpu=False, executor=executor),
+        runtime,
+        executor,
         words=["benchmark"],
     )
     plan = command.Plan.of(job)
+    executor.work = replace(executor.work, runtime=plan.runtime)
     ledger = Ledger.of(store, SWEEP.name)
     write = ledger.write
 
@@ -139,10 +136,10 @@ def study(
         if trial.values is not None:
             best[0] = max(best[0], trial.values[0])
         if target is not None and best[0] >= target:
-            stop.ask()
+            executor.stop.ask()
 
     ledger.write = noted  # type: ignore[method-assign]
-    with command.Lease(ledger.lease_file) as lease, executor(plan.runtime, stop) as running:
+    with command.Lease(ledger.lease_file) as lease, executor as running:
         ledger.define(plan.definition(), plan.about())
         command._search(job, plan, ledger, running, lease)
         spent = cpu_seconds() - began

@@ -24,6 +24,7 @@ from harness.launch.executor import EXECUTORS, SLOTS, Executor, Work
 from harness.launch.signals import Stop
 from harness.launch.slots import Capacity, Slot, capacity_of, slots_here
 from harness.launch.worker_process import WorkerProcess
+from harness.plan import Step
 
 TICK_SECONDS = 0.25
 """How often dead workers are looked for."""
@@ -143,8 +144,11 @@ class LocalExecutor(Executor):
             step = source.take()
             if step is None:
                 return
-            attempt = Attempt.at(step, self.work.store)
-            self._worker(number).give(attempt, self._runtime_in(number))
+            self._start(step, number)
+
+    def _start(self, step: Step, number: int) -> None:
+        attempt = Attempt.at(step, self.work.store)
+        self._worker(number).give(attempt, self._runtime_in(number))
 
     def _runtime_in(self, number: int) -> dict[str, Any]:
         tree = self.work.runtime.model_dump(mode="json")

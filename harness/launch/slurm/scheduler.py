@@ -37,27 +37,6 @@ ENDED: Mapping[str, str] = {
     "REVOKED": "cancelled",
     "TIMEOUT": "time_limit",
 }
-ALIVE = frozenset(
-    {
-        "COMPLETING",
-        "CONFIGURING",
-        "EXPEDITING",
-        "PENDING",
-        "POWER_UP_NODE",
-        "REQUEUED",
-        "REQUEUE_FED",
-        "REQUEUE_HOLD",
-        "RESIZING",
-        "RESV_DEL_HOLD",
-        "RUNNING",
-        "SIGNALING",
-        "SPECIAL_EXIT",
-        "STAGE_OUT",
-        "STOPPED",
-        "SUSPENDED",
-        "UPDATE_DB",
-    }
-)
 _SHORT = {
     "BF": "BOOT_FAIL", "CA": "CANCELLED", "CD": "COMPLETED", "CF": "CONFIGURING",
     "CG": "COMPLETING", "DL": "DEADLINE", "F": "FAILED", "NF": "NODE_FAIL", "OOM": "OUT_OF_MEMORY",
