@@ -6,13 +6,14 @@ import json
 from collections.abc import Callable
 
 import pytest
-from launch_cases import family, status, trained, when
+from launch_cases import family, stand_in_for_ssh, status, trained, when
 
 from harness.config import Runtime
 from harness.launch.backlog import Backlog
 from harness.launch.executor import Executor, Work
 from harness.launch.executors.inline import InlineExecutor
 from harness.launch.executors.local import LocalExecutor
+from harness.launch.executors.prefix import PrefixExecutor, PrefixSlot
 from harness.launch.signals import Stop
 from harness.launch.slots import Slot
 from harness.lease import Lease
@@ -27,10 +28,18 @@ def stop() -> Stop:
     return Stop()
 
 
-@pytest.fixture(params=["inline", "local"])
+@pytest.fixture(params=["inline", "local", "prefix"])
 def executor(
-    request: pytest.FixtureRequest, store: Store, stop: Stop, fake_run: None, fake_workers: None
+    request: pytest.FixtureRequest,
+    store: Store,
+    stop: Stop,
+    fake_run: None,
+    fake_workers: None,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Executor:
+    if request.param == "prefix":
+        ssh = stand_in_for_ssh(tmp_path_factory.mktemp("bin"))
+        return PrefixExecutor(Work(store, Runtime()), stop, [PrefixSlot(1, None, (ssh, "host"))])
     if request.param == "inline":
         return InlineExecutor(Work(store, Runtime()), stop)
     return LocalExecutor(Work(store, Runtime()), stop, [Slot(1)])
