@@ -17,7 +17,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import cli
+from harness.commands.shared import Parser, exit_code_of
 from harness.config import RunConfig, Runtime, override, override_runtime
 from harness.errors import ConfigError, HarnessError, one_line, unknown
 from harness.files import write_atomic
@@ -95,7 +95,7 @@ _COLUMNS: dict[str, Callable[[TowerRow], str]] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code, and tells a known error in one line."""
-    return cli.run(lambda: towers(parse(argv)), stopped=lambda: "stopped; nothing was written")
+    return exit_code_of(lambda: towers(parse(argv)), stopped=lambda: "stopped; nothing was written")
 
 
 # --------------------------------------------------------------------------- the command line
@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The arguments; ConfigError for one that is not understood, SystemExit after --help."""
-    parser = cli.Parser(
+    parser = Parser(
         prog="python -m harness.bench",
         description="Measure what a part costs on this machine.",
         allow_abbrev=False,
@@ -239,7 +239,7 @@ def print_table(rows: Sequence[TowerRow], caption: str) -> None:
 
 def csv_table(rows: Sequence[TowerRow], size: int, device: str) -> bytes:
     """The rows with their numbers in full; size and device are columns of their own."""
-    from harness.report.text import csv_field
+    from harness.document.escaping import csv_field
 
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -251,7 +251,7 @@ def csv_table(rows: Sequence[TowerRow], size: int, device: str) -> bytes:
 
 def markdown_table(rows: Sequence[TowerRow], caption: str) -> bytes:
     """The table as Markdown, with its caption and why numbers are missing."""
-    from harness.report.text import markdown
+    from harness.document.escaping import markdown
 
     lines = [
         "| " + " | ".join(_COLUMNS) + " |",

@@ -19,7 +19,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import cli, metrics
+from harness import metrics
+from harness.commands.shared import Parser, exit_code_of
 from harness.config import (
     METRIC_VERSION,
     Evaluate,
@@ -53,7 +54,7 @@ _HOLES = 3
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code, and tells a known error in one line."""
-    return cli.run(lambda: run_command(_parser().parse_intermixed_args(argv)), stopped=_go_on)
+    return exit_code_of(lambda: run_command(_parser().parse_intermixed_args(argv)), stopped=_go_on)
 
 
 def _go_on() -> str:
@@ -62,7 +63,7 @@ def _go_on() -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = cli.Parser(
+    parser = Parser(
         prog="python -m harness.evaluate",
         description="Evaluate models on suites of public benchmarks; repeated, it goes on.",
         epilog=_epilog(),
@@ -571,7 +572,7 @@ def _table_file(
     import csv
     import io
 
-    from harness.report.text import csv_field, markdown
+    from harness.document.escaping import csv_field, markdown
 
     if out.suffix == ".csv":
         text = io.StringIO()

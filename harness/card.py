@@ -7,96 +7,31 @@ Torch-free.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from string import Template
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-
 from harness import metrics
-from harness.config import Objective, RunConfig
+from harness.config import RunConfig
+from harness.document.blocks import Block, BulletList, Code, Document, Paragraph, Section
+from harness.document.markdown import to_markdown
+from harness.document.table import Table, plain_table
+from harness.document.text import DASH, Text, code, link, number, plain
 from harness.record import dump_json
-from harness.report.text import DASH, markdown, markdown_code, number, plain
 
 #: What a card shows of an attempt's provenance entry, in this order.
 _PROVENANCE = ("time", "commit", "dirty", "device", "cpu", "threads")
 
-_CARD = """\
----
-library_name: {{ "open_clip" if in_open_clip else "onnx" }}
-pipeline_tag: zero-shot-image-classification
-tags:
-- clip
-- lightclip
----
-
-# {{ title | md }}
-
-A two-tower CLIP model: {{ backbone | code }} for {{ size }} x {{ size }} pictures, CLIP's causal \
-text transformer with {{ text.layers }} {{ "layer" if text.layers == 1 else "layers" }} of width \
-{{ text.width }} and {{ text.context_length }} tokens of context, and a shared space of \
-{{ embed_dim }} dimensions.
-Trained and evaluated by lightclip-harness ([LightCLIP](https://arxiv.org/abs/2312.00674)), run \
-{{ key | code }}.
-
-## Use
-
-{% if in_open_clip %}
-With [open_clip](https://github.com/mlfoundations/open_clip) alone, `DIR` being this folder:
-
-```python
+_WITH_OPEN_CLIP = """\
 import open_clip
 
 model, _, preprocess = open_clip.create_model_and_transforms("local-dir:DIR")
 tokenizer = open_clip.get_tokenizer("local-dir:DIR")
 model.eval()
-```
-
-{% endif %}
-{% if in_onnx %}
-With onnxruntime, without torch; the files give embeddings at unit norm, for any number of inputs:
-
-```
+"""
+_WITH_ONNX = """\
 pip install onnxruntime tokenizers pillow numpy
 python example.py PICTURE "a photo of a cat" "a photo of a dog"
-```
-
-{% endif %}
-{% if why %}
-{{ why | md }}; hence the ONNX files alone.
-
-{% endif %}
-## Cost
-
-{{ cost }}
-{% if compact %}
-Counted with the {{ rows }} rows of the token embedding that the training captions use; the \
-files hold CLIP's full table of 49,408 rows, for CLIP's own tokenizer. Where the training captions \
-lack a piece, its row is the one that stood for all such pieces.
-
-{% endif %}
-## Training
-
-{% for line in training %}
-- {{ line }}
-{% endfor %}
-
-## Metrics
-
-{% for evaluation in evaluations %}
-{{ evaluation.table }}
-{% for line in evaluation.protocol %}
-- {{ line }}
-{% endfor %}
-
-{% endfor %}
-## Provenance
-
-{{ provenance }}
-Everything that defines the run; its hash is the key.
-
-```json
-{{ config }}
-```
 """
 
 _EXAMPLE = '''\
@@ -114,10 +49,10 @@ from PIL import Image
 from tokenizers import Tokenizer
 
 HERE = Path(__file__).parent
-SIZE = {{ size }}
-MEAN = np.array({{ mean }}, dtype=np.float32)
-STD = np.array({{ std }}, dtype=np.float32)
-LOGIT_SCALE = {{ logit_scale }}
+SIZE = $size
+MEAN = np.array($mean, dtype=np.float32)
+STD = np.array($std, dtype=np.float32)
+LOGIT_SCALE = $logit_scale
 
 
 def preprocess(picture):
@@ -165,8 +100,7 @@ if __name__ == "__main__":
 def example(config: RunConfig, logit_scale: float) -> str:
     """`example.py`: the ONNX files with onnxruntime, tokenizers, pillow and numpy."""
     image = config.model.image
-    return _render(
-        _EXAMPLE,
+    return Template(_EXAMPLE).substitute(
         size=image.size,
         mean=list(image.mean),
         std=list(image.std),
@@ -191,47 +125,84 @@ def card(
         in_open_clip, in_onnx: the forms that the export holds.
         why: what keeps the model from being in open_clip's form; empty if it is or was not asked.
     """
-    model = config.model
-    return _render(
-        _CARD,
-        in_open_clip=in_open_clip,
-        in_onnx=in_onnx,
-        why=why,
-        title=f"{model.image.backbone} with a {model.text.layers}-layer text tower",
-        backbone=model.image.backbone,
-        size=model.image.size,
-        text=model.text,
-        embed_dim=model.embed_dim,
-        key=config.run_key,
-        compact=model.text.vocabulary == "corpus",
-        rows=f"{result['cost']['parameters']['text_embeddings'] // model.text.width:,}",
-        cost=_cost_table(result["cost"]),
-        training=list(_training(config, result)),
-        evaluations=[
-            {"table": _metrics_table(entry["metrics"]), "protocol": list(_protocol(entry))}
-            for _, entry in sorted(result["evaluations"].items())
-        ],
-        provenance=_provenance_table(result, attempts),
-        config=dump_json(config.identity()).decode().rstrip("\n"),
+    model, text = config.model, config.model.text
+    layers = "1 layer" if text.layers == 1 else f"{text.layers} layers"
+    intro: Text = (
+        "A two-tower CLIP model: ",
+        code(model.image.backbone),
+        f" for {model.image.size} x {model.image.size} pictures, CLIP's causal text transformer "
+        f"with {layers} of width {text.width} and {text.context_length} tokens of context, and a "
+        f"shared space of {model.embed_dim} dimensions. Trained and evaluated by "
+        "lightclip-harness (",
+        link("LightCLIP", "https://arxiv.org/abs/2312.00674"),
+        "), run ",
+        code(config.run_key),
+        ".",
     )
+    evaluations = [entry for _, entry in sorted(result["evaluations"].items())]
+    page = Document(
+        f"{model.image.backbone} with a {text.layers}-layer text tower",
+        (
+            Paragraph(intro),
+            Section("Use", tuple(_use(in_open_clip, in_onnx, why))),
+            Section("Cost", tuple(_cost(config, result["cost"]))),
+            Section("Training", (BulletList(tuple(_training(config, result))),)),
+            Section(
+                "Metrics",
+                tuple(
+                    block
+                    for entry in evaluations
+                    for block in (
+                        _metrics_table(entry["metrics"]),
+                        BulletList(tuple(_protocol(entry))),
+                    )
+                ),
+            ),
+            Section(
+                "Provenance",
+                (
+                    _provenance_table(result, attempts),
+                    Paragraph("Everything that defines the run; its hash is the key."),
+                    Code(dump_json(config.identity()).decode(), "json"),
+                ),
+            ),
+        ),
+    )
+    library = "open_clip" if in_open_clip else "onnx"
+    return _FRONT_MATTER.format(library) + to_markdown(page)
 
 
-def _render(template: str, **values: Any) -> str:
-    environment = Environment(
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # Markdown and Python: foreign words pass through the filters
-    )
-    environment.filters |= {"md": markdown, "code": markdown_code}
-    return environment.from_string(template).render(**values)
+_FRONT_MATTER = """\
+---
+library_name: {}
+pipeline_tag: zero-shot-image-classification
+tags:
+- clip
+- lightclip
+---
+
+"""
 
 
 # --------------------------------------------------------------------------- parts of the card
 
 
-def _cost_table(cost: Mapping[str, Any]) -> str:
+def _use(in_open_clip: bool, in_onnx: bool, why: str) -> Iterator[Block]:
+    if in_open_clip:
+        open_clip = link("open_clip", "https://github.com/mlfoundations/open_clip")
+        yield Paragraph(("With ", open_clip, " alone, ", code("DIR"), " being this folder:"))
+        yield Code(_WITH_OPEN_CLIP, "python")
+    if in_onnx:
+        yield Paragraph(
+            "With onnxruntime, without torch; the files give embeddings at unit norm, for any "
+            "number of inputs:"
+        )
+        yield Code(_WITH_ONNX)
+    if why:
+        yield Paragraph(f"{why}; hence the ONNX files alone.")
+
+
+def _cost(config: RunConfig, cost: Mapping[str, Any]) -> Iterator[Block]:
     names = [
         "cost/parameters/inference",
         "cost/parameters/image",
@@ -241,28 +212,36 @@ def _cost_table(cost: Mapping[str, Any]) -> str:
         "cost/latency_ms/image_batch1",
         "cost/latency_ms/text_batch1",
     ]
-    rows = [[markdown(metrics.display(name)), _cost(cost, name)] for name in names]
-    return _table(["cost", "value"], [*rows, ["measured on", markdown(cost["device"])]])
+    numbers = [[metrics.display(name), _cost_text(cost, name)] for name in names]
+    yield plain_table(["cost", "value"], [*numbers, ["measured on", cost["device"]]])
+    if config.model.text.vocabulary == "corpus":
+        rows = cost["parameters"]["text_embeddings"] // config.model.text.width
+        yield Paragraph(
+            f"Counted with the {rows:,} rows of the token embedding that the training captions "
+            "use; the files hold CLIP's full table of 49,408 rows, for CLIP's own tokenizer. Where "
+            "the training captions lack a piece, its row is the one that stood for all such pieces."
+        )
 
 
-def _cost(cost: Mapping[str, Any], name: str) -> str:
+def _cost_text(cost: Mapping[str, Any], name: str) -> str:
     value = metrics.cost_value(cost, name)
     return DASH if value is None else f"{value * metrics.scale(name):.3g} {metrics.unit(name)}"
 
 
-def _training(config: RunConfig, result: Mapping[str, Any]) -> Iterator[str]:
+def _training(config: RunConfig, result: Mapping[str, Any]) -> Iterator[Text]:
     data, train, training = config.data, config.train, result["training"]
-    fingerprint = markdown_code((data.fingerprint or DASH)[:12])
-    yield f"Data: {markdown(data.source)}, fingerprint {fingerprint}"
+    yield (f"Data: {data.source}, fingerprint ", code((data.fingerprint or DASH)[:12]))
     if "parent" in result:
         parent = result["parent"]
         yield (
             f"Text tower from blocks {', '.join(map(str, parent['blocks']))}, the embeddings, last "
-            f"norm and projection of run {markdown_code(parent['run'])}, weights "
-            f"{markdown_code(parent['checkpoint'][:12])}"
+            "norm and projection of run ",
+            code(parent["run"]),
+            ", weights ",
+            code(parent["checkpoint"][:12]),
         )
-    weights = {name: getattr(config.objective, name).weight for name in Objective.model_fields}
-    terms = [f"{name} with weight {weight:g}" for name, weight in weights.items() if weight > 0]
+    active = config.objective.active
+    terms = [f"{name} with weight {term.weight:g}" for name, term in active.items()]
     yield f"Terms of the loss, whose settings are below: {', '.join(terms)}"
     yield (
         f"{training['samples_seen']:,} of {train.samples:,} samples in {training['steps']:,} steps "
@@ -275,26 +254,27 @@ def _training(config: RunConfig, result: Mapping[str, Any]) -> Iterator[str]:
         f"{train.weight_decay:g}, {clip}"
     )
     yield (
-        f"Precision {markdown(training['precision'])} on {markdown(training['device'])}, "
+        f"Precision {training['precision']} on {training['device']}, "
         f"{training['seconds']:,.1f} seconds; final loss {training['final_loss']:.4f}"
     )
     if training["bad_samples"]:
         yield f"{len(training['bad_samples'])} samples were unusable and left out"
 
 
-def _metrics_table(found: Mapping[str, Mapping[str, Any]]) -> str:
-    return _table(
+def _metrics_table(found: Mapping[str, Mapping[str, Any]]) -> Table:
+    return plain_table(
         ["metric", "value (%)", "chance (%)", "n", "record"],
         [
             [
-                markdown(metrics.display(name)),
+                metrics.display(name),
                 _percent(entry["value"], entry["reason"]),
                 _percent(entry["chance"], None),
                 f"{entry['n']:,}",
-                markdown_code(name),
+                name,
             ]
             for name, entry in sorted(found.items(), key=_by_number)
         ],
+        coded=["record"],
     )
 
 
@@ -305,36 +285,35 @@ def _by_number(item: tuple[str, object]) -> list[tuple[str, int]]:
 
 def _percent(value: float | None, reason: str | None) -> str:
     if value is None:
-        return f"{DASH} ({markdown(reason)})" if reason else DASH
+        return f"{DASH} ({reason})" if reason else DASH
     return number(value * 100, 2)
 
 
-def _protocol(entry: Mapping[str, Any]) -> Iterator[str]:
+def _protocol(entry: Mapping[str, Any]) -> Iterator[Text]:
     protocol = entry["protocol"]
     data = protocol["data"]
-    fingerprint = markdown_code(str(data["fingerprint"])[:12])
-    yield f"Evaluated on {markdown(data['name'])}, fingerprint {fingerprint}"
+    yield (f"Evaluated on {data['name']}, fingerprint ", code(str(data["fingerprint"])[:12]))
     for name, facts in protocol["splits"].items():
         excluded = f", {len(facts['excluded'])} unreadable" if facts["excluded"] else ""
         yield (
-            f"Split {markdown(name)}: {facts['images']:,} pictures, {facts['captions']:,} captions"
-            f"{excluded}"
+            f"Split {name}: {facts['images']:,} pictures, {facts['captions']:,} captions{excluded}"
         )
     for name, facts in protocol["class_folders"].items():
-        yield f"Class folder {markdown(name)}: {facts['images']:,} pictures"
+        yield f"Class folder {name}: {facts['images']:,} pictures"
     for name, task in {**protocol["tasks"], **protocol["class_folders"]}.items():
-        prompts = ", ".join(map(markdown_code, task["templates"]))
-        yield f"{markdown(name)}: {len(task['classnames'])} classes, prompts {prompts}"
-    yield f"Pictures: {markdown(plain(protocol['preprocessing']))}"
+        prompts = [piece for each in task["templates"] for piece in (", ", code(each))][1:]
+        yield (f"{name}: {len(task['classnames'])} classes, prompts ", *prompts)
+    yield f"Pictures: {plain(protocol['preprocessing'])}"
     for name, rule in sorted(protocol["rules"].items()):
-        yield f"{markdown(name.replace('_', ' '))}: {markdown(rule)}"
+        yield f"{name.replace('_', ' ')}: {rule}"
     yield (
-        f"Encoders in {markdown(protocol['precision'])}; metrics of version "
-        f"{protocol['metric_version']}; content {markdown_code(entry['content_key'])}"
+        f"Encoders in {protocol['precision']}; metrics of version {protocol['metric_version']}; "
+        "content ",
+        code(entry["content_key"]),
     )
 
 
-def _provenance_table(result: Mapping[str, Any], attempts: Sequence[Mapping[str, Any]]) -> str:
+def _provenance_table(result: Mapping[str, Any], attempts: Sequence[Mapping[str, Any]]) -> Table:
     last = attempts[-1] if attempts else {}
     facts = {
         "checkpoint, SHA-256": result["checkpoint"]["sha256"],
@@ -343,9 +322,4 @@ def _provenance_table(result: Mapping[str, Any], attempts: Sequence[Mapping[str,
         **{name: last.get(name) for name in _PROVENANCE},
         "versions": last.get("versions"),
     }
-    return _table(["what", "value"], [[markdown(k), markdown(plain(v))] for k, v in facts.items()])
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return plain_table(["what", "value"], [[name, plain(value)] for name, value in facts.items()])

@@ -8,13 +8,12 @@ once.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import types
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -22,12 +21,17 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    create_model,
     field_validator,
     model_validator,
 )
 
 from harness.errors import ConfigError, unknown
 from harness.inheritance import read_inheritance
+from harness.registry import Registry
+
+if TYPE_CHECKING:
+    from harness.objectives.terms import Term
 
 #: Version of the definitions of every metric and protocol; raising it re-evaluates, never retrains.
 METRIC_VERSION = 2
@@ -36,10 +40,10 @@ _KEYS_SINCE = 1
 
 NOT_IDENTITY: dict[str, Any] = {"identity": False}
 _UNSET = object()
-M = TypeVar("M", bound=BaseModel)
 
 
-def _integer(value: object) -> object:
+def integer(value: object) -> object:
+    """`value` as an integer, be it written 2 or 2.0; ValueError for anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError("an integer is wanted")
     if isinstance(value, float) and not value.is_integer():
@@ -53,7 +57,7 @@ def _number(value: object) -> object:
     return float(value)
 
 
-Int = Annotated[int, BeforeValidator(_integer)]
+Int = Annotated[int, BeforeValidator(integer)]
 Float = Annotated[float, BeforeValidator(_number)]
 
 
@@ -84,7 +88,7 @@ class Strict(BaseModel):
         return out
 
 
-@functools.cache
+@cache
 def _hashed_fields(model: type[BaseModel]) -> tuple[tuple[str, Any, Any], ...]:
     """Name, default and `born` value of each field of `model` that is identity."""
     fields = []
@@ -93,11 +97,6 @@ def _hashed_fields(model: type[BaseModel]) -> tuple[tuple[str, Any, Any], ...]:
         if extra.get("identity", True) is not False:
             fields.append((name, field.default, extra.get("born", _UNSET)))
     return tuple(fields)
-
-
-def _born(value: Strict) -> Any:
-    """Mark of a section added after keys existed: left out of the key while it holds `value`."""
-    return Field(json_schema_extra={"born": value.identity()})
 
 
 def _identity_of(value: object) -> Any:
@@ -112,6 +111,9 @@ def _identity_of(value: object) -> Any:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value
+
+
+M = TypeVar("M", bound=BaseModel)
 
 
 def canonical_json(value: object) -> str:
@@ -211,148 +213,85 @@ class Model(Strict):
 
 Schedule = Literal["constant", "linear", "cosine", "step"]
 
-
-class InstanceLoss(Strict):
-    """Instance-level alignment with progressively softened labels (our reading of LightCLIP)."""
-
-    weight: Annotated[Float, Field(ge=0)] = 1.0
-    a_max: Annotated[Float, Field(ge=0, lt=1)] = 0.0
-    """Largest mass moved from the positive to the negatives; 0 is CLIP's loss."""
-    weighting: Literal["uniform", "similarity", "text", "image"] = "similarity"
-    """How the softened mass is shared among the negatives."""
-    schedule: Schedule = "linear"
-    start: Annotated[Float, Field(ge=0, lt=1)] = 0.0
-    """Share of the budget that passes before softening begins."""
-    tau: Annotated[Float, Field(gt=0)] = 0.1
-    """Temperature of the weighting."""
-    steps: Annotated[Int, Field(ge=1)] = 4
-    """Number of stairs of the `step` schedule."""
-
-    def idle(self) -> set[str]:
-        """Without softening, how to soften; of the rest, what the choices made do not use."""
-        if self.weight == 0 or self.a_max == 0:
-            return set(type(self).model_fields) - {"weight", *(["a_max"] if self.weight else [])}
-        return {
-            *(["tau"] if self.weighting == "uniform" else []),
-            *(["steps"] if self.schedule != "step" else []),
-        }
-
-
-_STAGE_NAMES = ("all", "first", "middle", "last")
-
-
-def _stages(value: object) -> object:
-    if isinstance(value, str):
-        if value not in _STAGE_NAMES:
-            raise ValueError(unknown("stage", value, _STAGE_NAMES))
-        return value
-    if not isinstance(value, (list, tuple)) or not value:
-        raise ValueError(f"{', '.join(_STAGE_NAMES)} or a list of block indexes is wanted")
-    blocks = [_integer(item) for item in value]
-    if len(set(blocks)) < len(blocks):
-        raise ValueError("a block is named twice")
-    return tuple(sorted(blocks))  # type: ignore[type-var]
-
-
-Stages = Annotated[
-    Literal["all", "first", "middle", "last"] | tuple[int, ...], BeforeValidator(_stages)
-]
-
-
-class RampedLoss(Strict):
-    """A term whose weight may grow with the share of the budget that has been seen; 0 is off."""
-
-    weight: Annotated[Float, Field(ge=0)] = 0.0
-    """Weight that the ramp ends at."""
-    schedule: Schedule = "constant"
-    start: Annotated[Float, Field(ge=0, lt=1)] = 0.0
-    """Share of the budget that passes before the weight begins to grow."""
-    steps: Annotated[Int, Field(ge=1)] = 4
-    """Number of stairs of the `step` schedule."""
-
-    def idle(self) -> set[str]:
-        """All but the weight, where that is 0; the stairs of any schedule but `step`."""
-        if self.weight == 0:
-            return set(type(self).model_fields) - {"weight"}
-        return set() if self.schedule == "step" else {"steps"}
-
-
-class MlmLoss(RampedLoss):
-    """Masked language modelling on the text tower's own blocks, with the picture let in."""
-
-    mask_ratio: Annotated[Float, Field(gt=0, le=1)] = 0.15
-    """Share of a caption's words that are hidden, at least one of them."""
-    attention: Literal["causal", "bidirectional"] = "bidirectional"
-    """Of the masked pass alone; the contrastive pass is causal, as CLIP's."""
-    stages: Stages = "all"
-    """Blocks ahead of which the picture enters, counted from 0; `middle` is layers // 2."""
-    operator: Literal["cross_attention", "add", "concat", "none"] = "cross_attention"
-    """How the picture enters; `none` is plain masked language modelling, the control."""
-    head: Literal["tied", "untied"] = "tied"
-    """Whether words are scored against the token embedding or a table of the head's own."""
-
-    def idle(self) -> set[str]:
-        """As for every ramped term, and the stages where no picture enters."""
-        return super().idle() | ({"stages"} if self.operator == "none" else set())
-
-    def blocks(self, layers: int) -> tuple[int, ...]:
-        """The blocks of `stages` in a text tower of `layers` blocks, in order.
-
-        Raises ConfigError, naming the blocks there are, for one that is not there.
-        """
-        if isinstance(self.stages, str):
-            named = {"first": (0,), "middle": (layers // 2,), "last": (layers - 1,)}
-            return named.get(self.stages, tuple(range(layers)))
-        absent = [str(block) for block in self.stages if not 0 <= block < layers]
-        if absent:
-            raise ConfigError(
-                f"stages = {list(self.stages)} names block {', '.join(absent)}, which a text tower "
-                f"of {layers} layers lacks; its blocks: {', '.join(map(str, range(layers)))}"
-            )
-        return self.stages
-
-
-class TokenLoss(RampedLoss):
-    """Token-level alignment by relaxed bipartite matching (our reading of LightCLIP)."""
-
-    matching: Literal["one_to_one", "many_to_one", "top_k", "sinkhorn"] = "one_to_one"
-    """Each word its own patch (of more words than patches, as many as there are patches); each word
-    its best patch (FILIP's text-to-image side); the best `keep` of one_to_one; or the entropic
-    relaxation of one_to_one."""
-    negatives: Literal["within_pair", "in_batch", "none"] = "within_pair"
-    """What a matched patch is told apart from: the patches matched in its own pair (as SPARC), the
-    other pairs of the batch (as FILIP), or nothing."""
-    keep: Annotated[Float, Field(gt=0, le=1)] = 0.5
-    """`top_k`: share of a pair's matches that is kept, rounded up."""
-    eps: Annotated[Float, Field(gt=0)] = 0.05
-    """`sinkhorn`: strength of the entropy; towards 0 the plan becomes one_to_one."""
-    iterations: Annotated[Int, Field(ge=1)] = 20
-    """`sinkhorn`: sweeps over the rows and columns of the plan."""
-    tau: Annotated[Float, Field(gt=0)] = 0.07
-    """Temperature of the cosines; no effect with negatives `none`."""
-    dim: Annotated[Int, Field(ge=2)] = 256
-    """Dimension of the space that patches and words are projected to (FILIP's)."""
-
-    def idle(self) -> set[str]:
-        """As for every ramped term, and the settings of what is not chosen."""
-        unused = {"keep"} if self.matching != "top_k" else set()
-        if self.matching != "sinkhorn":
-            unused |= {"eps", "iterations"}
-        return super().idle() | unused | ({"tau"} if self.negatives == "none" else set())
+TERMS: Registry[type[Term]] = Registry("loss term", package="harness.objectives")
+"""Name -> class of every term of the loss; a sweep file may register its own."""
 
 
 class Objective(Strict):
-    """The terms of the loss; the total is the sum over terms of weight x term."""
+    """The terms of the loss, a section each; the total is the sum over terms of weight x term.
 
-    instance: InstanceLoss = InstanceLoss()
-    token: Annotated[TokenLoss, _born(TokenLoss())] = TokenLoss()
-    mlm: Annotated[MlmLoss, _born(MlmLoss())] = MlmLoss()
+    The sections are those of `TERMS`, in the order in which terms were added, so that a new term
+    moves neither the keys nor the sums of runs that do without it.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
+
+    @classmethod
+    def sections(cls) -> dict[str, type[Term]]:
+        """Name -> class of each section."""
+        order = sorted(TERMS, key=lambda name: (TERMS.get(name).added, name))
+        return {name: TERMS.get(name) for name in order}
+
+    @property
+    def terms(self) -> dict[str, Term]:
+        """Every term by name, on or off."""
+        return dict(self.__pydantic_extra__ or {})
+
+    @property
+    def active(self) -> dict[str, Term]:
+        """The terms that are on: those that have a weight, wherever its ramp stands."""
+        return {name: term for name, term in self.terms.items() if term.weight > 0}
+
+    def identity(self) -> dict[str, Any]:
+        """The terms that are on, and those that were in the first keys."""
+        return {
+            name: term.identity()
+            for name, term in self.terms.items()
+            if term.weight > 0 or term.in_every_key
+        }
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_term(cls, given: object) -> object:
+        """Each section read by its term; one that nobody knows plays no part while it is off."""
+        if isinstance(given, Objective):
+            given = given.terms
+        if not isinstance(given, Mapping):
+            return given
+        absent = unregistered_terms(given)
+        if absent:
+            raise ValueError(unknown("loss term", absent[0], TERMS))
+        sections = cls.sections()
+        read = _reader(tuple(sections.items())).model_validate(
+            {name: section for name, section in given.items() if name in sections}
+        )
+        return {name: getattr(read, name) for name in sections}
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> Objective:
-        if not any(getattr(self, name).weight > 0 for name in type(self).model_fields):
+        if not self.active:
             raise ValueError("every term of the loss has weight 0")
         return self
+
+
+@cache
+def _reader(sections: tuple[tuple[str, type[Term]], ...]) -> type[BaseModel]:
+    """A model with a field a section, which says where in which section a value is wrong."""
+    fields: dict[str, Any] = {name: (term, term()) for name, term in sections}
+    return create_model("Sections", **fields)
+
+
+def unregistered_terms(objective: Mapping[str, Any]) -> list[str]:
+    """The names of sections that are on and that no registered term reads."""
+    return [
+        name
+        for name, section in objective.items()
+        if name not in TERMS and not (isinstance(section, Mapping) and section.get("weight") == 0)
+    ]
 
 
 # --------------------------------------------------------------------------- data
@@ -518,17 +457,16 @@ class RunConfig(Strict):
     """Everything that defines one run and the numbers reported for it."""
 
     model: Model = Model()
-    objective: Objective = Objective()
+    objective: Objective = Field(default_factory=Objective)
     data: Data = Data()
     train: Train = Train()
     seed: Annotated[Int, Field(ge=0)] = 0
     evaluate: Annotated[Evaluate, Field(json_schema_extra=NOT_IDENTITY)] = Evaluate()
 
     @model_validator(mode="after")
-    def _stages_are_there(self) -> RunConfig:
-        mlm = self.objective.mlm
-        if mlm.weight > 0 and mlm.operator != "none":
-            mlm.blocks(self.model.text.layers)
+    def _terms_fit(self) -> RunConfig:
+        for term in self.objective.active.values():
+            term.check(self)
         return self
 
     @property
@@ -613,18 +551,25 @@ def check_processes(train: Train, runtime: Runtime) -> None:
 # --------------------------------------------------------------------------- overrides
 
 
-def field_paths(model: type[BaseModel]) -> list[str]:
-    """Every dotted path of a field of `model` that holds a value of its own."""
+def field_paths(model: type[BaseModel]) -> tuple[str, ...]:
+    """Every dotted path of a field of `model` that holds a value of its own, as of now."""
+    return _field_paths(model, tuple(TERMS))
+
+
+@cache
+def _field_paths(model: type[BaseModel], terms: tuple[str, ...]) -> tuple[str, ...]:
     paths: list[str] = []
-    for name, field in model.model_fields.items():
-        inner = _section_of(field.annotation)
-        paths += [name] if inner is None else [f"{name}.{path}" for path in field_paths(inner)]
-    return paths
+    for name, annotation in _members(model).items():
+        inner = _section_of(annotation)
+        paths += [name] if inner is None else [f"{name}.{p}" for p in _field_paths(inner, terms)]
+    return tuple(paths)
 
 
-@lru_cache
-def _paths_of(model: type[BaseModel]) -> tuple[str, ...]:
-    return tuple(field_paths(model))
+def _members(model: type[BaseModel]) -> dict[str, Any]:
+    """Name -> annotation of each field."""
+    if issubclass(model, Objective):
+        return model.sections()
+    return {name: field.annotation for name, field in model.model_fields.items()}
 
 
 def _section_of(annotation: object) -> type[BaseModel] | None:
@@ -640,7 +585,7 @@ def _section_of(annotation: object) -> type[BaseModel] | None:
 
 def check_path(path: str, model: type[BaseModel] = RunConfig) -> None:
     """Raise ConfigError, naming the nearest, unless `path` is a field of `model`."""
-    paths = _paths_of(model)
+    paths = field_paths(model)
     if path in paths:
         return
     inside = [p for p in paths if p.startswith(path + ".")]

@@ -126,10 +126,9 @@ def gpu_pace(gpu: str, count: int, cores: int, utilisation: float = GPU_UTILISAT
 def training_gmacs(config: RunConfig, samples: int) -> float:
     """GMACs (forward and backward) of training on `samples` pairs.
 
-    Masked language modelling takes a second pass through the text tower; its head and its fusion,
-    and matching, which takes no gradient, are left out.
+    Counted of the terms of the loss are the further passes through the text tower that they take.
     """
-    passes = 2 if config.objective.mlm.weight > 0 else 1
+    passes = 1 + sum(term.text_passes for term in config.objective.active.values())
     forward = _image_gmacs(config.model) + passes * _text_gmacs(config.model)
     return STEP_OVER_FORWARD * samples * forward
 

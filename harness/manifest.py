@@ -96,11 +96,8 @@ def _entry(run: Run, base: RunConfig) -> dict[str, Any]:
 def _differences(base: RunConfig, config: RunConfig) -> dict[str, Any]:
     """Dotted field -> value in `config`, of the fields in which it differs from `base`."""
     here, there = config.model_dump(mode="json"), base.model_dump(mode="json")
-    values = {path: _at(here, path) for path in _PATHS}
+    values = {path: _at(here, path) for path in field_paths(RunConfig)}
     return {path: value for path, value in values.items() if value != _at(there, path)}
-
-
-_PATHS = tuple(field_paths(RunConfig))
 
 
 def _at(tree: Mapping[str, Any], path: str) -> Any:

@@ -15,7 +15,7 @@ from harness.data.catalog import SOURCES
 from harness.errors import ConfigError
 from harness.models.names import backbone_names
 from harness.record import RunDir, read_json
-from harness.space import load_sweep
+from harness.sweep_files import load_sweep
 
 _OPTION = "--sweep PATH names it"
 

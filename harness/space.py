@@ -1,24 +1,21 @@
 """A sweep as a value that can be read back: points, their algebra, and `expand`.
 
-Because axes are data, the report draws its own table.  Pure: touches no file but the sweep's own.
+Because axes are data, the report draws its own table.  Pure: touches no file; harness.sweep_files
+reads a sweep from one.
 """
 
 from __future__ import annotations
 
-import ast
-import hashlib
-import importlib.util
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, overload
 
 from harness.config import RunConfig, canonical_json, check_path, override
-from harness.errors import ConfigError, SweepError, unknown
+from harness.errors import ConfigError, SweepError
 from harness.inheritance import read_inheritance
 from harness.metrics import check_cost
 from harness.searchspace import Search
@@ -402,72 +399,3 @@ def value_at(config: RunConfig, path: str) -> Any:
     for name in path.split("."):
         value = getattr(value, name)
     return value
-
-
-# --------------------------------------------------------------------------- sweep files
-
-_SHIPPED = (Path(__file__).parent.parent / "sweeps", Path(__file__).parent / "_sweeps")
-
-
-def shipped_sweeps() -> dict[str, Path]:
-    """Name -> file of every sweep at hand: `./sweeps` first, then those of the package."""
-    found: dict[str, Path] = {}
-    for folder in (Path("sweeps"), *_SHIPPED):
-        for file in sorted(folder.glob("*.py")) if folder.is_dir() else []:
-            if not file.name.startswith("_"):
-                found.setdefault(file.stem, file)
-    return found
-
-
-def question_of(file: Path) -> str:
-    """First line of the docstring of a sweep file, read without running it."""
-    try:
-        text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
-    except (OSError, SyntaxError, ValueError):
-        return "(cannot be read)"
-    return text.strip().partition("\n")[0]
-
-
-def find_sweep(name: str) -> Path:
-    """The file of a sweep given by name or path; SweepError names the nearest."""
-    if name.endswith(".py") or "/" in name:
-        file = Path(name)
-        if not file.is_file():
-            raise SweepError(f"no sweep file at {name}")
-        return file
-    known = shipped_sweeps()
-    if name not in known:
-        raise SweepError(unknown("sweep", name, known))
-    return known[name]
-
-
-def load_sweep(name: str) -> Sweep:
-    """Import a sweep file and return its SWEEP, named after the file."""
-    file = find_sweep(name)
-    spec = importlib.util.spec_from_file_location(f"harness_sweep_{file.stem}", file)
-    if spec is None or spec.loader is None:
-        raise SweepError(f"{file} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except (ImportError, NameError, SyntaxError, AttributeError, TypeError, ValueError) as error:
-        where = _line_in(file, error)
-        raise SweepError(f"{file}{where}: {type(error).__name__}: {error}") from error
-    sweep = getattr(module, "SWEEP", None)
-    if not isinstance(sweep, Sweep):
-        raise SweepError(f"{file} defines no SWEEP = Sweep(...)")
-    return replace(
-        sweep,
-        name=file.stem,
-        question=question_of(file),
-        source=SweepFile(str(file.resolve()), hashlib.sha256(file.read_bytes()).hexdigest()),
-    )
-
-
-def _line_in(file: Path, error: BaseException) -> str:
-    trace, line = error.__traceback__, 0
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == str(file):
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return f":{line}" if line else ""

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from harness import cli
+from harness.commands.shared import Parser, exit_code_of
 from harness.errors import ConfigError, RecordError, unknown
 from harness.launch.slurm import scheduler
 from harness.launch.slurm.scheduler import Silent
@@ -27,7 +27,8 @@ from harness.monitor.snapshot import SnapshotReader, places_in_queue
 from harness.monitor.terminal import sweep_lines, sweep_page
 from harness.plan import Rerun, make_plan
 from harness.record import State, Store
-from harness.space import Run, load_sweep
+from harness.space import Run
+from harness.sweep_files import load_sweep
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -39,11 +40,11 @@ PIPE_WIDTH = 160
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code, and tells a known error in one line."""
-    return cli.run(lambda: run_command(_parser().parse_args(argv)))
+    return exit_code_of(lambda: run_command(_parser().parse_args(argv)))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = cli.Parser(
+    parser = Parser(
         prog="python -m harness.status",
         description="How the runs of a sweep are; without a name, all sweeps in a line each.",
         allow_abbrev=False,

@@ -16,22 +16,23 @@ from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 
-from harness import cli
 from harness.bases import BASES, base
+from harness.commands.shared import Parser, exit_code_of
 from harness.config import Runtime, override_runtime, parse_assignment
 from harness.errors import ConfigError, InterruptedRun, SweepError, unknown
 from harness.launch.executor import EXECUTORS, Work, add_options, make_executor
 from harness.manifest import write_manifest
 from harness.plan import Rerun, make_plan
 from harness.record import State, Store
-from harness.space import Run, Sweep, expand, find_sweep, load_sweep, question_of, shipped_sweeps
+from harness.space import Run, Sweep, expand
+from harness.sweep_files import find_sweep, load_sweep, question_of, shipped_sweeps
 
 _RUNTIME = "runtime."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code, and tells a known error in one line."""
-    return cli.run(lambda: run_command(parse(argv)), stopped=_go_on)
+    return exit_code_of(lambda: run_command(parse(argv)), stopped=_go_on)
 
 
 # --------------------------------------------------------------------------- the command line
@@ -51,7 +52,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = cli.Parser(
+    parser = Parser(
         prog="python -m harness.sweep",
         description="Train, evaluate and report an ablation; repeated, it goes on where it was.",
         epilog=_epilog(),

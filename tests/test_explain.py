@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
+from harness.commands.explain import main
 from harness.config import Runtime, override
 from harness.errors import DivergedError, InterruptedRun
-from harness.explain import main
 from harness.record import Store, read_json, write_json
 from harness.run import execute
 from tests.conftest import draw, drawings, tiny_run, with_fingerprints
@@ -200,7 +200,7 @@ def test_a_file_that_is_no_picture_is_refused(root, key, capsys, tmp_path):
 
 def test_help_comes_without_torch():
     code = (
-        "import sys, harness.explain as e\n"
+        "import sys, harness.commands.explain as e\n"
         "try: e.main(['--help'])\n"
         "except SystemExit: pass\n"
         "print([m for m in ('torch', 'seaborn', 'pandas') if m in sys.modules])"

@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 
 from harness.card import card
+from harness.commands.export import main
 from harness.config import RunConfig, Runtime, override
 from harness.data.catalog import open_class_folder, open_data
-from harness.export import main
 from harness.record import State, Store, read_json
 from harness.run import execute, load_finished
 from tests.conftest import COLOURS, drawings
@@ -470,7 +470,9 @@ def test_out_that_is_a_file_and_a_missing_option_are_refused(exported, tmp_path,
 
 
 def test_onnx_without_its_packages_says_how_to_get_them(unfinished, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("harness.export.find_spec", lambda name: name != "onnxscript" or None)
+    monkeypatch.setattr(
+        "harness.commands.export.find_spec", lambda name: name != "onnxscript" or None
+    )
     line = refused(capsys, unfinished.path, "--out", tmp_path / "out", "--onnx")
     assert line == (
         "error: --onnx needs onnxscript; pip install 'lightclip-harness[export]' brings it"
@@ -479,7 +481,7 @@ def test_onnx_without_its_packages_says_how_to_get_them(unfinished, tmp_path, ca
 
 def test_help_needs_no_torch():
     code = (
-        "import sys\nfrom harness.export import main\n"
+        "import sys\nfrom harness.commands.export import main\n"
         "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
         "print(sorted({'torch', 'timm', 'open_clip', 'jinja2', 'onnx'} & set(sys.modules)))"
     )

@@ -16,7 +16,8 @@ from harness.models.training import TrainingModel
 from harness.plan import Action, Rerun, make_plan
 from harness.record import State, Store, read_json
 from harness.run import execute, load_finished
-from harness.space import Show, Sweep, expand, load_sweep, product
+from harness.space import Show, Sweep, expand, product
+from harness.sweep_files import load_sweep
 from tests.conftest import tiny_run, with_fingerprints
 
 LAYERS, INIT = "model.text.layers", "model.text.init"

@@ -10,7 +10,8 @@ from harness.config import Runtime
 from harness.errors import RecordError
 from harness.manifest import changed_declaration, manifest_names, read_manifest, write_manifest
 from harness.record import Store, write_json
-from harness.space import Show, Sweep, expand, load_sweep, product
+from harness.space import Show, Sweep, expand, product
+from harness.sweep_files import load_sweep
 
 RUNTIME = Runtime(threads=2)
 

@@ -11,8 +11,9 @@ import pytest
 
 from harness.config import Runtime
 from harness.launch.check import finisher
-from harness.space import expand, load_sweep
+from harness.space import expand
 from harness.sweep import main
+from harness.sweep_files import load_sweep
 from tests.conftest import drawings
 
 REPOSITORY = Path(__file__).parent.parent

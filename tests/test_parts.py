@@ -2,7 +2,8 @@
 
 import pytest
 
-from harness import explain, export, sweep
+from harness import sweep
+from harness.commands import explain, export
 from harness.models.names import BACKBONES
 from harness.record import Store, read_json, write_json
 

@@ -8,17 +8,14 @@ from harness.space import (
     Sweep,
     declared_by_all,
     expand,
-    find_sweep,
-    load_sweep,
     matches,
     one_at_a_time,
     points,
     product,
-    question_of,
-    shipped_sweeps,
     short_names,
     zipped,
 )
+from harness.sweep_files import load_sweep
 
 LAYERS, MASS = "model.text.layers", "objective.instance.a_max"
 
@@ -137,22 +134,6 @@ def test_short_names_grow_until_they_differ():
     }
 
 
-@pytest.mark.parametrize("name", ["ablation_text_depth", "ablation_backbone", "smoke"])
-def test_shipped_sweeps_load_and_expand(name):
-    loaded = load_sweep(name)
-    assert loaded.name == name
-    assert loaded.question.endswith(("?", "minute."))
-    assert expand(loaded)
-
-
-@pytest.mark.parametrize("name", sorted(shipped_sweeps()))
-def test_shipped_sweeps_say_what_their_verdict_is_and_why(name):
-    show = load_sweep(name).show
-    assert show.primary is not None
-    assert show.margin is not None
-    assert "verdict" in find_sweep(name).read_text().split('"""')[1]
-
-
 def test_a_sweep_may_declare_nothing():
     show = sweep(product({LAYERS: [1]})).show
     assert show.declared == {"primary": None, "margin": None, "cost": "cost/parameters/inference"}
@@ -189,34 +170,6 @@ def test_soft_label_sweep_has_the_baseline_once_and_no_meaningless_combination()
     runs = expand(load_sweep("ablation_soft_labels"))
     assert len(runs) == (1 + 3 * 3 * 2) * 3
     assert sum(MASS in r.point and r.point[MASS] == 0 for r in runs) == 3
-
-
-def test_questions_are_read_without_running_the_file(tmp_path):
-    file = tmp_path / "x.py"
-    file.write_text('"""Is it so?\n\nMore."""\nraise SystemExit\n')
-    assert question_of(file) == "Is it so?"
-
-
-def test_unknown_sweep_names_the_nearest():
-    with pytest.raises(SweepError, match="unknown sweep 'ablation_textdepth'; nearest: ablation_t"):
-        find_sweep("ablation_textdepth")
-    assert "smoke" in shipped_sweeps()
-
-
-@pytest.mark.parametrize(
-    ("text", "line"),
-    [
-        ("import nosuchmodule", r"x\.py:1: ModuleNotFoundError: No module named 'nosuchmodule'"),
-        ("\n\nSWEEP = 3/'a'", r"x\.py:3: TypeError"),
-        ("SWEEP = 3", r"defines no SWEEP"),
-        ("def (", r"SyntaxError"),
-    ],
-)
-def test_a_broken_sweep_file_is_one_line_with_its_place(tmp_path, text, line):
-    file = tmp_path / "x.py"
-    file.write_text(text)
-    with pytest.raises(SweepError, match=line):
-        load_sweep(str(file))
 
 
 def test_a_point_may_have_a_name_and_a_name_must_have_a_point():

@@ -16,8 +16,9 @@ import pytest
 import harness
 from harness.manifest import read_manifest
 from harness.record import Store
-from harness.space import expand, load_sweep
+from harness.space import expand
 from harness.sweep import main
+from harness.sweep_files import load_sweep
 
 REPOSITORY = Path(harness.__file__).parent.parent
 SHADOW = Path(__file__).parent / "launch" / "shadow"

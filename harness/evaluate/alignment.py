@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.config import ImageTower, TokenLoss
+from harness.config import ImageTower
 from harness.data.text import Word
 from harness.errors import ConfigError
 from harness.evaluate.embed import encoding
 from harness.models.training import TrainingModel
 from harness.objectives.matching import match
+from harness.objectives.token import TokenLoss
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,8 +74,8 @@ def align(model: TrainingModel, config: TokenLoss, picture: np.ndarray, text: st
         raise ConfigError(f"the text {text!r} has no word to match; one or more are wanted")
     pixels = towers.preprocess(picture)
     with encoding(model, "fp32"):
-        outputs = model(pixels[None], towers.tokenizer([text]), None)
-    patches, pieces, mask = outputs.tokens
+        outputs = model(pixels[None], towers.tokenizer([text]))
+    patches, pieces, mask = outputs.of_terms["token"]
     similarity = pieces @ patches.mT
     weights = match(similarity, mask, config)
     return Alignment(

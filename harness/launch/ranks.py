@@ -31,7 +31,7 @@ from harness.errors import HarnessError, InterruptedRun, RankLost, one_line
 from harness.launch.child import Inbox, Task, print_to
 from harness.launch.signals import Stop
 from harness.record import read_json, write_json
-from harness.space import load_sweep
+from harness.sweep_files import load_sweep
 
 if TYPE_CHECKING:
     import torch

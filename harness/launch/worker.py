@@ -26,7 +26,7 @@ from harness.launch.attempt import Answer, failed, run_task
 from harness.launch.child import ANSWER, Inbox, Task, print_to
 from harness.launch.ranks import OtherRanks, Rendezvous, Spawned
 from harness.launch.signals import Stop
-from harness.space import load_sweep
+from harness.sweep_files import load_sweep
 
 
 def main(argv: Sequence[str] | None = None) -> int:

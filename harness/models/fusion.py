@@ -8,13 +8,17 @@ and an export of it are those of a model that never saw this module.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harness.config import MlmLoss
 from harness.config import TextTower as TextConfig
 from harness.models.text import TextTower
+
+if TYPE_CHECKING:
+    from harness.objectives.mlm import MlmLoss
 
 
 class _CrossAttention(nn.Module):
@@ -92,8 +96,6 @@ class MaskedPass(nn.Module):
         ConfigError: a stage that the tower does not have.
 
     Attributes:
-        needs_patches: whether `forward` wants patch tokens (N, P, C); else it is content with the
-            pooled embedding (N, C), which `none` does not look at.
         bias: (V,), the head's.
     """
 
@@ -103,7 +105,6 @@ class MaskedPass(nn.Module):
         super().__init__()
         self.config = config
         blocks = config.blocks(text.layers)
-        self.needs_patches = config.operator in {"cross_attention", "concat"}
         # ahead of the operators, so that their draws leave the control's weights as they are
         self.mask_embedding = nn.Parameter(torch.empty(text.width).normal_(std=0.02))
         self.transform = nn.Sequential(
@@ -129,8 +130,8 @@ class MaskedPass(nn.Module):
         Args:
             text: the tower whose blocks, table and last norm are shared with this pass.
             ids, hidden, positions: of `harness.objectives.masking.Masked`, on the tower's device.
-            image: of the unmasked pictures, with gradient: patch tokens (N, P, C) if
-                `needs_patches`, else the pooled embedding (N, C).
+            image: of the unmasked pictures, with gradient: patch tokens (N, P, C) if the term
+                `needs_patches`, else the pooled embedding (N, C), which `none` does not look at.
         """
         embedded = text.token_embedding(ids)
         embedded = torch.where(hidden[..., None], self.mask_embedding.to(embedded), embedded)

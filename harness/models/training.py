@@ -1,52 +1,78 @@
 """The two towers together with what is there for training alone.
 
-Patch and word projections and the masked pass look into the towers while they train; evaluation,
-cost and the weights that are kept see only the towers, so no objective can cost anything at
-inference.
+The modules of the loss's terms look into the towers while they train; evaluation, cost and the
+weights that are kept see only the towers, so no objective can cost anything at inference.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.config import RunConfig
-from harness.models.fusion import MaskedPass
-from harness.models.tokens import PatchLayout, TokenProjections, Tokens, patch_layout
+from harness.errors import ConfigError
+from harness.models.tokens import PatchLayout, patch_layout
 from harness.models.two_tower import TwoTower, seeded
 
+if TYPE_CHECKING:
+    from harness.objectives.terms import BatchInputs
 
-class MaskedTexts(NamedTuple):
-    """Captions (N, L) with chosen words hidden; `positions` are flat places of the M chosen."""
 
-    ids: Tensor
+class Pass(NamedTuple):
+    """One pass of both towers over some pairs.
+
+    Attributes:
+        towers: which made it.
+        features: what the image backbone gave before pooling.
+        layout: where its patches are; None where no term needs them.
+        image: unit-norm embeddings (N, D).
+        hidden: (N, L, width) of the text tower before pooling.
+        tokens: (N, L) ids.
+    """
+
+    towers: TwoTower
+    features: Tensor
+    layout: PatchLayout | None
+    image: Tensor
     hidden: Tensor
-    positions: Tensor
+    tokens: Tensor
 
 
 class Outputs(NamedTuple):
-    """What a batch of pairs gives to the terms of the loss.
+    """What some pairs give to the terms of the loss.
 
     Attributes:
         image, text: unit-norm embeddings (N, D).
-        tokens: patches and words in one space, if the token term is on.
-        states: (M, width) at the hidden words, if the MLM term is on.
+        of_terms: name of a term -> what it looks at besides; rows follow the order of the pairs.
     """
 
     image: Tensor
     text: Tensor
-    tokens: Tokens | None
-    states: Tensor | None
+    of_terms: Mapping[str, tuple[Tensor, ...]]
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All of them, in one order."""
+        return [self.image, self.text, *(t for made in self.of_terms.values() for t in made)]
+
+    def replaced(self, tensors: Sequence[Tensor]) -> Outputs:
+        """The same with others in the place of `tensors`."""
+        image, text, *others = tensors
+        rest = iter(others)
+        of_terms = {
+            name: type(made)._make([next(rest) for _ in made])  # type: ignore[attr-defined]
+            for name, made in self.of_terms.items()
+        }
+        return Outputs(image, text, of_terms)
 
 
 def needs_patches(config: RunConfig) -> bool:
     """Whether a term of the loss looks at the image tower's patches."""
-    mlm = config.objective.mlm
-    fused = mlm.weight > 0 and mlm.operator in {"cross_attention", "concat"}
-    return fused or config.objective.token.weight > 0
+    return any(term.needs_patches for term in config.objective.active.values())
 
 
 class TrainingModel(nn.Module):
@@ -62,52 +88,46 @@ class TrainingModel(nn.Module):
     def __init__(self, config: RunConfig, rows: np.ndarray | None) -> None:
         super().__init__()
         self.model = TwoTower(config.model, rows, config.seed)
+        self.terms = config.objective.active
         self.layout: PatchLayout | None = None
         if needs_patches(config):
             image = config.model.image
             self.layout = patch_layout(self.model.image.backbone, image.backbone, image.size)
-        self.tokens = self._token_projections(config)
-        self.masked_pass = self._masked_pass(config)
+        self._module_names = {name: term.module_name or name for name, term in self.terms.items()}
+        for name, term in self.terms.items():
+            if hasattr(self, self._module_names[name]):
+                raise ConfigError(f"a loss term cannot be called {name!r}: the name is taken")
+            with seeded(config.seed, term.drawn_as or name):
+                module = term.module(config, self.model, self.layout)
+            self.add_module(self._module_names[name], module)
+
+    def term_modules(self) -> dict[str, Any]:
+        """Name of a term -> its module, or None."""
+        return {name: getattr(self, attribute) for name, attribute in self._module_names.items()}
 
     def training_only(self) -> dict[str, Tensor]:
         """The weights beside the towers: those of `state_dict` that no inference needs."""
         return {k: v for k, v in self.state_dict().items() if not k.startswith("model.")}
 
-    def _token_projections(self, config: RunConfig) -> TokenProjections | None:
-        token = config.objective.token
-        if token.weight == 0 or self.layout is None:
-            return None
-        with seeded(config.seed, "token projections"):
-            return TokenProjections(self.layout, config.model.text.width, token.dim)
-
-    def _masked_pass(self, config: RunConfig) -> MaskedPass | None:
-        mlm, text = config.objective.mlm, config.model.text
-        if mlm.weight == 0:
-            return None
-        width = config.model.embed_dim if self.layout is None else self.layout.channels
-        if mlm.operator in {"add", "none"}:
-            width = config.model.embed_dim
-        with seeded(config.seed, "masked pass"):
-            return MaskedPass(mlm, text, self.model.tokenizer.vocab_size, width)
-
-    def forward(self, pixels: Tensor, tokens: Tensor, masked: MaskedTexts | None) -> Outputs:
+    def forward(
+        self, pixels: Tensor, tokens: Tensor, inputs: Mapping[str, BatchInputs] | None = None
+    ) -> Outputs:
         """One pass of each tower, whatever the terms.
 
         Args:
             pixels: (N, 3, S, S).
             tokens: (N, L) ids.
-            masked: the same captions with words hidden, if the MLM term is on.
+            inputs: what the terms drew for these pairs, by name; None outside of training.
         """
         model = self.model
         features = model.image.features(pixels)
         image = F.normalize(model.image.embed(features).float(), dim=-1)
         hidden = model.text.hidden(tokens)
         text = F.normalize(model.text.pool(hidden, tokens).float(), dim=-1)
-        matched = None if self.tokens is None else self.tokens(features, hidden, tokens)
-        states = None
-        if self.masked_pass is not None and masked is not None:
-            seen = image
-            if self.masked_pass.needs_patches and self.layout is not None:
-                seen = self.layout.patches(features)
-            states = self.masked_pass(model.text, *masked, seen)
-        return Outputs(image, text, matched, states)
+        seen = Pass(model, features, self.layout, image, hidden, tokens)
+        of_terms = {}
+        for name, module in self.term_modules().items():
+            found = self.terms[name].outputs(seen, module, (inputs or {}).get(name))
+            if found is not None:
+                of_terms[name] = found
+        return Outputs(image, text, of_terms)

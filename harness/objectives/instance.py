@@ -8,16 +8,63 @@ row i is 1 - a(p) at i and a(p) * w_ij elsewhere, w a distribution over the nega
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+from pydantic import Field
 
-from harness.config import InstanceLoss
+from harness.config import TERMS, Float, Int, Schedule
 from harness.objectives.schedules import ramp
+from harness.objectives.terms import StepTensors, Term
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Weighting = Literal["uniform", "similarity", "text", "image"]
+
+
+@TERMS.register("instance")
+class InstanceLoss(Term):
+    """Instance-level alignment with progressively softened labels (our reading of LightCLIP)."""
+
+    added: ClassVar[float] = 0
+    in_every_key: ClassVar[bool] = True
+
+    weight: Annotated[Float, Field(ge=0)] = 1.0
+    a_max: Annotated[Float, Field(ge=0, lt=1)] = 0.0
+    """Largest mass moved from the positive to the negatives; 0 is CLIP's loss."""
+    weighting: Weighting = "similarity"
+    """How the softened mass is shared among the negatives."""
+    schedule: Schedule = "linear"
+    start: Annotated[Float, Field(ge=0, lt=1)] = 0.0
+    """Share of the budget that passes before softening begins."""
+    tau: Annotated[Float, Field(gt=0)] = 0.1
+    """Temperature of the weighting."""
+    steps: Annotated[Int, Field(ge=1)] = 4
+    """Number of stairs of the `step` schedule."""
+
+    def idle(self) -> set[str]:
+        """Without softening, how to soften; of the rest, what the choices made do not use."""
+        if self.weight == 0 or self.a_max == 0:
+            return set(type(self).model_fields) - {"weight", *(["a_max"] if self.weight else [])}
+        return {
+            *(["tau"] if self.weighting == "uniform" else []),
+            *(["steps"] if self.schedule != "step" else []),
+        }
+
+    def loss(self, step: StepTensors, outputs: object, module: object) -> Tensor:
+        """See Term; every process has that of the whole batch."""
+        return instance_loss(
+            step.gather(step.image),
+            step.gather(step.text),
+            step.logit_scale,
+            mass=soft_label_mass(self, step.progress),
+            weighting=self.weighting,
+            tau=self.tau,
+        )
+
+    def log(self, progress: float, module: object) -> dict[str, float]:
+        """See Term: the softened mass."""
+        return {"soft_label_mass": soft_label_mass(self, progress)}
 
 
 def soft_label_mass(config: InstanceLoss, progress: float) -> float:
@@ -27,11 +74,13 @@ def soft_label_mass(config: InstanceLoss, progress: float) -> float:
 
 def negative_weights(similarity: Tensor, tau: float) -> Tensor:
     """Softmax of `similarity` (N, N) / tau over j != i: rows sum to 1, the diagonal is 0."""
+    import torch
+    from torch.nn import functional as F
+
     diagonal = torch.eye(len(similarity), dtype=torch.bool, device=similarity.device)
     return F.softmax((similarity / tau).masked_fill(diagonal, float("-inf")), dim=-1)
 
 
-@torch.no_grad()
 def soft_targets(
     image: Tensor, text: Tensor, mass: float, weighting: Weighting, tau: float
 ) -> tuple[Tensor, Tensor]:
@@ -47,7 +96,9 @@ def soft_targets(
     Returns:
         Two (N, N) tensors whose rows sum to 1; row i of the second belongs to text i.  No gradient.
     """
-    count = len(image)
+    import torch
+
+    image, text, count = image.detach(), text.detach(), len(image)
     if weighting == "uniform":
         flat = torch.zeros(count, count, device=image.device)
         rows = columns = negative_weights(flat, 1.0)
@@ -78,6 +129,9 @@ def instance_loss(
         image, text: unit-norm embeddings (N, D) of the global batch; pair i is (image i, text i).
         logit_scale: log of the factor on the cosines, a scalar.
     """
+    import torch
+    from torch.nn import functional as F
+
     logits = logit_scale.exp() * image @ text.T
     if mass == 0.0:
         target = torch.arange(len(image), device=image.device)

@@ -6,12 +6,11 @@ has no row in CLIP's vocabulary, and what stands in its place, is `harness.model
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-from torch import Tensor
-
-from harness.data.text import OTHER, PAD, word_mask
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 MASK_SHARE, RANDOM_SHARE = 0.8, 0.1
 """Shares of the chosen words that are masked and replaced; the rest is kept (BERT, section 3.1)."""
@@ -33,6 +32,18 @@ class Masked(NamedTuple):
     positions: Tensor
     targets: Tensor
 
+    def to(self, device: torch.device) -> Masked:
+        """On a device."""
+        return Masked(*(tensor.to(device, non_blocking=True) for tensor in self))
+
+    def rows(self, first: int, last: int) -> Masked:
+        """The captions `first` to `last` alone, with their places counted from `first`."""
+        length = self.ids.shape[1]
+        low, high = first * length, last * length
+        inside = (self.positions >= low) & (self.positions < high)
+        places, targets = self.positions[inside] - low, self.targets[inside]
+        return Masked(self.ids[first:last], self.hidden[first:last], places, targets)
+
 
 def masking_noise(generator: torch.Generator, batch_size: int, context_length: int) -> Tensor:
     """Uniform noise (3, batch_size, context_length) for `mask_words`, drawn on the CPU.
@@ -41,6 +52,8 @@ def masking_noise(generator: torch.Generator, batch_size: int, context_length: i
     So the same words are hidden whatever the number of processes, the device, and the length that
     a batch is cut to, and no other random draw of the step is moved.
     """
+    import torch
+
     return torch.rand(3, batch_size, context_length, generator=generator)
 
 
@@ -51,6 +64,8 @@ def maskable(tokens: Tensor) -> Tensor:
     there is no word to guess behind it; it stays as context.  In the full vocabulary it is also the
     piece "!" inside a longer run of signs, given up for one rule in both.
     """
+    from harness.data.text import OTHER, word_mask
+
     return word_mask(tokens) & (tokens != OTHER)
 
 
@@ -67,6 +82,8 @@ def mask_words(tokens: Tensor, noise: Tensor, *, ratio: float, vocab_size: int) 
         ratio: share of the words, in (0, 1].
         vocab_size: rows of the embedding table.
     """
+    from harness.data.text import PAD
+
     order, action, draw = noise[:, :, : tokens.shape[1]]
     words = maskable(tokens)
     count = words.sum(dim=1)
@@ -75,7 +92,7 @@ def mask_words(tokens: Tensor, noise: Tensor, *, ratio: float, vocab_size: int) 
     chosen = rank < wanted[:, None]
     hidden = chosen & (action < MASK_SHARE)
     replaced = chosen & (action >= MASK_SHARE) & (action < MASK_SHARE + RANDOM_SHARE)
-    ids = torch.where(replaced, _random_words(draw, vocab_size), tokens).masked_fill(hidden, PAD)
+    ids = _random_words(draw, vocab_size).where(replaced, tokens).masked_fill(hidden, PAD)
     positions = chosen.flatten().nonzero().squeeze(1)
     return Masked(ids, hidden, positions, tokens.flatten()[positions])
 

@@ -10,34 +10,34 @@ encoders or of what a loss does with the weights.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+if TYPE_CHECKING:
+    from torch import Tensor
 
-from harness.config import TokenLoss
+    from harness.objectives.token import TokenLoss
 
 
-@torch.no_grad()
 def many_to_one(similarity: Tensor, mask: Tensor) -> Tensor:
     """Each word its most similar patch, which words may share (FILIP's text-to-image side)."""
+    from torch.nn import functional as F
+
     best = F.one_hot(similarity.argmax(dim=-1), similarity.shape[-1])
     return best.to(similarity.dtype) * mask.unsqueeze(-1)
 
 
-@torch.no_grad()
 def one_to_one(similarity: Tensor, mask: Tensor) -> Tensor:
     """Exact rectangular assignment: the largest total similarity with no patch used twice.
 
     Surplus patches stay unmatched; of more words than patches, as many as there are patches are
     matched.  Runs on the CPU, about 10 to 20 microseconds a pair of 16 words and 49 patches.
     """
-    # A run without token matching need not pay for this import.
+    import numpy as np
+    import torch
     from scipy.optimize import linear_sum_assignment
 
     # A NaN is none of the matching's business: it reaches the loss, where training stops by name.
-    cost = -similarity.double().nan_to_num().cpu().numpy()
+    cost = -similarity.detach().double().nan_to_num().cpu().numpy()
     weights = np.zeros_like(cost)
     for pair, wanted in enumerate(mask.cpu().numpy()):
         words = np.flatnonzero(wanted)
@@ -46,7 +46,6 @@ def one_to_one(similarity: Tensor, mask: Tensor) -> Tensor:
     return torch.from_numpy(weights).to(similarity)
 
 
-@torch.no_grad()
 def top_k(similarity: Tensor, mask: Tensor, keep: float) -> Tensor:
     """`one_to_one`, of which each pair keeps the best `keep` of its matches, rounded up."""
     weights = one_to_one(similarity, mask)
@@ -58,13 +57,16 @@ def top_k(similarity: Tensor, mask: Tensor, keep: float) -> Tensor:
     return weights * (matched & (rank < count)).unsqueeze(-1)
 
 
-@torch.no_grad()
 def sinkhorn(similarity: Tensor, mask: Tensor, eps: float, iterations: int) -> Tensor:
     """Entropic transport plan of the rectangular assignment, in the log domain (Cuturi, 2013).
 
     A word has mass 1 and a patch room for 1.  A slack row takes up the room of surplus patches, a
     slack column the mass of surplus words, so as eps goes to 0 the plan becomes `one_to_one`.
     """
+    import torch
+    from torch.nn import functional as F
+
+    similarity = similarity.detach()
     patches = similarity.shape[-1]
     surplus = patches - mask.sum(dim=-1, keepdim=True)
     rows = torch.cat([mask, surplus.clamp(min=0)], dim=-1).to(similarity.dtype).log()

@@ -6,8 +6,134 @@ our reading.  The pass that makes the states, and every weight, is in `harness.m
 
 from __future__ import annotations
 
-from torch import Tensor
-from torch.nn import functional as F
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple
+
+from pydantic import BeforeValidator, Field
+
+from harness.config import TERMS, Float, RunConfig, integer
+from harness.errors import ConfigError, unknown
+from harness.objectives.masking import Masked, mask_words, masking_noise
+from harness.objectives.terms import BatchPlace, RampedTerm, StepTensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from harness.models.fusion import MaskedPass
+    from harness.models.tokens import PatchLayout
+    from harness.models.training import Pass
+    from harness.models.two_tower import TwoTower
+
+_STAGE_NAMES = ("all", "first", "middle", "last")
+
+
+def _stages(value: object) -> object:
+    if isinstance(value, str):
+        if value not in _STAGE_NAMES:
+            raise ValueError(unknown("stage", value, _STAGE_NAMES))
+        return value
+    if not isinstance(value, (list, tuple)) or not value:
+        raise ValueError(f"{', '.join(_STAGE_NAMES)} or a list of block indexes is wanted")
+    blocks = [integer(item) for item in value]
+    if len(set(blocks)) < len(blocks):
+        raise ValueError("a block is named twice")
+    return tuple(sorted(blocks))  # type: ignore[type-var]
+
+
+Stages = Annotated[
+    Literal["all", "first", "middle", "last"] | tuple[int, ...], BeforeValidator(_stages)
+]
+
+
+class HiddenWords(NamedTuple):
+    """States (M, width) at the M hidden words, and the words (M,) that stood there."""
+
+    states: Tensor
+    targets: Tensor
+
+
+@TERMS.register("mlm")
+class MlmLoss(RampedTerm):
+    """Masked language modelling on the text tower's own blocks, with the picture let in."""
+
+    added: ClassVar[float] = 2
+    module_name: ClassVar[str | None] = "masked_pass"
+    drawn_as: ClassVar[str | None] = "masked pass"
+    text_passes: ClassVar[int] = 1
+
+    mask_ratio: Annotated[Float, Field(gt=0, le=1)] = 0.15
+    """Share of a caption's words that are hidden, at least one of them."""
+    attention: Literal["causal", "bidirectional"] = "bidirectional"
+    """Of the masked pass alone; the contrastive pass is causal, as CLIP's."""
+    stages: Stages = "all"
+    """Blocks ahead of which the picture enters, counted from 0; `middle` is layers // 2."""
+    operator: Literal["cross_attention", "add", "concat", "none"] = "cross_attention"
+    """How the picture enters; `none` is plain masked language modelling, the control."""
+    head: Literal["tied", "untied"] = "tied"
+    """Whether words are scored against the token embedding or a table of the head's own."""
+
+    def idle(self) -> set[str]:
+        """As for every ramped term, and the stages where no picture enters."""
+        return super().idle() | ({"stages"} if self.operator == "none" else set())
+
+    def blocks(self, layers: int) -> tuple[int, ...]:
+        """The blocks of `stages` in a text tower of `layers` blocks, in order.
+
+        Raises ConfigError, naming the blocks there are, for one that is not there.
+        """
+        if isinstance(self.stages, str):
+            named = {"first": (0,), "middle": (layers // 2,), "last": (layers - 1,)}
+            return named.get(self.stages, tuple(range(layers)))
+        absent = [str(block) for block in self.stages if not 0 <= block < layers]
+        if absent:
+            raise ConfigError(
+                f"stages = {list(self.stages)} names block {', '.join(absent)}, which a text tower "
+                f"of {layers} layers lacks; its blocks: {', '.join(map(str, range(layers)))}"
+            )
+        return self.stages
+
+    def check(self, config: RunConfig) -> None:
+        """See Term: the stages must be there."""
+        if self.operator != "none":
+            self.blocks(config.model.text.layers)
+
+    @property
+    def needs_patches(self) -> bool:
+        """See Term."""
+        return self.operator in {"cross_attention", "concat"}
+
+    def inputs(self, tokens: Tensor, place: BatchPlace) -> Masked:
+        """See Term: the captions with words hidden."""
+        noise = masking_noise(place.generator("mask"), place.size, place.context_length)
+        own = noise[:, place.first : place.first + len(tokens)]
+        return mask_words(tokens, own, ratio=self.mask_ratio, vocab_size=place.vocab_size)
+
+    def module(self, config: RunConfig, towers: TwoTower, layout: PatchLayout | None) -> MaskedPass:
+        """See Term: the operators that let the picture in, and the head."""
+        from harness.models.fusion import MaskedPass
+
+        width = config.model.embed_dim
+        if self.needs_patches and layout is not None:
+            width = layout.channels
+        return MaskedPass(self, config.model.text, towers.tokenizer.vocab_size, width)
+
+    def outputs(self, seen: Pass, module: MaskedPass, inputs: Masked | None) -> HiddenWords | None:
+        """See Term: a second pass of the text tower."""
+        if inputs is None:
+            return None
+        image = seen.image
+        if self.needs_patches and seen.layout is not None:
+            image = seen.layout.patches(seen.features)
+        *masked, targets = inputs
+        return HiddenWords(module(seen.towers.text, *masked, image), targets)
+
+    def loss(self, step: StepTensors, outputs: HiddenWords, module: MaskedPass) -> Tensor:
+        """See Term."""
+        import torch
+
+        assert step.towers is not None
+        states, targets = outputs
+        count = step.gather(torch.tensor([float(len(targets))])).mean().item()
+        return mlm_loss(states, module.table(step.towers.text), module.bias, targets, count)
 
 
 def mlm_loss(
@@ -25,6 +151,8 @@ def mlm_loss(
         count: what the sum is divided by in place of M: the mean of M over processes, whose mean
             is then that over all the words of the global batch.
     """
+    from torch.nn import functional as F
+
     count = float(len(targets)) if count is None else count
     logits = F.linear(states.float(), table.float(), bias.float())
     # the mean of nothing is NaN; the sum of nothing is 0 and keeps the graph whole

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from harness.config import RampedLoss, Schedule
+from harness.config import Schedule
 
 
 def ramp(schedule: Schedule, progress: float, *, start: float = 0.0, steps: int = 4) -> float:
@@ -22,8 +22,3 @@ def ramp(schedule: Schedule, progress: float, *, start: float = 0.0, steps: int 
     if schedule == "cosine":
         return (1.0 - math.cos(math.pi * share)) / 2.0
     return math.floor(steps * share) / steps
-
-
-def weight_at(config: RampedLoss, progress: float) -> float:
-    """Weight of a term at `progress` = samples_seen / total_samples: weight * f(p)."""
-    return config.weight * ramp(config.schedule, progress, start=config.start, steps=config.steps)

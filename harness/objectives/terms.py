@@ -1,23 +1,69 @@
-"""The loss as named terms, weighted in one place.
+"""What a term of the loss is, and the one place where terms are weighted and summed.
 
-A term is a function of the step's tensors; adding one is one decorated function and one section of
-`Objective` of the same name that has a `weight`.
+A term is a class registered in one file, of this folder or a sweep file: its settings (the section
+of `objective` that has its name), what it draws for a batch, the modules that train for it beside
+the towers, what it looks at in a pass, its loss and what it logs.  The training knows no term by
+name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, Self
 
-import torch
-from torch import Tensor
+from pydantic import Field
 
-from harness.config import Objective
-from harness.objectives.instance import instance_loss, soft_label_mass
-from harness.objectives.mlm import mlm_loss
-from harness.objectives.schedules import weight_at
-from harness.objectives.token import token_loss
-from harness.registry import Registry
+from harness.config import TERMS, Float, Int, Objective, RunConfig, Schedule, Strict
+from harness.objectives.schedules import ramp
+from harness.seeding import derive_seed
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from harness.models.tokens import PatchLayout
+    from harness.models.training import Pass
+    from harness.models.two_tower import TwoTower
+
+__all__ = ["TERMS"]
+
+
+class BatchInputs(Protocol):
+    """What a term draws for a batch of pairs."""
+
+    def to(self, device: torch.device) -> Self:
+        """On a device."""
+
+    def rows(self, first: int, last: int) -> Self:
+        """For the pairs `first` to `last` alone."""
+
+
+@dataclass(frozen=True)
+class BatchPlace:
+    """A process's pairs of a step, and what a term may draw for them.
+
+    Attributes:
+        seed, step: of the run.
+        first: place of the first pair in the global batch.
+        size: pairs of the global batch.
+        context_length, vocab_size: of the text tower.
+    """
+
+    seed: int
+    step: int
+    first: int
+    size: int
+    context_length: int
+    vocab_size: int
+
+    def generator(self, name: str) -> torch.Generator:
+        """Draws of `name` alone, the same on every process: nobody else's are moved by them."""
+        import torch
+
+        return torch.Generator().manual_seed(derive_seed(self.seed, name, self.step))
 
 
 def _alone(tensor: Tensor) -> Tensor:
@@ -34,68 +80,105 @@ class StepTensors:
         image, text: unit-norm embeddings (N, D).
         logit_scale: log of the temperature's inverse, a scalar.
         progress: samples_seen / total_samples before the step, in [0, 1).
-        patches, words, word_mask: unit-norm (N, P, d), (N, L, d), bool (N, L); of the token term.
-        states, table, bias, targets: (M, C), (V, C), (V,) and int64 (M,); of the MLM term.
+        of_terms: name of a term -> its `outputs`.
+        modules: name of a term -> its `module`.
+        towers: both, for a term that shares their weights.
         gather: rows (N, ...) of this process to those of the global batch, in its order and with
             gradient; the same rows where a process is alone.
+        first: place of this process's first pair in the global batch.
     """
 
     image: Tensor
     text: Tensor
     logit_scale: Tensor
     progress: float
-    patches: Tensor | None = None
-    words: Tensor | None = None
-    word_mask: Tensor | None = None
-    states: Tensor | None = None
-    table: Tensor | None = None
-    bias: Tensor | None = None
-    targets: Tensor | None = None
+    of_terms: Mapping[str, Any] = field(default_factory=dict)
+    modules: Mapping[str, Any] = field(default_factory=dict)
+    towers: TwoTower | None = None
     gather: Callable[[Tensor], Tensor] = _alone
+    first: int = 0
 
 
-@dataclass(frozen=True)
-class Term:
-    """A term of the loss and its weight, which may move with the share of the budget seen."""
+class Term(Strict, ABC):
+    """A term of the loss: its settings, and what is to be done for it; with weight 0 nothing is."""
 
-    loss: Callable[[StepTensors, Objective], Tensor]
-    weight: Callable[[Objective, float], float]
+    added: ClassVar[float] = math.inf
+    """Place among the terms of the harness, by when they came; terms are summed in this order."""
+    in_every_key: ClassVar[bool] = False
+    """Whether a run's key tells of the term when it is off; true of what the first keys told of."""
+    module_name: ClassVar[str | None] = None
+    """What the module is called in a checkpoint; None: by the term's name."""
+    drawn_as: ClassVar[str | None] = None
+    """What its initial weights are drawn for; None: the term's name."""
+    text_passes: ClassVar[int] = 0
+    """Passes of the text tower that the term takes beside the contrastive one."""
+
+    weight: Annotated[Float, Field(ge=0)] = 0.0
+
+    def idle(self) -> set[str]:
+        """All but the weight, where that is 0."""
+        return set() if self.weight else set(type(self).model_fields) - {"weight"}
+
+    def check(self, config: RunConfig) -> None:
+        """Raise ConfigError if the term cannot be had in the run of `config`."""
+
+    def weight_at(self, progress: float) -> float:
+        """Weight at `progress` = samples_seen / total_samples."""
+        return self.weight
+
+    @property
+    def needs_patches(self) -> bool:
+        """Whether it looks at the image tower's patches."""
+        return False
+
+    def inputs(self, tokens: Tensor, place: BatchPlace) -> BatchInputs | None:
+        """What it draws for captions (N, L) of ids, on the CPU; a function of the step."""
+        return None
+
+    def module(
+        self, config: RunConfig, towers: TwoTower, layout: PatchLayout | None
+    ) -> nn.Module | None:
+        """What trains for it beside the towers and is no part of the model at inference."""
+        return None
+
+    def outputs(self, seen: Pass, module: Any, inputs: Any) -> tuple[Tensor, ...] | None:
+        """What the loss needs of a pass besides the embeddings: a NamedTuple of tensors.
+
+        Rows stand in the order of the pairs, so that a batch may pass in parts that are joined.
+
+        Args:
+            module: what `module` gave.
+            inputs: what `inputs` gave for these pairs; None outside of training.
+        """
+        return None
+
+    @abstractmethod
+    def loss(self, step: StepTensors, outputs: Any, module: Any) -> Tensor:
+        """The term before its weight, a scalar; see `StepTensors` for several processes."""
+
+    def log(self, progress: float, module: Any) -> dict[str, float]:
+        """Name -> number of what a line of the training log shall tell besides the loss."""
+        return {}
 
 
-TERMS: Registry[Term] = Registry("loss term")
+class RampedTerm(Term):
+    """A term whose weight may grow with the share of the budget that has been seen; 0 is off."""
 
+    weight: Annotated[Float, Field(ge=0)] = 0.0
+    """Weight that the ramp ends at."""
+    schedule: Schedule = "constant"
+    start: Annotated[Float, Field(ge=0, lt=1)] = 0.0
+    """Share of the budget that passes before the weight begins to grow."""
+    steps: Annotated[Int, Field(ge=1)] = 4
+    """Number of stairs of the `step` schedule."""
 
-def _instance(step: StepTensors, objective: Objective) -> Tensor:
-    config = objective.instance
-    return instance_loss(
-        step.gather(step.image),
-        step.gather(step.text),
-        step.logit_scale,
-        mass=soft_label_mass(config, step.progress),
-        weighting=config.weighting,
-        tau=config.tau,
-    )
+    def idle(self) -> set[str]:
+        """As for every term; the stairs of any schedule but `step`."""
+        return super().idle() | (set() if self.schedule == "step" else {"steps"})
 
-
-def _token(step: StepTensors, objective: Objective) -> Tensor:
-    assert step.patches is not None
-    assert step.words is not None
-    assert step.word_mask is not None
-    return token_loss(step.patches, step.words, step.word_mask, objective.token, step.gather)
-
-
-def _mlm(step: StepTensors, objective: Objective) -> Tensor:
-    assert step.states is not None
-    assert step.table is not None
-    assert step.bias is not None
-    assert step.targets is not None
-    count = step.gather(torch.tensor([float(len(step.targets))])).mean().item()
-    return mlm_loss(step.states, step.table, step.bias, step.targets, count)
-
-
-TERMS.register("instance")(Term(_instance, lambda objective, _: objective.instance.weight))
-TERMS.register("token")(Term(_token, lambda objective, p: weight_at(objective.token, p)))
-TERMS.register("mlm")(Term(_mlm, lambda objective, p: weight_at(objective.mlm, p)))
+    def weight_at(self, progress: float) -> float:
+        """See Term: weight * f(p)."""
+        return self.weight * ramp(self.schedule, progress, start=self.start, steps=self.steps)
 
 
 @dataclass(frozen=True)
@@ -107,16 +190,12 @@ class Loss:
     weighted: dict[str, Tensor]
 
 
-def active_terms(objective: Objective) -> list[str]:
-    """The terms that are on: those whose section has a weight, wherever its ramp stands."""
-    return [name for name in type(objective).model_fields if getattr(objective, name).weight > 0]
-
-
 def compute_loss(step: StepTensors, objective: Objective) -> Loss:
     """Sum over the active terms of weight x term, the one place where they meet."""
-    terms = {name: TERMS.get(name) for name in active_terms(objective)}
-    raw = {name: term.loss(step, objective) for name, term in terms.items()}
-    weighted = {
-        name: term.weight(objective, step.progress) * raw[name] for name, term in terms.items()
+    terms = objective.active
+    raw = {
+        name: term.loss(step, step.of_terms.get(name), step.modules.get(name))
+        for name, term in terms.items()
     }
+    weighted = {name: term.weight_at(step.progress) * raw[name] for name, term in terms.items()}
     return Loss(sum(weighted.values(), step.logit_scale.new_zeros(())), raw, weighted)

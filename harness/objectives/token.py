@@ -12,22 +12,81 @@ averaged, are those of the whole batch; `in_batch` wants the whole.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
+from pydantic import Field
 
-from harness.config import TokenLoss
+from harness.config import TERMS, Float, Int, RunConfig
 from harness.errors import ConfigError
 from harness.objectives.matching import match
+from harness.objectives.terms import RampedTerm, StepTensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from harness.models.tokens import PatchLayout, TokenProjections, Tokens
+    from harness.models.training import Pass
+    from harness.models.two_tower import TwoTower
 
 CHUNK_ELEMENTS = 2**22
 """Cosines that `in_batch` holds at once: 16 MB in fp32, whatever the batch."""
 
 
-Gather = Callable[[Tensor], Tensor]
-"""Rows of a process to those of the global batch; see `terms.StepTensors`."""
+@TERMS.register("token")
+class TokenLoss(RampedTerm):
+    """Token-level alignment by relaxed bipartite matching (our reading of LightCLIP)."""
+
+    added: ClassVar[float] = 1
+    module_name: ClassVar[str | None] = "tokens"
+    drawn_as: ClassVar[str | None] = "token projections"
+
+    matching: Literal["one_to_one", "many_to_one", "top_k", "sinkhorn"] = "one_to_one"
+    """Each word its own patch (of more words than patches, as many as there are patches); each word
+    its best patch (FILIP's text-to-image side); the best `keep` of one_to_one; or the entropic
+    relaxation of one_to_one."""
+    negatives: Literal["within_pair", "in_batch", "none"] = "within_pair"
+    """What a matched patch is told apart from: the patches matched in its own pair (as SPARC), the
+    other pairs of the batch (as FILIP), or nothing."""
+    keep: Annotated[Float, Field(gt=0, le=1)] = 0.5
+    """`top_k`: share of a pair's matches that is kept, rounded up."""
+    eps: Annotated[Float, Field(gt=0)] = 0.05
+    """`sinkhorn`: strength of the entropy; towards 0 the plan becomes one_to_one."""
+    iterations: Annotated[Int, Field(ge=1)] = 20
+    """`sinkhorn`: sweeps over the rows and columns of the plan."""
+    tau: Annotated[Float, Field(gt=0)] = 0.07
+    """Temperature of the cosines; no effect with negatives `none`."""
+    dim: Annotated[Int, Field(ge=2)] = 256
+    """Dimension of the space that patches and words are projected to (FILIP's)."""
+
+    def idle(self) -> set[str]:
+        """As for every ramped term, and the settings of what is not chosen."""
+        unused = {"keep"} if self.matching != "top_k" else set()
+        if self.matching != "sinkhorn":
+            unused |= {"eps", "iterations"}
+        return super().idle() | unused | ({"tau"} if self.negatives == "none" else set())
+
+    @property
+    def needs_patches(self) -> bool:
+        """See Term."""
+        return True
+
+    def module(
+        self, config: RunConfig, towers: TwoTower, layout: PatchLayout | None
+    ) -> TokenProjections:
+        """See Term: the projections of both towers' tokens into one space."""
+        from harness.models.tokens import TokenProjections
+
+        assert layout is not None
+        return TokenProjections(layout, config.model.text.width, self.dim)
+
+    def outputs(self, seen: Pass, module: TokenProjections, inputs: object) -> Tokens:
+        """See Term: the projected tokens."""
+        tokens: Tokens = module(seen.features, seen.hidden, seen.tokens)
+        return tokens
+
+    def loss(self, step: StepTensors, outputs: Tokens, module: object) -> Tensor:
+        """See Term."""
+        return token_loss(*outputs, self, step.gather)
 
 
 def token_loss(
@@ -35,7 +94,7 @@ def token_loss(
     words: Tensor,
     mask: Tensor,
     config: TokenLoss,
-    gather: Gather = lambda rows: rows,
+    gather: Callable[[Tensor], Tensor] = lambda rows: rows,
 ) -> Tensor:
     """The token-level loss of a batch of pairs, a scalar.
 
@@ -79,7 +138,7 @@ def within_pair_loss(similarity: Tensor, weights: Tensor, tau: float) -> Tensor:
     """
     candidate = weights.sum(dim=1, keepdim=True).clamp(max=1.0)
     # A pair without words has no candidate; 0 * log 0 would be NaN in its gradient.
-    candidate = torch.where(candidate.sum(dim=-1, keepdim=True) > 0, candidate, 1.0)
+    candidate = candidate.where(candidate.sum(dim=-1, keepdim=True) > 0, 1.0)
     logits = similarity / tau
     contrast = (logits + candidate.log()).logsumexp(dim=-1)
     return _mean_over_pairs(weights.sum(-1) * contrast - (weights * logits).sum(-1), weights)
@@ -90,7 +149,7 @@ def in_batch_loss(
     words: Tensor,
     mask: Tensor,
     config: TokenLoss,
-    gather: Gather = lambda rows: rows,
+    gather: Callable[[Tensor], Tensor] = lambda rows: rows,
 ) -> Tensor:
     """Symmetric InfoNCE over the batch of S_ij, the mean matched cosine of text j in image i.
 
@@ -101,6 +160,9 @@ def in_batch_loss(
     Raises:
         ConfigError: a batch of one, which has nothing to contrast.
     """
+    import torch
+    from torch.nn import functional as F
+
     patches = gather(patches)
     if len(patches) < 2:
         raise ConfigError(
@@ -108,7 +170,7 @@ def in_batch_loss(
             "a batch of one allows: none, within_pair"
         )
     scores = gather(pair_scores(patches, words, mask, config).T).T / config.tau
-    (worded,) = torch.nonzero(gather(mask.any(dim=-1)), as_tuple=True)
+    (worded,) = gather(mask.any(dim=-1)).nonzero(as_tuple=True)
     if not len(worded):
         return scores.sum() * 0.0
     of_texts = F.cross_entropy(scores.T[worded], worded, reduction="sum")
@@ -128,6 +190,9 @@ def pair_scores(patches: Tensor, words: Tensor, mask: Tensor, config: TokenLoss)
         words: unit-norm (M, L, d).
         mask: bool (M, L).
     """
+    import torch
+    from torch.utils.checkpoint import checkpoint
+
     texts = max(1, CHUNK_ELEMENTS // (patches.shape[0] * patches.shape[1] * words.shape[1]))
 
     def some(patches: Tensor, words: Tensor, mask: Tensor) -> Tensor:
@@ -147,7 +212,7 @@ def pair_scores(patches: Tensor, words: Tensor, mask: Tensor, config: TokenLoss)
 def _over_matches(of_words: Tensor, weights: Tensor) -> Tensor:
     """Sum of `of_words` (..., L) over the mass of the matches (..., L, P); 0 if there is none."""
     mass = weights.sum(dim=(-2, -1))
-    return of_words.sum(dim=-1) / torch.where(mass > 0, mass, 1.0)
+    return of_words.sum(dim=-1) / mass.where(mass > 0, 1.0)
 
 
 def _mean_over_pairs(of_words: Tensor, weights: Tensor) -> Tensor:

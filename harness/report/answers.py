@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness import metrics
-from harness.report import tables, text
+from harness.document import text
+from harness.report import tables
 from harness.report.collect import Collection
 from harness.report.comparisons import Verdict
 from harness.report.findings import Findings

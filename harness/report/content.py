@@ -1,95 +1,99 @@
-"""What a report says, before any format: answers, failures, protocol, time and runs.
-
-Plain text and values alone; `markdown.py`, `html.py` and `pdf.py` each write it their way.
-"""
+"""The page of a sweep's report: what was found, holes, protocol, time and runs, as a document."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from harness import metrics
+from harness.document import text
+from harness.document.blocks import (
+    Block,
+    BulletList,
+    Details,
+    Document,
+    Figure,
+    Note,
+    Paragraph,
+    Section,
+)
+from harness.document.table import Table, plain_table
+from harness.document.text import Text, code, link, strong
 from harness.record import State
-from harness.report import text
 from harness.report.answers import Answer, answer
 from harness.report.collect import Collection
 from harness.report.digest import digest
-from harness.report.drawing import Drawing
 from harness.report.findings import Findings
 from harness.report.published import Beside
 from harness.report.records import Record
 from harness.report.summary import Cells
-from harness.report.table import Table
-from harness.report.words import Words, words
 
-
-@dataclass(frozen=True)
-class Fact:
-    """One line of the protocol."""
-
-    name: str
-    value: str
-    code: bool = False
-    """Whether the value is a list of keys or hashes."""
-
-
-@dataclass(frozen=True)
-class Content:
-    """Everything that a report says."""
-
-    title: str
-    name: str
-    """Of the sweep."""
-    coverage: str
-    """How much of the sweep is in it."""
-    summary: tuple[str, ...]
-    """What was found, in sentences that stand alone."""
-    warnings: tuple[str, ...]
-    answers: tuple[Answer, ...]
-    table: Table
-    drawings: tuple[Drawing, ...]
-    failed: Words
-    unfinished: Words
-    protocol: tuple[Fact, ...]
-    time: Words
-    runs: Words
-    method: str
-    """The protocol as a paragraph of prose."""
-    published: Words
-    published_note: str
-    footer: tuple[str, ...]
-    """How to make the report again."""
+_OPEN = 3
+"""Metrics whose results are open when the page is."""
 
 
 def write_content(
     collection: Collection,
     findings: Findings,
     table: Table,
-    drawings: Sequence[Drawing],
+    figures: Sequence[Figure],
     published: Beside,
-) -> Content:
-    """The content of the report on `collection`."""
-    cells = findings.cells
-    return Content(
-        title=collection.sweep.question.strip() or collection.sweep.name,
-        name=collection.sweep.name,
-        coverage=f"{len(_used(collection)):,} of {len(collection.records):,} runs",
-        summary=tuple(digest(collection, findings)),
-        warnings=tuple(_warnings(collection)),
-        answers=tuple(answer(collection, findings, metric) for metric in findings.shown),
-        table=table,
-        drawings=tuple(drawings),
-        failed=_failed(collection),
-        unfinished=_unfinished(collection),
-        protocol=tuple(_protocol(collection, cells)),
-        time=_time(collection),
-        runs=_runs(collection),
-        method=_method(collection),
-        published=published.table,
-        published_note=published.note,
-        footer=tuple(_footer(collection)),
+) -> Document:
+    """The page of the report on `collection`."""
+    answers = [answer(collection, findings, metric) for metric in findings.shown]
+    sections = [
+        Section("Answer", tuple(map(Paragraph, digest(collection, findings)))),
+        Section("Results", tuple(_details(a, place < _OPEN) for place, a in enumerate(answers))),
+        Section("Table", (table, Paragraph(_ABOUT_TABLE))),
+        Section("Figures", tuple(figures)),
+        Section("Holes and failures", tuple(_problems(collection))),
+        Section(
+            "Published figures", tuple(filter(None, (published.table, Paragraph(published.note))))
+        ),
+        Section("Protocol", tuple(_method_and_time(collection, findings.cells))),
+        Section("Runs", (_runs(collection),), on_paper=False),
+        Section("Reproducing this report", (BulletList(tuple(_footer(collection))),)),
+    ]
+    used, asked = len(_used(collection)), len(collection.records)
+    return Document(
+        collection.sweep.question.strip() or collection.sweep.name,
+        (*map(Note, _warnings(collection)), *(s for s in sections if any(s.blocks))),
+        f"{collection.sweep.name} \u00b7 {used:,} of {asked:,} runs",
     )
+
+
+_ABOUT_TABLE = (
+    "The same as ",
+    link("LaTeX", "table.tex"),
+    "; every metric recorded, in full precision, as ",
+    link("CSV", "table.csv"),
+    ".",
+)
+
+
+def _details(answer: Answer, is_open: bool) -> Details:
+    """One metric: what is said of it, and a line for each point."""
+    said = (Paragraph(" ".join(answer.said)),) if answer.said else ()
+    blocks = (*said, BulletList(answer.items))
+    return Details((strong(answer.metric), f" {answer.aside}"), blocks, is_open)
+
+
+def _problems(collection: Collection) -> Iterator[Block]:
+    failed, unfinished = _failed(collection), _unfinished(collection)
+    if failed:
+        yield Section("Failed runs", (failed,))
+    if unfinished:
+        yield Section("Not finished", (unfinished,))
+    if not failed and not unfinished:
+        yield Paragraph("None: every run is finished.")
+
+
+def _method_and_time(collection: Collection, cells: Cells) -> Iterator[Block]:
+    yield Paragraph(_method(collection))
+    yield BulletList(tuple(_protocol(collection, cells)))
+    time = _time(collection)
+    if time:
+        yield Section("Where the time went", (time,))
 
 
 def runs_with_holes(collection: Collection) -> int:
@@ -117,9 +121,9 @@ def _warnings(collection: Collection) -> Iterator[str]:
 # --------------------------------------------------------------------------- what went wrong
 
 
-def _failed(collection: Collection) -> Words:
+def _failed(collection: Collection) -> Table:
     failed = [record for record in collection.records if record.failed]
-    return words(
+    return plain_table(
         ["label", "seed", "failure", "error", "log", "attempts"],
         [
             [
@@ -132,7 +136,7 @@ def _failed(collection: Collection) -> Words:
             ]
             for record in failed
         ],
-        code=["log"],
+        coded=["log"],
         numeric=["seed", "attempts"],
         keys=[[record.key] for record in failed],
     )
@@ -148,10 +152,10 @@ def _last_line(error: str | None) -> str:
     return lines[-1] if lines else "no message"
 
 
-def _unfinished(collection: Collection) -> Words:
+def _unfinished(collection: Collection) -> Table:
     open_ = [r for r in collection.records if r.reason is not None and not r.failed]
     names = {State.NEW: "not started", State.DONE: "done"}
-    return words(
+    return plain_table(
         ["label", "seed", "state", "samples seen", "of"],
         [
             [
@@ -198,41 +202,49 @@ def _data_names(collection: Collection, protocols: Sequence[Mapping[str, Any]]) 
     return _listing(names or [r.run.config.data.source for r in collection.records])
 
 
-def _protocol(collection: Collection, cells: Cells) -> Iterator[Fact]:
+def _protocol(collection: Collection, cells: Cells) -> Iterator[Text]:
     used = _used(collection)
     configs = [record.run.config for record in collection.records]
     protocols = _protocols(collection)
-    yield Fact("Data", _data_names(collection, protocols))
+    yield _fact("Data", _data_names(collection, protocols))
     prints = [c.data.fingerprint[:12] for c in configs if c.data.fingerprint]
     if prints:
-        yield Fact("Fingerprint of the data", _listing(prints), code=True)
+        yield _fact("Fingerprint of the data", _listing(prints), coded=True)
     for line in _distinct_lines(map(_split_words, protocols)):
-        yield Fact("Evaluated on", line)
+        yield _fact("Evaluated on", line)
     samples = {
         metrics.display(metric): _spans(
             n for row in collection.points for n in cells[(row.index, metric)].samples
         )
         for metric in collection.shown
     }
-    yield Fact("Samples behind a value", ", ".join(f"{name} {n}" for name, n in samples.items()))
+    yield _fact("Samples behind a value", ", ".join(f"{name} {n}" for name, n in samples.items()))
     for line in _distinct_lines(map(_prompt_words, protocols)):
-        yield Fact("Prompts", line)
+        yield _fact("Prompts", line)
     for line in _distinct_lines(map(_rule_words, protocols)):
-        yield Fact("Scoring", line)
-    yield Fact("Training", _training_words(collection))
+        yield _fact("Scoring", line)
+    yield _fact("Training", _training_words(collection))
     bad = [len(record.training.get("bad_samples") or []) for record in used]
     if any(bad):
-        yield Fact(
+        yield _fact(
             "Samples left out of training", f"{_spans(bad)} a run, listed in each result.json"
         )
-    yield Fact(
+    yield _fact(
         "Cost measured on", _listing((r.result or {}).get("cost", {}).get("device") for r in used)
     )
-    yield Fact("Code", _listing(record.code for record in used), code=True)
-    yield Fact("Commit", _listing(map(_commit, used)), code=True)
+    yield _fact("Code", _listing(record.code for record in used), coded=True)
+    yield _fact("Commit", _listing(map(_commit, used)), coded=True)
     span = _time_span(used)
     if span:
-        yield Fact("Started", " to ".join(span))
+        yield _fact("Started", " to ".join(span))
+
+
+def _fact(name: str, value: str, *, coded: bool = False) -> Text:
+    """A line of the protocol; hashes are set apart, one by one."""
+    if not coded or value == text.DASH:
+        return f"{name}: {value}"
+    hashes = [piece for part in value.split(", ") for piece in (", ", code(part))][1:]
+    return (f"{name}: ", *hashes)
 
 
 def _training_words(collection: Collection) -> str:
@@ -369,7 +381,7 @@ def _footer(collection: Collection) -> Iterator[str]:
 # --------------------------------------------------------------------------- time and runs
 
 
-def _time(collection: Collection) -> Words:
+def _time(collection: Collection) -> Table:
     rows = []
     done: dict[int, list[Record]] = {}
     for record in _used(collection):
@@ -392,7 +404,7 @@ def _time(collection: Collection) -> Words:
         "waiting for data (%)",
     ]  # fmt: skip
     keys = [[r.key for r in done[row.index]] for row in collection.points if row.index in done]
-    return words(heads, rows, numeric=heads[1:], keys=keys)
+    return plain_table(heads, rows, numeric=heads[1:], keys=keys)
 
 
 def _average(done: Sequence[Mapping[str, Any]], name: str, scale: float, decimals: int) -> str:
@@ -404,8 +416,8 @@ def _average(done: Sequence[Mapping[str, Any]], name: str, scale: float, decimal
     return text.number(scale * sum(known) / len(known), decimals)
 
 
-def _runs(collection: Collection) -> Words:
-    return words(
+def _runs(collection: Collection) -> Table:
+    return plain_table(
         ["label", "seed", "run", "state", "attempts"],
         [
             [
@@ -417,7 +429,8 @@ def _runs(collection: Collection) -> Words:
             ]
             for record in collection.records
         ],
-        code=["run"],
+        coded=["run"],
         numeric=["seed", "attempts"],
         keys=[[record.key] for record in collection.records],
+        anchored=True,
     )

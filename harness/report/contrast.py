@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.config import canonical_json
-from harness.report import text
+from harness.document import text
 from harness.report.collect import Collection, PointRow
 
 

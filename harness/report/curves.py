@@ -14,7 +14,9 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from harness.config import canonical_json
-from harness.report import style, text
+from harness.document import text
+from harness.document.escaping import csv_text
+from harness.report import style
 from harness.report.collect import Collection
 from harness.report.drawing import (
     Drawing,
@@ -24,7 +26,6 @@ from harness.report.drawing import (
     legend_words,
     value_words,
 )
-from harness.report.formats import csv_text
 from harness.report.records import Curve as Log
 from harness.report.records import Record
 

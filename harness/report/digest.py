@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness import metrics
-from harness.report import text
+from harness.document import text
 from harness.report.collect import Collection
 from harness.report.comparisons import ALPHA, Comparison, Verdict
 from harness.report.contrast import listed

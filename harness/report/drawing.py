@@ -17,9 +17,10 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from harness import metrics
 from harness.config import canonical_json
-from harness.report import text
+from harness.document import blocks, text
+from harness.document.escaping import csv_text
+from harness.report import style
 from harness.report.collect import Collection, PointRow
-from harness.report.formats import csv_text
 from harness.report.summary import Cells
 
 HEADLINE = 2
@@ -36,6 +37,13 @@ class Drawing:
     words: str
     figure: Figure
     data: str
+
+    def rendered(self) -> blocks.Figure:
+        """The figure in a page, within the settings of `style.house()`."""
+        svg = style.svg(self.figure)  # first, as it settles the layout
+        files = {"svg": svg, "png": style.png(self.figure), "csv": self.data.encode()}
+        wide = bool(self.figure.get_figwidth() > style.COLUMN + 0.5)
+        return blocks.Figure(self.name, self.words, files, wide)
 
 
 def axis_words(collection: Collection, axis: str, letters: int = _AXIS) -> str:

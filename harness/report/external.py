@@ -16,8 +16,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
+from harness.document.text import one_line
 from harness.errors import HarnessError, unknown
-from harness.report.text import one_line
 
 #: Metric of a figure whose source does not say which one it is.
 UNSTATED = "unstated"

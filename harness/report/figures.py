@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from harness import metrics
-from harness.report import style, text
+from harness.document import text
+from harness.report import style
 from harness.report.collect import Collection, PointRow
 from harness.report.curves import schedules, training_curves
 from harness.report.drawing import (

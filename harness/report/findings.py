@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 from harness import metrics
+from harness.document.table import Mark
 from harness.report.collect import Collection
 from harness.report.comparisons import Comparison, Contest, Over, contest, corrected
 from harness.report.lasting import no_garbage
@@ -22,7 +23,6 @@ from harness.report.pairing import Compared, Wanted, compare_all
 from harness.report.sections import Section, averages_of, sections_of
 from harness.report.statistics import detectable_effect
 from harness.report.summary import Cell, Cells, summarise
-from harness.report.table import Mark
 from harness.report.trends import Line, Trend, leader_of, lines_of, trend_of
 
 

@@ -6,7 +6,7 @@ Every date and number comes from the records, so the same records give the same 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -15,19 +15,21 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from harness.document.blocks import Document
+from harness.document.html import to_html
+from harness.document.latex import to_latex
+from harness.document.markdown import to_markdown
+from harness.document.typst import to_pdf
 from harness.errors import HarnessError
 from harness.record import Store, dump_json, read_json, write_atomic
-from harness.report import ReportResult, external, markdown, style, tables
+from harness.report import ReportResult, external, style, tables
 from harness.report.collect import Collection, collect
 from harness.report.content import runs_with_holes, write_content
-from harness.report.drawing import Drawing
 from harness.report.figures import draw
-from harness.report.findings import Findings, find
-from harness.report.formats import to_latex
-from harness.report.html import to_html
-from harness.report.pdf import to_pdf
+from harness.report.findings import find
 from harness.report.published import Beside, beside_ours
 from harness.report.records import Record
+from harness.report.run_data import run_data
 from harness.space import Run, Sweep
 
 MANIFEST = "manifest.json"
@@ -36,7 +38,7 @@ RECORDS = "records"
 _SCHEMA = 1
 _LOCK_SECONDS = 60.0
 #: What has a say in the bytes of a page.
-_MAKERS = ("matplotlib", "seaborn", "numpy", "pandas", "scipy", "pillow", "jinja2", "typst")
+_MAKERS = ("matplotlib", "seaborn", "numpy", "pandas", "scipy", "pillow", "typst")
 
 
 class ReportBusyError(HarnessError):
@@ -81,7 +83,15 @@ def write_collection(
     published = beside_ours(
         collection, findings.cells, external.load(store.root / "results" / "external")
     )
-    files = dict(_files(collection, findings, published))
+    table = tables.build_table(collection, findings)
+    with style.house():
+        figures = [d.rendered() for d in draw(collection, findings, published.frame)]
+    document = write_content(collection, findings, table, figures, published)
+    files = {
+        **document_files(document, lambda: run_data(collection)),
+        "table.tex": to_latex(Document(document.title, (table,))).encode(),
+        "table.csv": tables.statistics_csv(collection, findings).encode(),
+    }
     written = write_files(out, files, _manifest(collection, store, published, made))
     holes = runs_with_holes(collection)
     return ReportResult(
@@ -92,32 +102,23 @@ def write_collection(
     )
 
 
-def _files(
-    collection: Collection, findings: Findings, published: Beside
-) -> Iterator[tuple[str, bytes]]:
-    table = tables.build_table(collection, findings)
-    with style.house():
-        drawings = draw(collection, findings, published.frame)
-        pictures = {d.name: style.svg(d.figure) for d in drawings}
-        yield from figure_files(drawings, pictures)
-    content = write_content(collection, findings, table, drawings, published)
+def document_files(document: Document, runs: Callable[[], str] | None = None) -> dict[str, bytes]:
+    """The files of a page: each figure in all its forms, and Markdown, HTML and PDF.
+
+    Args:
+        runs: what the page in HTML knows of the runs behind its numbers.
+    """
+    files = {
+        f"figures/{figure.name}.{ending}": data
+        for figure in document.figures()
+        for ending, data in figure.files.items()
+    }
     with ThreadPoolExecutor(1) as beside:
-        paper = beside.submit(to_pdf, content, pictures)  # another process sets it meanwhile
-        yield "table.tex", to_latex(table).encode()
-        yield "table.csv", tables.statistics_csv(collection, findings).encode()
-        yield "report.md", markdown.to_markdown(content).encode()
-        yield "report.html", to_html(content, collection, pictures)
-        yield "report.pdf", paper.result()
-
-
-def figure_files(
-    drawings: Iterable[Drawing], pictures: Mapping[str, bytes]
-) -> Iterator[tuple[str, bytes]]:
-    """Each drawing as a vector picture, which `pictures` has by name, as pixels and as data."""
-    for drawing in drawings:
-        yield f"figures/{drawing.name}.svg", pictures[drawing.name]
-        yield f"figures/{drawing.name}.png", style.png(drawing.figure)
-        yield f"figures/{drawing.name}.csv", drawing.data.encode()
+        paper = beside.submit(to_pdf, document)  # another process sets it meanwhile
+        files["report.md"] = to_markdown(document).encode()
+        files["report.html"] = to_html(document, runs and runs())
+        files["report.pdf"] = paper.result()
+    return files
 
 
 def write_files(

@@ -9,14 +9,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from harness import metrics
+from harness.document.escaping import csv_text
+from harness.document.text import shorten
 from harness.report import style
 from harness.report.collect import Collection, PointRow
 from harness.report.comparisons import Comparison, Over
 from harness.report.contrast import contrast_of
 from harness.report.drawing import Drawing
 from harness.report.findings import Findings
-from harness.report.formats import csv_text
-from harness.report.text import shorten
 
 #: Rows past which only those with the largest differences are drawn.
 _MOST = 40

@@ -15,12 +15,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
 from harness import metrics
-from harness.report import style, text
+from harness.document import text
+from harness.document.escaping import csv_text
+from harness.report import style
 from harness.report.collect import Collection, PointRow
 from harness.report.contrast import listed
 from harness.report.drawing import Drawing, headline
 from harness.report.findings import Findings
-from harness.report.formats import csv_text
 from harness.report.summary import Cells
 
 #: Ratio of the greatest to the least cost past which they stand on a logarithmic axis.

@@ -10,15 +10,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from harness import metrics
+from harness.document.escaping import csv_text
+from harness.document.text import shorten
 from harness.report import style
 from harness.report.collect import Collection
 from harness.report.contrast import contrast_of
 from harness.report.drawing import Drawing
 from harness.report.findings import Findings
-from harness.report.formats import csv_text
 from harness.report.outcomes import read_class_recalls
 from harness.report.statistics import Difference, paired_difference
-from harness.report.text import shorten
 
 #: Classes drawn of each task: the most gained and the most lost.
 _EACH_WAY = 8

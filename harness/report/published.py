@@ -13,11 +13,12 @@ from typing import Any
 import pandas as pd
 
 from harness import metrics
-from harness.report import tables, text
+from harness.document import text
+from harness.document.table import Table, plain_table
+from harness.report import tables
 from harness.report.collect import Collection
 from harness.report.external import UNSTATED, Figure, Published
 from harness.report.summary import Cell, Cells
-from harness.report.words import Words, words
 
 #: The paper whose reading this project is.
 METHOD = "LightCLIP"
@@ -29,7 +30,7 @@ _OURS = 12
 class Beside:
     """The published neighbours of a report."""
 
-    table: Words
+    table: Table
     note: str
     files: tuple[tuple[str, str], ...] = ()
     """(name, SHA-256) of the files of results/external/ that the table has figures of."""
@@ -38,7 +39,7 @@ class Beside:
 
 
 _NOTHING = Beside(
-    words([], []),
+    plain_table([], []),
     "No published figure is on the data of this sweep. Those in results/external/ are shown by "
     "python -m harness.report published; python -m harness.report import FILE --source ADDRESS "
     "adds some.",
@@ -98,11 +99,11 @@ def _data_names(collection: Collection) -> list[str]:
     return list(names)
 
 
-def _table(collection: Collection, cells: Cells, matched: Mapping[str, Sequence[Figure]]) -> Words:
+def _table(collection: Collection, cells: Cells, matched: Mapping[str, Sequence[Figure]]) -> Table:
     heads = ["model", *[f"{metrics.display(m)} (%)" for m in matched], "differs in", "source"]
     ours = list(_our_rows(collection, cells, list(matched)))
     theirs = list(_their_rows(matched, collection))
-    return words(
+    return plain_table(
         heads,
         [*[row for row, _ in ours], *theirs],
         numeric=heads[1:-2],

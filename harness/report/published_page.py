@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.report import external, text
+from harness.document import text
+from harness.document.blocks import Document, Section
+from harness.document.html import to_html
+from harness.document.table import Table, plain_table
+from harness.report import external
 from harness.report.external import Figure, Published
 from harness.report.folder import locked, write_files
-from harness.report.html import render
-from harness.report.words import Words, words
 
 
 def write_published(folder: Path, out: Path) -> Path:
@@ -24,9 +26,8 @@ def write_published(folder: Path, out: Path) -> Path:
             f"{folder} holds no figure; `python -m harness.report import FILE --source ADDRESS` "
             "adds some"
         )
-    page = render("published.html.j2", **_page(published))
     files = {
-        "report.html": page.encode(),
+        "report.html": to_html(_page(published)),
         "table.csv": external.to_csv(published.figures).encode(),
     }
     manifest = {"external": {file.name: file.sha256 for file in published.files}}
@@ -35,21 +36,21 @@ def write_published(folder: Path, out: Path) -> Path:
     return out / "report.html"
 
 
-def _page(published: Published) -> dict[str, object]:
-    groups = [(source, _grid(_of(published, source))) for source in published.sources]
-    return {
-        "groups": groups,
-        "figures": len(published.figures),
-        "models": len({figure.model for figure in published.figures}),
-        "datasets": len(published.datasets),
-    }
+def _page(published: Published) -> Document:
+    figures = published.figures
+    extent = (
+        f"{len(figures):,} figures of {len({figure.model for figure in figures})} models on "
+        f"{len(published.datasets)} data sets, in %, as their sources print them. No figure here "
+        "was made by this harness."
+    )
+    sections = [
+        Section(source, (_grid([figure for figure in figures if figure.source == source]),))
+        for source in published.sources
+    ]
+    return Document("Published figures", tuple(sections), extent)
 
 
-def _of(published: Published, source: str) -> list[Figure]:
-    return [figure for figure in published.figures if figure.source == source]
-
-
-def _grid(figures: Sequence[Figure]) -> Words:
+def _grid(figures: Sequence[Figure]) -> Table:
     """One row a model, one column a data set and metric."""
     columns = sorted({(figure.dataset, figure.metric) for figure in figures})
     rows: dict[str, dict[tuple[str, str], Figure]] = {}
@@ -62,7 +63,7 @@ def _grid(figures: Sequence[Figure]) -> Words:
     ]
     names = [f"{dataset} {metric}" for dataset, metric in columns]
     heads = ["model", *[name for name, _ in sized], *names]
-    return words(
+    return plain_table(
         heads,
         [
             [

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from harness.config import RunConfig, field_paths
+from harness.document.text import one_line
 from harness.report.collect import Collection
 from harness.report.content import attempts_of
 from harness.report.records import Record
-from harness.report.text import one_line
 
 #: Runs up to which every series of the log is shown; beyond it the loss alone.
 _ALL_SERIES = 400
@@ -28,7 +28,6 @@ _POINTS, _FEW_POINTS = 80, 32
 _DIGITS = 12
 #: Facts of an attempt that differ from one to the next.
 _OF_ATTEMPT = ("time", "host", "command", "label")
-_PATHS = {path: tuple(path.split(".")) for path in field_paths(RunConfig)}
 
 
 def run_data(collection: Collection) -> str:
@@ -72,7 +71,7 @@ class _Pool:
 
 def _flat(config: RunConfig) -> dict[str, Any]:
     tree = config.model_dump(mode="json")
-    return {path: reduce(getitem, names, tree) for path, names in _PATHS.items()}
+    return {path: reduce(getitem, path.split("."), tree) for path in field_paths(RunConfig)}
 
 
 def _run(

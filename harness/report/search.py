@@ -8,29 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-
+from harness.document.blocks import Figure
 from harness.ledger import Ledger, Outcome
 from harness.manifest import manifest_names, read_manifest
 from harness.record import Store
-from harness.report import ReportResult, style, text, words
+from harness.report import ReportResult, style
 from harness.report.collect import Collection, collect
-from harness.report.folder import facts_of_run, figure_files, locked, makers, write_files
-from harness.report.html import page_of_runs
-from harness.report.pdf import drawings_of, grid_of, paper
+from harness.report.folder import document_files, facts_of_run, locked, makers, write_files
 from harness.report.records import Record
-from harness.report.search_content import Finding, SearchContent, write_search_content
+from harness.report.run_data import run_data
+from harness.report.search_content import write_search_content
 from harness.report.search_data import CONFIRMED, SearchData, read_search
 from harness.report.search_figures import draw_search
 from harness.space import Run
-
-_PRINTED_TRIALS = 200
-"""Rows past which the paper refers to the page."""
 
 
 def build_search(name: str, store: Store, out: Path) -> ReportResult:
@@ -44,7 +39,10 @@ def build_search(name: str, store: Store, out: Path) -> ReportResult:
         data = read_search(name, store)
         collection = _collection(name, store)
         records = () if collection is None else collection.records
-        files = dict(_files(data, collection, records))
+        runs = None if collection is None else partial(run_data, collection)
+        document = write_search_content(data, _figures(data), records)
+        trials = data.frame().to_csv(index=False, lineterminator="\n").encode()
+        files = {**document_files(document, runs), "trials.csv": trials}
         written = write_files(out, files, _manifest(data, store, records))
     left = sum(not trial.over for trial in data.trials)
     return ReportResult(
@@ -53,6 +51,12 @@ def build_search(name: str, store: Store, out: Path) -> ReportResult:
         failed=sum(trial.outcome is Outcome.FAILED for trial in data.trials),
         files=written,
     )
+
+
+def _figures(data: SearchData) -> list[Figure]:
+    with style.house(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # evaluators of importance that are marked experimental
+        return [drawing.rendered() for drawing in draw_search(data)]
 
 
 def _to_confirm(data: SearchData) -> bool:
@@ -65,27 +69,6 @@ def _collection(name: str, store: Store) -> Collection | None:
     manifests = [read_manifest(store, n) for n in (name, name + CONFIRMED) if n in known]
     runs: dict[str, Run] = {run.key: run for manifest in manifests for run in manifest.runs}
     return collect(manifests[0].sweep, list(runs.values()), store) if runs else None
-
-
-# --------------------------------------------------------------------------- files
-
-
-def _files(
-    data: SearchData, collection: Collection | None, records: Sequence[Record]
-) -> Iterator[tuple[str, bytes]]:
-    with style.house(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # evaluators of importance that are marked experimental
-        drawings = draw_search(data)
-        pictures = {d.name: style.svg(d.figure) for d in drawings}
-        yield from figure_files(drawings, pictures)
-    content = write_search_content(data, drawings, records)
-    yield "trials.csv", data.frame().to_csv(index=False, lineterminator="\n").encode()
-    yield "report.md", to_markdown(content).encode()
-    yield (
-        "report.html",
-        page_of_runs("search.html.j2", collection, pictures, c=content, suffix=CONFIRMED),
-    )
-    yield "report.pdf", _to_pdf(content, pictures)
 
 
 def _manifest(data: SearchData, store: Store, records: Sequence[Record]) -> dict[str, Any]:
@@ -109,90 +92,3 @@ def _inputs(data: SearchData, store: Store) -> Iterator[tuple[str, str]]:
         if file.exists():
             digest = hashlib.sha256(file.read_bytes()).hexdigest()
             yield file.relative_to(store.root).as_posix(), digest
-
-
-# --------------------------------------------------------------------------- Markdown
-
-_TEMPLATE = """\
-# {{ c.title | md }}
-
-{% for warning in c.warnings %}
-> **Note.** {{ warning | md }}
-
-{% endfor %}
-## Answer
-
-{% for finding in c.answers %}
-- {{ finding | told }}
-{% endfor %}
-
-{{ c.point | grid }}
-{% if c.confirmed %}
-## With fresh seeds
-
-{{ c.confirmed | grid }}
-Mean over the seeds with its 95 % interval (Student), and the difference to the base, paired by \
-seed. The whole comparison: [report](../{{ (c.name ~ suffix) | urlencode }}/report.md).
-
-{% endif %}
-{% if c.drawings %}
-## Figures
-
-{% for drawing in c.drawings %}
-![{{ drawing.name | replace("_", " ") }}](figures/{{ drawing.name }}.png)
-
-{{ drawing.words | md }} Files: [SVG](figures/{{ drawing.name }}.svg), \
-[data](figures/{{ drawing.name }}.csv).
-
-{% endfor %}
-{% endif %}
-## What was done
-
-{% for line in c.protocol %}
-- {{ line | md }}
-{% endfor %}
-
-## Trials
-
-{{ c.trials | grid }}
-In full precision, with the run of each: [CSV](trials.csv).
-"""
-
-
-def to_markdown(content: SearchContent) -> str:
-    """The page in Markdown."""
-    # Not HTML: every foreign word passes through text.markdown, which escapes for both.
-    environment = Environment(
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,
-    )
-    environment.filters |= {"md": text.markdown, "grid": words.to_markdown, "told": _told}
-    return environment.from_string(_TEMPLATE).render(c=content, suffix=CONFIRMED)
-
-
-def _told(finding: Finding) -> str:
-    verdict = f": **{text.markdown(finding.verdict)}**" if finding.verdict else ""
-    return f"**{text.markdown(finding.lead)}** {text.markdown(finding.words)}{verdict}"
-
-
-# --------------------------------------------------------------------------- paper
-
-
-def _to_pdf(content: SearchContent, pictures: Mapping[str, bytes]) -> bytes:
-    document = {
-        "title": content.title,
-        "name": content.name,
-        "coverage": content.coverage,
-        "warnings": content.warnings,
-        "answers": [asdict(finding) for finding in content.answers],
-        "point": grid_of(content.point),
-        "confirmed": grid_of(content.confirmed),
-        "drawings": drawings_of(content.drawings),
-        "protocol": content.protocol,
-        "trials": grid_of(content.trials, _PRINTED_TRIALS),
-        "footer": content.footer,
-    }
-    return paper("search.typ", document, pictures)

@@ -1,77 +1,62 @@
-"""What the report of a search says, once, for whichever format: plain text and tables of words.
-
-`search.py` writes it as Markdown, as a page and as a paper; no word here is markup.
-"""
+"""The page of a search's report: what was best, whether that holds, and what was done."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from harness import metrics
+from harness.document import text
+from harness.document.blocks import BulletList, Document, Figure, Note, Paragraph, Section
+from harness.document.table import Table, plain_table
+from harness.document.text import Text, link, strong
 from harness.ledger import Origin, Outcome, Trial
-from harness.report import text
-from harness.report.drawing import Drawing
 from harness.report.records import Record
-from harness.report.search_data import Confirmed, SearchData, free
-from harness.report.words import Words, words
+from harness.report.search_data import CONFIRMED, Confirmed, SearchData, free
 
 _DECIMALS = 2
 _MOST_BEST = 6
 """Of the best trials of several objectives, as many as have a column of their own."""
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One line of the answer: `lead` is what it is about, `verdict` what it comes to."""
-
-    lead: str
-    words: str
-    verdict: str = ""
-
-
-@dataclass(frozen=True)
-class SearchContent:
-    """Everything that the report of a search says."""
-
-    title: str
-    name: str
-    coverage: str
-    warnings: tuple[str, ...]
-    answers: tuple[Finding, ...]
-    point: Words
-    """The best trials beside the base, a row a field."""
-    confirmed: Words
-    drawings: tuple[Drawing, ...]
-    protocol: tuple[str, ...]
-    trials: Words
-    footer: tuple[str, ...]
-
-
 def write_search_content(
-    data: SearchData, drawings: Sequence[Drawing], records: Sequence[Record]
-) -> SearchContent:
-    """The content of the report on `data`.
+    data: SearchData, figures: Sequence[Figure], records: Sequence[Record]
+) -> Document:
+    """The page of the report on `data`.
 
     Args:
         records: what is on disk of the runs, those of the confirmation included.
     """
     known = {record.key for record in records}
     over = sum(trial.over for trial in data.trials)
-    return SearchContent(
-        title=data.about["question"].strip() or data.name,
-        name=data.name,
-        coverage=f"{over:,} of {len(data.trials):,} trials",
-        warnings=tuple(_warnings(data, records)),
-        answers=tuple(_answers(data)),
-        point=_point(data),
-        confirmed=_confirmed(data, records),
-        drawings=tuple(drawings),
-        protocol=tuple(_protocol(data)),
-        trials=_trials(data, known),
-        footer=tuple(_footer(data, records)),
+    confirmed = _confirmed(data, records)
+    seeds = (confirmed, Paragraph(_about_confirmed(data))) if confirmed else ()
+    sections = [
+        Section("Answer", (BulletList(tuple(_answers(data))), _point(data))),
+        Section("With fresh seeds", seeds),
+        Section("Figures", tuple(figures)),
+        Section("What was done", (BulletList(tuple(_protocol(data))),)),
+        Section("Trials", (_trials(data, known), Paragraph(_ABOUT_TRIALS))),
+        Section("Reproducing this report", (BulletList(tuple(_footer(data, records))),)),
+    ]
+    return Document(
+        data.about["question"].strip() or data.name,
+        (*map(Note, _warnings(data, records)), *(s for s in sections if s.blocks)),
+        f"{data.name} \u00b7 {over:,} of {len(data.trials):,} trials",
+    )
+
+
+_ABOUT_TRIALS = ("In full precision, with the run of each: ", link("CSV", "trials.csv"), ".")
+
+
+def _about_confirmed(data: SearchData) -> Text:
+    return (
+        "Mean over the seeds with its 95 % interval (Student), and the difference to the base, "
+        "paired by seed. The whole comparison: ",
+        link("report", f"../{quote(data.name + CONFIRMED, safe='')}/report.*"),
+        ".",
     )
 
 
@@ -101,35 +86,35 @@ def _codes(records: Sequence[Record]) -> list[str]:
     return sorted({record.code for record in records if record.code})
 
 
-def _answers(data: SearchData) -> Iterator[Finding]:
+def _answers(data: SearchData) -> Iterator[Text]:
     goal = data.goals[0]
     if len(data.goals) == 1 and data.best:
         trial = data.best[0]
         assert trial.values is not None
         tried = sum(t.outcome is not Outcome.REPEAT for t in data.trials)
-        yield Finding(
-            f"Trial {trial.number}",
-            f"was the best of {tried} on the validation split: {metrics.display(goal)} "
+        yield (
+            strong(f"Trial {trial.number}"),
+            f" was the best of {tried} on the validation split: {metrics.display(goal)} "
             f"{_number(goal, trial.values[0])}, which is too high by as much as luck chose it",
         )
     elif data.best:
-        yield Finding(f"{len(data.best)} trials", "are beaten by none in every objective")
+        yield (strong(f"{len(data.best)} trials"), " are beaten by none in every objective")
     for found in data.confirmed:
         if found.difference is not None:
             yield _verdict(found)
 
 
-def _verdict(found: Confirmed) -> Finding:
+def _verdict(found: Confirmed) -> Text:
     assert found.difference is not None
     told = (
-        f"with fresh seeds: {metrics.display(found.metric)} {_level(found)}, "
-        f"{_difference(found)} against the base"
+        f" with fresh seeds: {metrics.display(found.metric)} {_level(found)}, "
+        f"{_difference(found)} against the base: "
     )
-    lead = found.label[:1].upper() + found.label[1:]
+    lead = strong(found.label[:1].upper() + found.label[1:])
     if not found.difference.distinguishable:
-        return Finding(lead, told, "no telling")
+        return (lead, told, strong("no telling"))
     better = (found.difference.mean > 0) == metrics.higher_is_better(found.metric)
-    return Finding(lead, told, "better" if better else "worse")
+    return (lead, told, strong("better" if better else "worse"))
 
 
 def _number(metric: str, value: float, *, sign: bool = False) -> str:
@@ -162,10 +147,10 @@ def _difference(found: Confirmed) -> str:
 # --------------------------------------------------------------------------- tables
 
 
-def _point(data: SearchData) -> Words:
+def _point(data: SearchData) -> Table:
     shown = data.best[:_MOST_BEST]
     best = [f"trial {trial.number}" for trial in shown]
-    return words(
+    return plain_table(
         ["name", "field", "searched", "base", *best],
         [
             [
@@ -177,7 +162,7 @@ def _point(data: SearchData) -> Words:
             ]
             for axis in data.axes
         ],
-        code=["field"],
+        coded=["field"],
     )
 
 
@@ -192,11 +177,11 @@ def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else text.plain(value)
 
 
-def _confirmed(data: SearchData, records: Sequence[Record]) -> Words:
+def _confirmed(data: SearchData, records: Sequence[Record]) -> Table:
     order = list(dict.fromkeys(found.metric for found in data.confirmed))
     rows = sorted(data.confirmed, key=lambda found: order.index(found.metric))
     runs = {(record.run.label, record.seed): record.key for record in records}
-    return words(
+    return plain_table(
         ["metric", "point", "value", "difference to the base", "seeds"],
         [
             [
@@ -216,11 +201,11 @@ def _confirmed(data: SearchData, records: Sequence[Record]) -> Words:
     )
 
 
-def _trials(data: SearchData, known: Collection[str]) -> Words:
+def _trials(data: SearchData, known: Collection[str]) -> Table:
     numbers = [axis.name for axis in data.axes if axis.options is None]
     goals = [metrics.display(goal) for goal in data.goals]
     best = {trial.number for trial in data.best}
-    return words(
+    return plain_table(
         ["trial", *(axis.name for axis in data.axes), "outcome", "samples", *goals],
         [
             [
@@ -242,6 +227,7 @@ def _trials(data: SearchData, known: Collection[str]) -> Words:
             [trial.key] if trial.key in known and trial.outcome is not Outcome.REPEAT else []
             for trial in data.trials
         ],
+        anchored=True,
     )
 
 

@@ -15,8 +15,9 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from harness import metrics
+from harness.document import text
 from harness.ledger import Outcome
-from harness.report import style, text
+from harness.report import style
 from harness.report.drawing import Drawing
 from harness.report.search_data import Axis, SearchData, importances
 

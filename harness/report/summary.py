@@ -13,10 +13,10 @@ from types import MappingProxyType
 from typing import Any
 
 from harness import metrics
+from harness.document.table import Mark
 from harness.report.collect import Collection
 from harness.report.comparisons import Comparison
 from harness.report.statistics import Estimate, estimate
-from harness.report.table import Mark
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from harness import metrics
-from harness.report import text
+from harness.document import text
+from harness.document.escaping import csv_text
+from harness.document.table import TIE, Column, Mark, RowGroup, Table, TableCell
 from harness.report.collect import Collection, PointRow
 from harness.report.comparisons import (
     ALPHA,
@@ -22,12 +24,10 @@ from harness.report.comparisons import (
     compare,
 )
 from harness.report.findings import Findings
-from harness.report.formats.plain import csv_text
 from harness.report.lasting import no_garbage
 from harness.report.sections import Section
 from harness.report.statistics import Estimate
 from harness.report.summary import Cell, Cells
-from harness.report.table import TIE, Column, Entry, Mark, RowGroup, Table
 
 NO_EMBEDDINGS = "cost/parameters/inference_without_embeddings"
 WITH_EMBEDDINGS = "cost/parameters/inference"
@@ -44,10 +44,10 @@ def build_table(collection: Collection, findings: Findings) -> Table:
     points = collection.points
     compared = any(row.baseline is not None for row in points)
     columns = _columns_of_words(collection)
-    rows = [[Entry(words) for words in _words_of(collection, row)] for row in points]
-    footer = [Entry("chance"), *[Entry()] * (len(columns) - 1)]
+    rows = [[*_words_of(collection, row)] for row in points]
+    footer = [TableCell("chance"), *[TableCell()] * (len(columns) - 1)]
     costs = {
-        cost: [_cost_entry(findings.cells.get((row.index, cost))) for row in points]
+        cost: [_cost_cell(findings.cells.get((row.index, cost))) for row in points]
         for cost in _PARAMETERS
     }
     shared = all(
@@ -56,7 +56,7 @@ def build_table(collection: Collection, findings: Findings) -> Table:
     )
     for cost, found in [] if shared else costs.items():
         columns.append(Column(("Parameters (M)", _PARAMETERS[cost])))
-        footer.append(Entry())
+        footer.append(TableCell())
         for entries, entry in zip(rows, found, strict=True):
             entries.append(entry)
     titled = len({section.title for section in findings.sections}) > 1
@@ -66,10 +66,10 @@ def build_table(collection: Collection, findings: Findings) -> Table:
             columns += _columns_of(section, metric, titled=titled, compared=compared)
             decimals = decimals_of(column)
             for entries, cell in zip(rows, column, strict=True):
-                entries.append(_value_entry(cell, decimals))
+                entries.append(_value_cell(cell, decimals))
                 if compared:
-                    entries.append(_difference_entry(cell, decimals))
-            footer += [Entry(_chance(column, decimals)), *[Entry()] * compared]
+                    entries.append(_difference_cell(cell, decimals))
+            footer += [TableCell(_chance(column, decimals)), *[TableCell()] * compared]
     has_chance = any(entry.text for entry in footer[1:])
     table = Table(
         columns=tuple(columns),
@@ -88,14 +88,14 @@ def _columns_of_words(collection: Collection) -> list[Column]:
     return [Column(("",), numeric=False), *axes] if collection.sweep.show.names else axes
 
 
-def _of_all_rows(costs: Mapping[str, Sequence[Entry]]) -> str:
+def _of_all_rows(costs: Mapping[str, Sequence[TableCell]]) -> str:
     """The parameters, where every row has the same."""
     without, whole = (costs[cost][0].text for cost in (NO_EMBEDDINGS, WITH_EMBEDDINGS))
     return f"Parameters of every row: {without} M without embeddings, {whole} M with."
 
 
-def _grouped(points: Sequence[PointRow], rows: Sequence[list[Entry]]) -> tuple[RowGroup, ...]:
-    by_title: dict[str, list[tuple[Entry, ...]]] = {}
+def _grouped(points: Sequence[PointRow], rows: Sequence[list[TableCell]]) -> tuple[RowGroup, ...]:
+    by_title: dict[str, list[tuple[TableCell, ...]]] = {}
     for row, entries in zip(points, rows, strict=True):
         by_title.setdefault(row.group, []).append(tuple(entries))
     return tuple(RowGroup(tuple(found), title) for title, found in by_title.items())
@@ -118,16 +118,15 @@ def _list_of(members: Sequence[str]) -> str:
     return f"plain mean, run by run, over these {len(members)} sets: {listed}"
 
 
-def _words_of(collection: Collection, row: PointRow) -> list[str]:
+def _words_of(collection: Collection, row: PointRow) -> Iterator[TableCell]:
     """The point's name, where some point of the sweep has one, and its values."""
     names = collection.sweep.show.names
-    name = [row.label if row.label in names else ""] if names else []
-    return [*name, *[_axis_text(row, axis) for axis in collection.axes]]
-
-
-def _axis_text(row: PointRow, axis: str) -> str:
-    value = text.plain(row.axes[axis])
-    return value if axis in row.given else f"({value})"
+    if names:
+        yield TableCell(row.label if row.label in names else "")
+    for axis in collection.axes:
+        value = text.plain(row.axes[axis])
+        given = axis in row.given
+        yield TableCell(value) if given else TableCell(f"({value})", mark=Mark.MUTED)
 
 
 # --------------------------------------------------------------------------- numbers in words
@@ -167,38 +166,28 @@ def difference_text(comparison: Comparison, decimals: int) -> str:
     return f"{mean} [{low}, {high}]"
 
 
-def _value_entry(cell: Cell, decimals: int) -> Entry:
+def _value_cell(cell: Cell, decimals: int) -> TableCell:
     if cell.estimate is None:
-        return Entry(text.DASH, notes=(cell.hole or "",), keys=cell.keys)
+        return TableCell(text.DASH, notes=(cell.hole or "",), keys=cell.keys)
     scale = metrics.scale(cell.metric)
-    bounds = (cell.estimate.low, cell.estimate.high)
-    low, high = (None if bound is None else bound * scale for bound in bounds)
-    return Entry(
+    return TableCell(
         estimate_text(cell.estimate, cell.metric, decimals),
         value=cell.estimate.mean * scale,
-        low=low,
-        high=high,
-        n=cell.estimate.n,
         mark=cell.mark,
         keys=cell.keys,
     )
 
 
-def _difference_entry(cell: Cell, decimals: int) -> Entry:
+def _difference_cell(cell: Cell, decimals: int) -> TableCell:
     if cell.baseline == cell.point:
-        return Entry("baseline")
+        return TableCell("baseline")
     comparison = cell.comparison
     if comparison is None:
-        return Entry(text.DASH, notes=(_no_difference(cell),))
-    scale = metrics.scale(cell.metric)
-    interval = comparison.interval
+        return TableCell(text.DASH, notes=(_no_difference(cell),))
     stands = STANDS if comparison.decided else ""
-    return Entry(
+    return TableCell(
         difference_text(comparison, decimals) + stands,
-        value=comparison.mean * scale,
-        low=None if interval is None else interval[0] * scale,
-        high=None if interval is None else interval[1] * scale,
-        n=comparison.seeds.n,
+        value=comparison.mean * metrics.scale(cell.metric),
         notes=tuple(_remarks(comparison)),
         keys=cell.keys,
     )
@@ -218,14 +207,14 @@ def _no_difference(cell: Cell) -> str:
     return "no seed has both this value and the baseline's"
 
 
-def _cost_entry(cell: Cell | None) -> Entry:
+def _cost_cell(cell: Cell | None) -> TableCell:
     """A cost is a property of the point, so one finished seed is enough to know it."""
     if cell is None or not cell.values:
-        return Entry(text.DASH, notes=("cost is known once a seed is done",))
+        return TableCell(text.DASH, notes=("cost is known once a seed is done",))
     scale, decimals = metrics.scale(cell.metric), _DECIMALS[metrics.unit(cell.metric)]
     shown = {text.number(value * scale, decimals) for value in cell.values.values()}
     least = min(cell.values.values()) * scale
-    return Entry("\u2013".join(sorted(shown)), value=least, n=len(cell.values), keys=cell.keys)
+    return TableCell("\u2013".join(sorted(shown)), value=least, keys=cell.keys)
 
 
 def _chance(column: Iterable[Cell], decimals: int) -> str:

@@ -8,11 +8,11 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from harness.document.escaping import csv_text
+from harness.document.text import shorten
 from harness.report import style
 from harness.report.collect import Collection, PointRow
 from harness.report.drawing import Drawing
-from harness.report.formats import csv_text
-from harness.report.text import shorten
 
 _PARTS = (
     "waiting for data",

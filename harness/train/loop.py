@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -24,16 +24,20 @@ from harness.data.loader import Batches
 from harness.data.transforms import normalise
 from harness.device import autocast, resolve_precision
 from harness.errors import DataError, DivergedError, InterruptedRun
-from harness.models.training import MaskedTexts, Outputs, TrainingModel
-from harness.objectives.instance import soft_label_mass
-from harness.objectives.masking import Masked, mask_words, masking_noise
-from harness.objectives.terms import Loss, StepTensors, compute_loss
+from harness.models.training import Outputs, TrainingModel
+from harness.objectives.terms import (
+    BatchInputs,
+    BatchPlace,
+    Loss,
+    StepTensors,
+    compute_loss,
+)
 from harness.record import RunDir, State
 from harness.seeding import derive_seed
 from harness.train.checkpoint import from_bytes, load_newest, save_step, to_bytes
 from harness.train.norms import RunningStatistics, global_statistics, refuse_micro_batch
 from harness.train.optimiser import learning_rate, make_optimiser
-from harness.train.parts import backward_in_parts, rows_of
+from harness.train.parts import backward_in_parts
 from harness.train.ranks import ALONE, Ranks
 from harness.train.validation import validate
 
@@ -41,6 +45,9 @@ _CHECK_EVERY_ON_GPU = 50
 """Steps between two looks at the losses on a GPU, where each look waits for the device."""
 
 _NOTHING_YET = {"forward": 0.0, "backward": 0.0}
+
+_Inputs = Mapping[str, BatchInputs]
+"""What the terms of the loss drew for a batch, by their names."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +140,7 @@ class Trainer:
         self.problems = {problem.where: problem for problem in known}
         self.optimiser = make_optimiser(model, config.train)
         self.precision = resolve_precision(config.train.precision, device, "train.precision")
-        self.forward: Callable[[Tensor, Tensor, MaskedTexts | None], Outputs] = (
+        self.forward: Callable[[Tensor, Tensor, _Inputs], Outputs] = (
             torch.compile(model) if runtime.compile else model
         )
         self.step = 0
@@ -232,10 +239,10 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         pixels = normalise(pictures.to(self.device, non_blocking=True), self.config.model.image)
-        masked = self._mask(tokens)
+        inputs = self._inputs(tokens)
         tokens = tokens.to(self.device, non_blocking=True)
         self.optimiser.zero_grad(set_to_none=True)
-        loss = self._mean(self._backward(pixels, tokens, masked))
+        loss = self._mean(self._backward(pixels, tokens, inputs))
         norm = torch.nn.utils.clip_grad_norm_(
             self.model.parameters(), train.grad_clip or float("inf")
         )
@@ -251,31 +258,30 @@ class Trainer:
         others = [self.ranks.rank] if self.ranks.rank else []
         return derive_seed(self.config.seed, "step", self.step, *others)
 
-    def _backward(self, pixels: Tensor, tokens: Tensor, masked: Masked | None) -> Loss:
+    def _backward(self, pixels: Tensor, tokens: Tensor, inputs: _Inputs) -> Loss:
         """The loss of this process; its gradient is left with the parameters."""
-        hidden = None if masked is None else MaskedTexts(*masked[:3])
 
         def loss_of(outputs: Outputs) -> Loss:
-            return compute_loss(self._tensors(outputs, masked), self.config.objective)
+            return compute_loss(self._tensors(outputs), self.config.objective)
 
         if self.part_size is None:
             began = time.monotonic()
-            loss = loss_of(self._outputs(pixels, tokens, hidden))
+            loss = loss_of(self._outputs(pixels, tokens, inputs))
             turned = time.monotonic()
             loss.total.backward()  # type: ignore[no-untyped-call]
             if self.parts is not None:
                 self.parts["forward"] += turned - began
                 self.parts["backward"] += time.monotonic() - turned
             return loss
-        parts = self._parts(pixels, tokens, hidden, self.part_size)
+        parts = self._parts(pixels, tokens, inputs, self.part_size)
         return backward_in_parts(parts, loss_of, self.statistics, self.ranks)
 
-    def _outputs(self, pixels: Tensor, tokens: Tensor, hidden: MaskedTexts | None) -> Outputs:
+    def _outputs(self, pixels: Tensor, tokens: Tensor, inputs: _Inputs) -> Outputs:
         with autocast(self.precision):
-            return self.forward(pixels, tokens, hidden)
+            return self.forward(pixels, tokens, inputs)
 
     def _parts(
-        self, pixels: Tensor, tokens: Tensor, hidden: MaskedTexts | None, size: int
+        self, pixels: Tensor, tokens: Tensor, inputs: _Inputs, size: int
     ) -> Sequence[Callable[[], Outputs]]:
         """What makes the outputs of `size` pairs at a time, and draws the same at each call.
 
@@ -288,9 +294,9 @@ class Trainer:
                 place = self.ranks.rank * len(firsts) + index
                 seed = derive_seed(self.config.seed, "step", self.step, "part", place)
                 torch.manual_seed(seed)
-            rows = slice(first, first + size)
-            own = None if hidden is None else rows_of(hidden, first, first + size)
-            return self._outputs(pixels[rows], tokens[rows], own)
+            last = first + size
+            own = {name: drawn.rows(first, last) for name, drawn in inputs.items()}
+            return self._outputs(pixels[first:last], tokens[first:last], own)
 
         return [partial(part, index, first) for index, first in enumerate(firsts)]
 
@@ -304,44 +310,34 @@ class Trainer:
         self.ranks.average([*gradients, *scalars])
         return detached
 
-    def _mask(self, tokens: Tensor) -> Masked | None:
-        """This process's captions with words hidden, if the MLM term is on.
+    def _inputs(self, tokens: Tensor) -> _Inputs:
+        """What the terms draw for this process's captions, a function of the step."""
+        place = BatchPlace(
+            self.config.seed,
+            self.step,
+            self.ranks.rank * len(tokens),
+            self.ranks.size * len(tokens),
+            self.config.model.text.context_length,
+            self.towers.tokenizer.vocab_size,
+        )
+        drawn = {name: term.inputs(tokens, place) for name, term in self.model.terms.items()}
+        return {name: i.to(self.device) for name, i in drawn.items() if i is not None}
 
-        A function of the step: the noise is that of the global batch.
-        """
-        mlm = self.config.objective.mlm
-        if mlm.weight == 0:
-            return None
-        generator = torch.Generator().manual_seed(derive_seed(self.config.seed, "mask", self.step))
-        count, first = len(tokens), self.ranks.rank * len(tokens)
-        context_length = self.config.model.text.context_length
-        noise = masking_noise(generator, count * self.ranks.size, context_length)
-        noise = noise[:, first : first + count]
-        vocab_size = self.towers.tokenizer.vocab_size
-        masked = mask_words(tokens, noise, ratio=mlm.mask_ratio, vocab_size=vocab_size)
-        return Masked(*(part.to(self.device, non_blocking=True) for part in masked))
-
-    def _tensors(self, outputs: Outputs, masked: Masked | None) -> StepTensors:
-        tensors = StepTensors(
+    def _tensors(self, outputs: Outputs) -> StepTensors:
+        return StepTensors(
             outputs.image,
             outputs.text,
             self.towers.logit_scale,
-            progress=min(1.0, self.samples_seen / self.config.train.samples),
+            progress=self._progress(),
+            of_terms=outputs.of_terms,
+            modules=self.model.term_modules(),
+            towers=self.towers,
             gather=self.ranks.gather,
+            first=self.ranks.rank * len(outputs.image),
         )
-        if outputs.tokens is not None:
-            patches, words, mask = outputs.tokens
-            tensors = replace(tensors, patches=patches, words=words, word_mask=mask)
-        masked_pass = self.model.masked_pass
-        if masked is not None and masked_pass is not None:
-            tensors = replace(
-                tensors,
-                states=outputs.states,
-                table=masked_pass.table(self.towers.text),
-                bias=masked_pass.bias,
-                targets=masked.targets,
-            )
-        return tensors
+
+    def _progress(self) -> float:
+        return min(1.0, self.samples_seen / self.config.train.samples)
 
     # ---------------------------------------------------------------- looking at values
 
@@ -443,14 +439,16 @@ class Trainer:
         if self.directory is None:
             self.meter = _Meter()
             return
-        progress = min(1.0, self.samples_seen / self.config.train.samples)
-        line: Mapping[str, Any] = {
+        modules, progress = self.model.term_modules(), self._progress()
+        line: dict[str, Any] = {}
+        for name, term in self.model.terms.items():
+            line |= term.log(progress, modules[name])
+        line |= {
             "samples_seen": self.samples_seen,
             "step": self.step,
             **self.meter.means(),
             "lr": learning_rate(self.config.train, self.samples_seen),
             "logit_scale": float(self.towers.logit_scale.detach().exp()),
-            "soft_label_mass": soft_label_mass(self.config.objective.instance, progress),
             "samples_per_second": self.samples_seen / self.seconds,
             "data_wait": self.wait_seconds / self.seconds,
         }

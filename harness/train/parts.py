@@ -14,8 +14,7 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
-from harness.models.tokens import Tokens
-from harness.models.training import MaskedTexts, Outputs
+from harness.models.training import Outputs
 from harness.objectives.terms import Loss
 from harness.train.norms import RunningStatistics
 from harness.train.ranks import Ranks
@@ -65,36 +64,9 @@ def _pass_back(parts: Sequence[Callable[[], Outputs]], cached: Outputs) -> None:
 
 def _leaves(outputs: Sequence[Outputs]) -> Outputs:
     """The parts' outputs, one after the other, as tensors that will receive a gradient."""
-
-    def joined(tensors: Sequence[Tensor]) -> Tensor:
-        return torch.cat(list(tensors)).requires_grad_()
-
-    images, texts, tokens, states = zip(*outputs, strict=True)
-    return Outputs(
-        joined(images),
-        joined(texts),
-        None
-        if tokens[0] is None
-        else Tokens(
-            joined([of_part.patches for of_part in tokens]),
-            joined([of_part.words for of_part in tokens]),
-            torch.cat([of_part.mask for of_part in tokens]),
-        ),
-        None if states[0] is None else joined(states),
-    )
+    joined = [torch.cat(of_parts) for of_parts in zip(*(o.tensors for o in outputs), strict=True)]
+    return outputs[0].replaced([t.requires_grad_(t.is_floating_point()) for t in joined])
 
 
 def _differentiable(outputs: Outputs) -> list[Tensor]:
-    found = [outputs.image, outputs.text]
-    found += [] if outputs.tokens is None else [outputs.tokens.patches, outputs.tokens.words]
-    return found + ([] if outputs.states is None else [outputs.states])
-
-
-def rows_of(masked: MaskedTexts, first: int, last: int) -> MaskedTexts:
-    """The captions `first` to `last` alone, with their places counted from `first`."""
-    length = masked.ids.shape[1]
-    low, high = first * length, last * length
-    inside = (masked.positions >= low) & (masked.positions < high)
-    return MaskedTexts(
-        masked.ids[first:last], masked.hidden[first:last], masked.positions[inside] - low
-    )
+    return [tensor for tensor in outputs.tensors if tensor.is_floating_point()]

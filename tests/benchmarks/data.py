@@ -29,8 +29,8 @@ import torch
 from open_clip.transform import image_transform
 from PIL import Image
 
+from harness.commands.data import main as harness_data
 from harness.config import ImageTower, RunConfig, Runtime, override
-from harness.data.__main__ import main as harness_data
 from harness.data.catalog import open_data
 from harness.data.images import Encoded, decode
 from harness.data.loader import Batches

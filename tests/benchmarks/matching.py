@@ -18,10 +18,11 @@ from typing import get_args
 import torch
 from torch.nn import functional as F
 
-from harness.config import ImageTower, Model, Runtime, TextTower, TokenLoss
+from harness.config import ImageTower, Model, Runtime, TextTower
 from harness.device import set_up
 from harness.models.two_tower import TwoTower
 from harness.objectives.matching import match
+from harness.objectives.token import TokenLoss
 
 BAR = 0.1
 

@@ -22,7 +22,7 @@ import torch
 from harness.config import RunConfig, Runtime, override
 from harness.data.transforms import normalise
 from harness.device import set_up
-from harness.models.training import MaskedTexts, TrainingModel
+from harness.models.training import TrainingModel
 from harness.objectives.masking import mask_words, masking_noise
 from harness.objectives.terms import StepTensors, compute_loss
 from harness.train.optimiser import make_optimiser
@@ -56,19 +56,15 @@ def make_step(config: RunConfig, pictures: torch.Tensor) -> Callable[[], None]:
             torch.Generator().manual_seed(0), len(tokens), tokenizer.context_length
         )
         masked = mask_words(tokens, noise, ratio=0.15, vocab_size=tokenizer.vocab_size)
-        outputs = model(normalise(pictures, config.model.image), tokens, MaskedTexts(*masked[:3]))
+        outputs = model(normalise(pictures, config.model.image), tokens, {"mlm": masked})
         tensors = StepTensors(
             outputs.image,
             outputs.text,
             model.model.logit_scale,
             progress=0.5,
-            patches=outputs.tokens and outputs.tokens.patches,
-            words=outputs.tokens and outputs.tokens.words,
-            word_mask=outputs.tokens and outputs.tokens.mask,
-            states=outputs.states,
-            table=model.masked_pass and model.masked_pass.table(model.model.text),
-            bias=model.masked_pass and model.masked_pass.bias,
-            targets=masked.targets,
+            of_terms=outputs.of_terms,
+            modules=model.term_modules(),
+            towers=model.model,
         )
         optimiser.zero_grad(set_to_none=True)
         compute_loss(tensors, config.objective).total.backward()

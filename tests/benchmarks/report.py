@@ -116,7 +116,7 @@ def build_in_child(
 
 def child(root: Path, count: int, out: Path, *, profile: bool) -> None:
     """Build the report, as the command does."""
-    from harness.report.__main__ import main
+    from harness.commands.report import main
 
     words = [many(count).name, "--root", str(root), "--out", str(out)]
     if not profile:

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from harness.commands.data import looks_like, main
 from harness.config import RunConfig, Runtime, override
-from harness.data.__main__ import looks_like, main
 from harness.data.catalog import open_data
 from harness.data.loader import Batches
 from harness.data.shards import open_shards
@@ -230,7 +230,7 @@ def test_what_is_wrong_is_told_in_one_line(words, told, capsys):
 def test_neither_help_nor_a_check_needs_torch(tmp_path):
     folder = shape_shards(tmp_path / "set", [2])
     code = (
-        "import sys; from harness.data.__main__ import main\n"
+        "import sys; from harness.commands.data import main\n"
         f"words = ['check', {str(folder)!r}, '--workers', '1', '--cache', {str(tmp_path)!r}]\n"
         "assert main(words) == 0\n"
         "try: main(['--help'])\n"

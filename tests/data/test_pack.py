@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from harness.commands.data import main
 from harness.config import RunConfig, Runtime, override
 from harness.data import pack as module
-from harness.data.__main__ import main
 from harness.data.catalog import open_data
 from harness.data.folder import open_folder
 from harness.data.images import decode

@@ -5,12 +5,13 @@ import pytest
 import torch
 from torch import nn
 
-from harness.config import RunConfig, TokenLoss, override
+from harness.config import RunConfig, override
 from harness.data.text import corpus_rows, word_mask
 from harness.errors import ConfigError
 from harness.evaluate.alignment import align
 from harness.models.tokens import Tokens
 from harness.models.training import TrainingModel
+from harness.objectives.token import TokenLoss
 
 TEXT = "a quokka"  # pieces: a, qu, ok, ka
 COSINES = torch.tensor(

@@ -4,14 +4,13 @@ import torch
 from torch.nn import functional as F
 
 from harness.config import ImageTower as ImageConfig
-from harness.config import MlmLoss
 from harness.config import TextTower as TextConfig
 from harness.errors import ConfigError
 from harness.models.fusion import MaskedPass
 from harness.models.image import ImageTower
 from harness.models.text import TextTower
 from harness.objectives.masking import Masked, mask_words, masking_noise
-from harness.objectives.mlm import mlm_loss
+from harness.objectives.mlm import MlmLoss, mlm_loss
 
 # Width 16, 2 heads, 3 blocks; a vocabulary of 20: 0 pad, words 1 to 17, SOT 18, EOT 19.
 TEXT = TextConfig(layers=3, width=16, heads=2, context_length=12)

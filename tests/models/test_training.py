@@ -6,7 +6,7 @@ import torch
 from harness.config import RunConfig, override
 from harness.data.text import corpus_rows
 from harness.errors import ConfigError
-from harness.models.training import MaskedTexts, TrainingModel, needs_patches
+from harness.models.training import TrainingModel, needs_patches
 from harness.models.two_tower import TwoTower
 from harness.objectives.masking import mask_words, masking_noise
 
@@ -35,19 +35,18 @@ def batch(model):
     tokens = model.model.tokenizer(CAPTIONS)
     noise = masking_noise(torch.Generator().manual_seed(1), 4, 12)
     masked = mask_words(tokens, noise, ratio=0.5, vocab_size=model.model.tokenizer.vocab_size)
-    return pixels, tokens, MaskedTexts(*masked[:3])
+    return pixels, tokens, {"mlm": masked}
 
 
 def test_embeddings_are_the_same_with_and_without_the_other_terms():
     plain, full = TrainingModel(CLIP, ROWS).eval(), TrainingModel(LIGHTCLIP, ROWS).eval()
     pixels, tokens, masked = batch(full)
     with torch.no_grad():
-        a, b = plain(pixels, tokens, None), full(pixels, tokens, masked)
+        a, b = plain(pixels, tokens), full(pixels, tokens, masked)
     assert torch.equal(a.image, b.image)
     assert torch.equal(a.text, b.text)
-    assert a.tokens is None
-    assert a.states is None
-    assert b.states.shape == (len(masked.positions), 16)
+    assert a.of_terms == {}
+    assert b.of_terms["mlm"].states.shape == (len(masked["mlm"].positions), 16)
 
 
 def test_one_pass_gives_what_the_towers_give_alone():
@@ -80,7 +79,7 @@ def test_gradients_of_mlm_reach_both_towers_through_the_fusion(operator):
     for stage in full.masked_pass.stages.values():
         if hasattr(stage, "gate"):
             stage.gate.data.fill_(1.0)
-    full(*batch(full)).states.square().sum().backward()
+    full(*batch(full)).of_terms["mlm"].states.square().sum().backward()
     assert full.model.image.backbone.patch_embed.proj.weight.grad.abs().sum() > 0
     assert full.model.text.token_embedding.weight.grad.abs().sum() > 0
 

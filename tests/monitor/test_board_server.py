@@ -10,7 +10,7 @@ import psutil
 import pytest
 from board_cases import LOG, QUESTION, Root, Served, served
 
-from harness import board as command
+from harness.commands import board as command
 
 PAGES = ("/", "/sweep/depth", "/run/0123456789ab")
 ASSETS = ("/assets/board.js", "/assets/board.css", "/assets/plotly.min.js")

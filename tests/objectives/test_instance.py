@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from harness.config import InstanceLoss
 from harness.objectives.instance import (
+    InstanceLoss,
     instance_loss,
     negative_weights,
     soft_label_mass,

@@ -7,8 +7,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch.nn import functional as F
 
-from harness.config import TokenLoss
 from harness.objectives.matching import many_to_one, match, one_to_one, sinkhorn, top_k
+from harness.objectives.token import TokenLoss
 
 MATCHINGS = ["one_to_one", "many_to_one", "top_k", "sinkhorn"]
 

@@ -3,10 +3,9 @@ import math
 import pytest
 import torch
 
-from harness.config import MlmLoss, validate
+from harness.config import validate
 from harness.errors import ConfigError
-from harness.objectives.mlm import mlm_loss
-from harness.objectives.schedules import weight_at
+from harness.objectives.mlm import MlmLoss, mlm_loss
 
 
 def test_loss_by_hand():
@@ -43,8 +42,8 @@ def test_half_precision_states_are_scored_in_fp32():
 
 def test_weight_ramps_with_the_share_of_the_budget_seen():
     config = MlmLoss(weight=0.5, schedule="linear", start=0.5)
-    assert [weight_at(config, p) for p in (0.0, 0.5, 0.75, 1.0)] == [0.0, 0.0, 0.25, 0.5]
-    assert weight_at(MlmLoss(weight=0.5), 0.0) == 0.5
+    assert [config.weight_at(p) for p in (0.0, 0.5, 0.75, 1.0)] == [0.0, 0.0, 0.25, 0.5]
+    assert MlmLoss(weight=0.5).weight_at(0.0) == 0.5
 
 
 # --------------------------------------------------------------------------- configuration

@@ -1,13 +1,17 @@
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from harness.config import InstanceLoss, MlmLoss, Objective, TokenLoss
+from harness.config import Objective
 from harness.errors import ConfigError
-from harness.objectives.instance import instance_loss
-from harness.objectives.terms import TERMS, StepTensors, active_terms, compute_loss
+from harness.models.tokens import Tokens
+from harness.objectives.instance import InstanceLoss, instance_loss
+from harness.objectives.mlm import HiddenWords, MlmLoss
+from harness.objectives.terms import TERMS, StepTensors, compute_loss
+from harness.objectives.token import TokenLoss
 
 
 def step(progress):
@@ -30,8 +34,8 @@ def test_progress_reaches_the_softened_labels():
 
 def test_a_term_of_weight_zero_is_not_computed_and_one_at_the_foot_of_its_ramp_is():
     ramped = TokenLoss(weight=1.0, schedule="linear")
-    assert active_terms(Objective()) == ["instance"]
-    assert active_terms(Objective(token=ramped)) == ["instance", "token"]
+    assert list(Objective().active) == ["instance"]
+    assert list(Objective(token=ramped).active) == ["instance", "token"]
 
 
 def test_the_total_is_the_sum_over_terms_of_ramped_weight_times_term():
@@ -39,13 +43,12 @@ def test_the_total_is_the_sum_over_terms_of_ramped_weight_times_term():
     mask = torch.ones(3, 3, dtype=torch.bool)
     now = replace(
         step(0.5),
-        patches=patches,
-        words=words,
-        word_mask=mask,
-        states=torch.eye(3),
-        table=torch.eye(3),
-        bias=torch.zeros(3),
-        targets=torch.tensor([0, 1, 2]),
+        of_terms={
+            "token": Tokens(patches, words, mask),
+            "mlm": HiddenWords(torch.eye(3), torch.tensor([0, 1, 2])),
+        },
+        modules={"mlm": SimpleNamespace(table=lambda text: torch.eye(3), bias=torch.zeros(3))},
+        towers=SimpleNamespace(text=None),
     )
     objective = Objective(
         token=TokenLoss(weight=0.5, schedule="linear", tau=1.0), mlm=MlmLoss(weight=2.0)
@@ -60,7 +63,7 @@ def test_the_total_is_the_sum_over_terms_of_ramped_weight_times_term():
 
 
 def test_every_section_of_the_objective_has_its_term():
-    assert set(Objective.model_fields) == set(TERMS)
+    assert set(Objective().terms) == set(TERMS)
 
 
 def test_unknown_term_names_the_nearest():

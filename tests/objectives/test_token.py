@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from harness.config import TokenLoss
 from harness.errors import ConfigError
 from harness.objectives import token
 from harness.objectives.matching import match, one_to_one
 from harness.objectives.token import (
+    TokenLoss,
     in_batch_loss,
     matched_distance,
     pair_scores,

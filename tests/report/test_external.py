@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from report_records import T2I, Records, fill, runs_by, sweep_of
 
+from harness.commands.report import main
 from harness.report import build, external
-from harness.report.__main__ import main
 from harness.report.external import ExternalError
 from harness.report.external_import import import_file
 

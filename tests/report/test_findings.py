@@ -21,11 +21,11 @@ from report_records import (
     sweep_of,
 )
 
+from harness.document.table import Mark
 from harness.report.collect import Collection, collect
 from harness.report.comparisons import Over, Verdict
 from harness.report.findings import Findings, find
 from harness.report.sentences import sentences, trend_sentences
-from harness.report.table import Mark
 from harness.space import Run, Sweep, expand
 
 LAYERS = "model.text.layers"

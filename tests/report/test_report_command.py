@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from report_records import DEPTHS, T2I, Records, depth_sweep, edit_json, fill, sweep_of
 
+from harness.commands.report import main
 from harness.config import Runtime, override
 from harness.manifest import read_manifest, write_manifest
 from harness.monitor.rebuild import rebuild_as_runs_end
 from harness.report import ReportResult, build
-from harness.report.__main__ import main
 from harness.space import Run, Sweep, expand
 
 

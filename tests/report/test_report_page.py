@@ -157,7 +157,7 @@ def test_a_number_opens_its_runs_with_configuration_curve_and_provenance(
 
 
 def test_a_hole_opens_the_run_that_failed(page: Chrome) -> None:
-    page.execute_script("document.querySelector('#problems a[href^=\"#run-\"]').click()")
+    page.execute_script("document.querySelector('#holes-and-failures a[href^=\"#run-\"]').click()")
 
     shown: str = page.execute_script("return document.getElementById('detail').textContent")
 

@@ -70,7 +70,7 @@ def test_the_same_records_give_the_same_pdf(
 def test_every_part_of_a_paper_is_in_it(made: tuple[Sweep, list[Run], Path]) -> None:
     text = text_of(made[2])
 
-    for heading in ("Summary.", "Results", "Method", "Wherethetimewent", "Reproducingthisreport"):
+    for heading in ("Answer", "Results", "Protocol", "Wherethetimewent", "Reproducingthisreport"):
         assert heading in text
     assert "seedscanseeadifferenceof" in text, "what the design can see"
     assert "Table1:" in text

@@ -12,10 +12,12 @@ import pytest
 from report_records import DEPTHS, I2T, T2I, Records, depth_sweep, fill, runs_by, sweep_of
 from scipy import stats
 
+from harness.document.blocks import Document
+from harness.document.latex import to_latex
+from harness.document.markdown import to_markdown
+from harness.document.table import Mark, Table
 from harness.report.collect import Collection, collect
 from harness.report.findings import Findings, find
-from harness.report.formats import to_latex, to_markdown
-from harness.report.table import Mark, Table
 from harness.report.tables import build_table, statistics_csv
 from harness.space import Run, Sweep, expand, points
 
@@ -162,12 +164,14 @@ def test_markdown_has_one_row_a_point_and_equal_columns(records: Records) -> Non
     fill(records, runs, skip=((4, 1),))
 
     _, _, table = tabulate(sweep, runs, records)
-    rows = [line for line in to_markdown(table).splitlines() if line.startswith("|")]
+    rows = [
+        line for line in to_markdown(Document("t", (table,))).splitlines() if line.startswith("|")
+    ]
 
     assert len(rows) == 2 + 5 + 1
     assert {line.count("|") for line in rows} == {len(table.columns) + 1}
-    assert "\u2014 <sup>1</sup>" in rows[4]
-    assert "1. 2 of 3 seeds: seed 1 not run" in to_markdown(table)
+    assert "\u2014 <sup>a</sup>" in rows[4]
+    assert "<sup>a</sup> 2 of 3 seeds: seed 1 not run" in to_markdown(Document("t", (table,)))
 
 
 def test_latex_is_balanced_and_every_row_has_all_columns(records: Records) -> None:
@@ -177,7 +181,7 @@ def test_latex_is_balanced_and_every_row_has_all_columns(records: Records) -> No
     records.failed(at(4, 1), error="100 % of {x} & $y_1$ | \\oops \u4e2d\nsecond line")
 
     _, _, table = tabulate(sweep, runs, records)
-    tex = to_latex(table)
+    tex = to_latex(Document("t", (table,)))
 
     assert balanced(tex)
     body = tex.split(r"\midrule")[1].split(r"\bottomrule")[0]
@@ -195,7 +199,7 @@ def test_a_wide_latex_table_sets_each_difference_under_its_mean(records: Records
     runs, _ = runs_by(sweep)
     fill(records, runs)
 
-    tex = to_latex(tabulate(sweep, runs, records)[2])
+    tex = to_latex(Document("t", (tabulate(sweep, runs, records)[2],)))
 
     assert balanced(tex)
     assert r"\begin{table*}" in tex

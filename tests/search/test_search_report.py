@@ -14,12 +14,12 @@ import pytest
 from pypdf import PdfReader
 from search_cases import BASE, GOAL, LAYERS, LR, Desk, finish, halving, run_of, search
 
+from harness.commands.report import main
 from harness.config import Runtime
 from harness.errors import RecordError
 from harness.ledger import best_trials
 from harness.manifest import write_manifest
 from harness.record import State
-from harness.report.__main__ import main
 from harness.report.search import build_search
 from harness.report.search_data import importances, read_search
 from harness.search.command import Plan

@@ -158,8 +158,9 @@ def test_nan_on_one_process_is_divergence_on_all(tmp_path):
 
         def poisoned(pixels, tokens, masked):
             outputs = inner(pixels, tokens, masked)
-            words = outputs.tokens.words * (math.nan if ranks.rank else 1.0)
-            return outputs._replace(tokens=outputs.tokens._replace(words=words))
+            tokens = outputs.of_terms["token"]
+            words = tokens.words * (math.nan if ranks.rank else 1.0)
+            return outputs._replace(of_terms={"token": tokens._replace(words=words)})
 
         t.forward = poisoned
         with pytest.raises(DivergedError) as caught:

@@ -3,7 +3,7 @@
     <root>/results/code/<hash>/
         harness/        the package
         sweeps/         the sweep file
-        beside/         modules of the working directory that the sweep file imported
+        beside/         modules of its own folder and of the working directory that it imported
         snapshot.json   commit and uncommitted changes of the checkout it was taken from
 
 The folder is named by its content, so that a sweep submitted twice has one, and is never written
@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import harness
+from harness import sweep_files
 from harness.provenance import SNAPSHOT, git_state
 from harness.record import Store, write_json
 
@@ -69,23 +70,24 @@ def _files(sweep: Path | None) -> dict[str, Path]:
     }
     if sweep is not None:
         found[f"sweeps/{sweep.name}"] = sweep
-    return {**found, **_beside()}
+    return {**found, **_beside(sweep)}
 
 
-def _beside() -> Mapping[str, Path]:
-    here = Path.cwd()
+def _beside(sweep: Path | None) -> Mapping[str, Path]:
+    folders = [Path.cwd(), *([] if sweep is None else [sweep.resolve().parent])]
     installed = {Path(prefix).resolve() for prefix in (sys.prefix, sys.base_prefix)}
     found = {}
     for name, module in list(sys.modules.items()):
         file = Path(getattr(module, "__file__", None) or "/")
-        if file.suffix != ".py" or not file.is_relative_to(here) or name == "__main__":
+        if file.suffix != ".py" or not any(map(file.is_relative_to, folders)):
+            continue
+        if name == "__main__" or name.startswith(f"{sweep_files.__name__}."):
             continue
         if file.is_relative_to(_PACKAGE) or any(file.is_relative_to(p) for p in installed):
             continue
         parts = name.split(".")
         inside = Path(*parts) / "__init__.py" if file.name == "__init__.py" else Path(*parts)
-        if not name.startswith("harness_sweep_"):
-            found[f"beside/{inside.with_suffix('.py').as_posix()}"] = file
+        found[f"beside/{inside.with_suffix('.py').as_posix()}"] = file
     return found
 
 

@@ -22,7 +22,7 @@
     if (first !== second) return first ? 1 : -1;
     return first ? a.text.localeCompare(b.text, "en", { numeric: true }) : a.number - b.number;
   };
-  const missing = (item) => Number.isNaN(item.worth.number) && ["", "\u2014"].includes(item.worth.text.replace(/[\d,]+$/, ""));
+  const missing = (item) => Number.isNaN(item.worth.number) && /^(\u2014|$)/.test(item.worth.text);
   const sortBy = (table, head) => {
     const down = head.getAttribute("aria-sort") === "ascending";
     const column = head.cellIndex;
@@ -38,7 +38,7 @@
     for (const other of table.tHead.querySelectorAll("[aria-sort]")) other.setAttribute("aria-sort", "none");
     head.setAttribute("aria-sort", down ? "descending" : "ascending");
   };
-  for (const table of document.querySelectorAll("table.sortable, table.results")) {
+  for (const table of document.querySelectorAll("main table")) {
     for (const head of table.tHead.rows[table.tHead.rows.length - 1].cells) {
       const button = make("button", head.textContent, { type: "button" });
       head.replaceChildren(button);
@@ -147,8 +147,7 @@
   document.addEventListener("click", (event) => {
     const link = event.target.closest('a[href^="#run-"]');
     if (!link) return;
-    const keys = (link.dataset.runs ?? link.closest("[data-runs]")?.dataset.runs ?? "").split(" ").filter(Boolean);
-    if (!keys.length) return;
+    const keys = (link.closest("[data-runs]")?.dataset.runs ?? link.hash.slice("#run-".length)).split(" ");
     event.preventDefault();
     open(keys);
   });

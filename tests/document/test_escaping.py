@@ -9,7 +9,7 @@ import re
 import pytest
 from markdown_it import MarkdownIt
 
-from harness.report import text
+from harness.document import escaping, text
 
 WEIRD = [
     "a|b",
@@ -48,14 +48,14 @@ def shown(markdown: str) -> str:
 
 @pytest.mark.parametrize("given", WEIRD)
 def test_markdown_cell_shows_the_text_itself(given: str) -> None:
-    assert shown(text.markdown(given)) == given.strip()
+    assert shown(escaping.markdown(given)) == given.strip()
 
 
 @pytest.mark.parametrize("given", WEIRD)
 def test_markdown_paragraph_and_list_show_the_text_itself(given: str) -> None:
     reader = MarkdownIt("commonmark").enable(["table", "strikethrough"])
     for prefix, blocks in (("", 3), ("1. ", 7)):
-        tokens = reader.parse(prefix + text.markdown(given))
+        tokens = reader.parse(prefix + escaping.markdown(given))
 
         assert len(tokens) == blocks, "one paragraph, alone or in one item"
         inline = next(token for token in tokens if token.type == "inline")
@@ -64,21 +64,23 @@ def test_markdown_paragraph_and_list_show_the_text_itself(given: str) -> None:
 
 @pytest.mark.parametrize("given", ["plain", "a|b", "`", "a``b", "`a`", "/tmp/x_y|z"])
 def test_code_span_shows_the_text_itself(given: str) -> None:
-    assert shown(text.markdown_code(given)) == given
+    assert shown(escaping.markdown_code(given)) == given
 
 
 def test_line_breaks_and_control_characters_become_spaces() -> None:
     given = "a\nb\r\nc\td\u2028e\x00f\u202eg\ud800h"
 
     assert text.one_line(given) == "a b c d e fgh"
-    assert "\n" not in text.latex(given) + text.markdown(given) + text.markdown_code(given)
+    assert "\n" not in escaping.latex(given) + escaping.markdown(given) + escaping.markdown_code(
+        given
+    )
 
 
 @pytest.mark.parametrize(
     "given", ["\u22121.2 [\u22122.0, \u22120.3]", "+1.2 [0.3, 2.1]", "0.1", "38.3 \u00b1 0.7", "-1"]
 )
 def test_numbers_stay_readable_in_the_source(given: str) -> None:
-    assert text.markdown(given) == given
+    assert escaping.markdown(given) == given
     assert shown(given) == given
 
 
@@ -93,12 +95,12 @@ def test_numbers_stay_readable_in_the_source(given: str) -> None:
     ],
 )
 def test_latex_by_hand(given: str, expected: str) -> None:
-    assert text.latex(given) == expected
+    assert escaping.latex(given) == expected
 
 
 @pytest.mark.parametrize("given", WEIRD)
 def test_latex_leaves_no_special_character_and_balances_braces(given: str) -> None:
-    written = text.latex(given)
+    written = escaping.latex(given)
 
     bare = re.sub(r"\\[&%$#_{}]|\\[a-z]+\{\}|\\texttt\{[^{}]*\}|\$(-|\\[a-zA-Z]+)\$", "", written)
     bare = bare.replace("{[}", "").replace("{]}", "")
@@ -107,7 +109,7 @@ def test_latex_leaves_no_special_character_and_balances_braces(given: str) -> No
 
 @pytest.mark.parametrize("given", ["=1+1", "+1", "-1", "@x", "\tx", "\rx"])
 def test_text_that_a_spreadsheet_would_run_is_quoted(given: str) -> None:
-    assert text.csv_field(given) == "'" + given
+    assert escaping.csv_field(given) == "'" + given
 
 
 @pytest.mark.parametrize(
@@ -115,15 +117,13 @@ def test_text_that_a_spreadsheet_would_run_is_quoted(given: str) -> None:
     [(-1, -1), (-0.5, "-0.5"), (0.1 + 0.2, "0.30000000000000004"), (None, ""), (True, "true")],
 )
 def test_numbers_are_written_in_full_and_never_quoted(given: object, expected: object) -> None:
-    assert text.csv_field(given) == expected
-    assert text.csv_field(float("nan")) == ""
+    assert escaping.csv_field(given) == expected
+    assert escaping.csv_field(float("nan")) == ""
 
 
 def test_csv_round_trip_of_weird_text() -> None:
-    from harness.report.formats import csv_text
-
     given = [*WEIRD, 'comma, "quote"', "line\nbreak"]
-    written = csv_text(["text"], [[word] for word in given])
+    written = escaping.csv_text(["text"], [[word] for word in given])
 
     read = [row[0] for row in csv.reader(io.StringIO(written, newline=""))]
     assert [word.removeprefix("'") for word in read[1:]] == given

@@ -1,18 +1,19 @@
-"""Numbers and foreign text made safe for Markdown, LaTeX, HTML, Typst and CSV.
+"""Foreign text made safe for Markdown, LaTeX, HTML, Typst and CSV.
 
-Labels, errors and paths are other people's words: each function here takes any text at all and
-gives something that its format shows as that text.  Knows nothing of sweeps.
+Each function takes any text at all and gives what its format shows as that very text.
 """
 
 from __future__ import annotations
 
+import csv
 import html as _html
+import io
 import math
 import re
-import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
-MINUS, DASH = "\u2212", "\u2014"
+from harness.document.text import DASH, MINUS, one_line, plain
+
 #: What is markup anywhere, and what is markup only at the start of a line (lists, rules, headings,
 #: tasks) or of a link's target.
 _MARKDOWN = re.compile(
@@ -60,16 +61,6 @@ _LATEX_LETTERS = frozenset(map(chr, range(0x00C0, 0x0100))) - frozenset(
 )
 
 
-def one_line(text: object) -> str:
-    """`text` without line breaks, control and direction characters, and lone surrogates."""
-    words = str(text)
-    if words.isprintable():  # nothing of the kind is in it
-        return " ".join(words.split())
-    flat = "".join(" " if unicodedata.category(c) in {"Cc", "Zl", "Zp"} else c for c in words)
-    seen = "".join(c for c in flat if unicodedata.category(c) not in {"Cf", "Cs"})
-    return " ".join(seen.split())
-
-
 def markdown(text: object) -> str:
     """`text` as Markdown shows it, in a paragraph, a list and a table's cell alike.
 
@@ -114,15 +105,20 @@ def html(text: object) -> str:
     return _html.escape(one_line(text), quote=True)
 
 
-def typst(text: object) -> str:
-    """`text` as a string literal of Typst, in which nothing is markup."""
-    plain = typeset(text).replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{plain}"'
+def typst_string(text: object, *, lines: bool = False) -> str:
+    """`text` as a string literal of Typst, in which nothing is markup.
 
+    What the fonts lack that Typst carries is written as its code point.
 
-def typeset(text: object) -> str:
-    """`text` for the fonts that Typst carries: what they lack is written as its code point."""
-    return "".join(c if _is_typeset(ord(c)) else f"U+{ord(c):04X}" for c in one_line(text))
+    Args:
+        lines: keep line breaks and indentation.
+    """
+    if lines:
+        rows = [(row, row[: len(row) - len(row.lstrip())]) for row in str(text).splitlines()]
+        return '"' + "\\n".join(before + typst_string(row)[1:-1] for row, before in rows) + '"'
+    shown = "".join(c if _is_typeset(ord(c)) else f"U+{ord(c):04X}" for c in one_line(text))
+    quoted = shown.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{quoted}"'
 
 
 def _is_typeset(point: int) -> bool:
@@ -144,36 +140,10 @@ def csv_field(value: object) -> object:
     return "'" + text if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text
 
 
-def plain(value: object) -> str:
-    """A value of an axis in words."""
-    if isinstance(value, str) and value.isascii():
-        return value
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name}={plain(item)}" for name, item in value.items())
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(map(plain, value))
-    return str(value).encode("utf-8", errors="backslashreplace").decode()
-
-
-def number(value: float, decimals: int, *, sign: bool = False) -> str:
-    """`value` with a true minus sign, and never `-0.0`."""
-    text = f"{abs(value):,.{decimals}f}"
-    if not any(digit in text for digit in "123456789"):
-        return text
-    return (MINUS if value < 0 else "+" if sign else "") + text
-
-
-def shorten(words: str, letters: int) -> str:
-    """`words` on one line, cut to `letters` with an ellipsis: in the middle, for names of points
-    often differ in their ends alone."""
-    flat = one_line(words)
-    if len(flat) <= letters:
-        return flat
-    end = (letters - 1) // 2
-    return f"{flat[: letters - 1 - end]}\u2026{flat[len(flat) - end :]}"
+def csv_text(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Rows as RFC 4180 text with `\\n` line ends; `csv_field` says what becomes of text."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow([csv_field(head) for head in heads])
+    writer.writerows(map(csv_field, row) for row in rows)
+    return stream.getvalue()

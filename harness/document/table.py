@@ -1,15 +1,17 @@
-"""One table as a value: columns under their headings, rows in groups, marks, holes, footnotes.
+"""A table as a value: columns under their headings, rows in groups, marks, holes, footnotes.
 
-Owns what a table is before any format; `formats` writes it.  Every number is text by the time it
-stands here, beside the number itself for those who sort or recompute.  Knows nothing of sweeps.
+Owns what a table is before any format.  Every number is text by the time it stands here, beside the
+number itself for those who sort.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Literal
+
+from harness.document.text import DASH, Inline, Text, code, flat
 
 TIE = "\u2248"
 """What stands after a number that cannot be told from the best of its column."""
@@ -22,31 +24,26 @@ class Mark(Enum):
     BEST = "best"
     SECOND = "second"
     TIED = "tied"
+    MUTED = "muted"
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """One printed cell.
+class TableCell:
+    """One printed cell."""
 
-    `value`, `low` and `high` are in the column's unit, in full precision; an axis' value has none.
-    """
-
-    text: str = ""
+    text: Text = ""
     value: float | None = None
-    low: float | None = None
-    high: float | None = None
-    n: int | None = None
-    """Number of runs behind the value."""
+    """The number in the text, in full precision, by which rows are sorted."""
     mark: Mark = Mark.NONE
     notes: tuple[str, ...] = ()
-    """Footnotes in full; the table numbers them."""
+    """Footnotes in full; the table gives each its letter."""
     keys: tuple[str, ...] = ()
     """The runs that the number is made of, whether or not they gave one."""
-    below: Entry | None = None
+    below: TableCell | None = None
     """A second line of the same cell."""
 
     @property
-    def lines(self) -> tuple[Entry, ...]:
+    def lines(self) -> tuple[TableCell, ...]:
         """The cell's lines, from the top."""
         return (self,) if self.below is None else (self, *self.below.lines)
 
@@ -61,17 +58,22 @@ class Column:
     """Whether a table too wide for its page sets it under the column before it."""
     notes: tuple[str, ...] = ()
 
+    @property
+    def align(self) -> Literal["left", "right"]:
+        """Numbers to the right, words to the left."""
+        return "right" if self.numeric else "left"
+
 
 @dataclass(frozen=True)
 class RowGroup:
     """Rows that belong together, under a title where they have one."""
 
-    rows: tuple[tuple[Entry, ...], ...]
+    rows: tuple[tuple[TableCell, ...], ...]
     title: str = ""
 
 
 @dataclass(frozen=True)
-class Span:
+class Heading:
     """A heading over `width` columns, the first of which is `first`."""
 
     text: str
@@ -82,39 +84,53 @@ class Span:
 
 @dataclass(frozen=True)
 class Table:
-    """What is printed; the `footer` rows (chance) are set apart below."""
+    """What is printed; the `footer` rows (chance) are set apart below.
+
+    One with a caption is numbered where its format counts tables; others belong to the text.
+    """
 
     columns: tuple[Column, ...]
     groups: tuple[RowGroup, ...]
-    caption: str
-    label: str
-    footer: tuple[tuple[Entry, ...], ...] = ()
+    caption: str = ""
+    label: str = ""
+    """What a paper calls it: `tab:...`."""
+    footer: tuple[tuple[TableCell, ...], ...] = ()
     remarks: tuple[str, ...] = ()
-    """Said of the whole table, below it and without a number."""
-    _numbers: dict[str, int] = field(init=False, repr=False, compare=False)
+    """Said of the whole table, below it and without a letter."""
+    anchored: bool = False
+    """Whether a row is the place that a link to its run leads to."""
+    _letters: dict[str, str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for row in [*self.rows, *self.footer]:
             if len(row) != len(self.columns):
                 raise ValueError(f"a row of {len(row)} cells under {len(self.columns)} columns")
-        numbers: dict[str, int] = {}
+        letters: dict[str, str] = {}
         for note in self._notes():
-            numbers.setdefault(note, len(numbers) + 1)
-        object.__setattr__(self, "_numbers", numbers)
+            letters.setdefault(note, _letter(len(letters)))
+        object.__setattr__(self, "_letters", letters)
+
+    def __bool__(self) -> bool:
+        return bool(self.rows)
 
     @property
-    def rows(self) -> tuple[tuple[Entry, ...], ...]:
+    def rows(self) -> tuple[tuple[TableCell, ...], ...]:
         """The rows of all groups."""
         return tuple(row for group in self.groups for row in group.rows)
 
     @property
     def footnotes(self) -> tuple[str, ...]:
-        """Each footnote once, in order of appearance; the first has number 1."""
-        return tuple(self._numbers)
+        """Each footnote once, in order of appearance; the first is `a`."""
+        return tuple(self._letters)
 
-    def numbers(self, notes: Sequence[str]) -> tuple[int, ...]:
-        """The numbers of `notes`."""
-        return tuple(self._numbers[note] for note in notes)
+    def letters(self, notes: Iterable[str]) -> str:
+        """The letters of `notes`: `a,c`."""
+        return ",".join(self._letters[note] for note in notes)
+
+    def explained(self) -> tuple[Text, ...]:
+        """What stands below: the remarks, and each footnote after its letter."""
+        notes = ((Inline(a, "superscript"), f" {note}") for note, a in self._letters.items())
+        return (*self.remarks, *notes)
 
     def _notes(self) -> Iterator[str]:
         for column in self.columns:
@@ -129,7 +145,7 @@ class Table:
         """The marks that some cell has."""
         return frozenset(line.mark for row in self.rows for entry in row for line in entry.lines)
 
-    def header(self) -> list[list[Span]]:
+    def header(self) -> list[list[Heading]]:
         """The header's rows from the top, each covering all columns; names stand at the bottom.
 
         A heading spans the neighbours that share it and all above it.  An empty text is a place
@@ -139,8 +155,10 @@ class Table:
         padded = [("",) * (depth - len(c.heads)) + c.heads for c in self.columns]
         return [self._header_row(padded, level, depth) for level in range(depth)]
 
-    def _header_row(self, padded: Sequence[tuple[str, ...]], level: int, depth: int) -> list[Span]:
-        spans: list[Span] = []
+    def _header_row(
+        self, padded: Sequence[tuple[str, ...]], level: int, depth: int
+    ) -> list[Heading]:
+        spans: list[Heading] = []
         for index, heads in enumerate(padded):
             last = level == depth - 1
             shared = (
@@ -153,9 +171,52 @@ class Table:
                 spans[-1] = replace(spans[-1], width=spans[-1].width + 1)
             else:
                 spans.append(
-                    Span(heads[level], index, 1, self.columns[index].notes if last else ())
+                    Heading(heads[level], index, 1, self.columns[index].notes if last else ())
                 )
         return spans
+
+
+def plain_table(
+    heads: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    numeric: Collection[str] = (),
+    coded: Collection[str] = (),
+    keys: Iterable[Iterable[str]] = (),
+    **more: Any,
+) -> Table:
+    """A table of anything that has a text, under one row of headings.
+
+    Args:
+        numeric: columns of numbers, by their headings.
+        coded: columns of keys, paths and hashes.
+        keys: the runs behind each row, to which its first cell and its numbers lead.
+        more: further fields of the table.
+    """
+    columns = tuple(Column((head,), numeric=head in numeric) for head in heads)
+    given = [tuple(each) for each in keys]
+    made = []
+    for place, row in enumerate(rows):
+        of_row = given[place] if given else ()
+        cells = [
+            TableCell(
+                _coded(str(cell)) if head in coded else str(cell),
+                keys=of_row if not index or head in numeric else (),
+            )
+            for index, (head, cell) in enumerate(zip(heads, row, strict=True))
+        ]
+        made.append(tuple(cells))
+    return Table(columns, (RowGroup(tuple(made)),), **more)
+
+
+def _coded(words: str) -> Text:
+    return (code(words),) if words not in {"", DASH} else words
+
+
+def _letter(place: int) -> str:
+    """a, b, ... z, aa, ab, ..."""
+    above, last = divmod(place, 26)
+    return (_letter(above - 1) if above else "") + chr(ord("a") + last)
 
 
 def stacked(table: Table) -> Table:
@@ -174,28 +235,20 @@ def stacked(table: Table) -> Table:
 
 
 def _derived(table: Table, **changes: Any) -> Table:
-    """Another view of `table`, in which every footnote keeps its number."""
+    """Another view of `table`, in which every footnote keeps its letter."""
     view = replace(table, **changes)
-    object.__setattr__(view, "_numbers", table._numbers)
+    object.__setattr__(view, "_letters", table._letters)
     return view
 
 
-def _fold(columns: Sequence[Column], row: Sequence[Entry]) -> tuple[Entry, ...]:
-    folded: list[Entry] = []
+def _fold(columns: Sequence[Column], row: Sequence[TableCell]) -> tuple[TableCell, ...]:
+    folded: list[TableCell] = []
     for column, entry in zip(columns, row, strict=True):
         if not column.below:
             folded.append(entry)
-        elif entry != Entry():
+        elif entry != TableCell():
             folded[-1] = replace(folded[-1], below=entry)
     return tuple(folded)
-
-
-Align = Literal["left", "right"]
-
-
-def alignment(column: Column) -> Align:
-    """Numbers to the right, words to the left."""
-    return "right" if column.numeric else "left"
 
 
 # --------------------------------------------------------------------------- width
@@ -213,7 +266,7 @@ def _width(table: Table, index: int) -> int:
     cells = [row[index] for row in (*table.rows, *table.footer)]
     lines = [line for cell in cells for line in cell.lines]
     marked = any(line.mark is Mark.TIED or line.notes for line in lines)
-    longest = max((len(line.text) for line in lines), default=0)
+    longest = max((len(flat(line.text)) for line in lines), default=0)
     return max(longest + marked, len(table.columns[index].heads[-1]))
 
 
@@ -226,7 +279,7 @@ def split(table: Table, letters: int) -> list[Table]:
     if width(table) <= letters:
         return [table]
     words = [i for i, column in enumerate(table.columns) if not column.numeric]
-    firsts = [row[words[0]].text for row in table.rows] if words else []
+    firsts = [flat(row[words[0]].text) for row in table.rows] if words else []
     again = words[:1] if all(firsts) and len(set(firsts)) == len(firsts) else words
     parts, part = [], list(words)
     for block in _blocks(table):
@@ -253,7 +306,7 @@ def _blocks(table: Table) -> list[list[int]]:
 
 
 def _columns(table: Table, chosen: Sequence[int]) -> Table:
-    def of(row: tuple[Entry, ...]) -> tuple[Entry, ...]:
+    def of(row: tuple[TableCell, ...]) -> tuple[TableCell, ...]:
         return tuple(row[index] for index in chosen)
 
     return _derived(

@@ -1,0 +1,282 @@
+"""Look at every picture of a data set once, or make a small copy of it.
+
+`python -m harness.data check DATA` and `python -m harness.data pack DATA`: train nothing and import
+no torch.  Exit codes: 0 done, 2 the command or the data cannot be used, 3 more samples are unusable
+than is allowed, 130 interrupted (the same command goes on).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.commands.shared import command_parser, exit_code_of
+from harness.config import Data, Runtime
+from harness.data.packed import PACK_FILE
+from harness.errors import ConfigError
+
+if TYPE_CHECKING:
+    from harness.data.census import Census
+    from harness.data.dataset import DataSet, Problem
+
+SOURCES = ("folder", "shards", "stream")
+_SHOWN = 12
+_LINE_SECONDS = 5.0
+_DEFAULTS = Runtime()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code, and tells a known error in one line."""
+    return exit_code_of(lambda: _command(argv), stopped=lambda: "stopped; the same command goes on")
+
+
+def _command(argv: Sequence[str] | None) -> int:
+    args = parse(argv)
+    return int(args.command(args))
+
+
+# --------------------------------------------------------------------------- the command line
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The arguments; ConfigError for one that is not understood, SystemExit after --help."""
+    parser = command_parser("data", __doc__)
+    commands = parser.add_subparsers(required=True, metavar="check|pack")
+    check = commands.add_parser(
+        "check",
+        help="count the usable samples of each shard, and list the others for later runs",
+        description="Decode every picture; the list of what is broken is read by later runs.",
+        allow_abbrev=False,
+    )
+    check.add_argument("--out", type=Path, metavar="FILE", help="the list (JSON) here as well")
+    check.add_argument("--again", action="store_true", help="index shards anew")
+    check.set_defaults(command=check_data)
+    packed = commands.add_parser(
+        "pack",
+        help="make shards of small pictures",
+        description="Write shards (source=shards) whose pictures are at most --size large.",
+        allow_abbrev=False,
+    )
+    packed.add_argument(
+        "--size", type=int, required=True, metavar="PIXELS", help="of the shortest side"
+    )
+    packed.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
+    packed.add_argument(
+        "--shard-samples", type=int, default=10_000, metavar="N", help="pictures a shard (10,000)"
+    )
+    packed.add_argument(
+        "--format", choices=("jpeg", "png"), default="jpeg", help="of what is made smaller (jpeg)"
+    )
+    packed.set_defaults(command=pack_data)
+    for command in (check, packed):
+        _add_common(command)
+    args = parser.parse_args(argv)
+    _check_numbers(args)
+    return args
+
+
+def _add_common(command: argparse.ArgumentParser) -> None:
+    command.add_argument("data", help="folder, table, tar files or URLs, as data.path has them")
+    command.add_argument(
+        "--source", choices=SOURCES, help="as data.source has it; else as the data look"
+    )
+    command.add_argument(
+        "--workers", type=int, default=_cores(), metavar="N", help="processes (one a core)"
+    )
+    command.add_argument(
+        "--max-bad-fraction",
+        type=float,
+        default=_DEFAULTS.max_bad_fraction,
+        metavar="SHARE",
+        help=f"of unusable samples that is allowed ({_DEFAULTS.max_bad_fraction:g})",
+    )
+    command.add_argument(
+        "--max-pixels",
+        type=int,
+        default=_DEFAULTS.max_pixels,
+        metavar="N",
+        help=f"larger pictures are not decoded ({_DEFAULTS.max_pixels:,})",
+    )
+    command.add_argument("--cache", metavar="DIR", help="as runtime.cache has it")
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
+    for name in ("workers", "size", "shard_samples", "max_pixels"):
+        value = getattr(args, name, 1)
+        if value < 1:
+            raise ConfigError(f"--{name.replace('_', '-')} {value} is less than 1")
+    if not 0 <= args.max_bad_fraction <= 1:
+        raise ConfigError(f"--max-bad-fraction {args.max_bad_fraction:g} is not between 0 and 1")
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+
+
+def _opened(args: argparse.Namespace) -> tuple[DataSet, Runtime]:
+    from harness.data.catalog import find_data
+    from harness.data.shards import Shards
+
+    source = args.source or looks_like(args.data)
+    runtime = Runtime(cache=args.cache, max_pixels=args.max_pixels)
+    data = find_data(Data(source=source, path=args.data), runtime)
+    if isinstance(data, Shards):
+        with _progress("indexing", "shards") as progress:
+            data.make_index(
+                jobs=args.workers, progress=progress, again=getattr(args, "again", False)
+            )
+    return data, runtime
+
+
+def looks_like(path: str) -> str:
+    """The source that reads `path`: a URL is streamed, tar files are shards, the rest a folder."""
+    from harness.data.sources import SEPARATOR, is_remote
+
+    first = path.split(SEPARATOR)[0].strip()
+    if is_remote(first):
+        return "stream"
+    folder = Path(first.removeprefix("file://")).expanduser()
+    if not folder.is_dir():
+        return "shards" if ".tar" in first else "folder"
+    has_tars = next(folder.glob("*.tar"), None) or next(folder.glob("*/*.tar"), None)
+    return "shards" if has_tars or (folder / PACK_FILE).exists() else "folder"
+
+
+# --------------------------------------------------------------------------- check
+
+
+def check_data(args: argparse.Namespace) -> int:
+    """Take the census, keep its list, print both; the exit code."""
+    from harness.data.catalog import cache_dir
+    from harness.data.census import take_census
+    from harness.data.quarantine import write_quarantine
+
+    data, runtime = _opened(args)
+    with _progress("decoding", "pictures") as progress:
+        census = take_census(
+            data, max_pixels=args.max_pixels, workers=args.workers, progress=progress
+        )
+    file = write_quarantine(cache_dir(runtime), data, args.max_pixels, census.bad)
+    if args.out is not None:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, args.out)
+    _print_census(data, census)
+    print(f"list: {file}")
+    too_many = census.bad_fraction > args.max_bad_fraction
+    verdict = f"{census.bad_fraction:.2%} unusable, {args.max_bad_fraction:.2%} allowed"
+    print(("not usable: " if too_many else "usable: ") + verdict)
+    return 3 if too_many else 0
+
+
+def _print_census(data: DataSet, census: Census) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("", "usable", "bad"):
+        table.add_column(heading, justify="right" if heading else "left")
+    faulty = [(name, count) for name, count in census.counts.items() if count.bad]
+    for name, count in faulty[:_SHOWN]:
+        table.add_row(name, f"{count.usable:,}", f"{count.bad:,}", style="red")
+    if len(faulty) > _SHOWN:
+        table.add_row(f"and {len(faulty) - _SHOWN} more with unusable samples", "", "")
+    usable = sum(count.usable for count in census.counts.values())
+    parts = len(census.counts)
+    bad = f"{len(census.faults):,}"
+    table.add_row(f"all {parts} shards or splits of {data.name}", f"{usable:,}", bad)
+    Console(width=None if sys.stdout.isatty() else 150).print(table)
+    print(f"fingerprint: train {data.fingerprint[:12]}, rest {data.evaluation_fingerprint[:12]}")
+    _print_faults(census.faults)
+
+
+def _print_faults(faults: Sequence[Problem]) -> None:
+    """One line a reason, the most frequent first, with the first sample of each."""
+    by_reason = Counter(fault.reason for fault in faults)
+    first = {fault.reason: fault.where for fault in reversed(faults)}
+    for reason, count in by_reason.most_common(_SHOWN):
+        _say(f"{count:>7,} x {reason} (such as {first[reason]})")
+    if len(by_reason) > _SHOWN:
+        print(f"{'':7}   and {len(by_reason) - _SHOWN} more reasons")
+
+
+def _say(line: str) -> None:
+    """Print what may hold a broken name."""
+    print(line.encode("utf-8", "backslashreplace").decode())
+
+
+# --------------------------------------------------------------------------- pack
+
+
+def pack_data(args: argparse.Namespace) -> int:
+    """Make the pack and say what it is; the exit code."""
+    from harness.data.pack import making_of, pack
+
+    data, _ = _opened(args)
+    making = making_of(
+        data,
+        size=args.size,
+        shard_samples=args.shard_samples,
+        form=args.format,
+        max_pixels=args.max_pixels,
+    )
+    with _progress("packing", "pictures") as progress:
+        whole = pack(
+            data,
+            making,
+            args.out,
+            max_bad_fraction=args.max_bad_fraction,
+            workers=args.workers,
+            progress=progress,
+        )
+    size = sum(shard.bytes for shard in whole.shards) / 1e6
+    print(
+        f"{args.out}: {whole.resized:,} pictures written anew at up to {args.size} pixels, "
+        f"{whole.kept:,} kept as they were, {len(whole.problems):,} left out; "
+        f"{len(whole.shards)} shards, {size:,.1f} MB"
+    )
+    for where, reason in whole.problems[:_SHOWN]:
+        print(f"left out: {where}: {reason}")
+    print(f"use it: data.source=shards data.path={args.out}")
+    return 0
+
+
+# --------------------------------------------------------------------------- progress
+
+
+@contextmanager
+def _progress(what: str, units: str) -> Iterator[Callable[[int, int], None]]:
+    """Shows how much is done: a bar on a terminal, else a line now and then."""
+    if not sys.stderr.isatty():
+        yield _Lines(what, units)
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn(units))
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, of: bar.update(task, completed=done, total=of)
+
+
+class _Lines:
+    def __init__(self, what: str, units: str) -> None:
+        self._what, self._units, self._last = what, units, time.monotonic()
+
+    def __call__(self, done: int, of: int) -> None:
+        if time.monotonic() - self._last >= _LINE_SECONDS:
+            self._last = time.monotonic()
+            print(f"{self._what}: {done:,} of {of:,} {self._units}", file=sys.stderr, flush=True)

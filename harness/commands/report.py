@@ -1,0 +1,224 @@
+"""Tables, figures and pages of sweeps, from the records of their runs alone.
+
+`python -m harness.report NAME... | --all | --compare A B | --check DIR`, of searches too: no sweep
+file, no data, no torch.  Two more words: `import FILE --source ADDRESS` takes published
+figures in, `published` shows them.  Exit codes: 0 complete (or the same, with --check), 2 the
+command is wrong, 3 a report with holes (or another, with --check), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.commands.shared import command_parser, exit_code_of, store_of, under_a_root
+from harness.errors import ConfigError, RecordError, unknown
+from harness.ledger import is_search, search_names
+from harness.manifest import manifest_names, read_manifest
+from harness.record import Store
+from harness.report import ReportResult, build
+
+_WATCH_SECONDS = 5.0
+_HOLES = 3
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code, and tells a known error in one line."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    commands = {"import": _import, "published": _published}
+    if words and words[0] in commands:
+        return exit_code_of(lambda: commands[words[0]](words[1:]))
+    return exit_code_of(lambda: _report(words), stopped=lambda: "stopped; the last report is whole")
+
+
+# --------------------------------------------------------------------------- reports
+
+
+def _report(words: Sequence[str]) -> int:
+    args = _parser().parse_args(words)
+    store = store_of(args)
+    if args.check is not None:
+        return _check(args)
+    if args.compare is not None:
+        return _compare(args, store)
+    names = _names(args, store)
+    if args.together is not None:
+        return _together(args, store, names)
+    if args.watch is not None:
+        from harness.monitor.rebuild import rebuild_as_runs_end
+
+        return _code(
+            rebuild_as_runs_end(store, names, lambda name: _build(args, store, name), args.watch)
+        )
+    return _code([_build(args, store, name) for name in names])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = command_parser(
+        "report",
+        __doc__,
+        under_a_root(),
+        epilog="further: `import FILE --source ADDRESS` takes published figures in, "
+        "`published` shows them; each has a --help.",
+    )
+    add = parser.add_argument
+    add("names", metavar="NAME", nargs="*", help="a sweep or search that was launched")
+    add("--all", action="store_true", help="every sweep and search that was launched")
+    add("--compare", nargs=2, metavar=("A", "B"), help="two sweeps, or how two code hashes or "
+        "commits begin (of the runs of NAME..., or of all)")  # fmt: skip
+    add("--together", metavar="NEW", help="one report NEW of the sweeps NAME..., a group of rows "
+        "each; a run that several share stands once")  # fmt: skip
+    add("--check", type=Path, metavar="DIR", help="fail unless the records of the report in DIR "
+        "give the same bytes again")  # fmt: skip
+    add("--watch", type=_seconds, nargs="?", const=_WATCH_SECONDS, metavar="SECONDS",
+        help="build again as runs finish, until all have (default: look every "
+        f"{_WATCH_SECONDS:g} s)")  # fmt: skip
+    add("--keep-records", action="store_true", help="put what was read into the report's folder, "
+        "so that --check works anywhere")  # fmt: skip
+    add("--out", type=Path, metavar="DIR", help="of one report (default: reports/NAME)")
+    return parser
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.1 <= seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0.1 on")
+    return seconds
+
+
+def _names(args: argparse.Namespace, store: Store) -> list[str]:
+    known = sorted({*manifest_names(store), *search_names(store)})
+    if args.all and args.names:
+        raise ConfigError("give names or --all, not both")
+    names = list(dict.fromkeys(args.names)) if args.names else known
+    if not args.names and not args.all:
+        raise ConfigError(f"which sweep? {_on_file(known, store)}; or --all")
+    if not names:
+        raise RecordError(_on_file(known, store))
+    for name in names:
+        if name not in known:
+            raise RecordError(f"{unknown('sweep', name, known)} ({_on_file(known, store)})")
+    if args.out is not None and len(names) > 1 and args.together is None:
+        raise ConfigError(f"--out is the folder of one report; {len(names)} were asked for")
+    return names
+
+
+def _on_file(known: Sequence[str], store: Store) -> str:
+    if known:
+        return f"on file: {', '.join(known)}"
+    return (
+        f"no sweep is on file in {store.manifests}: `python -m harness.sweep NAME` puts one there; "
+        "--root names another place"
+    )
+
+
+def _build(args: argparse.Namespace, store: Store, name: str) -> ReportResult:
+    out = args.out or store.root / "reports" / name
+    if is_search(store, name):
+        from harness.report.search import build_search
+
+        result, of = build_search(name, store, out), ""
+    else:
+        manifest = read_manifest(store, name)
+        result = build(manifest.sweep, manifest.runs, store, out)
+        of = f" of {len(manifest.runs)}"
+    _keep(args, store, [name], out)
+    _say(result, out, of)
+    return result
+
+
+def _keep(args: argparse.Namespace, store: Store, names: Sequence[str], out: Path) -> None:
+    if args.keep_records:
+        from harness.report.check import keep_records
+
+        keep_records(store, names, out)
+
+
+def _say(result: ReportResult, out: Path, of: str) -> None:
+    print(f"report: {out / 'report.html'}")
+    if result.holes:
+        print(f"{result.holes}{of} runs are missing from it", file=sys.stderr)
+
+
+def _code(results: Sequence[ReportResult]) -> int:
+    return 0 if all(result.complete for result in results) else _HOLES
+
+
+def _check(args: argparse.Namespace) -> int:
+    from harness.report.check import check
+
+    problems = check(args.check, args.root.resolve())
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if problems:
+        return _HOLES
+    print(f"{args.check}: the same records give the same bytes")
+    return 0
+
+
+def _compare(args: argparse.Namespace, store: Store) -> int:
+    from harness.report.compare import compare
+
+    first, second = args.compare
+    out = args.out or store.root / "reports" / f"{first}-against-{second}"
+    result, runs = compare(store, first, second, args.names, out)
+    _say(result, out, f" of {runs}")
+    return _code([result])
+
+
+def _together(args: argparse.Namespace, store: Store, names: Sequence[str]) -> int:
+    from harness.report.together import together
+
+    if args.watch is not None:
+        raise ConfigError("--watch builds the reports of single sweeps, not --together")
+    out = args.out or store.root / "reports" / args.together
+    result, runs = together(store, names, args.together, out)
+    _keep(args, store, names, out)
+    _say(result, out, f" of {runs}")
+    return _code([result])
+
+
+# --------------------------------------------------------------------------- published figures
+
+
+def _import(words: Sequence[str]) -> int:
+    """Published figures into results/external/: open_clip's result tables, clip-benchmark's CSV
+    and JSON files, or a CSV of our own columns."""
+    from harness.report.external_import import import_file
+
+    parser = command_parser("report import", _import.__doc__, under_a_root())
+    add = parser.add_argument
+    add("file", type=Path, metavar="FILE")
+    add("--source", metavar="ADDRESS", help="where the figures are printed; needed where the file "
+        "has no column `source`")  # fmt: skip
+    add("--percent", action="store_true", help="values are percentages")
+    add("--name", help="of the file in results/external/ (default: that of FILE)")
+    args = parser.parse_args(words)
+    folder = args.root.resolve() / "results" / "external"
+    target, figures = import_file(
+        args.file, folder, source=args.source, percent=args.percent, name=args.name
+    )
+    models, datasets = {f.model for f in figures}, {f.dataset for f in figures}
+    print(
+        f"{target}: {len(figures):,} figures of {len(models):,} models on "
+        f"{len(datasets):,} data sets"
+    )
+    return 0
+
+
+def _published(words: Sequence[str]) -> int:
+    """All of results/external/ as one sortable page."""
+    from harness.report.published_page import write_published
+
+    parser = command_parser("report published", _published.__doc__, under_a_root())
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: reports/published")
+    args = parser.parse_args(words)
+    root = args.root.resolve()
+    page = write_published(root / "results" / "external", args.out or root / "reports/published")
+    print(f"published figures: {page}")
+    return 0

@@ -1,0 +1,93 @@
+"""What every command shares: its parser, one line for an error, an exit code, and no traceback.
+
+Knows no command.  Exit codes: 0 done, 2 the command or its configuration is wrong, 130 interrupted;
+an error may carry its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from harness.errors import ConfigError, HarnessError, one_line
+from harness.record import Store
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are ConfigErrors, shown as every other error is."""
+
+    def error(self, message: str) -> NoReturn:
+        """ConfigError with argparse's own words."""
+        raise ConfigError(f"{message}; --help shows what there is")
+
+
+def command_parser(
+    name: str, about: str | None, *parents: argparse.ArgumentParser, **more: Any
+) -> Parser:
+    """The parser of `python -m harness.NAME`; it says what the docstring `about` begins with."""
+    return Parser(
+        prog=f"python -m harness.{name}",
+        description=" ".join((about or "").split("\n\n")[0].split()),
+        allow_abbrev=False,
+        parents=parents,
+        **more,
+    )
+
+
+def _parent() -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+
+
+def under_a_root() -> argparse.ArgumentParser:
+    """`--root DIR`, of every command that reads or writes a results store; see `store_of`."""
+    parent = _parent()
+    parent.add_argument(
+        "--root",
+        type=Path,
+        default=Path(),
+        metavar="DIR",
+        help="holds results/ and reports/ (default: here)",
+    )
+    return parent
+
+
+def store_of(args: argparse.Namespace) -> Store:
+    """The results store under `--root`."""
+    return Store(args.root.resolve())
+
+
+def of_a_sweep_file() -> argparse.ArgumentParser:
+    """`--sweep PATH`, of every command that builds the model of a run."""
+    parent = _parent()
+    parent.add_argument(
+        "--sweep", type=Path, metavar="PATH", help="sweep file that registers the run's parts"
+    )
+    return parent
+
+
+def exit_code_of(
+    command: Callable[[], int], *, stopped: Callable[[], str] = lambda: "stopped"
+) -> int:
+    """The exit code of `command`; a known error is told in one line on standard error.
+
+    Args:
+        stopped: what to say when the user interrupts.
+    """
+    try:
+        return command()
+    except HarnessError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(stopped(), file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
+    except OSError as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 2

@@ -1,0 +1,250 @@
+"""A document as one page for a browser, with nothing to fetch.
+
+The page's own policy runs no script but the one it comes with, which sorts tables, and shows the
+runs behind a number from data in a block of its own.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from html import escape
+from importlib.resources import files
+
+from harness.document.blocks import (
+    Block,
+    BulletList,
+    Code,
+    Details,
+    Document,
+    Figure,
+    Note,
+    Paragraph,
+    Section,
+)
+from harness.document.escaping import html
+from harness.document.table import TIE, Heading, Mark, RowGroup, Table, TableCell, stacked
+from harness.document.text import Inline, Text, flat, write
+
+#: Columns past which a table is too wide for a window, and rows past which it scrolls by itself.
+_WIDE, _TALL = 9, 40
+_STYLES = {
+    "strong": "<strong>{}</strong>",
+    "code": "<code>{}</code>",
+    "superscript": "<sup>{}</sup>",
+    "subscript": "<sub>{}</sub>",
+}
+_MARKS = {
+    Mark.NONE: "{}",
+    Mark.BEST: "<strong>{}</strong>",
+    Mark.SECOND: "<u>{}</u>",
+    Mark.TIED: f"{{}}<sup>{TIE}</sup>",
+    Mark.MUTED: "{}",
+}
+
+
+def to_html(document: Document, runs: str | None = None) -> bytes:
+    """The whole page.
+
+    Args:
+        runs: JSON that may stand in a script's element, of the runs behind the numbers.
+    """
+    style, script = (_asset(name) for name in ("page.css", "page.js"))
+    policy = (
+        f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; "
+        f"script-src '{_hash(script)}'; base-uri 'none'; form-action 'none'"
+    )
+    lines = [
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        '<link rel="icon" href="data:,">',
+        f"<title>{html(document.title)}</title>\n<style>{style}</style>\n</head>\n<body>",
+        *_Page().lines(document),
+    ]
+    page = "\n".join(lines).encode()
+    # The data of many runs is long, and in a text with any sign beyond ASCII twice as long.
+    data = [] if runs is None else [b"\n", _DIALOG, runs.encode(), b"</script>"]
+    return b"".join([page, *data, f"\n<script>{script}</script>\n</body>\n</html>\n".encode()])
+
+
+_DIALOG = (
+    '<dialog id="detail" aria-labelledby="detail-h"><button type="button" class="close" '
+    'aria-label="Close">\u00d7</button><div id="detail-body"></div></dialog>\n'
+    '<script type="application/json" id="data">'
+).encode()
+
+
+def _asset(name: str) -> str:
+    return (files("harness.document") / "assets" / name).read_text(encoding="utf-8")
+
+
+def _hash(content: str) -> str:
+    digest = hashlib.sha256(content.encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode()}"
+
+
+class _Page:
+    """The body of one page, in which every section has a name of its own."""
+
+    def __init__(self) -> None:
+        self._names: Counter[str] = Counter()
+
+    def lines(self, document: Document) -> Iterator[str]:
+        """Header with a way to each section, and the sections."""
+        names = [self._name(block) for block in document.blocks if isinstance(block, Section)]
+        titles = [block.title for block in document.blocks if isinstance(block, Section)]
+        yield f"<header>\n<h1>{html(document.title)}</h1>"
+        yield f'<p class="sub">{html(document.subtitle)}</p>'
+        yield '<nav aria-label="Sections"><ul>'
+        for name, title in zip(names, titles, strict=True):
+            yield f'<li><a href="#{name}">{html(title)}</a></li>'
+        yield "</ul></nav>\n</header>\n<main>"
+        for block in document.blocks:
+            if isinstance(block, Section):
+                yield from self._section(block, names.pop(0))
+            else:
+                yield from self._block(block, 2)
+        yield "</main>"
+
+    def _name(self, section: Section) -> str:
+        name = re.sub(r"[^a-z0-9]+", "-", section.title.lower()).strip("-") or "section"
+        self._names[name] += 1
+        return name if self._names[name] == 1 else f"{name}-{self._names[name]}"
+
+    def _section(self, section: Section, name: str) -> Iterator[str]:
+        yield f'<section id="{name}" aria-labelledby="{name}-h">'
+        yield f'<h2 id="{name}-h">{html(section.title)}</h2>'
+        yield from self._blocks(section.blocks, 3)
+        yield "</section>"
+
+    def _blocks(self, blocks: Iterable[Block], level: int) -> Iterator[str]:
+        for block in blocks:
+            yield from self._block(block, level)
+
+    def _block(self, block: Block, level: int) -> Iterator[str]:
+        match block:
+            case Section():
+                yield f"<h{level}>{html(block.title)}</h{level}>"
+                yield from self._blocks(block.blocks, level + 1)
+            case Paragraph():
+                yield f"<p>{words(block.text)}</p>"
+            case BulletList():
+                yield "<ul>"
+                yield from (f"<li>{words(item)}</li>" for item in block.items)
+                yield "</ul>"
+            case Note():
+                said = f"<strong>Note.</strong> {words(block.text)}"
+                yield f'<p class="warning" role="note">{said}</p>'
+            case Code():
+                yield f"<pre><code>{escape(block.lines)}</code></pre>"
+            case Figure():
+                yield _figure(block)
+            case Details():
+                start = "<details open>" if block.is_open else "<details>"
+                yield f"{start}<summary>{words(block.summary)}</summary>"
+                yield from self._blocks(block.blocks, level)
+                yield "</details>"
+            case Table():
+                yield from table(block)
+
+
+def words(text: Text) -> str:
+    """Words in a line, set apart as they ask for."""
+    return write(text, html, _inline)
+
+
+def _inline(inline: Inline) -> str:
+    if inline.style != "link":
+        return _STYLES[inline.style].format(html(inline.text))
+    if inline.href.startswith(("#", "../", "https://", "http://")):
+        return f'<a href="{html(inline.href.replace(".*", ".html"))}">{html(inline.text)}</a>'
+    return f"{html(inline.text)} (<code>{html(inline.href)}</code>)"  # the page may stand alone
+
+
+def _figure(figure: Figure) -> str:
+    data = base64.b64encode(figure.files["svg"]).decode()  # an image can run nothing
+    caption = html(figure.caption)
+    return (
+        f'<figure><img src="data:image/svg+xml;base64,{data}" alt="{caption}">\n<figcaption>'
+        f"{caption} Data: figures/{html(figure.name)}.csv.</figcaption></figure>"
+    )
+
+
+# --------------------------------------------------------------------------- tables
+
+
+def table(given: Table) -> Iterator[str]:
+    """The table within what scrolls it, and its notes below.
+
+    A cell with a number carries it as `data-value`, for sorting; one of several runs carries their
+    keys as `data-runs`, and leads to the first of them.  Classes: `number`, `word`, the mark,
+    `group` (a row of a group's title), `notes`.
+    """
+    table = stacked(given) if len(given.columns) > _WIDE else given
+    header = [spans for spans in table.header() if any(span.text for span in spans)]
+    tall = len(header) == 1 and len(table.rows) > _TALL
+    yield f'<div class="scroll{" tall" * tall}" tabindex="0" role="region" aria-label="Table">'
+    kinds = " ".join(["results"] * bool(table.caption) + ["sticky"] * tall)
+    yield f'<table id="{html(table.label)}" class="{kinds}">' if kinds else "<table>"
+    if table.caption:
+        yield f"<caption>{html(table.caption)}</caption>"
+    yield "<thead>"
+    yield from (_head_row(table, spans) for spans in header)
+    yield "</thead>"
+    for group in table.groups:
+        yield from _group(table, group)
+    if table.footer:
+        yield "<tfoot>"
+        yield from (_row(table, row) for row in table.footer)
+        yield "</tfoot>"
+    yield "</table>\n</div>"
+    yield from (f'<p class="notes">{words(said)}</p>' for said in table.explained())
+
+
+def _head_row(table: Table, spans: Sequence[Heading]) -> str:
+    cells = []
+    for span in spans:
+        scope = "col" if span.width == 1 else "colgroup"
+        across = f' colspan="{span.width}"' if span.width > 1 else ""
+        kind = "number" if table.columns[span.first].numeric else "word"
+        said = html(span.text) + _notes(table, span.notes)
+        cells.append(f'<th scope="{scope}"{across} class="{kind}">{said}</th>')
+    return f"<tr>{''.join(cells)}</tr>"
+
+
+def _group(table: Table, group: RowGroup) -> Iterator[str]:
+    yield "<tbody>"
+    if group.title:
+        across = f'<th scope="rowgroup" colspan="{len(table.columns)}">'
+        yield f'<tr class="group">{across}{html(group.title)}</th></tr>'
+    yield from (_row(table, row) for row in group.rows)
+    yield "</tbody>"
+
+
+def _row(table: Table, row: Sequence[TableCell]) -> str:
+    cells = []
+    for column, cell in zip(table.columns, row, strict=True):
+        data = "" if cell.value is None else f' data-value="{cell.value!r}"'
+        data += f' data-runs="{html(" ".join(cell.keys))}"' if len(cell.keys) > 1 else ""
+        kinds = ["number" if column.numeric else "word", cell.mark.value]
+        lines = "<br>".join(_line(table, line) for line in cell.lines)
+        cells.append(f'<td class="{" ".join(filter(None, kinds))}"{data}>{lines}</td>')
+    keys = next((cell.keys for cell in row if cell.keys), ()) if table.anchored else ()
+    anchor = f' id="run-{html(keys[0])}"' if keys else ""
+    return f"<tr{anchor}>{''.join(cells)}</tr>"
+
+
+def _line(table: Table, cell: TableCell) -> str:
+    shown = words(cell.text)
+    if cell.keys and flat(cell.text):
+        shown = f'<a href="#run-{html(cell.keys[0])}">{shown}</a>'
+    return _MARKS[cell.mark].format(shown) + _notes(table, cell.notes)
+
+
+def _notes(table: Table, notes: Iterable[str]) -> str:
+    letters = table.letters(notes)
+    return f"<sup>{letters}</sup>" if letters else ""

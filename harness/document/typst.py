@@ -1,0 +1,284 @@
+"""A document as a two-column paper, set by Typst: no name is ever markup, and there is no date.
+
+Typst runs in a process of its own, whose hundreds of megabytes go when it is done; its fonts are
+those inside it, so that the same document gives the same bytes anywhere.
+
+python -m harness.document.typst FOLDER     # main.typ and what it includes -> paper.pdf
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import typst
+
+from harness.document.blocks import (
+    Block,
+    BulletList,
+    Code,
+    Details,
+    Document,
+    Figure,
+    Note,
+    Paragraph,
+    Section,
+)
+from harness.document.escaping import typst_string
+from harness.document.table import TIE, Heading, Mark, Table, TableCell, split, stacked
+from harness.document.text import Inline, Text, flat, write
+from harness.errors import HarnessError
+
+_PAPER = "paper.pdf"
+_THICK, _THIN = "0.8pt", "0.4pt"
+#: Lines of a table that still fit on a page between other things; more go to pages of their own.
+_FLOAT_LINES = 46
+#: Rows past which a paper refers to the page: nobody reads them on paper.
+_ROWS, _ROWS_IN_TEXT = 120, 24
+#: Columns past which a second line takes what may stand there, and past which a page is turned.
+_WIDE, _PORTRAIT_COLUMNS = 8, 16
+#: Points between the margins of a page, upright and turned, and a letter's share of the size.
+_PORTRAIT, _LANDSCAPE, _LETTER = 507, 754, 0.47
+#: Letters of a word that is not broken (paper.typ breaks longer ones), and of space around a cell.
+_WHOLE, _INSET = 14, 2
+_STYLES = {
+    "strong": "#strong({})",
+    "code": "#mono({})",
+    "superscript": "#super({})",
+    "subscript": "#sub({})",
+    "link": "#{}",
+}
+_MARKS = {
+    Mark.NONE: "{}",
+    Mark.BEST: "#strong[{}]",
+    Mark.SECOND: "#underline[{}]",
+    Mark.TIED: f"{{}}#super({typst_string(TIE)})",
+    Mark.MUTED: "#text(fill: luma(90))[{}]",
+}
+
+
+def to_pdf(document: Document) -> bytes:
+    """The paper."""
+    inputs = {f"{f.name}.svg": f.files["svg"] for f in document.figures()}
+    paper = files("harness.document") / "assets" / "paper.typ"
+    return _typeset(
+        {**inputs, "main.typ": to_typst(document).encode(), "paper.typ": paper.read_bytes()}
+    )
+
+
+def to_typst(document: Document) -> str:
+    """The paper's source, which includes paper.typ and `NAME.svg` of each figure."""
+    head = f"title: {typst_string(document.title)}, below: {typst_string(document.subtitle)}"
+    late: list[str] = []
+    lines = list(_blocks(document.blocks, 1, late))
+    return "\n".join(['#import "paper.typ": *', f"#show: paper.with({head})", *lines, *late]) + "\n"
+
+
+def _blocks(blocks: Iterable[Block], level: int, late: list[str]) -> Iterator[str]:
+    """The source of `blocks`; tables too large to stand among others are added to `late`."""
+    for block in blocks:
+        match block:
+            case Section():
+                if block.on_paper:
+                    yield f"#heading(level: {level}, {typst_string(block.title)})"
+                    yield from _blocks(block.blocks, level + 1, late)
+            case Paragraph():
+                yield f"#par[{words(block.text)}]"
+            case BulletList():
+                yield f"#points({', '.join(f'[{words(item)}]' for item in block.items)})"
+            case Note():
+                yield f"#note[{words(block.text)}]"
+            case Code():
+                yield f"#raw(block: true, {typst_string(block.lines, lines=True)})"
+            case Figure():
+                file, caption = (typst_string(t) for t in (f"{block.name}.svg", block.caption))
+                yield f"#picture({file}, {caption}, wide: {str(block.wide).lower()})"
+            case Details():
+                yield f"#par(justify: false)[{words(block.summary)}]"
+                yield from _blocks(block.blocks, level, late)
+            case Table():
+                yield from _numbered(block, late) if block.caption else _in_text(block)
+
+
+def words(text: Text) -> str:
+    """Words as content in which nothing is markup."""
+    return write(text, lambda plain: f"#{typst_string(plain)}", _inline)
+
+
+def _inline(inline: Inline) -> str:
+    return _STYLES[inline.style].format(typst_string(inline.text))
+
+
+# --------------------------------------------------------------------------- a table of its own
+
+
+def _numbered(given: Table, late: list[str]) -> list[str]:
+    """A table with its caption across the page; one that takes whole pages is added to `late`."""
+    table = _first_rows(stacked(given) if len(given.columns) > _WIDE else given, _ROWS)
+    columns, lines = len(table.columns), sum(_height(row) for row in table.rows)
+    flipped = columns > _PORTRAIT_COLUMNS
+    size = 7.6 if columns <= 8 else 5.8 if columns > 12 else 6.6
+    parts = split(table, int((_LANDSCAPE if flipped else _PORTRAIT) / (_LETTER * size)))
+    own_pages = flipped or lines * len(parts) > _FLOAT_LINES
+    place = f"own-pages(flipped: {str(flipped).lower()}, " if own_pages else "across("
+    source = [
+        f"#{place}size: {size}pt)[#figure(",
+        f"kind: table, caption: [{words(table.caption)}], [",
+        *[line for part in parts for line in _table(part)],
+        *_explained(table),
+        f"])#label({typst_string(table.label)})]" if table.label else "])]",
+    ]
+    if not own_pages:
+        return source
+    late += source
+    return []
+
+
+def _first_rows(table: Table, most: int) -> Table:
+    """The rows that are worth paper."""
+    left = len(table.rows) - most
+    if left <= 0:
+        return table
+    groups, room = [], most
+    for group in table.groups:
+        groups.append(replace(group, rows=group.rows[:room]))
+        room -= len(groups[-1].rows)
+    remark = f"{left:,} more of {len(table.rows):,} rows are in report.html."
+    return replace(
+        table, groups=tuple(g for g in groups if g.rows), remarks=(remark, *table.remarks)
+    )
+
+
+def _height(row: Sequence[TableCell]) -> int:
+    return max(len(cell.lines) for cell in row)
+
+
+def _table(table: Table) -> list[str]:
+    header = [spans for spans in table.header() if any(span.text for span in spans)]
+    return [
+        "#table(",
+        f"columns: {len(table.columns)}, stroke: none, inset: (x: 3pt, y: 2.2pt),",
+        f"align: ({', '.join(column.align for column in table.columns)},),",
+        f"table.hline(stroke: {_THICK}),",
+        "table.header(",
+        *[line for spans in header for line in _head_row(table, spans)],
+        "),",
+        f"table.hline(stroke: {_THIN}),",
+        *_body(table),
+        f"table.hline(stroke: {_THICK}),",
+        ")",
+    ]
+
+
+def _head_row(table: Table, spans: Sequence[Heading]) -> list[str]:
+    cells, rules = [], []
+    for span in spans:
+        said = words(span.text) + _notes(table, span.notes)
+        across = f"colspan: {span.width}, align: center" if span.width > 1 else ""
+        cells.append(f"table.cell({across})[{said}]," if across else f"[{said}],")
+        if span.text and span.width > 1:
+            end = span.first + span.width
+            rules.append(f"table.hline(start: {span.first}, end: {end}, stroke: {_THIN}),")
+    return [" ".join(cells), *rules]
+
+
+def _body(table: Table) -> Iterator[str]:
+    for number, group in enumerate(table.groups):
+        if number:
+            yield f"table.hline(stroke: {_THIN}),"
+        if group.title:
+            title = f"#emph({typst_string(group.title)})"
+            yield f"table.cell(colspan: {len(table.columns)}, align: left)[{title}],"
+        yield from (_row(table, row) for row in group.rows)
+    if table.footer:
+        yield f"table.hline(stroke: {_THIN}),"
+        yield from (_row(table, row) for row in table.footer)
+
+
+def _row(table: Table, row: Sequence[TableCell]) -> str:
+    return " ".join(f"[{_cell(table, cell)}]," for cell in row)
+
+
+def _cell(table: Table, cell: TableCell) -> str:
+    return "#linebreak()".join(_line(table, line) for line in cell.lines)
+
+
+def _line(table: Table, cell: TableCell) -> str:
+    shown = words(cell.text)
+    if cell.value is not None:  # a number and its interval stay on one line
+        shown = f"#box[{shown}]"
+    return _MARKS[cell.mark].format(shown) + _notes(table, cell.notes)
+
+
+def _notes(table: Table, notes: Iterable[str]) -> str:
+    letters = table.letters(notes)
+    return f'#super("{letters}")' if letters else ""
+
+
+def _explained(table: Table) -> Iterator[str]:
+    said = [words(text) for text in table.explained()]
+    if said:
+        yield f"#below-table[{' #linebreak() '.join(said)}]"
+
+
+# --------------------------------------------------------------------------- a table in the text
+
+
+def _in_text(given: Table) -> Iterator[str]:
+    """A table as wide as the column, whose long words are broken."""
+    table = _first_rows(given, _ROWS_IN_TEXT)
+    shares = [_share(table, index) for index in range(len(table.columns))]
+    yield f"#grid-of(({', '.join(f'{share}fr' for share in shares)},),"
+    yield f"({', '.join(column.align for column in table.columns)},), ("
+    yield " ".join(f"[{words(column.heads[-1])}]," for column in table.columns)
+    yield "),"
+    for row in table.rows:
+        yield " ".join(f"[{_soft(cell.text)}]," for cell in row)
+    yield ")"
+    yield from _explained(table)
+
+
+def _soft(text: Text) -> str:
+    return write(text, lambda plain: f"#soft({typst_string(plain)})", _inline)
+
+
+def _share(table: Table, index: int) -> float:
+    """Letters of the longest word, which stays whole, and a part of the longest line."""
+    column = [*table.columns[index].heads[-1:], *(flat(row[index].text) for row in table.rows)]
+    word = max((len(word) for cell in column for word in cell.split()), default=0)
+    whole, line = min(word, _WHOLE), min(max(map(len, column)), 40)
+    return round(_INSET + max(whole, 3) + 0.3 * max(0, line - whole), 1)
+
+
+# --------------------------------------------------------------------------- the process
+
+
+def _typeset(inputs: dict[str, bytes]) -> bytes:
+    """The PDF of `main.typ` among `inputs`, file name -> content; HarnessError if it is refused."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for name, data in inputs.items():
+            (folder / name).write_bytes(data)
+        command = [sys.executable, "-m", "harness.document.typst", temporary]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise HarnessError(f"the paper cannot be set: {done.stderr.strip()}")
+        return (folder / _PAPER).read_bytes()
+
+
+def main(folder: Path) -> None:
+    """Set the paper, with the fonts inside Typst alone."""
+    inputs = {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+    # Its annotations do not know of an input of several files, which its documentation has.
+    compiled: Any = typst.compile
+    (folder / _PAPER).write_bytes(compiled(inputs, format="pdf", ignore_system_fonts=True))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

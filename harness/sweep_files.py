@@ -1,0 +1,152 @@
+"""Sweep files: found by name, and imported as modules that any process can import again.
+
+A loaded file is the module `harness.sweep_files.<stem>_<hash of its path>`: two files of one stem
+are two modules, and what a file defines can be pickled to a spawned process, which finds it on
+`sys.path`, where the file's folder is put for the modules beside it.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+
+from harness.errors import HarnessError, SweepError, unknown
+from harness.space import Sweep, SweepFile
+
+__path__: list[str] = []
+"""What lets a module have others below it; where they are is for `_Finder` to say."""
+
+_SHIPPED = (Path(__file__).parent.parent / "sweeps", Path(__file__).parent / "_sweeps")
+_BROKEN = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    HarnessError,
+    ImportError,
+    LookupError,
+    NameError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
+"""What a mistake in a sweep file comes to; told in a line with its place."""
+
+
+def shipped_sweeps() -> dict[str, Path]:
+    """Name -> file of every sweep at hand: `./sweeps` first, then those of the package."""
+    found: dict[str, Path] = {}
+    for folder in (Path("sweeps"), *_SHIPPED):
+        for file in sorted(folder.glob("*.py")) if folder.is_dir() else []:
+            if not file.name.startswith("_"):
+                found.setdefault(file.stem, file)
+    return found
+
+
+def question_of(file: Path) -> str:
+    """First line of the docstring of a sweep file, read without running it."""
+    try:
+        text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    except (OSError, SyntaxError, ValueError):
+        return "(cannot be read)"
+    return text.strip().partition("\n")[0]
+
+
+def find_sweep(name: str) -> Path:
+    """The file of a sweep given by name or path; SweepError names the nearest."""
+    if name.endswith(".py") or "/" in name:
+        file = Path(name)
+        if not file.is_file():
+            raise SweepError(f"no sweep file at {name}")
+        return file
+    known = shipped_sweeps()
+    if name not in known:
+        raise SweepError(unknown("sweep", name, known))
+    return known[name]
+
+
+def load_sweep(name: str) -> Sweep:
+    """Import a sweep file anew and return its SWEEP, named after the file.
+
+    Raises:
+        SweepError: there is no such file, it cannot be imported, or it defines no sweep.
+    """
+    file = find_sweep(name)
+    sweep = getattr(_import(file), "SWEEP", None)
+    if not isinstance(sweep, Sweep):
+        raise SweepError(f"{file} defines no SWEEP = Sweep(...)")
+    return replace(
+        sweep,
+        name=file.stem,
+        question=question_of(file),
+        source=SweepFile(str(file.resolve()), hashlib.sha256(file.read_bytes()).hexdigest()),
+    )
+
+
+# --------------------------------------------------------------------------- a file as a module
+
+
+def _import(file: Path) -> ModuleType:
+    folder, name = str(file.resolve().parent), module_name(file)
+    if folder not in sys.path:
+        sys.path.append(folder)
+    spec = _spec(name, file)
+    before = sys.modules.get(name)
+    sys.modules[name] = module = module_from_spec(spec)
+    assert spec.loader is not None  # that of a Python file
+    try:
+        spec.loader.exec_module(module)
+    except _BROKEN as error:
+        sys.modules.pop(name) if before is None else sys.modules.update({name: before})
+        kind = "" if isinstance(error, HarnessError) else f"{type(error).__name__}: "
+        raise SweepError(f"{file}{_line_in(file, error)}: {kind}{error}") from error
+    return module
+
+
+def module_name(file: Path) -> str:
+    """What the module of a sweep file is called, in every process of this machine."""
+    path = str(file.resolve())
+    stem = re.sub(r"\W", "_", file.stem)
+    return f"{__name__}.{stem}_{hashlib.sha256(path.encode()).hexdigest()[:8]}"
+
+
+def _spec(name: str, file: Path) -> ModuleSpec:
+    spec = spec_from_file_location(name, file.resolve())
+    if spec is None:
+        raise SweepError(f"{file} is not a Python file")
+    return spec
+
+
+class _Finder(MetaPathFinder):
+    """Finds the file of a module that was named by `module_name`, in a process that lacks it."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """The module of a sweep file in a folder of `sys.path`."""
+        if not fullname.startswith(f"{__name__}."):
+            return None
+        files = (file for folder in sys.path for file in Path(folder).glob("*.py"))
+        return next((_spec(fullname, f) for f in files if module_name(f) == fullname), None)
+
+
+sys.meta_path.append(_Finder())
+
+
+def _line_in(file: Path, error: BaseException) -> str:
+    trace, line = error.__traceback__, 0
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == str(file.resolve()):
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return f":{line}" if line else ""
