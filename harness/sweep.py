@@ -20,7 +20,7 @@ from harness.bases import BASES, base
 from harness.commands.shared import Parser, exit_code_of
 from harness.config import Runtime, override_runtime, parse_assignment
 from harness.errors import ConfigError, InterruptedRun, SweepError, unknown
-from harness.launch.executor import EXECUTORS, Work, add_options, make_executor
+from harness.launch.executor import EXECUTORS, Assignment, add_options, make_executor
 from harness.manifest import write_manifest
 from harness.plan import Rerun, make_plan
 from harness.record import State, Store
@@ -110,7 +110,7 @@ def run_command(args: argparse.Namespace) -> int:
     sweep = load_sweep(args.sweep)
     values, here = _assignments(args.overrides)
     file = find_sweep(args.sweep).resolve()
-    work = Work(
+    work = Assignment(
         Store(args.root.resolve()),
         override_runtime(Runtime(), here),
         sweep.name,
@@ -152,9 +152,11 @@ def run_command(args: argparse.Namespace) -> int:
     return report(sweep, runs, store) if code is None else code
 
 
-def search(args: argparse.Namespace, sweep: Sweep, values: Mapping[str, object], work: Work) -> int:
+def search(
+    args: argparse.Namespace, sweep: Sweep, values: Mapping[str, object], work: Assignment
+) -> int:
     """The same for a sweep that is a search."""
-    from harness.search.command import Job, run_search
+    from harness.search.command import SearchJob, run_search
 
     for option, given in (
         ("--only", args.only is not None),
@@ -164,7 +166,7 @@ def search(args: argparse.Namespace, sweep: Sweep, values: Mapping[str, object],
         if given:
             raise ConfigError(f"{option} is for a list of runs; {sweep.name} is a search")
     executor = make_executor(args, work)
-    job = Job(
+    job = SearchJob(
         sweep,
         base(args.base) if args.base is not None else sweep.base,
         values,

@@ -56,7 +56,7 @@ SLOTS = Option(
 
 
 @dataclass(frozen=True)
-class Work:
+class Assignment:
     """What an executor is for.
 
     Attributes:
@@ -97,12 +97,12 @@ class Executor(AbstractContextManager[Any], ABC):
 
     options: ClassVar[tuple[Option, ...]] = ()
 
-    def __init__(self, work: Work, stop: Stop | None = None) -> None:
+    def __init__(self, work: Assignment, stop: Stop | None = None) -> None:
         self.work = work
         self.stop = stop or Stop()
 
     @classmethod
-    def of(cls, work: Work, args: Namespace) -> Self:
+    def of(cls, work: Assignment, args: Namespace) -> Self:
         """The one that a command line asks for; ConfigError if it asks for the impossible."""
         return cls(work)
 
@@ -182,7 +182,7 @@ def add_options(parser: ArgumentParser) -> None:
         parser.add_argument(option.flag, help=text, default=None, **option.keywords)
 
 
-def make_executor(args: Namespace, work: Work) -> Executor:
+def make_executor(args: Namespace, work: Assignment) -> Executor:
     """The executor that a command line asks for.
 
     Raises:

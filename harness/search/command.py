@@ -49,7 +49,7 @@ _NO_DEFINITION = (
 
 
 @dataclass(frozen=True)
-class Job:
+class SearchJob:
     """What the command line and the sweep file ask for."""
 
     sweep: Sweep
@@ -72,7 +72,7 @@ class Job:
         return self.executor.capacity(sys.maxsize)
 
 
-def run_search(job: Job) -> int:
+def run_search(job: SearchJob) -> int:
     """Search, confirm and report; the exit code."""
     plan = Plan.of(job)
     ledger = Ledger.of(job.store, job.sweep.name)
@@ -95,7 +95,7 @@ def run_search(job: Job) -> int:
     return _report(job, plan, ledger)
 
 
-def _print_script(job: Job, plan: Plan) -> None:
+def _print_script(job: SearchJob, plan: Plan) -> None:
     script = job.executor.script(make_plan(plan.probes()[:1], job.store))
     if script is not None:
         print(f"\n{script}")
@@ -118,7 +118,7 @@ class Plan:
     finished: Callable[[str], RunConfig]
 
     @classmethod
-    def of(cls, job: Job) -> Plan:
+    def of(cls, job: SearchJob) -> Plan:
         """Check the search as far as can be without starting anything.
 
         Raises:
@@ -286,7 +286,7 @@ def finished_points(plan: Plan, store: Store) -> Iterator[Point]:
 # --------------------------------------------------------------------------- the launch
 
 
-def _launch(job: Job, plan: Plan, ledger: Ledger, lease: Lease) -> str:
+def _launch(job: SearchJob, plan: Plan, ledger: Ledger, lease: Lease) -> str:
     """Make the trials and then the confirmation; what is left to do, in words, or nothing."""
     with job.executor as executor:
         probes = plan.probes()
@@ -301,7 +301,7 @@ def _launch(job: Job, plan: Plan, ledger: Ledger, lease: Lease) -> str:
         return _confirm(job, plan, ledger, executor)
 
 
-def _search(job: Job, plan: Plan, ledger: Ledger, executor: Executor, lease: Lease) -> str:
+def _search(job: SearchJob, plan: Plan, ledger: Ledger, executor: Executor, lease: Lease) -> str:
     from harness.search.source import Trials
     from harness.search.study import Study
 
@@ -337,7 +337,7 @@ def _search(job: Job, plan: Plan, ledger: Ledger, executor: Executor, lease: Lea
     return _left_open(ledger, trials)
 
 
-def _every_now_and_then(plan: Plan, ledger: Ledger, job: Job) -> Callable[[], None]:
+def _every_now_and_then(plan: Plan, ledger: Ledger, job: SearchJob) -> Callable[[], None]:
     """Writes the manifest when called, but not so often that it would be felt."""
     next_time = 0.0
 
@@ -360,7 +360,7 @@ def _left_open(ledger: Ledger, trials: Trials) -> str:
     return "; ".join(parts)
 
 
-def _confirm(job: Job, plan: Plan, ledger: Ledger, executor: Executor) -> str:
+def _confirm(job: SearchJob, plan: Plan, ledger: Ledger, executor: Executor) -> str:
     made = plan.confirmation(ledger)
     if made is None:
         return ""
@@ -377,7 +377,7 @@ def _confirm(job: Job, plan: Plan, ledger: Ledger, executor: Executor) -> str:
 # --------------------------------------------------------------------------- the report
 
 
-def _report(job: Job, plan: Plan, ledger: Ledger) -> int:
+def _report(job: SearchJob, plan: Plan, ledger: Ledger) -> int:
     from harness.report import build
     from harness.report.search import build_search
 

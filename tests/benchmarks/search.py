@@ -29,7 +29,7 @@ from search_cases import Desk, halving, run_to_the_end
 
 from harness.bases import SMALL
 from harness.config import Runtime, override
-from harness.launch.executor import Work
+from harness.launch.executor import Assignment
 from harness.launch.executors.local import LocalExecutor
 from harness.launch.slots import Slot
 from harness.ledger import Ledger
@@ -117,8 +117,8 @@ def study(
     began = cpu_seconds()
 
     runtime = Runtime(log_seconds=0.25)
-    executor = LocalExecutor(Work(store, runtime), slots=[Slot(1), Slot(1)])
-    job = command.Job(
+    executor = LocalExecutor(Assignment(store, runtime), slots=[Slot(1), Slot(1)])
+    job = command.SearchJob(
         replace(SWEEP, search=search),
         override(SWEEP.base, {"train.samples": samples}),
         {},

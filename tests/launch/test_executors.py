@@ -10,7 +10,7 @@ from launch_cases import family, stand_in_for_ssh, status, trained, when
 
 from harness.config import Runtime
 from harness.launch.backlog import Backlog
-from harness.launch.executor import Executor, Work
+from harness.launch.executor import Assignment, Executor
 from harness.launch.executors.inline import InlineExecutor
 from harness.launch.executors.local import LocalExecutor
 from harness.launch.executors.prefix import PrefixExecutor, PrefixSlot
@@ -39,10 +39,12 @@ def executor(
 ) -> Executor:
     if request.param == "prefix":
         ssh = stand_in_for_ssh(tmp_path_factory.mktemp("bin"))
-        return PrefixExecutor(Work(store, Runtime()), stop, [PrefixSlot(1, None, (ssh, "host"))])
+        return PrefixExecutor(
+            Assignment(store, Runtime()), stop, [PrefixSlot(1, None, (ssh, "host"))]
+        )
     if request.param == "inline":
-        return InlineExecutor(Work(store, Runtime()), stop)
-    return LocalExecutor(Work(store, Runtime()), stop, [Slot(1)])
+        return InlineExecutor(Assignment(store, Runtime()), stop)
+    return LocalExecutor(Assignment(store, Runtime()), stop, [Slot(1)])
 
 
 def launch(executor: Executor, planned: list[Step]) -> list[str]:

@@ -16,7 +16,7 @@ from harness.config import Runtime
 from harness.errors import ConfigError, HarnessError
 from harness.launch import worker_process
 from harness.launch.backlog import Backlog
-from harness.launch.executor import Work
+from harness.launch.executor import Assignment
 from harness.launch.executors.local import LocalExecutor
 from harness.launch.signals import Stop
 from harness.launch.slots import SPINS, Slot, make_slots, visible_gpus
@@ -35,7 +35,9 @@ def launch(
     runtime: Runtime | None = None,
 ) -> list[str]:
     said: list[str] = []
-    with LocalExecutor(Work(store, runtime or Runtime()), stop, [Slot(1)] * slots) as executor:
+    with LocalExecutor(
+        Assignment(store, runtime or Runtime()), stop, [Slot(1)] * slots
+    ) as executor:
         executor.launch(Backlog(planned, store, said.append), said.append)
     return said
 
@@ -104,7 +106,7 @@ class TestDeath:
     ) -> None:
         planned = steps({"a": "done"})
         monkeypatch.setenv("REAL_HARNESS", "/nowhere")
-        executor = LocalExecutor(Work(store, Runtime()), Stop(), [Slot(1)])
+        executor = LocalExecutor(Assignment(store, Runtime()), Stop(), [Slot(1)])
         with executor, pytest.raises(HarnessError, match=r"No module named 'harness\.\w+'"):
             executor.preflight([planned[0].run.config])
 
@@ -161,7 +163,7 @@ class TestStop:
 
     def test_a_run_stops_when_its_launcher_is_gone(self, steps: Plan, store: Store) -> None:
         planned = steps({"a": "wait 1"})
-        executor = LocalExecutor(Work(store, Runtime()), Stop(), [Slot(1)])
+        executor = LocalExecutor(Assignment(store, Runtime()), Stop(), [Slot(1)])
         with executor:
             executor._start(store_intent(store, planned[0]), 0)
             wait_until(lambda: status(store, planned[0]).attempt == 1)

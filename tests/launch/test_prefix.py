@@ -12,7 +12,7 @@ from harness import sweep
 from harness.config import Runtime
 from harness.errors import ConfigError, HarnessError
 from harness.launch.backlog import Backlog
-from harness.launch.executor import EXECUTORS, Work, make_executor
+from harness.launch.executor import EXECUTORS, Assignment, make_executor
 from harness.launch.executors.prefix import PrefixExecutor
 from harness.plan import Step
 from harness.record import State, Store, read_json
@@ -60,7 +60,7 @@ def ssh(tmp_path: Path) -> str:
 def prefixed(store: Store, *prefixes: str) -> PrefixExecutor:
     words = ["smoke", "--executor", "prefix"]
     args = sweep.parse([*words, *(w for prefix in prefixes for w in ("--prefix", prefix))])
-    executor = make_executor(args, Work(store, Runtime()))
+    executor = make_executor(args, Assignment(store, Runtime()))
     assert isinstance(executor, PrefixExecutor)
     return executor
 

@@ -10,7 +10,7 @@ from types import TracebackType
 from harness.config import RunConfig
 from harness.launch.attempt import Attempt, failed, run_task
 from harness.launch.backlog import POLL_SECONDS, Say, Source
-from harness.launch.executor import EXECUTORS, Executor, Work
+from harness.launch.executor import EXECUTORS, Assignment, Executor
 from harness.launch.ranks import Spawned
 from harness.launch.signals import Stop
 from harness.launch.slots import Capacity, capacity_of, slots_here
@@ -21,7 +21,7 @@ from harness.plan import Step
 class InlineExecutor(Executor):
     """Executes runs where it is called; what a run prints appears where it is printed."""
 
-    def __init__(self, work: Work, stop: Stop | None = None) -> None:
+    def __init__(self, work: Assignment, stop: Stop | None = None) -> None:
         super().__init__(work, stop)
         self._others = Spawned(work.sweep_file)
 

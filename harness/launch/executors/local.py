@@ -20,7 +20,7 @@ from harness.config import RunConfig
 from harness.errors import HarnessError
 from harness.launch.attempt import Attempt
 from harness.launch.backlog import Say, Source
-from harness.launch.executor import EXECUTORS, SLOTS, Executor, Work
+from harness.launch.executor import EXECUTORS, SLOTS, Assignment, Executor
 from harness.launch.signals import Stop
 from harness.launch.slots import Capacity, Slot, capacity_of, slots_here
 from harness.launch.worker_process import WorkerProcess
@@ -47,7 +47,7 @@ class LocalExecutor(Executor):
 
     def __init__(
         self,
-        work: Work,
+        work: Assignment,
         stop: Stop | None = None,
         slots: Sequence[Slot] | None = None,
         *,
@@ -61,7 +61,7 @@ class LocalExecutor(Executor):
         self._workers: dict[int, WorkerProcess] = {}
 
     @classmethod
-    def of(cls, work: Work, args: Namespace) -> Self:
+    def of(cls, work: Assignment, args: Namespace) -> Self:
         """See Executor."""
         return cls(work, wanted=SLOTS.value(args))
 

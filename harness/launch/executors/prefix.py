@@ -20,7 +20,7 @@ from typing import Self
 import harness
 from harness.config import RunConfig
 from harness.errors import ConfigError
-from harness.launch.executor import EXECUTORS, Option, Work
+from harness.launch.executor import EXECUTORS, Assignment, Option
 from harness.launch.executors.local import LocalExecutor
 from harness.launch.slots import Capacity, Slot
 
@@ -52,7 +52,7 @@ class PrefixExecutor(LocalExecutor):
     options = (PREFIX,)
 
     @classmethod
-    def of(cls, work: Work, args: Namespace) -> Self:
+    def of(cls, work: Assignment, args: Namespace) -> Self:
         """See Executor; ConfigError without a prefix."""
         try:
             prefixes = [shlex.split(text) for text in PREFIX.value(args) or []]

@@ -19,7 +19,7 @@ from typing import Self
 from harness.config import RunConfig
 from harness.errors import ConfigError, HarnessError, one_line
 from harness.launch.backlog import Say, Source, name_of
-from harness.launch.executor import EXECUTORS, SLOTS, Executor, Option, Watching, Work
+from harness.launch.executor import EXECUTORS, SLOTS, Assignment, Executor, Option, Watching
 from harness.launch.executors.local import LocalExecutor
 from harness.launch.profiles import load_profile
 from harness.launch.signals import Stop
@@ -28,9 +28,9 @@ from harness.launch.slurm import scheduler
 from harness.launch.slurm.freeze import freeze
 from harness.launch.slurm.policy import why_stop
 from harness.launch.slurm.scheduler import Silent
-from harness.launch.slurm.submissions import Place, Submission, queued
+from harness.launch.slurm.submissions import QueuePlace, Submission, queued
 from harness.launch.slurm.submit import (
-    Order,
+    JobOrder,
     Submitted,
     check_not_held,
     check_time,
@@ -76,11 +76,11 @@ class SlurmExecutor(Executor):
     """
 
     options = (SLOTS, PROFILE, PACK, NODES, GPUS, REHEARSE, WATCH)
-    work: Order
+    work: JobOrder
 
     def __init__(
         self,
-        work: Order,
+        work: JobOrder,
         stop: Stop | None = None,
         *,
         trials: int = TRIALS_IN_QUEUE,
@@ -99,7 +99,7 @@ class SlurmExecutor(Executor):
         """When the scheduler, which had no room, is to be tried next."""
 
     @classmethod
-    def of(cls, work: Work, args: Namespace) -> Self:
+    def of(cls, work: Assignment, args: Namespace) -> Self:
         """See Executor."""
         changes = {option.name: option.value(args) for option in (PACK, NODES, GPUS)}
         profile = load_profile(PROFILE.value(args), **changes)
@@ -116,7 +116,7 @@ class SlurmExecutor(Executor):
         if trials < 1:
             raise ConfigError(f"--slots {trials}: at least one slot is wanted")
         base = {**vars(work), "runtime": runtime}
-        order = Order(**base, profile=profile, rehearse=rehearse)
+        order = JobOrder(**base, profile=profile, rehearse=rehearse)
         return cls(order, trials=trials, stay=bool(WATCH.value(args)))
 
     def capacity(self, runs: int) -> Capacity:
@@ -156,7 +156,7 @@ class SlurmExecutor(Executor):
 
     def _follow(self, steps: Sequence[Step], watching: Watching) -> None:
         """Stay until none of these is in the queue or running; the files say how far they are."""
-        places: dict[str, Place] = {}
+        places: dict[str, QueuePlace] = {}
         with watching(steps, self.work.store, lambda: places) as say:
             while not {self._status(step).state for step in steps} <= {State.DONE, State.FAILED}:
                 time.sleep(scheduler.POLL_SECONDS)
@@ -308,7 +308,7 @@ def _to_run(step: Step) -> Step:
 # --------------------------------------------------------------------------- words
 
 
-def words(submitted: Submitted, order: Order) -> list[str]:
+def words(submitted: Submitted, order: JobOrder) -> list[str]:
     """What was submitted, what was there already, and what to type next."""
     lines = []
     there = Counter(

@@ -22,7 +22,7 @@ from harness.launch.slurm import scheduler
 from harness.launch.slurm.array_task import ArrayTask, say
 from harness.launch.slurm.scheduler import Silent
 from harness.launch.slurm.submissions import Intent, Submission
-from harness.launch.slurm.submit import Order, submit
+from harness.launch.slurm.submit import JobOrder, submit
 from harness.plan import Action, Step
 
 ROUNDS = 3
@@ -50,7 +50,7 @@ def submit_what_was_lost(submission: Submission, intent: Intent) -> None:
     if not lost:
         return
     say(f"{len(lost)} runs lost their jobs: submitted again")
-    submit(lost, replace(Order.again(intent), round=intent.round + 1), say)
+    submit(lost, replace(JobOrder.again(intent), round=intent.round + 1), say)
 
 
 def _tasks(submission: Submission, intent: Intent) -> list[ArrayTask]:

@@ -31,7 +31,7 @@ from pydantic import TypeAdapter, ValidationError
 from harness.config import Runtime
 from harness.errors import HarnessError, RecordError, one_line
 from harness.launch.profiles import Profile
-from harness.launch.slurm.scheduler import Listing, Task
+from harness.launch.slurm.scheduler import Listing, QueuedTask
 from harness.lease import Lease, LeaseHeld
 from harness.record import Store, read_json, write_json
 
@@ -228,13 +228,13 @@ def submitting(store: Store, *, seconds: float = 120.0) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Place:
+class QueuePlace:
     """Where in the queue a run is: its submission, and its task if the scheduler lists it."""
 
     submission: Submission
     array: int
     index: int
-    task: Task | None
+    task: QueuedTask | None
 
 
 def find_jobs(submission: Submission, intent: Intent, listing: Listing) -> None:
@@ -248,14 +248,14 @@ def find_jobs(submission: Submission, intent: Intent, listing: Listing) -> None:
             submission.note_job(part, job)
 
 
-def queued(store: Store, listing: Listing | None, *, close: bool = True) -> dict[str, Place]:
+def queued(store: Store, listing: Listing | None, *, close: bool = True) -> dict[str, QueuePlace]:
     """Key -> place of every run that is in the queue or running there, or may be.
 
     Without a listing, when the scheduler could not be asked, that is every run of an open
     submission.  With one, numbers that were never written down are, and submissions of which
     nothing is left are closed, unless `close` is false: that is for the holder of `submitting`.
     """
-    found: dict[str, Place] = {}
+    found: dict[str, QueuePlace] = {}
     for submission in submissions(store):
         if not submission.open:
             continue
@@ -272,7 +272,7 @@ def queued(store: Store, listing: Listing | None, *, close: bool = True) -> dict
 
 def _places(
     submission: Submission, intent: Intent, listing: Listing | None
-) -> Iterator[tuple[str, Place]]:
+) -> Iterator[tuple[str, QueuePlace]]:
     for number, array in enumerate(intent.arrays):
         tasks = {} if listing is None else listing.tasks(array.name)
         any_may_live = listing is None or array.name in listing.unread
@@ -280,7 +280,7 @@ def _places(
             task = tasks.get(index)
             if any_may_live or (task is not None and not task.over):
                 for key in keys:
-                    yield key, Place(submission, number, index, task)
+                    yield key, QueuePlace(submission, number, index, task)
 
 
 def newest(store: Store, sweep: str) -> Submission | None:

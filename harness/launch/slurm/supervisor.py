@@ -24,7 +24,7 @@ from typing import Any
 
 from harness.errors import one_line
 from harness.launch.backlog import Backlog
-from harness.launch.executor import Work
+from harness.launch.executor import Assignment
 from harness.launch.executors.local import LocalExecutor
 from harness.launch.ranks import end_rendezvous, help_with, runs_of_rendezvous
 from harness.launch.signals import HELD_SIGNALS, Stop
@@ -144,7 +144,7 @@ class Supervisor:
         runtime = intent.runtime.model_copy(update={"micro_batch": micro_batch})
         on_this_node = runtime.model_copy(update={"processes": runtime.processes // nodes})
         return LocalExecutor(
-            Work(
+            Assignment(
                 self.task.store,
                 runtime,
                 sweep_file=None if intent.sweep_file is None else Path(intent.sweep_file),

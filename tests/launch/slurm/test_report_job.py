@@ -13,7 +13,7 @@ from fake_slurm import FakeSlurm
 from harness.launch.attempt import record_failure
 from harness.launch.slurm import report_job
 from harness.launch.slurm.submissions import Submission, submissions
-from harness.launch.slurm.submit import Order, submit
+from harness.launch.slurm.submit import JobOrder, submit
 from harness.plan import Step
 from harness.record import Store
 
@@ -21,7 +21,7 @@ Plan = Callable[..., list[Step]]
 
 
 @pytest.fixture
-def sent(steps: Plan, order: Order, slurm: FakeSlurm) -> tuple[Submission, list[str]]:
+def sent(steps: Plan, order: JobOrder, slurm: FakeSlurm) -> tuple[Submission, list[str]]:
     """A submission of two runs that has left the queue, and the keys of the runs."""
     planned = steps({"a": "done", "b": "done"})
     done = submit(planned, order, print)
@@ -83,7 +83,9 @@ def test_runs_that_failed_or_were_called_off_are_left_alone(
     assert again(submission, slurm, "FAILED") == []
 
 
-def test_it_is_done_a_bounded_number_of_times(steps: Plan, order: Order, slurm: FakeSlurm) -> None:
+def test_it_is_done_a_bounded_number_of_times(
+    steps: Plan, order: JobOrder, slurm: FakeSlurm
+) -> None:
     done = submit(steps({"a": "done"}), replace(order, round=report_job.ROUNDS), print)
     slurm.queue.unlink()
     assert done.submission is not None

@@ -9,8 +9,8 @@ from harness.launch.slurm import scheduler
 from harness.launch.slurm.scheduler import (
     Limits,
     NoScheduler,
+    QueuedTask,
     Silent,
-    Task,
     avoidable,
     read_listing,
     requeue,
@@ -83,9 +83,9 @@ def test_a_listing_is_by_name_and_index() -> None:
         "7_1.batch|a|RUNNING||n1\nslurm is sorry\n"
     )
     assert listing.tasks("a") == {
-        1: Task("7_1", "RUNNING", "None", "n1"),
-        2: Task("7_2", "PENDING", "Priority", ""),
-        3: Task("7_3", "PENDING", "Priority", ""),
+        1: QueuedTask("7_1", "RUNNING", "None", "n1"),
+        2: QueuedTask("7_2", "PENDING", "Priority", ""),
+        3: QueuedTask("7_3", "PENDING", "Priority", ""),
     }
     assert listing.job_id("a") == "7"
     assert listing.tasks("report")[0].job == "8"
@@ -100,16 +100,16 @@ def test_an_array_whose_indexes_cannot_be_read_may_be_alive_in_all_of_them() -> 
 @pytest.mark.parametrize(
     ("task", "words"),
     [
-        (Task("1_0", "PENDING", "Priority"), "queued (Priority)"),
-        (Task("1_0", "RUNNING", "None", "n3"), "running on n3"),
+        (QueuedTask("1_0", "PENDING", "Priority"), "queued (Priority)"),
+        (QueuedTask("1_0", "RUNNING", "None", "n3"), "running on n3"),
         (
-            Task("1_0", "PENDING", "launch failed requeued held"),
+            QueuedTask("1_0", "PENDING", "launch failed requeued held"),
             "HELD (launch failed requeued held)",
         ),
-        (Task("1_0", "COMPLETING", "None"), "completing"),
+        (QueuedTask("1_0", "COMPLETING", "None"), "completing"),
     ],
 )
-def test_what_a_user_reads(task: Task, words: str) -> None:
+def test_what_a_user_reads(task: QueuedTask, words: str) -> None:
     assert task.words == words
 
 

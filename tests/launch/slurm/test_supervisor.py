@@ -18,7 +18,7 @@ from harness.launch.slurm import supervisor as module
 from harness.launch.slurm.aftermath import Aftermath
 from harness.launch.slurm.array_task import ArrayTask
 from harness.launch.slurm.submissions import Submission
-from harness.launch.slurm.submit import Order, submit
+from harness.launch.slurm.submit import JobOrder, submit
 from harness.launch.slurm.supervisor import Supervisor, _Signals, same_death
 from harness.plan import Step, make_plan
 from harness.record import State, Store
@@ -38,7 +38,7 @@ def handlers_as_before() -> Iterator[None]:
 
 
 @pytest.fixture
-def job(order: Order, monkeypatch: pytest.MonkeyPatch) -> Callable[..., ArrayTask]:
+def job(order: JobOrder, monkeypatch: pytest.MonkeyPatch) -> Callable[..., ArrayTask]:
     """`job(steps, restarts=1, pack=2)`: these steps, submitted as they are, and task 0 begun."""
 
     def begin(
