@@ -191,19 +191,13 @@ class Backlog:
             return False
         directory = self._store.run_dir(step.run.key)
         if step.from_scratch and self._is_as_planned(step):
-            self._set_aside(step, directory)
+            set_aside(directory, lambda: self._is_as_planned(step))
         elif status.state is State.DONE or _failed_for_good(status):
             return False
         if self._intended:
             return directory.stop_requested() is None
         directory.write_intent(step.run.config, job_of(step.run))
         return True
-
-    def _set_aside(self, step: Step, directory: RunDir) -> None:
-        with Lease(directory.lease_file):
-            if self._is_as_planned(step):
-                moved = RunDir(directory.set_aside())
-                moved.lease_file.unlink(missing_ok=True)
 
     def _is_as_planned(self, step: Step) -> bool:
         """Whether the directory is the one the plan saw: another launcher may have moved it."""
@@ -218,6 +212,16 @@ class Backlog:
 
     def _status(self, step: Step) -> Status:
         return self._store.run_dir(step.run.key).status(step.run.config.evaluation_key)
+
+
+def set_aside(directory: RunDir, still: Callable[[], bool] = lambda: True) -> None:
+    """Move a run that is to be made anew out of the way, if it is `still` the one that was meant.
+
+    Raises LeaseHeld when somebody runs it.
+    """
+    with Lease(directory.lease_file):
+        if still():
+            RunDir(directory.set_aside()).lease_file.unlink(missing_ok=True)
 
 
 def job_of(run: Run) -> dict[str, Any]:

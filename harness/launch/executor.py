@@ -14,12 +14,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Self
 
 from harness.config import RunConfig, Runtime
 from harness.errors import ConfigError, InterruptedRun
 from harness.launch.backlog import Backlog, Say, Source
-from harness.launch.signals import Stop, stop_on_signals
+from harness.launch.processes import Stop, stop_on_signals
 from harness.launch.slots import Capacity
 from harness.plan import Rerun, Step
 from harness.record import Store
@@ -45,7 +45,7 @@ class Option:
 
     def value(self, args: Namespace) -> Any:
         """What was given; None if it was not."""
-        return getattr(args, self.name)
+        return getattr(args, self.name, None)
 
 
 SLOTS = Option(
@@ -76,14 +76,11 @@ class Assignment:
     search: bool = False
 
 
-class Watching(Protocol):
-    """Shows how the runs of steps stand, until left; yields what prints a line beside."""
-
-    def __call__(
-        self, steps: Sequence[Step], store: Store, places: Callable[[], Mapping[str, Any]] = dict
-    ) -> AbstractContextManager[Say]:
-        """`places`: where in a scheduler's queue runs are, as far as is known."""
-        ...
+Watching = Callable[
+    [Sequence[Step], Store, Callable[[], Mapping[str, Any]]], AbstractContextManager[Say]
+]
+"""Shows how the runs of steps stand until left, with their places in a scheduler's queue as far as
+those are known; yields what prints a line beside."""
 
 
 class Executor(AbstractContextManager[Any], ABC):
@@ -165,7 +162,7 @@ class Executor(AbstractContextManager[Any], ABC):
             if problems:
                 return ConfigError.exit_code
             put_on_file()
-            with watching(pending, self.work.store) as say:
+            with watching(pending, self.work.store, dict) as say:
                 self.launch(Backlog(pending, self.work.store, say), say)
         return InterruptedRun.exit_code if self.stop.asked else None
 

@@ -23,9 +23,8 @@ from typing import Any
 from harness.config import RunConfig, Runtime, validate
 from harness.errors import HarnessError
 from harness.launch.attempt import Answer, failed, run_task
-from harness.launch.child import ANSWER, Inbox, Task, print_to
+from harness.launch.processes import ANSWER, Inbox, Stop, Task, print_to
 from harness.launch.ranks import OtherRanks, Rendezvous, Spawned
-from harness.launch.signals import Stop
 from harness.sweep_files import load_sweep
 
 

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from harness.launch.attempt import Answer, Attempt
-from harness.launch.child import ANSWER
-from harness.launch.signals import holding_signals
+from harness.launch.processes import ANSWER, holding_signals
 from harness.launch.slots import Slot
 
 

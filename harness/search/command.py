@@ -17,7 +17,7 @@ from harness.errors import ConfigError, InterruptedRun, RecordError, SweepError,
 from harness.launch.backlog import Backlog
 from harness.launch.check import check_runs, finisher
 from harness.launch.executor import Executor
-from harness.launch.signals import stop_on_signals
+from harness.launch.processes import stop_on_signals
 from harness.launch.slots import Capacity
 from harness.lease import Lease
 from harness.ledger import Ledger, best_trials

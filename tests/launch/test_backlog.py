@@ -12,7 +12,7 @@ from launch_cases import family, runs_of, status
 
 from harness.launch.attempt import record_failure
 from harness.launch.backlog import Backlog, estimate
-from harness.launch.signals import Stop, stop_on_signals
+from harness.launch.processes import Stop, stop_on_signals
 from harness.lease import Lease, LeaseHeld
 from harness.plan import Action, Rerun, Step, make_plan
 from harness.record import State, Status, Store, read_json
@@ -198,7 +198,7 @@ class TestStop:
         assert signal.getsignal(number) is before
 
     def test_insisting_interrupts(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("harness.launch.signals.INSIST_SECONDS", -1.0)
+        monkeypatch.setattr("harness.launch.processes.INSIST_SECONDS", -1.0)
         with pytest.raises(KeyboardInterrupt), stop_on_signals(Stop()):
             os.kill(os.getpid(), signal.SIGINT)
 

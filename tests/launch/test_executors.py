@@ -14,7 +14,7 @@ from harness.launch.executor import Assignment, Executor
 from harness.launch.executors.inline import InlineExecutor
 from harness.launch.executors.local import LocalExecutor
 from harness.launch.executors.prefix import PrefixExecutor, PrefixSlot
-from harness.launch.signals import Stop
+from harness.launch.processes import Stop
 from harness.launch.slots import Slot
 from harness.lease import Lease
 from harness.plan import Rerun, Step, make_plan

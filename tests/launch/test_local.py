@@ -18,7 +18,7 @@ from harness.launch import worker_process
 from harness.launch.backlog import Backlog
 from harness.launch.executor import Assignment
 from harness.launch.executors.local import LocalExecutor
-from harness.launch.signals import Stop
+from harness.launch.processes import Stop
 from harness.launch.slots import SPINS, Slot, make_slots, visible_gpus
 from harness.plan import Step
 from harness.record import RunDir, State, Store, read_json

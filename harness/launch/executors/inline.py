@@ -11,8 +11,8 @@ from harness.config import RunConfig
 from harness.launch.attempt import Attempt, failed, run_task
 from harness.launch.backlog import POLL_SECONDS, Say, Source
 from harness.launch.executor import EXECUTORS, Assignment, Executor
+from harness.launch.processes import Stop
 from harness.launch.ranks import Spawned
-from harness.launch.signals import Stop
 from harness.launch.slots import Capacity, capacity_of, slots_here
 from harness.plan import Step
 

@@ -21,7 +21,7 @@ from harness.errors import HarnessError
 from harness.launch.attempt import Attempt
 from harness.launch.backlog import Say, Source
 from harness.launch.executor import EXECUTORS, SLOTS, Assignment, Executor
-from harness.launch.signals import Stop
+from harness.launch.processes import Stop
 from harness.launch.slots import Capacity, Slot, capacity_of, slots_here
 from harness.launch.worker_process import WorkerProcess
 from harness.plan import Step

@@ -21,8 +21,8 @@ from harness.errors import ConfigError, HarnessError, one_line
 from harness.launch.backlog import Say, Source, name_of
 from harness.launch.executor import EXECUTORS, SLOTS, Assignment, Executor, Option, Watching
 from harness.launch.executors.local import LocalExecutor
+from harness.launch.processes import Stop
 from harness.launch.profiles import load_profile
-from harness.launch.signals import Stop
 from harness.launch.slots import Capacity, Slot, cores_of_a_job
 from harness.launch.slurm import scheduler
 from harness.launch.slurm.freeze import freeze

@@ -6,8 +6,7 @@ freeze.py       the code that was submitted is the code that runs
 script.py       the sbatch script and its submission, which are submitit's
 submit.py       steps to arrays, chunked to what the cluster takes
 rehearse.py     every distinct run for a few steps, before the whole is let go
-supervisor.py   what runs inside a job, of the runs of an array_task.py
-aftermath.py    what its batch script does afterwards
+supervisor.py   what runs inside a job, and afterwards, of the runs of an array_task.py
 report_job.py   the last job: what was lost goes back to the queue, then the report
 policy.py       what is done after each kind of end
 """

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from harness.config import Runtime
 from harness.errors import ConfigError, HarnessError
-from harness.launch.backlog import Say, estimate, job_of, name_of
+from harness.launch.backlog import Say, estimate, job_of, name_of, set_aside
 from harness.launch.executor import Assignment
 from harness.launch.profiles import Profile
 from harness.launch.slurm import rehearse, scheduler, script
@@ -40,9 +40,9 @@ from harness.launch.slurm.submissions import (
     queued,
     submitting,
 )
-from harness.lease import Lease, LeaseHeld
+from harness.lease import LeaseHeld
 from harness.plan import Action, Rerun, Step
-from harness.record import RunDir, Store
+from harness.record import Store
 
 REPORT_SECONDS = 3600
 REPORT_MEMORY = "4G"
@@ -217,9 +217,7 @@ def _prepared(step: Step, store: Store, say: Say) -> bool:
     directory = store.run_dir(step.run.key)
     try:
         if step.from_scratch and directory.path.exists():
-            with Lease(directory.lease_file):
-                moved = RunDir(directory.set_aside())
-                moved.lease_file.unlink(missing_ok=True)
+            set_aside(directory)
         directory.write_intent(step.run.config, job_of(step.run))
     except LeaseHeld:
         return False
@@ -380,7 +378,7 @@ def _job_of(
     return BatchJob(
         name=array.name,
         command=command,
-        afterwards=("-m", "harness.launch.slurm.aftermath", *command[2:]),
+        afterwards=(*command, "--after"),
         profile=profile.model_copy(update={"cpus": cpus}),
         frozen=frozen,
         cwd=intent.cwd,

@@ -14,8 +14,8 @@ from harness.errors import ConfigError
 from harness.launch.backlog import Backlog
 from harness.launch.executors import slurm as module
 from harness.launch.executors.slurm import SlurmExecutor
+from harness.launch.processes import Stop
 from harness.launch.profiles import Profile
-from harness.launch.signals import Stop
 from harness.launch.slurm import scheduler
 from harness.launch.slurm.freeze import Frozen
 from harness.launch.slurm.script import Refused

@@ -15,11 +15,10 @@ from launch_cases import status, trained, when
 from harness.config import ImageTower, Model, RunConfig, Train
 from harness.launch.profiles import Profile
 from harness.launch.slurm import supervisor as module
-from harness.launch.slurm.aftermath import Aftermath
 from harness.launch.slurm.array_task import ArrayTask
 from harness.launch.slurm.submissions import Submission
 from harness.launch.slurm.submit import JobOrder, submit
-from harness.launch.slurm.supervisor import Supervisor, _Signals, same_death
+from harness.launch.slurm.supervisor import Aftermath, Supervisor, _Signals, same_death
 from harness.plan import Step, make_plan
 from harness.record import State, Store
 from harness.space import Run
