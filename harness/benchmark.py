@@ -245,12 +245,11 @@ def load(spec: ModelSpec, root: Path) -> tuple[Encoders, Identity, EvaluationDir
 def _load_run(spec: ModelSpec, folder: Path) -> tuple[Encoders, Identity, EvaluationDir]:
     from harness.evaluate.model import identity_of_run
     from harness.models.export import load_model
-    from harness.parts import import_parts
+    from harness.parts import read_run
     from harness.train.checkpoint import load_weights
 
     run = RunDir(spec.path)
-    config, checkpoint = run.read_config(), run.finished()["checkpoint"]
-    import_parts(run, config, spec.sweep)
+    config, checkpoint = read_run(run, spec.sweep), run.finished()["checkpoint"]
     weights = load_weights(run.path / checkpoint["file"], checkpoint["sha256"])
     model = load_model(config.model, weights)
     identity = identity_of_run(model, checkpoint["sha256"])

@@ -1,9 +1,9 @@
 """What defines a run: typed, frozen, and hashed.
 
-A run *is* its resolved configuration.  `run_key` covers everything that can change the weights,
-`evaluation_key` everything that can change a number computed from them; where a run happens
-(`Runtime`: device, threads, workers) is in neither.  Torch-free, so that a login node answers at
-once.
+A run *is* its resolved configuration.  `run_key` covers all that was asked for of the training,
+`evaluation_key` all that was asked for of its evaluation.  Where a run happens (`Runtime`: device,
+threads, workers) is in neither: what of it moves the bits is on record in the result, as numerics.
+Torch-free, so that a login node answers at once.
 """
 
 from __future__ import annotations
@@ -546,6 +546,12 @@ def check_processes(train: Train, runtime: Runtime) -> None:
             f"runtime.micro_batch = {runtime.micro_batch} with train.norm_batch = {norm_batch}: "
             "the towers take norm_batch pairs at once already; leave micro_batch out"
         )
+
+
+def parts_of_a_batch(batch_size: int, processes: int, micro_batch: int | None) -> int:
+    """In how many parts each process takes its share of a batch; see Runtime.micro_batch."""
+    share = batch_size // processes
+    return -(-share // (micro_batch or share))
 
 
 # --------------------------------------------------------------------------- overrides

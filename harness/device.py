@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import platform
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
-from harness.config import Runtime
+from harness.config import Runtime, Train, parts_of_a_batch
 from harness.errors import ConfigError
+from harness.provenance import NUMERIC_PACKAGES, versions
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 _KEEP_BYTES = 1 << 30
@@ -51,6 +52,31 @@ def set_up(runtime: Runtime, device: torch.device) -> None:
         libc.mallopt(_M_MMAP_THRESHOLD, _KEEP_BYTES)
         libc.mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES)
         libc.mallopt(_M_TOP_PAD, 64 << 20)
+
+
+def numerics(
+    train: Train, runtime: Runtime, device: torch.device, precision: str
+) -> dict[str, Any]:
+    """What the bits of a training depend on beside its configuration and the code.
+
+    Args:
+        precision: what `auto` became.
+    """
+    here = versions()
+    packages: dict[str, Any] = {name: here[name] for name in NUMERIC_PACKAGES}
+    if device.type == "cuda":
+        cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+        packages |= {"cuda": torch.version.cuda, "cudnn": cudnn}
+    return {
+        "device": device.type,
+        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "threads": runtime.threads,
+        "precision": precision,
+        "processes": runtime.processes,
+        "parts": parts_of_a_batch(train.batch_size, runtime.processes, runtime.micro_batch),
+        "compile": runtime.compile,
+        "versions": packages,
+    }
 
 
 Precision = Literal["fp32", "bf16", "fp16"]

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import first_stage, metrics
-from harness.config import METRIC_VERSION
+from harness.config import METRIC_VERSION, RunConfig
 from harness.errors import RecordError, SweepError
 from harness.record import (
     SCHEMA,
@@ -239,11 +239,28 @@ def _refuse_old_goals(tree: Mapping[str, Any], file: Path) -> None:
 
 def check_same(written: Mapping[str, Any], definition: Mapping[str, Any], file: Path) -> None:
     """SweepError, with a diff, unless `file` is of the search that is asked for."""
-    if written != definition:
+    there, here = _told(written), _told(definition)
+    if there != here:
         raise SweepError(
-            f"{file} is of another search: {'; '.join(_diff(written, definition))}. Use another "
+            f"{file} is of another search: {'; '.join(_diff(there, here))}. Use another "
             "--root or another name for the sweep file, or move that folder away"
         )
+
+
+def _told(definition: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the fields of the base at their defaults: one that was added since is not there."""
+    default = RunConfig().model_dump(mode="json")
+    return {
+        path: value
+        for path, value in definition.items()
+        if not path.startswith("base.") or value != _at(default, path.removeprefix("base."))
+    }
+
+
+def _at(tree: Any, path: str) -> Any:
+    for name in path.split("."):
+        tree = tree.get(name) if isinstance(tree, Mapping) else None
+    return tree
 
 
 def _diff(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:

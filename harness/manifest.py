@@ -17,12 +17,14 @@ from harness.config import (
     Runtime,
     field_paths,
     override,
+    unregistered_terms,
     validate,
 )
 from harness.errors import RecordError, unknown
 from harness.metrics import display
 from harness.record import Store, of_this_schema, read_json, write_json
 from harness.space import Point, Points, Run, Show, Sweep, SweepFile
+from harness.sweep_files import load_recorded
 
 SCHEMA = 1
 
@@ -176,8 +178,11 @@ def read_manifest(store: Store, name: str) -> Manifest:
     if tree is None:
         raise RecordError(unknown("sweep", name, manifest_names(store)))
     of_this_schema(tree, file)
-    base = validate(RunConfig, tree["base"])
     source = None if tree["source"] is None else SweepFile(**tree["source"])
+    for term in _terms_wanting(tree):
+        wants = f"sweep {tree['name']} has loss term {term!r}, which its file registered"
+        load_recorded(source, wants, "the sweep's command names it")
+    base = validate(RunConfig, tree["base"])
     parents = _runs(tree["parents"], base, source, {}, file.name)
     runs = _runs(tree["runs"], base, source, parents, file.name)
     sweep = Sweep(
@@ -191,6 +196,15 @@ def read_manifest(store: Store, name: str) -> Manifest:
     )
     runtime = validate(Runtime, tree["runtime"])
     return Manifest(sweep, tuple(runs.values()), runtime, tuple(tree["command"]))
+
+
+def _terms_wanting(tree: Mapping[str, Any]) -> list[str]:
+    """The terms of the runs' losses that are not registered here."""
+    objectives = [tree["base"]["objective"]]
+    for entry in (*tree["runs"], *tree["parents"]):
+        names = [path.split(".")[1] for path in entry["set"] if path.startswith("objective.")]
+        objectives.append(dict.fromkeys(names))
+    return list(dict.fromkeys(t for given in objectives for t in unregistered_terms(given)))
 
 
 def _runs(

@@ -6,6 +6,7 @@ Recorded once an attempt; never part of a run's identity.  Torch-free.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import platform
@@ -13,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -38,6 +40,8 @@ _PACKAGES = (
     "resvg-py",
     "emoji",
 )
+NUMERIC_PACKAGES = ("torch", "timm", "open_clip_torch")
+"""Those whose version may move the last bits of weights."""
 
 
 @lru_cache(maxsize=1)
@@ -136,6 +140,16 @@ def scheduler_job() -> dict[str, Any]:
     }
     found = {name: os.environ[v] for name, v in names.items() if v in os.environ}
     return {"slurm": found} if found else {}
+
+
+def sources_of(parts: Mapping[str, Callable[..., Any]]) -> dict[str, dict[str, str]]:
+    """Name -> file and SHA-256 of each of `parts` that the package does not define itself."""
+    files = {name: Path(inspect.getfile(part)) for name, part in parts.items()}
+    return {
+        name: {"path": str(file), "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+        for name, file in files.items()
+        if not file.is_relative_to(_PACKAGE)
+    }
 
 
 def attempt_entry(**more: Any) -> dict[str, Any]:

@@ -31,10 +31,12 @@ from typing import Any
 import orjson
 
 from harness import first_stage
-from harness.config import RunConfig, validate
+from harness.config import RunConfig, unregistered_terms, validate
 from harness.errors import RecordError, unknown
 from harness.files import write_atomic as write_atomic
 from harness.lease import lease_is_live
+from harness.space import SweepFile
+from harness.sweep_files import load_recorded
 
 SCHEMA = 1
 RESULT_SCHEMA = 2
@@ -224,16 +226,27 @@ class RunDir:
         return None if written is None else str(of_this_schema(written, self.stop_file)["reason"])
 
     def read_config(self) -> RunConfig:
-        """The configuration, verified against the directory's name."""
+        """The configuration, verified against the directory's name.
+
+        The sweep file that registered a term of its loss is imported, if it is there as it was.
+        """
         file = self.path / "config.json"
-        tree = of_this_schema(read_json(file), file)
-        config = validate(RunConfig, tree.get("config"))
+        tree = of_this_schema(read_json(file), file).get("config")
+        for term in unregistered_terms((tree or {}).get("objective", {})):
+            wants = f"run {self.key} wants loss term {term!r}, which a sweep file registered"
+            load_recorded(self.sweep_file(), wants, "--sweep PATH names it")
+        config = validate(RunConfig, tree)
         if config.run_key != self.key:
             raise RecordError(
                 f"{file} was edited: its content has key {config.run_key}, its folder is "
                 f"{self.key}; restore it, or delete the folder to run it anew"
             )
         return config
+
+    def sweep_file(self) -> SweepFile | None:
+        """Where the sweep that wanted the run was read from; None if that is not on record."""
+        found = (read_json(self.path / "job.json") or {}).get("sweep")
+        return None if found is None else SweepFile(**found)
 
     # ---- status
 

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 
 from harness.config import Model, RunConfig, Runtime, check_processes
-from harness.data.catalog import cache_dir, open_class_folder, open_data
+from harness.data.catalog import SOURCES, cache_dir, open_class_folder, open_data
 from harness.data.dataset import DataSet
 from harness.data.images import BadImage, decode
 from harness.data.loader import advice
 from harness.data.text import corpus_rows
-from harness.device import pick_device, resolve_precision, set_up
+from harness.device import numerics, pick_device, resolve_precision, set_up
 from harness.errors import (
     ConfigError,
     DataError,
@@ -39,10 +39,11 @@ from harness.evaluate.cost import count_parameters, measure_cost
 from harness.evaluate.engine import evaluate
 from harness.lease import Lease
 from harness.models.image import ImageTower, check_image_tower
+from harness.models.names import BACKBONES
 from harness.models.pretrained import load_pretrained
 from harness.models.training import TrainingModel, needs_patches
 from harness.models.two_tower import TwoTower
-from harness.provenance import attempt_entry, code_hash
+from harness.provenance import attempt_entry, code_hash, sources_of
 from harness.record import RunDir, State, Store
 from harness.train.checkpoint import (
     can_go_on,
@@ -99,6 +100,7 @@ def execute(
                 threads=runtime.threads,
                 processes=runtime.processes,
                 micro_batch=runtime.micro_batch,
+                **_registered_elsewhere(config),
             )
         )
         directory.write_status(State.RUNNING, attempt=attempt, phase="prepare")
@@ -122,6 +124,20 @@ def execute(
                 trace="" if isinstance(error, HarnessError) else traceback.format_exc(),
             )
             raise
+
+
+def _registered_elsewhere(config: RunConfig) -> dict[str, Any]:
+    """Entry of the provenance for the parts of a run that its sweep file brings; none if none."""
+    parts: dict[str, Callable[..., Any]] = {
+        f"loss term {name}": type(term) for name, term in config.objective.active.items()
+    }
+    backbone, source = config.model.image.backbone, config.data.source
+    if backbone in BACKBONES:
+        parts[f"backbone {backbone}"] = BACKBONES.get(backbone)
+    if source in SOURCES:
+        parts[f"data source {source}"] = SOURCES.get(source)
+    found = sources_of(parts)
+    return {"registered": found} if found else {}
 
 
 def _either(stop: Callable[[], bool], directory: RunDir, seconds: float) -> Callable[[], bool]:
@@ -176,27 +192,7 @@ def _run(
     model = training.model
     result = directory.result()
     if result is None:
-        if not can_go_on(directory.checkpoints):
-            load_pretrained(model.image.backbone, config.model.image)
-            _inherit(model, config, directory)
-        with company(device) as ranks:
-            _check_company(ranks, runtime)
-            trainer = Trainer(training, data, config, runtime, directory, device, attempt, ranks)
-            trained = trainer.train(stop)
-        file, sha256 = save_final(directory.checkpoints, model)
-        result = {
-            "code": code_hash(),
-            "training": {
-                **_training_record(trained, runtime, device, attempt),
-                "samples_asked": config.train.samples,
-                "precision": trainer.precision,
-            },
-            "checkpoint": {"file": f"checkpoints/{file.name}", "sha256": sha256},
-            **_parent_record(directory, config),
-            **_keep_training_only(directory, training),
-            "cost": _cost_record(training, config, device),
-            "evaluations": {},
-        }
+        result = _train(config, runtime, directory, training, data, device, attempt, stop, company)
     else:
         model.load_state_dict(_kept_weights(directory, result["checkpoint"]))
     directory.write_status(
@@ -220,6 +216,45 @@ def _run(
     directory.write_result(result)
     _write_end(directory, State.DONE, attempt, samples_seen=result["training"]["samples_seen"])
     drop_steps(directory.checkpoints)
+
+
+def _train(
+    config: RunConfig,
+    runtime: Runtime,
+    directory: RunDir,
+    training: TrainingModel,
+    data: DataSet,
+    device: torch.device,
+    attempt: int,
+    stop: Callable[[], bool],
+    company: Company,
+) -> dict[str, Any]:
+    """The result of a training that begins or goes on, without evaluations."""
+    model = training.model
+    if not can_go_on(directory.checkpoints):
+        load_pretrained(model.image.backbone, config.model.image)
+        _inherit(model, config, directory)
+    with company(device) as ranks:
+        _check_company(ranks, runtime)
+        trainer = Trainer(training, data, config, runtime, directory, device, attempt, ranks)
+        computed_with = numerics(config.train, runtime, device, trainer.precision)
+        directory.complete_provenance(numerics=computed_with)
+        trained = trainer.train(stop)
+    file, sha256 = save_final(directory.checkpoints, model)
+    return {
+        "code": code_hash(),
+        "numerics": computed_with,
+        "training": {
+            **_training_record(trained, runtime, device, attempt),
+            "samples_asked": config.train.samples,
+            "precision": trainer.precision,
+        },
+        "checkpoint": {"file": f"checkpoints/{file.name}", "sha256": sha256},
+        **_parent_record(directory, config),
+        **_keep_training_only(directory, training),
+        "cost": _cost_record(training, config, device),
+        "evaluations": {},
+    }
 
 
 def _check_parent_is_known(config: RunConfig) -> None:

@@ -19,7 +19,8 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
-from harness.errors import HarnessError, SweepError, unknown
+from harness.config import override
+from harness.errors import ConfigError, HarnessError, SweepError, unknown
 from harness.space import Sweep, SweepFile
 
 __path__: list[str] = []
@@ -87,10 +88,39 @@ def load_sweep(name: str) -> Sweep:
         raise SweepError(f"{file} defines no SWEEP = Sweep(...)")
     return replace(
         sweep,
+        base=override(sweep.base, {}),  # which knows every term that the file registers
         name=file.stem,
         question=question_of(file),
         source=SweepFile(str(file.resolve()), hashlib.sha256(file.read_bytes()).hexdigest()),
     )
+
+
+def load_recorded(source: SweepFile | None, wants: str, hint: str) -> None:
+    """Import the sweep file of a record, if it is there as it was.
+
+    Args:
+        wants: who wants it and why, ahead of what is wrong.
+        hint: what helps, after it.
+
+    Raises:
+        ConfigError: the file is not on record, gone or changed.
+        SweepError: it cannot be imported.
+    """
+    if source is None:
+        raise ConfigError(f"{wants} that is not on record; {hint}")
+    try:
+        found = hashlib.sha256(Path(source.path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise ConfigError(
+            f"{wants}: {source.path} cannot be read ({error.strerror or error}); {hint}"
+        ) from None
+    if found != source.sha256:
+        raise ConfigError(
+            f"{wants}: {source.path} has changed since (SHA-256 {found[:12]}, was "
+            f"{source.sha256[:12]}); {hint}, or it as it is now"
+        )
+    load_sweep(source.path)
+    print(f"parts of {source.path} are in use", file=sys.stderr)
 
 
 # --------------------------------------------------------------------------- a file as a module

@@ -112,8 +112,12 @@ def shapes() -> MemoryData:
 
 @pytest.fixture
 def shapes_folder(tmp_path):
+    """See `write_shapes`."""
+    return write_shapes(tmp_path / "shapes")
+
+
+def write_shapes(folder):
     """A folder with captions.csv and pictures: 48 train, 24 test."""
-    folder = tmp_path / "shapes"
     folder.mkdir()
     rows = ["image,split,caption"]
     for i, (name, (png, colour, shape)) in enumerate(drawings(72).items()):

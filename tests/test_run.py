@@ -265,6 +265,27 @@ def test_provenance_names_code_versions_and_machine(config, tmp_path):
     assert json.loads((directory.path / "config.json").read_text())["schema"] == 1
 
 
+def test_what_the_bits_depend_on_is_on_record(config, tmp_path):
+    runtime = RUNTIME.model_copy(update={"micro_batch": 4})
+    execute(config, tmp_path, runtime, label="x")
+    directory = Store(tmp_path).run_dir(config.run_key)
+    numerics = directory.finished()["numerics"]
+    (attempt,) = read_json(directory.path / "provenance.json")["attempts"]
+    assert attempt["numerics"] == numerics
+    versions = numerics.pop("versions")
+    assert numerics == {
+        "device": "cpu",
+        "gpu": None,
+        "threads": 1,
+        "precision": "fp32",
+        "processes": 1,
+        "parts": 2,  # a batch of 8, 4 at once
+        "compile": False,
+    }
+    assert versions == {name: attempt["versions"][name] for name in versions}
+    assert list(versions) == ["open_clip_torch", "timm", "torch"]
+
+
 def test_captions_of_more_words_than_patches_are_trained_on(config, tmp_path):
     values = {"model.image.size": 64, "objective.token.weight": 1.0, "objective.mlm.weight": 1.0}
     crowded = override(config, values)  # 2 x 2 patches; "a red square number 12" has more words

@@ -26,7 +26,7 @@ from harness.config import RunConfig, Runtime
 from harness.data.catalog import check_evaluated, open_data
 from harness.errors import ConfigError, DataError
 from harness.files import write_atomic
-from harness.parts import import_parts
+from harness.parts import read_run
 
 if TYPE_CHECKING:
     from harness.evaluate.alignment import Alignment, WordMatch
@@ -83,11 +83,10 @@ def explain(args: argparse.Namespace) -> int:
     """
     store = store_of(args)
     directory = store.find(args.run)
-    config = directory.read_config()
+    config = read_run(directory, args.sweep, data=args.image is None)
     check_token_term(config, directory.key)
     out = _base_of(args.out)
     directory.finished()
-    import_parts(directory, config, args.sweep, data=args.image is None)
 
     from harness.data.images import decode
     from harness.evaluate.alignment import align
@@ -167,7 +166,7 @@ def _print_words(alignment: Alignment) -> None:
 
 
 def _in_words(word: WordMatch) -> str:
-    from harness.report.explain_figure import matched
+    from harness.figures.alignment import matched
 
     if word.cosine is None:
         found = "not matched"
@@ -179,8 +178,8 @@ def _in_words(word: WordMatch) -> str:
 
 def write_figure(alignment: Alignment, text: str, about: str, out: Path) -> None:
     """Write `out`.png and `out`.svg; the same alignment gives the same bytes."""
-    from harness.report import style
-    from harness.report.explain_figure import draw_alignment
+    from harness.figures import style
+    from harness.figures.alignment import draw_alignment
 
     with style.house():
         figure = draw_alignment(alignment, text, about)

@@ -28,7 +28,7 @@ from harness.commands.shared import (
 )
 from harness.config import RunConfig
 from harness.errors import ConfigError
-from harness.parts import import_parts
+from harness.parts import read_run
 from harness.record import RunDir, read_json, write_atomic, write_json
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def run_command(args: argparse.Namespace) -> int:
         _check_onnx_packages()
     directory = store_of(args).find(args.run)
     directory.finished()
-    import_parts(directory, directory.read_config(), args.sweep)
+    read_run(directory, args.sweep)
     for line in export(directory, args.out.absolute(), onnx=args.onnx):
         print(line)
     return 0

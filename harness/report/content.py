@@ -24,6 +24,7 @@ from harness.report.answers import Answer, answer
 from harness.report.collect import Collection
 from harness.report.digest import digest
 from harness.report.findings import Findings
+from harness.report.numerics import Numerics
 from harness.report.published import Beside
 from harness.report.records import Record
 from harness.report.summary import Cells
@@ -110,6 +111,7 @@ def _warnings(collection: Collection) -> Iterator[str]:
             f"these numbers were made by {len(codes)} versions of the code ({', '.join(codes)}); "
             "--rerun stale repeats the older ones"
         )
+    yield from Numerics.of(collection.records).warnings
     holes = runs_with_holes(collection)
     if holes:
         yield (

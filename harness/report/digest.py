@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 from harness import metrics
 from harness.document import text
+from harness.figures.base import HEADLINE
 from harness.report.collect import Collection
 from harness.report.comparisons import ALPHA, Comparison, Verdict
 from harness.report.contrast import listed
-from harness.report.drawing import HEADLINE
 from harness.report.findings import Findings
 from harness.report.sentences import (
     best_sentences,

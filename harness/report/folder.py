@@ -21,11 +21,11 @@ from harness.document.latex import to_latex
 from harness.document.markdown import to_markdown
 from harness.document.typst import to_pdf
 from harness.errors import HarnessError
+from harness.figures.base import SWEEP, Sheet
 from harness.record import Store, dump_json, read_json, write_atomic
-from harness.report import ReportResult, external, style, tables
+from harness.report import ReportResult, external, tables
 from harness.report.collect import Collection, collect
 from harness.report.content import runs_with_holes, write_content
-from harness.report.figures import draw
 from harness.report.findings import find
 from harness.report.published import Beside, beside_ours
 from harness.report.records import Record
@@ -84,8 +84,7 @@ def write_collection(
         collection, findings.cells, external.load(store.root / "results" / "external")
     )
     table = tables.build_table(collection, findings)
-    with style.house():
-        figures = [d.rendered() for d in draw(collection, findings, published.frame)]
+    figures = SWEEP.rendered(Sheet(collection, findings, published.frame))
     document = write_content(collection, findings, table, figures, published)
     files = {
         **document_files(document, lambda: run_data(collection)),

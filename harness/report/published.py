@@ -35,7 +35,7 @@ class Beside:
     files: tuple[tuple[str, str], ...] = ()
     """(name, SHA-256) of the files of results/external/ that the table has figures of."""
     frame: pd.DataFrame | None = None
-    """Those whose size is known, as `harness.report.pareto` wants them."""
+    """Those whose size is known, as `harness.figures.base.Sheet` wants them."""
 
 
 _NOTHING = Beside(

@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from harness.document.blocks import Figure
+from harness.figures.base import SEARCH
 from harness.ledger import Ledger, Outcome
 from harness.manifest import manifest_names, read_manifest
 from harness.record import Store
-from harness.report import ReportResult, style
+from harness.report import ReportResult
 from harness.report.collect import Collection, collect
 from harness.report.folder import document_files, facts_of_run, locked, makers, write_files
 from harness.report.records import Record
 from harness.report.run_data import run_data
 from harness.report.search_content import write_search_content
 from harness.report.search_data import CONFIRMED, SearchData, read_search
-from harness.report.search_figures import draw_search
 from harness.space import Run
 
 
@@ -53,10 +53,10 @@ def build_search(name: str, store: Store, out: Path) -> ReportResult:
     )
 
 
-def _figures(data: SearchData) -> list[Figure]:
-    with style.house(), warnings.catch_warnings():
+def _figures(data: SearchData) -> tuple[Figure, ...]:
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # evaluators of importance that are marked experimental
-        return [drawing.rendered() for drawing in draw_search(data)]
+        return SEARCH.rendered(data)
 
 
 def _to_confirm(data: SearchData) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -81,6 +82,11 @@ class SearchData:
     def goals(self) -> tuple[str, ...]:
         """The objectives."""
         return tuple(self.about["objectives"])
+
+    @cached_property
+    def shares(self) -> Mapping[str, Mapping[str, float]]:
+        """`importances`, worked out once."""
+        return importances(self)
 
     def early(self) -> tuple[str, dict[int, float]]:
         """The objective where most trials have one, and what to call that place.

@@ -17,13 +17,12 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from report_records import I2T, ROLE, T2I, Records, depth_sweep, fill, runs_by, sweep_of
 
-from harness.report import style
+from harness.figures import style
+from harness.figures.base import SWEEP, Drawing, Scale, Sheet, scale_of
+from harness.figures.pareto import front, pareto
+from harness.figures.time_spent import parts_of
 from harness.report.collect import collect
-from harness.report.drawing import Drawing, Scale, scale_of
-from harness.report.figures import draw
 from harness.report.findings import find
-from harness.report.pareto import front, pareto
-from harness.report.time_spent import parts_of
 from harness.space import Run, Sweep, expand
 
 INSTANCE = "objective.instance."
@@ -37,7 +36,7 @@ def in_house_style() -> Iterator[None]:
 
 def drawings(sweep: Sweep, runs: list[Run], records: Records) -> dict[str, Drawing]:
     collection = collect(sweep, runs, records.store)
-    drawn = draw(collection, find(collection))
+    drawn = SWEEP.draw(Sheet(collection, find(collection)))
     return {drawing.name: drawing for drawing in drawn}
 
 
@@ -331,7 +330,7 @@ def test_published_models_are_grey_and_never_on_the_front(records: Records) -> N
         columns=["name", "metric", "value", "parameters", "gmacs", "source"],
     )
 
-    drawing = pareto(collection, findings, external)
+    drawing = pareto(Sheet(collection, findings, external))
 
     assert drawing is not None
     rows = list(csv.DictReader(io.StringIO(drawing.data)))

@@ -16,6 +16,8 @@ from markdown_it import MarkdownIt
 from report_records import COMMIT, I2T, T2I, Records, depth_sweep, fill, runs_by, sweep_of
 
 from harness.errors import HarnessError
+from harness.figures import style
+from harness.figures.base import SWEEP, Drawing, Sheet
 from harness.report import build, folder
 from harness.report.answers import answer
 from harness.report.collect import collect
@@ -95,6 +97,35 @@ def test_the_same_records_give_the_same_bytes(records: Records, tmp_path: Path) 
         ),
     }
     assert {name for name in one if one[name] != two[name]} == set()
+
+
+def test_a_figure_is_one_registered_function(
+    records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = depth_sweep(metrics=[T2I])
+    runs, _ = runs_by(sweep)
+    fill(records, runs)
+    known = SWEEP._registry
+    monkeypatch.setattr(known, "_parts", {name: known.get(name) for name in known})
+
+    @SWEEP.register("seeds_by_point", place=0)
+    def draw(sheet: Sheet) -> Drawing | None:
+        figure, (ax,) = style.panels(1)
+        counts = [len(row.seeds) for row in sheet.collection.points]
+        ax.bar(range(len(counts)), counts)
+        return Drawing("How many seeds each point has.", figure, "n\n3\n")
+
+    build(sweep, runs, records.store, tmp_path / "report")
+    text = (tmp_path / "report" / "report.md").read_text()
+    page = (tmp_path / "report" / "report.html").read_text()
+
+    assert text.index("(figures/seeds_by_point.png)") < text.index("(figures/metric_vs_axis.png)")
+    assert "How many seeds each point has." in text
+    assert "How many seeds each point has." in page
+    written = {file.name for file in (tmp_path / "report" / "figures").glob("seeds_by_point.*")}
+    assert written == {"seeds_by_point.svg", "seeds_by_point.png", "seeds_by_point.csv"}
+    manifest = json.loads((tmp_path / "report" / "manifest.json").read_text())
+    assert "figures/seeds_by_point.csv" in manifest["files"]
 
 
 def test_the_manifest_names_every_run_and_every_file(records: Records, tmp_path: Path) -> None:

@@ -186,6 +186,17 @@ def test_a_ledger_of_another_search_is_refused_with_a_diff(tmp_path: Path) -> No
     assert "Use another --root" in str(caught.value)
 
 
+def test_a_field_that_was_added_since_with_its_default_makes_no_other_search(
+    tmp_path: Path,
+) -> None:
+    desk = Desk(tmp_path, search())
+    desk.ledger.define({"base.train.lr": 0.5, "base.train.gone": None}, {})
+    added = {"base.train.lr": 0.5, "base.objective.sigmoid.weight": 0.0}
+    desk.on_disk().check(added)
+    with pytest.raises(SweepError, match=r"sigmoid\.weight"):
+        desk.on_disk().check({**added, "base.objective.sigmoid.weight": 1.0})
+
+
 def test_a_journal_of_another_search_is_refused_with_a_diff(tmp_path: Path) -> None:
     there, here = (
         Desk(tmp_path / "there", search()),

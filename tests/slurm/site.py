@@ -313,14 +313,19 @@ class Site:
         wait_until(lambda: state_of(reader.pid) in GONE, 60, f"run {run} to be displaced")
 
     def let_time_run_out(self, run: int) -> None:
-        """Have the job that is at work on a run reach its time limit in 70 s.
+        """Have the job at work on a held run reach its time limit; its next start has a whole one.
 
-        With the profile `limited` that is less than the notice that is due, so the controller
+        The limit is 70 s away and notice of more is due (profile `limited`), so the controller
         gives it when it looks next, which it does every 30 s; 40 s at least remain to save in.
         """
         reader = self.at_work(run)
         assert reader is not None, f"run {run} is not at work"
-        self.cluster.command("scontrol", "update", f"jobid={reader.job}", "endtime=now+70")
+        job = f"jobid={reader.job}"
+        self.cluster.command("scontrol", "update", job, "endtime=now+70")
+        self.let_go(run)
+        wait_until(lambda: state_of(reader.pid) in GONE, 300, f"run {run} to be out of time")
+        self.cluster.command("scontrol", "update", job, "timelimit=30")
+        self.hold(run, 32)
 
     def wait_until_over(self, seconds: float = 1800) -> None:
         """Return when none of the jobs from here is in the queue."""

@@ -11,11 +11,11 @@ from matplotlib.ticker import MaxNLocator
 from harness import metrics
 from harness.document.escaping import csv_text
 from harness.document.text import shorten
-from harness.report import style
+from harness.figures import style
+from harness.figures.base import SWEEP, Drawing, Sheet
 from harness.report.collect import Collection, PointRow
 from harness.report.comparisons import Comparison, Over
 from harness.report.contrast import contrast_of
-from harness.report.drawing import Drawing
 from harness.report.findings import Findings
 
 #: Rows past which only those with the largest differences are drawn.
@@ -26,8 +26,10 @@ _ACROSS = 3
 _LETTERS = 44
 
 
-def forest(collection: Collection, findings: Findings) -> Drawing | None:
-    """The differences to the baseline; None where nothing is compared."""
+@SWEEP.register("differences", place=60)
+def differences(sheet: Sheet) -> Drawing | None:
+    """What each point changes in its baseline; None where nothing is compared."""
+    collection, findings = sheet.collection, sheet.findings
     names = [m for m in findings.shown if not metrics.is_cost(m)]
     compared = [
         row
@@ -57,7 +59,6 @@ def forest(collection: Collection, findings: Findings) -> Drawing | None:
     figure.supxlabel("difference to the baseline (points)", fontsize=8)
     style.finish(axes)
     return Drawing(
-        "differences",
         _words(rows, compared, collection, findings, names),
         figure,
         _data(compared, findings, names),

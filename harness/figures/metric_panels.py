@@ -1,7 +1,6 @@
-"""The figures of a sweep, each with the data it draws.
+"""Each metric against the shown axis, and against the parameters: a panel a metric.
 
-Owns which drawing fits which sweep: lines where the points differ in the shown axis alone, dots by
-label where they differ in more.  Intervals and means come from the summary, none is computed here.
+Lines where the points differ in the shown axis alone.  Intervals and means come from the summary.
 """
 
 from __future__ import annotations
@@ -11,36 +10,30 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from harness import metrics
 from harness.document import text
-from harness.report import style
-from harness.report.collect import Collection, PointRow
-from harness.report.curves import schedules, training_curves
-from harness.report.drawing import (
+from harness.figures import style
+from harness.figures.base import (
+    SWEEP,
     Drawing,
+    Sheet,
     axis_words,
     costs_of,
     has_ordered_axis,
     is_one_axis,
     legend_words,
     metric_data,
-    point_words,
     scale_of,
     value_words,
 )
-from harness.report.findings import Findings
-from harness.report.forest import forest
-from harness.report.heatmap import grid_of, heat_map
-from harness.report.pareto import pareto
-from harness.report.per_class import per_class
-from harness.report.summary import Cell, Cells
+from harness.figures.heat_map import grid_of
+from harness.report.collect import Collection, PointRow
+from harness.report.summary import Cell
 from harness.report.tables import NO_EMBEDDINGS, WITH_EMBEDDINGS
-from harness.report.time_spent import time_spent
 
 #: Lines with intervals that a panel can hold; a sweep of more is drawn as a heat map alone.
 _MOST_LINES = 5
@@ -64,76 +57,38 @@ class Series:
     rows: tuple[PointRow, ...]
 
 
-def draw(
-    collection: Collection,
-    findings: Findings,
-    external: pd.DataFrame | None = None,
-) -> list[Drawing]:
-    """Every figure there is data for.
-
-    Args:
-        external: published models to show in grey, see `pareto.pareto`.
-    """
-    drawn = [
-        *_results(collection, findings),
-        forest(collection, findings),
-        pareto(collection, findings, external),
-        per_class(collection, findings),
-        training_curves(collection),
-        schedules(collection),
-        time_spent(collection),
-    ]
-    return [drawing for drawing in drawn if drawing is not None]
-
-
-def _results(collection: Collection, findings: Findings) -> list[Drawing]:
-    """The metrics over the points, in the form that fits the sweep."""
-    cells = findings.cells
-    if not any(cells[(r.index, m)].values for r in collection.points for m in collection.shown):
-        return []
-    drawings = []
-    grid = grid_of(collection)
-    if is_one_axis(collection) and (grid is None or len(_lines(collection)) <= _MOST_LINES):
-        drawings.append(_against_axis(collection, cells))
-    if grid is not None:
-        drawings.append(heat_map(collection, cells, grid))
-    elif not is_one_axis(collection):
-        drawings.append(_by_label(collection, cells))
-    legible = not is_one_axis(collection) or len(_lines(collection)) <= _MOST_LINES
-    for cost, name in (
-        (NO_EMBEDDINGS, "metric_vs_parameters"),
-        (WITH_EMBEDDINGS, "metric_vs_parameters_with_embeddings"),
-    ):
-        if len(set(costs_of(collection, cells, cost).values())) > 1 and legible:
-            drawings.append(_against_cost(collection, cells, cost, name))
-    return drawings
-
-
-def _lines(collection: Collection) -> set[str]:
+def _is_legible(collection: Collection) -> bool:
+    """Whether the lines with their intervals are few enough to be told apart."""
     hue = collection.sweep.show.hue
-    return {text.plain(row.axes[hue]) for row in collection.points} if hue else set()
+    lines = {text.plain(row.axes[hue]) for row in collection.points} if hue else set()
+    return len(lines) <= _MOST_LINES
 
 
 # --------------------------------------------------------------------------- a metric against x
 
 
-def _against_axis(collection: Collection, cells: Cells) -> Drawing:
+@SWEEP.register("metric_vs_axis", place=10)
+def metric_vs_axis(sheet: Sheet) -> Drawing | None:
+    """None where the points differ in other axes too, or a heat map shows them better."""
+    collection = sheet.collection
+    legible = grid_of(collection) is None or _is_legible(collection)
+    if not (sheet.has_values and is_one_axis(collection) and legible):
+        return None
     show = collection.sweep.show
     scale = scale_of([row.axes[show.x] for row in collection.points])
     figure = _metric_panels(
-        collection,
-        cells,
+        sheet,
         x=lambda row, shift: scale.at(row.axes[show.x], shift),
         series=_series(collection, key=lambda row: scale.at(row.axes[show.x]), axes=[show.hue]),
         joined=scale.kind != "categorical",
         dress=scale.apply,
         heading=axis_words(collection, show.x),
     )
-    words = f"Each metric against {collection.axis_name(show.x)}. {_reading(collection)}"
-    return Drawing("metric_vs_axis", words, figure, metric_data(collection, cells))
+    words = f"Each metric against {collection.axis_name(show.x)}. {reading(collection)}"
+    return Drawing(words, figure, metric_data(sheet))
 
 
-def _reading(collection: Collection) -> str:
+def reading(collection: Collection) -> str:
     """How to read the marks."""
     if all(len(row.seeds) == 1 for row in collection.points):
         return "One seed a point: no interval can be given."
@@ -143,9 +98,22 @@ def _reading(collection: Collection) -> str:
     )
 
 
-def _against_cost(collection: Collection, cells: Cells, cost: str, name: str) -> Drawing:
-    show = collection.sweep.show
-    millions = {p: v * metrics.scale(cost) for p, v in costs_of(collection, cells, cost).items()}
+@SWEEP.register("metric_vs_parameters", place=40)
+def _without_embeddings(sheet: Sheet) -> Drawing | None:
+    return _against_cost(sheet, NO_EMBEDDINGS)
+
+
+@SWEEP.register("metric_vs_parameters_with_embeddings", place=50)
+def _with_embeddings(sheet: Sheet) -> Drawing | None:
+    return _against_cost(sheet, WITH_EMBEDDINGS)
+
+
+def _against_cost(sheet: Sheet, cost: str) -> Drawing | None:
+    collection, show = sheet.collection, sheet.collection.sweep.show
+    millions = {p: v * metrics.scale(cost) for p, v in costs_of(sheet, cost).items()}
+    legible = not is_one_axis(collection) or _is_legible(collection)
+    if not sheet.has_values or len(set(millions.values())) < 2 or not legible:
+        return None
     lines = is_one_axis(collection) and has_ordered_axis(collection)
     spread = max(millions.values()) / max(min(millions.values()), 1e-12)
     heading = metrics.display(cost)
@@ -159,8 +127,7 @@ def _against_cost(collection: Collection, cells: Cells, cost: str, name: str) ->
         ax.margins(x=0.1, y=0.12)
 
     figure = _metric_panels(
-        collection,
-        cells,
+        sheet,
         x=lambda row, _: millions.get(row.index),
         series=_series(
             collection,
@@ -173,9 +140,7 @@ def _against_cost(collection: Collection, cells: Cells, cost: str, name: str) ->
         names=(lambda point: value_words(collection.points[point].axes[show.x])) if lines else None,
     )
     words = f"Each metric against inference {heading}, by {collection.axis_name(show.x)}"
-    return Drawing(
-        name, f"{words}. {_reading(collection)}", figure, metric_data(collection, cells, cost)
-    )
+    return Drawing(f"{words}. {reading(collection)}", figure, metric_data(sheet, cost))
 
 
 def _series(
@@ -192,8 +157,7 @@ def _series(
 
 
 def _metric_panels(
-    collection: Collection,
-    cells: Cells,
+    sheet: Sheet,
     *,
     x: Callable[[PointRow, float], float | None],
     series: Sequence[Series],
@@ -202,13 +166,14 @@ def _metric_panels(
     heading: str,
     names: Callable[[int], str] | None = None,
 ) -> Figure:
+    collection = sheet.collection
     figure, axes = style.panels(len(collection.shown))
     palette = style.colours(len(series), ordered=False)
     for ax, metric in zip(axes, collection.shown, strict=True):
         drawn, named = [], []
         for number, line in enumerate(series):
             shift = _DODGE * (number - (len(series) - 1) / 2)
-            places = [(x(row, shift), cells[(row.index, metric)]) for row in line.rows]
+            places = [(x(row, shift), sheet.cells[(row.index, metric)]) for row in line.rows]
             points = [(float(at), cell) for at, cell in places if at is not None]
             marker = style.MARKERS[number % len(style.MARKERS)]
             look = _Look(palette[number], marker, legend_words(line.name))
@@ -222,7 +187,7 @@ def _metric_panels(
             for artist in [*ax.lines, *ax.collections]:
                 artist.set_rasterized(True)
         ax.set_ylabel(f"{metrics.display(metric)} ({metrics.unit(metric)})")
-        _chance_line(ax, drawn, metric)
+        chance_line(ax, drawn, metric)
     if len(series) > 1:
         _legend(figure, axes[0], series[0].title)
     if len(axes) == 1:
@@ -253,13 +218,13 @@ def _draw_points(
     ax: Axes, points: Sequence[tuple[float, Cell]], look: _Look, *, joined: bool
 ) -> None:
     """Seeds as faint dots, means as markers with intervals; a hole breaks the line."""
-    dots = [(at, value * _unit(c)) for at, c in points for value in c.values.values()]
+    dots = [(at, value * unit_of(c)) for at, c in points for value in c.values.values()]
     if dots:
         xs, ys = zip(*dots, strict=True)
         ax.scatter(xs, ys, s=9, color=[look.colour], alpha=0.4, linewidths=0)
     ax.plot(
         [at for at, _ in points],
-        [c.estimate.mean * _unit(c) if c.estimate else math.nan for _, c in points],
+        [c.estimate.mean * unit_of(c) if c.estimate else math.nan for _, c in points],
         marker=look.marker,
         linestyle="-" if joined else "none",
         color=look.colour,
@@ -269,7 +234,7 @@ def _draw_points(
         zorder=3,
     )
     bars = [
-        (at, cell.estimate.mean * _unit(cell), cell.estimate.half_width * _unit(cell))
+        (at, cell.estimate.mean * unit_of(cell), cell.estimate.half_width * unit_of(cell))
         for at, cell in points
         if cell.estimate is not None and cell.estimate.half_width is not None
     ]
@@ -291,7 +256,7 @@ def _name_points(
     for at, cell in points:
         if cell.values:
             place = (at, names(cell.point))
-            top = max(_extent(cell)) * _unit(cell)
+            top = max(_extent(cell)) * unit_of(cell)
             tops[place] = max(tops.get(place, top), top)
     for (at, name), top in tops.items():
         ax.annotate(
@@ -306,14 +271,15 @@ def _name_points(
         )
 
 
-def _unit(cell: Cell) -> float:
+def unit_of(cell: Cell) -> float:
+    """What a value of the cell is multiplied by."""
     return metrics.scale(cell.metric)
 
 
-def _chance_line(ax: Axes, cells: Sequence[Cell], metric: str, *, across: bool = True) -> None:
+def chance_line(ax: Axes, cells: Sequence[Cell], metric: str, *, across: bool = True) -> None:
     """Chance as a dotted line; named at the edge where drawing it would flatten the data."""
     known = sorted({round(c.chance, 12) for c in cells if c.chance is not None})
-    values = [value * _unit(c) for c in cells for value in _extent(c)]
+    values = [value * unit_of(c) for c in cells for value in _extent(c)]
     if len(known) != 1 or not values:
         return
     chance = known[0] * metrics.scale(metric)
@@ -333,66 +299,3 @@ def _chance_line(ax: Axes, cells: Sequence[Cell], metric: str, *, across: bool =
 def _extent(cell: Cell) -> list[float]:
     ends = [] if cell.estimate is None else [cell.estimate.low, cell.estimate.high]
     return [*cell.values.values(), *[end for end in ends if end is not None]]
-
-
-# --------------------------------------------------------------------------- dots by label
-
-_ON_A_LINE = 4
-"""Panels side by side whose metrics and units are short enough for one line each."""
-
-
-def _by_label(collection: Collection, cells: Cells) -> Drawing:
-    """A row a point, a panel a metric, for sweeps whose points differ in several axes."""
-    rows = collection.points
-    height = 0.55 + 0.19 * len(rows)
-    count = len(collection.shown)
-    names = [point_words(row) for row in rows]
-    longest = max(map(len, names))
-    width = style.PAGE if count > 1 or longest > 24 else style.COLUMN
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = list(figure.subplots(1, count, squeeze=False, sharey=True).ravel())
-    marked = {row.baseline for row in rows} - {None}
-    for ax, metric in zip(axes, collection.shown, strict=True):
-        column = [cells[(row.index, metric)] for row in rows]
-        for at, cell in enumerate(column):
-            _draw_row(ax, at, cell, marked=cell.point in marked)
-        if len(marked) == 1:
-            base = column[next(p for p in marked if p is not None)].estimate
-            if base is not None:
-                mean = base.mean * metrics.scale(metric)
-                ax.axvline(mean, color=style.FAINT, linewidth=0.8, linestyle="--", zorder=1)
-        between = "\n" if count > _ON_A_LINE else " "
-        ax.set_xlabel(
-            f"{metrics.display(metric)}{between}({metrics.unit(metric)})",
-            fontsize=8 if count <= _ON_A_LINE else 6.5,
-        )
-        ax.xaxis.set_major_locator(MaxNLocator(5 if count <= _ON_A_LINE else 3))
-        ax.grid(visible=True, axis="x")
-        _chance_line(ax, column, metric, across=False)
-    axes[0].set_yticks(range(len(rows)), names)
-    axes[0].set_ylim(len(rows) - 0.4, -0.6)
-    style.finish(axes)
-    words = f"Each metric by point. {_reading(collection)} Dashed line and square: the baseline."
-    return Drawing("metric_by_point", words, figure, metric_data(collection, cells))
-
-
-def _draw_row(ax: Axes, at: int, cell: Cell, *, marked: bool) -> None:
-    colour = style.colours(2, ordered=False)[1 if marked else 0]
-    unit = _unit(cell)
-    values = [value * unit for value in cell.values.values()]
-    ax.scatter(values, [at] * len(values), s=9, color=[colour], alpha=0.35, linewidths=0)
-    if cell.estimate is None:
-        return
-    half = cell.estimate.half_width
-    ax.errorbar(
-        cell.estimate.mean * unit,
-        at,
-        xerr=None if half is None else half * unit,
-        fmt="s" if marked else "o",
-        color=colour,
-        markeredgecolor="white",
-        markeredgewidth=0.5,
-        elinewidth=1.0,
-        capsize=2.0,
-        zorder=3,
-    )

@@ -1,40 +1,38 @@
-"""Figures of what happened during training: the loss, and the schedules as they really ran."""
+"""The training loss of every point: mean over seeds in a band, or what very many range over."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial, reduce
+from functools import cached_property, reduce
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from harness.config import canonical_json
 from harness.document import text
 from harness.document.escaping import csv_text
-from harness.report import style
-from harness.report.collect import Collection
-from harness.report.drawing import (
+from harness.figures import style
+from harness.figures.base import (
+    SWEEP,
     Drawing,
+    Sheet,
     axis_words,
     has_ordered_axis,
     is_one_axis,
     legend_words,
-    value_words,
+    samples_axis,
+    setting_words,
 )
-from harness.report.records import Curve as Log
+from harness.report.collect import Collection
 from harness.report.records import Record
 
 #: Training curves that one panel can hold and a reader still tell apart.
-MANY = 8
+_MANY = 8
 #: Panels that a page can hold.
 _PANELS = 24
-#: Letters of an axis' name above one of many panels.
-_TITLE = 16
 #: Letters of a name in a legend that has room for another beside it.
 _HALF = 26
 #: Lines of a title over a narrow panel, and letters of each.
@@ -68,15 +66,17 @@ def _common(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.
     return one if np.array_equal(one, other) else np.intersect1d(one, other)
 
 
-def training_curves(collection: Collection) -> Drawing | None:
+@SWEEP.register("training_curves", place=90)
+def training_curves(sheet: Sheet) -> Drawing | None:
     """Mean loss of every point; None where nothing was logged."""
+    collection = sheet.collection
     found = {row.index: _curve(collection.of_point(row.index)) for row in collection.points}
     curves = {point: curve for point, curve in found.items() if curve.losses}
     if not curves:
         return None
     if len(curves) > style.MOST_PATHS:
         return _spreads(collection, curves)
-    if len(curves) <= MANY:
+    if len(curves) <= _MANY:
         figure, axes = _one_panel(collection, curves)
     elif len(curves) <= _PANELS:
         figure, axes = _panel_each(collection, curves)
@@ -87,18 +87,14 @@ def training_curves(collection: Collection) -> Drawing | None:
         "Training loss (sum of the weighted terms) against samples seen: mean over seeds in a band "
         "from the least to the greatest; single seeds, dashed, where not every seed has finished."
     )
-    words += " Grey: the other points." if len(curves) > MANY else ""
-    return Drawing("training_curves", words, figure, _curve_data(collection))
+    words += " Grey: the other points." if len(curves) > _MANY else ""
+    return Drawing(words, figure, _curve_data(collection))
 
 
 def _dress(figure: Figure, axes: Sequence[Axes], curves: Iterable[Curve]) -> None:
     top = max(float(points[-1, 0]) for curve in curves for points in curve.losses.values())
-    for ax in axes:
-        ax.xaxis.set_major_locator(MaxNLocator(4))
-        ax.xaxis.set_major_formatter(lambda value, _: _thousands(value, top))
-    figure.supxlabel(f"samples seen{_thousands_name(top)}", fontsize=8)
+    samples_axis(figure, axes, top)
     figure.supylabel("training loss", fontsize=8)
-    style.finish(axes)
 
 
 def _names(collection: Collection) -> list[str]:
@@ -161,9 +157,9 @@ def _by_value(collection: Collection, curves: Mapping[int, Curve]) -> dict[str, 
     x = collection.sweep.show.x
     by_value: dict[str, list[Curve]] = {}
     for point, curve in curves.items():
-        value = value_words(collection.points[point].axes[x])
-        title = f"{axis_words(collection, x, _TITLE)} {value}"
-        by_value.setdefault(title, []).append(curve)
+        by_value.setdefault(setting_words(collection, collection.points[point], x), []).append(
+            curve
+        )
     return by_value if len(by_value) <= _PANELS else {"": list(curves.values())}
 
 
@@ -210,7 +206,7 @@ def _spreads(collection: Collection, curves: Mapping[int, Curve]) -> Drawing:
     )
     words += " Grey: the range of all points." if len(by_value) > 1 else ""
     heads = ["panel", "points", "samples_seen", *_QUANTILES]
-    return Drawing("training_curves", words, figure, csv_text(heads, rows))
+    return Drawing(words, figure, csv_text(heads, rows))
 
 
 _QUANTILES = {"least": 0.0, "quarter": 0.25, "median": 0.5, "three_quarters": 0.75, "greatest": 1.0}
@@ -238,15 +234,6 @@ def _draw_curve(ax: Axes, curve: Curve, colour: tuple[float, float, float], name
         ax.plot(*points.T, color=colour, linewidth=0.8, linestyle="--", label=label, zorder=2)
 
 
-def _thousands(value: float, top: float) -> str:
-    divisor = 1_000_000 if top >= 2_000_000 else 1_000 if top >= 2_000 else 1
-    return f"{value / divisor:g}"
-
-
-def _thousands_name(top: float) -> str:
-    return " (millions)" if top >= 2_000_000 else " (thousands)" if top >= 2_000 else ""
-
-
 def _curve_data(collection: Collection) -> str:
     rows = [
         [record.run.label, record.seed, int(at), loss]
@@ -254,127 +241,3 @@ def _curve_data(collection: Collection) -> str:
         for at, loss in record.curve.points("loss").tolist()
     ]
     return csv_text(["label", "seed", "samples_seen", "loss"], rows)
-
-
-# --------------------------------------------------------------------------- schedules
-
-
-@dataclass(frozen=True)
-class _Schedule:
-    """What is scheduled: its name, and its values (samples seen, value) in a training log."""
-
-    name: str
-    label: str
-    of: Callable[[Log], NDArray[np.float64]]
-
-
-_Points = tuple[tuple[int, float], ...]
-"""(samples seen, value) of every line that tells one."""
-_Curves = Mapping[tuple[int, int], _Points]
-"""(point, seed) -> what that run logged."""
-
-
-def schedules(collection: Collection) -> Drawing | None:
-    """What the records say of the softened mass, the weights of the terms and the learning rate.
-
-    Drawn from what was logged, not from what was asked for.  Points that ran the same schedule
-    share a line.  None where neither the mass nor a weight ever changes.
-    """
-    records = [record for record in collection.records if record.curve]
-    found: dict[_Schedule, _Curves] = {}
-    for schedule in _schedules(records):
-        curves = {
-            (record.point, record.seed): points
-            for record in records
-            if len(points := _points(record, schedule)) > 1
-        }
-        if any(len({value for _, value in points}) > 1 for points in curves.values()):
-            found[schedule] = curves
-    if not any(schedule.name != "lr" for schedule in found):
-        return None
-    figure, axes = style.panels(len(found), row_height=1.9)
-    for ax, (schedule, drawn) in zip(axes, found.items(), strict=True):
-        _draw_schedule(ax, collection, drawn)
-        ax.set_ylabel(schedule.label)
-    top = max(at for curves in found.values() for points in curves.values() for at, _ in points)
-    for ax in axes:
-        ax.xaxis.set_major_locator(MaxNLocator(4))
-        ax.xaxis.set_major_formatter(lambda value, _: _thousands(value, top))
-    figure.supxlabel(f"samples seen{_thousands_name(top)}", fontsize=8)
-    style.finish(axes)
-    words = (
-        "The schedules as they ran, from the log: softened mass and learning rate at each line of "
-        "it, weights as the weighted over the raw term, averaged since the line before."
-    )
-    return Drawing("schedules", words, figure, _schedule_data(collection, found))
-
-
-def _schedules(records: Sequence[Record]) -> list[_Schedule]:
-    names = dict.fromkeys(name for record in records for name in record.curve.columns)
-    terms = [name.partition("/")[2] for name in names if name.startswith("terms/")]
-    return [
-        _Schedule("soft_label_mass", "softened mass", lambda log: log.points("soft_label_mass")),
-        *[_Schedule(f"weight_{t}", f"weight of {t}", partial(_weight, t)) for t in terms],
-        _Schedule("lr", "learning rate", lambda log: log.points("lr")),
-    ]
-
-
-def _weight(term: str, log: Log) -> NDArray[np.float64]:
-    """Rounded to what a mean of ratios keeps, so that equal schedules are equal."""
-    raw, weighted = log.points(f"terms/{term}"), dict(log.points(f"weighted/{term}").tolist())
-    ratios = [
-        (at, float(f"{weighted[at] / value:.3g}"))
-        for at, value in raw.tolist()
-        if value and at in weighted
-    ]
-    return np.array(ratios).reshape(-1, 2)
-
-
-def _points(record: Record, schedule: _Schedule) -> _Points:
-    return tuple((int(at), value) for at, value in schedule.of(record.curve).tolist())
-
-
-def _draw_schedule(ax: Axes, collection: Collection, curves: _Curves) -> None:
-    distinct: dict[_Points, list[int]] = {}
-    for (point, _), points in curves.items():
-        distinct.setdefault(points, []).append(point)
-    whole = {p: rows for p, rows in distinct.items() if not _is_start_of_another(p, distinct)}
-    palette = style.colours(len(whole), ordered=False)
-    for number, (points, rows) in enumerate(whole.items()):
-        ax.plot(
-            *zip(*points, strict=True),
-            color=palette[number % len(palette)],
-            linestyle=style.LINES[number % len(style.LINES)],
-            label=_shared_name(collection, rows),
-        )
-    if 1 < len(whole) <= MANY:
-        ax.legend(fontsize=6)
-
-
-def _is_start_of_another(points: _Points, distinct: Iterable[_Points]) -> bool:
-    """Whether a run that stopped early logged no more than the beginning of another's schedule."""
-    return any(other != points and other[: len(points)] == points for other in distinct)
-
-
-def _shared_name(collection: Collection, rows: Sequence[int]) -> str:
-    """The settings that all of `rows` have in common, of those that vary in the sweep."""
-    points = [collection.points[row] for row in dict.fromkeys(rows)]
-    shared = [
-        axis
-        for axis in collection.varying_axes
-        if len({canonical_json(point.axes[axis]) for point in points}) == 1
-    ]
-    named = [
-        f"{axis_words(collection, a, _TITLE)} {value_words(points[0].axes[a])}" for a in shared
-    ]
-    return legend_words(", ".join(named)) or f"{len(points)} points"
-
-
-def _schedule_data(collection: Collection, found: Mapping[_Schedule, _Curves]) -> str:
-    rows = [
-        [schedule.name, collection.points[point].label, seed, at, value]
-        for schedule, curves in found.items()
-        for (point, seed), points in curves.items()
-        for at, value in points
-    ]
-    return csv_text(["schedule", "label", "seed", "samples_seen", "value"], rows)

@@ -10,8 +10,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 
 from harness.evaluate.alignment import Alignment, WordMatch
-from harness.report import style
-from harness.report.explain_figure import draw_alignment, matched
+from harness.figures import style
+from harness.figures.alignment import draw_alignment, matched
 
 SIMILARITY = np.array([[0.9, 0.1], [-0.4, 0.0]], dtype=np.float32)
 
@@ -87,8 +87,8 @@ DRAW = """
 import sys
 from types import SimpleNamespace
 import numpy as np
-from harness.report import style
-from harness.report.explain_figure import draw_alignment
+from harness.figures import style
+from harness.figures.alignment import draw_alignment
 heat = np.array([[0.9, 0.1], [-0.4, 0.0]])
 words = [
     SimpleNamespace(text="red", known=True, similarity=heat, weights=heat > 0.5, cosine=0.9)

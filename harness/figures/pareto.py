@@ -17,11 +17,10 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarForm
 from harness import metrics
 from harness.document import text
 from harness.document.escaping import csv_text
-from harness.report import style
+from harness.figures import style
+from harness.figures.base import SWEEP, Drawing, Sheet, headline
 from harness.report.collect import Collection, PointRow
 from harness.report.contrast import listed
-from harness.report.drawing import Drawing, headline
-from harness.report.findings import Findings
 from harness.report.summary import Cells
 
 #: Ratio of the greatest to the least cost past which they stand on a logarithmic axis.
@@ -79,19 +78,13 @@ class _Mark:
     high: float | None
 
 
-def pareto(
-    collection: Collection, findings: Findings, external: pd.DataFrame | None = None
-) -> Drawing | None:
-    """A row a metric, a column a kind of cost that differs between points; None where none does.
-
-    Args:
-        external: published models, a row a model and metric: `name`, `metric` (named as ours),
-            `value` (a fraction), `parameters` (a count, both towers), `gmacs`, `source`; a cost not
-            published is NaN, and the model is missing from that panel.
-    """
+@SWEEP.register("pareto", place=70)
+def pareto(sheet: Sheet) -> Drawing | None:
+    """A row a metric, a column a kind of cost that differs between points; None where none does."""
+    collection, external = sheet.collection, sheet.external
     names = headline(collection)
     found = {
-        (cost.name, metric): _marks(collection, findings.cells, cost, metric)
+        (cost.name, metric): _marks(collection, sheet.cells, cost, metric)
         for cost in _COSTS
         for metric in names
     }
@@ -120,7 +113,7 @@ def pareto(
     if external is not None and len(external):
         words += " Grey: published models, under their own protocols; sources in the data."
     heads = ["metric", "cost", "name", "cost_value", "value", "low", "high", "front", "source"]
-    return Drawing("pareto", words, figure, csv_text(heads, rows))
+    return Drawing(words, figure, csv_text(heads, rows))
 
 
 def front(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:

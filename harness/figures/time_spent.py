@@ -10,9 +10,9 @@ from matplotlib.ticker import MaxNLocator
 
 from harness.document.escaping import csv_text
 from harness.document.text import shorten
-from harness.report import style
-from harness.report.collect import Collection, PointRow
-from harness.report.drawing import Drawing
+from harness.figures import style
+from harness.figures.base import SWEEP, Drawing, Sheet
+from harness.report.collect import PointRow
 
 _PARTS = (
     "waiting for data",
@@ -25,8 +25,10 @@ _MOST = 40
 _LETTERS = 40
 
 
-def time_spent(collection: Collection) -> Drawing | None:
+@SWEEP.register("time", place=110)
+def time_spent(sheet: Sheet) -> Drawing | None:
     """A bar a point, mean seconds of its finished runs; None without a finished run."""
+    collection = sheet.collection
     found: dict[int, tuple[PointRow, list[dict[str, float]]]] = {}
     for row in collection.points:
         runs = [
@@ -63,7 +65,7 @@ def time_spent(collection: Collection) -> Drawing | None:
     words = "Where the time went: mean seconds over the finished runs of each point."
     if len(shown) < len(found):
         words += f" The {len(shown)} slowest of {len(found)}."
-    return Drawing("time", words, figure, _data(list(found.values())))
+    return Drawing(words, figure, _data(list(found.values())))
 
 
 def parts_of(training: Mapping[str, Any]) -> dict[str, float] | None:

@@ -1,42 +1,43 @@
-"""What every figure is made of: the drawing, places along an axis, costs, the data beside it.
-
-Owns no figure.
-"""
+"""What every figure has: a place in a registry, words and data, and scales and names in common."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, Generic, TypeVar
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from harness import metrics
 from harness.config import canonical_json
 from harness.document import blocks, text
 from harness.document.escaping import csv_text
-from harness.report import style
+from harness.figures import style
+from harness.registry import Registry
 from harness.report.collect import Collection, PointRow
+from harness.report.findings import Findings
+from harness.report.search_data import SearchData
 from harness.report.summary import Cells
 
 HEADLINE = 2
 #: Letters of an axis' name, of a point's, a value's and a line's in a legend that a figure has room
 #: for; tables and CSV have them in full.
-_AXIS, _POINT, _VALUE, _LEGEND = 44, 56, 24, 44
+_AXIS, _POINT, _VALUE, _LEGEND, _SETTING = 44, 56, 24, 44, 16
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure, its file name without an ending, what it shows in words, and its data as CSV."""
+    """A figure, what it shows in words, and its data as CSV; the registry gives it its name."""
 
-    name: str
     words: str
     figure: Figure
     data: str
+    name: str = ""
 
     def rendered(self) -> blocks.Figure:
         """The figure in a page, within the settings of `style.house()`."""
@@ -44,6 +45,71 @@ class Drawing:
         files = {"svg": svg, "png": style.png(self.figure), "csv": self.data.encode()}
         wide = bool(self.figure.get_figwidth() > style.COLUMN + 0.5)
         return blocks.Figure(self.name, self.words, files, wide)
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """What the figures of a sweep are drawn from."""
+
+    collection: Collection
+    findings: Findings
+    external: pd.DataFrame | None = None
+    """Published models, a row a model and metric: `name`, `metric` (named as ours), `value` (a
+    fraction), `parameters` (a count, both towers), `gmacs`, `source`; NaN where not published."""
+
+    @property
+    def cells(self) -> Cells:
+        """(point, metric) -> what its seeds say."""
+        return self.findings.cells
+
+    @property
+    def has_values(self) -> bool:
+        """Whether any run gave a number that is shown."""
+        places = ((r.index, m) for r in self.collection.points for m in self.collection.shown)
+        return any(self.cells[place].values for place in places)
+
+
+M = TypeVar("M")
+
+
+class Figures(Generic[M]):
+    """The figures of one kind of report, by name; each draws itself or nothing from an `M`."""
+
+    def __init__(self, kind: str) -> None:
+        self._registry: Registry[_Placed[M]] = Registry(kind, "harness.figures")
+
+    def register(self, name: str, *, place: int) -> Callable[[_Draw[M]], _Draw[M]]:
+        """Decorator of the function that draws the figure `name`; a lesser `place` stands first."""
+
+        def add(draw: _Draw[M]) -> _Draw[M]:
+            self._registry.register(name)(_Placed(place, draw))
+            return draw
+
+        return add
+
+    def draw(self, material: M) -> list[Drawing]:
+        """Every figure there is data for, in order."""
+        placed = sorted((self._registry.get(name).place, name) for name in self._registry)
+        drawn = [(name, self._registry.get(name).draw(material)) for _, name in placed]
+        return [replace(drawing, name=name) for name, drawing in drawn if drawing is not None]
+
+    def rendered(self, material: M) -> tuple[blocks.Figure, ...]:
+        """The same as blocks of a page."""
+        with style.house():
+            return tuple(drawing.rendered() for drawing in self.draw(material))
+
+
+_Draw = Callable[[M], Drawing | None]
+
+
+@dataclass(frozen=True)
+class _Placed(Generic[M]):
+    place: int
+    draw: _Draw[M]
+
+
+SWEEP: Figures[Sheet] = Figures("figure")
+SEARCH: Figures[SearchData] = Figures("figure of a search")
 
 
 def axis_words(collection: Collection, axis: str, letters: int = _AXIS) -> str:
@@ -64,6 +130,11 @@ def legend_words(name: str) -> str:
 def value_words(value: Any) -> str:
     """What a figure calls a value of an axis."""
     return text.shorten(text.plain(value), _VALUE)
+
+
+def setting_words(collection: Collection, row: PointRow, axis: str) -> str:
+    """What a narrow panel or a legend calls the point's value of an axis."""
+    return f"{axis_words(collection, axis, _SETTING)} {value_words(row.axes[axis])}"
 
 
 # --------------------------------------------------------------------------- where on the x axis
@@ -139,9 +210,9 @@ def is_one_axis(collection: Collection) -> bool:
     return len(held) == 1 and len(set(places)) == len(places)
 
 
-def costs_of(collection: Collection, cells: Cells, cost: str) -> dict[int, float]:
+def costs_of(sheet: Sheet, cost: str) -> dict[int, float]:
     """Point -> its cost, of the points with a finished seed."""
-    found = {row.index: cells.get((row.index, cost)) for row in collection.points}
+    found = {row.index: sheet.cells.get((row.index, cost)) for row in sheet.collection.points}
     return {p: next(iter(c.values.values())) for p, c in found.items() if c and c.values}
 
 
@@ -156,13 +227,25 @@ def headline(collection: Collection) -> list[str]:
     return [name for name in collection.shown if not metrics.is_cost(name)][:HEADLINE]
 
 
+def samples_axis(figure: Figure, axes: Sequence[Axes], top: float) -> None:
+    """Samples seen, up to `top`, along the x axis of every panel, in a unit with few digits."""
+    unit = 1_000_000 if top >= 2_000_000 else 1_000 if top >= 2_000 else 1
+    for ax in axes:
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+        ax.xaxis.set_major_formatter(lambda value, _: f"{value / unit:g}")
+    name = {1: "", 1_000: " (thousands)", 1_000_000: " (millions)"}[unit]
+    figure.supxlabel(f"samples seen{name}", fontsize=8)
+    style.finish(axes)
+
+
 # --------------------------------------------------------------------------- data beside a figure
 
 
-def metric_data(collection: Collection, cells: Cells, *costs: str) -> str:
+def metric_data(sheet: Sheet, *costs: str) -> str:
     """Every mark of the figure: a row a seed, and a row `mean` with its interval."""
+    collection, cells = sheet.collection, sheet.cells
     heads = ["label", *collection.axes, *costs, "metric", "seed", "value", "low", "high", "chance"]
-    known = {cost: costs_of(collection, cells, cost) for cost in costs}
+    known = {cost: costs_of(sheet, cost) for cost in costs}
     rows: list[list[object]] = []
     for metric in collection.shown:
         for row in collection.points:

@@ -12,10 +12,10 @@ from matplotlib.ticker import MaxNLocator
 from harness import metrics
 from harness.document.escaping import csv_text
 from harness.document.text import shorten
-from harness.report import style
+from harness.figures import style
+from harness.figures.base import SWEEP, Drawing, Sheet
 from harness.report.collect import Collection
 from harness.report.contrast import contrast_of
-from harness.report.drawing import Drawing
 from harness.report.findings import Findings
 from harness.report.outcomes import read_class_recalls
 from harness.report.statistics import Difference, paired_difference
@@ -37,11 +37,13 @@ class _Task:
     differences: dict[str, Difference]
 
 
-def per_class(collection: Collection, findings: Findings) -> Drawing | None:
+@SWEEP.register("per_class", place=80)
+def per_class(sheet: Sheet) -> Drawing | None:
     """For each zero-shot task the point that differs most from its baseline, class by class.
 
     None where nothing is compared or no outcomes are kept.
     """
+    collection, findings = sheet.collection, sheet.findings
     tasks = [
         task
         for metric in collection.shown
@@ -66,7 +68,7 @@ def per_class(collection: Collection, findings: Findings) -> Drawing | None:
         "gained and the most lost classes, without correction for their number: where to look, and "
         "no finding."
     )
-    return Drawing("per_class", words, figure, _data(collection, tasks))
+    return Drawing(words, figure, _data(collection, tasks))
 
 
 def _task(collection: Collection, findings: Findings, metric: str) -> _Task | None:

@@ -16,34 +16,14 @@ from matplotlib.figure import Figure
 
 from harness import metrics
 from harness.document import text
+from harness.figures import style
+from harness.figures.base import SEARCH, Drawing
 from harness.ledger import Outcome
-from harness.report import style
-from harness.report.drawing import Drawing
-from harness.report.search_data import Axis, SearchData, importances
+from harness.report.search_data import Axis, SearchData
 
 _MAP = "viridis"
 _ENOUGH_FOR_A_SURFACE = 8
 """Trials below which a contour would be drawn through hardly more than its corners."""
-
-
-def draw_search(data: SearchData) -> list[Drawing]:
-    """Every figure there is data for."""
-    drawings = [_history(data)] if any(t.values for t in data.trials) else []
-    if len(data.goals) > 1 and data.best:
-        drawings.append(_trade_off(data))
-    if data.curves:
-        drawings.append(_curves(data))
-    shares = importances(data)
-    if shares:
-        drawings.append(_importance(data, shares))
-    _, values = data.early()
-    if len(values) > 1:
-        drawings.append(_parallel(data, values))
-        drawings.append(_slices(data, values))
-    numbers = [axis for axis in data.axes if axis.options is None]
-    if len(values) >= _ENOUGH_FOR_A_SURFACE and len(numbers) > 1:
-        drawings.append(_contour(data, values, numbers, shares))
-    return drawings
 
 
 # --------------------------------------------------------------------------- words and scales
@@ -99,7 +79,10 @@ def _norm(goal: str, values: Mapping[int, float]) -> Normalize:
 # --------------------------------------------------------------------------- the figures
 
 
-def _history(data: SearchData) -> Drawing:
+@SEARCH.register("history", place=10)
+def _history(data: SearchData) -> Drawing | None:
+    if not any(t.values for t in data.trials):
+        return None
     goal = data.goals[0]
     figure, (ax,) = style.panels(1, row_height=2.6)
     up = metrics.higher_is_better(goal)
@@ -135,10 +118,13 @@ def _history(data: SearchData) -> Drawing:
         f"{metrics.display(goal)} of the trials that were trained to the end, in the order in "
         "which they were begun; marks at the foot are trials that were stopped or failed."
     )
-    return Drawing("history", words, figure, _csv(rows))
+    return Drawing(words, figure, _csv(rows))
 
 
-def _curves(data: SearchData) -> Drawing:
+@SEARCH.register("curves", place=30)
+def _curves(data: SearchData) -> Drawing | None:
+    if not data.curves:
+        return None
     goal = data.goals[0]
     figure, (ax,) = style.panels(1, row_height=2.6)
     ended = {t.number: t for t in data.trials}
@@ -185,10 +171,14 @@ def _curves(data: SearchData) -> Drawing:
         f"{metrics.display(goal)} of every trial while it trained, at the rungs (dotted); the "
         "schedule of each is that of the full budget."
     )
-    return Drawing("curves", words, figure, _csv(rows))
+    return Drawing(words, figure, _csv(rows))
 
 
-def _importance(data: SearchData, shares: Mapping[str, Mapping[str, float]]) -> Drawing:
+@SEARCH.register("importance", place=40)
+def _importance(data: SearchData) -> Drawing | None:
+    shares = data.shares
+    if not shares:
+        return None
     where, values = data.early()
     first = next(iter(shares.values()))
     order = sorted(data.axes, key=lambda axis: first[axis.path])
@@ -214,11 +204,14 @@ def _importance(data: SearchData, shares: Mapping[str, Mapping[str, float]]) -> 
         f"How much of the spread of {metrics.display(data.goals[0])} {where} each field explains, "
         f"over {len(values)} trials: fANOVA over the whole space, PED-ANOVA among the best."
     )
-    return Drawing("importance", words, figure, _csv(rows))
+    return Drawing(words, figure, _csv(rows))
 
 
-def _parallel(data: SearchData, values: Mapping[int, float]) -> Drawing:
-    where, _ = data.early()
+@SEARCH.register("parallel_coordinates", place=50)
+def _parallel(data: SearchData) -> Drawing | None:
+    where, values = data.early()
+    if len(values) < 2:
+        return None
     goal = data.goals[0]
     figure = Figure(figsize=(style.PAGE, 2.8), layout="constrained")
     ax = figure.subplots()
@@ -261,11 +254,14 @@ def _parallel(data: SearchData, values: Mapping[int, float]) -> Drawing:
         for t in worst_first
     ]
     words = f"Every trial as a line through its fields, by {metrics.display(goal)} {where}."
-    return Drawing("parallel_coordinates", words, figure, _csv(rows))
+    return Drawing(words, figure, _csv(rows))
 
 
-def _slices(data: SearchData, values: Mapping[int, float]) -> Drawing:
-    where, _ = data.early()
+@SEARCH.register("slices", place=60)
+def _slices(data: SearchData) -> Drawing | None:
+    where, values = data.early()
+    if len(values) < 2:
+        return None
     goal = data.goals[0]
     figure, panels = style.panels(len(data.axes), row_height=1.9)
     best = {trial.number for trial in data.best}
@@ -288,18 +284,17 @@ def _slices(data: SearchData, values: Mapping[int, float]) -> Drawing:
         f"{metrics.display(goal)} {where} against each field, the others as they came; the large "
         "dot is the trial that was best in the end."
     )
-    return Drawing("slices", words, figure, _csv(rows))
+    return Drawing(words, figure, _csv(rows))
 
 
-def _contour(
-    data: SearchData,
-    values: Mapping[int, float],
-    numbers: Sequence[Axis],
-    shares: Mapping[str, Mapping[str, float]],
-) -> Drawing:
-    where, _ = data.early()
+@SEARCH.register("contour", place=70)
+def _contour(data: SearchData) -> Drawing | None:
+    where, values = data.early()
+    numbers = [axis for axis in data.axes if axis.options is None]
+    if len(values) < _ENOUGH_FOR_A_SURFACE or len(numbers) < 2:
+        return None
     goal = data.goals[0]
-    share = next(iter(shares.values()), {})
+    share = next(iter(data.shares.values()), {})
     x, y = sorted(numbers, key=lambda axis: -share.get(axis.path, 0.0))[:2]
     tried = [t for t in data.trials if t.number in values]
     xs = [x.place(t.point[x.path]) for t in tried]
@@ -326,10 +321,13 @@ def _contour(
         f"{metrics.display(goal)} {where} over the two numbers that matter most, drawn linearly "
         "between the trials (dots), the other fields as they came; the star is the best in the end."
     )
-    return Drawing("contour", words, figure, _csv(rows))
+    return Drawing(words, figure, _csv(rows))
 
 
-def _trade_off(data: SearchData) -> Drawing:
+@SEARCH.register("pareto", place=20)
+def _trade_off(data: SearchData) -> Drawing | None:
+    if len(data.goals) < 2 or not data.best:
+        return None
     a, b = data.goals[:2]
     figure, (ax,) = style.panels(1, row_height=2.7)
     done = [t for t in data.trials if t.values is not None]
@@ -361,4 +359,4 @@ def _trade_off(data: SearchData) -> Drawing:
         for t in done
     ]
     words = f"The trade-off between {metrics.display(a)} and {metrics.display(b)}."
-    return Drawing("pareto", words, figure, _csv(rows))
+    return Drawing(words, figure, _csv(rows))

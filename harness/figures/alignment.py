@@ -18,7 +18,7 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from harness.report import style
+from harness.figures import style
 
 if TYPE_CHECKING:
     from harness.evaluate.alignment import Alignment, WordMatch

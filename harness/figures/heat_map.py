@@ -14,9 +14,17 @@ from matplotlib.patches import Rectangle
 
 from harness import metrics
 from harness.config import canonical_json
-from harness.report import style
+from harness.figures import style
+from harness.figures.base import (
+    SWEEP,
+    Drawing,
+    Sheet,
+    axis_words,
+    metric_data,
+    scale_of,
+    value_words,
+)
 from harness.report.collect import Collection, PointRow
-from harness.report.drawing import Drawing, axis_words, metric_data, scale_of, value_words
 from harness.report.summary import Cell, Cells
 
 #: The fewest values of an axis that make a map rather than a few lines.
@@ -73,11 +81,16 @@ def grid_of(collection: Collection) -> Grid | None:
     return Grid(across, down, columns, rows, points)  # type: ignore[arg-type]
 
 
-def heat_map(collection: Collection, cells: Cells, grid: Grid) -> Drawing:
-    """Means as colours and numbers.
+@SWEEP.register("metric_by_two_axes", place=20)
+def heat_map(sheet: Sheet) -> Drawing | None:
+    """Means as colours and numbers; None without a grid of two axes.
 
     A point that lacks a seed is hatched; where the sweep has no point nothing is drawn.
     """
+    collection, cells = sheet.collection, sheet.cells
+    grid = grid_of(collection)
+    if grid is None or not sheet.has_values:
+        return None
     names = collection.shown
     across = min(len(names), 2 if len(grid.columns) > 5 else 3)
     down = -(-len(names) // across)
@@ -97,7 +110,7 @@ def heat_map(collection: Collection, cells: Cells, grid: Grid) -> Drawing:
         "Framed, where the test tells most cells from the best: the best, and what cannot be told "
         "from it."
     )
-    return Drawing("metric_by_two_axes", words, figure, metric_data(collection, cells))
+    return Drawing(words, figure, metric_data(sheet))
 
 
 def _panel(
