@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import metrics
-from harness.commands.shared import Parser, exit_code_of
+from harness.commands.shared import Parser, exit_code_of, print_table
 from harness.config import (
     METRIC_VERSION,
     Evaluate,
@@ -39,6 +39,7 @@ from harness.record import RunDir, Store, write_atomic
 if TYPE_CHECKING:
     from multiprocessing.queues import Queue
 
+    from harness.document.table import Table
     from harness.evaluate.benchmarks import Part
     from harness.evaluate.model import Encoders, Identity
 
@@ -456,7 +457,7 @@ def _report(
     ]
     rows = [(spec.name, entry["metrics"]) for spec, entry in zip(models, entries, strict=True)]
     columns = _columns(settings.suites)
-    _print_table(columns, rows)
+    print_table(_table(columns, rows))
     if out is not None:
         write_atomic(out, _table_file(out, columns, rows))
         print(f"written: {out}")
@@ -543,53 +544,39 @@ def _cell(found: Mapping[str, Mapping[str, Any]], name: str) -> str:
     return _DASH if value is None else f"{value * metrics.scale(name):.2f}"
 
 
-def _print_table(
+def _table(
     columns: Sequence[str], rows: Sequence[tuple[str, Mapping[str, Mapping[str, Any]]]]
-) -> None:
+) -> Table:
     """A line a metric, a column a model: suites are longer than lists of models are."""
-    from rich.console import Console
-    from rich.table import Table
+    from harness.document.table import plain_table
 
-    from harness.launch.preview import PIPE_WIDTH
-
-    table = Table(box=None, pad_edge=False)
-    for heading in ("metric (%)", "n", "chance", *(name for name, _ in rows)):
-        table.add_column(heading, justify="left" if heading == "metric (%)" else "right")
+    lines = []
     for column in columns:
         first = next((f[column] for _, f in rows if f[column]["value"] is not None), None)
         facts = (
             (_DASH, _DASH) if first is None else (str(first["n"]), f"{first['chance']:.2%}"[:-1])
         )
-        table.add_row(metrics.display(column), *facts, *(_cell(found, column) for _, found in rows))
-    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
+        cells = [_cell(found, column) for _, found in rows]
+        lines.append([metrics.display(column), *facts, *cells])
+    heads = ["metric (%)", "n", "chance", *(name for name, _ in rows)]
+    return plain_table(heads, lines, numeric=heads[1:])
 
 
 def _table_file(
     out: Path, columns: Sequence[str], rows: Sequence[tuple[str, Mapping[str, Mapping[str, Any]]]]
 ) -> bytes:
     """The table as CSV (fractions in full, holes empty) or as Markdown (per cent)."""
-    import csv
-    import io
-
-    from harness.document.escaping import csv_field, markdown
+    from harness.document import markdown
+    from harness.document.escaping import csv_text
+    from harness.document.table import plain_table
 
     if out.suffix == ".csv":
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["model", *columns])
-        for name, found in rows:
-            writer.writerow([csv_field(v) for v in [name, *(found[c]["value"] for c in columns)]])
-        return text.getvalue().encode()
+        values = ([name, *(found[c]["value"] for c in columns)] for name, found in rows)
+        return csv_text(["model", *columns], values).encode()
     if out.suffix == ".md":
-        head = ["model", *(metrics.display(column) for column in columns)]
-        lines = [
-            "| " + " | ".join(map(markdown, head)) + " |",
-            "|---" + "|--:" * len(columns) + "|",
-        ]
-        for name, found in rows:
-            cells = [markdown(name), *(_cell(found, column) for column in columns)]
-            lines.append("| " + " | ".join(cells) + " |")
-        return ("\n".join(lines) + "\n").encode()
+        heads = ["model", *(metrics.display(column) for column in columns)]
+        cells = ([name, *(_cell(found, column) for column in columns)] for name, found in rows)
+        return f"{markdown.table(plain_table(heads, cells, numeric=heads[1:]))}\n".encode()
     raise ConfigError(f"--out {out}: .csv or .md is wanted")
 
 

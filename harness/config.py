@@ -20,9 +20,11 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SerializationInfo,
     ValidationError,
     create_model,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -31,6 +33,7 @@ from harness.inheritance import read_inheritance
 from harness.registry import Registry
 
 if TYPE_CHECKING:
+    from harness.data.catalog import Source
     from harness.objectives.terms import Term
 
 #: Version of the definitions of every metric and protocol; raising it re-evaluates, never retrains.
@@ -279,9 +282,9 @@ class Objective(Strict):
 
 
 @cache
-def _reader(sections: tuple[tuple[str, type[Term]], ...]) -> type[BaseModel]:
+def _reader(sections: tuple[tuple[str, type[BaseModel]], ...]) -> type[BaseModel]:
     """A model with a field a section, which says where in which section a value is wrong."""
-    fields: dict[str, Any] = {name: (term, term()) for name, term in sections}
+    fields: dict[str, Any] = {name: (section, section()) for name, section in sections}
     return create_model("Sections", **fields)
 
 
@@ -297,8 +300,20 @@ def unregistered_terms(objective: Mapping[str, Any]) -> list[str]:
 # --------------------------------------------------------------------------- data
 
 
+SOURCES: Registry[Any] = Registry("data source", package="harness.data.sources")
+"""Name -> where a data set comes from: a class (`harness.data.catalog.Source`) whose options are
+the section of `data` that has its name, or a function of `data` and the cache folder for one
+without any.  A sweep file may register its own."""
+
+
 class Data(Strict):
-    """What is trained on.  The content is identity (its fingerprint), the place is not."""
+    """What is trained on.  The content is identity (its fingerprint), the place is not.
+
+    Beside the fields, which sources share, each source with options has a section of its name; the
+    key of a run tells of the options of its source, and of no other's.
+    """
+
+    model_config = ConfigDict(extra="allow")
 
     source: str = "openmoji"
     """`openmoji` (built in), `folder` (folder, CSV or JSON of pictures and captions), `shards`
@@ -325,10 +340,70 @@ class Data(Strict):
     flip: bool = False
     """Mirror half of the training pictures; off because captions name left and right."""
 
+    @classmethod
+    def sections(cls) -> dict[str, type[Source]]:
+        """Name -> class of each source that has options."""
+        found = {name: SOURCES.get(name) for name in SOURCES}
+        with_options = {n: s for n, s in found.items() if getattr(s, "model_fields", None)}
+        for name in with_options.keys() & cls.model_fields.keys():
+            raise ConfigError(f"data source {name!r} has options and is called as data.{name} is")
+        return with_options
+
+    def section(self, name: str) -> Source:
+        """The options of a registered source: those that were given, else its defaults."""
+        given = (self.__pydantic_extra__ or {}).get(name, {})
+        source: type[Source] = SOURCES.get(name)
+        return validate(source, _tree_of(given))
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            # A configuration may be older than the registration of a source.
+            if name.startswith("_") or name not in self.sections():
+                raise AttributeError(f"data has no field {name!r}")
+            return self.section(name)
+
+    @model_serializer(mode="wrap")
+    def _with_sections(self, fields: Any, info: SerializationInfo) -> dict[str, Any]:
+        sections = {name: self.section(name).model_dump(mode=info.mode) for name in self.sections()}
+        return {**fields(self), **sections}
+
     def idle(self) -> set[str]:
-        """What sources without shards, or without an order of shards, do not use."""
-        unused = {"openmoji": {"weights", "shuffle_window"}, "shards": {"shuffle_window"}}
-        return {**unused, "folder": unused["openmoji"]}.get(self.source, set())
+        """Fields that the source does not use."""
+        source = SOURCES.get(self.source) if self.source in SOURCES else None
+        return set(getattr(source, "unused", ()))
+
+    def identity(self) -> dict[str, Any]:
+        """See Strict; with all options of the source, if it has any."""
+        options = (self.__pydantic_extra__ or {}).get(self.source)
+        if self.source in SOURCES:
+            has_options = self.source in self.sections()
+            options = self.section(self.source).model_dump() if has_options else None
+        # Of a source that is not registered here (in a report without its sweep file) they are as
+        # they were written down.
+        return super().identity() | (
+            {} if options is None else {self.source: _identity_of(options)}
+        )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_source(cls, given: object) -> object:
+        """Each section read by its source; that of a source unknown here stays if it is in use."""
+        if not isinstance(given, Mapping):
+            return given
+        more = {name: value for name, value in given.items() if name not in cls.model_fields}
+        if not more:
+            return given
+        sections = cls.sections()
+        absent = {name for name, value in more.items() if name not in sections}
+        for name in absent:
+            if name in SOURCES or not isinstance(more[name], Mapping):
+                raise ValueError(unknown("field", f"data.{name}", field_paths(RunConfig)))
+        known = {name: _tree_of(more[name]) for name in more.keys() & sections.keys()}
+        read = _reader(tuple((name, sections[name]) for name in known)).model_validate(known)
+        in_use = {name: more[name] for name in absent & {given.get("source")}}
+        fields = {name: value for name, value in given.items() if name in cls.model_fields}
+        return {**fields, **in_use, **{name: getattr(read, name) for name in known}}
 
     @field_validator("crop_scale")
     @classmethod
@@ -336,6 +411,11 @@ class Data(Strict):
         if not 0 < value[0] <= value[1] <= 1:
             raise ValueError("0 < low <= high <= 1 is wanted")
         return value
+
+
+def _tree_of(section: object) -> object:
+    """A section as plain values; its class may have been defined anew since."""
+    return section.model_dump() if isinstance(section, BaseModel) else section
 
 
 # --------------------------------------------------------------------------- training
@@ -559,15 +639,15 @@ def parts_of_a_batch(batch_size: int, processes: int, micro_batch: int | None) -
 
 def field_paths(model: type[BaseModel]) -> tuple[str, ...]:
     """Every dotted path of a field of `model` that holds a value of its own, as of now."""
-    return _field_paths(model, tuple(TERMS))
+    return _field_paths(model, (*TERMS, *SOURCES))
 
 
 @cache
-def _field_paths(model: type[BaseModel], terms: tuple[str, ...]) -> tuple[str, ...]:
+def _field_paths(model: type[BaseModel], parts: tuple[str, ...]) -> tuple[str, ...]:
     paths: list[str] = []
     for name, annotation in _members(model).items():
         inner = _section_of(annotation)
-        paths += [name] if inner is None else [f"{name}.{p}" for p in _field_paths(inner, terms)]
+        paths += [name] if inner is None else [f"{name}.{p}" for p in _field_paths(inner, parts)]
     return tuple(paths)
 
 
@@ -575,7 +655,8 @@ def _members(model: type[BaseModel]) -> dict[str, Any]:
     """Name -> annotation of each field."""
     if issubclass(model, Objective):
         return model.sections()
-    return {name: field.annotation for name, field in model.model_fields.items()}
+    fields = {name: field.annotation for name, field in model.model_fields.items()}
+    return {**fields, **model.sections()} if issubclass(model, Data) else fields
 
 
 def _section_of(annotation: object) -> type[BaseModel] | None:

@@ -8,12 +8,13 @@ The verdict is mean recall with a margin of two points, as in `ablation_text_dep
 be worth the parent's training.
 """
 
-from harness.bases import SMALL
+from harness.bases import LONGER, SMALL
+from harness.config import override
 from harness.metrics import HEADLINE
 from harness.space import Show, Sweep, product
 
 SWEEP = Sweep(
-    base=SMALL,
+    base=override(SMALL, LONGER),
     points=product(
         {"model.text.layers": [2, 4], "model.text.init": [None, "first of 12", "even of 12"]}
     ),

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harness import bench
-from harness.bench import TOWERS, main, measure_tower
+from harness.commands import bench
+from harness.commands.bench import main
 from harness.evaluate import cost
 from harness.evaluate.cost import count_parameters, re_parameterised
+from harness.evaluate.towers import TOWERS, measure_tower
 from harness.models.image import build_backbone
 from harness.models.names import BACKBONES, backbone_names
 
@@ -160,7 +161,7 @@ def test_a_folder_that_cannot_be_made_is_known_before_anything_is_measured(tmp_p
 
 def test_help_needs_no_torch():
     code = (
-        "import sys; from harness.bench import main\n"
+        "import sys; from harness.commands.bench import main\n"
         "try: main(['towers', '--help'])\n"
         "finally: assert not {'torch', 'timm', 'pandas'} & set(sys.modules)"
     )

@@ -24,8 +24,8 @@ from harness.data.packed import PACK_FILE
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:
-    from harness.data.census import Census
     from harness.data.dataset import DataSet, Problem
+    from harness.data.tools.scan import Census
 
 SOURCES = ("folder", "shards", "stream")
 _SHOWN = 12
@@ -123,7 +123,7 @@ def _cores() -> int:
 
 def _opened(args: argparse.Namespace) -> tuple[DataSet, Runtime]:
     from harness.data.catalog import find_data
-    from harness.data.shards import Shards
+    from harness.data.sources.shards import Shards
 
     source = args.source or looks_like(args.data)
     runtime = Runtime(cache=args.cache, max_pixels=args.max_pixels)
@@ -138,7 +138,7 @@ def _opened(args: argparse.Namespace) -> tuple[DataSet, Runtime]:
 
 def looks_like(path: str) -> str:
     """The source that reads `path`: a URL is streamed, tar files are shards, the rest a folder."""
-    from harness.data.sources import SEPARATOR, is_remote
+    from harness.data.shard_list import SEPARATOR, is_remote
 
     first = path.split(SEPARATOR)[0].strip()
     if is_remote(first):
@@ -156,8 +156,8 @@ def looks_like(path: str) -> str:
 def check_data(args: argparse.Namespace) -> int:
     """Take the census, keep its list, print both; the exit code."""
     from harness.data.catalog import cache_dir
-    from harness.data.census import take_census
     from harness.data.quarantine import write_quarantine
+    from harness.data.tools.scan import take_census
 
     data, runtime = _opened(args)
     with _progress("decoding", "pictures") as progress:
@@ -217,7 +217,7 @@ def _say(line: str) -> None:
 
 def pack_data(args: argparse.Namespace) -> int:
     """Make the pack and say what it is; the exit code."""
-    from harness.data.pack import making_of, pack
+    from harness.data.tools.pack import making_of, pack
 
     data, _ = _opened(args)
     making = making_of(

@@ -18,7 +18,8 @@ from harness.errors import ConfigError, RecordError, unknown
 from harness.ledger import is_search, search_names
 from harness.manifest import manifest_names, read_manifest
 from harness.record import Store
-from harness.report import ReportResult, build
+from harness.report import build
+from harness.report.result import ReportResult
 
 _WATCH_SECONDS = 5.0
 _HOLES = 3

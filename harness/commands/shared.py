@@ -11,10 +11,13 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from harness.errors import ConfigError, HarnessError, one_line
 from harness.record import Store
+
+if TYPE_CHECKING:
+    from harness.document.table import Table
 
 
 class Parser(argparse.ArgumentParser):
@@ -91,3 +94,24 @@ def exit_code_of(
     except OSError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
+
+
+def print_table(table: Table, *notes: str) -> None:
+    """A table of plain cells on standard output, its caption and `notes` below in lines."""
+    from rich.console import Console
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    from harness.document.text import flat
+    from harness.launch.preview import PIPE_WIDTH
+
+    made = RichTable(box=None, pad_edge=False)
+    for column in table.columns:
+        made.add_column(" ".join(column.heads), justify="right" if column.numeric else "left")
+    for group in table.groups:
+        for row in group.rows:
+            made.add_row(*(Text(flat(cell.text)) for cell in row))
+    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    console.print(made)
+    for line in filter(None, [table.caption, *notes]):
+        console.print(line, markup=False, highlight=False)

@@ -6,14 +6,16 @@ Torch-free, like the sources it opens: indexing decodes no pixel.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 from functools import lru_cache
 from pathlib import Path
+from typing import ClassVar
 
-from harness.config import ClassFolder, Data, Evaluate, Runtime
+from harness.config import SOURCES, ClassFolder, Data, Evaluate, Runtime, Strict
 from harness.data.dataset import DataSet
 from harness.errors import ConfigError, DataError
-from harness.registry import Registry
+
+__all__ = ["SOURCES"]
 
 
 def cache_dir(runtime: Runtime) -> Path:
@@ -24,42 +26,29 @@ def cache_dir(runtime: Runtime) -> Path:
     return Path(base) / "lightclip-harness"
 
 
-#: A source: a function of the `data` section and the cache folder.
-Opener = Callable[[Data, Path], DataSet]
+class Source(Strict, ABC):
+    """Where a data set comes from: its options, and how it is opened.
 
-#: name -> source; a sweep file may register its own.
-SOURCES: Registry[Opener] = Registry("data source")
+    Registered in a file of `harness.data.sources` or in a sweep file.  The fields of a subclass are
+    the section of `data` that has the source's name, and part of the identity of its runs.
+    """
 
+    unused: ClassVar[frozenset[str]] = frozenset()
+    """Fields of `data` that it does not use, which are then in no key."""
 
-@SOURCES.register("openmoji")
-def _openmoji(data: Data, cache: Path) -> DataSet:
-    from harness.data.openmoji import open_openmoji
+    @abstractmethod
+    def open(self, data: Data, cache: Path) -> DataSet:
+        """The data set, indexed and not decoded.
 
-    return open_openmoji(data.resolution, cache)
+        Args:
+            cache: folder for what may be kept between runs.
 
-
-@SOURCES.register("folder")
-def _folder(data: Data, cache: Path) -> DataSet:
-    from harness.data.folder import open_folder
-
-    return open_folder(_path_of(data))
-
-
-@SOURCES.register("shards")
-def _shards(data: Data, cache: Path) -> DataSet:
-    from harness.data.shards import open_shards
-
-    return open_shards(_path_of(data), cache, data.weights)
+        Raises ConfigError or DataError in one line.
+        """
 
 
-@SOURCES.register("stream")
-def _stream(data: Data, cache: Path) -> DataSet:
-    from harness.data.shards import open_stream
-
-    return open_stream(_path_of(data), cache, data.weights, data.shuffle_window)
-
-
-def _path_of(data: Data) -> str:
+def path_of(data: Data) -> str:
+    """`data.path`; ConfigError without one."""
     if not data.path:
         raise ConfigError(f"source {data.source} needs data.path=...")
     return data.path
@@ -90,7 +79,10 @@ def check_evaluated(data: DataSet, evaluate: Evaluate) -> None:
 
 @lru_cache(maxsize=8)
 def _open_data(data: Data, cache: Path) -> DataSet:
-    return SOURCES.get(data.source)(data, cache)
+    source = SOURCES.get(data.source)
+    opened = data.section(data.source).open if isinstance(source, type) else source
+    found: DataSet = opened(data, cache)
+    return found
 
 
 def open_class_folder(folder: ClassFolder) -> DataSet:
@@ -105,7 +97,7 @@ def open_class_folder(folder: ClassFolder) -> DataSet:
 
 @lru_cache(maxsize=32)
 def _open_class_folder(folder: ClassFolder) -> DataSet:
-    from harness.data.folder import open_class_folder as index
+    from harness.data.sources.folder import open_class_folder as index
 
     return index(folder)
 

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock
 
-from harness.data.sources import Shard
+from harness.data.shard_list import Shard
 from harness.data.tars import Sample, read_shard
 
 _VERSION = 2

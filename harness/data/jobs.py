@@ -6,12 +6,13 @@ Knows nothing of what the work is; torch-free.
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+from harness.data.dataset import DataSet
 from harness.errors import DataError
 
 Task = TypeVar("Task")
@@ -22,6 +23,29 @@ Work = Callable[[Any, Task], Result]
 Each = Iterator[tuple[Task, Result]]
 
 _held: Any = None
+
+
+class Chunk(NamedTuple):
+    """Samples `first` to `stop` of a split; the one of that number there."""
+
+    split: str
+    number: int
+    first: int
+    stop: int
+
+
+def chunks_of(data: DataSet, size: int) -> list[Chunk]:
+    """Every sample of every split, up to `size` of them together."""
+    return [
+        Chunk(name, number, first, min(first + size, len(split)))
+        for name, split in data.splits.items()
+        for number, first in enumerate(range(0, len(split), size))
+    ]
+
+
+def samples_in(chunks: Iterable[Chunk]) -> int:
+    """How many samples they hold together."""
+    return sum(chunk.stop - chunk.first for chunk in chunks)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
-"""One webdataset tar file: its usable samples, and what is wrong with the others.
+"""One webdataset tar file: its members by key, its usable samples, and what is wrong with others.
 
-Reads headers and captions, and no picture; knows nothing of data sets, indexes or URLs.
+The one place that reads tars; knows nothing of data sets, indexes or URLs.
 """
 
 from __future__ import annotations
@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import posixpath
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
+from harness.data.captions import checked_caption
 from harness.data.dataset import Problem
-from harness.data.folder import checked_caption
 from harness.errors import DataError
 
 IMAGE_FIELDS = frozenset({"jpg", "jpeg", "png", "webp"})
@@ -57,9 +58,11 @@ def read_shard(path: Path, name: str | None = None) -> tuple[list[Sample], list[
     try:
         size = path.stat().st_size
         with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                if member.isfile():
-                    fault = _add_member(tar, member, parts, size)
+            for key, field, member in keyed(tar):
+                if field in IMAGE_FIELDS or field in CAPTION_FIELDS:
+                    if member.offset_data + member.size > size:
+                        raise tarfile.ReadError(f"{member.name} is not whole")
+                    fault = _add_member(tar, member, field, parts.setdefault(key, _Parts()))
                     if fault:
                         problems.append(Problem(f"{name}/{member.name}", fault))
             end = tar.offset
@@ -77,19 +80,31 @@ def read_shard(path: Path, name: str | None = None) -> tuple[list[Sample], list[
     return samples, problems
 
 
+def keyed(tar: tarfile.TarFile) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
+    """Key, field in lower case, and header of each file of a tar, in order.
+
+    webdataset's convention: the key ends at the first dot of the base name.
+    """
+    for member in tar:
+        folder, base = posixpath.split(member.name)
+        stem, _, field = base.partition(".")
+        if member.isfile() and stem:
+            yield posixpath.join(folder, stem), field.lower(), member
+
+
+def read_at(file: BinaryIO, offset: int, size: int, shard: str, member: str) -> bytes:
+    """The bytes of a member by one seek; OSError, with both names, if the shard ends before."""
+    file.seek(offset)
+    data = file.read(size)
+    if len(data) != size:
+        raise OSError(f"{shard} ends within {member}")
+    return data
+
+
 def _add_member(
-    tar: tarfile.TarFile, member: tarfile.TarInfo, parts: dict[str, _Parts], size: int
+    tar: tarfile.TarFile, member: tarfile.TarInfo, field: str, gathered: _Parts
 ) -> str | None:
     """Put a member with its key; the reason, if it is one too many."""
-    # webdataset's convention: the key ends at the first dot of the base name.
-    folder, base = posixpath.split(member.name)
-    stem, _, field = base.partition(".")
-    field = field.lower()
-    if not stem or not (field in IMAGE_FIELDS or field in CAPTION_FIELDS):
-        return None
-    if member.offset_data + member.size > size:
-        raise tarfile.ReadError(f"{member.name} is not whole")
-    gathered = parts.setdefault(posixpath.join(folder, stem), _Parts())
     if field in IMAGE_FIELDS:
         if gathered.image is not None:
             return "a second picture of its key"

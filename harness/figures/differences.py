@@ -14,9 +14,10 @@ from harness.document.text import shorten
 from harness.figures import style
 from harness.figures.base import SWEEP, Drawing, Sheet
 from harness.report.collect import Collection, PointRow
-from harness.report.comparisons import Comparison, Over
+from harness.report.comparisons import Comparison
 from harness.report.contrast import contrast_of
 from harness.report.findings import Findings
+from harness.stats.tests import Over
 
 #: Rows past which only those with the largest differences are drawn.
 _MOST = 40
@@ -126,7 +127,7 @@ def _words(
     over = " or ".join(unit.value for unit in Over if unit in units)
     words = "Difference of each point to its baseline"
     words += f", with its 95 % interval over {over}. " if over else "; no interval can be given. "
-    words += f"Filled: stands Holm's correction for all {findings.family} comparisons."
+    words += "Filled: significant after Holm's correction."
     if len(rows) < len(compared):
         words += (
             f" The {len(rows)} of {len(compared)} points with the largest differences in "
@@ -136,7 +137,7 @@ def _words(
 
 
 def _data(compared: Sequence[PointRow], findings: Findings, names: Sequence[str]) -> str:
-    heads = ["label", "metric", "difference", "low", "high", "over", "p", "p_holm", "stands"]
+    heads = ["label", "metric", "difference", "low", "high", "over", "p", "p_holm", "significant"]
     rows: list[list[object]] = []
     for metric in names:
         for row in compared:

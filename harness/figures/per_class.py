@@ -18,7 +18,7 @@ from harness.report.collect import Collection
 from harness.report.contrast import contrast_of
 from harness.report.findings import Findings
 from harness.report.outcomes import read_class_recalls
-from harness.report.statistics import Difference, paired_difference
+from harness.stats.intervals import Difference, paired_difference
 
 #: Classes drawn of each task: the most gained and the most lost.
 _EACH_WAY = 8

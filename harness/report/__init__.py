@@ -7,26 +7,13 @@ Importing this package is cheap: pandas, seaborn and scipy are imported when a r
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from harness.record import Store
+    from harness.report.result import ReportResult
     from harness.space import Run, Sweep
-
-
-@dataclass(frozen=True)
-class ReportResult:
-    """What was written, and how much of the sweep it covers."""
-
-    complete: bool
-    """Whether every run gave every number that is shown."""
-    holes: int
-    """Runs that miss at least one of the shown numbers, for whatever reason."""
-    failed: int
-    """Those of them that failed, cannot be trusted or cannot be read."""
-    files: tuple[Path, ...]
 
 
 def build(sweep: Sweep, runs: Sequence[Run], store: Store, out: Path) -> ReportResult:

@@ -1,6 +1,6 @@
 """What the numbers say, metric by metric, in plain sentences.
 
-A verdict is given only where the paired interval allows one; nothing is computed here.
+A verdict is given only where the tests allow one; nothing is computed here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from harness.report import tables
 from harness.report.collect import Collection
 from harness.report.comparisons import Verdict
 from harness.report.findings import Findings
-from harness.report.sentences import sentences
+from harness.report.sentences import Teller, best_sentence
 from harness.report.summary import Cell
 
 #: Points of a metric past which only those that differ are listed.
@@ -57,8 +57,26 @@ def answer(collection: Collection, findings: Findings, metric: str) -> Answer:
     chance = f", chance {text.number(chances.pop(), decimals)}" if len(chances) == 1 else ""
     aside = f"({metrics.unit(metric)}){chance}{_tally(column)}"
     return Answer(
-        metrics.display(metric), aside, tuple(sentences(collection, findings, metric)), tuple(items)
+        metrics.display(metric),
+        aside,
+        tuple(_sentences(collection, findings, metric)),
+        tuple(items),
     )
+
+
+def _sentences(collection: Collection, findings: Findings, metric: str) -> list[str]:
+    if metrics.is_cost(metric):
+        return []
+    said = []
+    for answered in findings.answered:
+        tell = Teller(collection, findings, answered)
+        if metric not in answered.analysis.by_metric:
+            continue
+        said += [*tell.trends(metric), *tell.effects(metric), *tell.noisy(metric)]
+        least = tell.detectable([metric])
+        if least:
+            said.append(f"Smallest detectable difference (80 % power, after Holm): {least}.")
+    return [*best_sentence(collection, findings, metric), *said]
 
 
 def _chosen(column: Sequence[Cell]) -> tuple[list[Cell], int]:
@@ -75,12 +93,14 @@ def _chosen(column: Sequence[Cell]) -> tuple[list[Cell], int]:
 
 def _tally(column: Sequence[Cell]) -> str:
     """How many of the points compared differ from their baseline."""
-    verdicts = [cell.comparison.verdict for cell in column if cell.comparison is not None]
-    if not verdicts:
+    made = [cell.comparison for cell in column if cell.comparison is not None]
+    if not made:
         return ""
+    verdicts = [comparison.verdict for comparison in made]
     better, worse = (verdicts.count(verdict) for verdict in (Verdict.BETTER, Verdict.WORSE))
-    rest = len(verdicts) - better - worse
-    return f": of {len(verdicts)} compared, {better} better, {worse} worse, {rest} undecided"
+    family = "primary metric" if made[0].primary else "secondary metric"
+    family = f"{family}, " if any(c.primary for c in made) or made[0].judged else ""
+    return f": {family}{better} of {len(made)} better, {worse} worse"
 
 
 def _level(collection: Collection, cell: Cell, decimals: int) -> str:
@@ -88,13 +108,6 @@ def _level(collection: Collection, cell: Cell, decimals: int) -> str:
     if cell.estimate is None:
         return f"{label} (no mean: {cell.hole})"
     return f"{label} ({tables.estimate_text(cell.estimate, cell.metric, decimals)})"
-
-
-_VERDICTS = {
-    Verdict.ONE_SEED: "one seed, no telling what others would give",
-    Verdict.NO_SPREAD: "the same at every seed, no spread to judge by",
-    Verdict.LOST: "no difference that stands the correction for all comparisons",
-}
 
 
 def _comparison(collection: Collection, cell: Cell, decimals: int) -> str:
@@ -106,5 +119,7 @@ def _comparison(collection: Collection, cell: Cell, decimals: int) -> str:
     points = " points" if metrics.unit(cell.metric) == "%" else f" {metrics.unit(cell.metric)}"
     over = f", over {comparison.seeds.n} of {len(cell.seeds)} seeds"
     over = "" if comparison.in_full else over
-    verdict = _VERDICTS.get(comparison.verdict, comparison.verdict.value)
-    return f"{label}: {verdict} ({shown}{points}{over})"
+    said = comparison.verdict.value
+    if comparison.barred is not None:
+        said = f"{said} ({comparison.barred})"
+    return f"{label}: {said} ({shown}{points}{over})"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,10 +17,11 @@ import pandas as pd
 from harness import metrics
 from harness.config import canonical_json
 from harness.errors import unknown
+from harness.manifest import changed_declaration
 from harness.record import RunDir, Store
 from harness.report.lasting import no_garbage
 from harness.report.records import Reader, Record
-from harness.space import Point, Run, Sweep, matches, short_names, value_at
+from harness.space import Point, Run, Show, Sweep, matches, short_names, value_at
 
 #: Name of the axis that tells two versions of one sweep apart; it is no field of a configuration.
 VERSION = "version"
@@ -43,6 +44,17 @@ class PointRow:
 
 
 @dataclass(frozen=True)
+class Study:
+    """One sweep of a collection: its own points, and what it asks of them."""
+
+    name: str
+    points: tuple[int, ...]
+    baselines: Mapping[int, int | None]
+    """Point -> the point that its differences are taken to."""
+    show: Show
+
+
+@dataclass(frozen=True)
 class Collection:
     """A sweep and all that is on disk of it.
 
@@ -55,6 +67,16 @@ class Collection:
     records: tuple[Record, ...]
     axes: tuple[str, ...]
     frame: pd.DataFrame
+    parts: tuple[Study, ...] = ()
+    """The sweeps that it was put together from, where there are several."""
+    notes: tuple[str, ...] = ()
+    """What a reader must know of how it came about."""
+
+    @cached_property
+    def studies(self) -> tuple[Study, ...]:
+        """Each sweep of it by itself: what is said of one depends on no other."""
+        baselines = {row.index: row.baseline for row in self.points}
+        return self.parts or (Study(self.sweep.name, tuple(baselines), baselines, self.sweep.show),)
 
     @property
     def shown(self) -> list[str]:
@@ -102,7 +124,9 @@ class Collection:
 
 def collect(sweep: Sweep, runs: Sequence[Run], store: Store) -> Collection:
     """Read every one of `runs` from `store`, in the order of the points."""
-    return collect_from(sweep, [(run, store.run_dir(run.key)) for run in runs], store)
+    found = collect_from(sweep, [(run, store.run_dir(run.key)) for run in runs], store)
+    changed = changed_declaration(store, sweep)
+    return replace(found, notes=(changed,)) if changed else found
 
 
 @no_garbage()

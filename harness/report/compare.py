@@ -13,9 +13,9 @@ from pathlib import Path
 from harness.errors import RecordError, unknown
 from harness.manifest import manifest_names, read_manifest
 from harness.record import RunDir, Store, read_json
-from harness.report import ReportResult
 from harness.report.collect import VERSION, collect_from
 from harness.report.folder import locked, write_collection
+from harness.report.result import ReportResult
 from harness.space import Points, Run, Show, Sweep, declared_by_all
 
 _Places = list[tuple[Run, RunDir]]

@@ -22,7 +22,7 @@ from harness.document.text import Text, code, link, strong
 from harness.record import State
 from harness.report.answers import Answer, answer
 from harness.report.collect import Collection
-from harness.report.digest import digest
+from harness.report.digest import digest, warnings
 from harness.report.findings import Findings
 from harness.report.numerics import Numerics
 from harness.report.published import Beside
@@ -41,6 +41,7 @@ def write_content(
     published: Beside,
 ) -> Document:
     """The page of the report on `collection`."""
+    notes = [*warnings(collection, findings), *_warnings(collection)]
     answers = [answer(collection, findings, metric) for metric in findings.shown]
     sections = [
         Section("Answer", tuple(map(Paragraph, digest(collection, findings)))),
@@ -58,7 +59,7 @@ def write_content(
     used, asked = len(_used(collection)), len(collection.records)
     return Document(
         collection.sweep.question.strip() or collection.sweep.name,
-        (*map(Note, _warnings(collection)), *(s for s in sections if any(s.blocks))),
+        (*map(Note, notes), *(s for s in sections if any(s.blocks))),
         f"{collection.sweep.name} \u00b7 {used:,} of {asked:,} runs",
     )
 

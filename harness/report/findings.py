@@ -1,40 +1,66 @@
-"""What the statistics of a report are: cells, comparisons, the best of each column, trends.
+"""What the statistics of a report are: cells, comparisons, trends, effects, the best of a column.
 
-Owns which comparisons are made, and which of them form a family under one correction (Holm's):
-
-- every point against its baseline on every shown metric: one family, that of the table;
-- the best of a column against every other complete row of it: a family a column;
-- the best level of a line against its other levels: a family a line and metric.
+Reads the per-example outcomes, asks `harness.stats` what each sweep asks, and puts the answers
+where tables, figures and sentences find them.  Which tests form a family: see `stats.analysis`.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import median
+from functools import cache
 
 from harness import metrics
 from harness.document.table import Mark
-from harness.report.collect import Collection
-from harness.report.comparisons import Comparison, Contest, Over, contest, corrected
+from harness.errors import ConfigError
+from harness.report.collect import Collection, Study
+from harness.report.comparisons import Comparison
+from harness.report.guards import TrainingLoss, under_training
 from harness.report.lasting import no_garbage
-from harness.report.pairing import Compared, Wanted, compare_all
+from harness.report.numerics import Numerics
+from harness.report.pairing import Outcomes
+from harness.report.questions import Line, costs, lines_of, study_effects
 from harness.report.sections import Section, averages_of, sections_of
-from harness.report.statistics import detectable_effect
 from harness.report.summary import Cell, Cells, summarise
-from harness.report.trends import Line, Trend, leader_of, lines_of, trend_of
+from harness.stats.analysis import Analysis, Measured, MetricAnalysis, Plan, analyse
+from harness.stats.best import Best
+from harness.stats.effects import Effect
+from harness.stats.intervals import paired_difference
+from harness.stats.tests import Judged
 
 
 @dataclass(frozen=True)
-class Sensitivity:
-    """The smallest true difference that one comparison of the design finds with probability 0.8."""
+class Trend:
+    """The slope of one metric along one line."""
 
+    line: Line
     metric: str
-    effect: float
-    """In the unit of the records."""
-    seeds: int
-    over: Over
+    judged: Judged
+    left_out: tuple[float, ...]
+    """Levels without a value."""
+
+    @property
+    def rising(self) -> bool:
+        """The direction of the slope."""
+        return self.judged.test.estimate > 0
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What one sweep asked, and what came of it."""
+
+    study: Study
+    lines: tuple[Line, ...]
+    effects: tuple[Effect, ...]
+    analysis: Analysis
+    primary: str | None
+    margin: float | None
+    """In the printed unit of the primary metric."""
+    under_trained: tuple[TrainingLoss, ...] = ()
+
+    def of(self, metric: str) -> MetricAnalysis:
+        """What is said of one metric."""
+        return self.analysis.by_metric[metric]
 
 
 @dataclass(frozen=True)
@@ -46,17 +72,16 @@ class Findings:
     their mark."""
     sections: tuple[Section, ...]
     """The shown metrics as a table groups them, averages included."""
-    family: int
-    """Comparisons to a baseline that the correction is over."""
-    contests: Mapping[str, Contest]
-    """Metric -> its best point against the others, where there is a test to tell them by."""
-    sensitivity: Mapping[str, Sensitivity]
-    """Metric -> what the design can see, where it can see anything."""
-    trends: tuple[Trend, ...]
+    answered: tuple[Answered, ...]
+    """Each sweep of the collection by itself."""
+    contests: Mapping[str, Best]
+    """Metric -> its best point against the others, over all points of the table."""
     outcomes: Mapping[str, str]
     """Run key -> SHA-256 of the per-example outcomes that were read."""
     unread: Mapping[str, tuple[str, ...]]
     """Why outcomes could not be used -> keys of the runs."""
+    notes: tuple[str, ...] = ()
+    """What stands in the way of a verdict, a sentence each."""
 
     @property
     def shown(self) -> tuple[str, ...]:
@@ -68,6 +93,25 @@ class Findings:
         """Average -> the metrics it is the mean of."""
         return averages_of(self.sections)
 
+    @property
+    def trends(self) -> tuple[Trend, ...]:
+        """Every slope, sweep by sweep and metric by metric."""
+        return tuple(trend for answered in self.answered for trend in trends_of(answered))
+
+    def comparisons(self, metric: str) -> list[Comparison]:
+        """To the baselines, in the order of the points."""
+        cells = (cell for (_, name), cell in self.cells.items() if name == metric)
+        return [cell.comparison for cell in cells if cell.comparison is not None]
+
+
+def trends_of(answered: Answered) -> Iterator[Trend]:
+    """The slopes of one sweep."""
+    for metric, found in answered.analysis.by_metric.items():
+        for number, judged in found.trends.items():
+            line = answered.lines[number]
+            rows = [row for row in line.rows if row.index not in found.points]
+            yield Trend(line, metric, judged, tuple(float(row.axes[line.axis]) for row in rows))
+
 
 @no_garbage()
 def find(collection: Collection) -> Findings:
@@ -76,154 +120,141 @@ def find(collection: Collection) -> Findings:
     averages = averages_of(sections)
     shown = [name for section in sections for name in section.metrics]
     cells = summarise(collection, averages)
-    lines = lines_of(collection)
-    wanted = [
-        *_to_baselines(collection, shown),
-        *(each for metric in shown for each in _of_column(cells, collection, metric)),
-        *(
-            each
-            for number, line in enumerate(lines)
-            for metric in shown
-            for each in _of_line(cells, number, line, metric)
-        ),
-    ]
-    compared = compare_all(wanted, collection, cells, shown=shown, averages=averages)
-    table = corrected(compared.families.get(_TABLE, []))
-    for comparison in table:
-        place = (comparison.point, comparison.metric)
-        cells[place] = replace(cells[place], comparison=comparison)
-    contests = _contests(cells, compared, collection, shown)
-    for found in contests.values():
-        _mark(cells, found)
+    pairs = dict.fromkeys(pair for study in collection.studies for pair in _pairs(study))
+    outcomes = Outcomes(collection, shown, averages, pairs)
+    notes = list(collection.notes)
+    answered = []
+    barred = cache(Numerics.of(collection.records).comparable)
+    for study in collection.studies:
+        found, problem = _answer(collection, study, shown, cells, outcomes, barred)
+        answered.append(found)
+        notes += problem
+        for place, comparison in _comparisons(found, cells, outcomes, barred):
+            if collection.points[place[0]].baseline == comparison.reference:
+                cells[place] = replace(cells[place], comparison=comparison)
+    if collection.parts:
+        whole = analyse(
+            [
+                _measured(metric, range(len(collection.points)), cells, outcomes)
+                for metric in shown
+                if not metrics.is_cost(metric)
+            ],
+            Plan(barred=barred),
+        )
+    else:
+        whole = answered[0].analysis
+    contests = {m: found.best for m, found in whole.by_metric.items() if found.best is not None}
+    for metric, best in contests.items():
+        _mark(cells, metric, best)
     return Findings(
         cells=cells,
         sections=sections,
-        family=table[0].family if table else 0,
-        contests={metric: found.contest for metric, found in contests.items()},
-        sensitivity=_sensitivities(table, contests),
-        trends=tuple(_trends(cells, lines, shown, compared)),
-        outcomes=compared.outcomes,
-        unread=compared.unread,
+        answered=tuple(answered),
+        contests=contests,
+        outcomes=outcomes.digests,
+        unread={reason: tuple(keys) for reason, keys in outcomes.problems.items()},
+        notes=tuple(notes),
     )
 
 
-# --------------------------------------------------------------------------- what is compared
+# --------------------------------------------------------------------------- one sweep
 
-_TABLE = "table"
-
-
-def _to_baselines(collection: Collection, shown: Sequence[str]) -> Iterator[Wanted]:
-    for row in collection.points:
-        if row.baseline is not None and row.baseline != row.index:
-            for metric in shown:
-                yield Wanted(row.index, row.baseline, metric, _TABLE)
+Barred = Callable[[int, int], str | None]
+"""Why two points must not be compared, or None."""
 
 
-def _ranking(cells: Cells, collection: Collection, metric: str) -> list[int]:
-    """The points with a mean, the best first."""
-    sign = -1 if metrics.higher_is_better(metric) else 1
-    means = [
-        (sign * estimate.mean, row.index)
-        for row in collection.points
-        if (estimate := cells[(row.index, metric)].estimate) is not None
-    ]
-    return [point for _, point in sorted(means)]
+def _pairs(study: Study) -> list[tuple[int, int]]:
+    """(point, its baseline)."""
+    return [(p, base) for p, base in study.baselines.items() if base is not None and base != p]
 
 
-def _of_column(cells: Cells, collection: Collection, metric: str) -> Iterator[Wanted]:
-    """The best against all others, and the runner-up against all others below it."""
-    ranked = _ranking(cells, collection, metric)
-    for place, family in enumerate(("first", "second")):
-        for point in ranked[place + 1 :]:
-            yield Wanted(point, ranked[place], metric, (family, metric))
+def _answer(
+    collection: Collection,
+    study: Study,
+    shown: Sequence[str],
+    cells: Cells,
+    outcomes: Outcomes,
+    barred: Barred,
+) -> tuple[Answered, list[str]]:
+    primary, problem = _primary(study, collection.metrics)
+    tested = [metric for metric in shown if not metrics.is_cost(metric)]
+    if primary is not None and primary not in tested:
+        tested.insert(0, primary)
+    measured = [_measured(metric, study.points, cells, outcomes) for metric in tested]
+    lines = tuple(lines_of(collection, study))
+    effects = study_effects(collection, study)
+    margin = None if primary is None else study.show.margin
+    cost = costs(cells, study.points, study.show.cost)
+    analysis = analyse(
+        measured,
+        Plan(
+            comparisons=_pairs(study),
+            lines=[line.places for line in lines],
+            effects=effects,
+            primary=primary,
+            margin=None if margin is None or primary is None else margin / metrics.scale(primary),
+            cost=cost,
+            barred=barred,
+        ),
+    )
+    first = next((each for each in measured if each.name == primary), None)
+    guarded = under_training(collection, lines, cost, first) if first is not None else ()
+    answered = Answered(study, lines, effects, analysis, primary, margin, guarded)
+    return answered, problem
 
 
-def _of_line(cells: Cells, number: int, line: Line, metric: str) -> Iterator[Wanted]:
-    leader = leader_of(line, cells, metric)
-    for row in line.rows:
-        complete = cells[(row.index, metric)].estimate is not None
-        if leader is not None and complete and row.index != leader.point:
-            yield Wanted(row.index, leader.point, metric, ("line", number, metric))
+def _primary(study: Study, recorded: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The primary metric by its name, or why there is none that can be used."""
+    if study.show.primary is None:
+        return None, []
+    try:
+        return metrics.match_primary(study.show.primary, recorded), []
+    except ConfigError as error:
+        return None, [f"{study.name}: no verdict on the primary metric: {error}"]
 
 
-# --------------------------------------------------------------------------- what it comes to
+def _measured(metric: str, points: Sequence[int], cells: Cells, outcomes: Outcomes) -> Measured:
+    found = {point: cells.get((point, metric)) for point in points}
+    return Measured(
+        metric,
+        {point: cell.values for point, cell in found.items() if cell is not None},
+        metrics.higher_is_better(metric),
+        outcomes.spread(metric, points),
+    )
 
 
-@dataclass(frozen=True)
-class _Column:
-    metric: str
-    contest: Contest
-    second: Contest | None
+def _comparisons(
+    answered: Answered, cells: Cells, outcomes: Outcomes, barred: Barred
+) -> Iterator[tuple[tuple[int, str], Comparison]]:
+    for metric, found in answered.analysis.by_metric.items():
+        for point, base in _pairs(answered.study):
+            cell, other = cells[(point, metric)], cells[(base, metric)]
+            seeds = paired_difference(cell.values, other.values)
+            if seeds is not None:
+                pair = outcomes.pair(point, base, metric)
+                yield (
+                    (point, metric),
+                    Comparison(
+                        point=point,
+                        reference=base,
+                        metric=metric,
+                        wanted=len(cell.seeds),
+                        seeds=seeds,
+                        judged=found.comparisons.get((point, base)),
+                        primary=found.primary,
+                        items=pair.items,
+                        exact=pair.exact,
+                        barred=barred(point, base),
+                    ),
+                )
 
 
-def _contests(
-    cells: Cells, compared: Compared, collection: Collection, shown: Sequence[str]
-) -> dict[str, _Column]:
-    columns = {}
-    for metric in shown:
-        ranked = _ranking(cells, collection, metric)
-        first, second = (
-            contest(leader, compared.families.get((family, metric), []))
-            for leader, family in zip([*ranked, -1, -1], ("first", "second"), strict=False)
-        )
-        if first is not None:
-            columns[metric] = _Column(metric, first, second)
-    return columns
-
-
-def _mark(cells: dict[tuple[int, str], Cell], column: _Column) -> None:
-    """Best and second best where each is told from all below it; else who ties with the best."""
-    first, second = column.contest, column.second
-    marks = dict.fromkeys([first.leader, *first.tied], Mark.TIED)
-    if first.won:
-        marks = {first.leader: Mark.BEST}
-        if second is not None and second.won:
-            marks[second.leader] = Mark.SECOND
+def _mark(cells: dict[tuple[int, str], Cell], metric: str, best: Best) -> None:
+    """Best where it is told from all others; else who cannot be told from the best."""
+    marks = dict.fromkeys(best.candidates, Mark.TIED)
+    if best.won:
+        marks = {best.leader: Mark.BEST}
     for point, mark in marks.items():
-        place = (point, column.metric)
-        cells[place] = replace(cells[place], mark=mark)
-
-
-def _sensitivities(
-    table: Sequence[Comparison], contests: Mapping[str, _Column]
-) -> dict[str, Sensitivity]:
-    """From the comparisons to baselines; without any, from those to the best of the column."""
-    by_metric: dict[str, list[Comparison]] = {}
-    for comparison in table:
-        by_metric.setdefault(comparison.metric, []).append(comparison)
-    if not table:
-        by_metric = {m: list(c.contest.against.values()) for m, c in contests.items()}
-    found = {metric: _sensitivity(metric, made) for metric, made in by_metric.items()}
-    return {metric: value for metric, value in found.items() if value is not None}
-
-
-def _sensitivity(metric: str, comparisons: Sequence[Comparison]) -> Sensitivity | None:
-    """With the variance pooled over the comparisons that have every seed."""
-    full = [c for c in comparisons if c.in_full and c.p is not None]
-    scope = Over.BOTH if all(c.both is not None for c in full) else Over.SEEDS
-    errors = [_error(c, scope) for c in full]
-    if not errors:
-        return None
-    pooled = math.sqrt(math.fsum(error**2 for error, _ in errors) / len(errors))
-    effect = detectable_effect(pooled, median(df for _, df in errors))
-    return Sensitivity(metric, effect, full[0].wanted, scope)
-
-
-def _error(comparison: Comparison, scope: Over) -> tuple[float, float]:
-    if scope is Over.BOTH and comparison.both is not None:
-        return comparison.both.error, comparison.both.df
-    assert comparison.seeds.error is not None
-    return comparison.seeds.error, float(comparison.seeds.n - 1)
-
-
-def _trends(
-    cells: Cells, lines: Sequence[Line], shown: Sequence[str], compared: Compared
-) -> Iterator[Trend]:
-    for number, line in enumerate(lines):
-        for metric in shown:
-            leader = leader_of(line, cells, metric)
-            if leader is not None:
-                against = compared.families.get(("line", number, metric), [])
-                found = trend_of(line, cells, metric, contest(leader.point, against))
-                if found is not None:
-                    yield found
+        cell = cells[(point, metric)]
+        if cell.estimate is not None:
+            cells[(point, metric)] = replace(cell, mark=mark)

@@ -23,12 +23,13 @@ from harness.document.typst import to_pdf
 from harness.errors import HarnessError
 from harness.figures.base import SWEEP, Sheet
 from harness.record import Store, dump_json, read_json, write_atomic
-from harness.report import ReportResult, external, tables
+from harness.report import external, tables
 from harness.report.collect import Collection, collect
 from harness.report.content import runs_with_holes, write_content
 from harness.report.findings import find
 from harness.report.published import Beside, beside_ours
 from harness.report.records import Record
+from harness.report.result import ReportResult
 from harness.report.run_data import run_data
 from harness.space import Run, Sweep
 

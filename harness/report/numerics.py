@@ -95,11 +95,18 @@ class Numerics:
 
     def _values(self, point: int, field: str) -> frozenset[str]:
         """The known values of the runs of a point."""
-        found = (fields.get(field) for at, _, fields in self.runs if at == point)
+        found = (fields.get(field) for _, fields in self._by_point.get(point, ()))
         return frozenset(value for value in found if value is not None)
 
     def _asked(self, point: int) -> set[str]:
-        return {asked for at, asked, _ in self.runs if at == point}
+        return {asked for asked, _ in self._by_point.get(point, ())}
+
+    @cached_property
+    def _by_point(self) -> dict[int, list[tuple[str, Fields]]]:
+        found: dict[int, list[tuple[str, Fields]]] = {}
+        for point, asked, fields in self.runs:
+            found.setdefault(point, []).append((asked, fields))
+        return found
 
     def _is_asked(self, point: int, reference: int) -> bool:
         """Whether the points themselves ask for other precisions: then that is the question."""

@@ -15,6 +15,7 @@ from harness.document.text import Text, link, strong
 from harness.ledger import Origin, Outcome, Trial
 from harness.report.records import Record
 from harness.report.search_data import CONFIRMED, Confirmed, SearchData, free
+from harness.stats.tests import Judged
 
 _DECIMALS = 2
 _MOST_BEST = 6
@@ -95,25 +96,24 @@ def _answers(data: SearchData) -> Iterator[Text]:
         yield (
             strong(f"Trial {trial.number}"),
             f" was the best of {tried} on the validation split: {metrics.display(goal)} "
-            f"{_number(goal, trial.values[0])}, which is too high by as much as luck chose it",
+            f"{_number(goal, trial.values[0])}, optimistic (selected on this split)",
         )
     elif data.best:
         yield (strong(f"{len(data.best)} trials"), " are beaten by none in every objective")
     for found in data.confirmed:
-        if found.difference is not None:
-            yield _verdict(found)
+        if found.judged is not None:
+            yield _verdict(found, found.judged)
 
 
-def _verdict(found: Confirmed) -> Text:
-    assert found.difference is not None
+def _verdict(found: Confirmed, judged: Judged) -> Text:
     told = (
         f" with fresh seeds: {metrics.display(found.metric)} {_level(found)}, "
         f"{_difference(found)} against the base: "
     )
     lead = strong(found.label[:1].upper() + found.label[1:])
-    if not found.difference.distinguishable:
-        return (lead, told, strong("no telling"))
-    better = (found.difference.mean > 0) == metrics.higher_is_better(found.metric)
+    if not judged.significant:
+        return (lead, told, strong("not significant"))
+    better = (judged.test.estimate > 0) == metrics.higher_is_better(found.metric)
     return (lead, told, strong("better" if better else "worse"))
 
 
@@ -131,16 +131,14 @@ def _level(found: Confirmed) -> str:
 
 
 def _difference(found: Confirmed) -> str:
-    difference = found.difference
-    if difference is None:
+    if found.judged is None:
         return text.DASH
-    shown = _number(found.metric, difference.mean, sign=True)
-    if difference.low is None or difference.high is None:
+    test = found.judged.test
+    shown = _number(found.metric, test.estimate, sign=True)
+    if test.interval is None:
         return shown
     factor = metrics.scale(found.metric)
-    ends = [
-        text.number(end * factor, _DECIMALS, sign=True) for end in (difference.low, difference.high)
-    ]
+    ends = [text.number(end * factor, _DECIMALS, sign=True) for end in test.interval]
     return f"{shown} [{', '.join(ends)}]"
 
 

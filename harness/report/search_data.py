@@ -19,8 +19,10 @@ from harness.errors import RecordError
 from harness.ledger import Ledger, Look, Origin, Outcome, Trial, best_trials, looks
 from harness.manifest import Manifest, manifest_names, read_manifest
 from harness.record import Store
-from harness.report.statistics import Difference, Estimate, estimate, paired_difference
 from harness.space import short_names
+from harness.stats.analysis import Measured, Plan, analyse
+from harness.stats.intervals import Estimate, estimate
+from harness.stats.tests import Judged
 
 CONFIRMED = "_confirmed"
 """What the name of a search ends in where the sweep that confirms it is meant."""
@@ -59,8 +61,8 @@ class Confirmed:
     label: str
     values: Mapping[int, float]
     estimate: Estimate
-    difference: Difference | None
-    """To the base; None for the base itself."""
+    judged: Judged | None
+    """The difference to the base; None for the base itself and for what has no seed with it."""
 
 
 @dataclass(frozen=True)
@@ -185,16 +187,12 @@ def _confirmation(name: str, store: Store) -> tuple[tuple[Confirmed, ...], int]:
     }
     wanted = len(manifest.sweep.seeds) if isinstance(manifest.sweep.seeds, Sequence) else 0
     base = next((run.label for run in manifest.runs if _is_base(run.point, manifest)), labels[0])
+    # Nothing is averaged over a hole.
+    complete = {place: found for place, found in values.items() if len(found) == wanted}
+    judged = _judged(labels, base, complete)
     confirmed = [
-        Confirmed(
-            metric,
-            label,
-            found,
-            estimate(list(found.values())),
-            None if label == base else paired_difference(found, values[(base, metric)]),
-        )
-        for (label, metric), found in values.items()
-        if len(found) == wanted  # nothing is averaged over a hole
+        Confirmed(metric, label, found, estimate(list(found.values())), judged.get((label, metric)))
+        for (label, metric), found in complete.items()
     ]
     done = {
         (run.label, run.seed)
@@ -202,6 +200,34 @@ def _confirmation(name: str, store: Store) -> tuple[tuple[Confirmed, ...], int]:
         if all(run.seed in values[(run.label, m)] for m in manifest.sweep.show.metrics)
     }
     return tuple(confirmed), len(manifest.runs) - len(done)
+
+
+def _judged(
+    labels: Sequence[str], base: str, values: Mapping[tuple[str, str], Mapping[int, float]]
+) -> dict[tuple[str, str], Judged]:
+    """(point, metric) -> its difference to the base; the first metric, the goal, is the primary."""
+    names = list(dict.fromkeys(metric for _, metric in values))
+    measured = [
+        Measured(
+            metric,
+            {
+                n: values[label, metric]
+                for n, label in enumerate(labels)
+                if (label, metric) in values
+            },
+            metrics.higher_is_better(metric),
+        )
+        for metric in names
+        if not metrics.is_cost(metric)
+    ]
+    first = labels.index(base)
+    pairs = [(point, first) for point in range(len(labels)) if point != first]
+    found = analyse(measured, Plan(pairs, primary=measured[0].name if measured else None))
+    return {
+        (labels[point], metric): judged
+        for metric, each in found.by_metric.items()
+        for (point, _), judged in each.comparisons.items()
+    }
 
 
 def _is_base(point: Mapping[str, Any], manifest: Manifest) -> bool:

@@ -1,280 +1,320 @@
-"""The statistics in words, metric by metric, and no more than the tests allow.
+"""The statistics in words, and no more than the tests allow.
 
-Plain text without markup; each format escapes it.
+Plain text without markup; each format escapes it.  Nothing is computed here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Iterable, Sequence
 
 from harness import metrics
 from harness.document import text
 from harness.report.collect import Collection
-from harness.report.comparisons import ALPHA, Comparison, Verdict
+from harness.report.comparisons import Comparison, Verdict
 from harness.report.contrast import contrast_of, listed
-from harness.report.findings import Findings, Sensitivity
-from harness.report.statistics import POWER
+from harness.report.findings import Answered, Findings, Trend, trends_of
+from harness.report.guards import TrainingLoss
 from harness.report.tables import decimals_of, difference_text, estimate_text
-from harness.report.trends import Trend
+from harness.stats.effects import Effect
+from harness.stats.tests import Judged
 
 #: Differences, or rows, that a sentence still names one by one.
 _MANY = 6
-#: Sentences of one kind on one metric past which they become one.
-_GROUPS = 4
+#: Lines of one metric past which their slopes become one sentence.
+_LINES = 3
 
 
-def sentences(collection: Collection, findings: Findings, metric: str) -> list[str]:
-    """What differs in `metric`, how it goes along the axis or which point is best, and what the
-    design could have seen of it."""
-    if metrics.is_cost(metric):
-        return []
-    along = trend_sentences(collection, findings, metric)
-    return [
-        *comparison_sentences(collection, findings, metric),
-        *(along or best_sentences(collection, findings, metric)),
-        *sensitivity_sentences(findings, metric),
-    ]
+class Teller:
+    """Sentences on one sweep of a collection."""
+
+    def __init__(self, collection: Collection, findings: Findings, answered: Answered) -> None:
+        self._collection, self._findings, self._answered = collection, findings, answered
+
+    # ----------------------------------------------------------------------- the primary metric
+
+    def enough(self) -> list[str]:
+        """Which point is enough on the primary metric, and which cheaper one may be."""
+        primary = self._answered.primary
+        found = None if primary is None else self._answered.of(primary).enough
+        if primary is None or found is None or self._answered.margin is None:
+            return []
+        unit, name = _unit(primary), metrics.display(primary)
+        within = f"margin {self._answered.margin:g}"
+        said = []
+        if found.point is not None:
+            loss = text.number(max(0.0, found.loss * metrics.scale(primary)), 1)
+            said.append(
+                f"{_capital(self._label(found.point))} is enough: at most {loss} {unit} of {name} "
+                f"below the best of the others ({within}){self._share_of_cost(found.point)}."
+            )
+        if found.open is not None:
+            lost = text.number(found.open_loss * metrics.scale(primary), 1)
+            more = (
+                "more seeds alone would not tell"
+                if found.seeds is None
+                else f"about {found.seeds} seeds would tell"
+            )
+            whether = "is enough" if found.point is None else "is enough too"
+            said.append(
+                f"Cannot tell whether {self._label(found.open)} {whether}: it may lose up to "
+                f"{lost} {unit} of {name} ({within}); {more}."
+            )
+        if not said:
+            said.append(f"No point can be called enough on {name} ({within}).")
+        return said
+
+    def _share_of_cost(self, point: int) -> str:
+        """`, with 38 % of the parameters of text layers 12`."""
+        cost = self._answered.study.show.cost
+        costs = {
+            each: min(cell.values.values())
+            for each in self._answered.study.points
+            if (cell := self._findings.cells.get((each, cost))) is not None and cell.values
+        }
+        most = max(costs, key=lambda each: costs[each])
+        if costs[point] >= costs[most]:
+            return ""
+        share = text.number(100 * costs[point] / costs[most], 0)
+        return f", with {share} % of the {metrics.display(cost)} of {self._label(most)}"
+
+    def _label(self, point: int) -> str:
+        row, collection = self._collection.points[point], self._collection
+        if row.label in collection.sweep.show.names:
+            return row.label
+        axes = [axis for axis in collection.varying_axes if axis in row.axes]
+        named = [f"{collection.axis_name(axis)} {text.plain(row.axes[axis])}" for axis in axes]
+        return listed(named) or row.label
+
+    # ----------------------------------------------------------------------- differences
+
+    def differences(self, metric: str) -> list[str]:
+        """What differs from the baseline in one metric, with amounts, and what does not."""
+        made = self._comparisons(metric)
+        if not made:
+            return []
+        decided = [c for c in made if c.decided]
+        better = sum(c.verdict is Verdict.BETTER for c in made)
+        name = _capital(metrics.display(metric))
+        head = f"{name}: {better} of {len(made)} better"
+        worse = len(decided) - better
+        if worse:
+            head += f", {worse} worse"
+        base = self._baseline(made)
+        said = [f"{head}{base}{self._listing(decided)} ({self._family(made)})."]
+        if not decided:
+            said = [f"{name}: no significant difference{base} ({self._family(made)})."]
+        rest = [c for c in made if c.verdict in {Verdict.LOST, Verdict.UNDECIDED}]
+        if rest and decided:
+            said.append(f"Not significant{self._listing(rest)}.")
+        said += self._untold(made)
+        return said
+
+    def _untold(self, made: Sequence[Comparison]) -> list[str]:
+        said = []
+        alone = [c for c in made if c.verdict is Verdict.ONE_SEED]
+        if alone:
+            said.append(f"One seed says nothing of other seeds{self._listing(alone)}.")
+        if any(c.verdict is Verdict.NO_SPREAD for c in made):
+            said.append("All seeds agree exactly, so there is nothing to test.")
+        for why in dict.fromkeys(c.barred for c in made if c.barred):
+            barred = [c for c in made if c.barred == why]
+            said.append(f"Not compared ({why}){self._listing(barred)}.")
+        return said
+
+    def _comparisons(self, metric: str) -> list[Comparison]:
+        cells = [self._findings.cells.get((p, metric)) for p in self._answered.study.points]
+        own = self._answered.study.baselines
+        return [
+            cell.comparison
+            for cell in cells
+            if cell is not None
+            and cell.comparison is not None
+            and own[cell.point] == cell.comparison.reference
+        ]
+
+    def _baseline(self, made: Sequence[Comparison]) -> str:
+        olds = {self._contrast(c)[1] for c in made}
+        return f" than {olds.pop()}" if len(olds) == 1 and any(c.decided for c in made) else (
+            f" from {olds.pop()}" if len(olds) == 1 else " from its baseline"
+        )  # fmt: skip
+
+    def _contrast(self, comparison: Comparison) -> tuple[str, str]:
+        points = self._collection.points
+        base = points[comparison.reference]
+        found = contrast_of(self._collection, points[comparison.point], base)
+        return found.short, found.old
+
+    def _listing(self, made: Sequence[Comparison]) -> str:
+        if not made:
+            return ""
+        metric = made[0].metric
+        if len(made) > _MANY:
+            sizes = [c.mean * metrics.scale(metric) for c in made]
+            least, most = (text.number(size, 1, sign=True) for size in (min(sizes), max(sizes)))
+            return f": {len(made)} cases, {least} to {most} {_unit(metric)}"
+        decimals = decimals_of_metric(self._collection, self._findings, metric)
+        told = [f"{self._contrast(c)[0]} {difference_text(c, decimals)}" for c in made]
+        return f": {listed(told)}"
+
+    def _family(self, made: Sequence[Comparison]) -> str:
+        family = next((c.judged.family for c in made if c.judged is not None), 0)
+        return f"Holm, {_tests(family)}"
+
+    def counts(self, metric: str) -> str:
+        """`T2I R@1 3 of 4 better`."""
+        made = self._comparisons(metric)
+        better = sum(c.verdict is Verdict.BETTER for c in made)
+        worse = sum(c.verdict is Verdict.WORSE for c in made)
+        parts = [f"{n} {word}" for n, word in ((better, "better"), (worse, "worse")) if n]
+        return f"{metrics.display(metric)} {' and '.join(parts)} of {len(made)}"
+
+    def differing(self, metric: str) -> bool | None:
+        """Whether anything differs significantly; None where nothing was compared."""
+        made = self._comparisons(metric)
+        return any(c.decided for c in made) if made else None
+
+    # ----------------------------------------------------------------------- trends
+
+    def trends(self, metric: str) -> list[str]:
+        """The slopes of one metric along its lines."""
+        found = [trend for trend in trends_of(self._answered) if trend.metric == metric]
+        if len(found) > _LINES:
+            return [self._many_trends(found)]
+        return [self._trend(trend) for trend in found]
+
+    def _trend(self, trend: Trend) -> str:
+        collection, metric = self._collection, trend.metric
+        axis, name = collection.axis_name(trend.line.axis), metrics.display(metric)
+        held = [
+            f"{collection.axis_name(path)} {text.plain(value)}"
+            for path, value in trend.line.held.items()
+        ]
+        where = f"At {listed(held)}, {name}" if held else _capital(name)
+        test = trend.judged.test
+        per = f"per doubling of {axis}" if trend.line.doubling else f"per step of {axis}"
+        if test.interval is None:
+            return f"{where}: the slope along {axis} has no spread over seeds to be tested by."
+        scale = metrics.scale(metric)
+        size = text.number(test.estimate * scale, 1, sign=True)
+        low, high = (text.number(bound * scale, 1) for bound in test.interval)
+        verdict = "significant" if trend.judged.significant else "not significant"
+        said = (
+            f"{where} changes by {size} {_unit(metric)} [{low}, {high}] {per} "
+            f"({verdict}, Holm, {_tests(trend.judged.family)})"
+        )
+        if trend.left_out:
+            said += f"; without {axis} {listed([f'{level:g}' for level in trend.left_out])}"
+        return f"{said}."
+
+    def _many_trends(self, trends: Sequence[Trend]) -> str:
+        axis = self._collection.axis_name(trends[0].line.axis)
+        name = _capital(metrics.display(trends[0].metric))
+        seen = [trend for trend in trends if trend.judged.significant]
+        up = sum(trend.rising for trend in seen)
+        where = listed([self._collection.axis_name(path) for path in trends[0].line.held])
+        return (
+            f"{name} rises with {axis} at {up} and falls at {len(seen) - up} of {len(trends)} "
+            f"values of {where} (significant slopes, Holm, {_tests(trends[0].judged.family)})."
+        )
+
+    # ----------------------------------------------------------------------- effects
+
+    def effects(self, metric: str) -> list[str]:
+        """Main effects and interactions of one metric, the significant ones with their amounts."""
+        found = self._answered.of(metric).effects
+        if not found:
+            return []
+        name = metrics.display(metric)
+        main = [(e, found[n]) for n, e in enumerate(self._answered.effects) if n in found]
+        tests = _tests(next(iter(found.values())).family)
+        parts = [
+            self._effect(effect, judged, metric)
+            for effect, judged in main
+            if len(effect.parts) == 1
+        ]
+        said = [f"Main effects on {name} ({tests} with interactions, Holm): {'; '.join(parts)}."]
+        crossed = [pair for pair in main if len(pair[0].parts) == 2]
+        decided = [self._effect(e, j, metric) for e, j in crossed if j.significant]
+        if decided:
+            said.append(f"Interactions on {name}: {'; '.join(decided)}.")
+        elif crossed:
+            said.append(f"No significant interaction on {name} ({len(crossed)} tested).")
+        return said
+
+    def _effect(self, effect: Effect, judged: Judged, metric: str) -> str:
+        parts = [
+            f"{self._collection.axis_name(axis)} {_level(new)} against {_level(old)}"
+            for axis, new, old in effect.parts
+        ]
+        scale, test = metrics.scale(metric), judged.test
+        size = text.number(test.estimate * scale, 1, sign=True)
+        if test.interval is not None:
+            low, high = (text.number(bound * scale, 1) for bound in test.interval)
+            size += f" [{low}, {high}]"
+        star = " (significant)" if judged.significant else ""
+        return f"{' x '.join(parts)} {size}{star}"
+
+    # ----------------------------------------------------------------------- the design
+
+    def detectable(self, of: Iterable[str]) -> str:
+        """`4.3 points`, or the range over several metrics; empty where nothing can be found."""
+        found = sorted(
+            (self._answered.of(metric).detectable or 0.0) * metrics.scale(metric)
+            for metric in of
+            if self._answered.of(metric).detectable is not None
+        )
+        if not found:
+            return ""
+        ends = dict.fromkeys(text.number(effect, 1) for effect in (found[0], found[-1]))
+        return f"{' to '.join(ends)} points"
+
+    def guards(self) -> list[str]:
+        """What stands against a conclusion."""
+        said = [self._under_trained(each) for each in self._answered.under_trained]
+        primary = self._answered.primary
+        return said if primary is None else said + self.noisy(primary)
+
+    def noisy(self, metric: str) -> list[str]:
+        """Points whose runs vary far more than the others'."""
+        return [
+            f"{_capital(self._label(point))} varies far more over seeds than the other points in "
+            f"{metrics.display(metric)}: its differences are judged by its own seeds alone."
+            for point in self._answered.of(metric).noisy
+        ]
+
+    def _under_trained(self, each: TrainingLoss) -> str:
+        axis = self._collection.axis_name(each.line.axis)
+        losses = ", ".join(text.number(loss, 2) for loss in each.losses)
+        levels = ", ".join(f"{row.axes[each.line.axis]:g}" for row in each.line.rows)
+        return (
+            f"Points of larger {axis} also fit the training set worse (final contrastive loss "
+            f"{losses} at {axis} {levels}): they are under-trained, not over-sized, so this sweep "
+            "measures its training budget."
+        )
 
 
-# --------------------------------------------------------------------------- differences
+# --------------------------------------------------------------------------- best, and words
 
 
-def comparison_sentences(collection: Collection, findings: Findings, metric: str) -> list[str]:
-    """What is changed and what comes of it, in one sentence a change where it is tried at several
-    places (with and without a term, at every depth), in one sentence for all changes otherwise."""
-    grouped = cases_by_change(collection, findings, metric)
-    decimals = decimals_of_metric(collection, findings, metric)
-    if len(grouped) > _GROUPS:
-        made = [comparison for cases in grouped.values() for _, comparison in cases]
-        return [tally(metric, made, decimals, findings.family)]
-    return [
-        f"{opening} {outcomes(metric, cases, decimals, findings.family)}."
-        for opening, cases in grouped.items()
-    ]
-
-
-def cases_by_change(
-    collection: Collection, findings: Findings, metric: str
-) -> dict[str, list[tuple[str, Comparison]]]:
-    """How a sentence on a change begins -> the cases it was tried in, each with what came of it."""
-    grouped: dict[str, list[tuple[str, Comparison]]] = {}
-    for row in collection.points:
-        comparison = findings.cells[(row.index, metric)].comparison
-        if comparison is not None:
-            base = collection.points[comparison.reference]
-            found = contrast_of(collection, row, base)
-            if found.place:
-                opening, case = f"With {found.new} against {found.old},", f"at {found.place}"
-            else:
-                opening, case = f"Against {found.old},", f"with {found.new}"
-            grouped.setdefault(opening, []).append((case, comparison))
-    return grouped
-
-
-def tally(metric: str, made: Sequence[Comparison], decimals: int, family: int) -> str:
-    """Many comparisons in one sentence: how many of each verdict, and how large the decided are."""
-    by_verdict = {verdict: [c for c in made if c.verdict is verdict] for verdict in Verdict}
-    better, worse = by_verdict[Verdict.BETTER], by_verdict[Verdict.WORSE]
-    parts = [
-        f"{len(better)} are for the better{_range(better, decimals)}",
-        f"{len(worse)} for the worse{_range(worse, decimals)}",
-        f"{len(by_verdict[Verdict.UNDECIDED])} not detectable",
-    ]
-    lost = by_verdict[Verdict.LOST]
-    if lost:
-        parts.append(f"{len(lost)} do not stand the correction for {family} comparisons")
-    rest = len(by_verdict[Verdict.NO_SPREAD]) + len(by_verdict[Verdict.ONE_SEED])
-    if rest:
-        parts.append(f"{rest} have no interval over seeds to judge by")
-    differences = f"Of {len(made)} differences in {metrics.display(metric)} to the baseline"
-    return f"{differences}, {listed(parts)}."
-
-
-def _range(comparisons: Sequence[Comparison], decimals: int) -> str:
-    if not comparisons:
-        return ""
-    sizes = [abs(_scaled(comparison)) for comparison in comparisons]
-    least, most = (text.number(size, decimals) for size in (min(sizes), max(sizes)))
-    return f" ({least} to {most} {_unit(comparisons[0].metric)})"
-
-
-def outcomes(
-    metric: str, cases: Sequence[tuple[str, Comparison]], decimals: int, family: int
-) -> str:
-    """What comes of one change in all its cases, without the opening and the full stop."""
-    by_verdict: dict[tuple[Verdict, bool], list[tuple[str, Comparison]]] = {}
-    for case, comparison in cases:
-        up = comparison.mean > 0 if comparison.decided else True
-        by_verdict.setdefault((comparison.verdict, up), []).append((case, comparison))
-    parts: list[str] = []
-    ordered = sorted(by_verdict.items(), key=lambda item: _ORDER.index(item[0][0]))
-    for (verdict, up), found in ordered:
-        if verdict in {Verdict.BETTER, Verdict.WORSE}:
-            subject = metrics.display(metric) if not parts else "it"
-            parts.append(f"{subject} {'rises' if up else 'falls'} {_amounts(found, decimals)}")
-        else:
-            parts.append(_UNTOLD[verdict](metric, _seen(found, decimals), family))
-    return "; ".join(parts)
-
-
-_ORDER = list(Verdict)
-
-_UNTOLD: dict[Verdict, Callable[[str, str, int], str]] = {
-    Verdict.LOST: lambda metric, seen, family: (
-        f"what is seen of {metrics.display(metric)} {seen} does not stand the correction for "
-        f"{family} comparisons"
-    ),
-    Verdict.UNDECIDED: lambda metric, seen, family: (
-        f"no difference in {metrics.display(metric)} is detectable {seen}"
-    ),
-    Verdict.NO_SPREAD: lambda metric, seen, family: (
-        f"all seeds agree exactly in {metrics.display(metric)} {seen}, which leaves no spread to "
-        "judge by"
-    ),
-    Verdict.ONE_SEED: lambda metric, seen, family: (
-        f"one seed alone, which says nothing of others, shows of {metrics.display(metric)} {seen}"
-    ),
-}
-
-
-def _amounts(cases: Sequence[tuple[str, Comparison]], decimals: int) -> str:
-    """`by 1.8 points [0.4, 3.2] at 4 layers and by 2.0 [0.9, 3.1] at 8`, or a range of many."""
-    unit = _unit(cases[0][1].metric)
-    if len(cases) > _MANY:
-        sizes = [abs(_scaled(comparison)) for _, comparison in cases]
-        least, most = (text.number(size, decimals) for size in (min(sizes), max(sizes)))
-        return f"by {least} to {most} {unit} in {len(cases)} cases"
-    amounts = []
-    for number, (case, comparison) in enumerate(cases):
-        shown = _size(comparison, decimals, unit if number == 0 else "")
-        amounts.append(f"by {shown} {case}")
-    return listed(amounts)
-
-
-def _size(comparison: Comparison, decimals: int, unit: str) -> str:
-    """The difference without its sign, and the interval turned to match."""
-    scale = metrics.scale(comparison.metric)
-    sign = 1 if comparison.mean > 0 else -1
-    size = text.number(abs(comparison.mean) * scale, decimals)
-    words = f"{size} {unit}".strip()
-    if comparison.interval is None:
-        return words
-    ends = sorted(sign * bound * scale for bound in comparison.interval[:2])
-    return f"{words} [{', '.join(text.number(end, decimals) for end in ends)}]"
-
-
-def _seen(cases: Sequence[tuple[str, Comparison]], decimals: int) -> str:
-    if len(cases) > _MANY:
-        return f"in {len(cases)} cases"
-    return listed([f"{case} ({difference_text(c, decimals)})" for case, c in cases])
-
-
-def _scaled(comparison: Comparison) -> float:
-    return comparison.mean * metrics.scale(comparison.metric)
-
-
-# --------------------------------------------------------------------------- along the axis
-
-
-def trend_sentences(collection: Collection, findings: Findings, metric: str) -> list[str]:
-    """Whether the metric goes up or down along the axis, and from where on nothing is gained."""
-    decimals = decimals_of_metric(collection, findings, metric)
-    trends = [trend for trend in findings.trends if trend.metric == metric]
-    if len(trends) > _GROUPS:
-        return [_many_trends(collection, trends)]
-    return [_trend(collection, findings, trend, decimals) for trend in trends]
-
-
-def _many_trends(collection: Collection, trends: Sequence[Trend]) -> str:
-    axis, name = collection.axis_name(trends[0].line.axis), metrics.display(trends[0].metric)
-    seen = [trend for trend in trends if trend.p < ALPHA]
-    up = sum(trend.rising for trend in seen)
-    enough = sorted(trend.enough for trend in trends)
-    where = listed([collection.axis_name(path) for path in trends[0].line.held])
-    return (
-        f"Along {axis}, {name} rises at {up} and falls at {len(seen) - up} of {len(trends)} values "
-        f"of {where} (Page's trend test over seeds, each at 5 %); the smallest {axis} beyond which "
-        f"nothing is gained lies between {enough[0]:g} and {enough[-1]:g}."
-    )
-
-
-def _trend(collection: Collection, findings: Findings, trend: Trend, decimals: int) -> str:
-    axis, name = collection.axis_name(trend.line.axis), metrics.display(trend.metric)
-    held = [
-        f"{collection.axis_name(path)} {text.plain(value)}"
-        for path, value in trend.line.held.items()
-    ]
-    where = f"At {listed(held)}, " if held else ""
-    way = "rises" if trend.rising else "falls"
-    if trend.p < ALPHA:
-        said = f"{where}{name} {way} with {axis} (Page's trend test over seeds, p = {trend.p:.2g})"
-    else:
-        said = f"{where}{'no' if where else 'No'} trend of {name} along {axis} is detectable"
-        said += f" (Page's test over seeds, p = {trend.p:.2g})"
-    parts = [said, _enough(findings, trend, decimals)]
-    if trend.beyond is not None:
-        parts.append(f"from there on no gain is detectable (p = {trend.beyond:.2g})")
-    if trend.left_out:
-        missing = ", ".join(f"{level:g}" for level in trend.left_out)
-        parts.append(f"left out, for want of a seed: {missing}")
-    return "; ".join(parts) + "."
-
-
-def _enough(findings: Findings, trend: Trend, decimals: int) -> str:
-    if trend.at_enough is None:
-        if trend.enough == trend.levels[0]:
-            return f"the best is the smallest, {trend.best:g}"
-        return f"nothing below the best, {trend.best:g}, is enough"
-    seen = findings.sensitivity.get(trend.metric)
-    design = "" if seen is None else f"; the design can see {_effect(seen, decimals)}"
-    shown = difference_text(trend.at_enough, decimals)
-    return (
-        f"{trend.enough:g} is the smallest that cannot be told from the best, {trend.best:g} "
-        f"({shown} {_unit(trend.metric)}{design})"
-    )
-
-
-# --------------------------------------------------------------------------- best, and design
-
-
-def best_sentences(collection: Collection, findings: Findings, metric: str) -> list[str]:
+def best_sentence(collection: Collection, findings: Findings, metric: str) -> list[str]:
     """Which point has the best mean, and which others cannot be told from it."""
     found = findings.contests.get(metric)
-    if found is None:
+    cell = None if found is None else findings.cells[(found.leader, metric)]
+    if found is None or cell is None or cell.estimate is None:
         return []
-    cell = findings.cells[(found.leader, metric)]
-    assert cell.estimate is not None
-    shown = estimate_text(cell.estimate, metric, decimals_of_metric(collection, findings, metric))
+    decimals = decimals_of_metric(collection, findings, metric)
     label = collection.points[found.leader].label
-    said = f"The best mean {metrics.display(metric)} is {shown} at {label}"
-    if found.won:
-        return [f"{said}, told from every other row with a mean."]
-    tied = [collection.points[point].label for point in found.tied]
-    if len(tied) > _MANY:
-        return [f"{said}; {len(tied)} of {len(found.against)} others cannot be told from it."]
-    return [f"{said}; not to be told from it: {'; '.join(tied)}."]
-
-
-def sensitivity_sentences(findings: Findings, metric: str) -> list[str]:
-    """The smallest difference that the design can see in `metric`."""
-    each = findings.sensitivity.get(metric)
-    if each is None:
-        return []
-    return [
-        f"{each.seeds} seeds can see a difference of {_effect(each, _FINE)} in "
-        f"{metrics.display(metric)}: the least that one test at {ALPHA * 100:.0f} % finds with a "
-        f"probability of {POWER * 100:.0f} %, over {each.over.value}."
-    ]
-
-
-_FINE = 1
-
-
-def _effect(each: Sensitivity, decimals: int) -> str:
-    return f"{text.number(each.effect * metrics.scale(each.metric), decimals)} {_unit(each.metric)}"
-
-
-# --------------------------------------------------------------------------- words
+    word = "Highest" if metrics.higher_is_better(metric) else "Lowest"
+    said = f"{word} {metrics.display(metric)}: {estimate_text(cell.estimate, metric, decimals)}"
+    said += f" ({label})"
+    others = [p for p in found.candidates if p != found.leader]
+    if not others:
+        return [f"{said}, better than every other point."]
+    if len(others) > _MANY:
+        return [f"{said}; {len(others)} others cannot be told from the best."]
+    names = [collection.points[point].label for point in others]
+    return [f"{said}; cannot be told from the best: {'; '.join(names)}."]
 
 
 def decimals_of_metric(collection: Collection, findings: Findings, metric: str) -> int:
@@ -285,3 +325,16 @@ def decimals_of_metric(collection: Collection, findings: Findings, metric: str) 
 def _unit(metric: str) -> str:
     unit = metrics.unit(metric)
     return "points" if unit == "%" else unit
+
+
+def _tests(count: int) -> str:
+    return f"{count} test{'' if count == 1 else 's'}"
+
+
+def _capital(words: str) -> str:
+    return words[:1].upper() + words[1:]
+
+
+def _level(level: object) -> str:
+    """A level of an effect, which is canonical JSON."""
+    return text.plain(json.loads(str(level)))

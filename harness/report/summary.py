@@ -16,7 +16,7 @@ from harness import metrics
 from harness.document.table import Mark
 from harness.report.collect import Collection
 from harness.report.comparisons import Comparison
-from harness.report.statistics import Estimate, estimate
+from harness.stats.intervals import Estimate, estimate
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,25 +15,19 @@ from harness.document import text
 from harness.document.escaping import csv_text
 from harness.document.table import TIE, Column, Mark, RowGroup, Table, TableCell
 from harness.report.collect import Collection, PointRow
-from harness.report.comparisons import (
-    ALPHA,
-    Comparison,
-    Over,
-    ScoresBySeed,
-    Verdict,
-    compare,
-)
+from harness.report.comparisons import Comparison, Verdict
 from harness.report.findings import Findings
 from harness.report.lasting import no_garbage
 from harness.report.sections import Section
-from harness.report.statistics import Estimate
 from harness.report.summary import Cell, Cells
+from harness.stats.intervals import Estimate, paired_difference
+from harness.stats.tests import ALPHA, Over
 
 NO_EMBEDDINGS = "cost/parameters/inference_without_embeddings"
 WITH_EMBEDDINGS = "cost/parameters/inference"
 DELTA = "\u0394"
 STANDS = "*"
-"""What stands after a difference that the corrected test upholds."""
+"""What stands after a difference that is significant in its family."""
 _DECIMALS = {"%": 1, "M": 2, "GMACs": 3, "ms": 2}
 _PARAMETERS = {NO_EMBEDDINGS: "without emb.", WITH_EMBEDDINGS: "with emb."}
 
@@ -196,9 +190,11 @@ def _difference_cell(cell: Cell, decimals: int) -> TableCell:
 def _remarks(comparison: Comparison) -> Iterator[str]:
     if not comparison.in_full:
         seeds = ", ".join(map(str, comparison.seeds.seeds))
-        yield f"paired over {comparison.seeds.n} of {comparison.wanted} seeds ({seeds})"
+        yield f"{comparison.seeds.n} of {comparison.wanted} seeds in common ({seeds})"
     if comparison.verdict is Verdict.NO_SPREAD:
-        yield "all seeds differ by the same amount: no spread to judge by"
+        yield "the seeds agree exactly: no spread to judge by"
+    if comparison.barred is not None:
+        yield f"not compared: {comparison.barred}"
 
 
 def _no_difference(cell: Cell) -> str:
@@ -253,11 +249,20 @@ def _about_differences(collection: Collection, findings: Findings) -> Iterator[s
     units = {c.interval[2] for c in made if c.interval is not None}
     yield f"{DELTA} is the difference to the baseline{_whose_baseline(collection)}"
     yield _about_interval(units)
-    many = f" for the {findings.family} comparisons of the table" if findings.family > 1 else ""
-    if any(c.decided for c in made):
-        yield f"{STANDS}: p < {ALPHA:.2g} after Holm's correction{many}."
-    elif any(c.verdict is Verdict.LOST for c in made):
-        yield f"None stands Holm's correction{many}, though some intervals exclude zero."
+    families = _families(made)
+    if families and any(c.decided for c in made):
+        yield f"{STANDS}: significant, p < {ALPHA:.2g} after Holm's correction ({families})."
+    elif families:
+        yield f"No difference is significant after Holm's correction ({families})."
+
+
+def _families(made: Sequence[Comparison]) -> str:
+    """`5 tests of the primary metric, 30 of the others`."""
+    sizes = {c.primary: c.judged.family for c in made if c.judged is not None}
+    if True not in sizes:
+        return f"{sizes[False]} tests" if sizes else ""
+    told = [f"{sizes[True]} tests of the primary metric"]
+    return ", ".join([*told, f"{sizes[False]} of the others"] if False in sizes else told)
 
 
 def _comparisons(collection: Collection, findings: Findings, metric: str) -> list[Comparison]:
@@ -273,10 +278,11 @@ def _whose_baseline(collection: Collection) -> str:
 
 
 def _about_interval(units: set[Over]) -> str:
+    pooled = "by one linear model of all points and seeds (the variance is that of the whole sweep)"
     if units == {Over.BOTH}:
-        return "paired by seed and test item, with a 95 % interval over both."
+        return f"with a 95 % interval over seeds and test items, {pooled}."
     if units == {Over.SEEDS}:
-        return "paired by seed, with its 95 % t-interval over seeds."
+        return f"with a 95 % interval over seeds, {pooled}."
     if units == {Over.ITEMS}:
         return "with a 95 % bootstrap interval over test items, for these very models."
     if not units:
@@ -286,13 +292,11 @@ def _about_interval(units: set[Over]) -> str:
 
 
 def _about_marks(marks: frozenset[Mark]) -> Iterator[str]:
-    told = "told from {} by the paired test, corrected within its column (Holm)"
+    told = "multiple comparisons with the best, 95 % for the column"
     if Mark.BEST in marks:
-        yield f"Bold: best of its column, {told.format('every other row with a mean')}."
-    if Mark.SECOND in marks:
-        yield f"Underlined: second best, {told.format('every worse row with a mean')}."
+        yield f"Bold: better than every other point ({told})."
     if Mark.TIED in marks:
-        yield f"{TIE}: cannot be told from the best of its column, or is that best."
+        yield f"{TIE}: cannot be told from the best of its column, or is that best ({told})."
 
 
 def baseline_label(collection: Collection, row: PointRow) -> str | None:
@@ -343,8 +347,9 @@ _CSV_CELL = (
     "diff_low_items",
     "diff_high_items",
     "p_mcnemar",
-    "error_seeds",
-    "error_items",
+    "error",
+    "df",
+    "family",
     "keys",
     "hole",
 )
@@ -368,19 +373,22 @@ def _csv_cell(collection: Collection, row: PointRow, cell: Cell, cells: Cells) -
 
 
 def _beside(cell: Cell, cells: Cells) -> Comparison | None:
-    """To the baseline, of a metric that is not shown: over seeds, and under no correction."""
+    """To the baseline, of a metric that is not shown: over its own seeds, in no family."""
     if cell.baseline is None or cell.baseline == cell.point:
         return None
-    values = (cell.values, cells[(cell.baseline, cell.metric)].values)
-    nothing: tuple[ScoresBySeed, ScoresBySeed] = ({}, {})
-    return compare(cell.point, cell.baseline, cell.metric, values, nothing, len(cell.seeds))
+    seeds = paired_difference(cell.values, cells[(cell.baseline, cell.metric)].values)
+    if seeds is None:
+        return None
+    return Comparison(cell.point, cell.baseline, cell.metric, len(cell.seeds), seeds)
 
 
 def _csv_comparison(comparison: Comparison | None) -> list[object]:
     if comparison is None:
         return [None] * (_CSV_CELL.index("keys") - _CSV_CELL.index("diff"))
     low, high, over = comparison.interval or (None, None, None)
-    seeds, both = comparison.seeds, comparison.both
+    seeds, judged = comparison.seeds, comparison.judged
+    tested = judged is not None and judged.test.error is not None
+    family = "primary" if comparison.primary else "secondary"
     return [
         comparison.mean,
         low,
@@ -392,5 +400,5 @@ def _csv_comparison(comparison: Comparison | None) -> list[object]:
         *[seeds.low, seeds.high, seeds.p],
         *(comparison.items or (None, None)),
         " ".join(f"{p:.6g}" for p in comparison.exact.values()),
-        *([both.error_seeds, both.error_items] if both else [seeds.error, None]),
+        *([judged.test.error, judged.test.df, family] if judged and tested else [None] * 3),
     ]

@@ -8,10 +8,10 @@ from pathlib import Path
 from harness.errors import ConfigError
 from harness.manifest import manifest_names, read_manifest
 from harness.record import Store
-from harness.report import ReportResult
 from harness.report.collect import collect
 from harness.report.contrast import listed
 from harness.report.folder import locked, write_collection
+from harness.report.result import ReportResult
 from harness.report.union import merge
 
 

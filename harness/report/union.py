@@ -1,4 +1,4 @@
-"""Several sweeps as one collection: one table, one set of figures, one family of comparisons.
+"""Several sweeps as one collection: one table and one set of figures; each judged by itself.
 
 A run that several sweeps share (the same baseline, often) stands once, in the group of the first.
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.config import canonical_json
 from harness.errors import HarnessError
-from harness.report.collect import Collection, PointRow, frame_of
+from harness.report.collect import Collection, PointRow, Study, frame_of
 from harness.report.records import Record
 from harness.space import Points, Show, Sweep, declared_by_all, value_at
 
@@ -39,6 +39,7 @@ def merge(parts: Sequence[tuple[str, Collection]], *, name: str, question: str) 
     records: list[Record] = []
     rows: list[PointRow] = []
     places: dict[tuple[str, ...], int] = {}
+    studies: list[Study] = []
     for title, part in parts:
         index_of = {}
         for row in part.points:
@@ -50,14 +51,19 @@ def merge(parts: Sequence[tuple[str, Collection]], *, name: str, question: str) 
                 values = {axis: value_at(config, axis) for axis in axes}
                 rows.append(replace(row, index=place, axes=values, group=title))
                 records += [replace(record, point=place) for record in own]
-        for old, new in index_of.items():
+        baselines = {
+            new: None if (base := part.points[old].baseline) is None else index_of[base]
+            for old, new in index_of.items()
+        }
+        studies.append(Study(title, tuple(baselines), baselines, part.sweep.show))
+        for new, baseline in baselines.items():
             if rows[new].group == title:
-                baseline = part.points[old].baseline
-                mapped = None if baseline is None else index_of[baseline]
-                rows[new] = replace(rows[new], baseline=mapped)
+                rows[new] = replace(rows[new], baseline=baseline)
     sweep = _sweep([part for _, part in parts], records, name, question)
     points = tuple(rows)
-    return Collection(sweep, points, tuple(records), axes, frame_of(sweep, points, records, axes))
+    frame = frame_of(sweep, points, records, axes)
+    notes = tuple(f"{title}: {note}" for title, part in parts for note in part.notes)
+    return Collection(sweep, points, tuple(records), axes, frame, tuple(studies), notes)
 
 
 def _sweep(

@@ -19,7 +19,7 @@ COMMANDS = {
     "evaluate": ("harness.benchmark", []),
     "export": ("harness.commands.export", []),
     "explain": ("harness.commands.explain", []),
-    "bench": ("harness.bench", []),
+    "bench": ("harness.commands.bench", []),
     "board": ("harness.commands.board", []),
     "data": ("harness.commands.data", []),
 }

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from harness.config import ClassFolder
-from harness.data.folder import open_class_folder
+from harness.data.sources.folder import open_class_folder
 from harness.errors import DataError
 
 

@@ -16,7 +16,7 @@ from harness.commands.data import looks_like, main
 from harness.config import RunConfig, Runtime, override
 from harness.data.catalog import open_data
 from harness.data.loader import Batches
-from harness.data.shards import open_shards
+from harness.data.sources.shards import open_shards
 from harness.data.text import Tokenizer
 from tests.data.shardfiles import pair, served, shape_shards, write_tar
 

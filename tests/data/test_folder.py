@@ -10,7 +10,7 @@ import zipfile
 import pytest
 from PIL import Image
 
-from harness.data.folder import hashed_split, open_folder
+from harness.data.sources.folder import hashed_split, open_folder
 from harness.errors import DataError
 
 

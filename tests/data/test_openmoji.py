@@ -10,7 +10,7 @@ import pytest
 
 from harness.data.dataset import Split
 from harness.data.images import decode
-from harness.data.openmoji import load_drawings, open_openmoji, split_of
+from harness.data.sources.openmoji import load_drawings, open_openmoji, split_of
 
 
 @pytest.fixture(scope="module")

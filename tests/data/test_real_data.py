@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from harness.config import ClassFolder
-from harness.data.folder import open_class_folder, open_folder
 from harness.data.images import decode
+from harness.data.sources.folder import open_class_folder, open_folder
 
 
 def real(name: str) -> Path:

@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 from harness.data import index as module
-from harness.data.shards import open_shards
+from harness.data.sources.shards import open_shards
 from harness.data.tars import read_shard
 from harness.errors import DataError
 from tests.data.shardfiles import pair, write_tar

@@ -11,8 +11,8 @@ import torch
 from harness.config import RunConfig, Runtime, override
 from harness.data.catalog import open_data
 from harness.data.loader import Batches
-from harness.data.shards import open_shards
-from harness.data.sources import find_shards
+from harness.data.shard_list import find_shards
+from harness.data.sources.shards import open_shards
 from harness.data.text import Tokenizer
 from harness.errors import ConfigError, DataError
 from tests.data.shardfiles import served, shape_shards, write_tar

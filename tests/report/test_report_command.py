@@ -16,7 +16,8 @@ from harness.commands.report import main
 from harness.config import Runtime, override
 from harness.manifest import read_manifest, write_manifest
 from harness.monitor.rebuild import rebuild_as_runs_end
-from harness.report import ReportResult, build
+from harness.report import build
+from harness.report.result import ReportResult
 from harness.space import Run, Sweep, expand
 
 

@@ -257,21 +257,21 @@ def test_the_answer_claims_what_the_interval_allows(records: Records) -> None:
     said = answers(records)
 
     assert said.startswith(
-        "**I2T R@1** (%), chance 0.5: of 4 compared, 0 better, 3 worse, 1 undecided\n"
+        "**I2T R@1** (%), chance 0.5: secondary metric, 0 of 4 better, 3 worse\n"
         "  - layers=12 (41.2 \u00b1 0.7) is the baseline\n"
     )
     assert "layers=4: worse (\u22121.9 [\u22122.1, \u22121.7] points)" in said
     # differences +0.2, -0.1, -1.1 points: mean -1/3, half-width 4.302653 x 0.6807 / sqrt 3
-    assert "layers=8: no difference detectable (\u22120.3 [\u22122.0, 1.4] points)" in said
+    assert "layers=8: not significant (\u22120.3 [\u22122.0, 1.4] points)" in said
 
 
 def test_the_answer_states_missing_pairs(records: Records) -> None:
     said = answers(records, skip=((4, 0), (8, 0), (8, 2)))
 
-    # seeds 1 and 2 differ by -1.9 and -1.8 points: half-width 12.7062 x 0.05
-    pairs = r"\[\u22122\.5, \u22121\.2\] points, over 2 of 3 seeds\)"
+    # seeds 1 and 2 differ by -1.9 and -1.8 points; the residual is that of all five points
+    pairs = r"\[\u22122\.2, \u22121\.6\] points, over 2 of 3 seeds\)"
     assert re.search(r"layers=4: worse \(\u22121\.[89] " + pairs, said)
-    assert "layers=8: one seed, no telling what others would give (\u22120.1 points, over 1" in said
+    assert "layers=8: not significant (\u22120.1 [\u22120.5, 0.2] points, over 1 of 3" in said
 
 
 def test_the_answer_without_a_baseline_run(records: Records) -> None:

@@ -72,7 +72,7 @@ def test_every_part_of_a_paper_is_in_it(made: tuple[Sweep, list[Run], Path]) -> 
 
     for heading in ("Answer", "Results", "Protocol", "Wherethetimewent", "Reproducingthisreport"):
         assert heading in text
-    assert "seedscanseeadifferenceof" in text, "what the design can see"
+    assert "Smallestdetectabledifference" in text, "what the design can see"
     assert "Table1:" in text
     assert "Figure1:" in text
     pages = PdfReader(io.BytesIO(made[2].read_bytes())).pages

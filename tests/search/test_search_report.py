@@ -105,7 +105,7 @@ def test_the_answer_is_the_difference_with_fresh_seeds(tmp_path: Path) -> None:
 def test_a_difference_that_may_be_luck_is_called_so(tmp_path: Path) -> None:
     desk = searched(tmp_path, search())
     confirmed(desk, {"base": [0.30, 0.31, 0.32], "best": [0.40, 0.32, 0.28]})
-    assert "against the base: **no telling**" in report(desk)
+    assert "against the base: **not significant**" in report(desk)
 
 
 def test_nothing_is_averaged_over_a_hole(tmp_path: Path) -> None:

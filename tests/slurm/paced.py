@@ -20,7 +20,7 @@ from pathlib import Path
 
 from harness.config import RunConfig, override
 from harness.data.catalog import SOURCES
-from harness.data.folder import PictureFolder, open_folder
+from harness.data.sources.folder import PictureFolder, open_folder
 from harness.space import Show, Sweep, zipped
 
 RUNS = 12

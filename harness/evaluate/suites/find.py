@@ -15,8 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from harness.data.captions import TABLE_SUFFIXES
 from harness.data.files import FileTree, is_image
-from harness.data.folder import TABLE_SUFFIXES
 from harness.errors import DataError
 from harness.evaluate.suites.records import Benchmark
 

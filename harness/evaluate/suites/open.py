@@ -7,7 +7,6 @@ from those folders themselves.  A count that is not the benchmark's is refused.
 from __future__ import annotations
 
 import io
-import posixpath
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,14 +17,15 @@ import numpy as np
 from PIL import Image
 
 from harness.config import ClassFolder
+from harness.data.captions import checked_caption
 from harness.data.dataset import DataSet, Split, Task
-from harness.data.folder import checked_caption, open_class_folder, open_folder
+from harness.data.sources.folder import open_class_folder, open_folder
+from harness.data.tars import IMAGE_FIELDS, keyed, read_at
 from harness.errors import DataError, nearest
 from harness.evaluate.suites.find import Found
 from harness.evaluate.suites.records import Benchmark
 
 SPLIT = "test"
-_PICTURES = frozenset({"jpg", "jpeg", "png", "webp"})
 
 
 def open_found(found: Found, cache: Path) -> DataSet:
@@ -107,7 +107,7 @@ def _check_counts(found: Found, data: DataSet) -> None:
 
 
 def _built_in(found: Found, cache: Path) -> DataSet:
-    from harness.data.openmoji import open_openmoji
+    from harness.data.sources.openmoji import open_openmoji
 
     drawings = open_openmoji(64, cache)
     split = drawings.split(SPLIT)
@@ -255,11 +255,7 @@ class _TarReader:
     def __call__(self, image: str) -> bytes:
         member = self.members[image]
         with (self.folder / member.shard).open("rb") as file:
-            file.seek(member.offset)
-            data = file.read(member.size)
-        if len(data) != member.size:
-            raise OSError(f"{member.shard} ends within {image}")
-        return data
+            return read_at(file, member.offset, member.size, member.shard, image)
 
 
 def _shards(folder: Path) -> list[str]:
@@ -279,15 +275,11 @@ def _samples(path: Path, shard: str, target: str) -> dict[str, _Sample]:
     samples: dict[str, _Sample] = {}
     try:
         with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                if not member.isfile():
-                    continue
-                head, base = posixpath.split(member.name)
-                stem, _, kind = base.partition(".")
-                sample = samples.setdefault(posixpath.join(head, stem), _Sample())
-                if kind.lower() in _PICTURES:
+            for key, field_, member in keyed(tar):
+                sample = samples.setdefault(key, _Sample())
+                if field_ in IMAGE_FIELDS:
                     sample.image = _Member(shard, member.offset_data, member.size)
-                elif kind.lower() == target:
+                elif field_ == target:
                     file = tar.extractfile(member)
                     assert file is not None  # it is a regular file
                     sample.target = file.read().decode("utf-8-sig")

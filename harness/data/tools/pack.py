@@ -21,7 +21,7 @@ from PIL import Image, features
 
 from harness.data.dataset import DataSet
 from harness.data.images import BadImage, Encoded, Pixels
-from harness.data.jobs import shared_out
+from harness.data.jobs import Chunk, chunks_of, samples_in, shared_out
 from harness.data.packed import PACK_FILE, Making, Pack, PackedShard, read_pack
 from harness.errors import DataError
 from harness.files import write_atomic
@@ -36,19 +36,6 @@ class TooManyBad(DataError):
     """More samples are unusable than is allowed: the shards are there, and no record of them."""
 
     exit_code = 3
-
-
-class _Part(NamedTuple):
-    """Samples `first` to `stop` of a split, which make one shard."""
-
-    split: str
-    number: int
-    first: int
-    stop: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.split}/{self.number:06d}.tar"
 
 
 class _Packer(NamedTuple):
@@ -113,18 +100,13 @@ def pack(
     if unfinished is None:
         return read_pack(out)
     data.prepare()
-    parts = [
-        _Part(name, number, first, min(first + making.shard_samples, len(split)))
-        for name, split in data.splits.items()
-        for number, first in enumerate(range(0, len(split), making.shard_samples))
-    ]
+    parts = chunks_of(data, making.shard_samples)
     made = {part: found for part in parts if (found := _read_part(unfinished, part)) is not None}
     missing = [part for part in parts if part not in made]
-    total = sum(part.stop - part.first for part in parts)
     with shared_out(_make_part, _Packer(data, making, out), missing, workers) as each:
         for part, result in each:
             made[part] = result
-            progress(sum(p.stop - p.first for p in made), total)
+            progress(samples_in(made), samples_in(parts))
     whole = _joined(making, data, [made[part] for part in parts])
     _bound(data, whole, max_bad_fraction)
     write_atomic(out / PACK_FILE, whole.model_dump_json(indent=1).encode())
@@ -189,11 +171,11 @@ def _printable(text: str) -> str:
 # --------------------------------------------------------------------------- one shard
 
 
-def _part_file(unfinished: Path, part: _Part) -> Path:
+def _part_file(unfinished: Path, part: Chunk) -> Path:
     return unfinished / f"{part.split}-{part.number:06d}.json"
 
 
-def _read_part(unfinished: Path, part: _Part) -> _Made | None:
+def _read_part(unfinished: Path, part: Chunk) -> _Made | None:
     try:
         record = json.loads(_part_file(unfinished, part).read_bytes())
     except FileNotFoundError:
@@ -207,16 +189,16 @@ def _read_part(unfinished: Path, part: _Part) -> _Made | None:
     )
 
 
-def _make_part(packer: _Packer, part: _Part) -> _Made:
+def _make_part(packer: _Packer, part: Chunk) -> _Made:
     content, made = _packed(packer.data, packer.making, part)
     if made.shard is not None:
-        write_atomic(packer.out / part.name, content)
+        write_atomic(packer.out / made.shard.name, content)
     record = {**made._asdict(), "shard": made.shard and made.shard.model_dump()}
     write_atomic(_part_file(packer.out / _UNFINISHED, part), json.dumps(record).encode("ascii"))
     return made
 
 
-def _packed(data: DataSet, making: Making, part: _Part) -> tuple[bytes, _Made]:
+def _packed(data: DataSet, making: Making, part: Chunk) -> tuple[bytes, _Made]:
     """The tar file of a part, and what is to be said of it."""
     split = data.splits[part.split]
     file = io.BytesIO()
@@ -237,7 +219,7 @@ def _packed(data: DataSet, making: Making, part: _Part) -> tuple[bytes, _Made]:
             kept += is_kept
     whole = file.getvalue()
     shard = PackedShard(
-        name=part.name,
+        name=f"{part.split}/{part.number:06d}.tar",
         split=part.split,
         samples=samples,
         bytes=len(whole),

@@ -1,4 +1,4 @@
-"""Statistics against values worked out by hand and against scipy's own tests."""
+"""Intervals of a point and of a pair, against values worked out by hand and against scipy."""
 
 from __future__ import annotations
 
@@ -8,13 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.report.statistics import (
-    detectable_effect,
-    estimate,
-    holm,
-    paired_difference,
-    trend,
-)
+from harness.stats.intervals import MOST, bootstrap, estimate, mcnemar, paired_difference
 
 
 def test_mean_and_interval_by_hand() -> None:
@@ -56,7 +50,6 @@ def test_difference_by_hand() -> None:
     assert found.mean == 2.0
     assert (found.low, found.high) == pytest.approx((-0.484138, 4.484138), abs=1e-6)
     assert found.p == pytest.approx(0.0741799, abs=1e-6)
-    assert not found.distinguishable
 
 
 def test_difference_equals_scipys_paired_test() -> None:
@@ -77,7 +70,8 @@ def test_pairing_finds_what_the_spread_between_seeds_would_hide() -> None:
     found = paired_difference(a, b)
 
     assert found is not None
-    assert found.distinguishable
+    assert found.low is not None
+    assert found.low > 0
     assert stats.ttest_ind(list(a.values()), list(b.values())).pvalue > 0.5
 
 
@@ -96,12 +90,11 @@ def test_no_shared_seed_is_no_difference() -> None:
     assert paired_difference({0: 1.0}, {1: 1.0}) is None
 
 
-def test_one_pair_is_never_distinguishable() -> None:
+def test_one_pair_has_no_interval() -> None:
     found = paired_difference({0: 0.9}, {0: 0.1})
 
     assert found is not None
     assert (found.mean, found.low, found.p) == (0.8, None, None)
-    assert not found.distinguishable
 
 
 def test_seeds_that_agree_exactly_give_no_certainty() -> None:
@@ -109,87 +102,66 @@ def test_seeds_that_agree_exactly_give_no_certainty() -> None:
     found = paired_difference({0: 0.3, 1: 0.2}, {0: 0.2, 1: 0.1})
 
     assert found is not None
-    assert found.no_spread
     assert found.p is None
-    assert not found.distinguishable
 
 
-def test_a_worse_point_is_distinguishable_too() -> None:
+def test_a_worse_point_has_an_interval_below_zero() -> None:
     found = paired_difference({0: 1.0, 1: 2.0, 2: 3.0}, {0: 2.0, 1: 3.1, 2: 3.9})
 
     assert found is not None
     assert found.high is not None
     assert found.high < 0
-    assert found.distinguishable
 
 
-# ---- many comparisons
+# ---- items alone
 
 
-def test_holm_by_hand() -> None:
-    # 0.01 x 3; 0.03 x 2; 0.04 x 1, raised to what a smaller p already got
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+def test_bootstrap_equals_scipys() -> None:
+    rng = np.random.default_rng(1)
+    own, base = rng.binomial(1, 0.45, 300), rng.binomial(1, 0.38, 300)
+
+    low, high = bootstrap(np.array(own - base, dtype=float))
+    expected = stats.bootstrap(
+        (own, base),
+        lambda a, b, axis: np.mean(a, axis=axis) - np.mean(b, axis=axis),
+        paired=True,
+        method="percentile",
+        n_resamples=5_000,
+        rng=np.random.default_rng(2),
+    ).confidence_interval
+
+    assert (low, high) == pytest.approx((expected.low, expected.high), abs=0.006)
 
 
-def test_holm_equals_statsmodels() -> None:
-    # multipletests([...], method="holm") of statsmodels 0.15
-    given, expected = [0.01, 0.04, 0.03, 0.005, 0.5], [0.04, 0.09, 0.09, 0.025, 0.5]
+def test_bootstrap_is_the_same_twice_and_averages_seeds_first() -> None:
+    table = np.array([[1.0, 0.0, -1.0, 1.0], [0.0, 0.0, -1.0, 1.0]])
 
-    assert holm(given) == pytest.approx(expected)
-
-
-def test_an_adjusted_p_is_never_above_one() -> None:
-    assert holm([0.6, 0.9]) == [1.0, 1.0]
-    assert holm([]) == []
+    assert bootstrap(table) == bootstrap(table)
+    assert bootstrap(table) == bootstrap(table.mean(axis=0))
 
 
-# ---- what could be seen
+def test_many_items_are_resampled_in_blocks_to_the_same_interval() -> None:
+    rng = np.random.default_rng(5)
+    differences = rng.choice([-1.0, 0.0, 1.0], p=[0.1, 0.75, 0.15], size=5 * MOST + 17)
+
+    low, high = bootstrap(differences)
+
+    error = differences.std(ddof=1) / math.sqrt(len(differences))
+    assert high - low == pytest.approx(2 * 1.96 * error, rel=0.08)
+    assert low < differences.mean() < high
 
 
 @pytest.mark.parametrize(
-    ("seeds", "expected"),
-    # TTestPower().solve_power(nobs=seeds, alpha=0.05, power=0.8) of statsmodels 0.15
-    [(3, 3.264043552819638), (5, 1.6819970833232674), (10, 0.9960019107624178)],
+    ("gained", "lost", "expected"),
+    [
+        # 2 (1 + 9) / 2^9; statsmodels' mcnemar([[10, 1], [8, 4]], exact=True) gives the same
+        (8, 1, 0.0390625),
+        (3, 3, 1.0),
+        (0, 0, 1.0),
+    ],
 )
-def test_detectable_effect_equals_statsmodels(seeds: int, expected: float) -> None:
-    # in standard deviations of the differences; the far tail, which is no finding, is not counted
-    found = detectable_effect(1 / math.sqrt(seeds), seeds - 1)
+def test_mcnemar_by_hand(gained: int, lost: int, expected: float) -> None:
+    own = np.array([1] * gained + [0] * lost + [1, 0], dtype=np.uint8)
+    base = np.array([0] * gained + [1] * lost + [1, 0], dtype=np.uint8)
 
-    assert found == pytest.approx(expected, rel=1e-5)
-
-
-def test_detectable_effect_is_found_four_times_out_of_five() -> None:
-    rng = np.random.default_rng(0)
-    effect = detectable_effect(1 / math.sqrt(4), 3)
-
-    samples = rng.normal(effect, 1.0, size=(20_000, 4))
-    found = (stats.ttest_1samp(samples, 0.0, axis=1).pvalue < 0.05).mean()
-
-    assert found == pytest.approx(0.8, abs=0.01)
-
-
-# ---- trends
-
-
-def test_trend_by_hand() -> None:
-    # two seeds that both rise over three levels: one of 6 x 6 orders, doubled for two sides
-    assert trend([[1.0, 2.0], [2.0, 3.0], [3.0, 4.0]]) == pytest.approx(2 / 36)
-
-
-def test_a_fall_is_a_trend_like_a_rise() -> None:
-    levels = [[0.30, 0.29, 0.31], [0.34, 0.33, 0.36], [0.35, 0.37, 0.38], [0.40, 0.41, 0.39]]
-
-    assert trend(levels) == pytest.approx(trend(levels[::-1]))
-    assert trend(levels) == pytest.approx(2 * stats.page_trend_test(np.array(levels).T).pvalue)
-
-
-def test_no_trend_without_order() -> None:
-    p = trend([[0.1, 0.3, 0.2], [0.3, 0.1, 0.3], [0.2, 0.2, 0.1]])
-
-    assert p is not None
-    assert p > 0.5
-
-
-@pytest.mark.parametrize("levels", [[[1.0, 2.0], [2.0, 3.0]], [[1.0], [2.0], [3.0]], []])
-def test_a_trend_needs_three_levels_and_two_seeds(levels: list[list[float]]) -> None:
-    assert trend(levels) is None
+    assert mcnemar(own, base) == pytest.approx(expected)

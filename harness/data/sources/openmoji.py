@@ -28,7 +28,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
+from harness.config import SOURCES, Data
 from harness.data import naming
+from harness.data.catalog import Source
 from harness.data.dataset import DataSet, Split, Task, content_fingerprint, halves
 from harness.data.files import FileTree
 from harness.data.naming import Meaning
@@ -86,6 +88,17 @@ class OpenMoji(DataSet):
     def read(self, image: str) -> bytes:
         """The PNG of a drawing; OSError when the store is not there or damaged."""
         return _stored(self.store).read(f"{image}.png")
+
+
+@SOURCES.register("openmoji")
+class OpenMojiSource(Source):
+    """The drawings, rendered at `data.resolution`."""
+
+    unused = frozenset({"weights", "shuffle_window"})
+
+    def open(self, data: Data, cache: Path) -> DataSet:
+        """See Source."""
+        return open_openmoji(data.resolution, cache)
 
 
 def open_openmoji(resolution: int, cache: Path) -> DataSet:

@@ -14,18 +14,12 @@ from typing import NamedTuple
 
 from harness.data.dataset import DataSet, Problem
 from harness.data.images import BadImage, decode
-from harness.data.jobs import shared_out
+from harness.data.jobs import Chunk, chunks_of, samples_in, shared_out
 from harness.data.packed import PACK_FILE, read_pack
-from harness.data.shards import Shards, shard_of
+from harness.data.sources.shards import Shards, shard_of
 
 _CHUNK = 256
 """Pictures that a process looks at in one go."""
-
-
-class _Chunk(NamedTuple):
-    split: str
-    first: int
-    stop: int
 
 
 class _Looker(NamedTuple):
@@ -84,19 +78,13 @@ def take_census(
     Raises DataError as opening the data does.
     """
     data.prepare()
-    chunks = [
-        _Chunk(name, first, min(first + _CHUNK, len(split)))
-        for name, split in data.splits.items()
-        for first in range(0, len(split), _CHUNK)
-    ]
-    total = sum(len(split) for split in data.splits.values())
-    found: dict[_Chunk, list[tuple[int, str]]] = {}
-    done = 0
+    chunks = chunks_of(data, _CHUNK)
+    total = samples_in(chunks)
+    found: dict[Chunk, list[tuple[int, str]]] = {}
     with shared_out(_look, _Looker(data, max_pixels), chunks, workers) as each:
         for chunk, faults in each:
             found[chunk] = faults
-            done += chunk.stop - chunk.first
-            progress(done, total)
+            progress(samples_in(found), total)
     bad: dict[str, dict[str, str]] = defaultdict(dict)
     for chunk in chunks:  # in order, whoever was first
         for index, reason in found[chunk]:
@@ -105,7 +93,7 @@ def take_census(
     return Census(_counts(data, bad), dict(bad), problems, max(data.indexed, total))
 
 
-def _look(looker: _Looker, chunk: _Chunk) -> list[tuple[int, str]]:
+def _look(looker: _Looker, chunk: Chunk) -> list[tuple[int, str]]:
     """Place and reason of the pictures of a chunk that cannot be decoded."""
     images = looker.data.splits[chunk.split].images
     faults = []

@@ -1,0 +1,189 @@
+"""webdataset shards (tar files of picture and caption members) on local disk, read at random.
+
+Sampling is global, and a resumed run sees the same samples at any number of workers.  Decodes no
+picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from harness.config import SOURCES, Data
+from harness.data.catalog import Source, path_of
+from harness.data.dataset import DataSet, Problem, Split, content_fingerprint
+from harness.data.index import (
+    Captions,
+    Content,
+    Names,
+    Progress,
+    Samples,
+    forget,
+    index_key,
+    index_once,
+)
+from harness.data.order import Order, Pool, Window
+from harness.data.shard_list import Found, Shard, find_shards
+from harness.data.tars import read_at
+from harness.errors import ConfigError, DataError
+
+
+class Shards(DataSet):
+    """Samples of tar files; indexed when `splits`, `problems` or `indexed` is first asked for.
+
+    Raises DataError then, if no shard holds a usable sample.
+    """
+
+    _hashed = False
+
+    def __init__(self, found: Found, cache: Path, weights: Sequence[float] | None) -> None:
+        if weights is not None and len(weights) != found.sources:
+            raise ConfigError(
+                f"data.weights has {len(weights)} numbers, and data.path {found.sources} sources"
+            )
+        vars(self).update(
+            name=found.name,
+            tasks=(),
+            shards=found.shards,
+            weights=weights if found.sources > 1 else None,
+            index=cache / f"shards-{index_key(found.shards, hashed=self._hashed)}",
+        )
+
+    name: str
+    shards: tuple[Shard, ...]
+    weights: Sequence[float] | None
+    index: Path
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """See DataSet; of a shard, its checksum where one is on record, else its size."""
+        return content_fingerprint({}, (), sorted(self._stamps(train=True)))
+
+    @cached_property
+    def evaluation_fingerprint(self) -> str:
+        """See DataSet."""
+        return content_fingerprint({}, (), sorted(self._stamps(train=False)))
+
+    @cached_property
+    def splits(self) -> Mapping[str, Split]:
+        """name -> split, names and captions read from the index as they are asked for."""
+        views = [Samples(self.index, split) for split in self.summary["splits"]]
+        if not views:
+            reasons = "; ".join(f"{p.where}: {p.reason}" for p in self.problems[:3])
+            raise DataError(f"no usable sample in {len(self.shards)} shards: {reasons}")
+        return {view.split: Split(Names(view), Captions(view)) for view in views}
+
+    @cached_property
+    def problems(self) -> tuple[Problem, ...]:
+        """Samples and shards that cannot be used."""
+        return tuple(Problem(where, reason) for where, reason in self.summary["problems"])
+
+    @cached_property
+    def indexed(self) -> int:
+        """Samples looked at, usable or not."""
+        return int(self.summary["indexed"])
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """What the index says of each shard and of all."""
+        return self.make_index()
+
+    def make_index(
+        self, *, jobs: int = 1, progress: Progress | None = None, again: bool = False
+    ) -> dict[str, Any]:
+        """Make the index unless it is there (or `again`), `jobs` shards at a time; its summary."""
+        if again:
+            forget(self.index)
+        return index_once(self.shards, self.index, self._fetch, jobs=jobs, progress=progress)
+
+    def prepare(self) -> None:
+        """Make the index; safe in several processes."""
+        self.make_index()
+
+    def order(self, batch_size: int, seed: int) -> Order:
+        """See DataSet."""
+        return Order(self._pools(), batch_size, seed, self.weights)
+
+    def read(self, image: str) -> bytes:
+        """The bytes of a picture, by one seek.
+
+        Raises KeyError for a shard that is not of this data set, OSError when it is lost or cut
+        short.
+        """
+        member, _, place = image.rpartition("@")
+        offset, size = (int(number) for number in place.split("+"))
+        shard = self._by_name[shard_of(member)]
+        with self._open(shard) as file:
+            return read_at(file, offset, size, shard.base, member)
+
+    def _stamps(self, *, train: bool) -> Iterator[str]:
+        return (shard.stamp for shard in self.shards if (shard.split == "train") is train)
+
+    def _fetch(self, shard: Shard) -> Content:
+        return Content(Path(shard.place), shard.sha256)
+
+    def _open(self, shard: Shard) -> BinaryIO:
+        return Path(shard.place).open("rb")
+
+    @cached_property
+    def _by_name(self) -> dict[str, Shard]:
+        return {shard.name: shard for shard in self.shards}
+
+    def _pools(self) -> list[Pool]:
+        """The sources of `train` as they lie in it; one pool of all where none is weighted."""
+        counts = self._train_counts()
+        if self.weights is None:
+            counts = [[count for of_source in counts for count in of_source]]
+        pools: list[Pool] = []
+        first = 0
+        for of_source in counts:
+            size = sum(of_source)
+            pools.append(Pool(first, size, self._window(of_source)))
+            first += size
+        return pools
+
+    def _train_counts(self) -> list[list[int]]:
+        """Usable samples of each shard of `train`, by source."""
+        counts: list[list[int]] = [[] for _ in range(1 + max(s.source for s in self.shards))]
+        for shard in self.summary["shards"]:
+            if shard["split"] == "train":
+                counts[shard["source"]].append(shard["samples"])
+        return counts
+
+    def _window(self, counts: Sequence[int]) -> Window | None:
+        return None
+
+
+def shard_of(image: str) -> str:
+    """The name of the shard that a picture's name begins with."""
+    return "/".join(image.split("/", 2)[:2])
+
+
+@SOURCES.register("shards")
+class ShardsSource(Source):
+    """The local shards that `data.path` names, any sample at any time."""
+
+    unused = frozenset({"shuffle_window"})
+
+    def open(self, data: Data, cache: Path) -> DataSet:
+        """See Source."""
+        return open_shards(path_of(data), cache, data.weights)
+
+
+def open_shards(path: str, cache: Path, weights: Sequence[float] | None = None) -> DataSet:
+    """The local shards that `path` names, read at random; see `find_shards`.
+
+    Nothing but the list of files is read here.
+
+    Raises DataError when there is none, when a file of a range is not there, or when one is a URL.
+    """
+    found = find_shards(path)
+    remote = next((shard for shard in found.shards if shard.is_remote), None)
+    if remote is not None:
+        raise DataError(
+            f"data.source=shards reads local files at random; {remote.place} is for "
+            "data.source=stream, which reads shards one after another"
+        )
+    return Shards(found, cache, weights)

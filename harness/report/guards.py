@@ -1,0 +1,81 @@
+"""Signs that a sweep measures its budget and not its axis."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.config import canonical_json
+from harness.report.collect import Collection
+from harness.report.questions import Line
+from harness.report.records import Record
+from harness.stats.analysis import Measured, UnderTrained, under_trained
+
+#: Share of the samples at the end of training whose loss is the final one.
+_LAST = 0.1
+_CONTRASTIVE = "terms/instance"
+
+
+@dataclass(frozen=True)
+class TrainingLoss:
+    """A line of rising capacity along which the final training loss rises and the metric falls."""
+
+    line: Line
+    losses: tuple[float, ...]
+    """Mean final loss of its points, in their order."""
+    found: UnderTrained
+
+
+def under_training(
+    collection: Collection, lines: Sequence[Line], cost: Mapping[int, float], metric: Measured
+) -> tuple[TrainingLoss, ...]:
+    """The lines along which more capacity fits the training set worse.
+
+    Only where cost rises strictly with the axis and the objective and the batch are the same, since
+    else losses are not of one kind.
+
+    Args:
+        cost: of each point, in any unit.
+        metric: the one that should profit from capacity.
+    """
+    found = []
+    for line in lines:
+        points = [row.index for row in line.rows]
+        if not _rising([cost.get(point) for point in points]) or not _alike(collection, points):
+            continue
+        losses = {point: final_losses(collection.of_point(point)) for point in points}
+        places = {point: math.log(cost[point]) for point in points}
+        seen = under_trained(losses, metric, places)
+        if seen is not None:
+            means = (math.fsum(each.values()) / len(each) for each in losses.values() if each)
+            found.append(TrainingLoss(line, tuple(means), seen))
+    return tuple(found)
+
+
+def _rising(cost: Sequence[float | None]) -> bool:
+    known = [each for each in cost if each is not None and each > 0]
+    return len(known) == len(cost) and all(a < b for a, b in itertools.pairwise(known))
+
+
+def _alike(collection: Collection, points: Sequence[int]) -> bool:
+    configs = [record.run.config for point in points for record in collection.of_point(point)]
+    kinds = {
+        canonical_json([c.objective.model_dump(mode="json"), c.train.batch_size, c.train.samples])
+        for c in configs
+    }
+    return len(kinds) == 1
+
+
+def final_losses(records: Sequence[Record]) -> dict[int, float]:
+    """Seed -> mean contrastive loss over the last tenth of the samples, of finished runs."""
+    found = {}
+    for record in records:
+        logged = record.curve.points(_CONTRASTIVE)
+        if record.reason is None and len(logged):
+            start = (1 - _LAST) * record.run.config.train.samples
+            last = logged[logged[:, 0] > start]
+            if len(last):
+                found[record.seed] = float(last[:, 1].mean())
+    return found

@@ -1,0 +1,61 @@
+"""What a design can find: the smallest detectable difference of a verdict, after its correction."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from functools import lru_cache
+from statistics import median
+
+from scipy import optimize, special
+
+from harness.stats.tests import ALPHA, ContrastTest, Judged
+
+POWER = 0.8
+"""Chance of finding a difference that is said to be detectable."""
+
+
+def detectable(judged: Iterable[Judged]) -> float | None:
+    """The smallest true difference that the verdict of a family finds with a probability of 0.8.
+
+    One comparison of the family is taken to differ, so that it must pass Holm's first step, the
+    level 0.05 / (tests in the family).  The standard error is corrected to be right in the median,
+    which at few degrees of freedom the estimated one is not.  The median over the comparisons; None
+    where none has an error.
+    """
+    found = [
+        _detectable(each.test, ALPHA / each.family)
+        for each in judged
+        if each.test.error is not None
+    ]
+    return median(found) if found else None
+
+
+def _detectable(test: ContrastTest, alpha: float) -> float:
+    assert test.error is not None
+    seeds = (1 - test.share) * test.error**2 / unbiased(test.df) ** 2
+    error = math.sqrt(seeds + test.share * test.error**2)
+    return error * test.critical(lambda df: noncentrality(df, alpha))
+
+
+@lru_cache(maxsize=256)
+def unbiased(df: float) -> float:
+    """Median of (estimated / true standard deviation) at `df` degrees of freedom."""
+    return float((special.chdtri(df, 0.5) / df) ** 0.5)
+
+
+@lru_cache(maxsize=4096)
+def noncentrality(df: float, alpha: float) -> float:
+    """What the t-distribution must be moved by so that 0.8 of it is past the critical value.
+
+    A finding in the wrong direction is none, so the far tail does not count.
+    """
+    critical = -float(special.stdtrit(df, alpha / 2))
+
+    def missing(shift: float) -> float:
+        return 1.0 - float(special.nctdtr(df, shift, critical)) - POWER
+
+    top = critical
+    while missing(top) < 0:
+        top *= 2
+    return float(optimize.brentq(missing, 0.0, top, xtol=1e-9))
