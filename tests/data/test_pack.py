@@ -11,13 +11,13 @@ from PIL import Image
 
 from harness.commands.data import main
 from harness.config import RunConfig, Runtime, override
-from harness.data.tools import pack as module
 from harness.data.catalog import open_data
 from harness.data.images import decode
 from harness.data.loader import Batches
 from harness.data.sources.folder import open_folder
 from harness.data.sources.shards import open_shards
 from harness.data.text import Tokenizer
+from harness.data.tools import pack as module
 from tests.conftest import with_fingerprints
 
 
