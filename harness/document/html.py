@@ -9,22 +9,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from importlib.resources import files
 
-from harness.document.blocks import (
-    Block,
-    BulletList,
-    Code,
-    Details,
-    Document,
-    Figure,
-    Note,
-    Paragraph,
-    Section,
-)
+from harness.document import blocks as b
+from harness.document.blocks import Block, Document
 from harness.document.escaping import html
 from harness.document.table import TIE, Heading, Mark, RowGroup, Table, TableCell, stacked
 from harness.document.text import Inline, Text, flat, write
@@ -63,7 +53,7 @@ def to_html(document: Document, runs: str | None = None) -> bytes:
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         '<link rel="icon" href="data:,">',
         f"<title>{html(document.title)}</title>\n<style>{style}</style>\n</head>\n<body>",
-        *_Page().lines(document),
+        *_body(document),
     ]
     page = "\n".join(lines).encode()
     # The data of many runs is long, and in a text with any sign beyond ASCII twice as long.
@@ -87,66 +77,57 @@ def _hash(content: str) -> str:
     return f"sha256-{base64.b64encode(digest).decode()}"
 
 
-class _Page:
-    """The body of one page, in which every section has a name of its own."""
-
-    def __init__(self) -> None:
-        self._names: Counter[str] = Counter()
-
-    def lines(self, document: Document) -> Iterator[str]:
-        """Header with a way to each section, and the sections."""
-        names = [self._name(block) for block in document.blocks if isinstance(block, Section)]
-        titles = [block.title for block in document.blocks if isinstance(block, Section)]
-        yield f"<header>\n<h1>{html(document.title)}</h1>"
-        yield f'<p class="sub">{html(document.subtitle)}</p>'
-        yield '<nav aria-label="Sections"><ul>'
-        for name, title in zip(names, titles, strict=True):
-            yield f'<li><a href="#{name}">{html(title)}</a></li>'
-        yield "</ul></nav>\n</header>\n<main>"
-        for block in document.blocks:
-            if isinstance(block, Section):
-                yield from self._section(block, names.pop(0))
-            else:
-                yield from self._block(block, 2)
-        yield "</main>"
-
-    def _name(self, section: Section) -> str:
-        name = re.sub(r"[^a-z0-9]+", "-", section.title.lower()).strip("-") or "section"
-        self._names[name] += 1
-        return name if self._names[name] == 1 else f"{name}-{self._names[name]}"
-
-    def _section(self, section: Section, name: str) -> Iterator[str]:
+def _body(document: Document) -> Iterator[str]:
+    """Header with a way to each section, and the sections."""
+    names = _names(document)
+    yield f"<header>\n<h1>{html(document.title)}</h1>"
+    yield f'<p class="sub">{html(document.subtitle)}</p>'
+    yield '<nav aria-label="Sections"><ul>'
+    for name, section in names.items():
+        yield f'<li><a href="#{name}">{html(section.title)}</a></li>'
+    yield "</ul></nav>\n</header>\n<main>"
+    yield from _blocks([block for block in document.blocks if not isinstance(block, b.Section)], 2)
+    for name, section in names.items():
         yield f'<section id="{name}" aria-labelledby="{name}-h">'
         yield f'<h2 id="{name}-h">{html(section.title)}</h2>'
-        yield from self._blocks(section.blocks, 3)
+        yield from _blocks(section.blocks, 3)
         yield "</section>"
+    yield "</main>"
 
-    def _blocks(self, blocks: Iterable[Block], level: int) -> Iterator[str]:
-        for block in blocks:
-            yield from self._block(block, level)
 
-    def _block(self, block: Block, level: int) -> Iterator[str]:
+def _names(document: Document) -> dict[str, b.Section]:
+    """Each section under a name that a link can have, one of its own."""
+    named: dict[str, b.Section] = {}
+    for section in document.blocks:
+        if isinstance(section, b.Section):
+            name = re.sub(r"[^a-z0-9]+", "-", section.title.lower()).strip("-") or "section"
+            named[f"{name}-{len(named) + 1}" if name in named else name] = section
+    return named
+
+
+def _blocks(blocks: Iterable[Block], level: int) -> Iterator[str]:
+    for block in blocks:
         match block:
-            case Section():
+            case b.Section():
                 yield f"<h{level}>{html(block.title)}</h{level}>"
-                yield from self._blocks(block.blocks, level + 1)
-            case Paragraph():
+                yield from _blocks(block.blocks, level + 1)
+            case b.Paragraph():
                 yield f"<p>{words(block.text)}</p>"
-            case BulletList():
+            case b.BulletList():
                 yield "<ul>"
                 yield from (f"<li>{words(item)}</li>" for item in block.items)
                 yield "</ul>"
-            case Note():
+            case b.Note():
                 said = f"<strong>Note.</strong> {words(block.text)}"
                 yield f'<p class="warning" role="note">{said}</p>'
-            case Code():
+            case b.Code():
                 yield f"<pre><code>{escape(block.lines)}</code></pre>"
-            case Figure():
+            case b.Figure():
                 yield _figure(block)
-            case Details():
+            case b.Details():
                 start = "<details open>" if block.is_open else "<details>"
                 yield f"{start}<summary>{words(block.summary)}</summary>"
-                yield from self._blocks(block.blocks, level)
+                yield from _blocks(block.blocks, level)
                 yield "</details>"
             case Table():
                 yield from table(block)
@@ -165,7 +146,7 @@ def _inline(inline: Inline) -> str:
     return f"{html(inline.text)} (<code>{html(inline.href)}</code>)"  # the page may stand alone
 
 
-def _figure(figure: Figure) -> str:
+def _figure(figure: b.Figure) -> str:
     data = base64.b64encode(figure.files["svg"]).decode()  # an image can run nothing
     caption = html(figure.caption)
     return (

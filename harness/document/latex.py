@@ -4,17 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from harness.document.blocks import (
-    Block,
-    BulletList,
-    Code,
-    Details,
-    Document,
-    Figure,
-    Note,
-    Paragraph,
-    Section,
-)
+from harness.document import blocks as b
+from harness.document.blocks import Block, Document
 from harness.document.escaping import latex
 from harness.document.table import (
     Column,
@@ -60,23 +51,23 @@ def to_latex(document: Document) -> str:
 def _blocks(blocks: Iterable[Block], level: int) -> Iterator[str]:
     for block in blocks:
         match block:
-            case Section():
+            case b.Section():
                 if block.on_paper:
                     yield rf"\{_LEVELS[min(level, 3)]}{{{latex(block.title)}}}"
                     yield from _blocks(block.blocks, level + 1)
-            case Paragraph():
+            case b.Paragraph():
                 yield f"{words(block.text)}\n"
-            case BulletList():
+            case b.BulletList():
                 items = (rf"\item {words(item)}" for item in block.items)
                 yield "\n".join([r"\begin{itemize}", *items, r"\end{itemize}"])
-            case Note():
+            case b.Note():
                 yield rf"\emph{{Note. {words(block.text)}}}" + "\n"
-            case Code():
+            case b.Code():
                 lines = (rf"\texttt{{{latex(line)}}}\\" for line in block.lines.splitlines())
                 yield "\n".join([r"{\raggedright\noindent", *lines, "}"])
-            case Figure():
+            case b.Figure():
                 yield _figure(block)
-            case Details():
+            case b.Details():
                 yield f"{words(block.summary)}\n"
                 yield from _blocks(block.blocks, level)
             case Table():
@@ -88,7 +79,7 @@ def words(text: Text) -> str:
     return write(text, latex, lambda inline: _STYLES[inline.style].format(latex(inline.text)))
 
 
-def _figure(figure: Figure) -> str:
+def _figure(figure: b.Figure) -> str:
     environment = "figure*" if figure.wide else "figure"
     return "\n".join(
         [

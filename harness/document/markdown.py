@@ -6,18 +6,9 @@ import re
 from collections.abc import Iterable, Iterator
 from urllib.parse import quote
 
+from harness.document import blocks as b
 from harness.document import html
-from harness.document.blocks import (
-    Block,
-    BulletList,
-    Code,
-    Details,
-    Document,
-    Figure,
-    Note,
-    Paragraph,
-    Section,
-)
+from harness.document.blocks import Block, Document
 from harness.document.escaping import markdown, markdown_code
 from harness.document.table import TIE, Column, Mark, Table, TableCell
 from harness.document.text import Inline, Text, write
@@ -45,20 +36,20 @@ def _blocks(blocks: Iterable[Block], level: int) -> Iterator[str]:
     """Each block without the empty line after it; a section's heading has `level`."""
     for block in blocks:
         match block:
-            case Section():
+            case b.Section():
                 yield f"{'#' * level} {markdown(block.title)}"
                 yield from _blocks(block.blocks, level + 1)
-            case Paragraph():
+            case b.Paragraph():
                 yield words(block.text)
-            case BulletList():
+            case b.BulletList():
                 yield "\n".join(f"- {words(item)}" for item in block.items)
-            case Note():
+            case b.Note():
                 yield f"> **Note.** {words(block.text)}"
-            case Code():
+            case b.Code():
                 yield _code(block)
-            case Figure():
+            case b.Figure():
                 yield from _figure(block)
-            case Details():
+            case b.Details():
                 start = "<details open>" if block.is_open else "<details>"
                 yield f"{start}<summary>{html.words(block.summary)}</summary>"
                 yield from _blocks(block.blocks, level)
@@ -81,13 +72,13 @@ def _inline(inline: Inline) -> str:
     return _STYLES[inline.style].format(shown)
 
 
-def _code(block: Code) -> str:
+def _code(block: b.Code) -> str:
     longest = max(map(len, re.findall("`+", block.lines)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{block.language}\n{block.lines.rstrip()}\n{fence}"
 
 
-def _figure(figure: Figure) -> Iterator[str]:
+def _figure(figure: b.Figure) -> Iterator[str]:
     place = f"figures/{figure.name}"
     yield f"![{markdown(figure.name.replace('_', ' '))}]({quote(place)}.png)"
     files = ", ".join(

@@ -19,17 +19,8 @@ from typing import Any
 
 import typst
 
-from harness.document.blocks import (
-    Block,
-    BulletList,
-    Code,
-    Details,
-    Document,
-    Figure,
-    Note,
-    Paragraph,
-    Section,
-)
+from harness.document import blocks as b
+from harness.document.blocks import Block, Document
 from harness.document.escaping import typst_string
 from harness.document.table import TIE, Heading, Mark, Table, TableCell, split, stacked
 from harness.document.text import Inline, Text, flat, write
@@ -84,22 +75,22 @@ def _blocks(blocks: Iterable[Block], level: int, late: list[str]) -> Iterator[st
     """The source of `blocks`; tables too large to stand among others are added to `late`."""
     for block in blocks:
         match block:
-            case Section():
+            case b.Section():
                 if block.on_paper:
                     yield f"#heading(level: {level}, {typst_string(block.title)})"
                     yield from _blocks(block.blocks, level + 1, late)
-            case Paragraph():
+            case b.Paragraph():
                 yield f"#par[{words(block.text)}]"
-            case BulletList():
+            case b.BulletList():
                 yield f"#points({', '.join(f'[{words(item)}]' for item in block.items)})"
-            case Note():
+            case b.Note():
                 yield f"#note[{words(block.text)}]"
-            case Code():
+            case b.Code():
                 yield f"#raw(block: true, {typst_string(block.lines, lines=True)})"
-            case Figure():
+            case b.Figure():
                 file, caption = (typst_string(t) for t in (f"{block.name}.svg", block.caption))
                 yield f"#picture({file}, {caption}, wide: {str(block.wide).lower()})"
-            case Details():
+            case b.Details():
                 yield f"#par(justify: false)[{words(block.summary)}]"
                 yield from _blocks(block.blocks, level, late)
             case Table():

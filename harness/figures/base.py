@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Generic, TypeVar
 
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
@@ -20,6 +19,7 @@ from harness.document.escaping import csv_text
 from harness.figures import style
 from harness.registry import Registry
 from harness.report.collect import Collection, PointRow
+from harness.report.external import PublishedResult
 from harness.report.findings import Findings
 from harness.report.search_data import SearchData
 from harness.report.summary import Cells
@@ -53,9 +53,8 @@ class Sheet:
 
     collection: Collection
     findings: Findings
-    external: pd.DataFrame | None = None
-    """Published models, a row a model and metric: `name`, `metric` (named as ours), `value` (a
-    fraction), `parameters` (a count, both towers), `gmacs`, `source`; NaN where not published."""
+    published: Mapping[str, Sequence[PublishedResult]] = field(default_factory=dict)
+    """Metric -> what others have published of it."""
 
     @property
     def cells(self) -> Cells:

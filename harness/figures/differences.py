@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from harness import metrics
 from harness.document.escaping import csv_text
@@ -21,8 +19,6 @@ from harness.stats.tests import Over
 
 #: Rows past which only those with the largest differences are drawn.
 _MOST = 40
-#: Panels side by side.
-_ACROSS = 3
 #: Letters of a row's name.
 _LETTERS = 44
 
@@ -40,23 +36,13 @@ def differences(sheet: Sheet) -> Drawing | None:
     if not compared:
         return None
     rows = _largest(compared, findings, names[0])
-    across = min(_ACROSS, len(names))
-    down = -(-len(names) // across)
     labels = [shorten(_name(collection, row), _LETTERS) for row in rows]
-    longest = max(map(len, labels))
-    width = style.PAGE if len(names) > 1 or longest > 24 else style.COLUMN
-    height = down * (0.6 + 0.16 * len(rows))
-    figure = Figure(figsize=(width, height), layout="constrained")
-    grid = figure.subplots(down, across, squeeze=False, sharey=True)
-    axes = list(grid.ravel())
-    for ax, metric in zip(axes, names, strict=False):
+    wide = len(names) > 1 or max(map(len, labels)) > 24
+    figure, axes = style.panels(len(names), row_height=0.6 + 0.16 * len(rows), wide=wide)
+    for place, (ax, metric) in enumerate(zip(axes, names, strict=True)):
         _panel(ax, [findings.cells[(row.index, metric)].comparison for row in rows])
+        style.down(ax, labels if place % style.ACROSS == 0 else [""] * len(labels))
         ax.set_title(metrics.display(metric))
-    for ax in axes[len(names) :]:
-        ax.set_visible(False)
-    for row_of_axes in grid:
-        row_of_axes[0].set_yticks(range(len(rows)), labels)
-        row_of_axes[0].set_ylim(len(rows) - 0.4, -0.6)
     figure.supxlabel("difference to the baseline (points)", fontsize=8)
     style.finish(axes)
     return Drawing(
@@ -105,9 +91,6 @@ def _panel(ax: Axes, comparisons: Sequence[Comparison | None]) -> None:
             markersize=4,
             zorder=3,
         )
-    ax.xaxis.set_major_locator(MaxNLocator(5))
-    ax.grid(visible=True, axis="x")
-    ax.grid(visible=False, axis="y")
 
 
 def _words(

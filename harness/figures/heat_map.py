@@ -92,16 +92,11 @@ def heat_map(sheet: Sheet) -> Drawing | None:
     if grid is None or not sheet.has_values:
         return None
     names = collection.shown
-    across = min(len(names), 2 if len(grid.columns) > 5 else 3)
-    down = -(-len(names) // across)
-    width = style.COLUMN if across == 1 else style.PAGE
-    height = down * (0.75 + min(_ROW * len(grid.rows), _TALL))
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = list(figure.subplots(down, across, squeeze=False).ravel())
-    for ax, metric in zip(axes, names, strict=False):
+    height = 0.75 + min(_ROW * len(grid.rows), _TALL)
+    most = 2 if len(grid.columns) > 5 else style.ACROSS
+    figure, axes = style.panels(len(names), row_height=height, most=most)
+    for ax, metric in zip(axes, names, strict=True):
         _panel(figure, ax, collection, cells, grid, metric)
-    for ax in axes[len(names) :]:
-        ax.set_visible(False)
     figure.supxlabel(axis_words(collection, grid.across), fontsize=8)
     figure.supylabel(axis_words(collection, grid.down, _DOWN), fontsize=8)
     words = (

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
@@ -21,6 +20,7 @@ from harness.figures import style
 from harness.figures.base import SWEEP, Drawing, Sheet, headline
 from harness.report.collect import Collection, PointRow
 from harness.report.contrast import listed
+from harness.report.external import PublishedResult
 from harness.report.summary import Cells
 
 #: Ratio of the greatest to the least cost past which they stand on a logarithmic axis.
@@ -33,55 +33,40 @@ _FRONT_NAMED = 6
 
 @dataclass(frozen=True)
 class _Cost:
-    """A kind of cost: the metrics that add up to it, and the column of published figures."""
+    """A kind of cost: the metrics that add up to it, and the field of published results."""
 
     name: str
     label: str
     parts: tuple[str, ...]
     scale: float
-    column: str | None
+    field: str | None
 
 
+_PARAMETERS, _MACS = ("cost/parameters/inference",), ("cost/gmacs/image", "cost/gmacs/text")
+_LATENCY = ("cost/latency_ms/image_batch1", "cost/latency_ms/text_batch1")
 _COSTS = (
-    _Cost(
-        "parameters",
-        "parameters, both towers (M)",
-        ("cost/parameters/inference",),
-        1e-6,
-        "parameters",
-    ),
-    _Cost(
-        "gmacs",
-        "GMACs, a picture and a text",
-        ("cost/gmacs/image", "cost/gmacs/text"),
-        1.0,
-        "gmacs",
-    ),
-    _Cost(
-        "latency_ms",
-        "latency, batch 1, both towers (ms)",
-        ("cost/latency_ms/image_batch1", "cost/latency_ms/text_batch1"),
-        1.0,
-        None,
-    ),
+    _Cost("parameters", "parameters, both towers (M)", _PARAMETERS, 1e-6, "params_m"),
+    _Cost("gmacs", "GMACs, a picture and a text", _MACS, 1.0, "gmacs"),
+    _Cost("latency_ms", "latency, batch 1, both towers (ms)", _LATENCY, 1.0, None),
 )
 
 
 @dataclass(frozen=True)
 class _Mark:
-    """A point of the sweep in one panel."""
+    """A point of the sweep, or a published model, in one panel."""
 
     label: str
     cost: float
     value: float
-    low: float | None
-    high: float | None
+    low: float | None = None
+    high: float | None = None
+    source: str | None = None
 
 
 @SWEEP.register("pareto", place=70)
 def pareto(sheet: Sheet) -> Drawing | None:
     """A row a metric, a column a kind of cost that differs between points; None where none does."""
-    collection, external = sheet.collection, sheet.external
+    collection = sheet.collection
     names = headline(collection)
     found = {
         (cost.name, metric): _marks(collection, sheet.cells, cost, metric)
@@ -89,7 +74,7 @@ def pareto(sheet: Sheet) -> Drawing | None:
         for metric in names
     }
     costs = [cost for cost in _COSTS if _differs(found[(cost.name, name)] for name in names)]
-    if not any(cost.column for cost in costs):  # one model's latency differs by noise alone
+    if not any(cost.field for cost in costs):  # one model's latency differs by noise alone
         return None
     width = style.COLUMN if len(costs) == 1 else style.PAGE
     figure = Figure(figsize=(width, 0.3 + 1.9 * len(names)), layout="constrained")
@@ -98,7 +83,7 @@ def pareto(sheet: Sheet) -> Drawing | None:
     for across, metric in zip(grid, names, strict=True):
         for ax, cost in zip(across, costs, strict=True):
             marks = found[(cost.name, metric)]
-            published = _published(external, cost, metric)
+            published = _published(sheet.published.get(metric, ()), cost)
             _panel(ax, marks, published)
             rows += _rows(metric, cost, marks, published)
         across[0].set_ylabel(f"{metrics.display(metric)} ({metrics.unit(metric)})")
@@ -110,7 +95,7 @@ def pareto(sheet: Sheet) -> Drawing | None:
         "the line is the front, on which nothing cheaper is as good, its points named by "
         f"{listed([collection.axis_name(axis) for axis in collection.varying_axes])}."
     )
-    if external is not None and len(external):
+    if any(row[-1] for row in rows):
         words += " Grey: published models, under their own protocols; sources in the data."
     heads = ["metric", "cost", "name", "cost_value", "value", "low", "high", "front", "source"]
     return Drawing(words, figure, csv_text(heads, rows))
@@ -165,25 +150,19 @@ def _values(collection: Collection, row: PointRow) -> str:
     return ", ".join(values) or row.label
 
 
-def _published(external: pd.DataFrame | None, cost: _Cost, metric: str) -> pd.DataFrame:
-    if external is None or cost.column is None:
-        return pd.DataFrame(columns=["name", "at", "value", "source"])
-    found = external[(external["metric"] == metric) & external[cost.column].notna()]
-    return pd.DataFrame(
-        {
-            "name": found["name"],
-            "at": found[cost.column].astype(float) * cost.scale,
-            "value": found["value"].astype(float) * metrics.scale(metric),
-            "source": found["source"],
-        }
-    ).sort_values(["at", "name"], kind="stable")
+def _published(results: Sequence[PublishedResult], cost: _Cost) -> list[_Mark]:
+    """Those whose cost is published, cheapest first."""
+    sized = [(r, getattr(r, cost.field)) for r in results] if cost.field else []
+    marks = (_Mark(r.model, at, 100 * r.value, source=r.source) for r, at in sized if at)
+    return sorted(marks, key=lambda mark: (mark.cost, mark.label))
 
 
-def _panel(ax: Axes, marks: Sequence[_Mark], published: pd.DataFrame) -> None:
-    ax.scatter(published["at"], published["value"], s=10, color=style.FAINT, linewidths=0, zorder=1)
+def _panel(ax: Axes, marks: Sequence[_Mark], published: Sequence[_Mark]) -> None:
+    places = [m.cost for m in published], [m.value for m in published]
+    ax.scatter(*places, s=10, color=style.FAINT, linewidths=0, zorder=1)
     if len(published) <= _NAMED:
-        for row in published.itertuples():
-            _name(ax, str(row.name), float(row.at), float(row.value), style.FAINT)  # type: ignore[arg-type]
+        for mark in published:
+            _name(ax, mark, style.FAINT)
     colour = style.colours(1, ordered=False)[0]
     bars = [(m.cost, m.low, m.high) for m in marks if m.low is not None and m.high is not None]
     if bars:
@@ -205,11 +184,11 @@ def _panel(ax: Axes, marks: Sequence[_Mark], published: pd.DataFrame) -> None:
         on_front = set(best)
         for mark in marks:
             if (mark.cost, mark.value) in on_front:
-                _name(ax, mark.label, mark.cost, mark.value, style.INK)
+                _name(ax, mark, style.INK)
     if len(marks) > style.MOST_PATHS:
         for artist in ax.collections:
             artist.set_rasterized(True)
-    everything = [mark.cost for mark in marks] + list(published["at"])
+    everything = [mark.cost for mark in (*marks, *published)]
     if everything and max(everything) > _DECADE * min(everything) > 0:
         ax.set_xscale("log")
         ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=6))
@@ -220,10 +199,10 @@ def _panel(ax: Axes, marks: Sequence[_Mark], published: pd.DataFrame) -> None:
     ax.margins(x=0.12, y=0.14)
 
 
-def _name(ax: Axes, name: str, x: float, y: float, colour: str) -> None:
+def _name(ax: Axes, mark: _Mark, colour: str) -> None:
     ax.annotate(
-        text.shorten(name, 22),
-        (x, y),
+        text.shorten(mark.label, 22),
+        (mark.cost, mark.value),
         xytext=(-2.5, 2),
         textcoords="offset points",
         ha="right",
@@ -234,18 +213,14 @@ def _name(ax: Axes, name: str, x: float, y: float, colour: str) -> None:
 
 
 def _rows(
-    metric: str, cost: _Cost, marks: Sequence[_Mark], published: pd.DataFrame
+    metric: str, cost: _Cost, marks: Sequence[_Mark], published: Sequence[_Mark]
 ) -> list[list[object]]:
     best = set(front((mark.cost, mark.value) for mark in marks))
-    rows: list[list[object]] = [
+    return [
         [
             *[metric, cost.name, mark.label, mark.cost, mark.value, mark.low, mark.high],
-            *[(mark.cost, mark.value) in best, None],
+            None if mark.source else (mark.cost, mark.value) in best,
+            mark.source,
         ]
-        for mark in marks
+        for mark in (*marks, *published)
     ]
-    rows += [
-        [metric, cost.name, row.name, row.at, row.value, None, None, None, row.source]
-        for row in published.itertuples()
-    ]
-    return rows

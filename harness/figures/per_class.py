@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from harness import metrics
 from harness.document.escaping import csv_text
@@ -28,7 +27,7 @@ _LETTERS = 30
 
 
 @dataclass(frozen=True)
-class _Task:
+class _Change:
     """One task: the two points compared, and the difference in recall of each class."""
 
     metric: str
@@ -58,8 +57,7 @@ def per_class(sheet: Sheet) -> Drawing | None:
     figure = Figure(figsize=(width, 0.8 + 0.15 * rows), layout="constrained")
     axes = list(figure.subplots(1, len(shown), squeeze=False).ravel())
     for ax, task in zip(axes, shown, strict=True):
-        _panel(ax, collection, task)
-        ax.set_ylim(rows - 0.4, -0.6)
+        _panel(ax, collection, task, rows)
     figure.supxlabel("difference in recall (points)", fontsize=8)
     style.finish(axes)
     words = (
@@ -71,7 +69,7 @@ def per_class(sheet: Sheet) -> Drawing | None:
     return Drawing(words, figure, _data(collection, tasks))
 
 
-def _task(collection: Collection, findings: Findings, metric: str) -> _Task | None:
+def _task(collection: Collection, findings: Findings, metric: str) -> _Change | None:
     compared = [
         comparison
         for row in collection.points
@@ -97,10 +95,10 @@ def _task(collection: Collection, findings: Findings, metric: str) -> _Task | No
         difference = paired_difference(*pair)
         if difference is not None:
             differences[name] = difference
-    return _Task(metric, most.point, most.reference, differences) if differences else None
+    return _Change(metric, most.point, most.reference, differences) if differences else None
 
 
-def _extremes(task: _Task) -> list[str]:
+def _extremes(task: _Change) -> list[str]:
     """The classes drawn, the most gained first."""
     ordered = sorted(task.differences, key=lambda name: -task.differences[name].mean)
     if len(ordered) <= 2 * _EACH_WAY:
@@ -108,7 +106,7 @@ def _extremes(task: _Task) -> list[str]:
     return [*ordered[:_EACH_WAY], *ordered[-_EACH_WAY:]]
 
 
-def _panel(ax: Axes, collection: Collection, task: _Task) -> None:
+def _panel(ax: Axes, collection: Collection, task: _Change, rows: int) -> None:
     names = _extremes(task)
     up, down = style.colours(2, ordered=False)
     ax.axvline(0.0, color=style.INK, linewidth=0.7, zorder=1)
@@ -119,18 +117,15 @@ def _panel(ax: Axes, collection: Collection, task: _Task) -> None:
         if difference.low is not None and difference.high is not None:
             ends = [difference.low * 100, difference.high * 100]
             ax.plot(ends, [at, at], color=style.INK, linewidth=0.7, zorder=2)
-    ax.set_yticks(range(len(names)), [shorten(name, _LETTERS) for name in names], fontsize=5.5)
+    style.down(ax, [shorten(name, _LETTERS) for name in names], rows=rows, fontsize=5.5)
     reach = 1.1 * max(abs(task.differences[name].mean) for name in names) * 100 or 1.0
     ax.set_xlim(-max(reach, 5.0), max(reach, 5.0))
-    ax.xaxis.set_major_locator(MaxNLocator(5))
-    ax.grid(visible=True, axis="x")
-    ax.grid(visible=False, axis="y")
     row, base = (collection.points[point] for point in (task.point, task.reference))
     label = shorten(contrast_of(collection, row, base).short, _LETTERS)
     ax.set_title(f"{metrics.display(task.metric)}\n{label}", fontsize=6.5)
 
 
-def _data(collection: Collection, tasks: Sequence[_Task]) -> str:
+def _data(collection: Collection, tasks: Sequence[_Change]) -> str:
     heads = ["metric", "label", "baseline", "class", "difference", "low", "high", "seeds"]
     rows = [
         [

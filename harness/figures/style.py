@@ -18,11 +18,14 @@ from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 COLUMN, PAGE = 3.35, 6.9
 """Width of one column and of a page of two, in inches."""
 ROW = 2.15
 """Height of a row of panels, in inches."""
+ACROSS = 3
+"""Panels side by side."""
 DOTS_PER_INCH = 220
 INK, FAINT, PALE = "#262626", "#8a8a8a", "#d4d4d4"
 MOST_PATHS = 400
@@ -84,16 +87,28 @@ def _spread(count: int, top: int) -> list[int]:
     return [round(index * (top - 1) / (count - 1)) for index in range(count)]
 
 
-def panels(count: int, *, row_height: float = ROW, most: int = 3) -> tuple[Figure, list[Axes]]:
-    """A figure of `count` panels, at most `most` in a row, as wide as a column or a page."""
+def panels(
+    count: int, *, row_height: float = ROW, most: int = ACROSS, wide: bool = False
+) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels, at most `most` in a row; as wide as a page if several stand side
+    by side, or if it is to be `wide`."""
     rows = -(-count // most)
     columns = -(-count // rows)
-    width = COLUMN if columns == 1 else PAGE
+    width = PAGE if wide or columns > 1 else COLUMN
     figure = Figure(figsize=(width, row_height * rows), layout="constrained")
     grid = list(figure.subplots(rows, columns, squeeze=False).ravel())
     for unused in grid[count:]:
         unused.set_axis_off()
     return figure, grid[:count]
+
+
+def down(ax: Axes, names: Sequence[str], *, rows: int | None = None, **look: Any) -> None:
+    """A row a name, from the top, with room for `rows`, and lines to read their numbers by."""
+    ax.set_yticks(range(len(names)), names, **look)
+    ax.set_ylim((rows or len(names)) - 0.4, -0.6)
+    ax.xaxis.set_major_locator(MaxNLocator(5))
+    ax.grid(visible=True, axis="x")
+    ax.grid(visible=False, axis="y")
 
 
 def finish(axes: Sequence[Axes]) -> None:

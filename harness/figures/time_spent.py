@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from harness.document.escaping import csv_text
 from harness.document.text import shorten
@@ -54,12 +53,8 @@ def time_spent(sheet: Sheet) -> Drawing | None:
         widths = [_means(runs).get(name, 0.0) for _, runs in shown]
         ax.barh(range(len(shown)), widths, left=starts, height=0.7, color=palette[name], label=name)
         starts = [start + width for start, width in zip(starts, widths, strict=True)]
-    ax.set_yticks(range(len(shown)), [shorten(row.label, _LETTERS) for row, _ in shown])
-    ax.set_ylim(len(shown) - 0.4, -0.6)
+    style.down(ax, [shorten(row.label, _LETTERS) for row, _ in shown])
     ax.set_xlabel("seconds a run")
-    ax.xaxis.set_major_locator(MaxNLocator(5))
-    ax.grid(visible=True, axis="x")
-    ax.grid(visible=False, axis="y")
     figure.legend(loc="outside upper center", ncols=3 if width == style.COLUMN else 5, fontsize=6)
     style.finish([ax])
     words = "Where the time went: mean seconds over the finished runs of each point."

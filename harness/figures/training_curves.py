@@ -41,7 +41,7 @@ _LINES, _LINE = 5, 32
 
 
 @dataclass(frozen=True)
-class Curve:
+class LossCurve:
     """The loss of one point: seed -> (samples seen, loss), (N, 2)."""
 
     losses: Mapping[int, NDArray[np.float64]]
@@ -60,6 +60,10 @@ class Curve:
     def mean(self) -> NDArray[np.float64]:
         """(samples seen, mean loss) of those rows, (N, 2)."""
         return np.column_stack([self.shared[:, 0], self.shared[:, 1:].mean(axis=1)])
+
+
+_Curves = Mapping[int, LossCurve]
+"""Point -> its curve."""
 
 
 def _common(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -91,7 +95,7 @@ def training_curves(sheet: Sheet) -> Drawing | None:
     return Drawing(words, figure, _curve_data(collection))
 
 
-def _dress(figure: Figure, axes: Sequence[Axes], curves: Iterable[Curve]) -> None:
+def _dress(figure: Figure, axes: Sequence[Axes], curves: Iterable[LossCurve]) -> None:
     top = max(float(points[-1, 0]) for curve in curves for points in curve.losses.values())
     samples_axis(figure, axes, top)
     figure.supylabel("training loss", fontsize=8)
@@ -105,7 +109,7 @@ def _names(collection: Collection) -> list[str]:
     return [text.plain(row.axes[show.x]) if simple else row.label for row in rows]
 
 
-def _one_panel(collection: Collection, curves: Mapping[int, Curve]) -> tuple[Figure, list[Axes]]:
+def _one_panel(collection: Collection, curves: _Curves) -> tuple[Figure, list[Axes]]:
     figure, axes = style.panels(1, row_height=2.4 + 0.08 * len(curves))
     simple = is_one_axis(collection) and collection.sweep.show.hue is None
     palette = style.colours(len(curves), ordered=simple and has_ordered_axis(collection))
@@ -119,7 +123,7 @@ def _one_panel(collection: Collection, curves: Mapping[int, Curve]) -> tuple[Fig
     return figure, axes
 
 
-def _panel_each(collection: Collection, curves: Mapping[int, Curve]) -> tuple[Figure, list[Axes]]:
+def _panel_each(collection: Collection, curves: _Curves) -> tuple[Figure, list[Axes]]:
     titles = [_title(name) for name in _names(collection)]
     lines = max(len(titles[point].split("\n")) for point in curves)
     figure, axes = style.panels(len(curves), row_height=1.3 + 0.1 * lines, most=4)
@@ -137,9 +141,7 @@ def _title(name: str) -> str:
     return "\n".join(text.shorten(line, _LINE) for line in shown)
 
 
-def _panel_by_value(
-    collection: Collection, curves: Mapping[int, Curve]
-) -> tuple[Figure, list[Axes]]:
+def _panel_by_value(collection: Collection, curves: _Curves) -> tuple[Figure, list[Axes]]:
     """A panel a value of the shown axis, or one for all where those are too many as well."""
     by_value = _by_value(collection, curves)
     figure, axes = style.panels(len(by_value), row_height=1.4, most=4)
@@ -152,10 +154,10 @@ def _panel_by_value(
     return figure, axes
 
 
-def _by_value(collection: Collection, curves: Mapping[int, Curve]) -> dict[str, list[Curve]]:
+def _by_value(collection: Collection, curves: _Curves) -> dict[str, list[LossCurve]]:
     """Title -> the curves of one value of the shown axis; all under none, where those are many."""
     x = collection.sweep.show.x
-    by_value: dict[str, list[Curve]] = {}
+    by_value: dict[str, list[LossCurve]] = {}
     for point, curve in curves.items():
         by_value.setdefault(setting_words(collection, collection.points[point], x), []).append(
             curve
@@ -163,14 +165,14 @@ def _by_value(collection: Collection, curves: Mapping[int, Curve]) -> dict[str, 
     return by_value if len(by_value) <= _PANELS else {"": list(curves.values())}
 
 
-def _draw_in_grey(ax: Axes, curves: Iterable[Curve]) -> None:
+def _draw_in_grey(ax: Axes, curves: Iterable[LossCurve]) -> None:
     """All curves as one collection of lines: one path each would take seconds to write."""
     lines = [curve.mean for curve in curves if len(curve.mean)]
     ax.add_collection(LineCollection(lines, colors=style.PALE, linewidths=0.6, zorder=1))
     ax.autoscale_view()
 
 
-def _curve(records: Sequence[Record]) -> Curve:
+def _curve(records: Sequence[Record]) -> LossCurve:
     """Of a place that a run logged twice, having begun again before it, the later line counts."""
     losses = {}
     for record in records:
@@ -178,13 +180,13 @@ def _curve(records: Sequence[Record]) -> Curve:
         if len(points):
             _, last = np.unique(points[:, 0], return_index=True)
             losses[record.seed] = points[last]
-    return Curve(losses, complete=all(record.result is not None for record in records))
+    return LossCurve(losses, complete=all(record.result is not None for record in records))
 
 
 # --------------------------------------------------------------------------- curves by the hundred
 
 
-def _spreads(collection: Collection, curves: Mapping[int, Curve]) -> Drawing:
+def _spreads(collection: Collection, curves: _Curves) -> Drawing:
     """Lines too many to tell apart as what they range over."""
     by_value = _by_value(collection, curves)
     figure, axes = style.panels(len(by_value), row_height=1.4, most=4)
@@ -212,7 +214,7 @@ def _spreads(collection: Collection, curves: Mapping[int, Curve]) -> Drawing:
 _QUANTILES = {"least": 0.0, "quarter": 0.25, "median": 0.5, "three_quarters": 0.75, "greatest": 1.0}
 
 
-def _spread(curves: Iterable[Curve]) -> NDArray[np.float64]:
+def _spread(curves: Iterable[LossCurve]) -> NDArray[np.float64]:
     """Samples seen and the quantiles of the curves' means there, (N, 1 + 5)."""
     means = np.concatenate([curve.mean for curve in curves])
     means = means[np.argsort(means[:, 0], kind="stable")]
@@ -222,7 +224,7 @@ def _spread(curves: Iterable[Curve]) -> NDArray[np.float64]:
     return np.column_stack([places, levels])
 
 
-def _draw_curve(ax: Axes, curve: Curve, colour: tuple[float, float, float], name: str) -> None:
+def _draw_curve(ax: Axes, curve: LossCurve, colour: tuple[float, float, float], name: str) -> None:
     if curve.complete:
         at, losses = curve.shared[:, 0], curve.shared[:, 1:]
         low, high = losses.min(axis=1), losses.max(axis=1)

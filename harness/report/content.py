@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from harness import metrics
@@ -42,6 +42,7 @@ def write_content(
 ) -> Document:
     """The page of the report on `collection`."""
     notes = [*warnings(collection, findings), *_warnings(collection)]
+    runs = _table_of(collection.records, "label", "seed", "run", "state", "attempts", anchored=True)
     answers = [answer(collection, findings, metric) for metric in findings.shown]
     sections = [
         Section("Answer", tuple(map(Paragraph, digest(collection, findings)))),
@@ -53,7 +54,7 @@ def write_content(
             "Published figures", tuple(filter(None, (published.table, Paragraph(published.note))))
         ),
         Section("Protocol", tuple(_method_and_time(collection, findings.cells))),
-        Section("Runs", (_runs(collection),), on_paper=False),
+        Section("Runs", (runs,), on_paper=False),
         Section("Reproducing this report", (BulletList(tuple(_footer(collection))),)),
     ]
     used, asked = len(_used(collection)), len(collection.records)
@@ -81,11 +82,14 @@ def _details(answer: Answer, is_open: bool) -> Details:
 
 
 def _problems(collection: Collection) -> Iterator[Block]:
-    failed, unfinished = _failed(collection), _unfinished(collection)
+    failed = [record for record in collection.records if record.failed]
+    unfinished = [r for r in collection.records if r.reason is not None and not r.failed]
     if failed:
-        yield Section("Failed runs", (failed,))
+        table = _table_of(failed, "label", "seed", "failure", "error", "log", "attempts")
+        yield Section("Failed runs", (table,))
     if unfinished:
-        yield Section("Not finished", (unfinished,))
+        table = _table_of(unfinished, "label", "seed", "state", "samples seen", "of")
+        yield Section("Not finished", (table,))
     if not failed and not unfinished:
         yield Paragraph("None: every run is finished.")
 
@@ -124,24 +128,31 @@ def _warnings(collection: Collection) -> Iterator[str]:
 # --------------------------------------------------------------------------- what went wrong
 
 
-def _failed(collection: Collection) -> Table:
-    failed = [record for record in collection.records if record.failed]
+_STATES = {State.NEW: "not started"}
+#: What a table tells of a run, by heading.
+_OF_RUN: Mapping[str, Callable[[Record], object]] = {
+    "label": lambda record: record.run.label,
+    "seed": lambda record: record.seed,
+    "run": lambda record: record.key,
+    "failure": lambda record: record.status.failure or "bug",
+    "error": lambda record: _last_line(record.status.error),
+    "log": lambda record: record.log or text.DASH,
+    "attempts": lambda record: attempts_of(record),
+    "state": lambda record: _STATES.get(record.status.state, record.status.state.value),
+    "samples seen": lambda record: f"{record.status.samples_seen:,}",
+    "of": lambda record: f"{record.run.config.train.samples:,}",
+}
+
+
+def _table_of(records: Sequence[Record], *heads: str, anchored: bool = False) -> Table:
+    """A row a run with what stands under these headings of `_OF_RUN`."""
     return plain_table(
-        ["label", "seed", "failure", "error", "log", "attempts"],
-        [
-            [
-                record.run.label,
-                record.seed,
-                record.status.failure or "bug",
-                _last_line(record.status.error),
-                record.log or text.DASH,
-                attempts_of(record),
-            ]
-            for record in failed
-        ],
-        coded=["log"],
-        numeric=["seed", "attempts"],
-        keys=[[record.key] for record in failed],
+        heads,
+        [[_OF_RUN[head](record) for head in heads] for record in records],
+        numeric={"seed", "attempts", "samples seen", "of"},
+        coded={"log", "run"},
+        keys=[[record.key] for record in records],
+        anchored=anchored,
     )
 
 
@@ -153,26 +164,6 @@ def attempts_of(record: Record) -> int:
 def _last_line(error: str | None) -> str:
     lines = [line for line in (error or "").splitlines() if line.strip()]
     return lines[-1] if lines else "no message"
-
-
-def _unfinished(collection: Collection) -> Table:
-    open_ = [r for r in collection.records if r.reason is not None and not r.failed]
-    names = {State.NEW: "not started", State.DONE: "done"}
-    return plain_table(
-        ["label", "seed", "state", "samples seen", "of"],
-        [
-            [
-                record.run.label,
-                record.seed,
-                names.get(record.status.state, record.status.state.value),
-                f"{record.status.samples_seen:,}",
-                f"{record.run.config.train.samples:,}",
-            ]
-            for record in open_
-        ],
-        numeric=["seed", "samples seen", "of"],
-        keys=[[record.key] for record in open_],
-    )
 
 
 # --------------------------------------------------------------------------- protocol
@@ -417,23 +408,3 @@ def _average(done: Sequence[Mapping[str, Any]], name: str, scale: float, decimal
     if len(known) < len(values):
         return text.DASH
     return text.number(scale * sum(known) / len(known), decimals)
-
-
-def _runs(collection: Collection) -> Table:
-    return plain_table(
-        ["label", "seed", "run", "state", "attempts"],
-        [
-            [
-                record.run.label,
-                record.seed,
-                record.key,
-                record.status.state.value,
-                attempts_of(record),
-            ]
-            for record in collection.records
-        ],
-        coded=["run"],
-        numeric=["seed", "attempts"],
-        keys=[[record.key] for record in collection.records],
-        anchored=True,
-    )

@@ -57,7 +57,7 @@ _Count = Annotated[Annotated[int, Field(gt=0)] | None, BeforeValidator(_nothing)
 _Text = Annotated[str | None, BeforeValidator(_nothing)]
 
 
-class Figure(BaseModel):
+class PublishedResult(BaseModel):
     """One published number of one model on one data set."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
@@ -105,7 +105,7 @@ class Figure(BaseModel):
         return self.model, self.dataset, self.metric, self.source
 
 
-FIELDS = tuple(Figure.model_fields)
+FIELDS = tuple(PublishedResult.model_fields)
 
 
 @dataclass(frozen=True)
@@ -114,17 +114,17 @@ class SourceFile:
 
     name: str
     sha256: str
-    figures: tuple[Figure, ...]
+    figures: tuple[PublishedResult, ...]
 
 
 @dataclass(frozen=True)
 class Published:
     """All published figures at hand, and the files they were read from."""
 
-    figures: tuple[Figure, ...] = ()
+    figures: tuple[PublishedResult, ...] = ()
     files: tuple[SourceFile, ...] = ()
 
-    def on(self, dataset: str) -> list[Figure]:
+    def on(self, dataset: str) -> list[PublishedResult]:
         """The figures on one data set."""
         name = dataset_name(dataset)
         return [figure for figure in self.figures if figure.dataset == name]
@@ -161,7 +161,7 @@ def load(folder: Path) -> Published:
         ExternalError: a row lacks its source or cannot be a published figure, or one source is
             said to give two values for the same thing; the line is named.
     """
-    figures: dict[tuple[str, str, str, str], Figure] = {}
+    figures: dict[tuple[str, str, str, str], PublishedResult] = {}
     files = []
     for file in sorted(folder.glob("*.csv")):
         data = file.read_bytes()
@@ -182,8 +182,8 @@ def load(folder: Path) -> Published:
 
 def read_figures(
     data: bytes, name: str, *, source: str | None = None, percent: bool = False
-) -> list[tuple[int, Figure]]:
-    """(line, figure) of each row of a CSV with the columns of `Figure`.
+) -> list[tuple[int, PublishedResult]]:
+    """(line, figure) of each row of a CSV with the columns of `PublishedResult`.
 
     Args:
         source: of the rows that name none.
@@ -218,7 +218,7 @@ def read_rows(data: bytes, name: str) -> list[tuple[int, dict[str, str]]]:
     return rows
 
 
-def _figure(row: dict[str, str], where: str, source: str | None, percent: bool) -> Figure:
+def _figure(row: dict[str, str], where: str, source: str | None, percent: bool) -> PublishedResult:
     cells: dict[str, Any] = dict(row)
     if not (cells.get("source") or "").strip():
         if source is None:
@@ -242,10 +242,10 @@ def fraction(percentage: str, where: str) -> str:
         raise ExternalError(f"{where}: value = {percentage!r} is no number") from None
 
 
-def make_figure(cells: dict[str, Any], where: str) -> Figure:
-    """A Figure; ExternalError, in one line, when `cells` cannot be one."""
+def make_figure(cells: dict[str, Any], where: str) -> PublishedResult:
+    """A PublishedResult; ExternalError, in one line, when `cells` cannot be one."""
     try:
-        return Figure.model_validate(cells)
+        return PublishedResult.model_validate(cells)
     except ValidationError as error:
         raise ExternalError(f"{where}: {'; '.join(_problems(error))}") from None
 
@@ -259,7 +259,7 @@ def _problems(error: ValidationError) -> Iterable[str]:
         yield f"{field} = {problem.get('input')!r}: {problem['msg']}{hint}"
 
 
-def to_csv(figures: Sequence[Figure]) -> str:
+def to_csv(figures: Sequence[PublishedResult]) -> str:
     """The figures as the text of a file of `results/external/`, in a stable order."""
     stream = io.StringIO()
     writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")

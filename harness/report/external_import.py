@@ -16,7 +16,7 @@ from typing import Any
 from harness.errors import unknown
 from harness.files import write_atomic
 from harness.report import external
-from harness.report.external import FIELDS, ExternalError, Figure, make_figure, read_rows
+from harness.report.external import FIELDS, ExternalError, PublishedResult, make_figure, read_rows
 
 _OPEN_CLIP = ("name", "pretrained", "params (M)", "FLOPs (B)")
 #: Column of open_clip's tables -> data set and the metric that is its main one in the DataComp
@@ -71,7 +71,7 @@ _CLIP_BENCHMARK_METRICS = re.compile(
 
 def import_file(
     file: Path, folder: Path, *, source: str | None, percent: bool = False, name: str | None = None
-) -> tuple[Path, list[Figure]]:
+) -> tuple[Path, list[PublishedResult]]:
     """Turn `file` into `<folder>/<name>.csv`; returns it and its figures.
 
     A file of that name is replaced.  All of `folder` must still be consistent with it.
@@ -106,7 +106,9 @@ def _file_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "figures"
 
 
-def _figures(data: bytes, name: str, source: str | None, percent: bool) -> Iterator[Figure]:
+def _figures(
+    data: bytes, name: str, source: str | None, percent: bool
+) -> Iterator[PublishedResult]:
     if data.lstrip()[:1] in (b"{", b"["):
         yield from _clip_benchmark_json(data, name, source)
         return
@@ -142,7 +144,7 @@ def _needed(source: str | None) -> str:
 # --------------------------------------------------------------------------- open_clip
 
 
-def _open_clip_row(row: Mapping[str, str], where: str, source: str) -> Iterator[Figure]:
+def _open_clip_row(row: Mapping[str, str], where: str, source: str) -> Iterator[PublishedResult]:
     flops = row["FLOPs (B)"].strip()
     for column, cell in row.items():
         if column in _OPEN_CLIP or column.startswith("Average") or not cell.strip():
@@ -179,7 +181,7 @@ def _open_clip_column(column: str, where: str) -> tuple[str, str]:
 # --------------------------------------------------------------------------- clip-benchmark
 
 
-def _clip_benchmark_json(data: bytes, name: str, source: str | None) -> Iterator[Figure]:
+def _clip_benchmark_json(data: bytes, name: str, source: str | None) -> Iterator[PublishedResult]:
     try:
         tree = json.loads(data)
     except ValueError as error:
@@ -194,7 +196,7 @@ def _clip_benchmark_json(data: bytes, name: str, source: str | None) -> Iterator
 
 def _clip_benchmark_row(
     metrics: Mapping[str, Any], entry: Mapping[str, Any], where: str, source: str
-) -> Iterator[Figure]:
+) -> Iterator[PublishedResult]:
     missing = _CLIP_BENCHMARK - set(entry)
     if missing:
         raise ExternalError(f"{where} lacks {', '.join(sorted(missing))}")

@@ -20,7 +20,7 @@ from harness.report.lasting import no_garbage
 from harness.report.numerics import Numerics
 from harness.report.pairing import Outcomes
 from harness.report.questions import Line, costs, lines_of, study_effects
-from harness.report.sections import Section, averages_of, sections_of
+from harness.report.sections import MetricSection, averages_of, sections_of
 from harness.report.summary import Cell, Cells, summarise
 from harness.stats.analysis import Analysis, Measured, MetricAnalysis, Plan, analyse
 from harness.stats.best import Best
@@ -70,7 +70,7 @@ class Findings:
     cells: Cells
     """(point, metric) -> cell; those of the shown metrics with the comparison to their baseline and
     their mark."""
-    sections: tuple[Section, ...]
+    sections: tuple[MetricSection, ...]
     """The shown metrics as a table groups them, averages included."""
     answered: tuple[Answered, ...]
     """Each sweep of the collection by itself."""

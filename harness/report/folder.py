@@ -85,7 +85,7 @@ def write_collection(
         collection, findings.cells, external.load(store.root / "results" / "external")
     )
     table = tables.build_table(collection, findings)
-    figures = SWEEP.rendered(Sheet(collection, findings, published.frame))
+    figures = SWEEP.rendered(Sheet(collection, findings, published.matched))
     document = write_content(collection, findings, table, figures, published)
     files = {
         **document_files(document, lambda: run_data(collection)),

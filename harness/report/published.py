@@ -7,23 +7,25 @@ likeness.  A method whose own figures nobody has supplied has a row and no numbe
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
-
-import pandas as pd
 
 from harness import metrics
 from harness.document import text
 from harness.document.table import Table, plain_table
 from harness.report import tables
 from harness.report.collect import Collection
-from harness.report.external import UNSTATED, Figure, Published
+from harness.report.external import UNSTATED, Published, PublishedResult
 from harness.report.summary import Cell, Cells
 
 #: The paper whose reading this project is.
 METHOD = "LightCLIP"
 #: Our rows beside the published ones.
 _OURS = 12
+
+
+Matched = Mapping[str, Sequence[PublishedResult]]
+"""Metric -> the figures that stand beside ours."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,7 @@ class Beside:
     note: str
     files: tuple[tuple[str, str], ...] = ()
     """(name, SHA-256) of the files of results/external/ that the table has figures of."""
-    frame: pd.DataFrame | None = None
-    """Those whose size is known, as `harness.figures.base.Sheet` wants them."""
+    matched: Matched = field(default_factory=dict)
 
 
 _NOTHING = Beside(
@@ -57,27 +58,12 @@ def beside_ours(collection: Collection, cells: Cells, published: Published) -> B
         return _NOTHING
     used = {figure for figures in matched.values() for figure in figures}
     files = tuple((f.name, f.sha256) for f in published.files if used.intersection(f.figures))
-    return Beside(_table(collection, cells, matched), _note(matched), files, _frame(matched))
+    return Beside(_table(collection, cells, matched), _note(matched), files, matched)
 
 
-def _frame(matched: Mapping[str, Sequence[Figure]]) -> pd.DataFrame | None:
-    rows = [
-        {
-            "name": figure.model,
-            "metric": metric,
-            "value": figure.value,
-            "parameters": None if figure.params_m is None else 1e6 * figure.params_m,
-            "gmacs": figure.gmacs,
-            "source": figure.source,
-        }
-        for metric, figures in matched.items()
-        for figure in figures
-        if figure.params_m is not None or figure.gmacs is not None
-    ]
-    return pd.DataFrame(rows) if rows else None
-
-
-def _figures_for(metric: str, collection: Collection, published: Published) -> list[Figure]:
+def _figures_for(
+    metric: str, collection: Collection, published: Published
+) -> list[PublishedResult]:
     """The published figures on the data set and of the kind of `metric`, or of no stated kind."""
     *place, kind = metric.split("/")
     names = [*reversed(place), *_data_names(collection)]
@@ -99,7 +85,7 @@ def _data_names(collection: Collection) -> list[str]:
     return list(names)
 
 
-def _table(collection: Collection, cells: Cells, matched: Mapping[str, Sequence[Figure]]) -> Table:
+def _table(collection: Collection, cells: Cells, matched: Matched) -> Table:
     heads = ["model", *[f"{metrics.display(m)} (%)" for m in matched], "differs in", "source"]
     ours = list(_our_rows(collection, cells, list(matched)))
     theirs = list(_their_rows(matched, collection))
@@ -128,10 +114,8 @@ def _ours(cell: Cell) -> str:
     return tables.estimate_text(cell.estimate, cell.metric, tables.decimals_of([cell]))
 
 
-def _their_rows(
-    matched: Mapping[str, Sequence[Figure]], collection: Collection
-) -> Iterator[list[str]]:
-    by_model: dict[tuple[str, str], dict[str, Figure]] = {}
+def _their_rows(matched: Matched, collection: Collection) -> Iterator[list[str]]:
+    by_model: dict[tuple[str, str], dict[str, PublishedResult]] = {}
     for metric, figures in matched.items():
         for figure in figures:
             by_model.setdefault((figure.model, figure.source), {}).setdefault(metric, figure)
@@ -145,7 +129,7 @@ def _their_rows(
         yield [model, *values, "; ".join(_differences(row, collection)), source]
 
 
-def _differences(row: Mapping[str, Figure], collection: Collection) -> list[str]:
+def _differences(row: Mapping[str, PublishedResult], collection: Collection) -> list[str]:
     """What is known to differ between their protocol and ours, and what is not known."""
     figure = next(iter(row.values()))
     trained = {record.run.config.data.source for record in collection.records}
@@ -172,7 +156,7 @@ def _samples(metric: str, collection: Collection) -> list[int]:
     return sorted(counts)
 
 
-def _note(matched: Mapping[str, Sequence[Figure]]) -> str:
+def _note(matched: Matched) -> str:
     sources = sorted({figure.source for figures in matched.values() for figure in figures})
     return (
         "Published figures are as printed by their sources and were not made by this harness; "

@@ -10,7 +10,7 @@ from harness.document.blocks import Document, Section
 from harness.document.html import to_html
 from harness.document.table import Table, plain_table
 from harness.report import external
-from harness.report.external import Figure, Published
+from harness.report.external import Published, PublishedResult
 from harness.report.folder import locked, write_files
 
 
@@ -50,10 +50,10 @@ def _page(published: Published) -> Document:
     return Document("Published figures", tuple(sections), extent)
 
 
-def _grid(figures: Sequence[Figure]) -> Table:
+def _grid(figures: Sequence[PublishedResult]) -> Table:
     """One row a model, one column a data set and metric."""
     columns = sorted({(figure.dataset, figure.metric) for figure in figures})
-    rows: dict[str, dict[tuple[str, str], Figure]] = {}
+    rows: dict[str, dict[tuple[str, str], PublishedResult]] = {}
     for figure in figures:
         rows.setdefault(figure.model, {})[(figure.dataset, figure.metric)] = figure
     sized = [
@@ -61,26 +61,17 @@ def _grid(figures: Sequence[Figure]) -> Table:
         for name, field in (("params (M)", "params_m"), ("GMACs", "gmacs"))
         if any(getattr(figure, field) is not None for figure in figures)
     ]
-    names = [f"{dataset} {metric}" for dataset, metric in columns]
-    heads = ["model", *[name for name, _ in sized], *names]
-    return plain_table(
-        heads,
-        [
-            [
-                model,
-                *[_size(next(iter(row.values())), field) for _, field in sized],
-                *[_value(row.get(column)) for column in columns],
-            ]
-            for model, row in sorted(rows.items())
-        ],
-        numeric=heads[1:],
-    )
+    heads = ["model", *[name for name, _ in sized], *[f"{d} {metric}" for d, metric in columns]]
+    made = []
+    for model, row in sorted(rows.items()):
+        first = next(iter(row.values()))
+        sizes = [_number(getattr(first, field)) for _, field in sized]
+        found = [row.get(column) for column in columns]
+        made.append(
+            [model, *sizes, *[_number(None if f is None else 100 * f.value) for f in found]]
+        )
+    return plain_table(heads, made, numeric=heads[1:])
 
 
-def _size(figure: Figure, field: str) -> str:
-    value = getattr(figure, field)
+def _number(value: float | None) -> str:
     return text.DASH if value is None else text.number(value, 2)
-
-
-def _value(figure: Figure | None) -> str:
-    return text.DASH if figure is None else text.number(100 * figure.value, 2)

@@ -17,7 +17,7 @@ _KINDS = {"acc1": "acc@1", "acc5": "acc@5", _MEAN_PER_CLASS: "mean per-class rec
 
 
 @dataclass(frozen=True)
-class Section:
+class MetricSection:
     """Metrics under one heading, the averages last."""
 
     title: str
@@ -26,7 +26,7 @@ class Section:
     """Average among `metrics` -> what it is the mean of."""
 
 
-def sections_of(shown: Sequence[str]) -> tuple[Section, ...]:
+def sections_of(shown: Sequence[str]) -> tuple[MetricSection, ...]:
     """The shown metrics by section, sections and metrics in the order of their first appearance."""
     by_title: dict[str, list[str]] = {}
     for name in shown:
@@ -34,19 +34,19 @@ def sections_of(shown: Sequence[str]) -> tuple[Section, ...]:
     return tuple(_section(title, names) for title, names in by_title.items())
 
 
-def averages_of(sections: Sequence[Section]) -> dict[str, tuple[str, ...]]:
+def averages_of(sections: Sequence[MetricSection]) -> dict[str, tuple[str, ...]]:
     """The averages of all sections."""
     return {name: members for section in sections for name, members in section.averages.items()}
 
 
-def _section(title: str, names: Sequence[str]) -> Section:
+def _section(title: str, names: Sequence[str]) -> MetricSection:
     averages: dict[str, tuple[str, ...]] = {}
     if title == ZERO_SHOT:
         for kind, words in _KINDS.items():
             members = tuple(name for name in names if name.rpartition("/")[2] == kind)
             if len(members) > 1:
                 averages[f"average {words}"] = members
-    return Section(title, (*names, *averages), averages)
+    return MetricSection(title, (*names, *averages), averages)
 
 
 def _title(name: str) -> str:

@@ -18,7 +18,7 @@ from harness.report.collect import Collection, PointRow
 from harness.report.comparisons import Comparison, Verdict
 from harness.report.findings import Findings
 from harness.report.lasting import no_garbage
-from harness.report.sections import Section
+from harness.report.sections import MetricSection
 from harness.report.summary import Cell, Cells
 from harness.stats.intervals import Estimate, paired_difference
 from harness.stats.tests import ALPHA, Over
@@ -95,7 +95,9 @@ def _grouped(points: Sequence[PointRow], rows: Sequence[list[TableCell]]) -> tup
     return tuple(RowGroup(tuple(found), title) for title, found in by_title.items())
 
 
-def _columns_of(section: Section, metric: str, *, titled: bool, compared: bool) -> Iterator[Column]:
+def _columns_of(
+    section: MetricSection, metric: str, *, titled: bool, compared: bool
+) -> Iterator[Column]:
     members = section.averages.get(metric)
     notes = () if members is None else (_list_of(members),)
     heads = (section.title,) if titled and section.title else ()
@@ -324,35 +326,11 @@ def statistics_csv(collection: Collection, findings: Findings) -> str:
 
 
 _CSV_CELL = (
-    "metric",
-    "mean",
-    "low",
-    "high",
-    "n_seeds",
-    "seeds",
-    "samples",
-    "chance",
-    "mark",
-    "baseline",
-    "diff",
-    "diff_low",
-    "diff_high",
-    "diff_over",
-    "p",
-    "p_holm",
-    "diff_seeds",
-    "diff_low_seeds",
-    "diff_high_seeds",
-    "p_seeds",
-    "diff_low_items",
-    "diff_high_items",
-    "p_mcnemar",
-    "error",
-    "df",
-    "family",
-    "keys",
-    "hole",
-)
+    "metric", "mean", "low", "high", "n_seeds", "seeds", "samples", "chance", "mark", "baseline",
+    "diff", "diff_low", "diff_high", "diff_over", "p", "p_holm", "diff_seeds", "diff_low_seeds",
+    "diff_high_seeds", "p_seeds", "diff_low_items", "diff_high_items", "p_mcnemar", "error",
+    "df", "family", "keys", "hole",
+)  # fmt: skip
 
 
 def _csv_cell(collection: Collection, row: PointRow, cell: Cell, cells: Cells) -> list[object]:

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -22,6 +21,7 @@ from harness.figures.base import SWEEP, Drawing, Scale, Sheet, scale_of
 from harness.figures.pareto import front, pareto
 from harness.figures.time_spent import parts_of
 from harness.report.collect import collect
+from harness.report.external import PublishedResult
 from harness.report.findings import find
 from harness.space import Run, Sweep, expand
 
@@ -321,23 +321,25 @@ def test_published_models_are_grey_and_never_on_the_front(records: Records) -> N
     fill(records, runs)
     collection = collect(sweep, runs, records.store)
     findings = find(collection)
-    external = pd.DataFrame(
-        [
-            ["=Cheap & good", T2I, 0.9, 1e3, math.nan, "a paper"],
-            ["of another metric", I2T, 0.9, 1e3, math.nan, "a paper"],
-            ["of unknown size", T2I, 0.9, math.nan, 1.0, "a paper"],
+    common = {"dataset": "openmoji", "metric": "acc1", "value": 0.9, "source": "a paper"}
+    published = {
+        T2I: [
+            PublishedResult(method="=Cheap & good", params_m=0.001, **common),
+            PublishedResult(method="of unknown size", gmacs=1.0, **common),
         ],
-        columns=["name", "metric", "value", "parameters", "gmacs", "source"],
-    )
+        I2T: [PublishedResult(method="of another metric", params_m=0.001, **common)],
+    }
 
-    drawing = pareto(Sheet(collection, findings, external))
+    drawing = pareto(Sheet(collection, findings, published))
 
     assert drawing is not None
     rows = list(csv.DictReader(io.StringIO(drawing.data)))
-    published = [row for row in rows if row["source"]]
-    assert [(row["name"], float(row["cost_value"])) for row in published] == [
-        ("'=Cheap & good", pytest.approx(0.001))
+    theirs = [
+        (r["name"], float(r["cost_value"]))
+        for r in rows
+        if r["cost"] == "parameters" and r["source"]
     ]
+    assert theirs == [("'=Cheap & good", pytest.approx(0.001))]
     ours = {row["name"]: row["front"] for row in rows if not row["source"]}
     assert ours == {"1": "true", "2": "true", "4": "true", "8": "true", "12": "true"}
     assert "Grey: published models" in drawing.words
