@@ -221,10 +221,12 @@ def _run(
         runtime,
         checkpoint_sha256=result["checkpoint"]["sha256"],
         out=directory.outcomes,
+        before=result["evaluations"].get(config.evaluation_key),
     )
     result["training"].setdefault("evaluation_seconds", time.monotonic() - began)
     result["evaluations"] = {**result["evaluations"], config.evaluation_key: entry}
     directory.write_result(result)
+    directory.fill_file.unlink(missing_ok=True)
     _write_end(directory, State.DONE, attempt, samples_seen=result["training"]["samples_seen"])
     drop_steps(directory.checkpoints)
 

@@ -13,7 +13,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from functools import partial
 from pathlib import Path
 
 from harness.bases import BASES, base
@@ -22,7 +21,7 @@ from harness.config import Runtime, override_runtime, parse_assignment
 from harness.errors import ConfigError, InterruptedRun, SweepError, unknown
 from harness.launch.executor import EXECUTORS, Assignment, add_options, make_executor
 from harness.manifest import write_manifest
-from harness.plan import Rerun, make_plan
+from harness.plan import Rerun, make_plan, request_fills
 from harness.record import State, Store
 from harness.space import Run, Sweep, expand
 from harness.sweep_files import find_sweep, load_sweep, question_of, shipped_sweeps
@@ -145,7 +144,10 @@ def run_command(args: argparse.Namespace) -> int:
         return 0
     from harness.monitor.terminal import watching
 
-    put_on_file = partial(write_manifest, store, sweep, runs, runtime, _words())
+    def put_on_file() -> None:
+        write_manifest(store, sweep, runs, runtime, _words())
+        request_fills(steps, store)
+
     code = executor.carry_out(steps, put_on_file, watching, rerun)
     if code == InterruptedRun.exit_code:
         print(_go_on(), file=sys.stderr)
