@@ -26,6 +26,7 @@ from harness.stats.tests import (
     Model,
     difference,
     judge,
+    noisy_in_any,
     slope,
 )
 
@@ -105,7 +106,7 @@ _Results = Mapping[tuple[str, _Key], Judged]
 
 def analyse(measured: Sequence[Measured], plan: Plan) -> Analysis:
     """Fit one model a metric and judge everything that `plan` asks."""
-    models = {each.name: Model(Layout(each.values), each.items) for each in measured}
+    models = _models(measured, plan.primary)
     effects: dict[_Key, Contrast] = {
         number: effect.contrast for number, effect in enumerate(plan.effects)
     }
@@ -127,6 +128,16 @@ def analyse(measured: Sequence[Measured], plan: Plan) -> Analysis:
             for first, family in families.items()
         },
     )
+
+
+def _models(measured: Sequence[Measured], primary: str | None) -> dict[str, Model]:
+    """A model a metric; that of the primary metric knows nothing of the others."""
+    layouts = {each.name: Layout(each.values) for each in measured}
+    noisy = noisy_in_any(list(layouts.values()))
+    return {
+        each.name: Model(layouts[each.name], each.items, () if each.name == primary else noisy)
+        for each in measured
+    }
 
 
 def _main_contrasts(model: Model, plan: Plan) -> dict[_Key, Contrast]:

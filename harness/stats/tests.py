@@ -105,11 +105,18 @@ class Gaps:
 
 
 class Model:
-    """The layout of one metric with its items, and the points whose noise is not the others'."""
+    """The layout of one metric with its items, and the points whose noise is not the others'.
 
-    def __init__(self, layout: Layout, items: ItemSpread | None = None) -> None:
+    Args:
+        noisy: points known to be noisy by other metrics.
+    """
+
+    def __init__(
+        self, layout: Layout, items: ItemSpread | None = None, noisy: Iterable[int] = ()
+    ) -> None:
         self.layout, self.items = layout, items
-        self.noisy = noisy_points(layout)
+        known = [point for point in noisy if point in layout.values]
+        self.noisy = tuple(dict.fromkeys([*noisy_points(layout), *known]))
         self._pooled = layout.without(self.noisy) if self.noisy else layout
 
     def test(self, contrast: Contrast) -> ContrastTest | None:
@@ -173,6 +180,26 @@ class Model:
         return ContrastTest(mean, n, error, n - 1, pooled=False)
 
 
+def noise_ps(layout: Layout) -> dict[int, float]:
+    """Point -> p of the F test that its residuals are no larger than the others'."""
+    if len(layout.points) < 3:
+        return {}
+    ratios, own, rest = layout.noise_ratios
+    return dict(zip(layout.points, special.fdtrc(own, rest, ratios).tolist(), strict=True))
+
+
+def noisy_in_any(layouts: Sequence[Layout]) -> tuple[int, ...]:
+    """Points far noisier than the others in some metric, under Bonferroni's bound over all.
+
+    A point whose training is unstable is so in every metric, and one metric that shows it speaks
+    for those in which it does not stand out.
+    """
+    found = [noise_ps(layout) for layout in layouts]
+    tests = sum(map(len, found))
+    points = dict.fromkeys(point for ps in found for point in ps)
+    return tuple(p for p in points if min(ps.get(p, 1.0) for ps in found) * tests < NOISY_ALPHA)
+
+
 def noisy_points(layout: Layout) -> tuple[int, ...]:
     """Points whose residuals are larger than those of all others, the noisiest first.
 
@@ -180,12 +207,11 @@ def noisy_points(layout: Layout) -> tuple[int, ...]:
     out and the rest looked at again, while three points remain.
     """
     found: list[int] = []
-    while len(layout.points) >= 3:
-        ratios, own, rest = layout.noise_ratios
-        ps = special.fdtrc(own, rest, ratios) * len(layout.points)
-        if ps.min() >= NOISY_ALPHA:
+    while ps := noise_ps(layout):
+        worst = min(ps, key=lambda point: ps[point])
+        if ps[worst] * len(ps) >= NOISY_ALPHA:
             break
-        found.append(layout.points[int(ps.argmin())])
+        found.append(worst)
         layout = layout.without(found[-1:])
     return tuple(found)
 

@@ -38,8 +38,8 @@ LEVELS = (1.0, 2.0, 4.0, 8.0, 12.0)
 BASELINE = len(LEVELS) - 1
 MARGIN = 2.0
 POWER_AT = (4, 8, 12)
-#: Residual standard deviations (points) of the built-in depth sweep of 18,000 samples: mean recall,
-#: which is its primary metric, T2I R@1, I2T R@1, role, gender and skin-tone accuracy, their average.
+#: Residual standard deviations (points) of the built-in depth sweep of 18,000 samples: mean recall
+#: (the primary metric), T2I R@1, I2T R@1, role, gender and skin-tone accuracy, and their average.
 BUILT_IN = (1.54, 1.52, 2.20, 3.53, 3.13, 2.53, 1.85)
 #: Items differ by this in probit units; it makes a slope of 28 points a unit at 50 %.
 DIFFICULTY = 1.0
