@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 from harness import metrics
 from harness.commands.shared import Parser, exit_code_of, print_table
 from harness.config import (
-    METRIC_VERSION,
     Evaluate,
     Runtime,
     content_key,
@@ -142,7 +141,7 @@ def _runtime(args: argparse.Namespace) -> Runtime:
 
 def _slots(asked: int | None, runtime: Runtime) -> list[str | None]:
     """The GPU of each process; None of one without."""
-    from harness.launch.local import visible_gpus
+    from harness.launch.slots import visible_gpus
 
     if asked is not None and asked < 1:
         raise ConfigError(f"--slots {asked}: at least 1 is wanted")
@@ -496,8 +495,8 @@ def _record(
     known = next((d for d in done if d.part is not None), None)
     fingerprints = {p.benchmark.name: getattr(p, "fingerprint", None) for p in places}
     protocol = {
-        "metric_version": METRIC_VERSION,
-        "rules": metrics.RULES,
+        "metrics": metrics.versions(),
+        "rules": metrics.rules(),
         "precision": settings.precision if known is None else _first(parts)["precision"],
         "batch_size": settings.batch_size,
         "splits": {},
@@ -514,7 +513,7 @@ def _record(
             "suites": list(settings.suites),
             "benchmarks": fingerprints,
             "precision": protocol["precision"],
-            "metrics": METRIC_VERSION,
+            "metrics": metrics.versions(),
         }
     )
     folder = EvaluationDir(evaluations_root(store) / known.key)

@@ -125,25 +125,11 @@ def card(
         in_open_clip, in_onnx: the forms that the export holds.
         why: what keeps the model from being in open_clip's form; empty if it is or was not asked.
     """
-    model, text = config.model, config.model.text
-    layers = "1 layer" if text.layers == 1 else f"{text.layers} layers"
-    intro: Text = (
-        "A two-tower CLIP model: ",
-        code(model.image.backbone),
-        f" for {model.image.size} x {model.image.size} pictures, CLIP's causal text transformer "
-        f"with {layers} of width {text.width} and {text.context_length} tokens of context, and a "
-        f"shared space of {model.embed_dim} dimensions. Trained and evaluated by "
-        "lightclip-harness (",
-        link("LightCLIP", "https://arxiv.org/abs/2312.00674"),
-        "), run ",
-        code(config.run_key),
-        ".",
-    )
     evaluations = [entry for _, entry in sorted(result["evaluations"].items())]
     page = Document(
-        f"{model.image.backbone} with a {text.layers}-layer text tower",
+        f"{config.model.image.backbone} with a {config.model.text.layers}-layer text tower",
         (
-            Paragraph(intro),
+            Paragraph(_intro(config)),
             Section("Use", tuple(_use(in_open_clip, in_onnx, why))),
             Section("Cost", tuple(_cost(config, result["cost"]))),
             Section("Training", (BulletList(tuple(_training(config, result))),)),
@@ -170,6 +156,23 @@ def card(
     )
     library = "open_clip" if in_open_clip else "onnx"
     return _FRONT_MATTER.format(library) + to_markdown(page)
+
+
+def _intro(config: RunConfig) -> Text:
+    model, text = config.model, config.model.text
+    layers = "1 layer" if text.layers == 1 else f"{text.layers} layers"
+    return (
+        "A two-tower CLIP model: ",
+        code(model.image.backbone),
+        f" for {model.image.size} x {model.image.size} pictures, CLIP's causal text transformer "
+        f"with {layers} of width {text.width} and {text.context_length} tokens of context, and a "
+        f"shared space of {model.embed_dim} dimensions. Trained and evaluated by "
+        "lightclip-harness (",
+        link("LightCLIP", "https://arxiv.org/abs/2312.00674"),
+        "), run ",
+        code(config.run_key),
+        ".",
+    )
 
 
 _FRONT_MATTER = """\
@@ -263,12 +266,13 @@ def _training(config: RunConfig, result: Mapping[str, Any]) -> Iterator[Text]:
 
 def _metrics_table(found: Mapping[str, Mapping[str, Any]]) -> Table:
     return plain_table(
-        ["metric", "value (%)", "chance (%)", "n", "record"],
+        ["metric", "value", "chance", "unit", "n", "record"],
         [
             [
                 metrics.display(name),
-                _percent(entry["value"], entry["reason"]),
-                _percent(entry["chance"], None),
+                _shown(name, entry["value"], entry["reason"]),
+                _shown(name, entry["chance"], None),
+                metrics.unit(name),
                 f"{entry['n']:,}",
                 name,
             ]
@@ -283,10 +287,10 @@ def _by_number(item: tuple[str, object]) -> list[tuple[str, int]]:
     return [(words, int(k or 0)) for words, k in re.findall(r"(\D+)(\d*)", item[0])]
 
 
-def _percent(value: float | None, reason: str | None) -> str:
+def _shown(name: str, value: float | None, reason: str | None) -> str:
     if value is None:
         return f"{DASH} ({reason})" if reason else DASH
-    return number(value * 100, 2)
+    return number(value * metrics.scale(name), 2)
 
 
 def _protocol(entry: Mapping[str, Any]) -> Iterator[Text]:
@@ -307,8 +311,7 @@ def _protocol(entry: Mapping[str, Any]) -> Iterator[Text]:
     for name, rule in sorted(protocol["rules"].items()):
         yield f"{name.replace('_', ' ')}: {rule}"
     yield (
-        f"Encoders in {protocol['precision']}; metrics of version {protocol['metric_version']}; "
-        "content ",
+        f"Encoders in {protocol['precision']}; content ",
         code(entry["content_key"]),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from harness import metrics
@@ -215,7 +215,8 @@ def _protocol(collection: Collection, cells: Cells) -> Iterator[Text]:
     yield _fact("Samples behind a value", ", ".join(f"{name} {n}" for name, n in samples.items()))
     for line in _distinct_lines(map(_prompt_words, protocols)):
         yield _fact("Prompts", line)
-    for line in _distinct_lines(map(_rule_words, protocols)):
+    of_shown = metrics.rules(collection.shown)
+    for line in _distinct_lines(_rule_words(protocol, of_shown) for protocol in protocols):
         yield _fact("Scoring", line)
     yield _fact("Training", _training_words(collection))
     bad = [len(record.training.get("bad_samples") or []) for record in used]
@@ -283,8 +284,9 @@ def _templates(templates: Sequence[str]) -> str:
     return few if len(templates) <= 3 else f"{len(templates)} templates such as {few}"
 
 
-def _rule_words(protocol: Mapping[str, Any]) -> list[str]:
-    return [f"{name}: {rule}" for name, rule in protocol.get("rules", {}).items()]
+def _rule_words(protocol: Mapping[str, Any], wanted: Container[str]) -> list[str]:
+    rules = protocol.get("rules", {}).items()
+    return [f"{name}: {rule}" for name, rule in rules if name in wanted]
 
 
 def _spans(values: Iterable[float]) -> str:
