@@ -294,11 +294,13 @@ class Teller:
         axis = self._collection.axis_name(each.line.axis)
         losses = ", ".join(text.number(loss, 2) for loss in each.losses)
         levels = ", ".join(f"{row.axes[each.line.axis]:g}" for row in each.line.rows)
-        return (
-            f"Points of larger {axis} also fit the training set worse (final contrastive loss "
-            f"{losses} at {axis} {levels}): they are under-trained, not over-sized, so this sweep "
-            "measures its training budget."
-        )
+        seen = f"final contrastive loss {losses} at {axis} {levels}"
+        if each.found.falls:
+            return (
+                f"Points of larger {axis} also fit the training set worse ({seen}): they are "
+                "under-trained, not over-sized, so this sweep measures its training budget."
+            )
+        return f"Points of larger {axis} may still gain from more training ({seen})."
 
 
 # --------------------------------------------------------------------------- best, and words

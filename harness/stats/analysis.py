@@ -173,12 +173,14 @@ class UnderTrained:
     loss: ContrastTest
     """Slope of the final training loss on the line's places."""
     metric: ContrastTest
-    """Slope of the metric, for the worse."""
+    """Slope of the metric."""
+    falls: bool
+    """Whether the metric falls significantly; else capacity may only gain from more training."""
 
 
 def under_trained(loss: Values, metric: Measured, line: Mapping[int, float]) -> UnderTrained | None:
-    """Whether training loss rises significantly along a line of rising capacity while the metric
-    falls; None where it does not, or where nothing can be said.
+    """Whether training loss rises significantly along a line of rising capacity, and whether the
+    metric falls with it; None where the loss does not rise, or where nothing can be said.
 
     The order of the means alone is no sign: a healthy sweep orders loss and metric alike.
 
@@ -190,11 +192,11 @@ def under_trained(loss: Values, metric: Measured, line: Mapping[int, float]) -> 
     if len(known) < FEWEST:
         return None
     rise, fall = losses.test(slope(known)), model.test(slope(known))
-    if rise is None or fall is None or rise.p is None:
+    if rise is None or fall is None or rise.p is None or fall.p is None:
         return None
-    if rise.p < ALPHA and rise.estimate > 0 and metric.sign * fall.estimate < 0:
-        return UnderTrained(rise, fall)
-    return None
+    if rise.p >= ALPHA or rise.estimate <= 0:
+        return None
+    return UnderTrained(rise, fall, fall.p < ALPHA and metric.sign * fall.estimate < 0)
 
 
 def _of_metric(

@@ -1,4 +1,4 @@
-"""A small, fixed simulation of what `tests/benchmarks/stats.py` simulates at length."""
+"""A small, fixed simulation of what `tests/benchmarks/statistics.py` simulates at length."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 @pytest.fixture(scope="module")
 def simulation() -> ModuleType:
-    file = Path(__file__).parents[1] / "benchmarks" / "statistics.py"
+    file = Path(__file__).parents[1] / "benchmarks" / "verdicts.py"
     spec = importlib.util.spec_from_file_location("simulated_statistics", file)
     assert spec is not None
     assert spec.loader is not None

@@ -269,6 +269,17 @@ def test_rising_loss_and_a_falling_metric_are_under_training() -> None:
     assert found is not None
     assert found.loss.estimate == pytest.approx(0.1, abs=0.01)
     assert found.metric.estimate < 0
+    assert found.falls
+
+
+def test_a_flat_metric_is_no_sign_of_over_sizing_and_told_apart() -> None:
+    loss, _, line = falling(0.1)
+    flat = Measured("first", noisy([0.5] * 5, 0.01, seed=4))
+
+    found = under_trained(loss, flat, line)
+
+    assert found is not None
+    assert not found.falls
 
 
 def test_a_loss_that_falls_with_capacity_is_healthy() -> None:

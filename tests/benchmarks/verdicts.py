@@ -1,6 +1,6 @@
 """What the verdicts of a report are worth: null and non-null sweeps simulated through `analyse`.
 
-    python tests/benchmarks/stats.py [--sweeps 4000] [--jobs 2] [--json FILE] [--only WORD]
+    python tests/benchmarks/statistics.py [--sweeps 4000] [--jobs 2] [--json FILE] [--only WORD]
 
 A simulated run answers N items rightly or wrongly.  Items differ in difficulty, which all runs
 share; each trained run has a random effect, each seed one that its points share; with an
@@ -11,14 +11,10 @@ comes with its Monte Carlo standard error.
 
 from __future__ import annotations
 
-import sys
-
-if __name__ == "__main__":  # a script's own folder is searched first, and `statistics` is in it
-    del sys.path[0]
-
 import argparse
 import json
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -201,7 +197,8 @@ def count(design: Design, seed: int, sweeps: int) -> dict[str, list[float]]:
         for inside in _covered(sweep, found):
             note("coverage", inside)
         line = plan_of("m0").lines[0]
-        note("false_guard", under_trained(sweep.loss, sweep.measured[0], line) is not None)
+        guard = under_trained(sweep.loss, sweep.measured[0], line)
+        note("false_guard", guard is not None and guard.falls)
         printed = found.by_metric["m0"].detectable
         if printed is not None:
             note("detectable_printed", 100 * printed)
