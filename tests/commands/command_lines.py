@@ -11,12 +11,12 @@ import pytest
 
 #: What is typed after `python -m harness.` -> the module whose main() it is.
 COMMANDS = {
-    "sweep": ("harness.sweep", []),
+    "sweep": ("harness.commands.sweep", []),
     "report": ("harness.commands.report", []),
     "report import": ("harness.commands.report", ["import"]),
     "report published": ("harness.commands.report", ["published"]),
-    "status": ("harness.status", []),
-    "evaluate": ("harness.benchmark", []),
+    "status": ("harness.commands.status", []),
+    "evaluate": ("harness.commands.evaluate", []),
     "export": ("harness.commands.export", []),
     "explain": ("harness.commands.explain", []),
     "bench": ("harness.commands.bench", []),
