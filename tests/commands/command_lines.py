@@ -75,6 +75,7 @@ def _name_of(action: argparse.Action) -> str:
 
 def _about(action: argparse.Action) -> dict[str, Any]:
     default = None if action.dest == "workers" else action.default  # that of the machine
+    default = bool(default) if action.nargs == 0 else default  # a flag that was not given
     return {
         "kind": type(action).__name__.strip("_").removesuffix("Action"),
         "nargs": action.nargs,
