@@ -28,9 +28,9 @@ SMALL = RunConfig(
 )
 
 #: On top of SMALL: a budget by which text towers of 1 to 12 layers fit the built-in training set
-#: about equally well, so that a sweep of depths compares depths and not budgets.  Seed 0, contrastive
-#: loss over the last tenth of the samples: 0.121 with 1 layer and 0.147 with 12; by SMALL's own budget
-#: 0.83 and 1.52.
+#: about equally well, so that a sweep of depths compares depths and not budgets.  Seed 0,
+#: contrastive loss over the last tenth of the samples: 0.121 with 1 layer and 0.147 with 12; by
+#: SMALL's own budget 0.83 and 1.52.
 LONGER: dict[str, object] = {
     "train.samples": 36_000,
     "train.batch_size": 64,

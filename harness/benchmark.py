@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 from harness import metrics
 from harness.commands.shared import Parser, exit_code_of, print_table
 from harness.config import (
-    METRIC_VERSION,
     Evaluate,
     Runtime,
     content_key,
@@ -496,8 +495,8 @@ def _record(
     known = next((d for d in done if d.part is not None), None)
     fingerprints = {p.benchmark.name: getattr(p, "fingerprint", None) for p in places}
     protocol = {
-        "metric_version": METRIC_VERSION,
-        "rules": metrics.RULES,
+        "metrics": metrics.versions(),
+        "rules": metrics.rules(),
         "precision": settings.precision if known is None else _first(parts)["precision"],
         "batch_size": settings.batch_size,
         "splits": {},
@@ -514,7 +513,7 @@ def _record(
             "suites": list(settings.suites),
             "benchmarks": fingerprints,
             "precision": protocol["precision"],
-            "metrics": METRIC_VERSION,
+            "metrics": metrics.versions(),
         }
     )
     folder = EvaluationDir(evaluations_root(store) / known.key)

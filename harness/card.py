@@ -264,12 +264,13 @@ def _training(config: RunConfig, result: Mapping[str, Any]) -> Iterator[Text]:
 
 def _metrics_table(found: Mapping[str, Mapping[str, Any]]) -> Table:
     return plain_table(
-        ["metric", "value (%)", "chance (%)", "n", "record"],
+        ["metric", "value", "chance", "unit", "n", "record"],
         [
             [
                 metrics.display(name),
-                _percent(entry["value"], entry["reason"]),
-                _percent(entry["chance"], None),
+                _shown(name, entry["value"], entry["reason"]),
+                _shown(name, entry["chance"], None),
+                metrics.unit(name),
                 f"{entry['n']:,}",
                 name,
             ]
@@ -284,10 +285,10 @@ def _by_number(item: tuple[str, object]) -> list[tuple[str, int]]:
     return [(words, int(k or 0)) for words, k in re.findall(r"(\D+)(\d*)", item[0])]
 
 
-def _percent(value: float | None, reason: str | None) -> str:
+def _shown(name: str, value: float | None, reason: str | None) -> str:
     if value is None:
         return f"{DASH} ({reason})" if reason else DASH
-    return number(value * 100, 2)
+    return number(value * metrics.scale(name), 2)
 
 
 def _protocol(entry: Mapping[str, Any]) -> Iterator[Text]:
@@ -299,8 +300,7 @@ def _protocol(entry: Mapping[str, Any]) -> Iterator[Text]:
     yield f"preprocessing: {plain(protocol['preprocessing'])}"
     yield from prose.rules(protocol)
     yield (
-        f"Encoders in {protocol['precision']}; metrics of version {protocol['metric_version']}; "
-        "content ",
+        f"Encoders in {protocol['precision']}; content ",
         code(entry["content_key"]),
     )
 

@@ -36,10 +36,9 @@ if TYPE_CHECKING:
     from harness.data.catalog import Source
     from harness.objectives.terms import Term
 
-#: Version of the definitions of every metric and protocol; raising it re-evaluates, never retrains.
-METRIC_VERSION = 2
-_KEYS_SINCE = 1
-"""Kept in keys of evaluations: what an entry was computed by is said in the entry."""
+_KEYS = 1
+"""In the keys of evaluations, which stay as they are when metrics are added or change: by which
+versions of them an entry was computed is said in the entry."""
 
 NOT_IDENTITY: dict[str, Any] = {"identity": False}
 _UNSET = object()
@@ -557,7 +556,7 @@ class RunConfig(Strict):
     @property
     def evaluation_key(self) -> str:
         """Identity of the protocol that was asked for (`Evaluate`)."""
-        return content_key({"evaluate": self.evaluate.identity(), "metrics": _KEYS_SINCE})
+        return content_key({"evaluate": self.evaluate.identity(), "metrics": _KEYS})
 
 
 class Runtime(Strict):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import RecordError
-from harness.record import RESULT_SCHEMA, RunDir, Store, current_result, read_json, write_json
+from harness.record import RunDir, Store, current_result, read_json, write_result_file
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class EvaluationDir:
         before = self.result() or {"evaluations": {}}
         evaluations = {**before["evaluations"], evaluation_key: dict(entry)}
         tree = {"key": self.key, "model": dict(model), "evaluations": evaluations}
-        write_json(self.path / "result.json", {"schema": RESULT_SCHEMA, **tree})
+        write_result_file(self.path / "result.json", tree)
 
 
 def evaluations_root(store: Store) -> Path:

@@ -16,10 +16,19 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
 from harness import metrics
-from harness.config import METRIC_VERSION
 
 SCHEMA = 1
+NAMES = 2
+"""By which files without a schema of their own say that their metrics have the names of today."""
 _STRICT = "strict/"
+_SHARED_NOW = {
+    metrics.mean_recall_kind(): metrics.mean_recall_kind(shared=True),
+    **{
+        metrics.recall_kind(way, k): metrics.recall_kind(way, k, shared=True)
+        for way in metrics.WAYS
+        for k in metrics.KS
+    },
+}
 _T = TypeVar("_T")
 
 
@@ -43,18 +52,26 @@ def entry(written: Mapping[str, Any]) -> dict[str, Any]:
         judged = [sections.get(name, {"hole": ""}) for name in names]
         if not any("hole" in facts for facts in judged):
             _add_suite(read, metrics.suite_mean_name(suite), [f["metric"] for f in judged])
-    now = {"metric_version": METRIC_VERSION}
+    means = {metrics.suite_mean_name(suite) for suite in protocol.get("suites", {})}
+    kinds = {name.rpartition("/")[2] for name in read.keys() - holes - means}
+    now = {"metrics": dict.fromkeys(sorted(kinds), 1), "rules": metrics.rules()}
     return {
         **written,
-        "metrics": read,
-        "protocol": {**protocol, **now, "rules": dict(metrics.RULES)},
+        "metrics": {name: {**metric, **_description(name)} for name, metric in read.items()},
+        "protocol": {**protocol, **now},
     }
 
 
+def _description(name: str) -> dict[str, Any]:
+    """What a record says of a metric, of its first version."""
+    found = metrics.described(name)
+    return {} if found is None else {**found.plain(), "version": 1}
+
+
 def progress(line: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A line of progress.jsonl; one of today says by which version of metrics it was made."""
-    if "metric_version" in line or not line.get("metrics"):
-        return {name: value for name, value in line.items() if name != "metric_version"}
+    """A line of progress.jsonl, which says so if its names are those of today."""
+    if "names" in line or not line.get("metrics"):
+        return {name: value for name, value in line.items() if name != "names"}
     return {**line, "metrics": values(line["metrics"])}
 
 
@@ -65,15 +82,10 @@ def values(found: Mapping[str, _T]) -> dict[str, _T]:
 
 def name_of(name: str) -> str:
     """What a metric is called today; other names are as they were."""
-    place, _, kind = name.rpartition("/")
-    way, at, k = kind.partition("@")
-    if kind == metrics.MEAN_RECALL:
-        return metrics.mean_recall_name(place, shared=True)
-    if not at or metrics.recall_of(kind) is None:
-        return name
+    place, slash, kind = name.rpartition("/")
     if f"{place}/".endswith(_STRICT):
         return f"{place.removesuffix(_STRICT[:-1])}{kind}"
-    return f"{place}/{way}{metrics.SHARED}@{k}"
+    return f"{place}{slash}{_SHARED_NOW.get(kind, kind)}"
 
 
 def array_names(kept: Collection[str]) -> dict[str, str]:
@@ -88,12 +100,11 @@ def array_names(kept: Collection[str]) -> dict[str, str]:
 
 def _add_means(found: dict[str, Any]) -> None:
     """Means of the recalls by the rule of today, where the six are there."""
-    shared = [n for n in found if n.endswith(f"/{metrics.MEAN_RECALL}{metrics.SHARED}")]
-    for name in shared:
-        place = name.rpartition("/")[0]
-        six = [found[n] for n in metrics.recall_names(place) if n in found]
-        if len(six) == len(metrics.recall_names(place)):
-            found[metrics.mean_recall_name(place)] = {**found[name], **_mean(six)}
+    own, shared = (metrics.METRICS.get(metrics.mean_recall_kind(shared=s)) for s in (False, True))
+    for place in [n.rpartition("/")[0] for n in found if n.endswith(f"/{shared.kind}")]:
+        six = [found[name] for part in own.parts if (name := f"{place}/{part}") in found]
+        if len(six) == len(own.parts):
+            found[f"{place}/{own.kind}"] = {**found[f"{place}/{shared.kind}"], **_mean(six)}
 
 
 def _add_suite(found: dict[str, Any], name: str, judged: Iterable[Collection[str]]) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import first_stage, metrics
-from harness.config import METRIC_VERSION, RunConfig
+from harness.config import RunConfig
 from harness.errors import RecordError, SweepError
 from harness.record import (
     SCHEMA,
@@ -165,7 +165,7 @@ class Ledger:
         self.check(definition)
         tree = {
             "schema": SCHEMA,
-            "metric_version": METRIC_VERSION,
+            "names": first_stage.NAMES,
             "definition": dict(definition),
             "about": dict(about),
         }
@@ -223,7 +223,7 @@ def _read_trial(file: Path) -> Trial:
 def _goals(tree: Mapping[str, Any]) -> list[str]:
     """What was searched for, by the names that metrics have today."""
     goals: list[str] = tree["about"].get("objectives", [])
-    return goals if "metric_version" in tree else [first_stage.name_of(goal) for goal in goals]
+    return goals if "names" in tree else [first_stage.name_of(goal) for goal in goals]
 
 
 def _refuse_old_goals(tree: Mapping[str, Any], file: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from harness.costs import training_gmacs
 from harness.errors import RecordError
+from harness.metrics import lacking
 from harness.provenance import code_hash
 from harness.record import State, Status, Store
 from harness.space import Run
@@ -26,6 +27,7 @@ class Rerun(StrEnum):
     MISSING = "missing"
     STALE = "stale"
     FAILED = "failed"
+    METRICS = "metrics"
     ALL = "all"
 
 
@@ -86,7 +88,7 @@ def _step(run: Run, store: Store, rerun: Rerun) -> Step:
     if directory.path.exists() and (directory.path / "config.json").exists():
         directory.read_config()
     status = directory.status(run.config.evaluation_key)
-    action, note = _decide(status, directory.result(), rerun)
+    action, note = _decide(status, directory.result(), rerun, run.config.evaluation_key)
     step = Step(run, status, action, note, None)
     begins = step.pending and (step.from_scratch or not directory.begun)
     return replace(step, waits_for=run.config.model.text.init_parent if begins else None)
@@ -114,7 +116,16 @@ def _unless_parent_failed(step: Step, refused: Mapping[str, Step]) -> Step:
     return replace(step, action=Action.LEAVE, note=note)
 
 
-def _decide(status: Status, result: Mapping[str, Any] | None, rerun: Rerun) -> tuple[Action, str]:
+def request_fills(steps: Sequence[Step], store: Store) -> None:
+    """Have the finished runs that are to be evaluated again filled up, on whatever executor."""
+    for step in steps:
+        if step.action is Action.EVALUATE and step.status.state is State.DONE:
+            store.run_dir(step.run.key).request_fill()
+
+
+def _decide(
+    status: Status, result: Mapping[str, Any] | None, rerun: Rerun, evaluation_key: str
+) -> tuple[Action, str]:
     older = result is not None and result.get("code") != code_hash()
     if status.state is State.RUNNING:
         return Action.ATTACH, "another launcher runs it"
@@ -123,9 +134,15 @@ def _decide(status: Status, result: Mapping[str, Any] | None, rerun: Rerun) -> t
             return Action.RUN, "asked for again; the old result is kept in superseded/"
         if older and rerun is Rerun.STALE:
             return Action.RUN, "made by other code; the old result is kept in superseded/"
-        return Action.SKIP, "made by other code (--rerun stale repeats it)" if older else ""
+        lacks = _lacks(result, evaluation_key)
+        if lacks and rerun in {Rerun.STALE, Rerun.METRICS}:
+            return Action.EVALUATE, f"lacks {lacks}; filled in without training"
+        if older:
+            return Action.SKIP, "made by other code (--rerun stale repeats it)"
+        return Action.SKIP, f"lacks {lacks} (--rerun metrics fills them in)" if lacks else ""
     if result is not None:
-        return Action.EVALUATE, "trained; this protocol is new"
+        known = evaluation_key in result["evaluations"]
+        return Action.EVALUATE, "to be filled in" if known else "trained; this protocol is new"
     if status.state is State.FAILED:
         failure = status.failure or "bug"
         if rerun in {Rerun.FAILED, Rerun.ALL}:
@@ -136,6 +153,15 @@ def _decide(status: Status, result: Mapping[str, Any] | None, rerun: Rerun) -> t
     if status.state is State.INTERRUPTED:
         return Action.RESUME, "cut off"
     return Action.RUN, ""
+
+
+def _lacks(result: Mapping[str, Any] | None, evaluation_key: str) -> str:
+    """`4 metrics`, which an evaluation of today would have beside those there are; or nothing."""
+    entry = {} if result is None else result["evaluations"].get(evaluation_key, {})
+    if not {"metrics", "protocol"} <= set(entry):
+        return ""
+    kinds = {name.rpartition("/")[2] for name in lacking(entry)}
+    return f"{len(kinds)} {'metric' if len(kinds) == 1 else 'metrics'}" if kinds else ""
 
 
 # --------------------------------------------------------------------------- cost
@@ -161,7 +187,7 @@ def _seconds(step: Step, store: Store, speed: float | None) -> float | None:
         return 0.0
     config, status = step.run.config, step.status
     result = store.run_dir(step.run.key).result()
-    if result is not None and status.state is not State.DONE:
+    if result is not None and (status.state is not State.DONE or step.action is Action.EVALUATE):
         return float(result["training"].get("evaluation_seconds", 0.0))
     left = max(0, config.train.samples - status.samples_seen)
     return training_gmacs(config, left) / speed if speed else None

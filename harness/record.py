@@ -6,6 +6,7 @@
         status.json       state, attempt, samples, beat; replaced atomically
         lease.json        who runs it now
         stop.json         why it shall stop, until a launcher wants it again
+        fill.json         that its evaluation shall be filled up with what it lacks
         metrics.jsonl     one line a logging interval
         progress.jsonl    one line an evaluation while it trained
         provenance.json   one entry an attempt
@@ -19,6 +20,7 @@ Torch-free; knows nothing of what the numbers mean.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
@@ -35,6 +37,7 @@ from harness.config import RunConfig, unregistered_terms, validate
 from harness.errors import RecordError, unknown
 from harness.files import write_atomic as write_atomic
 from harness.lease import lease_is_live
+from harness.metrics import remember
 from harness.space import SweepFile
 from harness.sweep_files import load_recorded
 
@@ -184,6 +187,15 @@ class RunDir:
         return self.path / "stop.json"
 
     @property
+    def fill_file(self) -> Path:
+        """The wish that its evaluation be filled up."""
+        return self.path / "fill.json"
+
+    def request_fill(self) -> None:
+        """Have what its evaluation lacks computed and added; it has work left until it is."""
+        write_json(self.fill_file, {"schema": SCHEMA})
+
+    @property
     def begun(self) -> bool:
         """Whether there is a state to go on from, sound or not, or more."""
         return self.result_file.exists() or any(self.checkpoints.glob("step-*.pt"))
@@ -264,12 +276,13 @@ class RunDir:
         """The state derived from the files.
 
         With `evaluation_key`, a finished training whose result lacks that evaluation is
-        INTERRUPTED: there is work left, none of it training.
+        INTERRUPTED: there is work left, none of it training.  So is one that is to be filled up.
 
         Args:
             lives: whether the holder of a lease still runs.
         """
-        return self.status_given(self.result(), evaluation_key, lives=lives)
+        fill = evaluation_key is not None and self.fill_file.exists()
+        return self.status_given(self.result(), evaluation_key, lives=lives, fill=fill)
 
     def status_given(
         self,
@@ -277,10 +290,11 @@ class RunDir:
         evaluation_key: str | None = None,
         *,
         lives: Callable[[Path], bool] = lease_is_live,
+        fill: bool = False,
     ) -> Status:
-        """`status`, for who has read the result already."""
+        """`status`, for who has read the result already; `fill`: what it has is not enough."""
         if result is not None and (
-            evaluation_key is None or evaluation_key in result["evaluations"]
+            evaluation_key is None or (evaluation_key in result["evaluations"] and not fill)
         ):
             return Status(State.DONE, samples_seen=result["training"]["samples_seen"])
         written = read_json(self.status_file)
@@ -358,7 +372,7 @@ class RunDir:
 
     def append_progress(self, line: Mapping[str, Any]) -> None:
         """Add one line to progress.jsonl, which has the same writer."""
-        _append_line(self.progress_file, line)
+        _append_line(self.progress_file, {"names": first_stage.NAMES, **line})
 
     def rewind_logs(self, samples_seen: int) -> None:
         """Drop the lines after `samples_seen`: a resumed run writes them again."""
@@ -371,7 +385,7 @@ class RunDir:
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Write result.json, the last file of a run."""
-        write_json(self.result_file, {**result, "schema": RESULT_SCHEMA, "key": self.key})
+        write_result_file(self.result_file, {**result, "key": self.key})
 
     def result(self) -> dict[str, Any] | None:
         """The result, or None before it is written; RecordError if it is not this run's."""
@@ -436,13 +450,35 @@ def current_result(written: dict[str, Any], file: Path, sections: Iterable[str])
     Args:
         sections: what it must have.
     """
-    schema = written.get("schema")
-    if schema not in {first_stage.SCHEMA, RESULT_SCHEMA}:
+    old = written.get("schema") == first_stage.SCHEMA
+    if not old:
         of_this_schema(written, file, RESULT_SCHEMA)
+        if written.get("digest") != digest_of(written):
+            raise RecordError(
+                f"{file} is not as it was written: its digest is another one; restore it, or "
+                "delete it to evaluate anew"
+            )
     missing = set(sections) - set(written)
     if missing:
         raise RecordError(f"{file} lacks {', '.join(sorted(missing))}")
-    return first_stage.result(written) if schema == first_stage.SCHEMA else written
+    found = first_stage.result(written) if old else written
+    for entry in found["evaluations"].values():
+        for name, metric in entry.get("metrics", {}).items():
+            remember(name, metric)
+    return found
+
+
+def write_result_file(file: Path, result: Mapping[str, Any]) -> None:
+    """Write a result of today's schema with its digest."""
+    tree = json.loads(dump_json({**result, "schema": RESULT_SCHEMA}))
+    write_json(file, {**tree, "digest": digest_of(tree)})
+
+
+def digest_of(tree: Mapping[str, Any]) -> str:
+    """SHA-256 of a record without its digest: JSON with sorted keys, no spaces, ASCII alone."""
+    rest = {name: value for name, value in tree.items() if name != "digest"}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class Store:

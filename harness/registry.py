@@ -49,6 +49,11 @@ class Registry(Generic[T]):
         self._import()
         return name in self._parts
 
+    def parts(self) -> Iterator[T]:
+        """Every part, in the order in which they were registered."""
+        self._import()
+        return iter(self._parts.values())
+
     def __iter__(self) -> Iterator[str]:
         self._import()
         return iter(sorted(self._parts))
@@ -62,4 +67,4 @@ class Registry(Generic[T]):
 
 def _place(part: object) -> tuple[object, object]:
     """Where a part is defined: a sweep file that is loaded again defines the same part anew."""
-    return getattr(part, "__module__", None), getattr(part, "__qualname__", part)
+    return getattr(part, "__module__", None), getattr(part, "__qualname__", type(part).__qualname__)

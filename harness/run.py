@@ -52,9 +52,16 @@ from harness.train.checkpoint import (
     save_final,
     save_training_only,
 )
+from harness.train.distributed import (
+    JoinGroup,
+    ProcessGroup,
+    RankAddress,
+    open_store,
+    process_group,
+    single_process,
+)
 from harness.train.loop import Trained, Trainer
 from harness.train.norms import refuse_micro_batch
-from harness.train.ranks import Company, Place, Ranks, alone, open_store, together
 
 _TEXT = "text."
 _PROBES = 8
@@ -68,12 +75,12 @@ def execute(
     *,
     label: str,
     stop: Callable[[], bool] = lambda: False,
-    company: Company = alone,
+    company: JoinGroup = single_process,
 ) -> None:
     """Bring one run to its result: train or go on training, evaluate, write result.json last.
 
     Args:
-        company: finds the other processes, each of which calls `assist`, when it comes to training.
+        company: joins the other processes, each of which calls `assist`, when it comes to training.
 
     Raises:
         LeaseHeld: another process is at it.
@@ -157,7 +164,11 @@ def _either(stop: Callable[[], bool], directory: RunDir, seconds: float) -> Call
 
 
 def assist(
-    config: RunConfig, runtime: Runtime, place: Place, *, stop: Callable[[], bool] = lambda: False
+    config: RunConfig,
+    runtime: Runtime,
+    place: RankAddress,
+    *,
+    stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Train a run as one of its processes but the first; writes nothing, and leaves after training.
 
@@ -172,8 +183,8 @@ def assist(
     data.prepare()
     training = TrainingModel(config, _rows(config.model, data)).to(device)
     store = open_store(place, runtime.process_timeout)
-    with together(place, store, device, runtime.process_timeout) as ranks:
-        Trainer(training, data, config, runtime, None, device, 0, ranks).train(stop)
+    with process_group(place, store, device, runtime.process_timeout) as group:
+        Trainer(training, data, config, runtime, None, device, 0, group).train(stop)
 
 
 def _run(
@@ -183,7 +194,7 @@ def _run(
     device: torch.device,
     attempt: int,
     stop: Callable[[], bool],
-    company: Company,
+    company: JoinGroup,
 ) -> None:
     set_up(runtime, device)
     data = open_data(config.data, runtime)
@@ -210,10 +221,12 @@ def _run(
         runtime,
         checkpoint_sha256=result["checkpoint"]["sha256"],
         out=directory.outcomes,
+        before=result["evaluations"].get(config.evaluation_key),
     )
     result["training"].setdefault("evaluation_seconds", time.monotonic() - began)
     result["evaluations"] = {**result["evaluations"], config.evaluation_key: entry}
     directory.write_result(result)
+    directory.fill_file.unlink(missing_ok=True)
     _write_end(directory, State.DONE, attempt, samples_seen=result["training"]["samples_seen"])
     drop_steps(directory.checkpoints)
 
@@ -227,16 +240,16 @@ def _train(
     device: torch.device,
     attempt: int,
     stop: Callable[[], bool],
-    company: Company,
+    company: JoinGroup,
 ) -> dict[str, Any]:
     """The result of a training that begins or goes on, without evaluations."""
     model = training.model
     if not can_go_on(directory.checkpoints):
         load_pretrained(model.image.backbone, config.model.image)
         _inherit(model, config, directory)
-    with company(device) as ranks:
-        _check_company(ranks, runtime)
-        trainer = Trainer(training, data, config, runtime, directory, device, attempt, ranks)
+    with company(device) as group:
+        _check_group_size(group, runtime)
+        trainer = Trainer(training, data, config, runtime, directory, device, attempt, group)
         computed_with = numerics(config.train, runtime, device, trainer.precision)
         directory.complete_provenance(numerics=computed_with)
         trained = trainer.train(stop)
@@ -300,10 +313,10 @@ def _parent_record(directory: RunDir, config: RunConfig) -> dict[str, Any]:
     return {"parent": directory.inherited()}
 
 
-def _check_company(ranks: Ranks, runtime: Runtime) -> None:
-    if ranks.size != runtime.processes:
+def _check_group_size(group: ProcessGroup, runtime: Runtime) -> None:
+    if group.size != runtime.processes:
         raise ConfigError(
-            f"runtime.processes = {runtime.processes}, and the run was started on {ranks.size}; "
+            f"runtime.processes = {runtime.processes}, and the run was started on {group.size}; "
             "python -m harness.sweep starts as many as it says"
         )
 

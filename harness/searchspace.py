@@ -320,7 +320,8 @@ def _check_objectives(goals: Sequence[str]) -> None:
         if not metrics.is_cost(goal) and not goal.startswith(f"{VALIDATION}/"):
             raise SweepError(
                 f"objective {goal!r}: a search selects on the split {VALIDATION!r}, so that what "
-                f"is reported was not selected on; such as {VALIDATION}/mean_recall"
+                "is reported was not selected on; such as "
+                f"{VALIDATION}/{metrics.mean_recall_kind()}"
             )
 
 

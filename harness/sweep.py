@@ -27,7 +27,7 @@ from harness.errors import (
     unknown,
 )
 from harness.manifest import write_manifest
-from harness.plan import Rerun, Step, make_plan
+from harness.plan import Rerun, Step, make_plan, request_fills
 from harness.record import State, Store
 from harness.space import Run, Sweep, expand
 from harness.sweep_files import find_sweep, load_sweep, question_of, shipped_sweeps
@@ -152,7 +152,11 @@ def run_command(args: argparse.Namespace) -> int:
     if args.report_only:
         return report(sweep, runs, store)
     steps = make_plan(select(runs, args.only), store, Rerun(args.rerun))
-    put_on_file = partial(write_manifest, store, sweep, runs, runtime, _words())
+
+    def put_on_file() -> None:
+        write_manifest(store, sweep, runs, runtime, _words())
+        request_fills(steps, store)
+
     if profile is not None:
         from harness.launch.slurm.command import submit_sweep
 

@@ -8,7 +8,7 @@ import pytest
 from harness.commands.explain import main
 from harness.config import Runtime, override
 from harness.errors import DivergedError, InterruptedRun
-from harness.record import Store, read_json, write_json
+from harness.record import Store, read_json, write_result_file
 from harness.run import execute
 from tests.conftest import draw, drawings, tiny_run, with_fingerprints
 
@@ -115,9 +115,9 @@ def test_what_is_shown_is_what_trained(root, key, tmp_path, capsys):
     turned = {**weights, "tokens.text.weight": -weights["tokens.text.weight"]}
     file, sha256 = save_training_only(directory.checkpoints, turned)
     new = {"file": f"checkpoints/{file.name}", "sha256": sha256}
-    write_json(directory.result_file, {**result, "training_modules": new})
+    write_result_file(directory.result_file, {**result, "training_modules": new})
     main(args)
-    write_json(directory.result_file, result)
+    write_result_file(directory.result_file, result)
     assert capsys.readouterr().out != before
 
 
@@ -167,7 +167,7 @@ def test_a_run_that_kept_its_towers_alone_is_refused(base, tmp_path, capsys):
     file = Store(tmp_path).run_dir(config.run_key).result_file
     result = read_json(file)
     del result["training_modules"]
-    write_json(file, result)
+    write_result_file(file, result)
     line = refused(capsys, config.run_key, "--index", "0", "--root", tmp_path)
     assert "kept the towers alone" in line
 

@@ -344,7 +344,7 @@ def test_the_card_says_recipe_data_metrics_protocol_and_provenance(exported):
         "instance with weight 1, token with weight 1, mlm with weight 1",
         "240 of 240 samples in 30 steps of 8, seed 0",
         f"fingerprint `{exported.config.data.fingerprint[:12]}`",
-        f"| colours acc@1 | {accuracy * 100:.2f} | 25.00 | 24 | `colours/acc1` |",
+        f"| colours acc@1 | {accuracy * 100:.2f} | 25.00 | % | 24 | `colours/acc1` |",
         "colours: 4 classes, prompts `a {c} square`, `a picture in {c}`",
         "- split test: 24 images, 48 captions",
         "expected hit over uniformly random order of equal scores",

@@ -64,7 +64,9 @@ def test_a_hole_of_the_first_stage_stays_a_hole_by_its_name() -> None:
     facts = {"hole": "not there", "metric": [name]}
     protocol = {"benchmarks": {"flickr30k": facts}, "suites": {"retrieval": ["flickr30k"]}}
     found = {name: told(None), "retrieval/mean": told(None)}
-    assert first_stage.entry({"metrics": found, "protocol": protocol})["metrics"] == found
+    read = first_stage.entry({"metrics": found, "protocol": protocol})["metrics"]
+    assert set(read) == set(found)
+    assert all(found[name].items() <= read[name].items() for name in found)
 
 
 # --------------------------------------------------------------------------- the tracked example
@@ -89,8 +91,11 @@ def test_finished_runs_of_the_first_stage_stay_done_and_keep_what_must_hold(stor
         check(entry)
         written = json.loads(directory.result_file.read_text())
         before = written["evaluations"][config.evaluation_key]["metrics"]
-        assert entry["metrics"][T2I] == before["test/strict/image_retrieval_recall@1"]
-        assert entry["metrics"]["test/mean_recall_shared"] == before["test/mean_recall"]
+        for now, was in (
+            (T2I, "test/strict/image_retrieval_recall@1"),
+            ("test/mean_recall_shared", "test/mean_recall"),
+        ):
+            assert before[was].items() <= entry["metrics"][now].items()
 
 
 def test_items_of_the_first_stage_give_intervals_by_the_names_of_today(store: Store) -> None:
@@ -141,7 +146,7 @@ def old_search(store: Store, goal: str) -> Ledger:
     ledger = Ledger.of(store, "hunt")
     ledger.define({"objectives": [goal]}, {"objectives": [goal]})
     tree = json.loads(ledger.definition_file.read_text())
-    del tree["metric_version"]
+    del tree["names"]
     ledger.definition_file.write_text(json.dumps(tree))
     return ledger
 
@@ -167,8 +172,8 @@ def test_a_search_for_what_is_the_same_today_goes_on(tmp_path: Path) -> None:
 def test_what_was_evaluated_while_training_is_read_by_its_new_names(store: Store) -> None:
     directory = store.run_dir(keys(store)[0])
     old = {"samples_seen": 8, "metrics": {"validation/mean_recall": 0.5}}
-    new = {"samples_seen": 16, "metric_version": 2, "metrics": {"validation/mean_recall": 0.4}}
-    directory.append_progress(old)
+    new = {"samples_seen": 16, "metrics": {"validation/mean_recall": 0.4}}
+    directory.progress_file.write_text(json.dumps(old) + "\n")
     directory.append_progress(new)
     assert [look.metrics for look in looks(directory)] == [
         {"validation/mean_recall_shared": 0.5},

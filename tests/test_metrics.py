@@ -53,11 +53,19 @@ def test_known_metrics_are_those_the_data_can_answer() -> None:
         *(f"test/{recall.replace('@', '_shared@')}" for recall in recalls),
         "test/mean_recall",
         "test/mean_recall_shared",
+        "test/image_retrieval_mean_rank",
+        "test/image_retrieval_median_rank",
+        "test/text_retrieval_mean_rank",
+        "test/text_retrieval_median_rank",
         "test/role/acc1",
         "test/role/acc5",
         "test/role/mean_per_class_recall",
+        "test/role/ece",
+        "test/role/macro_f1",
         "test/gender/acc1",
         "test/gender/mean_per_class_recall",
+        "test/gender/ece",
+        "test/gender/macro_f1",
     ]
 
 

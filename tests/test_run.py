@@ -6,10 +6,12 @@ import os
 import signal
 
 import pytest
+import torch
 
 from harness import record
-from harness.config import Runtime, override
+from harness.config import Runtime, Train, override
 from harness.data import catalog
+from harness.device import numerics
 from harness.errors import (
     ConfigError,
     DataError,
@@ -284,6 +286,23 @@ def test_what_the_bits_depend_on_is_on_record(config, tmp_path):
     }
     assert versions == {name: attempt["versions"][name] for name in versions}
     assert list(versions) == ["open_clip_torch", "timm", "torch"]
+
+
+def test_of_a_gpu_its_model_and_libraries_are_on_record(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "A100")
+    runtime = Runtime(processes=2, micro_batch=16)
+    found = numerics(Train(batch_size=128), runtime, torch.device("cuda"), "bf16")
+    versions = found.pop("versions")
+    assert found == {
+        "device": "cuda",
+        "gpu": "A100",
+        "threads": 1,
+        "precision": "bf16",
+        "processes": 2,
+        "parts": 4,
+        "compile": False,
+    }
+    assert {"torch", "cuda", "cudnn"} <= versions.keys()
 
 
 def test_captions_of_more_words_than_patches_are_trained_on(config, tmp_path):

@@ -11,7 +11,6 @@ import argparse
 import os
 import shutil
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,11 +24,10 @@ from harness.errors import ConfigError
 
 if TYPE_CHECKING:
     from harness.data.dataset import DataSet, Problem
-    from harness.data.tools.scan import Census
+    from harness.data.tools.scan import Scan
 
 SOURCES = ("folder", "shards", "stream")
 _SHOWN = 12
-_LINE_SECONDS = 5.0
 _DEFAULTS = Runtime()
 
 
@@ -154,47 +152,45 @@ def looks_like(path: str) -> str:
 
 
 def check_data(args: argparse.Namespace) -> int:
-    """Take the census, keep its list, print both; the exit code."""
+    """Look at everything, keep the list, print both; the exit code."""
     from harness.data.catalog import cache_dir
     from harness.data.quarantine import write_quarantine
-    from harness.data.tools.scan import take_census
+    from harness.data.tools.scan import scan
 
     data, runtime = _opened(args)
     with _progress("decoding", "pictures") as progress:
-        census = take_census(
-            data, max_pixels=args.max_pixels, workers=args.workers, progress=progress
-        )
-    file = write_quarantine(cache_dir(runtime), data, args.max_pixels, census.bad)
+        found = scan(data, max_pixels=args.max_pixels, workers=args.workers, progress=progress)
+    file = write_quarantine(cache_dir(runtime), data, args.max_pixels, found.bad)
     if args.out is not None:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, args.out)
-    _print_census(data, census)
+    _print_scan(data, found)
     print(f"list: {file}")
-    too_many = census.bad_fraction > args.max_bad_fraction
-    verdict = f"{census.bad_fraction:.2%} unusable, {args.max_bad_fraction:.2%} allowed"
+    too_many = found.bad_fraction > args.max_bad_fraction
+    verdict = f"{found.bad_fraction:.2%} unusable, {args.max_bad_fraction:.2%} allowed"
     print(("not usable: " if too_many else "usable: ") + verdict)
     return 3 if too_many else 0
 
 
-def _print_census(data: DataSet, census: Census) -> None:
+def _print_scan(data: DataSet, found: Scan) -> None:
     from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
     for heading in ("", "usable", "bad"):
         table.add_column(heading, justify="right" if heading else "left")
-    faulty = [(name, count) for name, count in census.counts.items() if count.bad]
+    faulty = [(name, count) for name, count in found.counts.items() if count.bad]
     for name, count in faulty[:_SHOWN]:
         table.add_row(name, f"{count.usable:,}", f"{count.bad:,}", style="red")
     if len(faulty) > _SHOWN:
         table.add_row(f"and {len(faulty) - _SHOWN} more with unusable samples", "", "")
-    usable = sum(count.usable for count in census.counts.values())
-    parts = len(census.counts)
-    bad = f"{len(census.faults):,}"
+    usable = sum(count.usable for count in found.counts.values())
+    parts = len(found.counts)
+    bad = f"{len(found.faults):,}"
     table.add_row(f"all {parts} shards or splits of {data.name}", f"{usable:,}", bad)
     Console(width=None if sys.stdout.isatty() else 150).print(table)
     print(f"fingerprint: train {data.fingerprint[:12]}, rest {data.evaluation_fingerprint[:12]}")
-    _print_faults(census.faults)
+    _print_faults(found.faults)
 
 
 def _print_faults(faults: Sequence[Problem]) -> None:
@@ -255,7 +251,9 @@ def pack_data(args: argparse.Namespace) -> int:
 def _progress(what: str, units: str) -> Iterator[Callable[[int, int], None]]:
     """Shows how much is done: a bar on a terminal, else a line now and then."""
     if not sys.stderr.isatty():
-        yield _Lines(what, units)
+        from harness.data.jobs import ProgressLines
+
+        yield ProgressLines(what, units)
         return
     from rich.console import Console
     from rich.progress import (
@@ -270,13 +268,3 @@ def _progress(what: str, units: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, of: bar.update(task, completed=done, total=of)
-
-
-class _Lines:
-    def __init__(self, what: str, units: str) -> None:
-        self._what, self._units, self._last = what, units, time.monotonic()
-
-    def __call__(self, done: int, of: int) -> None:
-        if time.monotonic() - self._last >= _LINE_SECONDS:
-            self._last = time.monotonic()
-            print(f"{self._what}: {done:,} of {of:,} {self._units}", file=sys.stderr, flush=True)

@@ -9,7 +9,6 @@ wrong, 3 the files would not compute what was trained.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import shutil
 import uuid
@@ -28,6 +27,7 @@ from harness.commands.shared import (
 )
 from harness.config import RunConfig
 from harness.errors import ConfigError
+from harness.files import sha256_of
 from harness.parts import read_run
 from harness.record import RunDir, read_json, write_atomic, write_json
 
@@ -105,12 +105,7 @@ def check_target(out: Path, key: str) -> None:
 
 
 def _is_ours(file: Path, written: Mapping[str, str]) -> bool:
-    return file.is_file() and written.get(file.name) == _sha256(file)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return file.is_file() and written.get(file.name) == sha256_of(file)
 
 
 @contextmanager
@@ -163,7 +158,7 @@ def export(run: RunDir, out: Path, *, onnx: bool) -> list[str]:
                 "schema": _SCHEMA,
                 "run": run.key,
                 "checkpoint": result["checkpoint"]["sha256"],
-                "files": {name: _sha256(folder / name) for name in files},
+                "files": {name: sha256_of(folder / name) for name in files},
             },
         )
     note = [f"note: {why}; only ONNX was written"] if why else []

@@ -11,9 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,13 +19,13 @@ from typing import Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock
 
+from harness.data.jobs import Progress, ProgressLines
 from harness.data.shard_list import Shard
 from harness.data.tars import Sample, read_shard
+from harness.files import locked
 
 _VERSION = 2
-_PROGRESS_SECONDS = 2.0
 
 #: Where a picture lies in its shard, and where its name and captions end in the texts of the index.
 _RECORD = np.dtype(
@@ -50,7 +48,6 @@ class Content(NamedTuple):
 
 
 Fetch = Callable[[Shard], Content]
-Progress = Callable[[int, int], None]
 
 
 def index_key(shards: Iterable[Shard], *, hashed: bool) -> str:
@@ -75,20 +72,21 @@ def index_once(
 
     Safe in several processes.  Raises DataError when a shard cannot be had.
     """
+    told = progress or ProgressLines("indexing", "shards")
     summary = _whole_summary(index)
     if summary is None:
         index.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{index}.lock"):
+        with locked(index):
             summary = _whole_summary(index)
             if summary is None:
-                summary = _make(shards, index, fetch, jobs, progress or _Printed())
+                summary = _make(shards, index, fetch, jobs, told)
     return summary
 
 
 def forget(index: Path) -> None:
     """Remove an index and what is there of an unfinished one."""
     index.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{index}.lock"):
+    with locked(index):
         shutil.rmtree(index, ignore_errors=True)
         shutil.rmtree(_parts_of(index), ignore_errors=True)
 
@@ -188,18 +186,6 @@ def _bytes(texts: Iterable[bytes]) -> npt.NDArray[np.uint8]:
     return np.frombuffer(b"".join(texts), dtype=np.uint8)
 
 
-class _Printed:
-    """Progress in plain lines, none for an index that is made at once."""
-
-    def __init__(self) -> None:
-        self._last = time.monotonic()
-
-    def __call__(self, done: int, of: int) -> None:
-        if time.monotonic() - self._last > _PROGRESS_SECONDS:
-            self._last = time.monotonic()
-            print(f"indexed {done} of {of} shards", file=sys.stderr, flush=True)
-
-
 # --------------------------------------------------------------------------- all parts together
 
 
@@ -287,11 +273,11 @@ class Samples:
         return data.decode("utf-8", "surrogateescape")
 
 
-class _Lazy(Sequence[T]):
-    """A sequence whose items are made from a `Samples` when asked for."""
+class Lazy(Sequence[T]):
+    """A sequence whose items are made, by a function of a module, when they are asked for."""
 
-    def __init__(self, samples: Samples) -> None:
-        self._samples = samples
+    def __init__(self, samples: Samples, item: Callable[[Samples, int], T]) -> None:
+        self._samples, self._item = samples, item
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -303,28 +289,21 @@ class _Lazy(Sequence[T]):
     def __getitem__(self, i: int | slice) -> T | list[T]:
         places = range(len(self))
         if isinstance(i, slice):
-            return [self._item(place) for place in places[i]]
-        return self._item(places[i])
+            return [self._item(self._samples, place) for place in places[i]]
+        return self._item(self._samples, places[i])
 
     def __iter__(self) -> Iterator[T]:
-        return (self._item(place) for place in range(len(self)))
-
-    def _item(self, i: int) -> T:
-        raise NotImplementedError
+        return (self._item(self._samples, place) for place in range(len(self)))
 
 
-class Names(_Lazy[str]):
+def name_at(samples: Samples, i: int) -> str:
     """`split/shard.tar/member.jpg@offset+size`: all that `read` needs."""
-
-    def _item(self, i: int) -> str:
-        record = self._samples.records[i]
-        member = self._samples.text("name_end", self._samples.names, i)
-        return f"{member}@{record['offset']}+{record['size']}"
+    record = samples.records[i]
+    member = samples.text("name_end", samples.names, i)
+    return f"{member}@{record['offset']}+{record['size']}"
 
 
-class Captions(_Lazy[tuple[str, ...]]):
-    """The captions of each sample, as the tuple that a Split holds."""
-
-    def _item(self, i: int) -> tuple[str, ...]:
-        text = self._samples.text("caption_end", self._samples.captions, i)
-        return tuple(text.split(_BETWEEN_CAPTIONS))
+def captions_at(samples: Samples, i: int) -> tuple[str, ...]:
+    """The captions of a sample, as the tuple that a Split holds."""
+    text = samples.text("caption_end", samples.captions, i)
+    return tuple(text.split(_BETWEEN_CAPTIONS))

@@ -6,14 +6,18 @@ Knows nothing of what the work is; torch-free.
 from __future__ import annotations
 
 import multiprocessing
+import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from harness.data.dataset import DataSet
 from harness.errors import DataError
+
+if TYPE_CHECKING:
+    from harness.data.dataset import DataSet
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -22,7 +26,24 @@ Result = TypeVar("Result")
 Work = Callable[[Any, Task], Result]
 Each = Iterator[tuple[Task, Result]]
 
+Progress = Callable[[int, int], None]
+"""Told how many of how many are done."""
+_LINE_SECONDS = 5.0
+
 _held: Any = None
+
+
+class ProgressLines:
+    """Progress in a plain line now and then, none for what is done at once."""
+
+    def __init__(self, what: str, units: str) -> None:
+        self._what, self._units, self._last = what, units, time.monotonic()
+
+    def __call__(self, done: int, of: int) -> None:
+        """See Progress."""
+        if time.monotonic() - self._last >= _LINE_SECONDS:
+            self._last = time.monotonic()
+            print(f"{self._what}: {done:,} of {of:,} {self._units}", file=sys.stderr, flush=True)
 
 
 class Chunk(NamedTuple):

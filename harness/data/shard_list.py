@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from braceexpand import braceexpand
 
@@ -131,6 +130,8 @@ def _local(file: str, split: str, sha256: str | None, number: int, prefix: str) 
 
 
 def _without_scheme(source: str) -> str:
+    from urllib.request import url2pathname  # here: it takes longer to import than all the rest
+
     return url2pathname(urlsplit(source).path) if source.lower().startswith("file://") else source
 
 

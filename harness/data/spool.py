@@ -15,9 +15,8 @@ import time
 from pathlib import Path
 from typing import BinaryIO
 
-from filelock import FileLock
-
 from harness.errors import DataError, one_line
+from harness.files import locked
 
 DEFAULT_BYTES = 50 * 10**9
 
@@ -64,7 +63,7 @@ class Spool:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.path_of(url)
-        with FileLock(f"{path}.lock"):
+        with locked(path):
             if path.exists() and expected is not None:
                 return path, expected  # it was compared when it came
             sha256 = self._download(url, path, expected)
@@ -93,7 +92,7 @@ class Spool:
         )
 
     def _make_room(self, newest: Path) -> None:
-        with FileLock(self.folder / "room.lock"):
+        with locked(self.folder / "room"):
             kept = sorted(self.folder.glob("*.tar"), key=_last_read)
             size = sum(path.stat().st_size for path in kept)
             for path in kept:

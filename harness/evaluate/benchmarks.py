@@ -14,10 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from harness.config import METRIC_VERSION, Evaluate, Runtime, content_key
+from harness.config import Evaluate, Runtime, content_key
 from harness.data.catalog import cache_dir
 from harness.data.dataset import DataSet
 from harness.device import Precision, resolve_precision
@@ -32,7 +30,6 @@ from harness.evaluate.scoring import (
     classify_task,
     excluded,
     facts_of,
-    kept_labels,
     names_of,
     npz,
     retrieve,
@@ -46,7 +43,7 @@ from harness.evaluate.suites.records import Benchmark
 from harness.evaluate.suspicion import suspicions
 from harness.evaluate.text_cache import TextCache
 from harness.files import write_atomic
-from harness.metrics import headline_metrics, suite_mean_name
+from harness.metrics import described, headline_metrics, suite_mean_name, versions
 
 FOLDER = "benchmarks"
 _SCHEMA = 1
@@ -80,7 +77,7 @@ def part_key(identity: Identity, found: Found, precision: Precision) -> str:
             "model": identity.plain(),
             "data": found.fingerprint,
             "precision": precision,
-            "metrics": METRIC_VERSION,
+            "metrics": versions([found.benchmark.task]),
         },
         digits=16,
     )
@@ -121,7 +118,6 @@ def evaluate_part(
         "split": found.benchmark.split,
         "fingerprint": found.fingerprint,
         "layout": found.layout,
-        "metric_version": METRIC_VERSION,
         "precision": precision,
         "batch_size": settings.batch_size,
         "model": identity.plain(),
@@ -177,23 +173,13 @@ def _score(job: Job, benchmark: Benchmark, data: DataSet, cache: TextCache) -> d
         return {**facts, **retrieve(job, benchmark.name, split, pictures), "warnings": []}
     task = data.tasks[0]
     of = TaskClassifier(task, task.templates, cache.weights(task.classnames, task.templates))
-    classify_task(benchmark.name, of, SPLIT, pictures, job.found)
-    labels = np.array(kept_labels(task, SPLIT, pictures))
-    predictions = _predictions(pictures.embeddings, of.weights)
-    job.found.outcomes[f"{benchmark.name}/predictions"] = predictions
+    outcome = classify_task(job, benchmark.name, of, SPLIT, pictures)
     return {
         "images": len(pictures.kept),
         "excluded": excluded(pictures.problems),
         **task_protocol(of),
-        "warnings": suspicions(predictions, labels, len(task.classnames)),
+        "warnings": suspicions(outcome.predictions, outcome.labels, outcome.classes),
     }
-
-
-def _predictions(image: Tensor, weights: Tensor) -> np.ndarray:
-    """The best-scored class of each picture (N,); of equal ones the first."""
-    best = [(part @ weights.T).argmax(dim=1) for part in torch.split(image, 4096)]
-    found: np.ndarray = torch.cat(best).numpy().astype(np.int32)
-    return found
 
 
 # --------------------------------------------------------------------------- one entry
@@ -215,7 +201,7 @@ def combine(
             sections[benchmark.name] = dict(part.protocol)
         else:
             headline = headline_metrics(benchmark)
-            metrics |= {name: _none(part.brief) for name in headline}
+            metrics |= {name: _none(name, part.brief) for name in headline}
             sections[benchmark.name] = {"hole": part.brief, "metric": headline}
     groups = {name: [b.name for b in SUITES[name]] for name in suites if name in SUITES}
     for suite, names in groups.items():
@@ -223,8 +209,13 @@ def combine(
     return metrics, {"benchmarks": sections, "suites": groups}
 
 
-def _none(reason: str, n: int = 0) -> dict[str, Any]:
-    return {"value": None, "n": n, "chance": None, "reason": reason}
+def _none(name: str, reason: str, n: int = 0) -> dict[str, Any]:
+    return {"value": None, "n": n, "chance": None, "reason": reason, **_description(name)}
+
+
+def _description(name: str) -> dict[str, Any]:
+    found = described(name)
+    return {} if found is None else found.plain()
 
 
 def _mean(
@@ -236,9 +227,9 @@ def _mean(
     missing = [name for name in names if "hole" in sections[name]]
     if missing:
         reason = f"{len(missing)} of {len(names)} sets of {suite} are missing: {', '.join(missing)}"
-        return _none(reason, len(names))
+        return _none(suite_mean_name(suite), reason, len(names))
     means = {
         what: invariants.mean_of_benchmarks([sections[n]["metric"] for n in names], metrics, what)
         for what in ("value", "chance")
     }
-    return {**means, "n": len(names), "reason": None}
+    return {**means, "n": len(names), "reason": None, **_description(suite_mean_name(suite))}

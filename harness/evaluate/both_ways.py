@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from harness.errors import InvariantError
-from harness.evaluate.ranking import check_finite, hit_probabilities
+from harness.evaluate.ranking import Standing, check_finite
 
 _TILE_SCORES = 2**20
 """Scores held at once, unless one text has more candidates than that."""
@@ -49,22 +49,20 @@ class Relation:
 
 
 def both_ways(
-    texts: Tensor, pictures: Tensor, relations: Sequence[Relation], ks: Sequence[int]
-) -> list[tuple[Tensor, Tensor]]:
-    """Probability that a positive is among the k best, for every text and every picture.
+    texts: Tensor, pictures: Tensor, relations: Sequence[Relation]
+) -> list[tuple[Standing, Standing]]:
+    """Where the best positive stands, for every text and every picture.
 
-    Ties are counted by expectation, as `ranking.expected_hits` does, and equal candidates have
-    equal scores.
+    Equal candidates have equal scores.
 
     Args:
         texts: unit-norm (M, D).
         pictures: unit-norm (N, D).
         relations: one or more rules of what is positive; every text needs a positive in each.
-        ks: sizes of the list that is looked at; one beyond the pool counts as the pool.
 
     Returns:
-        For each relation float64 (M, len(ks)) of the texts and (N, len(ks)) of the pictures; rows
-        of pictures without a positive are of no meaning.
+        For each relation that of the texts (M,) and of the pictures (N,); of pictures without a
+        positive it is of no meaning.
 
     Raises:
         InvariantError: an embedding is not finite, or a text has no positive.
@@ -72,14 +70,14 @@ def both_ways(
     check_finite("text", texts)
     check_finite("picture", pictures)
     tiles = _Tiles(texts.float().cpu(), pictures.float().cpu())
-    sides = [_Sides(relation, tiles, tuple(ks)) for relation in relations]
+    sides = [_Sides(relation, tiles) for relation in relations]
     tiles.show([side.count for side in sides])
     again = [side for side in sides if not side.sound()]
     for side in again:
         side.start_over()
     if again:
         tiles.show([side.count for side in again])
-    return [(side.of_texts, side.of_pictures()) for side in sides]
+    return [(side.of_texts(), side.of_pictures()) for side in sides]
 
 
 # --------------------------------------------------------------------------- scores
@@ -138,10 +136,10 @@ def _groups(rows: Tensor) -> tuple[Tensor, Tensor]:
 class _Sides:
     """What is counted under one relation: of each text at once, of each picture bit by bit."""
 
-    def __init__(self, relation: Relation, tiles: _Tiles, ks: tuple[int, ...]) -> None:
-        self._relation, self._ks = relation, ks
+    def __init__(self, relation: Relation, tiles: _Tiles) -> None:
+        self._relation = relation
         texts, pictures = len(tiles.texts), len(tiles.pictures)
-        self.of_texts = torch.zeros(texts, len(ks), dtype=torch.float64)
+        self._of_texts = torch.zeros(3, texts, dtype=torch.float64)
         self._estimate: Tensor | None = None
         if relation.count <= _PAIRS_PER_ROW * (texts + pictures):
             self._estimate = _best_of_pairs(relation, tiles)
@@ -167,13 +165,11 @@ class _Sides:
         if bool(torch.isinf(best).any()):
             raise InvariantError("a query has no positive among the candidates")
         above = _count(scores, best[:, None], torch.gt, 1)
-        matters = torch.nonzero(above < max(self._ks)).flatten()
-        tied = torch.ones_like(above)
-        tied[matters] = _count(scores[matters], best[matters, None], torch.eq, 1)
+        tied = _count(scores, best[:, None], torch.eq, 1)
         tied_positive = torch.zeros_like(above).index_add_(
             0, rows, (own == best[rows]).to(above.dtype)
         )
-        self.of_texts[places] = hit_probabilities(above, tied, tied_positive, self._ks)
+        self._of_texts[:, places] = torch.stack([above, tied, tied_positive])
 
     def _count_pictures(
         self, scores: Tensor, estimate: Tensor, columns: Tensor, own: Tensor
@@ -182,8 +178,7 @@ class _Sides:
         above = _count(scores, high, torch.gt, 0)
         within = _count(scores, low, torch.ge, 0) - above
         self._above += above
-        # A picture that has k better candidates already is missed, whatever else there is.
-        chosen = torch.nonzero((within > 0) & (self._above < max(self._ks))).flatten()
+        chosen = torch.nonzero(within).flatten()
         block = scores[:, chosen]
         row, column = torch.nonzero((block >= low[chosen]) & (block <= high[chosen]), as_tuple=True)
         self._near.add(chosen[column], block[row, column])
@@ -203,15 +198,19 @@ class _Sides:
         self._estimate, self._margin = self._best, 0.0
         self._reset(len(self._best))
 
-    def of_pictures(self) -> Tensor:
-        """Hits (N, len(ks)) of the pictures, once every tile was counted."""
+    def of_texts(self) -> Standing:
+        """Of the texts, once every tile was counted."""
+        return Standing(*self._of_texts)
+
+    def of_pictures(self) -> Standing:
+        """Of the pictures, likewise."""
         near, scores = self._near.all()
         own, own_scores = self._own.all()
         best, none = self._best, torch.zeros_like(self._above)
         above = self._above.index_add(0, near, (scores > best[near]).double())
         tied = none.index_add(0, near, (scores == best[near]).double())
         tied_positive = none.index_add(0, own, (own_scores == best[own]).double())
-        return hit_probabilities(above, tied.clamp(min=1), tied_positive, self._ks)
+        return Standing(above, tied.clamp(min=1), tied_positive)
 
 
 class _Kept:

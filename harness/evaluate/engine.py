@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.config import METRIC_VERSION, ClassFolder, Evaluate, RunConfig, Runtime, content_key
+import numpy as np
+
+from harness.config import ClassFolder, Evaluate, RunConfig, Runtime, content_key
 from harness.data.catalog import check_evaluated, open_class_folder
 from harness.data.dataset import DataSet, Task
 from harness.device import resolve_precision
@@ -39,7 +41,8 @@ from harness.evaluate.scoring import (
 from harness.evaluate.suites import benchmarks_of
 from harness.evaluate.suites.find import Found, Hole, find
 from harness.files import write_atomic
-from harness.metrics import RULES
+from harness.first_stage import array_names
+from harness.metrics import lacking, rules, versions
 
 if TYPE_CHECKING:
     from harness.models.two_tower import TwoTower
@@ -53,6 +56,7 @@ def evaluate(
     *,
     checkpoint_sha256: str,
     out: Path | None,
+    before: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Evaluate `model` as `config.evaluate` asks and check that the numbers can be true.
 
@@ -60,6 +64,10 @@ def evaluate(
     class folder, and every benchmark of the suites, which is kept by itself once it is done.  The
     per-example outcomes go to `<out>/<evaluation_key>.npz`; `out` is the folder `outcomes` of the
     run's directory, or None to keep the metrics alone.
+
+    Args:
+        before: the same evaluation as an earlier version made it, by today's names: what it has
+            stays as it is, and what it lacks is added.
 
     Returns:
         {"content_key", "protocol", "metrics", "outcomes"}: plain values for the run's record.
@@ -75,8 +83,8 @@ def evaluate(
     found = Findings()
     job = Job(model, config.evaluate, runtime, found)
     protocol = {
-        "metric_version": METRIC_VERSION,
-        "rules": RULES,
+        "metrics": versions(),
+        "rules": rules(),
         "precision": precision,
         "batch_size": config.evaluate.batch_size,
         "preprocessing": preprocessing(config.model),
@@ -88,6 +96,8 @@ def evaluate(
         **({} if out is None else _evaluate_suites(job, model, checkpoint_sha256, out)),
     }
     file = None if out is None else out / f"{config.evaluation_key}.npz"
+    if before is not None and file is not None:
+        _keep(before, file, protocol, found)
     entry = {
         "content_key": content_key({"checkpoint": checkpoint_sha256, "protocol": protocol}),
         "protocol": protocol,
@@ -98,6 +108,29 @@ def evaluate(
     if file is not None:
         write_atomic(file, npz(found.outcomes))
     return entry
+
+
+def _keep(before: Mapping[str, Any], file: Path, protocol: dict[str, Any], found: Findings) -> None:
+    """Put the numbers and outcomes of an earlier evaluation in the place of those found now.
+
+    Raises DataError when they are of other pictures, so that nothing can be added to them.
+    """
+    stale = lacking(before)
+    found.metrics |= {
+        name: metric
+        for name, metric in before["metrics"].items()
+        if name not in stale and (metric["value"] is not None or name not in found.metrics)
+    }
+    protocol["metrics"] = {**before["protocol"]["metrics"], **protocol["metrics"]}
+    with np.load(file, allow_pickle=False) as archive:
+        kept = {name: archive[was] for name, was in array_names(archive.files).items()}
+    for name, items in kept.items():
+        if "/items" in name and not np.array_equal(items, found.outcomes.get(name, np.empty(0))):
+            raise DataError(
+                f"{name} of the earlier evaluation is of other pictures, so that nothing can be "
+                "added to it; --rerun all makes the run anew"
+            )
+    found.outcomes |= {name: kept[name] for name in kept if name not in stale}
 
 
 # --------------------------------------------------------------------------- suites
@@ -193,7 +226,7 @@ def _evaluate_split(
         if applies(task, name):
             labelled[task.name] = sum(label >= 0 for label in kept_labels(task, name, pictures))
             some_left(labelled[task.name], f"picture of {name!r} for task {task.name!r}")
-            classify_task(f"{name}/{task.name}", each, name, pictures, job.found)
+            classify_task(job, f"{name}/{task.name}", each, name, pictures)
     return {**facts, "labelled": labelled}
 
 
@@ -214,7 +247,7 @@ def _evaluate_folder(job: Job, folder: ClassFolder) -> dict[str, Any]:
     (of,) = with_weights(job, [(data.tasks[0], folder.templates)])
     pictures = job.pictures(data, split)
     job.found.outcomes[f"{folder.name}/items/images"] = names_of(split, pictures)
-    classify_task(folder.name, of, "test", pictures, job.found)
+    classify_task(job, folder.name, of, "test", pictures)
     return {
         "fingerprint": data.fingerprint,
         "images": len(split) - len(pictures.problems),

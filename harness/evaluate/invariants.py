@@ -7,20 +7,18 @@ metric, never a row of a table.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.errors import InvariantError
-from harness.metrics import (
-    IMAGE_RETRIEVAL,
-    KS,
-    MEAN_PER_CLASS_RECALL,
-    TEXT_RETRIEVAL,
-    mean_recall_name,
-    recall_name,
-    recall_names,
-    suite_mean_name,
+from harness.metrics import Metric, metric_of, suite_mean_name, versions
+from harness.metrics.places import (
+    Place,
+    computed,
+    holes_of,
+    places_of,
+    same_as_today,
+    suite_means_of,
 )
 
 _SLACK = 1e-9
@@ -47,7 +45,8 @@ def check(entry: Mapping[str, Any]) -> None:
 
 def check_part(name: str, metrics: Metrics, protocol: Mapping[str, Any]) -> None:
     """Check one benchmark by itself, as `check` does an entry; InvariantError likewise."""
-    check({"metrics": metrics, "protocol": {**_NOTHING, "benchmarks": {name: protocol}}})
+    alone = {**_NOTHING, "metrics": versions([protocol["task"]]), "benchmarks": {name: protocol}}
+    check({"metrics": metrics, "protocol": alone})
 
 
 def mean_of_benchmarks(metrics_of: Sequence[Sequence[str]], metrics: Metrics, what: str) -> float:
@@ -57,66 +56,34 @@ def mean_of_benchmarks(metrics_of: Sequence[Sequence[str]], metrics: Metrics, wh
 
 
 def _check(metrics: Metrics, protocol: Mapping[str, Any]) -> None:
-    expected = expected_counts(protocol)
-    for name in sorted(set(expected) ^ set(metrics)):
-        what = "is missing" if name in expected else "is of nothing that was evaluated"
+    holes, known = holes_of(protocol), list(computed(protocol))
+    counts = suite_means_of(protocol) | dict.fromkeys(holes, 0)
+    counts |= {_name(place, metric): metric.count(place.facts) for place, metric in known}
+    here = [name for name in metrics if name in counts or not _is_foreign(name, protocol)]
+    for name in sorted(set(counts) ^ set(here)):
+        what = "is missing" if name in counts else "is of nothing that was evaluated"
         raise InvariantError(f"metric {name} {what}")
-    holes = _holes(protocol)
-    for name, metric in metrics.items():
+    for name in here:
         if name in holes:
-            _check_hole(name, metric)
+            _check_hole(name, metrics[name])
         else:
-            _check_metric(name, metric, expected[name])
-    for low, high in _ordered(protocol):
-        _check_order(metrics, low, high)
-    for place in _captioned(protocol):
-        for shared in (False, True):
-            _check_mean(metrics, place, shared=shared)
+            _check_metric(name, metrics[name], counts[name])
+    values = {_name(p, m): metrics[_name(p, m)]["value"] for p, m in known}
+    for place, metric in known:
+        _check_against_others(values, place.name, metric)
     for suite, names in protocol.get("suites", {}).items():
         _check_suite(metrics, protocol["benchmarks"], suite, names)
 
 
-def expected_counts(protocol: Mapping[str, Any]) -> dict[str, int]:
-    """Metric name -> number of queries or examples it must have been computed on."""
-    counts: dict[str, int] = {}
-    for split, facts in protocol["splits"].items():
-        if facts["captions"]:
-            counts |= _retrieval(split, facts)
-        for task, n in facts["labelled"].items():
-            counts |= _classification(f"{split}/{task}", n)
-    for folder, facts in protocol["class_folders"].items():
-        counts |= _classification(folder, facts["images"])
-    for name, facts in protocol.get("benchmarks", {}).items():
-        if "hole" in facts:
-            counts |= dict.fromkeys(facts["metric"], 0)
-        elif facts["task"] == "retrieval":
-            counts |= _retrieval(name, facts)
-        else:
-            counts |= _classification(name, facts["images"])
-    suites = protocol.get("suites", {}).items()
-    return counts | {suite_mean_name(suite): len(names) for suite, names in suites}
+def _name(place: Place, metric: Metric) -> str:
+    return f"{place.name}/{metric.kind}"
 
 
-def _retrieval(place: str, facts: Mapping[str, Any]) -> dict[str, int]:
-    queries = {IMAGE_RETRIEVAL: facts["captions"], TEXT_RETRIEVAL: facts["captioned"]}
-    counts = {
-        recall_name(place, way, k, shared=shared): n
-        for shared in (False, True)
-        for way, n in queries.items()
-        for k in KS
-    }
-    means = (mean_recall_name(place, shared=shared) for shared in (False, True))
-    return {**counts, **dict.fromkeys(means, sum(queries.values()))}
-
-
-def _classification(place: str, n: int) -> dict[str, int]:
-    return {f"{place}/{kind}": n for kind in ("acc1", "acc5", MEAN_PER_CLASS_RECALL)}
-
-
-def _holes(protocol: Mapping[str, Any]) -> set[str]:
-    """Metrics of benchmarks that were not evaluated."""
-    sections = protocol.get("benchmarks", {}).values()
-    return {name for facts in sections if "hole" in facts for name in facts["metric"]}
+def _is_foreign(name: str, protocol: Mapping[str, Any]) -> bool:
+    """Whether a metric was computed that this version does not have, or defines otherwise."""
+    place, _, kind = name.rpartition("/")
+    foreign = kind in protocol["metrics"] and same_as_today(protocol, kind) is None
+    return foreign and any(place == each.name for each in places_of(protocol))
 
 
 def _check_hole(name: str, metric: Mapping[str, Any]) -> None:
@@ -138,65 +105,50 @@ def _check_suite(
         raise InvariantError(f"metric {name} = {mean} is not the mean of its {len(names)} sets")
 
 
-def _check_metric(name: str, metric: Mapping[str, Any], expected: int) -> None:
-    if metric["n"] != expected or expected < 1:
-        raise InvariantError(f"metric {name} is of {metric['n']} samples, {expected} are expected")
-    value, chance = metric["value"], metric["chance"]
+def _check_metric(name: str, found: Mapping[str, Any], expected: int) -> None:
+    if found["n"] != expected or expected < 1:
+        raise InvariantError(f"metric {name} is of {found['n']} samples, {expected} are expected")
+    value, chance = found["value"], found["chance"]
     if value is None:
-        if not metric["reason"]:
+        if not found["reason"]:
             raise InvariantError(f"metric {name} has neither a value nor a reason for having none")
         return
+    metric = metric_of(name.rpartition("/")[2])
+    least, most = (0.0, 1.0) if metric is None else (metric.least, metric.most)
     for what, number in (("value", value), ("chance", chance)):
-        if not _is_fraction(number):
-            raise InvariantError(f"metric {name}: its {what} {number!r} is no fraction in [0, 1]")
+        if what == "chance" and number is None and metric is not None and not metric.has_chance:
+            continue
+        if not _is_between(number, least, most):
+            allowed = f"in [{least:g}, {most:g}]" if most is not None else f"of {least:g} or more"
+            raise InvariantError(
+                f"metric {name}: its {what} {number!r} is no "
+                f"{'fraction' if most == 1.0 else 'number'} {allowed}"
+            )
 
 
-def _is_fraction(number: object) -> bool:
+def _is_between(number: object, least: float, most: float | None) -> bool:
     return (
         isinstance(number, (int, float))
         and not isinstance(number, bool)
         and math.isfinite(number)
-        and -_SLACK <= number <= 1 + _SLACK
+        and least - _SLACK <= number
+        and (most is None or number <= most + _SLACK)
     )
 
 
-def _captioned(protocol: Mapping[str, Any]) -> list[str]:
-    splits = [split for split, facts in protocol["splits"].items() if facts["captions"]]
-    return [*splits, *_benchmarks(protocol, "retrieval")]
-
-
-def _benchmarks(protocol: Mapping[str, Any], task: str) -> list[str]:
-    """The benchmarks of a task that were evaluated."""
-    sections = protocol.get("benchmarks", {}).items()
-    return [name for name, facts in sections if facts.get("task") == task]
-
-
-def _ordered(protocol: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Pairs of metrics of which the first cannot exceed the second."""
-    for split in _captioned(protocol):
-        for shared in (False, True):
-            for way in (IMAGE_RETRIEVAL, TEXT_RETRIEVAL):
-                names = [recall_name(split, way, k, shared=shared) for k in KS]
-                yield from pairwise(names)
-        yield from zip(recall_names(split), recall_names(split, shared=True), strict=True)
-    splits = protocol["splits"].items()
-    tasks = [f"{split}/{task}" for split, facts in splits for task in facts["labelled"]]
-    places = [*tasks, *protocol["class_folders"], *_benchmarks(protocol, "classification")]
-    for place in places:
-        yield f"{place}/acc1", f"{place}/acc5"
-
-
-def _check_order(metrics: Metrics, low: str, high: str) -> None:
-    a, b = metrics[low]["value"], metrics[high]["value"]
-    if a is not None and b is not None and a > b + _SLACK:
-        raise InvariantError(f"metric {low} = {a:g} exceeds {high} = {b:g}")
-
-
-def _check_mean(metrics: Metrics, split: str, *, shared: bool) -> None:
-    values = [metrics[name]["value"] for name in recall_names(split, shared=shared)]
-    name = mean_recall_name(split, shared=shared)
-    mean = metrics[name]["value"]
-    if None in (mean, *values):
-        raise InvariantError(f"metric {name} or one of the six recalls has no value")
-    if abs(mean - sum(values) / len(values)) > _SLACK:
-        raise InvariantError(f"metric {name} = {mean:g} is not the mean of the six recalls")
+def _check_against_others(values: Mapping[str, float | None], place: str, metric: Metric) -> None:
+    """Its bounds and its parts, of which the same evaluation has the numbers."""
+    name = f"{place}/{metric.kind}"
+    value = values[name]
+    for other in metric.at_most:
+        bound = values.get(f"{place}/{other}")
+        if value is not None and bound is not None and value > bound + _SLACK:
+            raise InvariantError(f"metric {name} = {value:g} exceeds {place}/{other} = {bound:g}")
+    parts = [values[part] for kind in metric.parts if (part := f"{place}/{kind}") in values]
+    if not parts or len(parts) < len(metric.parts):
+        return
+    known = [part for part in parts if part is not None]
+    if value is None or len(known) < len(parts):
+        raise InvariantError(f"metric {name} or one of its {len(parts)} parts has no value")
+    if abs(value - sum(known) / len(known)) > _SLACK:
+        raise InvariantError(f"metric {name} = {value:g} is not the mean of its {len(parts)} parts")

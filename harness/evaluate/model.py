@@ -54,6 +54,11 @@ class Encoders(Protocol):
         """A picture uint8 (H, W, 3) to what `encode_image` takes one of."""
         ...
 
+    @property
+    def logit_scale(self) -> Tensor:
+        """Logarithm of the factor on cosines that it was trained with, a scalar."""
+        ...
+
     def encode_image(self, pixels: Tensor) -> Tensor:
         """(N, 3, S, S) to unit-norm (N, D)."""
         ...

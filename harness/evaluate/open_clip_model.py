@@ -64,6 +64,12 @@ class OpenClipModel(nn.Module):
         with _shortened(self.clip, tokens.shape[1]) if self.cuts_texts else _as_it_is():
             return F.normalize(self.clip.encode_text(tokens).float(), dim=-1)  # type: ignore[operator]
 
+    @property
+    def logit_scale(self) -> Tensor:
+        """Logarithm of the factor on cosines, a scalar."""
+        scale: Tensor = self.clip.logit_scale  # type: ignore[assignment]
+        return scale
+
     @torch.no_grad()
     def _cutting_is_exact(self) -> bool:
         """Whether texts cut to their longest have the embeddings that they have in full."""

@@ -7,6 +7,7 @@ precision nor batch decides a tie.  Knows nothing of captions, classes or names.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,6 +16,41 @@ from harness.errors import InvariantError
 
 _CHUNK_SCORES = 2**20
 """Scores held at once: queries are taken in chunks, so memory does not grow as N x M."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where the best positive of each query (Q,) stands, as float64 counts of candidates.
+
+    Attributes:
+        above: those that score higher than the best positive.
+        tied: those that score as high, itself among them.
+        tied_positive: the positives among those.
+    """
+
+    above: Tensor
+    tied: Tensor
+    tied_positive: Tensor
+
+    def hits(self, ks: Sequence[int]) -> Tensor:
+        """Probability (Q, len(ks)) that a positive is among the k best, over the order of ties."""
+        return torch.stack([self._hit(k) for k in ks], dim=1)
+
+    def _hit(self, k: int) -> Tensor:
+        missed = torch.ones(len(self.above), dtype=torch.float64)
+        for place in range(k):
+            others = (self.tied - self.tied_positive - place).clamp(min=0)
+            miss_here = others / (self.tied - place).clamp(min=1)
+            missed = torch.where(k - self.above > place, missed * miss_here, missed)
+        return 1.0 - missed
+
+    def ranks(self) -> Tensor:
+        """Place (Q,) of the first positive, 1 the best, expected over the order of ties.
+
+        The first of p positives among t tied candidates comes (t + 1) / (p + 1) places after those
+        above.
+        """
+        return self.above + (self.tied + 1) / (self.tied_positive + 1)
 
 
 def check_finite(what: str, embeddings: Tensor) -> None:
@@ -32,6 +68,7 @@ def expected_hits(
     candidates: Tensor,
     positives: Callable[[slice], Tensor],
     ks: Sequence[int],
+    look: Callable[[slice, Tensor], None] = lambda chunk, scores: None,
 ) -> Tensor:
     """Probability, per query and k, that a positive is among the k best-scored candidates.
 
@@ -45,6 +82,7 @@ def expected_hits(
         candidates: unit-norm (M, D).
         positives: slice of the queries -> bool (rows, M); every row needs a positive.
         ks: sizes of the list that is looked at; one beyond M counts as M.
+        look: is shown each chunk of the queries with its scores (rows, M).
 
     Returns:
         float64 (Q, len(ks)).
@@ -60,7 +98,9 @@ def expected_hits(
     hits = torch.zeros(len(queries), len(ks), dtype=torch.float64)
     for start in range(0, len(queries), rows):
         chunk = slice(start, min(start + rows, len(queries)))
-        hits[chunk] = _hits_of(score(queries[chunk]), positives(chunk), ks)
+        scores = score(queries[chunk])
+        look(chunk, scores)
+        hits[chunk] = _standing(scores, positives(chunk)).hits(ks)
     return hits
 
 
@@ -75,32 +115,10 @@ def _scorer(candidates: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda queries: (queries @ distinct.T)[:, column]
 
 
-def _hits_of(scores: Tensor, positive: Tensor, ks: Sequence[int]) -> Tensor:
+def _standing(scores: Tensor, positive: Tensor) -> Standing:
     if not bool(positive.any(dim=1).all()):
         raise InvariantError("a query has no positive among the candidates")
     best = scores.masked_fill(~positive, -torch.inf).amax(dim=1, keepdim=True)
-    above = (scores > best).sum(dim=1)
     level = scores == best
-    return hit_probabilities(above, level.sum(dim=1), (level & positive).sum(dim=1), ks)
-
-
-def hit_probabilities(
-    above: Tensor, tied: Tensor, tied_positive: Tensor, ks: Sequence[int]
-) -> Tensor:
-    """Probability (Q, len(ks)) that a positive is among the k best, over the order of ties.
-
-    Args:
-        above: candidates (Q,) that score higher than the best positive.
-        tied: candidates (Q,) that score as high, itself among them.
-        tied_positive: the positives (Q,) among those.
-    """
-    return torch.stack([_hit_probability(above, tied, tied_positive, k) for k in ks], dim=1)
-
-
-def _hit_probability(above: Tensor, tied: Tensor, tied_positive: Tensor, k: int) -> Tensor:
-    missed = torch.ones(len(above), dtype=torch.float64)
-    for place in range(k):
-        others = (tied - tied_positive - place).clamp(min=0).double()
-        miss_here = others / (tied - place).clamp(min=1)
-        missed = torch.where(k - above > place, missed * miss_here, missed)
-    return 1.0 - missed
+    counts = ((scores > best), level, (level & positive))
+    return Standing(*(count.sum(dim=1).double() for count in counts))

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from harness.evaluate.both_ways import Relation, both_ways
-from harness.metrics import KS
+from harness.evaluate.ranking import Standing
+from harness.metrics import KS, Ranking
 
 _FINAL_PUNCTUATION = ".,;:!?\N{HORIZONTAL ELLIPSIS}"
 
@@ -37,27 +38,6 @@ class Relevance:
 
     of_caption: Sequence[int]
     of_image: Sequence[frozenset[int]]
-
-
-@dataclass(frozen=True)
-class Recall:
-    """The outcomes of one direction.
-
-    Attributes:
-        queries: int64 (Q,), place of each query among the captions or pictures.
-        hits: float64 (Q, len(KS)), probability of a hit over the order of ties.
-        positives: int64 (Q,), number of positives of each query in the pool.
-        pool: number of candidates.
-    """
-
-    queries: Tensor
-    hits: Tensor
-    positives: Tensor
-    pool: int
-
-    def at(self, k: int) -> Tensor:
-        """Per-query outcomes (Q,) of recall@k, k one of KS."""
-        return self.hits[:, KS.index(k)]
 
 
 def normalise_caption(text: str) -> str:
@@ -82,13 +62,13 @@ def shared_relevance(captions: Sequence[str], image_index: Sequence[int], images
     return Relevance(of_caption, [frozenset(labels) for labels in of_image])
 
 
-def both_recalls(
+def rank_both_ways(
     image: Tensor, text: Tensor, relevances: Sequence[Relevance]
-) -> list[tuple[Recall, Recall]]:
+) -> list[tuple[Ranking, Ranking]]:
     """Text -> image and image -> text under each rule of what is relevant.
 
-    Every caption looks for its picture (CLIP_benchmark's `image_retrieval_recall`), and every
-    picture with captions for one of them (`text_retrieval_recall`).
+    Every caption looks for its picture (CLIP_benchmark's image retrieval), and every picture with
+    captions for one of them (its text retrieval).
 
     Args:
         image: unit-norm (N, D).
@@ -98,9 +78,9 @@ def both_recalls(
         InvariantError: an embedding is not finite.
     """
     rules = [_Rule.of(relevance) for relevance in relevances]
-    hits = both_ways(text, image, [rule.relation() for rule in _distinct(rules)], KS)
-    found = dict(zip(_distinct(rules), hits, strict=True))
-    return [_recalls(rule, *_hits_of(rule, found)) for rule in rules]
+    standings = both_ways(text, image, [rule.relation() for rule in _distinct(rules)])
+    found = dict(zip(_distinct(rules), standings, strict=True))
+    return [_rankings(rule, *_standings_of(rule, found)) for rule in rules]
 
 
 def _distinct(rules: Sequence[_Rule]) -> list[_Rule]:
@@ -108,16 +88,24 @@ def _distinct(rules: Sequence[_Rule]) -> list[_Rule]:
     return [r for i, r in enumerate(rules) if not any(r.same_as(other) for other in rules[:i])]
 
 
-def _hits_of(rule: _Rule, found: Mapping[_Rule, tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    return next(hits for other, hits in found.items() if rule.same_as(other))
+def _standings_of(
+    rule: _Rule, found: Mapping[_Rule, tuple[Standing, Standing]]
+) -> tuple[Standing, Standing]:
+    return next(standings for other, standings in found.items() if rule.same_as(other))
 
 
-def _recalls(rule: _Rule, of_texts: Tensor, of_images: Tensor) -> tuple[Recall, Recall]:
-    captions, images = len(of_texts), len(of_images)
-    down = Recall(torch.arange(captions), of_texts, rule.positives_of_captions(), images)
+def _rankings(rule: _Rule, of_texts: Standing, of_images: Standing) -> tuple[Ranking, Ranking]:
+    captions, images = len(of_texts.above), len(of_images.above)
     positives = rule.positives_of_images()
     queries = torch.nonzero(positives).flatten()
-    return down, Recall(queries, of_images[queries], positives[queries], captions)
+    down = _ranking(torch.arange(captions), of_texts, rule.positives_of_captions(), images)
+    return down, _ranking(queries, of_images, positives, captions)
+
+
+def _ranking(queries: Tensor, standing: Standing, positives: Tensor, pool: int) -> Ranking:
+    hits, ranks = standing.hits(KS)[queries], standing.ranks()[queries]
+    own = positives[queries]
+    return Ranking(queries.numpy(), hits.numpy(), ranks.numpy(), own.numpy(), pool)
 
 
 class _Rule:

@@ -22,24 +22,22 @@ from harness.data.dataset import DataSet, Problem, Split, Task
 from harness.errors import DataError
 from harness.evaluate.embed import Pictures, embed_images, embed_texts
 from harness.evaluate.retrieval import (
-    Recall,
-    both_recalls,
     normalise_caption,
     own_relevance,
+    rank_both_ways,
     shared_relevance,
 )
-from harness.evaluate.zeroshot import Classification, classifier, classify, prompts
+from harness.evaluate.zeroshot import classifier, classify, prompts
 from harness.metrics import (
-    ACC5_CLASSES,
-    IMAGE_RETRIEVAL,
+    CLASSIFICATION,
     KS,
-    MEAN_PER_CLASS_RECALL,
-    TEXT_RETRIEVAL,
-    accuracy_chance,
-    mean_recall_name,
-    recall_chance,
-    recall_name,
-    recall_names,
+    RETRIEVAL,
+    WAYS,
+    Classified,
+    Retrieved,
+    items_of_way,
+    metrics_for,
+    recall_kind,
 )
 
 if TYPE_CHECKING:
@@ -53,21 +51,19 @@ class Findings:
     metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
     outcomes: dict[str, np.ndarray] = field(default_factory=dict)
 
-    def metric(
-        self,
-        name: str,
-        value: float | None,
-        n: int,
-        chance: float | None,
-        reason: str | None = None,
-    ) -> None:
-        """One metric; without a value there is a reason."""
-        self.metrics[name] = {"value": value, "n": n, "chance": chance, "reason": reason}
-
-    def mean_of(self, name: str, outcomes: Tensor, chance: float) -> None:
-        """A metric that is the mean of per-example `outcomes` (N,), which are kept."""
-        self.outcomes[name] = _compact(outcomes)
-        self.metric(name, float(outcomes.mean()), len(outcomes), chance)
+    def compute(self, place: str, needs: str, outcome: object) -> None:
+        """Every metric that there is of an outcome: `Retrieved` or `Classified`, as `needs`."""
+        for metric in metrics_for(needs):
+            value = metric.compute(outcome)
+            self.metrics[f"{place}/{metric.kind}"] = {
+                "value": value.value,
+                "n": value.n,
+                "chance": value.chance,
+                "reason": value.reason,
+                **metric.described().plain(),
+            }
+            for name, items in value.items.items():
+                self.outcomes[f"{place}/{name}"] = _compact(items)
 
 
 @dataclass(frozen=True)
@@ -90,6 +86,11 @@ class Job:
             self.runtime,
             by_batch=self.by_batch,
         )
+
+    @property
+    def logit_scale(self) -> float:
+        """The model's own factor on cosines."""
+        return float(self.model.logit_scale.detach().exp())
 
     def texts(self, texts: Sequence[str]) -> Tensor:
         """Unit-norm embeddings (N, D) of N texts."""
@@ -148,33 +149,20 @@ def retrieve(job: Job, name: str, split: Split, pictures: Pictures) -> dict[str,
         own_relevance(index, len(image)),
         shared_relevance(captions, index, len(image)),
     ]
-    queries_of_both = len(captions) + sum(map(bool, owned))
-    for shared, recalls in zip((False, True), both_recalls(image, text, rules), strict=True):
-        for way, recall in zip((IMAGE_RETRIEVAL, TEXT_RETRIEVAL), recalls, strict=True):
-            _record_recall(name, way, recall, job.found, shared=shared)
-        _record_mean_recall(name, queries_of_both, job.found, shared=shared)
-    job.found.outcomes[f"{name}/items/{IMAGE_RETRIEVAL}"] = np.array(index, dtype=np.int32)
+    both = zip((False, True), rank_both_ways(image, text, rules), strict=True)
+    found = {(way, shared): r for shared, pair in both for way, r in zip(WAYS, pair, strict=True)}
+    job.found.compute(name, RETRIEVAL, Retrieved(found))
     queries = [image for image, texts in enumerate(owned) if texts]
-    job.found.outcomes[f"{name}/items/{TEXT_RETRIEVAL}"] = np.array(queries, dtype=np.int32)
-    pools = {IMAGE_RETRIEVAL: len(image), TEXT_RETRIEVAL: len(captions)}
+    for way, items in zip(WAYS, (index, queries), strict=True):
+        job.found.outcomes[f"{name}/{items_of_way(way)}"] = np.array(items, dtype=np.int32)
+    pools = dict(zip(WAYS, (len(image), len(captions)), strict=True))
     return {
         "shared_captions": _shared(owned),
         "truncated_captions": sum(map(job.model.tokenizer.is_truncated, captions)),
-        "k_beyond_pool": [f"{way}@{k}" for way, pool in pools.items() for k in KS if k > pool],
+        "k_beyond_pool": [
+            recall_kind(way, k) for way, pool in pools.items() for k in KS if k > pool
+        ],
     }
-
-
-def _record_recall(split: str, way: str, recall: Recall, found: Findings, *, shared: bool) -> None:
-    positives = recall.positives.tolist()
-    for k in KS:
-        name = recall_name(split, way, k, shared=shared)
-        found.mean_of(name, recall.at(k), recall_chance(recall.pool, positives, k))
-
-
-def _record_mean_recall(split: str, n: int, found: Findings, *, shared: bool) -> None:
-    six = [found.metrics[name] for name in recall_names(split, shared=shared)]
-    value, chance = (sum(metric[what] for metric in six) / len(six) for what in ("value", "chance"))
-    found.metric(mean_recall_name(split, shared=shared), value, n, chance)
 
 
 def _shared(owned: Sequence[Sequence[str]]) -> int:
@@ -212,27 +200,16 @@ def kept_labels(task: Task, split: str, pictures: Pictures) -> list[int]:
 
 
 def classify_task(
-    place: str, of: TaskClassifier, split: str, pictures: Pictures, found: Findings
-) -> None:
-    """Score the labelled pictures; metrics and outcomes go to `found`, under `place`."""
+    job: Job, place: str, of: TaskClassifier, split: str, pictures: Pictures
+) -> Classified:
+    """Score the labelled pictures; metrics and outcomes are recorded under `place`."""
     labels = torch.tensor(kept_labels(of.task, split, pictures), dtype=torch.int64)
     chosen = torch.nonzero(labels >= 0).flatten()
-    outcome = classify(pictures.embeddings[chosen], of.weights, labels[chosen])
-    found.outcomes[f"{place}/items"] = chosen.numpy().astype(np.int32)
-    found.outcomes[f"{place}/labels"] = outcome.labels.numpy().astype(np.int32)
-    _record_classification(place, outcome, found)
-
-
-def _record_classification(place: str, outcome: Classification, found: Findings) -> None:
-    classes, n = outcome.classes, len(outcome.labels)
-    chance = accuracy_chance(classes)
-    found.mean_of(f"{place}/acc1", outcome.top(1), chance)
-    if classes >= ACC5_CLASSES:
-        found.mean_of(f"{place}/acc5", outcome.top(5), accuracy_chance(classes, 5))
-    else:
-        reason = f"{classes} classes, at least {ACC5_CLASSES} are needed"
-        found.metric(f"{place}/acc5", None, n, None, reason)
-    found.metric(f"{place}/{MEAN_PER_CLASS_RECALL}", outcome.mean_per_class_recall, n, chance)
+    outcome = classify(pictures.embeddings[chosen], of.weights, labels[chosen], job.logit_scale)
+    job.found.outcomes[f"{place}/items"] = chosen.numpy().astype(np.int32)
+    job.found.outcomes[f"{place}/labels"] = outcome.labels.astype(np.int32)
+    job.found.compute(place, CLASSIFICATION, outcome)
+    return outcome
 
 
 def task_protocol(of: TaskClassifier) -> dict[str, Any]:
@@ -247,9 +224,10 @@ def task_protocol(of: TaskClassifier) -> dict[str, Any]:
 # --------------------------------------------------------------------------- outcomes
 
 
-def _compact(outcomes: Tensor) -> np.ndarray:
-    """uint8 when every outcome is 0 or 1, float32 when a tie made one fractional."""
-    values = outcomes.numpy()
+def _compact(values: np.ndarray) -> np.ndarray:
+    """uint8 when every outcome is 0 or 1, float32 when one is fractional; integers as they are."""
+    if np.issubdtype(values.dtype, np.integer):
+        return values
     whole = bool(np.isin(values, (0.0, 1.0)).all())
     return values.astype(np.uint8 if whole else np.float32)
 

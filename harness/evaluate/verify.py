@@ -37,7 +37,7 @@ from harness.evaluate.embed import PRECISION_FIELD, embed_images
 from harness.evaluate.model import Encoders, Identity, identity_of_run
 from harness.evaluate.suites.find import Found
 from harness.evaluate.suites.open import SPLIT, open_found
-from harness.metrics import KS, MEAN_PER_CLASS_RECALL
+from harness.metrics import ACC1, KS, MEAN_PER_CLASS_RECALL
 
 _TOLERANCE = {"fp32": 1e-6, "bf16": 1e-4, "fp16": 1e-4}
 _EMBEDDING_TOLERANCE = 1e-5
@@ -144,7 +144,7 @@ def _rows(part: Part, theirs: dict[str, float]) -> tuple[Row, ...]:
 
 def _with_range(row: Row, place: str, outcomes: Mapping[str, np.ndarray]) -> Row:
     per_class = row.name.endswith(MEAN_PER_CLASS_RECALL)
-    hits = outcomes.get(f"{place}/acc1" if per_class else row.name)
+    hits = outcomes.get(f"{place}/{ACC1}" if per_class else row.name)
     if hits is None:
         return row
     tied = int(((hits > 0) & (hits < 1)).sum())

@@ -7,7 +7,6 @@ section 3.1.4): each prompt's embedding normalised, averaged over templates, nor
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,41 +14,9 @@ from torch.nn import functional as F
 
 from harness.errors import InvariantError
 from harness.evaluate.ranking import expected_hits
+from harness.metrics import Classified
 
 _TOP = (1, 5)
-
-
-@dataclass(frozen=True)
-class Classification:
-    """The outcomes of one task.
-
-    Attributes:
-        hits: float64 (N, 2), probability that the true class is among the 1 and 5 best-scored ones,
-            over the order of ties.
-        labels: int64 (N,), the true classes.
-        classes: number of classes offered.
-    """
-
-    hits: Tensor
-    labels: Tensor
-    classes: int
-
-    def top(self, k: int) -> Tensor:
-        """Per-example outcomes (N,) of top-k accuracy, k = 1 or 5."""
-        return self.hits[:, _TOP.index(k)]
-
-    @property
-    def mean_per_class_recall(self) -> float:
-        """Top-1 recall averaged over the classes that occur among the labels.
-
-        A class without examples has no recall and is left out (scikit-learn's balanced accuracy
-        does the same).
-        """
-        totals = torch.bincount(self.labels, minlength=self.classes)
-        right = torch.zeros(self.classes, dtype=torch.float64)
-        right.index_add_(0, self.labels, self.top(1))
-        present = totals > 0
-        return float((right[present] / totals[present]).mean())
 
 
 def prompts(classnames: Sequence[str], templates: Sequence[str]) -> list[str]:
@@ -63,8 +30,13 @@ def classifier(embeddings: Tensor, classes: int) -> Tensor:
     return F.normalize(each.reshape(classes, -1, each.shape[1]).mean(dim=1), dim=-1)
 
 
-def classify(image: Tensor, weights: Tensor, labels: Tensor) -> Classification:
+def classify(
+    image: Tensor, weights: Tensor, labels: Tensor, logit_scale: float = 1.0
+) -> Classified:
     """Score unit-norm pictures (N, D) against `weights` (C, D); `labels` int64 (N,).
+
+    Args:
+        logit_scale: factor on the cosines whose softmax is the model's confidence.
 
     Raises:
         InvariantError: an embedding is not finite, or a label is no class.
@@ -74,8 +46,17 @@ def classify(image: Tensor, weights: Tensor, labels: Tensor) -> Classification:
         raise InvariantError(
             f"{len(labels)} labels for {len(image)} pictures, all in 0..{classes - 1} wanted"
         )
+    predictions = torch.zeros(len(labels), dtype=torch.int32)
+    confidence = torch.zeros(len(labels), dtype=torch.float64)
 
     def positives(chunk: slice) -> Tensor:
         return F.one_hot(labels[chunk], classes).bool()
 
-    return Classification(expected_hits(image, weights, positives, _TOP), labels, classes)
+    def look(chunk: slice, scores: Tensor) -> None:
+        predictions[chunk] = scores.argmax(dim=1).int()
+        confidence[chunk] = (scores.double() * logit_scale).softmax(dim=1).amax(dim=1)
+
+    hits = expected_hits(image, weights, positives, _TOP, look)
+    return Classified(
+        hits.numpy(), predictions.numpy(), confidence.numpy(), labels.numpy(), classes
+    )

@@ -39,6 +39,9 @@ from harness.report.tables import NO_EMBEDDINGS, WITH_EMBEDDINGS
 _MOST_LINES = 5
 #: How many spans of the data chance may lie below it and still be drawn rather than named.
 _REACH = 1.5
+#: Towards a chance that is not drawn, by whether it lies below the data.
+_ARROWS = {True: "\u2193", False: "\u2191"}
+_SIDEWAYS = {True: "\u2190", False: "\u2192"}
 #: Share of the axis by which lines of neighbouring hues stand apart, so that intervals can be read.
 _DODGE = 0.012
 #: Ratio of the greatest to the least cost past which they stand on a logarithmic axis.
@@ -284,16 +287,20 @@ def chance_line(ax: Axes, cells: Sequence[Cell], metric: str, *, across: bool = 
         return
     chance = known[0] * metrics.scale(metric)
     name = f"chance {text.number(chance, 1)}"
-    near = min(values) - chance <= _REACH * (max(values) - min(values))
+    below = chance <= min(values)
+    gap = min(values) - chance if below else chance - max(values)
+    near = gap <= _REACH * (max(values) - min(values))
     note: dict[str, Any] = {"fontsize": 6.5, "color": style.FAINT}
     if near:
         (ax.axhline if across else ax.axvline)(
             chance, color=style.FAINT, linestyle=(0, (1, 1.5)), linewidth=1.0, zorder=1
         )
     if across:  # above the panel, where no interval can cross the words
-        ax.set_title(f"\u22ef {name}" if near else f"{name} \u2193", loc="right", pad=3, **note)
+        ax.set_title(
+            f"\u22ef {name}" if near else f"{name} {_ARROWS[below]}", loc="right", pad=3, **note
+        )
     else:
-        ax.set_title(name if near else f"\u2190 {name}", loc="left", pad=3, **note)
+        ax.set_title(name if near else f"{_SIDEWAYS[below]} {name}", loc="left", pad=3, **note)
 
 
 def _extent(cell: Cell) -> list[float]:

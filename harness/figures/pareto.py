@@ -84,7 +84,7 @@ def pareto(sheet: Sheet) -> Drawing | None:
         for ax, cost in zip(across, costs, strict=True):
             marks = found[(cost.name, metric)]
             published = _published(sheet.published.get(metric, ()), cost)
-            _panel(ax, marks, published)
+            _panel(ax, metric, marks, published)
             rows += _rows(metric, cost, marks, published)
         across[0].set_ylabel(f"{metrics.display(metric)} ({metrics.unit(metric)})")
     for ax, cost in zip(grid[-1], costs, strict=True):
@@ -101,11 +101,18 @@ def pareto(sheet: Sheet) -> Drawing | None:
     return Drawing(words, figure, csv_text(heads, rows))
 
 
-def front(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The (cost, value) pairs that no other beats: cheaper first, each better than all before."""
+def front(
+    points: Iterable[tuple[float, float]], *, higher: bool = True
+) -> list[tuple[float, float]]:
+    """The (cost, value) pairs that no other beats: cheaper first, each better than all before.
+
+    Args:
+        higher: whether a higher value is the better one.
+    """
     kept: list[tuple[float, float]] = []
-    for cost, value in sorted(points, key=lambda point: (point[0], -point[1])):
-        if not kept or value > kept[-1][1]:
+    sign = 1 if higher else -1
+    for cost, value in sorted(points, key=lambda point: (point[0], -sign * point[1])):
+        if not kept or sign * value > sign * kept[-1][1]:
             kept.append((cost, value))
     return kept
 
@@ -157,7 +164,11 @@ def _published(results: Sequence[PublishedResult], cost: _Cost) -> list[_Mark]:
     return sorted(marks, key=lambda mark: (mark.cost, mark.label))
 
 
-def _panel(ax: Axes, marks: Sequence[_Mark], published: Sequence[_Mark]) -> None:
+def _front(metric: str, marks: Iterable[_Mark]) -> list[tuple[float, float]]:
+    return front(((m.cost, m.value) for m in marks), higher=metrics.higher_is_better(metric))
+
+
+def _panel(ax: Axes, metric: str, marks: Sequence[_Mark], published: Sequence[_Mark]) -> None:
     places = [m.cost for m in published], [m.value for m in published]
     ax.scatter(*places, s=10, color=style.FAINT, linewidths=0, zorder=1)
     if len(published) <= _NAMED:
@@ -176,7 +187,7 @@ def _panel(ax: Axes, marks: Sequence[_Mark], published: Sequence[_Mark]) -> None
         linewidths=0.4,
         zorder=3,
     )
-    best = front((mark.cost, mark.value) for mark in marks)
+    best = _front(metric, marks)
     if len(best) > 1:
         xs, ys = zip(*best, strict=True)
         ax.step(xs, ys, where="post", color=colour, linewidth=1.0, zorder=2)
@@ -215,7 +226,7 @@ def _name(ax: Axes, mark: _Mark, colour: str) -> None:
 def _rows(
     metric: str, cost: _Cost, marks: Sequence[_Mark], published: Sequence[_Mark]
 ) -> list[list[object]]:
-    best = set(front((mark.cost, mark.value) for mark in marks))
+    best = set(_front(metric, marks))
     return [
         [
             *[metric, cost.name, mark.label, mark.cost, mark.value, mark.low, mark.high],

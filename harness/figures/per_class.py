@@ -46,7 +46,7 @@ def per_class(sheet: Sheet) -> Drawing | None:
     tasks = [
         task
         for metric in collection.shown
-        if metric.rpartition("/")[2] == "acc1"
+        if metric.rpartition("/")[2] == metrics.ACC1
         and (task := _task(collection, findings, metric)) is not None
     ]
     if not tasks:

@@ -36,7 +36,7 @@ from harness.sweep_files import load_sweep
 if TYPE_CHECKING:
     import torch
 
-    from harness.train.ranks import Company, Ranks
+    from harness.train.distributed import JoinGroup, ProcessGroup
 
 WATCH_SECONDS = 1.0
 """How often dead processes are looked for."""
@@ -50,7 +50,7 @@ _OVER = "over.json"
 class OtherRanks(Protocol):
     """The processes of rank 1 and up, of one run at a time."""
 
-    def of(self, config: RunConfig, runtime: Runtime, log: Path) -> Company:
+    def of(self, config: RunConfig, runtime: Runtime, log: Path) -> JoinGroup:
         """Who trains this run with the calling process, by `runtime.processes`.
 
         What they print goes to `log` if they are on this machine.
@@ -71,11 +71,11 @@ def _first_of(
     *,
     address: str = "127.0.0.1",
     check: Callable[[], None] = lambda: None,
-) -> Iterator[Ranks]:
+) -> Iterator[ProcessGroup]:
     """This process as rank 0 of a run, once it has told the others where it listens."""
-    from harness.train.ranks import Place, open_store, together
+    from harness.train.distributed import RankAddress, open_store, process_group
 
-    place = Place(0, runtime.processes, 0, address)
+    place = RankAddress(0, runtime.processes, 0, address)
     store = open_store(place, runtime.process_timeout)
     tell(
         {
@@ -85,7 +85,7 @@ def _first_of(
             "port": store.port,
         }
     )
-    with together(place, store, device, runtime.process_timeout, check) as ranks:
+    with process_group(place, store, device, runtime.process_timeout, check) as ranks:
         yield ranks
 
 
@@ -99,16 +99,16 @@ class Spawned:
         self._sweep = sweep
         self._children: list[subprocess.Popen[bytes]] = []
 
-    def of(self, config: RunConfig, runtime: Runtime, log: Path) -> Company:
+    def of(self, config: RunConfig, runtime: Runtime, log: Path) -> JoinGroup:
         """See OtherRanks; they begin to import at once."""
-        from harness.train.ranks import alone
+        from harness.train.distributed import single_process
 
         if runtime.processes == 1:
-            return alone
+            return single_process
         self._start(runtime.processes - 1)
 
         @contextmanager
-        def company(device: torch.device) -> Iterator[Ranks]:
+        def company(device: torch.device) -> Iterator[ProcessGroup]:
             self._start(runtime.processes - 1)
             log.parent.mkdir(parents=True, exist_ok=True)
 
@@ -205,11 +205,11 @@ class Rendezvous:
         # Whoever was here before is dead, and those who helped have left with it.
         self._lost = _run_file(folder, 1).exists()
 
-    def of(self, config: RunConfig, runtime: Runtime, log: Path) -> Company:
+    def of(self, config: RunConfig, runtime: Runtime, log: Path) -> JoinGroup:
         """See OtherRanks."""
 
         @contextmanager
-        def company(device: torch.device) -> Iterator[Ranks]:
+        def company(device: torch.device) -> Iterator[ProcessGroup]:
             if self._lost:
                 raise RankLost("the other processes of the job have left")
             self._lost = True
@@ -282,12 +282,12 @@ def help_with(
 def _assist(task: Task, stop: Callable[[], bool], rank: int, local_rank: int) -> bool:
     """Whether the run went well, so that this process may help with another."""
     from harness import run
-    from harness.train.ranks import Place
+    from harness.train.distributed import RankAddress
 
     if "log" in task:
         print_to(Path(task["log"]))
     config, runtime = validate(RunConfig, task["config"]), validate(Runtime, task["runtime"])
-    place = Place(rank, runtime.processes, local_rank, task["address"], task["port"])
+    place = RankAddress(rank, runtime.processes, local_rank, task["address"], task["port"])
     try:
         run.assist(config, runtime, place, stop=stop)
     except InterruptedRun:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.config import ImageTower
 from harness.errors import ConfigError, one_line
+from harness.files import sha256_of
 from harness.models.names import BACKBONES, backbone_names
 
 if TYPE_CHECKING:
@@ -79,8 +80,7 @@ def weights_sha256(path: str, expected: str | None = None) -> str:
 
 @lru_cache(maxsize=32)
 def _sha256(file: Path, _changed: int, _size: int) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return sha256_of(file)
 
 
 def load_pretrained(backbone: nn.Module, image: ImageTower) -> None:

@@ -189,6 +189,12 @@ class Loss:
     raw: dict[str, Tensor]
     weighted: dict[str, Tensor]
 
+    def detached(self) -> Loss:
+        """The values without the graph that made them."""
+        raw = {name: value.detach() for name, value in self.raw.items()}
+        weighted = {name: value.detach() for name, value in self.weighted.items()}
+        return Loss(self.total.detach(), raw, weighted)
+
 
 def compute_loss(step: StepTensors, objective: Objective) -> Loss:
     """Sum over the active terms of weight x term, the one place where they meet."""

@@ -53,7 +53,8 @@ def answer(collection: Collection, findings: Findings, metric: str) -> Answer:
         items += [_comparison(collection, cell, decimals) for cell in others]
     if left_out:
         items.append(f"and {left_out:,} more points, in the table")
-    chances = {round(cell.chance * 100, 6) for cell in column if cell.chance is not None}
+    scale = metrics.scale(metric)
+    chances = {round(cell.chance * scale, 6) for cell in column if cell.chance is not None}
     chance = f", chance {text.number(chances.pop(), decimals)}" if len(chances) == 1 else ""
     aside = f"({metrics.unit(metric)}){chance}{_tally(column)}"
     return Answer(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from harness import metrics
@@ -216,7 +217,8 @@ def _protocol(collection: Collection, cells: Cells) -> Iterator[Text]:
     }
     yield _fact("Samples behind a value", ", ".join(f"{name} {n}" for name, n in samples.items()))
     yield from _each(protocols, prose.prompts)
-    for line in _each(protocols, prose.rules):
+    of_shown = partial(prose.rules, wanted=metrics.rules(collection.shown))
+    for line in _each(protocols, of_shown):
         yield _fact("Scoring", line)
     yield _fact("Training", _training_words(collection))
     bad = [len(record.training.get("bad_samples") or []) for record in used]

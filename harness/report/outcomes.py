@@ -21,11 +21,7 @@ from numpy.typing import NDArray
 
 from harness.errors import RecordError
 from harness.first_stage import array_names
-from harness.metrics import (
-    MEAN_PER_CLASS_RECALL,
-    mean_recall_parts,
-    recall_of,
-)
+from harness.metrics import RETRIEVAL, Metric, metric_of
 from harness.record import RunDir
 from harness.report.records import Record
 
@@ -71,8 +67,10 @@ def read_scores(
     try:
         data = file.read_bytes()
         arrays = _Arrays(np.load(io.BytesIO(data), allow_pickle=False))
-        found = {name: arrays.score(name, averages or {}) for name in metrics}
-        _check_values(record.evaluation["metrics"], found)
+        recorded = record.evaluation["metrics"]
+        told = [name for name in metrics if recorded.get(name, {"value": 0.0})["value"] is not None]
+        found = {name: arrays.score(name, averages or {}) for name in told}
+        _check_values(recorded, found)
     except FileNotFoundError:
         return RunScores({}, None, "no per-example outcomes on disk")
     except (OSError, ValueError, IndexError, EOFError, zipfile.BadZipFile, RecordError) as error:
@@ -94,7 +92,7 @@ def _check_values(
         value = recorded.get(name, {}).get("value")
         if score is not None and value is not None:
             mean = float(score.scores.mean())
-            if not abs(mean - value) < _TOLERANCE:
+            if not abs(mean - value) < _TOLERANCE * max(1.0, abs(value)):
                 raise RecordError(f"their mean of {name} is {mean:.6f}, the result's {value:.6f}")
 
 
@@ -123,22 +121,23 @@ class _Arrays:
         if name in averages:
             return self._mean_of([self.score(part, averages) for part in averages[name]])
         place, _, kind = name.rpartition("/")
-        if parts := mean_recall_parts(name):
+        metric = metric_of(kind)
+        if metric is None:
+            return None
+        if metric.parts:
+            parts = [f"{place}/{part}" for part in metric.parts]
             return self._mean_of([self.score(part, averages) for part in parts])
-        if kind == MEAN_PER_CLASS_RECALL:
-            return self._mean_per_class(place)
-        recall = recall_of(kind)
-        if recall is not None:
-            return self._mean(name, f"{place}/items/{recall[0]}", place)
-        return self._mean(name, f"{place}/items", self._set_of(place))
+        if metric.per_class:
+            return self._mean_per_class(place, metric)
+        return self._mean(place, metric)
 
-    def _set_of(self, place: str) -> str:
-        """`test` of the task `test/role`; a class folder is a set of its own."""
-        return place.partition("/")[0]
+    def _kept(self, place: str, metric: Metric) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
+        """The outcomes that a metric is the mean of, and the pictures that they belong to."""
+        return self.get(f"{place}/{metric.per_item}"), self.get(f"{place}/{metric.items}")
 
-    def _mean(self, name: str, items: str, split: str) -> PictureScores | None:
-        outcomes, owners = self.get(name), self.get(items)
-        pictures = self._pictures(split)
+    def _mean(self, place: str, metric: Metric) -> PictureScores | None:
+        outcomes, owners = self._kept(place, metric)
+        pictures = self._pictures(place, metric)
         if outcomes is None or owners is None or pictures is None:
             return None
         count, digest = pictures
@@ -149,9 +148,9 @@ class _Arrays:
         single = len(np.unique(owners)) == len(owners) and outcomes.dtype == np.uint8
         return PictureScores(scores, digest, outcomes if single else None)
 
-    def _mean_per_class(self, place: str) -> PictureScores | None:
-        outcomes, owners = self.get(f"{place}/acc1"), self.get(f"{place}/items")
-        labels, pictures = self.get(f"{place}/labels"), self._pictures(self._set_of(place))
+    def _mean_per_class(self, place: str, metric: Metric) -> PictureScores | None:
+        outcomes, owners = self._kept(place, metric)
+        labels, pictures = self.get(f"{place}/labels"), self._pictures(place, metric)
         if outcomes is None or owners is None or labels is None or pictures is None:
             return None
         count, digest = pictures
@@ -171,7 +170,9 @@ class _Arrays:
             np.mean([part.scores for part in known], axis=0), known[0].pictures, None
         )
 
-    def _pictures(self, split: str) -> tuple[int, str] | None:
+    def _pictures(self, place: str, metric: Metric) -> tuple[int, str] | None:
+        """Of the set that a place is: `test` of the task `test/role`, else the place itself."""
+        split = place if metric.needs == RETRIEVAL else place.partition("/")[0]
         names = self.get(f"{split}/items/images")
         if names is None:
             return None

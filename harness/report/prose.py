@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 from harness.document.text import Text, code
@@ -34,7 +34,8 @@ def prompts(protocol: Mapping[str, Any]) -> Iterator[Text]:
             yield (f"{name}: {len(task['classnames'])} classes, prompts ", *listed, *rest)
 
 
-def rules(protocol: Mapping[str, Any]) -> Iterator[str]:
-    """A line a rule of scoring."""
+def rules(protocol: Mapping[str, Any], wanted: Container[str] | None = None) -> Iterator[str]:
+    """A line a rule of scoring, of those `wanted` or of all."""
     for name, rule in sorted(protocol.get("rules", {}).items()):
-        yield f"{name.replace('_', ' ')}: {rule}"
+        if wanted is None or name in wanted:
+            yield f"{name.replace('_', ' ')}: {rule}"

@@ -102,7 +102,8 @@ def _our_rows(
 ) -> Iterator[tuple[list[str], tuple[str, ...]]]:
     first = [(cells[(row.index, shown[0])], row) for row in collection.points]
     known = [(cell, row) for cell, row in first if cell.estimate is not None]
-    known.sort(key=lambda pair: -(pair[0].estimate.mean if pair[0].estimate else 0.0))
+    sign = -1 if metrics.higher_is_better(shown[0]) else 1
+    known.sort(key=lambda pair: sign * (pair[0].estimate.mean if pair[0].estimate else 0.0))
     for cell, row in known[:_OURS]:
         values = [_ours(cells[(row.index, metric)]) for metric in shown]
         yield [f"ours: {row.label}", *values, "", "this report"], cell.keys

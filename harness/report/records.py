@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from harness.errors import InvariantError, RecordError, one_line
 from harness.evaluate.invariants import check
+from harness.metrics import lacking
 from harness.record import RunDir, State, Status, Store, parse_json
 from harness.space import Run
 
@@ -147,7 +148,8 @@ class Reader:
         except InvariantError as error:
             broken = Status(State.FAILED, failure=INVALID, error=one_line(error))
             return Record(*start, broken, f"result refused: {one_line(error)}", **common)
-        return Record(*start, status, None, evaluation=evaluation, **common)
+        filled = {**evaluation, "metrics": {**evaluation["metrics"], **lacking(evaluation)}}
+        return Record(*start, status, None, evaluation=filled, **common)
 
     def _curve(self, files: _Files, directory: RunDir) -> Curve:
         """Columns that runs share, such as the samples seen, are one array."""

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from harness import metrics
 
 RETRIEVAL, ZERO_SHOT, COST, OTHER = "Retrieval", "Zero-shot classification", "Cost", ""
-_MEAN_PER_CLASS = metrics.MEAN_PER_CLASS_RECALL
-_KINDS = {"acc1": "acc@1", "acc5": "acc@5", _MEAN_PER_CLASS: "mean per-class recall"}
 
 
 @dataclass(frozen=True)
@@ -42,20 +40,21 @@ def averages_of(sections: Sequence[MetricSection]) -> dict[str, tuple[str, ...]]
 def _section(title: str, names: Sequence[str]) -> MetricSection:
     averages: dict[str, tuple[str, ...]] = {}
     if title == ZERO_SHOT:
-        for kind, words in _KINDS.items():
+        for kind in dict.fromkeys(name.rpartition("/")[2] for name in names):
             members = tuple(name for name in names if name.rpartition("/")[2] == kind)
-            if len(members) > 1:
-                averages[f"average {words}"] = members
+            found = metrics.described(members[0])
+            if len(members) > 1 and found is not None:
+                averages[f"average {found.title}"] = members
     return MetricSection(title, (*names, *averages), averages)
 
 
 def _title(name: str) -> str:
     if metrics.is_cost(name):
         return COST
-    place, _, kind = name.rpartition("/")
-    if metrics.recall_of(kind) is not None or metrics.mean_recall_parts(name):
-        return _of_split(RETRIEVAL, place)
-    return ZERO_SHOT if kind in _KINDS else OTHER
+    found = metrics.described(name)
+    if found is not None and found.needs == metrics.RETRIEVAL:
+        return _of_split(RETRIEVAL, name.rpartition("/")[0])
+    return ZERO_SHOT if found is not None and found.needs == metrics.CLASSIFICATION else OTHER
 
 
 def _of_split(title: str, split: str) -> str:

@@ -132,7 +132,7 @@ def decimals_of(column: Iterable[Cell]) -> int:
     """Decimals that show the sign of every interval of the column that excludes zero."""
     column = list(column)
     metric = column[0].metric
-    decimals = _DECIMALS[metrics.unit(metric)]
+    decimals = _DECIMALS.get(metrics.unit(metric), 2)
     bounds = [
         abs(bound) * metrics.scale(metric)
         for cell in column
@@ -209,14 +209,14 @@ def _cost_cell(cell: Cell | None) -> TableCell:
     """A cost is a property of the point, so one finished seed is enough to know it."""
     if cell is None or not cell.values:
         return TableCell(text.DASH, notes=("cost is known once a seed is done",))
-    scale, decimals = metrics.scale(cell.metric), _DECIMALS[metrics.unit(cell.metric)]
+    scale, decimals = metrics.scale(cell.metric), _DECIMALS.get(metrics.unit(cell.metric), 2)
     shown = {text.number(value * scale, decimals) for value in cell.values.values()}
     least = min(cell.values.values()) * scale
     return TableCell("\u2013".join(sorted(shown)), value=least, keys=cell.keys)
 
 
 def _chance(column: Iterable[Cell], decimals: int) -> str:
-    known = [cell.chance * 100 for cell in column if cell.chance is not None]
+    known = [c.chance * metrics.scale(c.metric) for c in column if c.chance is not None]
     shown = {text.number(value, decimals): value for value in known}
     ends = sorted(shown, key=lambda name: shown[name])
     return "\u2013".join(dict.fromkeys([ends[0], ends[-1]])) if ends else ""

@@ -23,28 +23,18 @@ from harness.data.dataset import DataSet, Problem
 from harness.data.loader import Batches
 from harness.data.transforms import normalise
 from harness.device import autocast, resolve_precision
-from harness.errors import DataError, DivergedError, InterruptedRun
+from harness.errors import DataError, InterruptedRun
 from harness.models.training import Outputs, TrainingModel
-from harness.objectives.terms import (
-    BatchInputs,
-    BatchPlace,
-    Loss,
-    StepTensors,
-    compute_loss,
-)
+from harness.objectives.terms import BatchInputs, BatchPlace, Loss, StepTensors, compute_loss
 from harness.record import RunDir, State
 from harness.seeding import derive_seed
 from harness.train.checkpoint import from_bytes, load_newest, save_step, to_bytes
+from harness.train.distributed import SINGLE_PROCESS, ProcessGroup
+from harness.train.grad_cache import cached_backward
+from harness.train.meter import Meter
 from harness.train.norms import RunningStatistics, global_statistics, refuse_micro_batch
 from harness.train.optimiser import learning_rate, make_optimiser
-from harness.train.parts import backward_in_parts
-from harness.train.ranks import ALONE, Ranks
 from harness.train.validation import validate
-
-_CHECK_EVERY_ON_GPU = 50
-"""Steps between two looks at the losses on a GPU, where each look waits for the device."""
-
-_NOTHING_YET = {"forward": 0.0, "backward": 0.0}
 
 _Inputs = Mapping[str, BatchInputs]
 """What the terms of the loss drew for a batch, by their names."""
@@ -65,50 +55,12 @@ class Trained:
     problems: tuple[Problem, ...]
 
 
-@dataclass
-class _Meter:
-    """Sums since the last line of metrics.jsonl; part of the checkpoint, so no line is lost."""
-
-    steps: int = 0
-    loss: float = 0.0
-    terms: dict[str, float] | None = None
-    weighted: dict[str, float] | None = None
-    grad_norm: float = 0.0
-
-    def add(
-        self, loss: float, raw: dict[str, float], weighted: dict[str, float], norm: float
-    ) -> None:
-        self.steps += 1
-        self.loss += loss
-        self.grad_norm += norm
-        self.terms = {k: (self.terms or {}).get(k, 0.0) + v for k, v in raw.items()}
-        self.weighted = {k: (self.weighted or {}).get(k, 0.0) + v for k, v in weighted.items()}
-
-    def means(self) -> dict[str, Any]:
-        n = max(1, self.steps)
-        return {
-            "loss": self.loss / n,
-            "terms": {k: v / n for k, v in (self.terms or {}).items()},
-            "weighted": {k: v / n for k, v in (self.weighted or {}).items()},
-            "grad_norm": self.grad_norm / n,
-        }
-
-
-@dataclass
-class _Pending:
-    """Scalars of steps whose values have not been read from the device yet."""
-
-    steps: list[int]
-    losses: list[Loss]
-    norms: list[Tensor]
-
-
 class Trainer:
     """One run's training, from its newest checkpoint to its budget, in one of its processes.
 
     Args:
         directory: where this process writes; None for all but the first of several.
-        ranks: the processes.
+        group: the processes of the run.
 
     Raises:
         ConfigError: the batch cannot be shared out, or `runtime.micro_batch` would change the run.
@@ -123,7 +75,7 @@ class Trainer:
         directory: RunDir | None,
         device: torch.device,
         attempt: int,
-        ranks: Ranks = ALONE,
+        group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         check_processes(config.train, runtime)
         if runtime.micro_batch is not None:
@@ -131,9 +83,9 @@ class Trainer:
         self.model, self.towers, self.data = model, model.model, data
         self.config, self.runtime = config, runtime
         self.directory, self.device, self.attempt = directory, device, attempt
-        self.ranks = ranks
-        self.batches = Batches(data, self.towers.tokenizer, config, runtime, ranks.rank)
-        self.part_size = config.train.norm_batch or runtime.micro_batch
+        self.group = group
+        self.batches = Batches(data, self.towers.tokenizer, config, runtime, group.rank)
+        self.micro_batch_size = config.train.norm_batch or runtime.micro_batch
         self.statistics = RunningStatistics(model)
         self.bad_limit = runtime.max_bad_fraction * max(1, data.indexed)
         known = (*data.problems, *self.batches.known_bad)
@@ -146,12 +98,12 @@ class Trainer:
         self.step = 0
         self.seconds = self.wait_seconds = 0.0
         # A GPU works on after the call returns, and waiting for it would cost each step time; and
-        # in a batch in parts the two take turns.
-        timed = device.type == "cpu" and self.part_size is None
-        self.parts: dict[str, float] | None = dict(_NOTHING_YET) if timed else None
-        self.meter = _Meter()
-        self.pending = _Pending([], [], [])
-        self.last_loss: float | None = None
+        # in micro-batches the two take turns.
+        timed = device.type == "cpu" and self.micro_batch_size is None
+        self.parts: dict[str, float] | None = (
+            dict.fromkeys(("forward", "backward"), 0.0) if timed else None
+        )
+        self.meter = Meter(config.train, device)
 
     # ---------------------------------------------------------------- the run of it
 
@@ -169,7 +121,7 @@ class Trainer:
         self.model.train()
         if self.config.train.norm_batch is not None:
             return self._train(stop)
-        with global_statistics(self.model, self.ranks, self.device):
+        with global_statistics(self.model, self.group, self.device):
             return self._train(stop)
 
     def _train(self, stop: Callable[[], bool]) -> Trained:
@@ -182,38 +134,37 @@ class Trainer:
             waited = time.monotonic()
 
             # ---- what every process must know
-            stopping, problems = self.ranks.agree(stop(), batch.problems)
+            stopping, problems = self.group.all_reduce_stop(stop(), batch.problems)
             self._note(problems)
             if stopping:
-                self._look()
+                self.meter.read()
                 self._save()
                 self._beat("train")
                 raise InterruptedRun(f"stopped at {self.samples_seen} samples; state saved")
 
             # ---- step
             self._step(batch.pictures, batch.tokens)
-            self._look_if_due()
             ended = time.monotonic()
             self.seconds += ended - began
             self.wait_seconds += waited - began
 
             # ---- write down
             if self._log_is_due():
-                self._look()
+                self.meter.read()
                 self._log()
             if self._validation_is_due():
-                self._look()
+                self.meter.read()
                 self._validate()
             if ended - logged >= self.runtime.log_seconds:
                 self._beat("train")
                 logged = ended
             if ended - saved >= self.runtime.checkpoint_seconds:
-                self._look()
+                self.meter.read()
                 self._save()
                 saved = time.monotonic()
-        self._look()
+        self.meter.read()
         self._save()
-        assert self.last_loss is not None  # the budget is at least one step
+        assert self.meter.last_loss is not None  # the budget is at least one step
         return Trained(
             samples_seen=self.samples_seen,
             steps=self.step,
@@ -221,7 +172,7 @@ class Trainer:
             seconds=self.seconds,
             wait_seconds=self.wait_seconds,
             parts=self.parts,
-            final_loss=self.last_loss,
+            final_loss=self.meter.last_loss,
             problems=tuple(self.problems.values()),
         )
 
@@ -249,13 +200,11 @@ class Trainer:
         self.optimiser.step()
         self.towers.clamp_logit_scale()
         self.step += 1
-        self.pending.steps.append(self.step)
-        self.pending.losses.append(loss)
-        self.pending.norms.append(norm)
+        self.meter.add(self.step, loss, norm)
 
     def _step_seed(self) -> int:
         """Of what the towers draw; every process has draws of its own for its own pairs."""
-        others = [self.ranks.rank] if self.ranks.rank else []
+        others = [self.group.rank] if self.group.rank else []
         return derive_seed(self.config.seed, "step", self.step, *others)
 
     def _backward(self, pixels: Tensor, tokens: Tensor, inputs: _Inputs) -> Loss:
@@ -264,7 +213,7 @@ class Trainer:
         def loss_of(outputs: Outputs) -> Loss:
             return compute_loss(self._tensors(outputs), self.config.objective)
 
-        if self.part_size is None:
+        if self.micro_batch_size is None:
             began = time.monotonic()
             loss = loss_of(self._outputs(pixels, tokens, inputs))
             turned = time.monotonic()
@@ -273,41 +222,41 @@ class Trainer:
                 self.parts["forward"] += turned - began
                 self.parts["backward"] += time.monotonic() - turned
             return loss
-        parts = self._parts(pixels, tokens, inputs, self.part_size)
-        return backward_in_parts(parts, loss_of, self.statistics, self.ranks)
+        micro_batches = self._micro_batches(pixels, tokens, inputs, self.micro_batch_size)
+        return cached_backward(micro_batches, loss_of, self.statistics, self.group)
 
     def _outputs(self, pixels: Tensor, tokens: Tensor, inputs: _Inputs) -> Outputs:
         with autocast(self.precision):
             return self.forward(pixels, tokens, inputs)
 
-    def _parts(
+    def _micro_batches(
         self, pixels: Tensor, tokens: Tensor, inputs: _Inputs, size: int
     ) -> Sequence[Callable[[], Outputs]]:
         """What makes the outputs of `size` pairs at a time, and draws the same at each call.
 
-        The draws of a part are those of its place in the global batch.
+        The draws of one are those of its place in the global batch.
         """
         firsts = range(0, len(pixels), size)
 
-        def part(index: int, first: int) -> Outputs:
+        def micro_batch(index: int, first: int) -> Outputs:
             if self.config.train.norm_batch is not None:
-                place = self.ranks.rank * len(firsts) + index
+                place = self.group.rank * len(firsts) + index
                 seed = derive_seed(self.config.seed, "step", self.step, "part", place)
                 torch.manual_seed(seed)
             last = first + size
             own = {name: drawn.rows(first, last) for name, drawn in inputs.items()}
             return self._outputs(pixels[first:last], tokens[first:last], own)
 
-        return [partial(part, index, first) for index, first in enumerate(firsts)]
+        return [partial(micro_batch, index, first) for index, first in enumerate(firsts)]
 
     def _mean(self, loss: Loss) -> Loss:
         """The loss without graph, and the gradients, as means over the processes."""
-        detached = _detached(loss)
-        if self.ranks.size == 1:
+        detached = loss.detached()
+        if self.group.size == 1:
             return detached
         scalars = [detached.total, *detached.raw.values(), *detached.weighted.values()]
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        self.ranks.average([*gradients, *scalars])
+        self.group.all_reduce_mean([*gradients, *scalars])
         return detached
 
     def _inputs(self, tokens: Tensor) -> _Inputs:
@@ -315,8 +264,8 @@ class Trainer:
         place = BatchPlace(
             self.config.seed,
             self.step,
-            self.ranks.rank * len(tokens),
-            self.ranks.size * len(tokens),
+            self.group.rank * len(tokens),
+            self.group.size * len(tokens),
             self.config.model.text.context_length,
             self.towers.tokenizer.vocab_size,
         )
@@ -332,38 +281,12 @@ class Trainer:
             of_terms=outputs.of_terms,
             modules=self.model.term_modules(),
             towers=self.towers,
-            gather=self.ranks.gather,
-            first=self.ranks.rank * len(outputs.image),
+            gather=self.group.all_gather,
+            first=self.group.rank * len(outputs.image),
         )
 
     def _progress(self) -> float:
         return min(1.0, self.samples_seen / self.config.train.samples)
-
-    # ---------------------------------------------------------------- looking at values
-
-    def _look_if_due(self) -> None:
-        every = 1 if self.device.type == "cpu" else _CHECK_EVERY_ON_GPU
-        if len(self.pending.steps) >= every:
-            self._look()
-
-    def _look(self) -> None:
-        """Read the pending scalars; DivergedError at the first that is not finite."""
-        for step, loss, norm in zip(
-            self.pending.steps, self.pending.losses, self.pending.norms, strict=True
-        ):
-            raw = {name: float(value) for name, value in loss.raw.items()}
-            weighted = {name: float(value) for name, value in loss.weighted.items()}
-            total, length = float(loss.total), float(norm)
-            for what, value in {**raw, "total": total, "gradient norm": length}.items():
-                if not abs(value) < float("inf"):
-                    seen = step * self.config.train.batch_size
-                    raise DivergedError(
-                        f"{what} is {value} at step {step} ({seen} samples seen, "
-                        f"lr {learning_rate(self.config.train, seen):.3g})"
-                    )
-            self.meter.add(total, raw, weighted, length)
-            self.last_loss = total
-        self.pending = _Pending([], [], [])
 
     # ---------------------------------------------------------------- unusable samples
 
@@ -393,7 +316,7 @@ class Trainer:
             state = load_newest(self.directory.checkpoints, self.device)
             self._take_up(state)
             self.directory.rewind_logs(self.samples_seen)
-        received = self.ranks.share(lambda: to_bytes(self._state()))
+        received = self.group.broadcast(lambda: to_bytes(self._state()))
         if received is not None:
             self._take_up(from_bytes(received, self.device))
 
@@ -404,8 +327,7 @@ class Trainer:
             self.step = state["step"]
             self.seconds, self.wait_seconds = state["seconds"], state["wait_seconds"]
             self.parts = self._parts_so_far(state)
-            self.last_loss = state["last_loss"]
-            self.meter = _Meter(**state["meter"])
+            self.meter.take_up(state["meter"], state["last_loss"])
             self.problems.update({w: Problem(w, r) for w, r in state["problems"]})
 
     def _parts_so_far(self, state: Mapping[str, Any]) -> dict[str, float] | None:
@@ -425,8 +347,8 @@ class Trainer:
             "seconds": self.seconds,
             "wait_seconds": self.wait_seconds,
             "parts": self.parts,
-            "last_loss": self.last_loss,
-            "meter": vars(self.meter),
+            "last_loss": self.meter.last_loss,
+            "meter": self.meter.state(),
             "problems": [(p.where, p.reason) for p in self.problems.values()],
         }
 
@@ -436,8 +358,8 @@ class Trainer:
         return self.samples_seen // every > before // every or self.step == self.batches.steps
 
     def _log(self) -> None:
+        means = self.meter.take_means()
         if self.directory is None:
-            self.meter = _Meter()
             return
         modules, progress = self.model.term_modules(), self._progress()
         line: dict[str, Any] = {}
@@ -446,14 +368,13 @@ class Trainer:
         line |= {
             "samples_seen": self.samples_seen,
             "step": self.step,
-            **self.meter.means(),
+            **means,
             "lr": learning_rate(self.config.train, self.samples_seen),
             "logit_scale": float(self.towers.logit_scale.detach().exp()),
             "samples_per_second": self.samples_seen / self.seconds,
             "data_wait": self.wait_seconds / self.seconds,
         }
         self.directory.append_metrics(line)
-        self.meter = _Meter()
 
     def _validation_is_due(self) -> bool:
         """Whether the step passed one of `runtime.validate_at`; the end is evaluated anyway."""
@@ -483,14 +404,6 @@ class Trainer:
             seconds=self.seconds,
             samples_per_second=rate,
             data_wait=self.wait_seconds / self.seconds if self.step else None,
-            loss=self.last_loss,
+            loss=self.meter.last_loss,
             eta_seconds=left / rate if rate else None,
         )
-
-
-def _detached(loss: Loss) -> Loss:
-    return Loss(
-        loss.total.detach(),
-        {name: value.detach() for name, value in loss.raw.items()},
-        {name: value.detach() for name, value in loss.weighted.items()},
-    )

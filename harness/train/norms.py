@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from harness.errors import ConfigError
-from harness.train.ranks import Ranks
+from harness.train.distributed import ProcessGroup
 
 _SHOWN = 3
 
@@ -60,19 +60,21 @@ def _is_random(module: nn.Module) -> bool:
 
 
 @contextmanager
-def global_statistics(model: nn.Module, ranks: Ranks, device: torch.device) -> Iterator[None]:
+def global_statistics(
+    model: nn.Module, group: ProcessGroup, device: torch.device
+) -> Iterator[None]:
     """Have every BatchNorm of `model`, in training mode, see the batch of all processes.
 
     On a GPU by torch's SyncBatchNorm in timm's conversion, whose parameters and buffers are those
-    of the module it stands in for; torch has none for the CPU, so there by `_over_ranks`.
+    of the module it stands in for; torch has none for the CPU, so there by `_over_processes`.
     """
-    norms = batch_norms(model) if ranks.size > 1 else []
+    norms = batch_norms(model) if group.size > 1 else []
     for norm in norms:
         if device.type == "cuda":
             synced = convert_sync_batchnorm(norm)  # type: ignore[no-untyped-call]
             norm.forward = synced.forward  # type: ignore[method-assign]
         else:
-            norm.forward = partial(_over_ranks, norm, ranks)  # type: ignore[method-assign]
+            norm.forward = partial(_over_processes, norm, group)  # type: ignore[method-assign]
     try:
         yield
     finally:
@@ -80,7 +82,7 @@ def global_statistics(model: nn.Module, ranks: Ranks, device: torch.device) -> I
             del norm.forward
 
 
-def _over_ranks(norm: _BatchNorm, ranks: Ranks, x: Tensor) -> Tensor:
+def _over_processes(norm: _BatchNorm, group: ProcessGroup, x: Tensor) -> Tensor:
     """A BatchNorm over the rows (N, C, ...) of all processes, exact in value and gradient.
 
     The statistics of equal shares are averaged, the variance with the spread of the means, which
@@ -90,10 +92,10 @@ def _over_ranks(norm: _BatchNorm, ranks: Ranks, x: Tensor) -> Tensor:
         out: Tensor = type(norm).forward(norm, x)
         return out
     own = torch.var_mean(x, dim=[0, *range(2, x.ndim)], correction=0)
-    variances, means = ranks.gather(torch.stack(own)[None]).unbind(dim=1)
+    variances, means = group.all_gather(torch.stack(own)[None]).unbind(dim=1)
     mean = means.mean(dim=0)
     variance = (variances + (means - mean).square()).mean(dim=0)
-    _move(norm, mean.detach(), variance.detach(), ranks.size * x.numel() // x.shape[1])
+    _move(norm, mean.detach(), variance.detach(), group.size * x.numel() // x.shape[1])
     scale = (variance + norm.eps).rsqrt()
     if norm.affine:
         scale = scale * norm.weight
@@ -119,14 +121,14 @@ def _move(norm: _BatchNorm, mean: Tensor, variance: Tensor, count: int) -> None:
     norm.running_var.lerp_(variance * (count / max(1, count - 1)), share)
 
 
-# --------------------------------------------------------------------------- part by part
+# --------------------------------------------------------------------------- in micro-batches
 
 
 class RunningStatistics:
-    """The running statistics of a model whose batch passes in parts: one move a step.
+    """The running statistics of a model whose batch passes in micro-batches: one move a step.
 
-    Each part starts from where they stood before the step; afterwards they stand at the mean of
-    where the parts, of all processes, took them.
+    Each starts from where they stood before the step; afterwards they stand at the mean of where
+    the micro-batches, of all processes, took them.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -135,12 +137,12 @@ class RunningStatistics:
         self._counters = [n.num_batches_tracked for n in norms if n.num_batches_tracked is not None]
 
     @contextmanager
-    def of_step(self, ranks: Ranks) -> Iterator[_OfStep]:
-        """A step; each of its parts passes once within `of_part`, and then as often as it likes."""
+    def of_step(self, group: ProcessGroup) -> Iterator[_OfStep]:
+        """A step; each micro-batch passes once within `of_micro_batch`, then as often as wanted."""
         step = _OfStep(self._moving)
         counts = [counter.clone() for counter in self._counters]
         yield step
-        step.settle(ranks)
+        step.settle(group)
         for counter, count in zip(self._counters, counts, strict=True):
             counter.copy_(count + 1)
 
@@ -150,21 +152,21 @@ class _OfStep:
         self._moving = moving
         self._before = [buffer.clone() for buffer in moving]
         self._sums = [torch.zeros_like(buffer) for buffer in moving]
-        self._parts = 0
+        self._count = 0
 
     @contextmanager
-    def of_part(self) -> Iterator[None]:
-        """The pass of one part that counts."""
+    def of_micro_batch(self) -> Iterator[None]:
+        """The pass of one micro-batch that counts."""
         _copy(self._before, self._moving)
         yield
-        self._parts += 1
+        self._count += 1
         for total, buffer in zip(self._sums, self._moving, strict=True):
             total += buffer
 
-    def settle(self, ranks: Ranks) -> None:
-        """Put the mean over parts and processes in place."""
-        _copy([total / self._parts for total in self._sums], self._moving)
-        ranks.average(self._moving)
+    def settle(self, group: ProcessGroup) -> None:
+        """Put the mean over micro-batches and processes in place."""
+        _copy([total / self._count for total in self._sums], self._moving)
+        group.all_reduce_mean(self._moving)
 
 
 def _copy(sources: Sequence[Tensor], targets: Sequence[Tensor]) -> None:

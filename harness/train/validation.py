@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from harness.config import METRIC_VERSION, RunConfig, Runtime
+from harness.config import RunConfig, Runtime
 from harness.data.dataset import DataSet
 from harness.errors import InvariantError
 from harness.evaluate.engine import evaluate
@@ -25,8 +25,8 @@ def validate(
     """What the towers are worth now on the split `validation`.
 
     Returns:
-        `metric_version`; `metrics`, name -> value, None for all when the numbers cannot be true
-        (collapsed towers, NaN), with the `reason`; and the `seconds` that it took.
+        `metrics`, name -> value, None for all when the numbers cannot be true (collapsed towers,
+        NaN), with the `reason`; and the `seconds` that it took.
     """
     began = time.monotonic()
     settings = config.evaluate.model_copy(update={"splits": (VALIDATION,), "class_folders": ()})
@@ -39,9 +39,4 @@ def validate(
             metrics = {name: found["value"] for name, found in entry["metrics"].items()}
         except InvariantError as error:
             reason = str(error)
-    return {
-        "metric_version": METRIC_VERSION,
-        "metrics": metrics,
-        "reason": reason,
-        "seconds": round(time.monotonic() - began, 3),
-    }
+    return {"metrics": metrics, "reason": reason, "seconds": round(time.monotonic() - began, 3)}

@@ -219,10 +219,10 @@ def retrieval(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _recalls(image: Tensor, text: Tensor, index: list[int]) -> dict[str, float]:
-    from harness.evaluate.retrieval import both_recalls, own_relevance
+    from harness.evaluate.retrieval import own_relevance, rank_both_ways
     from harness.metrics import KS
 
-    ((down, up),) = both_recalls(image, text, [own_relevance(index, len(image))])
+    ((down, up),) = rank_both_ways(image, text, [own_relevance(index, len(image))])
     return {
         f"{way}@{k}": float(recall.at(k).mean())
         for k in KS

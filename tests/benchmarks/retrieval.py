@@ -16,7 +16,7 @@ from clip_benchmark.metrics.zeroshot_retrieval import batchify, recall_at_k
 from torch import Tensor
 from torch.nn import functional as F
 
-from harness.evaluate.retrieval import both_recalls, own_relevance
+from harness.evaluate.retrieval import own_relevance, rank_both_ways
 from harness.metrics import KS
 
 _DIM = 512
@@ -40,7 +40,7 @@ def theirs(image: Tensor, text: Tensor, index: list[int]) -> list[float]:
 def ours(image: Tensor, text: Tensor, index: list[int]) -> list[float]:
     """The same from this package."""
     relevance = own_relevance(index, len(image))
-    (both,) = both_recalls(image, text, [relevance])
+    (both,) = rank_both_ways(image, text, [relevance])
     return [float(recall.at(k).mean()) for k in KS for recall in both]
 
 

@@ -11,12 +11,12 @@ import pytest
 
 from harness.config import Evaluate, Runtime
 from harness.errors import DataError, InvariantError, RecordError
-from harness.evaluate import benchmarks as module
 from harness.evaluate import invariants
 from harness.evaluate.benchmarks import Part, combine, evaluate_part, part_key
 from harness.evaluate.suites import SUITES
 from harness.evaluate.suites.find import Found, Hole, find
 from harness.evaluate.suites.records import Benchmark
+from harness.metrics import METRICS, versions
 from tests.evaluate.benchmark_cases import (
     CAPTIONS,
     CLASSES,
@@ -94,7 +94,7 @@ def test_precision_data_and_metric_version_do_too(
         part_key(IDENTITY, found, "bf16"),
         part_key(IDENTITY, replace(found, fingerprint="f" * 64), "fp32"),
     }
-    monkeypatch.setattr(module, "METRIC_VERSION", 10**6)
+    monkeypatch.setattr(METRICS.get("acc1"), "version", 10**6)
     assert len(keys | {part_key(IDENTITY, found, "fp32")}) == 4
 
 
@@ -198,7 +198,7 @@ def suite(monkeypatch: pytest.MonkeyPatch) -> str:
 
 def entry(suites: list[str], parts: dict[str, Part | Hole]) -> dict[str, Any]:
     metrics, sections = combine(suites, parts)
-    protocol = {"splits": {}, "class_folders": {}, **sections}
+    protocol = {"metrics": versions(), "splits": {}, "class_folders": {}, **sections}
     return {"metrics": metrics, "protocol": protocol}
 
 

@@ -42,6 +42,7 @@ def true_entry() -> Entry:
     return {
         "metrics": metrics,
         "protocol": {
+            "metrics": {name.rpartition("/")[2]: 1 for name in metrics},
             "splits": {"test": {"captions": 6, "captioned": 4, "labelled": {"role": 3}}},
             "class_folders": {"digits": {"images": 8}},
         },
@@ -90,7 +91,10 @@ T2I = "test/image_retrieval_recall"
         (_set("digits/acc1", "chance", None), r"digits/acc1: its chance None is no fraction"),
         (_set("test/role/acc5", "reason", None), r"role/acc5 has neither a value nor a reason"),
         (_set("digits/acc1", "n", 7), r"digits/acc1 is of 7 samples, 8 are expected"),
-        (_set("test/mean_recall", "value", 0.6), r"mean_recall = 0.6 is not the mean of the six"),
+        (
+            _set("test/mean_recall", "value", 0.6),
+            r"0.6 is not the mean of its 6 parts",
+        ),
         (_drop, r"test/role/acc1 is missing"),
         (_add, r"test/gender/acc1 is of nothing that was evaluated"),
         (_drop_protocol, r"it lacks 'class_folders'"),

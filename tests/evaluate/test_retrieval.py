@@ -10,26 +10,25 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.evaluate.retrieval import (
-    Recall,
     Relevance,
-    both_recalls,
     normalise_caption,
     own_relevance,
+    rank_both_ways,
     shared_relevance,
 )
-from harness.metrics import KS
+from harness.metrics import KS, Ranking
 
 
 def unit(*rows: tuple[float, ...]) -> Tensor:
     return F.normalize(torch.tensor(rows, dtype=torch.float32), dim=-1)
 
 
-def text_to_image(image: Tensor, text: Tensor, relevance: Relevance) -> Recall:
-    return both_recalls(image, text, [relevance])[0][0]
+def text_to_image(image: Tensor, text: Tensor, relevance: Relevance) -> Ranking:
+    return rank_both_ways(image, text, [relevance])[0][0]
 
 
-def image_to_text(image: Tensor, text: Tensor, relevance: Relevance) -> Recall:
-    return both_recalls(image, text, [relevance])[0][1]
+def image_to_text(image: Tensor, text: Tensor, relevance: Relevance) -> Ranking:
+    return rank_both_ways(image, text, [relevance])[0][1]
 
 
 @pytest.mark.parametrize(

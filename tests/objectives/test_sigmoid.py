@@ -13,7 +13,7 @@ from harness.errors import ConfigError
 from harness.models.training import TrainingModel
 from harness.objectives.sigmoid import SigmoidLoss, sigmoid_loss
 from harness.record import read_jsonl
-from harness.train.ranks import ALONE
+from harness.train.distributed import SINGLE_PROCESS
 from tests.train.rank_cases import (
     CLIP,
     MLM,
@@ -81,7 +81,7 @@ def log_of(folder):
     return read_jsonl(directory / "metrics.jsonl")
 
 
-def to_the_end(folder, config=override(CLIP, SIGMOID), ranks=ALONE, **runtime):  # noqa: B008
+def to_the_end(folder, config=override(CLIP, SIGMOID), ranks=SINGLE_PROCESS, **runtime):  # noqa: B008
     t = trainer(folder, config, ranks, **runtime)
     t.train(lambda: False)
     return weights(t)

@@ -18,8 +18,14 @@ from harness.data.text import corpus_rows
 from harness.errors import InterruptedRun
 from harness.models.training import TrainingModel
 from harness.record import RunDir, write_atomic
+from harness.train.distributed import (
+    SINGLE_PROCESS,
+    ProcessGroup,
+    RankAddress,
+    open_store,
+    process_group,
+)
 from harness.train.loop import Trainer
-from harness.train.ranks import ALONE, Place, Ranks, open_store, together
 from tests.conftest import MemoryData, memory_data
 
 CPU = torch.device("cpu")
@@ -70,7 +76,7 @@ def uneven_data() -> MemoryData:
 def trainer(
     folder: Path,
     config: RunConfig,
-    ranks: Ranks = ALONE,
+    ranks: ProcessGroup = SINGLE_PROCESS,
     data: MemoryData | None = None,
     **runtime: Any,
 ) -> Trainer:
@@ -87,7 +93,7 @@ def trainer(
         directory if ranks.rank == 0 else None,
         CPU,
         attempt=1,
-        ranks=ranks,
+        group=ranks,
     )
 
 
@@ -110,7 +116,7 @@ def gradients(t: Trainer) -> dict[str, Any]:
     """What the last step left: gradients, buffers, and the loss with its terms."""
     named = {n: p.grad.clone() for n, p in t.model.named_parameters() if p.grad is not None}
     buffers = {n: b.clone() for n, b in t.model.named_buffers() if "running" in n}
-    return {**named, **buffers, "loss": torch.tensor(t.last_loss)}
+    return {**named, **buffers, "loss": torch.tensor(t.meter.last_loss)}
 
 
 def weights(t: Trainer) -> dict[str, Any]:
@@ -126,7 +132,7 @@ def assert_same(found: dict[str, Any], expected: dict[str, Any], tolerance: floa
         assert off <= tolerance * (value.double().norm() + 1e-3), (name, float(off))
 
 
-def on_ranks(folder: Path, size: int, action: Callable[[Ranks], Any]) -> list[Any]:
+def on_ranks(folder: Path, size: int, action: Callable[[ProcessGroup], Any]) -> list[Any]:
     """What `action` gives in each of `size` forked processes; they must all end well."""
     folder.mkdir(exist_ok=True, parents=True)
     children = start_ranks(folder, size, action)
@@ -136,18 +142,18 @@ def on_ranks(folder: Path, size: int, action: Callable[[Ranks], Any]) -> list[An
     return [torch.load(folder / f"answer-{rank}.pt", weights_only=True) for rank in range(size)]
 
 
-def start_ranks(folder: Path, size: int, action: Callable[[Ranks], Any]) -> list[int]:
+def start_ranks(folder: Path, size: int, action: Callable[[ProcessGroup], Any]) -> list[int]:
     """Fork the processes; their numbers.  No thread runs in this one, so that forking is safe."""
     children = []
     for rank in range(size):
         child = os.fork()
         if child == 0:
-            os._exit(_in_child(folder, Place(rank, size, rank), action))
+            os._exit(_in_child(folder, RankAddress(rank, size, rank), action))
         children.append(child)
     return children
 
 
-def _in_child(folder: Path, place: Place, action: Callable[[Ranks], Any]) -> int:
+def _in_child(folder: Path, place: RankAddress, action: Callable[[ProcessGroup], Any]) -> int:
     try:
         port = folder / "port"
         if place.rank:
@@ -157,7 +163,7 @@ def _in_child(folder: Path, place: Place, action: Callable[[Ranks], Any]) -> int
         store = open_store(place, 60.0)
         if not place.rank:
             write_atomic(port, str(store.port).encode())
-        with together(place, store, CPU, 60.0) as ranks:
+        with process_group(place, store, CPU, 60.0) as ranks:
             torch.save(action(ranks), folder / f"answer-{place.rank}.pt")
     except Exception:  # noqa: BLE001 - told to the parent, which fails
         (folder / f"error-{place.rank}.txt").write_text(traceback.format_exc())

@@ -17,11 +17,10 @@ import hashlib
 import os
 import sys
 import tempfile
-import time
 import zipfile
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
@@ -33,14 +32,15 @@ from harness.data import naming
 from harness.data.catalog import Source
 from harness.data.dataset import DataSet, Split, Task, content_fingerprint, halves
 from harness.data.files import FileTree
+from harness.data.jobs import ProgressLines
 from harness.data.naming import Meaning
 from harness.errors import DataError
+from harness.files import locked
 
 SPLITS = ("train", "validation", "test")
 _LETTERS = range(0x1F1E6, 0x1F1FF + 1)
 """Regional indicators: two of them are the flag of a country."""
 _TAG_FLAG = 0x1F3F4
-_PROGRESS_SECONDS = 2.0
 
 _PERSON_TEMPLATES = ("{c}", "a drawing of {c}", "the emoji called {c}")
 _TONE_TEMPLATES = (
@@ -73,14 +73,11 @@ class OpenMoji(DataSet):
         One process renders and the others wait; the store appears under its name only when it is
         complete.
         """
-        # Here, because indexing for a plan must not pay for it.
-        from filelock import FileLock
-
         images = [image for split in self.splits.values() for image in split.images]
         if store_is_whole(self.store, images):
             return
         self.store.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{self.store}.lock"):
+        with locked(self.store):
             if not store_is_whole(self.store, images):
                 _render_all(self.svgs, sorted(images), self.resolution, self.store)
                 _stored.cache_clear()
@@ -335,11 +332,14 @@ def store_is_whole(store: Path, images: Iterable[str]) -> bool:
 
 
 def _render_all(svgs: Path, images: Sequence[str], pixels: int, store: Path) -> None:
+    print(f"rendering {len(images)} drawings at {pixels} px, once", file=sys.stderr, flush=True)
+    progress = ProgressLines("rendering", "drawings")
     handle, temporary = tempfile.mkstemp(dir=store.parent, prefix=f".{store.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                for image in _with_progress(images, pixels):
+                for done, image in enumerate(images):
+                    progress(done, len(images))
                     # A fixed date: the same drawings make the same bytes.
                     archive.writestr(zipfile.ZipInfo(f"{image}.png"), _render(svgs, image, pixels))
             file.flush()
@@ -366,13 +366,3 @@ def _render(svgs: Path, image: str, pixels: int) -> bytes:
         )
     except ValueError as error:
         raise DataError(f"cannot render {source.name}: {error}") from error
-
-
-def _with_progress(images: Sequence[str], pixels: int) -> Iterator[str]:
-    last = time.monotonic()
-    print(f"rendering {len(images)} drawings at {pixels} px, once", file=sys.stderr, flush=True)
-    for done, image in enumerate(images):
-        if time.monotonic() - last > _PROGRESS_SECONDS:
-            last = time.monotonic()
-            print(f"rendered {done} of {len(images)}", file=sys.stderr, flush=True)
-        yield image

@@ -15,15 +15,16 @@ from harness.config import SOURCES, Data
 from harness.data.catalog import Source, path_of
 from harness.data.dataset import DataSet, Problem, Split, content_fingerprint
 from harness.data.index import (
-    Captions,
     Content,
-    Names,
-    Progress,
+    Lazy,
     Samples,
+    captions_at,
     forget,
     index_key,
     index_once,
+    name_at,
 )
+from harness.data.jobs import Progress
 from harness.data.order import Order, Pool, Window
 from harness.data.shard_list import Found, Shard, find_shards
 from harness.data.tars import read_at
@@ -73,7 +74,7 @@ class Shards(DataSet):
         if not views:
             reasons = "; ".join(f"{p.where}: {p.reason}" for p in self.problems[:3])
             raise DataError(f"no usable sample in {len(self.shards)} shards: {reasons}")
-        return {view.split: Split(Names(view), Captions(view)) for view in views}
+        return {view.split: Split(Lazy(view, name_at), Lazy(view, captions_at)) for view in views}
 
     @cached_property
     def problems(self) -> tuple[Problem, ...]:

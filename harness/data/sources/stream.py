@@ -6,7 +6,6 @@ before it is fetched.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -19,12 +18,14 @@ import numpy as np
 from harness.config import SOURCES, Data
 from harness.data.catalog import Source, path_of
 from harness.data.dataset import Ahead, DataSet
-from harness.data.index import Content, Progress
+from harness.data.index import Content
+from harness.data.jobs import Progress
 from harness.data.order import LANES, Order, Places, Window
 from harness.data.shard_list import Found, Shard, find_shards
 from harness.data.sources.shards import Shards
 from harness.data.spool import Spool
 from harness.errors import ConfigError, DataError
+from harness.files import sha256_of
 
 _FETCHES = 4
 """Shards fetched at a time while indexing."""
@@ -79,7 +80,7 @@ class Stream(Shards):
         if shard.is_remote:
             return Content(*self.spool.fetch(shard.place))
         path = Path(shard.place)
-        return Content(path, shard.sha256 or _sha256(path))
+        return Content(path, shard.sha256 or sha256_of(path))
 
     def _open(self, shard: Shard) -> BinaryIO:
         if shard.is_remote:
@@ -190,8 +191,3 @@ class _Fetcher:
     def _wait_until_due(self, number: int) -> None:
         with self._moved:
             self._moved.wait_for(lambda: self._closed or number <= self._reached + self._distance)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -12,7 +12,7 @@ import io
 import json
 import shutil
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -21,7 +21,7 @@ from PIL import Image, features
 
 from harness.data.dataset import DataSet
 from harness.data.images import BadImage, Encoded, Pixels
-from harness.data.jobs import Chunk, chunks_of, samples_in, shared_out
+from harness.data.jobs import Chunk, Progress, chunks_of, samples_in, shared_out
 from harness.data.packed import PACK_FILE, Making, Pack, PackedShard, read_pack
 from harness.errors import DataError
 from harness.files import write_atomic
@@ -85,7 +85,7 @@ def pack(
     *,
     max_bad_fraction: float,
     workers: int,
-    progress: Callable[[int, int], None],
+    progress: Progress,
 ) -> Pack:
     """Write the shards of all splits below `out`, and their record last.
 

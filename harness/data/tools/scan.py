@@ -5,18 +5,17 @@ Owns `python -m harness.data check` but its words and its command line.
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from harness.data.dataset import DataSet, Problem
 from harness.data.images import BadImage, decode
-from harness.data.jobs import Chunk, chunks_of, samples_in, shared_out
+from harness.data.jobs import Chunk, Progress, chunks_of, samples_in, shared_out
 from harness.data.packed import PACK_FILE, read_pack
 from harness.data.sources.shards import Shards, shard_of
+from harness.files import sha256_of
 
 _CHUNK = 256
 """Pictures that a process looks at in one go."""
@@ -36,7 +35,7 @@ class Count:
 
 
 @dataclass(frozen=True)
-class Census:
+class Scan:
     """What was found.
 
     Attributes:
@@ -67,9 +66,7 @@ class Census:
         return len(self.faults) / max(1, self.looked_at)
 
 
-def take_census(
-    data: DataSet, *, max_pixels: int, workers: int, progress: Callable[[int, int], None]
-) -> Census:
+def scan(data: DataSet, *, max_pixels: int, workers: int, progress: Progress) -> Scan:
     """Decode every picture of every split in `workers` processes.
 
     Args:
@@ -90,7 +87,7 @@ def take_census(
         for index, reason in found[chunk]:
             bad[chunk.split][data.splits[chunk.split].images[index]] = reason
     problems = (*data.problems, *_wrong_in_pack(data))
-    return Census(_counts(data, bad), dict(bad), problems, max(data.indexed, total))
+    return Scan(_counts(data, bad), dict(bad), problems, max(data.indexed, total))
 
 
 def _look(looker: _Looker, chunk: Chunk) -> list[tuple[int, str]]:
@@ -132,8 +129,7 @@ def _wrong_in_pack(data: DataSet) -> list[Problem]:
     problems = []
     for folder in sorted(folders):
         for shard in read_pack(folder).shards:
-            with (folder / shard.name).open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != shard.sha256:
-                    where = f"{folder.name}/{shard.name}"
-                    problems.append(Problem(where, f"is not the shard that {PACK_FILE} names"))
+            if sha256_of(folder / shard.name) != shard.sha256:
+                where = f"{folder.name}/{shard.name}"
+                problems.append(Problem(where, f"is not the shard that {PACK_FILE} names"))
     return problems

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.errors import DataError
-from harness.metrics import IMAGE_RETRIEVAL, MEAN_PER_CLASS_RECALL, TEXT_RETRIEVAL, accuracy_chance
+from harness.metrics import ACC1 as _ACC1
+from harness.metrics import MEAN_PER_CLASS_RECALL as _PER_CLASS
+from harness.metrics import WAYS, accuracy_chance, recall_kind
 
-ACC1 = ("acc1",)
-PER_CLASS = (MEAN_PER_CLASS_RECALL,)
-RECALL_AT_1 = (f"{IMAGE_RETRIEVAL}@1", f"{TEXT_RETRIEVAL}@1")
+ACC1 = (_ACC1,)
+PER_CLASS = (_PER_CLASS,)
+RECALL_AT_1 = tuple(recall_kind(way, 1) for way in WAYS)
 
 #: Where the CLIP_benchmark authors keep each set in the layout that is read here.
 HUB = "clip-benchmark"

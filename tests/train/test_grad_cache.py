@@ -8,8 +8,8 @@ from torch import nn
 
 from harness.config import override
 from harness.errors import ConfigError
+from harness.train.distributed import SINGLE_PROCESS
 from harness.train.norms import RunningStatistics
-from harness.train.ranks import ALONE
 from tests.train.rank_cases import (
     CASES,
     CLIP,
@@ -62,7 +62,7 @@ def test_a_norm_batch_that_does_not_divide_the_batch_is_refused():
 
 
 def test_norm_batches_are_the_same_on_two_processes(tmp_path):
-    def train(folder, ranks=ALONE):
+    def train(folder, ranks=SINGLE_PROCESS):
         return gradients(after(trainer(folder, GHOSTS, ranks), 1))
 
     together = on_ranks(tmp_path, 2, partial(train, tmp_path / "runs"))
@@ -81,9 +81,9 @@ def test_norm_batches_change_the_run(tmp_path):
 def test_running_statistics_move_once_by_the_mean_of_the_parts():
     norm = nn.BatchNorm1d(1)
     parts = [torch.tensor([[0.0], [2.0]]), torch.tensor([[4.0], [8.0]])]
-    with RunningStatistics(norm).of_step(ALONE) as step:
+    with RunningStatistics(norm).of_step(SINGLE_PROCESS) as step:
         for part in parts:
-            with step.of_part():
+            with step.of_micro_batch():
                 out = norm(part)
         norm(parts[0])  # the second pass, which must not count
     assert out.flatten().tolist() == pytest.approx([-1.0, 1.0], abs=1e-4)

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from harness.config import override
 from harness.errors import ConfigError, DataError, DivergedError, InterruptedRun, RankLost
 from harness.record import read_jsonl
-from harness.train.ranks import ALONE, Ranks
+from harness.train.distributed import SINGLE_PROCESS, ProcessGroup
 from tests.train.rank_cases import (
     CASES,
     CLIP,
@@ -29,7 +29,7 @@ from tests.train.rank_cases import (
 pytestmark = pytest.mark.usefixtures("in_64_bits")
 
 
-def of_each_case(folder, ranks=ALONE):
+def of_each_case(folder, ranks=SINGLE_PROCESS):
     """What the first step of every case leaves."""
     return {
         name: gradients(after(trainer(folder / name, override(CLIP, values), ranks), 1))
@@ -66,14 +66,14 @@ def test_processes_have_the_loss_and_gradients_of_one(first_steps, case, size):
 WHOLE = override(CLIP, CASES["everything"])
 
 
-def to_the_end(folder, ranks=ALONE):
+def to_the_end(folder, ranks=SINGLE_PROCESS):
     """Weights at the budget's end, wherever the state in `folder` left off."""
     t = trainer(folder, WHOLE, ranks)
     t.train(lambda: False)
     return weights(t)
 
 
-def stopped(folder, steps, ranks=ALONE):
+def stopped(folder, steps, ranks=SINGLE_PROCESS):
     """Train for a while; the last process alone is asked to stop."""
     t = trainer(folder, WHOLE, ranks)
     last = ranks.rank == ranks.size - 1
@@ -112,7 +112,7 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path, trained_alone,
 def test_the_softened_mass_does_not_know_the_processes(tmp_path):
     linear = override(CLIP, {"objective.instance.a_max": 0.3})
 
-    def train(folder, ranks=ALONE):
+    def train(folder, ranks=SINGLE_PROCESS):
         trainer(folder, linear, ranks).train(lambda: False)
 
     train(tmp_path / "alone")
@@ -179,7 +179,7 @@ def test_the_error_of_one_process_is_named_by_the_others(tmp_path):
             t.optimiser.step = broken
             with pytest.raises(MemoryError) as caught:
                 t.train(lambda: False)
-            ranks.tell(caught.value)
+            ranks.report_failure(caught.value)
             dist.destroy_process_group()
             os._exit(0)
         with pytest.raises(RankLost) as caught:
@@ -196,7 +196,7 @@ def test_the_error_of_one_process_is_named_by_the_others(tmp_path):
 
 
 def test_a_batch_that_processes_cannot_share_is_refused(tmp_path):
-    ranks = Ranks()
+    ranks = ProcessGroup()
     ranks.size = 3
     with pytest.raises(ConfigError, match=r"processes = 3 does not .* = 8; nearest that do: 2, 4$"):
         trainer(tmp_path, CLIP, ranks)

@@ -33,8 +33,8 @@ _POLL_SECONDS = 0.05
 _FAILURE = "failure"
 
 
-class Ranks:
-    """A process alone, which has nobody to ask; the base of the processes that have.
+class ProcessGroup:
+    """The processes of a run as one of them sees them; here that of a single process.
 
     Attributes:
         rank: number of this process among all, 0 for the one that writes.
@@ -46,43 +46,45 @@ class Ranks:
     size = 1
     local_rank = 0
 
-    def gather(self, tensor: Tensor) -> Tensor:
+    def all_gather(self, tensor: Tensor) -> Tensor:
         """Rows (N, ...) of this process to those of all (size * N, ...), by rank, with gradient."""
         return tensor
 
-    def average(self, tensors: Iterable[Tensor]) -> None:
+    def all_reduce_mean(self, tensors: Iterable[Tensor]) -> None:
         """Put the mean over all processes in the place of each tensor; shapes are the same."""
 
-    def agree(self, stop: bool, problems: Sequence[Problem]) -> tuple[bool, tuple[Problem, ...]]:
+    def all_reduce_stop(
+        self, stop: bool, problems: Sequence[Problem]
+    ) -> tuple[bool, tuple[Problem, ...]]:
         """Whether any process was asked to stop, and what any could not use, by rank."""
         return stop, tuple(problems)
 
-    def share(self, data: Callable[[], bytes]) -> bytes | None:
+    def broadcast(self, data: Callable[[], bytes]) -> bytes | None:
         """What `data` gives on the first process, to the others; None to the first itself."""
         return None
 
 
-ALONE = Ranks()
+SINGLE_PROCESS = ProcessGroup()
 
-Company = Callable[[torch.device], AbstractContextManager[Ranks]]
-"""Finds the processes of a run for one that computes on a device, and leaves them."""
+JoinGroup = Callable[[torch.device], AbstractContextManager[ProcessGroup]]
+"""Joins the process group of a run, for a process that computes on a device, and leaves it."""
 
 
 @contextmanager
-def alone(device: torch.device) -> Iterator[Ranks]:
-    """The company of a process that trains by itself."""
-    yield ALONE
+def single_process(device: torch.device) -> Iterator[ProcessGroup]:
+    """The group of a process that trains by itself."""
+    yield SINGLE_PROCESS
 
 
-# --------------------------------------------------------------------------- together
+# --------------------------------------------------------------------------- several processes
 
 
 @dataclass(frozen=True)
-class Place:
-    """One process of a run, and where it meets the others.
+class RankAddress:
+    """One process of a run, and where it finds the others.
 
     Attributes:
-        rank, size, local_rank: see Ranks.
+        rank, size, local_rank: see ProcessGroup.
         address, port: of the store that rank 0 holds; port 0 lets rank 0 take a free one.
     """
 
@@ -93,7 +95,7 @@ class Place:
     port: int = 0
 
 
-def open_store(place: Place, timeout: float) -> TCPStore:
+def open_store(own: RankAddress, timeout: float) -> TCPStore:
     """The store of a run: made by rank 0, found by the others within `timeout` seconds.
 
     Raises:
@@ -102,31 +104,31 @@ def open_store(place: Place, timeout: float) -> TCPStore:
     """
     try:
         return TCPStore(
-            place.address,
-            place.port,
-            is_master=place.rank == 0,
+            own.address,
+            own.port,
+            is_master=own.rank == 0,
             timeout=timedelta(seconds=timeout),
             wait_for_workers=False,
         )
     except RuntimeError as error:
-        where = f"{place.address}:{place.port}"
-        if place.rank == 0:
+        where = f"{own.address}:{own.port}"
+        if own.rank == 0:
             raise ConfigError(f"cannot listen at {where}: {one_line(error)}") from error
         raise RankLost(f"rank 0 was not found at {where} in {timeout:g} s") from error
 
 
 @contextmanager
-def together(
-    place: Place,
+def process_group(
+    own: RankAddress,
     store: TCPStore,
     device: torch.device,
     timeout: float,
     check: Callable[[], None] = lambda: None,
-) -> Iterator[Ranks]:
+) -> Iterator[ProcessGroup]:
     """The processes that meet at `store`, until left; an error raised inside is told to the rest.
 
     Args:
-        place: which of them this one is.
+        own: which of them this one is.
         device: what it computes on: messages go through gloo, tensors of a GPU through NCCL.
         timeout: seconds to wait for one another, now and in each exchange.
         check: called while waiting for the others to come; raises when they never will.
@@ -134,71 +136,75 @@ def together(
     Raises:
         RankLost: the others did not come, or one is gone.
     """
-    _wait_for_all(place, store, timeout, check)
+    _wait_for_all(own, store, timeout, check)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     try:
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
             store=PrefixStore("group", store),
-            rank=place.rank,
-            world_size=place.size,
+            rank=own.rank,
+            world_size=own.size,
             timeout=timedelta(seconds=timeout),
         )
     except RuntimeError as error:
         raise RankLost(f"the processes of the run did not connect: {one_line(error)}") from error
-    ranks = _Connected(place, store)
+    group = _Connected(own, store)
     try:
-        yield ranks
-        ranks.part()
+        yield group
+        group.barrier()
     except Exception as error:
-        ranks.tell(error)
+        group.report_failure(error)
         raise
     finally:
         dist.destroy_process_group()
 
 
-def _wait_for_all(place: Place, store: TCPStore, timeout: float, check: Callable[[], None]) -> None:
+def _wait_for_all(
+    own: RankAddress, store: TCPStore, timeout: float, check: Callable[[], None]
+) -> None:
     deadline = time.monotonic() + timeout
-    store.set(f"here/{place.rank}", "")
-    missing = [f"here/{rank}" for rank in range(place.size)]
+    store.set(f"here/{own.rank}", "")
+    missing = [f"here/{rank}" for rank in range(own.size)]
     while not store.check(missing):
         check()
         if time.monotonic() > deadline:
             absent = [name.partition("/")[2] for name in missing if not store.check([name])]
             raise RankLost(
-                f"rank {', '.join(absent)} of {place.size} did not come within {timeout:g} s"
+                f"rank {', '.join(absent)} of {own.size} did not come within {timeout:g} s"
             )
         time.sleep(_POLL_SECONDS)
 
 
-class _Connected(Ranks):
+class _Connected(ProcessGroup):
     """One of several processes."""
 
-    def __init__(self, place: Place, store: TCPStore) -> None:
-        self.rank, self.size, self.local_rank = place.rank, place.size, place.local_rank
+    def __init__(self, own: RankAddress, store: TCPStore) -> None:
+        self.rank, self.size, self.local_rank = own.rank, own.size, own.local_rank
         self._store = store
 
-    def gather(self, tensor: Tensor) -> Tensor:
-        """See Ranks."""
+    def all_gather(self, tensor: Tensor) -> Tensor:
+        """See ProcessGroup."""
         out: Tensor = _Gather.apply(tensor, self)
         return out
 
-    def average(self, tensors: Iterable[Tensor]) -> None:
-        """See Ranks."""
+    def all_reduce_mean(self, tensors: Iterable[Tensor]) -> None:
+        """See ProcessGroup."""
         for bucket in _buckets(tensors):
             flat = torch.cat([tensor.flatten() for tensor in bucket])
-            with self._asking():
+            with self._exchange():
                 dist.all_reduce(flat)
             flat /= self.size
             parts = torch.split(flat, [tensor.numel() for tensor in bucket])
             for tensor, part in zip(bucket, parts, strict=True):
                 tensor.copy_(part.view_as(tensor))
 
-    def agree(self, stop: bool, problems: Sequence[Problem]) -> tuple[bool, tuple[Problem, ...]]:
-        """See Ranks."""
+    def all_reduce_stop(
+        self, stop: bool, problems: Sequence[Problem]
+    ) -> tuple[bool, tuple[Problem, ...]]:
+        """See ProcessGroup."""
         counts = torch.tensor([int(stop), len(problems)])
-        with self._asking():
+        with self._exchange():
             dist.all_reduce(counts)
         stops, found = counts.tolist()
         if found:
@@ -207,23 +213,23 @@ class _Connected(Ranks):
             problems = [Problem(*pair) for of_rank in of_all for pair in of_rank]
         return stops > 0, tuple(problems)
 
-    def share(self, data: Callable[[], bytes]) -> bytes | None:
-        """See Ranks."""
+    def broadcast(self, data: Callable[[], bytes]) -> bytes | None:
+        """See ProcessGroup."""
         sent = bytearray(data()) if self.rank == 0 else bytearray()
         length = torch.tensor([len(sent)])
-        with self._asking():
+        with self._exchange():
             dist.broadcast(length, 0)
             buffer = sent or bytearray(int(length))
             for piece in torch.split(torch.frombuffer(buffer, dtype=torch.uint8), _PIECE_BYTES):
                 dist.broadcast(piece, 0)
         return None if self.rank == 0 else bytes(buffer)
 
-    def part(self) -> None:
+    def barrier(self) -> None:
         """Wait until all are done, so that nobody hangs up on one that is still reading."""
-        with self._asking():
+        with self._exchange():
             dist.all_reduce(torch.zeros(1))
 
-    def tell(self, error: Exception) -> None:
+    def report_failure(self, error: Exception) -> None:
         """Leave word of why this process goes, unless it goes because of another."""
         if isinstance(error, RankLost):
             return
@@ -238,7 +244,7 @@ class _Connected(Ranks):
     def rows_of_all(self, tensor: Tensor) -> Tensor:
         """Rows of every process, by rank; no gradient."""
         out = tensor.new_empty((self.size * len(tensor), *tensor.shape[1:]))
-        with self._asking():
+        with self._exchange():
             dist.all_gather(list(out.chunk(self.size)), tensor.contiguous())
         return out
 
@@ -246,7 +252,7 @@ class _Connected(Ranks):
         """This process's rows of the sum over processes; the reverse of `rows_of_all`."""
         parts = list(tensor.contiguous().chunk(self.size))
         out = torch.empty_like(parts[0])
-        with self._asking():
+        with self._exchange():
             dist.reduce_scatter(out, parts)
         return out
 
@@ -261,7 +267,7 @@ class _Connected(Ranks):
         ]
 
     @contextmanager
-    def _asking(self) -> Iterator[None]:
+    def _exchange(self) -> Iterator[None]:
         """An exchange: when it fails, the word that a process left says more than the back end."""
         try:
             yield
@@ -281,13 +287,13 @@ class _Connected(Ranks):
 
 class _Gather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor, ranks: _Connected) -> Tensor:
-        ctx.ranks = ranks
-        return ranks.rows_of_all(tensor)
+    def forward(ctx: Any, tensor: Tensor, group: _Connected) -> Tensor:
+        ctx.group = group
+        return group.rows_of_all(tensor)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return ctx.ranks.own_rows_of_sum(gradients[0]), None
+        return ctx.group.own_rows_of_sum(gradients[0]), None
 
 
 def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:

@@ -1,0 +1,45 @@
+"""Size and speed of a model: named, shown and read from the `cost` section of a result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from harness.errors import ConfigError, unknown
+from harness.metrics.base import Described
+
+_TITLES = {
+    "parameters/total": ("parameters when training", "M"),
+    "parameters/inference": ("parameters", "M"),
+    "parameters/inference_without_embeddings": ("parameters without embeddings", "M"),
+    "parameters/image": ("image tower parameters", "M"),
+    "parameters/text": ("text tower parameters", "M"),
+    "parameters/text_embeddings": ("token embedding parameters", "M"),
+    "gmacs/image": ("image tower GMACs", "GMACs"),
+    "gmacs/text": ("text tower GMACs", "GMACs"),
+    "latency_ms/image_batch1": ("image tower latency, batch 1", "ms"),
+    "latency_ms/text_batch1": ("text tower latency, batch 1", "ms"),
+}
+#: Name -> how it is shown; parameters are recorded as a count.
+COSTS = {
+    f"cost/{name}": Described(f"cost/{name}", title, unit, higher_is_better=False)
+    for name, (title, unit) in _TITLES.items()
+}
+
+
+def is_cost(name: str) -> bool:
+    """Whether `name` measures the model's size or speed and not its quality."""
+    return name in COSTS
+
+
+def check_cost(name: str) -> None:
+    """ConfigError, naming the nearest, unless `name` is a cost metric."""
+    if not is_cost(name):
+        raise ConfigError(unknown("cost", name, COSTS))
+
+
+def cost_value(cost: Mapping[str, Any], name: str) -> float | None:
+    """The value of a cost metric in the `cost` section of a result; None where it has none."""
+    _, section, which = name.split("/")
+    value = cost.get(section, {}).get(which)
+    return None if value is None else float(value)

@@ -1,0 +1,227 @@
+"""Names of metrics: which ones a data set has, what a pattern stands for, and how they are shown.
+
+    <split>/<kind>                  of retrieval
+    <split>/<task>/<kind>           of classification
+    <class folder>/<kind>           likewise
+    <benchmark>/<kind>              as of a split or a class folder of its name
+    <suite>/mean                    mean over its benchmarks of the metric that each is judged by
+    cost/<section>/<which>          size and speed
+
+Kinds are those of the registry.  Names are checked before anything starts, on a machine that may
+not even have the data's pictures at hand.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Protocol
+
+from harness.config import Evaluate
+from harness.errors import ConfigError, unknown
+from harness.metrics.accuracy import ACC1
+from harness.metrics.base import (
+    CLASSIFICATION,
+    IMAGE_RETRIEVAL,
+    RETRIEVAL,
+    TEXT_RETRIEVAL,
+    Described,
+    metrics_for,
+    recorded_of,
+)
+from harness.metrics.costs import COSTS, is_cost
+from harness.metrics.recall import mean_recall_kind, recall_kind
+
+#: What most ablations show: recall@1 both ways, and accuracy in every zero-shot task there is.
+HEADLINE = (
+    f"*/{recall_kind(IMAGE_RETRIEVAL, 1)}",
+    f"*/{recall_kind(TEXT_RETRIEVAL, 1)}",
+    f"*/{mean_recall_kind()}",
+    f"*/*/{ACC1}",
+    f"*/{ACC1}",
+)
+SUITE_MEAN = "mean"
+_OF_SUITE = Described(SUITE_MEAN, "mean")
+
+
+class _Split(Protocol):
+    @property
+    def captions(self) -> Sequence[tuple[str, ...]]: ...
+
+
+class _Task(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def classnames(self) -> tuple[str, ...]: ...
+    @property
+    def labels(self) -> Mapping[str, Sequence[int]]: ...
+
+
+class _Benchmark(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def classes(self) -> int | None: ...
+    @property
+    def metrics(self) -> tuple[str, ...]: ...
+
+
+class _Data(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def splits(self) -> Mapping[str, _Split]: ...
+    @property
+    def tasks(self) -> Sequence[_Task]: ...
+
+
+# --------------------------------------------------------------------------- which there are
+
+
+def known_metrics(data: _Data, evaluate: Evaluate) -> list[str]:
+    """Every metric that `evaluate` on `data` will give a value, cost metrics included.
+
+    Top-5 accuracy of a task with fewer than five classes is not among them.  The classes of a
+    class folder are not looked at, so all its metrics are taken for known.
+
+    Raises:
+        ConfigError: a split is not in `data`.
+    """
+    names: list[str] = []
+    for split in evaluate.splits:
+        if split not in data.splits:
+            raise ConfigError(f"data set {data.name}: {unknown('split', split, data.splits)}")
+        names += _split_metrics(data, split)
+    for folder in evaluate.class_folders:
+        names += _of_classes(folder.name, None)
+    return [*names, *COSTS]
+
+
+def _split_metrics(data: _Data, split: str) -> Iterator[str]:
+    if any(data.splits[split].captions):
+        yield from _of_captions(split)
+    for task in data.tasks:
+        if any(label >= 0 for label in task.labels.get(split, ())):
+            yield from _of_classes(f"{split}/{task.name}", len(task.classnames))
+
+
+def _of_captions(place: str) -> list[str]:
+    return [f"{place}/{metric.kind}" for metric in metrics_for(RETRIEVAL)]
+
+
+def _of_classes(place: str, classes: int | None) -> list[str]:
+    return [
+        f"{place}/{metric.kind}"
+        for metric in metrics_for(CLASSIFICATION)
+        if classes is None or metric.why_not(classes) is None
+    ]
+
+
+def benchmark_metrics(benchmark: _Benchmark) -> list[str]:
+    """Every metric of a public benchmark, whether or not it is the one that it is judged by."""
+    if benchmark.classes is None:
+        return _of_captions(benchmark.name)
+    return _of_classes(benchmark.name, benchmark.classes)
+
+
+def headline_metrics(benchmark: _Benchmark) -> list[str]:
+    """The metric that a benchmark is judged by; two of them where it has two directions."""
+    return [f"{benchmark.name}/{kind}" for kind in benchmark.metrics]
+
+
+def suite_mean_name(suite: str) -> str:
+    """`lightclip11/mean`."""
+    return f"{suite}/{SUITE_MEAN}"
+
+
+# --------------------------------------------------------------------------- patterns
+
+
+def match_metrics(patterns: Iterable[str], known: Iterable[str]) -> list[str]:
+    """The metrics that `patterns` name, in their order, each once.
+
+    A pattern with `*` (any text without a slash) stands for all known metrics that it matches, be
+    it none: a sweep can show every zero-shot task there is, whatever the data.
+
+    Raises:
+        ConfigError: a name without `*` is not known (the nearest is named), or nothing matches.
+    """
+    known, patterns = list(known), list(patterns)
+    found: list[str] = []
+    for pattern in patterns:
+        if "*" not in pattern and pattern not in known:
+            raise ConfigError(unknown("metric", pattern, known))
+        found += _matching(pattern, known)
+    if patterns and not found:
+        raise ConfigError(
+            f"no metric of this data set matches {', '.join(patterns)}; "
+            f"it has: {', '.join(name for name in known if not is_cost(name))}"
+        )
+    return list(dict.fromkeys(found))
+
+
+def match_primary(pattern: str, known: Iterable[str]) -> str:
+    """The one metric of quality that `pattern` (a name, or one with `*`) stands for.
+
+    Raises:
+        ConfigError: it stands for none (the nearest is named), for several, or for a cost.
+    """
+    if is_cost(pattern):
+        raise ConfigError(f"primary = {pattern!r} is a cost; a metric of quality is wanted")
+    quality = [name for name in known if not is_cost(name)]
+    found = list(dict.fromkeys(_matching(pattern, quality)))
+    if not found:
+        raise ConfigError(f"primary: {unknown('metric', pattern, quality)}")
+    if len(found) > 1:
+        raise ConfigError(f"primary = {pattern!r} is {len(found)} metrics: {', '.join(found)}")
+    return found[0]
+
+
+def _matching(pattern: str, known: Iterable[str]) -> list[str]:
+    form = re.compile(re.escape(pattern).replace(r"\*", "[^/]*"))
+    return [name for name in known if form.fullmatch(name)]
+
+
+# --------------------------------------------------------------------------- how it is shown
+
+
+def described(name: str) -> Described | None:
+    """What is known of the metric `name`; None for a name that nobody gave."""
+    kind = name.rpartition("/")[2]
+    if is_cost(name):
+        return COSTS[name]
+    return _OF_SUITE if kind == SUITE_MEAN else recorded_of(kind)
+
+
+def higher_is_better(name: str) -> bool:
+    """True for recalls and accuracies, False for errors, ranks, parameters, GMACs and latency."""
+    found = described(name)
+    return found is None or found.higher_is_better
+
+
+def scale(name: str) -> float:
+    """What a recorded value is multiplied by to be shown in `unit(name)`."""
+    found = described(name)
+    return 100.0 if found is None else found.scale
+
+
+def unit(name: str) -> str:
+    """`%`, `place`, `M` (million parameters), `GMACs` or `ms`."""
+    found = described(name)
+    return "%" if found is None else found.unit
+
+
+def display(name: str) -> str:
+    """The words of a table's header: `T2I R@1`, `role acc@1`; the split `test` goes unnamed."""
+    found = described(name)
+    place, _, _ = name.rpartition("/")
+    if found is None or not place:
+        return name
+    if is_cost(name):
+        return found.title
+    split, _, task = place.partition("/")
+    if found.needs == RETRIEVAL or task:
+        named = f"{task} {found.title}" if task else found.title
+        return named if split == "test" else f"{split} {named}"
+    return f"{place} {found.title}"
