@@ -141,7 +141,7 @@ def _runtime(args: argparse.Namespace) -> Runtime:
 
 def _slots(asked: int | None, runtime: Runtime) -> list[str | None]:
     """The GPU of each process; None of one without."""
-    from harness.launch.local import visible_gpus
+    from harness.launch.slots import visible_gpus
 
     if asked is not None and asked < 1:
         raise ConfigError(f"--slots {asked}: at least 1 is wanted")

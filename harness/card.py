@@ -126,25 +126,11 @@ def card(
         in_open_clip, in_onnx: the forms that the export holds.
         why: what keeps the model from being in open_clip's form; empty if it is or was not asked.
     """
-    model, text = config.model, config.model.text
-    layers = "1 layer" if text.layers == 1 else f"{text.layers} layers"
-    intro: Text = (
-        "A two-tower CLIP model: ",
-        code(model.image.backbone),
-        f" for {model.image.size} x {model.image.size} pictures, CLIP's causal text transformer "
-        f"with {layers} of width {text.width} and {text.context_length} tokens of context, and a "
-        f"shared space of {model.embed_dim} dimensions. Trained and evaluated by "
-        "lightclip-harness (",
-        link("LightCLIP", "https://arxiv.org/abs/2312.00674"),
-        "), run ",
-        code(config.run_key),
-        ".",
-    )
     evaluations = [entry for _, entry in sorted(result["evaluations"].items())]
     page = Document(
-        f"{model.image.backbone} with a {text.layers}-layer text tower",
+        f"{config.model.image.backbone} with a {config.model.text.layers}-layer text tower",
         (
-            Paragraph(intro),
+            Paragraph(_intro(config)),
             Section("Use", tuple(_use(in_open_clip, in_onnx, why))),
             Section("Cost", tuple(_cost(config, result["cost"]))),
             Section("Training", (BulletList(tuple(_training(config, result))),)),
@@ -171,6 +157,23 @@ def card(
     )
     library = "open_clip" if in_open_clip else "onnx"
     return _FRONT_MATTER.format(library) + to_markdown(page)
+
+
+def _intro(config: RunConfig) -> Text:
+    model, text = config.model, config.model.text
+    layers = "1 layer" if text.layers == 1 else f"{text.layers} layers"
+    return (
+        "A two-tower CLIP model: ",
+        code(model.image.backbone),
+        f" for {model.image.size} x {model.image.size} pictures, CLIP's causal text transformer "
+        f"with {layers} of width {text.width} and {text.context_length} tokens of context, and a "
+        f"shared space of {model.embed_dim} dimensions. Trained and evaluated by "
+        "lightclip-harness (",
+        link("LightCLIP", "https://arxiv.org/abs/2312.00674"),
+        "), run ",
+        code(config.run_key),
+        ".",
+    )
 
 
 _FRONT_MATTER = """\

@@ -19,6 +19,8 @@ from typing import Any
 from harness.errors import RecordError
 from harness.record import RunDir, Store, current_result, read_json, write_result_file
 
+RESULT = "result.json"
+
 
 @dataclass(frozen=True)
 class EvaluationDir:
@@ -44,7 +46,7 @@ class EvaluationDir:
 
     def result(self) -> dict[str, Any] | None:
         """The record; None before it is written; RecordError if it is another model's."""
-        file = self.path / "result.json"
+        file = self.path / RESULT
         result = read_json(file)
         if result is None:
             return None
@@ -57,7 +59,7 @@ class EvaluationDir:
         before = self.result() or {"evaluations": {}}
         evaluations = {**before["evaluations"], evaluation_key: dict(entry)}
         tree = {"key": self.key, "model": dict(model), "evaluations": evaluations}
-        write_result_file(self.path / "result.json", tree)
+        write_result_file(self.path / RESULT, tree)
 
 
 def evaluations_root(store: Store) -> Path:
@@ -67,7 +69,7 @@ def evaluations_root(store: Store) -> Path:
 
 def read_evaluations(store: Store) -> Iterator[dict[str, Any]]:
     """Every record below a root, by key; RecordError for one that cannot be read."""
-    for file in sorted(evaluations_root(store).glob("*/result.json")):
+    for file in sorted(evaluations_root(store).glob(f"*/{RESULT}")):
         result = EvaluationDir(file.parent).result()
         if result is not None:
             yield result

@@ -100,17 +100,7 @@ def execute(
         if (reason := directory.stop_requested()) is not None:
             raise StoppedRun(reason)
         device = pick_device(runtime)
-        attempt = directory.add_provenance(
-            attempt_entry(
-                label=label,
-                device=_device_name(device),
-                threads=runtime.threads,
-                processes=runtime.processes,
-                micro_batch=runtime.micro_batch,
-                **_registered_elsewhere(config),
-            )
-        )
-        directory.write_status(State.RUNNING, attempt=attempt, phase="prepare")
+        attempt = _begin_attempt(directory, config, runtime, device, label)
         try:
             asked = _either(stop, directory, runtime.log_seconds)
             _run(config, runtime, directory, device, attempt, asked, company)
@@ -131,6 +121,24 @@ def execute(
                 trace="" if isinstance(error, HarnessError) else traceback.format_exc(),
             )
             raise
+
+
+def _begin_attempt(
+    directory: RunDir, config: RunConfig, runtime: Runtime, device: torch.device, label: str
+) -> int:
+    """Write down that an attempt begins, and on what; its number."""
+    attempt = directory.add_provenance(
+        attempt_entry(
+            label=label,
+            device=_device_name(device),
+            threads=runtime.threads,
+            processes=runtime.processes,
+            micro_batch=runtime.micro_batch,
+            **_registered_elsewhere(config),
+        )
+    )
+    directory.write_status(State.RUNNING, attempt=attempt, phase="prepare")
+    return attempt
 
 
 def _registered_elsewhere(config: RunConfig) -> dict[str, Any]:

@@ -11,14 +11,15 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from harness.commands.shared import Parser, exit_code_of
 from harness.errors import ConfigError, RecordError, unknown
 from harness.launch.slurm import scheduler
-from harness.launch.slurm.ledger import REPORT, Intent, Place, Submission, submissions
 from harness.launch.slurm.scheduler import Silent
+from harness.launch.slurm.submissions import REPORT, Intent, QueuePlace, Submission, submissions
 from harness.ledger import Ledger
 from harness.manifest import Manifest, manifest_names, read_manifest
 from harness.monitor.logs import log_files
@@ -81,7 +82,7 @@ def run_command(args: argparse.Namespace) -> int:
 # --------------------------------------------------------------------------- showing
 
 
-Look = Callable[[Mapping[str, Place]], "Sequence[RenderableType]"]
+Look = Callable[[Mapping[str, QueuePlace]], "Sequence[RenderableType]"]
 
 
 def show_all(store: Store, *, watch: bool = False) -> int:
@@ -101,7 +102,7 @@ def show(store: Store, name: str, *, watch: bool) -> int:
     """The table of a sweep, once or until interrupted."""
     reader = SnapshotReader(store)
 
-    def look(places: Mapping[str, Place]) -> list[RenderableType]:
+    def look(places: Mapping[str, QueuePlace]) -> list[RenderableType]:
         manifest = read_manifest(store, name)  # that of a search grows
         return sweep_page(store, manifest, reader.read(manifest.runs, places))
 
@@ -191,7 +192,7 @@ def cancel(store: Store, manifest: Manifest, names: Sequence[str], *, everything
     return 0
 
 
-def _ask_to_stop(store: Store, run: Run, places: Mapping[str, Place]) -> bool:
+def _ask_to_stop(store: Store, run: Run, places: Mapping[str, QueuePlace]) -> bool:
     directory = store.run_dir(run.key)
     state = directory.status(run.config.evaluation_key).state
     if state is not State.RUNNING and run.key not in places:
@@ -200,7 +201,7 @@ def _ask_to_stop(store: Store, run: Run, places: Mapping[str, Place]) -> bool:
     return True
 
 
-def _jobs_to_cancel(runs: Sequence[Run], places: Mapping[str, Place]) -> dict[str, list[str]]:
+def _jobs_to_cancel(runs: Sequence[Run], places: Mapping[str, QueuePlace]) -> dict[str, list[str]]:
     """Name of an array -> numbers of its jobs all of whose runs are called off."""
     keys = {run.key for run in runs}
     jobs: dict[str, list[str]] = {}
@@ -226,8 +227,8 @@ def _report_job(submission: Submission) -> dict[str, list[str]]:
 
 def retry(store: Store, manifest: Manifest, names: Sequence[str]) -> int:
     """Submit failed runs again as they were, with the code as it is now."""
-    from harness.launch.slurm.command import words
-    from harness.launch.slurm.submit import Order, submit
+    from harness.launch.executors.slurm import words
+    from harness.launch.slurm.submit import JobOrder, submit
 
     if len(Ledger.of(store, manifest.sweep.name)):
         raise ConfigError(
@@ -249,13 +250,8 @@ def retry(store: Store, manifest: Manifest, names: Sequence[str]) -> int:
     report = tuple(
         str(file) if word == intent.sweep_file else word for word in intent.report_command
     )
-    order = Order(
-        store=store,
-        sweep=intent.sweep,
-        sweep_file=file,
-        runtime=intent.runtime,
-        profile=intent.profile,
-        report=report or None,
+    order = replace(
+        JobOrder.again(intent), sweep_file=file, report=report or None, frozen=None, round=0
     )
     for line in words(submit(steps, order, _to_stderr), order):
         print(line)

@@ -17,9 +17,8 @@ from pathlib import Path
 import pytest
 
 from harness.config import RunConfig, Runtime, override
-from harness.launch.profiles import Profile
-from harness.launch.slurm.ledger import submissions
-from harness.launch.slurm.submit import Order, submit
+from harness.launch.slurm.submissions import submissions
+from harness.launch.slurm.submit import JobOrder, submit
 from harness.lease import Lease
 from harness.ledger import Ledger, Origin, Outcome, Trial
 from harness.manifest import write_manifest
@@ -64,7 +63,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
 @pytest.fixture
 def submitted(runs: list[Run], store: Store, slurm: FakeSlurm) -> list[Run]:
     """The four runs, in the queue as 101_0 to 101_3, the report as 102."""
-    order = Order(store, "depth", None, Runtime(), Profile(), ("-m", "x"))
+    order = JobOrder(store, Runtime(), "depth", report=("-m", "x"))
     submit(make_plan(runs, store), order, print)
     return runs
 
@@ -183,7 +182,7 @@ class TestShowing:
     def test_a_rehearsal_that_left_no_word_is_a_folder_the_nodes_do_not_see(
         self, runs: list[Run], store: Store, slurm: FakeSlurm, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        order = Order(store, "depth", None, Runtime(), Profile(), ("-m", "x"), rehearse=True)
+        order = JobOrder(store, Runtime(), "depth", report=("-m", "x"), rehearse=True)
         submit(make_plan(runs, store), order, print)
         slurm.queue.write_text("")
         submit([], order, print)

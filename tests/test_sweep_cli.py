@@ -138,6 +138,13 @@ def test_only_chooses_by_label_or_by_key(
         (["smoke", "--rerun", "some"], "invalid choice: 'some'"),
         (["smoke", "--slots", "0"], "--slots 0: at least one slot is wanted"),
         (["smoke", "--executor", "inline", "--slots", "2"], "--slots is for --executor local"),
+        (["smoke", "--executor", "slrum"], "unknown executor 'slrum'; nearest: slurm"),
+        (["smoke", "--pack", "2"], "--pack is for --executor slurm"),
+        (["smoke", "--prefix", "ssh a"], "--prefix is for --executor prefix"),
+        (
+            ["smoke", "--executor", "slurm", "--slots", "2"],
+            "--slots is for --executor local",
+        ),
         (
             ["smoke", "model.image.backbone=resnet81"],
             "unknown backbone 'resnet81'; nearest: resnet18",

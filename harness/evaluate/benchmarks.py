@@ -27,13 +27,9 @@ from harness.evaluate.scoring import (
     Findings,
     Job,
     TaskClassifier,
-    classify_task,
-    excluded,
-    facts_of,
-    names_of,
+    TestSet,
     npz,
-    retrieve,
-    some_left,
+    score,
     task_protocol,
 )
 from harness.evaluate.suites import SUITES, benchmarks_of
@@ -43,7 +39,7 @@ from harness.evaluate.suites.records import Benchmark
 from harness.evaluate.suspicion import suspicions
 from harness.evaluate.text_cache import TextCache
 from harness.files import write_atomic
-from harness.metrics import described, headline_metrics, suite_mean_name, versions
+from harness.metrics import RETRIEVAL, described, headline_metrics, suite_mean_name, versions
 
 FOLDER = "benchmarks"
 _SCHEMA = 1
@@ -164,21 +160,17 @@ def _file(store: Path, benchmark: Benchmark, key: str) -> Path:
 
 
 def _score(job: Job, benchmark: Benchmark, data: DataSet, cache: TextCache) -> dict[str, Any]:
-    split = data.split(SPLIT)
-    pictures = job.pictures(data, split)
-    job.found.outcomes[f"{benchmark.name}/items/images"] = names_of(split, pictures)
-    if benchmark.task == "retrieval":
-        facts = facts_of(split, pictures)
-        some_left(facts["captions"], f"captioned picture of {benchmark.name}")
-        return {**facts, **retrieve(job, benchmark.name, split, pictures), "warnings": []}
+    if benchmark.task == RETRIEVAL:
+        facts, _ = score(job, TestSet(benchmark.name, data, SPLIT))
+        return {**facts, "warnings": []}
     task = data.tasks[0]
     of = TaskClassifier(task, task.templates, cache.weights(task.classnames, task.templates))
-    outcome = classify_task(job, benchmark.name, of, SPLIT, pictures)
+    facts, answers = score(job, TestSet(benchmark.name, data, SPLIT, {benchmark.name: of}))
+    found = answers[benchmark.name]
     return {
-        "images": len(pictures.kept),
-        "excluded": excluded(pictures.problems),
+        **{what: facts[what] for what in ("images", "excluded")},
         **task_protocol(of),
-        "warnings": suspicions(outcome.predictions, outcome.labels, outcome.classes),
+        "warnings": suspicions(found.predictions, found.labels, found.classes),
     }
 
 

@@ -26,15 +26,10 @@ from harness.evaluate.scoring import (
     Findings,
     Job,
     TaskClassifier,
+    TestSet,
     applies,
-    classify_task,
-    excluded,
-    facts_of,
-    kept_labels,
-    names_of,
     npz,
-    retrieve,
-    some_left,
+    score,
     task_protocol,
     with_weights,
 )
@@ -213,20 +208,9 @@ def _evaluate_data(job: Job, data: DataSet) -> dict[str, Any]:
 def _evaluate_split(
     job: Job, data: DataSet, name: str, classifiers: Sequence[TaskClassifier]
 ) -> dict[str, Any]:
-    split = data.split(name)
-    pictures = job.pictures(data, split)
-    job.found.outcomes[f"{name}/items/images"] = names_of(split, pictures)
-    facts = facts_of(split, pictures)
-    if any(split.captions):
-        some_left(facts["captions"], f"captioned picture of {name!r}")
-        facts |= retrieve(job, name, split, pictures)
-    labelled: dict[str, int] = {}
-    for each in classifiers:
-        task = each.task
-        if applies(task, name):
-            labelled[task.name] = sum(label >= 0 for label in kept_labels(task, name, pictures))
-            some_left(labelled[task.name], f"picture of {name!r} for task {task.name!r}")
-            classify_task(job, f"{name}/{task.name}", each, name, pictures)
+    tasks = {f"{name}/{each.task.name}": each for each in classifiers if applies(each.task, name)}
+    facts, answers = score(job, TestSet(name, data, name, tasks))
+    labelled = {tasks[place].task.name: len(found.labels) for place, found in answers.items()}
     return {**facts, "labelled": labelled}
 
 
@@ -243,14 +227,7 @@ def _evaluate_folder(job: Job, folder: ClassFolder) -> dict[str, Any]:
     if len(data.tasks) != 1:
         raise DataError(f"class folder {folder.name}: one task is expected, not {len(data.tasks)}")
     data.prepare()
-    split = data.split("test")
     (of,) = with_weights(job, [(data.tasks[0], folder.templates)])
-    pictures = job.pictures(data, split)
-    job.found.outcomes[f"{folder.name}/items/images"] = names_of(split, pictures)
-    classify_task(job, folder.name, of, "test", pictures)
-    return {
-        "fingerprint": data.fingerprint,
-        "images": len(split) - len(pictures.problems),
-        "excluded": excluded(pictures.problems),
-        **task_protocol(of),
-    }
+    facts, _ = score(job, TestSet(folder.name, data, "test", {folder.name: of}))
+    counted = {what: facts[what] for what in ("images", "excluded")}
+    return {"fingerprint": data.fingerprint, **counted, **task_protocol(of)}

@@ -1,6 +1,6 @@
-"""Embeddings of one data set to metrics, per-example outcomes and the facts behind them.
+"""A test set to metrics, per-example outcomes and the facts behind them.
 
-Shared by a run's own splits, class folders and public benchmarks; the definitions are in
+A split, a class folder and a public benchmark are one kind of thing here; the definitions are in
 `retrieval` and `zeroshot`, the encoding in `embed`.  Knows nothing of where numbers are kept.
 """
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from harness.config import Evaluate, Runtime
-from harness.data.dataset import DataSet, Problem, Split, Task
+from harness.data.dataset import DataSet, Split, Task
 from harness.errors import DataError
 from harness.evaluate.embed import Pictures, embed_images, embed_texts
 from harness.evaluate.retrieval import (
@@ -106,14 +106,52 @@ class TaskClassifier:
     weights: Tensor
 
 
-def some_left(count: int, what: str) -> None:
-    """Raise DataError, naming `what` is wanted, if none is left."""
+@dataclass(frozen=True)
+class TestSet:
+    """Pictures with captions, labels or both, whose numbers have one name before them.
+
+    Attributes:
+        split: the one of `data` that is tested on.
+        tasks: place of its metrics -> a task that the pictures have labels of.
+    """
+
+    name: str
+    data: DataSet
+    split: str
+    tasks: Mapping[str, TaskClassifier] = field(default_factory=dict)
+
+
+def score(job: Job, test_set: TestSet) -> tuple[dict[str, Any], dict[str, Classified]]:
+    """Compute every metric of a test set.
+
+    Returns:
+        Facts that are counted from the data, and the answers of each task by its place.
+
+    Raises:
+        DataError: no picture of one of its parts can be read.
+    """
+    name, split = test_set.name, test_set.data.split(test_set.split)
+    pictures = job.pictures(test_set.data, split)
+    kept = [split.images[place] for place in pictures.kept]
+    job.found.outcomes[f"{name}/items/images"] = np.array(kept, dtype=np.str_)
+    facts = _facts(split, pictures)
+    if any(split.captions):
+        _some_left(facts["captions"], f"captioned picture of {name!r}")
+        facts |= _retrieve(job, name, split, pictures)
+    answers = {
+        place: _classify(job, place, of, test_set.split, pictures)
+        for place, of in test_set.tasks.items()
+    }
+    return facts, answers
+
+
+def _some_left(count: int, what: str) -> None:
     if not count:
         raise DataError(f"every {what} is unreadable: nothing is left to evaluate")
 
 
-def facts_of(split: Split, pictures: Pictures) -> dict[str, Any]:
-    """Sizes counted from the data, independently of any metric."""
+def _facts(split: Split, pictures: Pictures) -> dict[str, Any]:
+    """Sizes, independently of any metric."""
     left_out = {problem.where for problem in pictures.problems}
     rows = zip(split.images, split.captions, strict=True)
     counts = [len(captions) for image, captions in rows if image not in left_out]
@@ -121,24 +159,14 @@ def facts_of(split: Split, pictures: Pictures) -> dict[str, Any]:
         "images": len(counts),
         "captioned": sum(n > 0 for n in counts),
         "captions": sum(counts),
-        "excluded": excluded(pictures.problems),
+        "excluded": [{"where": p.where, "reason": p.reason} for p in pictures.problems],
     }
-
-
-def excluded(problems: Sequence[Problem]) -> list[dict[str, str]]:
-    """Pictures left out, as plain values."""
-    return [{"where": problem.where, "reason": problem.reason} for problem in problems]
-
-
-def names_of(split: Split, pictures: Pictures) -> np.ndarray:
-    """Names of the pictures that were embedded."""
-    return np.array([split.images[place] for place in pictures.kept], dtype=np.str_)
 
 
 # --------------------------------------------------------------------------- retrieval
 
 
-def retrieve(job: Job, name: str, split: Split, pictures: Pictures) -> dict[str, Any]:
+def _retrieve(job: Job, name: str, split: Split, pictures: Pictures) -> dict[str, Any]:
     """Both directions under both rules; returns facts about the captions."""
     owned = [split.captions[place] for place in pictures.kept]
     captions = [text for texts in owned for text in texts]
@@ -193,18 +221,14 @@ def with_weights(job: Job, tasks: Sequence[tuple[Task, tuple[str, ...]]]) -> lis
     ]
 
 
-def kept_labels(task: Task, split: str, pictures: Pictures) -> list[int]:
-    """Labels of the pictures that were embedded; none if the split has none."""
-    labels = task.labels.get(split)
-    return [] if labels is None else [labels[place] for place in pictures.kept]
-
-
-def classify_task(
+def _classify(
     job: Job, place: str, of: TaskClassifier, split: str, pictures: Pictures
 ) -> Classified:
     """Score the labelled pictures; metrics and outcomes are recorded under `place`."""
-    labels = torch.tensor(kept_labels(of.task, split, pictures), dtype=torch.int64)
+    given = of.task.labels[split]
+    labels = torch.tensor([given[at] for at in pictures.kept], dtype=torch.int64)
     chosen = torch.nonzero(labels >= 0).flatten()
+    _some_left(len(chosen), f"picture of {split!r} for task {of.task.name!r}")
     outcome = classify(pictures.embeddings[chosen], of.weights, labels[chosen], job.logit_scale)
     job.found.outcomes[f"{place}/items"] = chosen.numpy().astype(np.int32)
     job.found.outcomes[f"{place}/labels"] = outcome.labels.astype(np.int32)

@@ -16,11 +16,11 @@ from rich.table import Table
 from harness.costs import (
     FALLBACK_IMAGE_GMACS_224,
     NOMINAL_GMACS_PER_SECOND,
-    Pace,
     duration,
     is_known_backbone,
 )
-from harness.launch.base import estimate
+from harness.launch.backlog import estimate
+from harness.launch.slots import Capacity
 from harness.plan import Action, Step
 
 PIPE_WIDTH = 150
@@ -28,37 +28,17 @@ PIPE_WIDTH = 150
 _STYLES = {Action.SKIP: "green", Action.LEAVE: "red", Action.ATTACH: "cyan"}
 
 
-def print_plan(
-    steps: Sequence[Step], slots: int, *, cores: str, on_gpu: bool, pace: Pace | None = None
-) -> None:
-    """Print the plan, the sum of it, and every assumption behind its times.
-
-    Args:
-        cores: how many are used; see `cores_used`.
-        on_gpu: whether the nominal speed of a core says nothing.
-        pace: assumed in its place while no run has finished here.
-    """
+def print_plan(steps: Sequence[Step], capacity: Capacity) -> None:
+    """Print the plan, the sum of it, and every assumption behind its times."""
     console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
-    console.print(plan_table(steps, on_gpu=on_gpu, pace=pace))
-    lines = [summary(steps, slots, on_gpu=on_gpu, pace=pace)]
-    lines += [cores] if any(step.pending for step in steps) else []
-    for line in [*lines, *assumptions(steps, on_gpu=on_gpu, pace=pace)]:
+    console.print(plan_table(steps, capacity))
+    lines = [summary(steps, capacity)]
+    lines += [capacity.cores] if any(step.pending for step in steps) else []
+    for line in [*lines, *assumptions(steps, capacity)]:
         console.print(line, markup=False, highlight=False)
 
 
-def cores_used(used: int, there: int, *, more: str, what: str = "cores") -> str:
-    """`2 of 8 cores used; more with ...`: no run has more threads than were asked for.
-
-    Args:
-        used: threads and processes that compute or decode at the same time.
-        more: options that would have more of them.
-    """
-    if used > there:
-        return f"{used} threads and processes for {there} {what}: they will wait for one another"
-    return f"{used} of {there} {what} used" + (f"; more with {more}" if used < there else "")
-
-
-def plan_table(steps: Sequence[Step], *, on_gpu: bool, pace: Pace | None = None) -> Table:
+def plan_table(steps: Sequence[Step], capacity: Capacity) -> Table:
     """A row a run: label, seed, key, state, what is done with it and why, estimated time."""
     table = Table(box=None, pad_edge=False)
     for head in ("run", "seed", "key", "state", "action"):
@@ -72,39 +52,39 @@ def plan_table(steps: Sequence[Step], *, on_gpu: bool, pace: Pace | None = None)
             step.run.key,
             step.status.state.value,
             action,
-            time_text(step, on_gpu=on_gpu, pace=pace) if step.pending else "-",
+            time_text(step, capacity) if step.pending else "-",
             style=_STYLES.get(step.action, ""),
         )
     return table
 
 
-def time_text(step: Step, *, on_gpu: bool, pace: Pace | None = None) -> str:
+def time_text(step: Step, capacity: Capacity) -> str:
     """`40 s` from the pace of finished runs, `~40 s` at an assumed one, `?` on a GPU without."""
     if step.seconds is None:
-        seconds = _assumed(step, on_gpu=on_gpu, pace=pace)
+        seconds = _assumed(step, capacity)
         return "?" if seconds is None else f"~{duration(seconds)}"
     return duration(step.seconds)
 
 
-def _assumed(step: Step, *, on_gpu: bool, pace: Pace | None) -> float | None:
+def _assumed(step: Step, capacity: Capacity) -> float | None:
     """Seconds of a step where no finished run tells them; None if nothing does."""
-    if pace is not None:
+    if capacity.pace is not None:
         left = max(0, step.run.config.train.samples - step.status.samples_seen)
-        return pace.seconds(step.run.config, left)
-    return None if on_gpu else estimate(step)
+        return capacity.pace.seconds(step.run.config, left)
+    return None if capacity.on_gpu else estimate(step)
 
 
-def summary(steps: Sequence[Step], slots: int, *, on_gpu: bool, pace: Pace | None = None) -> str:
+def summary(steps: Sequence[Step], capacity: Capacity) -> str:
     """`15 runs: 12 run, 3 skip; about 6 min in 2 slots`, and GPU-hours at an assumed pace."""
     actions = Counter(step.action.value for step in steps)
     line = f"{len(steps)} runs: " + ", ".join(f"{n} {name}" for name, n in actions.items())
     pending = [step for step in steps if step.pending]
     if not pending:
         return line + "; nothing to do"
+    slots, pace = capacity.slots, capacity.pace
     where = f"in {slots} slot{'s' if slots > 1 else ''}"
     times = [
-        step.seconds if step.seconds is not None else _assumed(step, on_gpu=on_gpu, pace=pace)
-        for step in pending
+        step.seconds if step.seconds is not None else _assumed(step, capacity) for step in pending
     ]
     known = [seconds for seconds in times if seconds is not None]
     if len(known) < len(times):
@@ -121,12 +101,13 @@ def makespan(times: Sequence[float], slots: int) -> float:
     return max(ends)
 
 
-def assumptions(steps: Sequence[Step], *, on_gpu: bool, pace: Pace | None = None) -> list[str]:
+def assumptions(steps: Sequence[Step], capacity: Capacity) -> list[str]:
     """What the estimates rest on, one line each."""
     pending = [step for step in steps if step.pending]
     if all(step.seconds is not None for step in pending):
         return []
-    if on_gpu and pace is None:
+    pace = capacity.pace
+    if capacity.on_gpu and pace is None:
         return ["?: no run of this sweep has finished here, so the speed of the GPU is not known"]
     cpu = f"{NOMINAL_GMACS_PER_SECOND:g} GMACs/s a slot assumed"
     lines = [

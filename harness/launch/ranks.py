@@ -24,12 +24,11 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from harness.config import RunConfig, Runtime, validate
 from harness.errors import HarnessError, InterruptedRun, RankLost, one_line
-from harness.launch.base import Stop
-from harness.launch.child import Inbox, Task, print_to
+from harness.launch.processes import Inbox, Stop, Task, print_to
 from harness.record import read_json, write_json
 from harness.sweep_files import load_sweep
 
@@ -45,21 +44,6 @@ GRACE_SECONDS = 30.0
 LOOK_SECONDS = 0.5
 """Between two looks for the next run of a rendezvous."""
 _OVER = "over.json"
-
-
-class OtherRanks(Protocol):
-    """The processes of rank 1 and up, of one run at a time."""
-
-    def of(self, config: RunConfig, runtime: Runtime, log: Path) -> JoinGroup:
-        """Who trains this run with the calling process, by `runtime.processes`.
-
-        What they print goes to `log` if they are on this machine.
-        """
-        ...
-
-    def dismiss(self) -> None:
-        """There are no more runs for them."""
-        ...
 
 
 @contextmanager
@@ -93,14 +77,17 @@ def _first_of(
 
 
 class Spawned:
-    """Processes on this machine, started when they are wanted, and watched; see OtherRanks."""
+    """Processes on this machine, started when they are wanted, and watched."""
 
     def __init__(self, sweep: str | Path | None) -> None:
         self._sweep = sweep
         self._children: list[subprocess.Popen[bytes]] = []
 
     def of(self, config: RunConfig, runtime: Runtime, log: Path) -> JoinGroup:
-        """See OtherRanks; they begin to import at once."""
+        """Who trains this run with the calling process, by `runtime.processes`.
+
+        They begin to import at once.  What they print goes to `log`.
+        """
         from harness.train.distributed import single_process
 
         if runtime.processes == 1:
@@ -192,7 +179,7 @@ class Spawned:
 
 
 class Rendezvous:
-    """Processes that a scheduler started, and that look into `folder`; see OtherRanks.
+    """Processes that a scheduler started, and that look into `folder`.
 
     Args:
         address: where they find this process, on their network.
@@ -206,7 +193,7 @@ class Rendezvous:
         self._lost = _run_file(folder, 1).exists()
 
     def of(self, config: RunConfig, runtime: Runtime, log: Path) -> JoinGroup:
-        """See OtherRanks."""
+        """Who trains this run with the calling process; see Spawned."""
 
         @contextmanager
         def company(device: torch.device) -> Iterator[ProcessGroup]:
@@ -246,6 +233,10 @@ def runs_of_rendezvous(folder: Path, stop: Callable[[], bool]) -> Iterator[Task]
 
 def _run_file(folder: Path, number: int) -> Path:
     return folder / f"run-{number}.json"
+
+
+OtherRanks = Spawned | Rendezvous
+"""The processes of rank 1 and up, of one run at a time."""
 
 
 # --------------------------------------------------------------------------- one of them

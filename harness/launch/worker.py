@@ -1,10 +1,10 @@
 """A process that executes runs, one after the other, as it is told on its standard input.
 
-Each line read is a task, each line written to the answers' descriptor says how it ended.  What a
-run prints goes to the log of its attempt, down to the last words of a crash in C.  A known failure
+Each line read is a task; what is written to the standard output says how it ended.  What a run
+prints goes to the log of its attempt, down to the last words of a crash in C.  A known failure
 (HarnessError) ends only its run; after an unknown one the process is not trusted with another run
 and ends too.  When the input ends the launcher is gone: the run saves its state and the process
-ends.  Started by `harness.launch.local`; the only module of the package that imports torch at once.
+ends.  Started by `harness.launch.worker_process`.
 """
 
 from __future__ import annotations
@@ -21,18 +21,17 @@ from types import TracebackType
 from typing import Any
 
 from harness.config import RunConfig, Runtime, validate
-from harness.errors import HarnessError, InterruptedRun, failure_class, one_line
-from harness.launch.base import Stop
-from harness.launch.child import Inbox, Task, print_to
+from harness.errors import HarnessError
+from harness.launch.attempt import Answer, failed, run_task
+from harness.launch.processes import ANSWER, Inbox, Stop, Task, print_to
 from harness.launch.ranks import OtherRanks, Rendezvous, Spawned
-from harness.lease import LeaseHeld
 from harness.sweep_files import load_sweep
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until told to stop, or until standard input ends."""
     parser = argparse.ArgumentParser(prog="python -m harness.launch.worker", description=__doc__)
-    parser.add_argument("--answers", type=int, required=True, help="descriptor to answer on")
+    parser.add_argument("--directory", help="to work in, if it is not the current one")
     parser.add_argument("--sweep", help="sweep file, for the parts that it registers")
     parser.add_argument(
         "--rendezvous",
@@ -41,12 +40,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="where the other processes of the runs look for this one",
     )
     args = parser.parse_args(argv)
-    os.set_inheritable(args.answers, False)
+    if args.directory is not None:
+        os.chdir(args.directory)
     others: OtherRanks = Spawned(args.sweep)
     if args.rendezvous is not None:
         folder, address = args.rendezvous
         others = Rendezvous(Path(folder), address)
-    worker = Worker(args.answers, others)
+    worker = Worker(others)
     if args.sweep is not None:
         load_sweep(args.sweep)
     try:
@@ -59,8 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 class Worker:
     """The tasks of one process, and whether it shall stop; it listens from the beginning."""
 
-    def __init__(self, answers: int, others: OtherRanks) -> None:
-        self._answers = answers
+    def __init__(self, others: OtherRanks) -> None:
+        self._answers = os.dup(1)
+        print_to(2)
         self._others = others
         self._idle_output = os.dup(1)
         self._stop = Stop()
@@ -85,35 +86,16 @@ class Worker:
         configs = [validate(RunConfig, tree) for tree in task["preflight"]]
         return run.preflight(configs, validate(Runtime, task["runtime"]))
 
-    def _run(self, task: Task) -> dict[str, str]:
+    def _run(self, task: Task) -> Answer:
         print_to(Path(task["log"]))
         try:
-            self._execute(task)
-        except LeaseHeld:
-            return {"outcome": "held"}
-        except InterruptedRun as error:
-            return {"outcome": "interrupted", "failure": error.failure}
+            return run_task(task, self._stop, self._others)
         except HarnessError as error:
             traceback.print_exc()
-            return _failed(error)
-        return {"outcome": "done"}
-
-    def _execute(self, task: Task) -> None:
-        from harness import run
-
-        config = validate(RunConfig, task["config"])
-        runtime = validate(Runtime, task["runtime"])
-        run.execute(
-            config,
-            Path(task["root"]),
-            runtime,
-            label=task["label"],
-            stop=self._stop,
-            company=self._others.of(config, runtime, Path(task["log"])),
-        )
+            return failed(error)
 
     def _answer(self, **answer: Any) -> None:
-        line = (json.dumps(answer) + "\n").encode()
+        line = ANSWER + json.dumps(answer).encode() + b"\n"
         try:
             while line:
                 line = line[os.write(self._answers, line) :]
@@ -127,11 +109,7 @@ class Worker:
         trace: TracebackType | None,
     ) -> None:
         traceback.print_exception(kind, error, trace)
-        self._answer(**_failed(error), leaving=True)
-
-
-def _failed(error: BaseException) -> dict[str, str]:
-    return {"outcome": "failed", "failure": failure_class(error), "error": one_line(error)}
+        self._answer(**failed(error), leaving=True)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.first_stage import progress
-from harness.launch.slurm.ledger import submissions
+from harness.launch.slurm.submissions import submissions
 from harness.record import RunDir, Store, read_json
 
 X = "samples_seen"

@@ -17,8 +17,8 @@ from typing import Any
 from harness.costs import training_gmacs
 from harness.errors import RecordError, one_line
 from harness.launch.slurm import scheduler
-from harness.launch.slurm.ledger import Place, queued, submissions
 from harness.launch.slurm.scheduler import Silent
+from harness.launch.slurm.submissions import QueuePlace, queued, submissions
 from harness.lease import ReadOnlyLease
 from harness.ledger import PRUNED
 from harness.record import RunDir, State, Status, Store, read_json
@@ -82,7 +82,7 @@ class RunSnapshot:
 
     run: Run
     status: Status
-    place: Place | None = None
+    place: QueuePlace | None = None
     ends: Mapping[str, int] = field(default_factory=dict)
     """What cut attempts short, class -> times."""
     stop: str | None = None
@@ -272,12 +272,12 @@ class SnapshotReader:
         self._read_before: dict[tuple[str, str], tuple[Any, RunSnapshot]] = {}
 
     def read(
-        self, runs: Sequence[Run], places: Mapping[str, Place] | None = None
+        self, runs: Sequence[Run], places: Mapping[str, QueuePlace] | None = None
     ) -> list[RunSnapshot]:
         """How each run stands now; `places` is where in the queue runs are, by key."""
         return [self._look(run, (places or {}).get(run.key)) for run in runs]
 
-    def _look(self, run: Run, place: Place | None) -> RunSnapshot:
+    def _look(self, run: Run, place: QueuePlace | None) -> RunSnapshot:
         directory = self._store.run_dir(run.key)
         index = (run.key, run.evaluation_key)
         signs, before = self._read_before.get(index, (None, None))
@@ -290,7 +290,7 @@ class SnapshotReader:
             self._read_before[index] = (signs, now)
         return now
 
-    def _read(self, run: Run, directory: RunDir, place: Place | None) -> RunSnapshot:
+    def _read(self, run: Run, directory: RunDir, place: QueuePlace | None) -> RunSnapshot:
         try:
             status = directory.status(run.evaluation_key, lives=self._lives)
             if status.state is State.DONE:
@@ -307,7 +307,7 @@ class SnapshotReader:
             return _unreadable(run, place, text)
 
 
-def _unreadable(run: Run, place: Place | None, error: str) -> RunSnapshot:
+def _unreadable(run: Run, place: QueuePlace | None, error: str) -> RunSnapshot:
     return RunSnapshot(run, Status(State.FAILED, failure=RecordError.failure, error=error), place)
 
 
@@ -332,7 +332,7 @@ def sign(file: Path) -> tuple[int, int, int] | None:
     return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
-def _finished(directory: RunDir, run: Run, status: Status, place: Place | None) -> RunSnapshot:
+def _finished(directory: RunDir, run: Run, status: Status, place: QueuePlace | None) -> RunSnapshot:
     time, result = directory.result_file.stat().st_mtime, directory.result()
     if result is None:
         raise RecordError(f"{directory.result_file} was taken away")
@@ -388,7 +388,7 @@ def _seconds_by_the_log(directory: RunDir) -> float | None:
 # --------------------------------------------------------------------------- the queue
 
 
-def places_in_queue(store: Store, say: Callable[[str], None]) -> dict[str, Place]:
+def places_in_queue(store: Store, say: Callable[[str], None]) -> dict[str, QueuePlace]:
     """Where in the queue runs are; the scheduler is asked once, and only if something may be."""
     if not any(submission.open for submission in submissions(store)):
         return {}

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, TextIO
 
 from harness.costs import duration
 from harness.errors import RecordError, one_line
-from harness.launch.base import Say
-from harness.launch.slurm.ledger import Place, submissions
+from harness.launch.backlog import Say
 from harness.launch.slurm.rehearse import what_went_wrong
+from harness.launch.slurm.submissions import QueuePlace, submissions
 from harness.manifest import Manifest, manifest_names, read_manifest
 from harness.monitor.logs import log_files, node_of
 from harness.monitor.snapshot import RunSnapshot, RunState, SnapshotReader, Summary
@@ -102,7 +102,7 @@ def _numbers(one: RunSnapshot) -> dict[str, str]:
 
 
 def sweep_lines(
-    store: Store, reader: SnapshotReader, places: Mapping[str, Place] | None = None
+    store: Store, reader: SnapshotReader, places: Mapping[str, QueuePlace] | None = None
 ) -> list[str]:
     """A line a sweep, and one for all of them, in which a run of two sweeps counts once."""
     names = manifest_names(store)
@@ -173,7 +173,7 @@ def _name(one: RunSnapshot) -> str:
 def watching(
     steps: Sequence[Step],
     store: Store,
-    places: Callable[[], Mapping[str, Place]] = dict,
+    places: Callable[[], Mapping[str, QueuePlace]] = dict,
 ) -> Iterator[Say]:
     """Show the pending runs of a plan until left; yields a function that prints a line beside.
 

@@ -27,7 +27,7 @@ from harness.report import external, tables
 from harness.report.collect import Collection, collect
 from harness.report.content import runs_with_holes, write_content
 from harness.report.findings import find
-from harness.report.published import Beside, beside_ours
+from harness.report.published import Beside, beside_ours, evaluated_here
 from harness.report.records import Record
 from harness.report.result import ReportResult
 from harness.report.run_data import run_data
@@ -81,9 +81,8 @@ def write_collection(
         if record.key in findings.outcomes:
             name = f"outcomes/{record.evaluation_key}.npz"
             record.inputs[name] = findings.outcomes[record.key]
-    published = beside_ours(
-        collection, findings.cells, external.load(store.root / "results" / "external")
-    )
+    printed = external.load(store.root / "results" / "external")
+    published = beside_ours(collection, findings.cells, printed, evaluated_here(store))
     table = tables.build_table(collection, findings)
     figures = SWEEP.rendered(Sheet(collection, findings, published.matched))
     document = write_content(collection, findings, table, figures, published)
@@ -170,6 +169,7 @@ def _manifest(
         "sweep_sha256": collection.sweep.source and collection.sweep.source.sha256,
         "metrics": collection.metrics,
         "external": dict(published.files),
+        "inputs": dict(published.records),
         "runs": [
             {
                 **facts_of_run(record, store),

@@ -6,6 +6,7 @@ likeness.  A method whose own figures nobody has supplied has a row and no numbe
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,13 +14,16 @@ from typing import Any
 from harness import metrics
 from harness.document import text
 from harness.document.table import Table, plain_table
+from harness.evaluations import RESULT, evaluations_root, read_evaluations
+from harness.record import Store
 from harness.report import tables
 from harness.report.collect import Collection
-from harness.report.external import UNSTATED, Published, PublishedResult
+from harness.report.external import UNSTATED, Published, PublishedResult, SourceFile
 from harness.report.summary import Cell, Cells
 
 #: The paper whose reading this project is.
 METHOD = "LightCLIP"
+_HERE = "evaluated by this harness"
 #: Our rows beside the published ones.
 _OURS = 12
 
@@ -34,8 +38,10 @@ class Beside:
 
     table: Table
     note: str
-    files: tuple[tuple[str, str], ...] = ()
-    """(name, SHA-256) of the files of results/external/ that the table has figures of."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Name -> SHA-256 of the files of results/external/ that the table has figures of."""
+    records: Mapping[str, str] = field(default_factory=dict)
+    """The same of records of outside models, by their places below the root."""
     matched: Matched = field(default_factory=dict)
 
 
@@ -47,18 +53,60 @@ _NOTHING = Beside(
 )
 
 
-def beside_ours(collection: Collection, cells: Cells, published: Published) -> Beside:
-    """The figures that are on the very data of a shown metric; an empty table without any."""
+def beside_ours(
+    collection: Collection, cells: Cells, published: Published, here: Published
+) -> Beside:
+    """The figures that are on the very data of a shown metric; an empty table without any.
+
+    Args:
+        here: outside models that were evaluated here, as `evaluated_here` has them.
+    """
+    every = Published((*published.figures, *here.figures))
     matched = {
         metric: found
         for metric in collection.shown
-        if (found := _figures_for(metric, collection, published))
+        if (found := _figures_for(metric, collection, every))
     }
     if not matched:
         return _NOTHING
     used = {figure for figures in matched.values() for figure in figures}
-    files = tuple((f.name, f.sha256) for f in published.files if used.intersection(f.figures))
-    return Beside(_table(collection, cells, matched), _note(matched), files, matched)
+    files, records = (
+        {f.name: f.sha256 for f in of.files if used.intersection(f.figures)}
+        for of in (published, here)
+    )
+    return Beside(_table(collection, cells, matched), _note(matched), files, records, matched)
+
+
+def evaluated_here(store: Store) -> Published:
+    """The models outside of sweeps that were evaluated under this root, a file a model."""
+    files = []
+    for record in read_evaluations(store):
+        if record["model"]["kind"] != "run":
+            file = evaluations_root(store) / record["key"] / RESULT
+            place = file.relative_to(store.root).as_posix()
+            digest = hashlib.sha256(file.read_bytes()).hexdigest()
+            files.append(SourceFile(place, digest, tuple(_figures_of(record, place))))
+    return Published(tuple(figure for file in files for figure in file.figures), tuple(files))
+
+
+def _figures_of(record: Mapping[str, Any], place: str) -> Iterator[PublishedResult]:
+    """Each share that was measured, once: of several evaluations by the first of their keys."""
+    told: set[str] = set()
+    for _, entry in sorted(record["evaluations"].items()):
+        for name, metric in sorted(entry["metrics"].items()):
+            dataset, _, kind = name.rpartition("/")
+            if metric["value"] is None or metrics.unit(name) != "%" or name in told:
+                continue
+            told.add(name)
+            yield PublishedResult(
+                method=record["model"]["name"],
+                dataset=dataset,
+                metric=kind,
+                value=metric["value"],
+                n=metric["n"],
+                protocol=f"that of its benchmark, in {entry['protocol']['precision']}",
+                source=f"{_HERE}, {place}",
+            )
 
 
 def _figures_for(
@@ -86,7 +134,8 @@ def _data_names(collection: Collection) -> list[str]:
 
 
 def _table(collection: Collection, cells: Cells, matched: Matched) -> Table:
-    heads = ["model", *[f"{metrics.display(m)} (%)" for m in matched], "differs in", "source"]
+    shown = [f"{metrics.display(m)} ({metrics.unit(m)})" for m in matched]
+    heads = ["model", *shown, "differs in", "source"]
     ours = list(_our_rows(collection, cells, list(matched)))
     theirs = list(_their_rows(matched, collection))
     return plain_table(
@@ -159,8 +208,9 @@ def _samples(metric: str, collection: Collection) -> list[int]:
 
 def _note(matched: Matched) -> str:
     sources = sorted({figure.source for figures in matched.values() for figure in figures})
+    here = ", but for those evaluated here" if any(s.startswith(_HERE) for s in sources) else ""
     return (
-        "Published figures are as printed by their sources and were not made by this harness; "
-        "no difference to them is tested. "
+        "Published figures are as printed by their sources and were not made by this harness"
+        f"{here}; no difference to them is tested. "
         f"{'Source' if len(sources) == 1 else 'Sources'}: {'; '.join(sources)}."
     )

@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any
 from harness import metrics
 from harness.config import RunConfig, Runtime, field_paths, override, override_runtime
 from harness.errors import ConfigError, InterruptedRun, RecordError, SweepError, unknown
-from harness.launch.base import Backlog, Executor, Stop, stop_on_signals
+from harness.launch.backlog import Backlog
 from harness.launch.check import check_runs, finisher
+from harness.launch.executor import Executor
+from harness.launch.processes import stop_on_signals
+from harness.launch.slots import Capacity
 from harness.lease import Lease
 from harness.ledger import Ledger, best_trials
 from harness.manifest import write_manifest
@@ -46,56 +49,45 @@ _NO_DEFINITION = (
 
 
 @dataclass(frozen=True)
-class Where:
-    """What runs the trials.
-
-    Attributes:
-        width: trials at a time.
-        cores: how many of them are used then, in words.
-        executor: makes what runs them.
-        script: what a scheduler would be handed for one of them; None without a scheduler.
-    """
-
-    width: int
-    cores: str
-    on_gpu: bool
-    executor: Callable[[Runtime, Stop], Executor]
-    script: Callable[[Step, Runtime], str] | None = None
-
-
-@dataclass(frozen=True)
-class Job:
+class SearchJob:
     """What the command line and the sweep file ask for."""
 
     sweep: Sweep
     base: RunConfig
     overrides: Mapping[str, object]
     runtime: Runtime
-    store: Store
-    where: Where
+    executor: Executor
     words: Sequence[str]
     dry_run: bool = False
     report_only: bool = False
 
+    @property
+    def store(self) -> Store:
+        """Where the runs are."""
+        return self.executor.work.store
 
-def run_search(job: Job) -> int:
+    @property
+    def capacity(self) -> Capacity:
+        """What of any number of trials is under way at a time."""
+        return self.executor.capacity(sys.maxsize)
+
+
+def run_search(job: SearchJob) -> int:
     """Search, confirm and report; the exit code."""
     plan = Plan.of(job)
     ledger = Ledger.of(job.store, job.sweep.name)
     plan.check_definition(ledger)
     if not job.report_only:
-        where = job.where
-        print_search(
-            plan.search, plan.base, plan.sweep.show, ledger, where.width, on_gpu=where.on_gpu
-        )
-        print(where.cores)
+        executor = job.executor
+        executor.work = replace(executor.work, runtime=plan.runtime)
+        print_search(plan.search, plan.base, ledger, job.capacity)
         if job.dry_run:
             _print_script(job, plan)
             return 0
-        stop = Stop()
+        stop = executor.stop
         with Lease(ledger.lease_file) as lease, stop_on_signals(stop):
             ledger = Ledger.of(job.store, job.sweep.name)
-            left = _launch(job, plan, ledger, stop, lease)
+            left = _launch(job, plan, ledger, lease)
         if stop.asked:
             return InterruptedRun.exit_code
         if left:
@@ -103,11 +95,10 @@ def run_search(job: Job) -> int:
     return _report(job, plan, ledger)
 
 
-def _print_script(job: Job, plan: Plan) -> None:
-    if job.where.script is not None:
-        (step,) = make_plan(plan.probes()[:1], job.store)
-        print("\nthe sbatch script of a trial would be:\n")
-        print(job.where.script(step, plan.runtime))
+def _print_script(job: SearchJob, plan: Plan) -> None:
+    script = job.executor.script(make_plan(plan.probes()[:1], job.store))
+    if script is not None:
+        print(f"\n{script}")
 
 
 # --------------------------------------------------------------------------- what is searched
@@ -127,7 +118,7 @@ class Plan:
     finished: Callable[[str], RunConfig]
 
     @classmethod
-    def of(cls, job: Job) -> Plan:
+    def of(cls, job: SearchJob) -> Plan:
         """Check the search as far as can be without starting anything.
 
         Raises:
@@ -295,9 +286,9 @@ def finished_points(plan: Plan, store: Store) -> Iterator[Point]:
 # --------------------------------------------------------------------------- the launch
 
 
-def _launch(job: Job, plan: Plan, ledger: Ledger, stop: Stop, lease: Lease) -> str:
+def _launch(job: SearchJob, plan: Plan, ledger: Ledger, lease: Lease) -> str:
     """Make the trials and then the confirmation; what is left to do, in words, or nothing."""
-    with job.where.executor(plan.runtime, stop) as executor:
+    with job.executor as executor:
         probes = plan.probes()
         print(f"checking models and data at {len(probes)} points of the space")
         problems = executor.preflight([probe.config for probe in probes])
@@ -305,12 +296,12 @@ def _launch(job: Job, plan: Plan, ledger: Ledger, stop: Stop, lease: Lease) -> s
             raise ConfigError("; ".join(problems))
         ledger.define(plan.definition(), plan.about())
         left = _search(job, plan, ledger, executor, lease)
-        if stop.asked or left:
+        if executor.stop.asked or left:
             return left
         return _confirm(job, plan, ledger, executor)
 
 
-def _search(job: Job, plan: Plan, ledger: Ledger, executor: Executor, lease: Lease) -> str:
+def _search(job: SearchJob, plan: Plan, ledger: Ledger, executor: Executor, lease: Lease) -> str:
     from harness.search.source import Trials
     from harness.search.study import Study
 
@@ -335,7 +326,7 @@ def _search(job: Job, plan: Plan, ledger: Ledger, executor: Executor, lease: Lea
             running=running,
             points=tuple(plan.sweep.points),
             finished=points,
-            width=job.where.width,
+            width=job.capacity.slots,
             processes=plan.runtime.processes,
             changed=_every_now_and_then(plan, ledger, job),
             mine=lease.is_mine,
@@ -346,7 +337,7 @@ def _search(job: Job, plan: Plan, ledger: Ledger, executor: Executor, lease: Lea
     return _left_open(ledger, trials)
 
 
-def _every_now_and_then(plan: Plan, ledger: Ledger, job: Job) -> Callable[[], None]:
+def _every_now_and_then(plan: Plan, ledger: Ledger, job: SearchJob) -> Callable[[], None]:
     """Writes the manifest when called, but not so often that it would be felt."""
     next_time = 0.0
 
@@ -369,7 +360,7 @@ def _left_open(ledger: Ledger, trials: Trials) -> str:
     return "; ".join(parts)
 
 
-def _confirm(job: Job, plan: Plan, ledger: Ledger, executor: Executor) -> str:
+def _confirm(job: SearchJob, plan: Plan, ledger: Ledger, executor: Executor) -> str:
     made = plan.confirmation(ledger)
     if made is None:
         return ""
@@ -386,7 +377,7 @@ def _confirm(job: Job, plan: Plan, ledger: Ledger, executor: Executor) -> str:
 # --------------------------------------------------------------------------- the report
 
 
-def _report(job: Job, plan: Plan, ledger: Ledger) -> int:
+def _report(job: SearchJob, plan: Plan, ledger: Ledger) -> int:
     from harness.report import build
     from harness.report.search import build_search
 

@@ -11,14 +11,13 @@ from rich.table import Table
 from harness.config import RunConfig
 from harness.costs import NOMINAL_GMACS_PER_SECOND, duration, training_gmacs
 from harness.launch.preview import PIPE_WIDTH
+from harness.launch.slots import Capacity
 from harness.ledger import Ledger, Origin
 from harness.searchspace import Search
-from harness.space import Show, value_at
+from harness.space import value_at
 
 
-def print_search(
-    search: Search, base: RunConfig, show: Show, ledger: Ledger, slots: int, *, on_gpu: bool
-) -> None:
+def print_search(search: Search, base: RunConfig, ledger: Ledger, capacity: Capacity) -> None:
     """Print the space beside the base's own values, and in a few lines what will be done."""
     console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
     table = Table(box=None, pad_edge=False)
@@ -30,7 +29,8 @@ def print_search(
     for line in [
         *_asked(search, base),
         *_so_far(ledger),
-        _cost(search, base, ledger, slots, on_gpu),
+        _cost(search, base, ledger, capacity),
+        capacity.cores,
     ]:
         console.print(line, markup=False, highlight=False)
 
@@ -59,7 +59,8 @@ def _so_far(ledger: Ledger) -> list[str]:
     return [f"so far: {len(ledger)} trials, {free} of them free: {words}"]
 
 
-def _cost(search: Search, base: RunConfig, ledger: Ledger, slots: int, on_gpu: bool) -> str:
+def _cost(search: Search, base: RunConfig, ledger: Ledger, capacity: Capacity) -> str:
+    slots = capacity.slots
     where = f"in {slots} slot{'s' if slots > 1 else ''}"
     if search.trials is None:
         return f"no trial is begun after {search.gpu_hours:g} hours of training, {where}"
@@ -67,7 +68,7 @@ def _cost(search: Search, base: RunConfig, ledger: Ledger, slots: int, on_gpu: b
     line = f"{left} of {search.trials} trials to begin {where}"
     if search.gpu_hours is not None:
         line += f", none after {search.gpu_hours:g} hours of training"
-    if on_gpu or not left:
+    if capacity.on_gpu or not left:
         return line
     seconds = training_gmacs(base, base.train.samples) / NOMINAL_GMACS_PER_SECOND
     return f"{line}; at most about {duration(left * seconds / slots)} if none is pruned"

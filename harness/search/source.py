@@ -16,7 +16,7 @@ from typing import Any
 
 from harness.config import canonical_json
 from harness.errors import ConfigError, HarnessError, RecordError, one_line
-from harness.launch.base import Backlog, Say, name_of
+from harness.launch.backlog import Backlog, Say, name_of
 from harness.ledger import (
     PRUNED,
     Ledger,

@@ -29,8 +29,9 @@ from search_cases import Desk, halving, run_to_the_end
 
 from harness.bases import SMALL
 from harness.config import Runtime, override
-from harness.launch.base import Stop
-from harness.launch.local import LocalExecutor, Slot
+from harness.launch.executor import Assignment
+from harness.launch.executors.local import LocalExecutor
+from harness.launch.slots import Slot
 from harness.ledger import Ledger
 from harness.record import Store
 from harness.search import command, source
@@ -112,23 +113,21 @@ def study(
 ) -> tuple[float, float, int]:
     """Run a search; CPU seconds, best score, trials begun.  Ends early at `target`."""
     store = Store(root)
-    stop = Stop()
     best = [0.0]
     began = cpu_seconds()
 
-    def executor(runtime: Runtime, stop: Stop) -> Any:
-        return LocalExecutor(store, runtime, [Slot(1), Slot(1)], stop)
-
-    job = command.Job(
+    runtime = Runtime(log_seconds=0.25)
+    executor = LocalExecutor(Assignment(store, runtime), slots=[Slot(1), Slot(1)])
+    job = command.SearchJob(
         replace(SWEEP, search=search),
         override(SWEEP.base, {"train.samples": samples}),
         {},
-        Runtime(log_seconds=0.25),
-        store,
-        command.Where(width=2, cores="", on_gpu=False, executor=executor),
+        runtime,
+        executor,
         words=["benchmark"],
     )
     plan = command.Plan.of(job)
+    executor.work = replace(executor.work, runtime=plan.runtime)
     ledger = Ledger.of(store, SWEEP.name)
     write = ledger.write
 
@@ -137,10 +136,10 @@ def study(
         if trial.values is not None:
             best[0] = max(best[0], trial.values[0])
         if target is not None and best[0] >= target:
-            stop.ask()
+            executor.stop.ask()
 
     ledger.write = noted  # type: ignore[method-assign]
-    with command.Lease(ledger.lease_file) as lease, executor(plan.runtime, stop) as running:
+    with command.Lease(ledger.lease_file) as lease, executor as running:
         ledger.define(plan.definition(), plan.about())
         command._search(job, plan, ledger, running, lease)
         spent = cpu_seconds() - began

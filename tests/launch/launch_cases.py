@@ -55,6 +55,20 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+def stand_in_for_ssh(folder: Path) -> str:
+    """A command `PATH HOST WORDS...` that does as ssh would, on this machine.
+
+    A shell reads the words, in another directory and with an environment of its own.
+    """
+    file = folder / "ssh"
+    file.write_text(
+        f"#!/bin/sh\necho $1 >> {folder}/hosts.txt\nshift\ncd /\n"
+        'exec env -i PATH="$PATH" REAL_HARNESS="$REAL_HARNESS" sh -c "$*"\n'
+    )
+    file.chmod(0o755)
+    return str(file)
+
+
 def when(condition: Callable[[], bool], act: Callable[[], None]) -> threading.Thread:
     """A started thread that acts as soon as the condition holds."""
 

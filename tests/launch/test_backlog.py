@@ -10,8 +10,9 @@ from dataclasses import replace
 import pytest
 from launch_cases import family, runs_of, status
 
-from harness.launch import base
-from harness.launch.base import Backlog, Stop, estimate, record_failure, stop_on_signals
+from harness.launch.attempt import record_failure
+from harness.launch.backlog import Backlog, estimate
+from harness.launch.processes import Stop, stop_on_signals
 from harness.lease import Lease, LeaseHeld
 from harness.plan import Action, Rerun, Step, make_plan
 from harness.record import State, Status, Store, read_json
@@ -147,7 +148,7 @@ class TestParents:
     def test_a_parent_that_another_launcher_holds_is_waited_for(
         self, planned: list[Step], store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(base, "POLL_SECONDS", 0.0)
+        monkeypatch.setattr("harness.launch.backlog.POLL_SECONDS", 0.0)
         backlog = Backlog(planned, store, silent)
         with Lease(store.run_dir(planned[0].run.key).lease_file):
             assert backlog.take() is None
@@ -197,7 +198,7 @@ class TestStop:
         assert signal.getsignal(number) is before
 
     def test_insisting_interrupts(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(base, "INSIST_SECONDS", -1.0)
+        monkeypatch.setattr("harness.launch.processes.INSIST_SECONDS", -1.0)
         with pytest.raises(KeyboardInterrupt), stop_on_signals(Stop()):
             os.kill(os.getpid(), signal.SIGINT)
 

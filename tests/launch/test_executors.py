@@ -6,12 +6,16 @@ import json
 from collections.abc import Callable
 
 import pytest
-from launch_cases import family, status, trained, when
+from launch_cases import family, stand_in_for_ssh, status, trained, when
 
 from harness.config import Runtime
-from harness.launch.base import Backlog, Executor, Stop
-from harness.launch.inline import InlineExecutor
-from harness.launch.local import LocalExecutor, Slot
+from harness.launch.backlog import Backlog
+from harness.launch.executor import Assignment, Executor
+from harness.launch.executors.inline import InlineExecutor
+from harness.launch.executors.local import LocalExecutor
+from harness.launch.executors.prefix import PrefixExecutor, PrefixSlot
+from harness.launch.processes import Stop
+from harness.launch.slots import Slot
 from harness.lease import Lease
 from harness.plan import Rerun, Step, make_plan
 from harness.record import State, Store
@@ -24,19 +28,29 @@ def stop() -> Stop:
     return Stop()
 
 
-@pytest.fixture(params=["inline", "local"])
+@pytest.fixture(params=["inline", "local", "prefix"])
 def executor(
-    request: pytest.FixtureRequest, store: Store, stop: Stop, fake_run: None, fake_workers: None
+    request: pytest.FixtureRequest,
+    store: Store,
+    stop: Stop,
+    fake_run: None,
+    fake_workers: None,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Executor:
+    if request.param == "prefix":
+        ssh = stand_in_for_ssh(tmp_path_factory.mktemp("bin"))
+        return PrefixExecutor(
+            Assignment(store, Runtime()), stop, [PrefixSlot(1, None, (ssh, "host"))]
+        )
     if request.param == "inline":
-        return InlineExecutor(store, Runtime(), stop)
-    return LocalExecutor(store, Runtime(), [Slot(1)], stop)
+        return InlineExecutor(Assignment(store, Runtime()), stop)
+    return LocalExecutor(Assignment(store, Runtime()), stop, [Slot(1)])
 
 
 def launch(executor: Executor, planned: list[Step]) -> list[str]:
     said: list[str] = []
     with executor:
-        executor.launch(Backlog(planned, executor._store, said.append), said.append)
+        executor.launch(Backlog(planned, executor.work.store, said.append), said.append)
     return said
 
 
@@ -117,8 +131,8 @@ class TestExecutor:
         planned = steps({"a": "done", "b": "done"})
         held = Lease(store.run_dir(planned[0].run.key).lease_file)
         held.__enter__()
-        monkeypatch.setattr("harness.launch.base.POLL_SECONDS", 0.05)
-        monkeypatch.setattr("harness.launch.inline.POLL_SECONDS", 0.05)
+        monkeypatch.setattr("harness.launch.backlog.POLL_SECONDS", 0.05)
+        monkeypatch.setattr("harness.launch.executors.inline.POLL_SECONDS", 0.05)
         release_when(lambda: trained(store) == ["b seed 0"], held, monkeypatch)
         launch(executor, planned)
         assert trained(store) == ["b seed 0", "a seed 0"]
@@ -151,7 +165,7 @@ def release_when(
     condition: Callable[[], bool], held: Lease, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Let go of a lease at the first look elsewhere at which `condition` is true."""
-    from harness.launch.base import Backlog
+    from harness.launch.backlog import Backlog
 
     look = Backlog.look_elsewhere
 

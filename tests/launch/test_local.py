@@ -14,9 +14,12 @@ from launch_cases import status, trained, wait_until, when
 from harness import sweep
 from harness.config import Runtime
 from harness.errors import ConfigError, HarnessError
-from harness.launch import local
-from harness.launch.base import Backlog, Stop
-from harness.launch.local import SPINS, LocalExecutor, Slot, make_slots, visible_gpus
+from harness.launch import worker_process
+from harness.launch.backlog import Backlog
+from harness.launch.executor import Assignment
+from harness.launch.executors.local import LocalExecutor
+from harness.launch.processes import Stop
+from harness.launch.slots import SPINS, Slot, make_slots, visible_gpus
 from harness.plan import Step
 from harness.record import RunDir, State, Store, read_json
 
@@ -32,7 +35,9 @@ def launch(
     runtime: Runtime | None = None,
 ) -> list[str]:
     said: list[str] = []
-    with LocalExecutor(store, runtime or Runtime(), [Slot(1)] * slots, stop or Stop()) as executor:
+    with LocalExecutor(
+        Assignment(store, runtime or Runtime()), stop, [Slot(1)] * slots
+    ) as executor:
         executor.launch(Backlog(planned, store, said.append), said.append)
     return said
 
@@ -81,7 +86,7 @@ class TestDeath:
         self, steps: Plan, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         counts = iter(range(100))
-        monkeypatch.setattr(local, "oom_kills", lambda: next(counts))
+        monkeypatch.setattr(worker_process, "oom_kills", lambda: next(counts))
         planned = steps({"a": "killed 1"})
         launch(store, planned)
         assert status(store, planned[0]).failure == "out_of_memory"
@@ -101,7 +106,7 @@ class TestDeath:
     ) -> None:
         planned = steps({"a": "done"})
         monkeypatch.setenv("REAL_HARNESS", "/nowhere")
-        executor = LocalExecutor(store, Runtime(), [Slot(1)], Stop())
+        executor = LocalExecutor(Assignment(store, Runtime()), Stop(), [Slot(1)])
         with executor, pytest.raises(HarnessError, match=r"No module named 'harness\.\w+'"):
             executor.preflight([planned[0].run.config])
 
@@ -131,13 +136,13 @@ class TestSharing:
         self, steps: Plan, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         started: list[Slot] = []
-        start = local.WorkerProcess.__init__
+        start = worker_process.WorkerProcess.__init__
 
-        def count(self: local.WorkerProcess, slot: Slot, *rest: None) -> None:
+        def count(self: worker_process.WorkerProcess, slot: Slot, *rest: None) -> None:
             started.append(slot)
             start(self, slot, *rest)
 
-        monkeypatch.setattr(local.WorkerProcess, "__init__", count)
+        monkeypatch.setattr(worker_process.WorkerProcess, "__init__", count)
         launch(store, steps({"a": "done"}), slots=8)
         assert len(started) == 1
 
@@ -158,7 +163,7 @@ class TestStop:
 
     def test_a_run_stops_when_its_launcher_is_gone(self, steps: Plan, store: Store) -> None:
         planned = steps({"a": "wait 1"})
-        executor = LocalExecutor(store, Runtime(), [Slot(1)], Stop())
+        executor = LocalExecutor(Assignment(store, Runtime()), Stop(), [Slot(1)])
         with executor:
             executor._start(store_intent(store, planned[0]), 0)
             wait_until(lambda: status(store, planned[0]).attempt == 1)

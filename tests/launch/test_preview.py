@@ -9,10 +9,14 @@ from rich.console import Console
 
 from harness.config import override
 from harness.costs import Pace, gpu_pace
-from harness.launch.preview import assumptions, cores_used, makespan, plan_table, summary
+from harness.launch.preview import assumptions, makespan, plan_table, summary
+from harness.launch.slots import Capacity, cores_used
 from harness.plan import Action, Step
 from harness.record import State, Status
 from harness.space import Run
+
+TWO = Capacity(2, "")
+GPU = Capacity(1, "", on_gpu=True)
 
 
 def step(seconds: float | None, action: Action = Action.RUN, note: str = "") -> Step:
@@ -22,7 +26,7 @@ def step(seconds: float | None, action: Action = Action.RUN, note: str = "") -> 
 def screen(steps: list[Step], *, on_gpu: bool = False, pace: Pace | None = None) -> list[str]:
     console = Console(file=io.StringIO(), width=120)
     with console.capture() as capture:
-        console.print(plan_table(steps, on_gpu=on_gpu, pace=pace))
+        console.print(plan_table(steps, Capacity(1, "", on_gpu, pace)))
     return [" ".join(line.split()) for line in capture.get().splitlines()]
 
 
@@ -39,8 +43,8 @@ def test_a_row_names_the_run_what_is_done_with_it_and_why() -> None:
 
 def test_an_unknown_gpu_has_no_time() -> None:
     assert screen([step(None)], on_gpu=True)[1].endswith(" run ?")
-    assert summary([step(None)], 1, on_gpu=True) == "1 runs: 1 run; time in 1 slot not known yet"
-    assert "speed of the GPU is not known" in assumptions([step(None)], on_gpu=True)[0]
+    assert summary([step(None)], GPU) == "1 runs: 1 run; time in 1 slot not known yet"
+    assert "speed of the GPU is not known" in assumptions([step(None)], GPU)[0]
 
 
 def test_an_assumed_pace_stands_in_for_a_gpu_that_nothing_is_known_of() -> None:
@@ -48,7 +52,7 @@ def test_an_assumed_pace_stands_in_for_a_gpu_that_nothing_is_known_of() -> None:
     pace = gpu_pace("a100", 8, 64)
     assert screen([step(None)], on_gpu=True, pace=Pace(1.0, 1e9, 8, ""))[1].endswith(" run ~2.0 h")
     assert "8 x a100 at 20% of the 156,000 GMACs/s of its data sheet" in pace.words
-    lines = assumptions([step(None)], on_gpu=True, pace=pace)
+    lines = assumptions([step(None)], Capacity(1, "", True, pace))
     assert lines == [
         f"~: no run of this sweep has finished here; {pace.words}, without start-up and evaluation"
     ]
@@ -62,7 +66,7 @@ def test_what_has_finished_here_is_believed_before_any_pace() -> None:
 def test_an_assumed_pace_tells_the_price() -> None:
     # Two hours on eight GPUs twice, side by side.
     steps = [step(7_200), step(7_200)]
-    line = summary(steps, 2, on_gpu=True, pace=Pace(1.0, 1.0, 8, ""))
+    line = summary(steps, Capacity(2, "", True, Pace(1.0, 1.0, 8, "")))
     assert line == "2 runs: 2 run; about 2.0 h in 2 slots, 32 GPU-hours"
 
 
@@ -70,7 +74,7 @@ def test_the_summary_counts_actions_and_adds_up_the_slots() -> None:
     steps = [step(60), step(50), step(40), step(0, Action.SKIP)]
     # Longest first in two slots: 60 beside 50, then 40 after the 50.
     assert makespan([60, 50, 40], 2) == 90
-    assert summary(steps, 2, on_gpu=False) == "4 runs: 3 run, 1 skip; about 90 s in 2 slots"
+    assert summary(steps, TWO) == "4 runs: 3 run, 1 skip; about 90 s in 2 slots"
 
 
 def test_cores_that_are_idle_are_told_and_how_to_use_them() -> None:
@@ -83,13 +87,13 @@ def test_cores_that_are_idle_are_told_and_how_to_use_them() -> None:
 
 def test_nothing_to_do() -> None:
     steps = [step(0, Action.SKIP), step(None, Action.LEAVE)]
-    assert summary(steps, 2, on_gpu=False) == "2 runs: 1 skip, 1 leave; nothing to do"
+    assert summary(steps, TWO) == "2 runs: 1 skip, 1 leave; nothing to do"
 
 
 def test_assumptions_are_named_only_where_they_are_made() -> None:
     run = runs_of(["a"])[0]
     strange = override(run.config, {"model.image.backbone": "resnet101"})
     steps = [Step(Run("a", {}, 0, strange), Status(State.NEW), Action.RUN, "", None)]
-    assert assumptions([step(10)], on_gpu=False) == []
-    assert len(assumptions([step(None)], on_gpu=False)) == 1
-    assert assumptions(steps, on_gpu=False)[1] == "1 GMACs at 224 pixels assumed of resnet101"
+    assert assumptions([step(10)], TWO) == []
+    assert len(assumptions([step(None)], TWO)) == 1
+    assert assumptions(steps, TWO)[1] == "1 GMACs at 224 pixels assumed of resnet101"

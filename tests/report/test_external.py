@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from report_records import T2I, Records, fill, runs_by, sweep_of
 
 from harness.commands.report import main
+from harness.evaluations import EvaluationDir, evaluations_root
 from harness.report import build, external
 from harness.report.external import ExternalError
 from harness.report.external_import import import_file
@@ -191,6 +193,28 @@ def test_figures_on_other_data_stand_beside_nothing(records: Records, tmp_path: 
 
     assert not [line for line in lines if line.startswith("|")]
     assert any("No published figure is on the data of this sweep." in line for line in lines)
+
+
+def test_an_outside_model_that_was_evaluated_here_stands_beside_the_runs(
+    records: Records, tmp_path: Path
+) -> None:
+    told = {"value": 0.5, "n": 200, "chance": 0.1, "reason": None}
+    found = {"openmoji/image_retrieval_recall@1": told, "openmoji/image_retrieval_mean_rank": told}
+    entry = {"metrics": found, "protocol": {"precision": "fp32"}}
+    folder = evaluations_root(records.store)
+    model = {"kind": "checkpoint", "name": "ViT-B-32 w.pt"}
+    EvaluationDir(folder / "abc").add(model, "e1", entry)
+    EvaluationDir(folder / "def").add({"kind": "run", "name": "of a sweep"}, "e1", entry)
+
+    lines = beside(records, tmp_path / "report", "CLIP,mscoco,image_retrieval_recall@1,0.3,,x y\n")
+
+    (row,) = [line for line in lines if "evaluated by this harness" in line and "|" in line]
+    assert row.startswith("| ViT-B-32 w.pt | 50.0 | trained on data not stated; protocol: that of ")
+    assert row.endswith("| evaluated by this harness, results/evaluations/abc/result.json |")
+    place = "results/evaluations/abc/result.json"
+    manifest = json.loads((tmp_path / "report" / "manifest.json").read_text())
+    digest = hashlib.sha256((records.store.root / place).read_bytes()).hexdigest()
+    assert manifest["inputs"] == {place: digest}
 
 
 def test_all_published_figures_as_one_page(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 import harness
+from harness.data.catalog import SOURCES
 from harness.ledger import Ledger, Outcome
 from harness.manifest import read_manifest
 from harness.record import Store
@@ -63,7 +64,8 @@ SWEEP = Sweep(
 
 
 @pytest.fixture
-def tiny(tmp_path: Path) -> Path:
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(SOURCES, "_parts", {name: SOURCES.get(name) for name in SOURCES})
     file = tmp_path / "tiny.py"
     file.write_text(TINY)
     return file

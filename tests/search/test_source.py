@@ -224,7 +224,7 @@ def test_points_that_no_run_can_have_are_told_and_end_the_search_when_there_are_
 def test_a_run_that_another_launcher_has_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.launch.base.POLL_SECONDS", 0.0)
+    monkeypatch.setattr("harness.launch.backlog.POLL_SECONDS", 0.0)
     point = {LR: 0.01, LAYERS: 1}
     desk = Desk(tmp_path, search(trials=1), points=[point])
     run = run_of(point)

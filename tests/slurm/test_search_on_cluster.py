@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from harness.launch.slurm.ledger import submissions
+from harness.launch.slurm.submissions import submissions
 from harness.lease import lease_holder
 from harness.ledger import Ledger, Outcome, Trial
 from harness.record import State

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.config import RunConfig, override
-from harness.launch.slurm.ledger import Submission, submissions
+from harness.launch.slurm.submissions import Submission, submissions
 from harness.record import State, Store
 from harness.space import Run
 

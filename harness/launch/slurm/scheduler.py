@@ -37,27 +37,6 @@ ENDED: Mapping[str, str] = {
     "REVOKED": "cancelled",
     "TIMEOUT": "time_limit",
 }
-ALIVE = frozenset(
-    {
-        "COMPLETING",
-        "CONFIGURING",
-        "EXPEDITING",
-        "PENDING",
-        "POWER_UP_NODE",
-        "REQUEUED",
-        "REQUEUE_FED",
-        "REQUEUE_HOLD",
-        "RESIZING",
-        "RESV_DEL_HOLD",
-        "RUNNING",
-        "SIGNALING",
-        "SPECIAL_EXIT",
-        "STAGE_OUT",
-        "STOPPED",
-        "SUSPENDED",
-        "UPDATE_DB",
-    }
-)
 _SHORT = {
     "BF": "BOOT_FAIL", "CA": "CANCELLED", "CD": "COMPLETED", "CF": "CONFIGURING",
     "CG": "COMPLETING", "DL": "DEADLINE", "F": "FAILED", "NF": "NODE_FAIL", "OOM": "OUT_OF_MEMORY",
@@ -116,7 +95,7 @@ def indexes_of(job_id: str) -> tuple[str, list[int] | None]:
 
 
 @dataclass(frozen=True)
-class Task:
+class QueuedTask:
     """A task of an array as the scheduler has it."""
 
     job: str
@@ -153,10 +132,10 @@ class Listing:
         unread: names with tasks whose indexes could not be read: any of them may be alive.
     """
 
-    jobs: dict[str, dict[int, Task]] = field(default_factory=dict)
+    jobs: dict[str, dict[int, QueuedTask]] = field(default_factory=dict)
     unread: set[str] = field(default_factory=set)
 
-    def tasks(self, name: str) -> Mapping[int, Task]:
+    def tasks(self, name: str) -> Mapping[int, QueuedTask]:
         """The tasks of the job of this name; none if it is not listed."""
         return self.jobs.get(name, {})
 
@@ -180,7 +159,7 @@ def read_listing(text: str) -> Listing:
             continue
         for index in indexes if indexes is not None else [0]:
             number = job if indexes is None else f"{job}_{index}"
-            task = Task(number, state_of(state), reason.strip("()"), node)
+            task = QueuedTask(number, state_of(state), reason.strip("()"), node)
             listing.jobs.setdefault(name, {})[index] = task
     return listing
 

@@ -37,7 +37,7 @@ class Refused(ConfigError):
 
 
 @dataclass(frozen=True)
-class Job:
+class BatchJob:
     """A job or an array of them, as it is handed to sbatch.
 
     Attributes:
@@ -61,13 +61,13 @@ class Job:
     afterwards: tuple[str, ...] = ()
 
 
-def script(job: Job) -> str:
+def script(job: BatchJob) -> str:
     """The text of the sbatch script."""
     text: str = _executor(job)._make_submission_file_text(_python(job.command), "")
     return text
 
 
-def submit(job: Job) -> str:
+def submit(job: BatchJob) -> str:
     """Hand a job to sbatch; returns its number.
 
     Raises:
@@ -94,7 +94,7 @@ def _python(words: Sequence[str]) -> str:
     return shlex.join([sys.executable, "-u", *words])
 
 
-def _executor(job: Job) -> submitit.SlurmExecutor:
+def _executor(job: BatchJob) -> submitit.SlurmExecutor:
     executor = _executor_class()(folder=job.logs)
     profile = job.profile
     chosen: dict[str, Any] = {
@@ -148,13 +148,13 @@ def _executor_class() -> type[submitit.SlurmExecutor]:
     return CommandExecutor
 
 
-def _dependency(job: Job) -> str | None:
+def _dependency(job: BatchJob) -> str | None:
     parts = [f"afterany:{':'.join(job.after)}"] if job.after else []
     parts += [f"afterok:{':'.join(job.only_after)}"] if job.only_after else []
     return ",".join(parts) or None
 
 
-def _more(job: Job) -> dict[str, Any]:
+def _more(job: BatchJob) -> dict[str, Any]:
     profile = job.profile
     more: dict[str, Any] = {
         "chdir": job.cwd,
@@ -169,7 +169,7 @@ def _more(job: Job) -> dict[str, Any]:
     return {**more, **{k: v for k, v in profile.extra.items() if v is not False}}
 
 
-def _setup(job: Job) -> list[str]:
+def _setup(job: BatchJob) -> list[str]:
     frozen = job.frozen.environment()
     path = shlex.quote(frozen.pop("PYTHONPATH"))
     return [
@@ -183,13 +183,13 @@ def _setup(job: Job) -> list[str]:
     ]
 
 
-def _srun(job: Job) -> list[str]:
+def _srun(job: BatchJob) -> list[str]:
     if job.processes * job.profile.nodes == 1:
         return ["--open-mode=append"]
     return ["--open-mode=append", "--kill-on-bad-exit=0", f"--wait={_RANKS_WAIT_SECONDS}"]
 
 
-def _teardown(job: Job) -> list[str]:
+def _teardown(job: BatchJob) -> list[str]:
     if not job.afterwards:
         return ["exit $?"]
     return ["code=$?", f"[ $code -eq 0 ] || {_python(job.afterwards)} $code", "exit $code"]

@@ -15,33 +15,34 @@ import socket
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
 from harness.config import Runtime
 from harness.errors import ConfigError, HarnessError
-from harness.launch.base import Say, estimate, job_of, name_of
+from harness.launch.backlog import Say, estimate, job_of, name_of, set_aside
+from harness.launch.executor import Assignment
 from harness.launch.profiles import Profile
 from harness.launch.slurm import rehearse, scheduler, script
 from harness.launch.slurm.freeze import Frozen, freeze
-from harness.launch.slurm.ledger import (
+from harness.launch.slurm.policy import bad_nodes
+from harness.launch.slurm.scheduler import Limits, Listing, Silent
+from harness.launch.slurm.script import BatchJob, Refused
+from harness.launch.slurm.submissions import (
     REPORT,
     Array,
     Intent,
-    Place,
+    QueuePlace,
     Submission,
     folder_of,
     newest,
     queued,
     submitting,
 )
-from harness.launch.slurm.policy import bad_nodes
-from harness.launch.slurm.scheduler import Limits, Listing, Silent
-from harness.launch.slurm.script import Job, Refused
-from harness.lease import Lease, LeaseHeld
+from harness.lease import LeaseHeld
 from harness.plan import Action, Rerun, Step
-from harness.record import RunDir, Store
+from harness.record import Store
 
 REPORT_SECONDS = 3600
 REPORT_MEMORY = "4G"
@@ -55,28 +56,34 @@ class HeldBack(HarnessError):
 
 
 @dataclass(frozen=True)
-class Order:
-    """What is to be submitted, and how.
+class JobOrder(Assignment):
+    """An assignment that is to be submitted, and how.
 
     Attributes:
-        sweep: name of the sweep, or of a search.
-        sweep_file: for the parts that it registers.
-        report: what writes the report in the end, after `python`, of a frozen sweep file; None:
-            no report.
         rehearse: whether a rehearsal must go well first.
         frozen: the code that is to run; None: that of the calling process, as it is now.
         round: how many submissions before this one followed each other by themselves.
     """
 
-    store: Store
-    sweep: str
-    sweep_file: Path | None
-    runtime: Runtime
-    profile: Profile
-    report: tuple[str, ...] | None = None
+    profile: Profile = field(default_factory=Profile)
     rehearse: bool = False
     frozen: Frozen | None = None
     round: int = 0
+
+    @classmethod
+    def again(cls, intent: Intent) -> JobOrder:
+        """That of an earlier submission, with the code that it had."""
+        file = None if intent.sweep_file is None else Path(intent.sweep_file)
+        return cls(
+            store=Store(Path(intent.root)),
+            runtime=intent.runtime,
+            sweep=intent.sweep,
+            sweep_file=file,
+            report=intent.report_command or None,
+            profile=intent.profile,
+            frozen=Frozen(Path(intent.code), file),
+            round=intent.round,
+        )
 
 
 @dataclass(frozen=True)
@@ -93,7 +100,7 @@ class Submitted:
     submission: Submission | None
     arrays: Mapping[str, int]
     keys: frozenset[str]
-    places: Mapping[str, Place]
+    places: Mapping[str, QueuePlace]
     report: str | None = None
     left: tuple[str, ...] = ()
     rehearsal: str | None = None
@@ -148,7 +155,7 @@ def check_not_held(store: Store, sweep: str, rerun: Rerun) -> None:
 # --------------------------------------------------------------------------- submission
 
 
-def submit(steps: Sequence[Step], order: Order, say: Say) -> Submitted:
+def submit(steps: Sequence[Step], order: JobOrder, say: Say) -> Submitted:
     """Put the pending steps in the queue that are not there already.
 
     Raises:
@@ -174,7 +181,7 @@ def submit(steps: Sequence[Step], order: Order, say: Say) -> Submitted:
         return replace(_submit(wanted, order, limits, listing, say), places=there)
 
 
-def preview(steps: Sequence[Step], order: Order) -> str:
+def preview(steps: Sequence[Step], order: JobOrder) -> str:
     """The script of the first array, as it would be handed to sbatch; needs no SLURM."""
     check_time(order.profile, order.runtime)
     pending = [step for step in steps if step.pending] or list(steps)
@@ -192,7 +199,7 @@ def _listing(say: Say) -> Listing | None:
         return None
 
 
-def _release(places: Iterable[Place], say: Say) -> None:
+def _release(places: Iterable[QueuePlace], say: Say) -> None:
     """Let jobs begin that SLURM holds since a node could not launch them: that was asked for."""
     jobs = sorted({p.task.job for p in places if p.task is not None and p.task.launch_failed})
     if not jobs:
@@ -210,9 +217,7 @@ def _prepared(step: Step, store: Store, say: Say) -> bool:
     directory = store.run_dir(step.run.key)
     try:
         if step.from_scratch and directory.path.exists():
-            with Lease(directory.lease_file):
-                moved = RunDir(directory.set_aside())
-                moved.lease_file.unlink(missing_ok=True)
+            set_aside(directory)
         directory.write_intent(step.run.config, job_of(step.run))
     except LeaseHeld:
         return False
@@ -223,7 +228,7 @@ def _prepared(step: Step, store: Store, say: Say) -> bool:
 
 
 def _submit(
-    steps: Sequence[Step], order: Order, limits: Limits, listing: Listing | None, say: Say
+    steps: Sequence[Step], order: JobOrder, limits: Limits, listing: Listing | None, say: Say
 ) -> Submitted:
     frozen = order.frozen or freeze(order.store, order.sweep_file)
     rehearsal = _submit_rehearsal(steps, order, frozen) if order.rehearse else None
@@ -256,7 +261,7 @@ def _submit(
     return Submitted(submission, arrays, keys, {}, report, left, rehearsal)
 
 
-def _submit_rehearsal(steps: Sequence[Step], order: Order, frozen: Frozen) -> str:
+def _submit_rehearsal(steps: Sequence[Step], order: JobOrder, frozen: Frozen) -> str:
     """The number of the job in which the runs of `steps` are rehearsed."""
     runs = rehearse.short_runs(step.run for step in steps)
     blank = replace(order, report=None)
@@ -283,7 +288,7 @@ def _keys(arrays: Sequence[Array]) -> list[str]:
 
 
 def _intent(
-    steps: Sequence[Step], order: Order, frozen: Frozen, limits: Limits, listing: Listing
+    steps: Sequence[Step], order: JobOrder, frozen: Frozen, limits: Limits, listing: Listing
 ) -> Intent:
     now = datetime.now()  # to the microsecond: submissions are ordered by it
     own_id = f"{now:%Y%m%d-%H%M%S-%f}-{secrets.token_hex(2)}"
@@ -364,13 +369,13 @@ def _job_of(
     frozen: Frozen,
     after: tuple[str, ...],
     exclude: tuple[str, ...],
-) -> Job:
+) -> BatchJob:
     array, profile = intent.arrays[number], intent.profile
-    command = ("-m", "harness.launch.slurm.task", str(submission.folder), str(number))
+    command = ("-m", "harness.launch.slurm.supervisor", str(submission.folder), str(number))
     several_nodes = profile.nodes > 1
     processes = intent.runtime.processes // profile.nodes if several_nodes else 1
     cpus = profile.cpus if several_nodes else profile.cpus * intent.runtime.processes * profile.pack
-    return Job(
+    return BatchJob(
         name=array.name,
         command=command,
         afterwards=(*command, "--after"),
@@ -396,9 +401,9 @@ def _submit_report(
     light |= {"time": REPORT_SECONDS, "memory": profile.memory and REPORT_MEMORY}
     if profile.report_partition is not None:
         light |= {"partition": profile.report_partition, "qos": None, "constraint": None}
-    job = Job(
+    job = BatchJob(
         name=intent.report,
-        command=("-m", "harness.launch.slurm.closing", str(submission.folder)),
+        command=("-m", "harness.launch.slurm.report_job", str(submission.folder)),
         profile=profile.model_copy(update=light),
         frozen=frozen,
         cwd=intent.cwd,
@@ -414,7 +419,7 @@ def _submit_report(
     return number
 
 
-def _sbatch(job: Job) -> str:
+def _sbatch(job: BatchJob) -> str:
     """Submit a job; when sbatch does not answer, look whether it was taken before a second try."""
     try:
         return script.submit(job)

@@ -18,7 +18,7 @@ from harness import metrics
 from harness.config import RunConfig
 from harness.errors import HarnessError, RecordError, one_line, unknown
 from harness.launch.slurm import scheduler
-from harness.launch.slurm.ledger import Place
+from harness.launch.slurm.submissions import QueuePlace
 from harness.ledger import Ledger, best_trials, search_folder
 from harness.manifest import Manifest, manifest_names, read_manifest
 from harness.monitor.logs import POINTS, NumberLog, X, log_files, node_of, tail, thinned
@@ -277,10 +277,10 @@ class _Queue:
         self._store = store
         self._asked = float("-inf")
         self._asking: threading.Thread | None = None
-        self._found: tuple[dict[str, Place], list[str]] = ({}, [])
+        self._found: tuple[dict[str, QueuePlace], list[str]] = ({}, [])
 
     @property
-    def places(self) -> dict[str, Place]:
+    def places(self) -> dict[str, QueuePlace]:
         """Key -> place, as it was when the scheduler answered last."""
         self._ask_if_due()
         return self._found[0]

@@ -9,9 +9,8 @@ import pytest
 from fake_slurm import FakeSlurm
 
 from harness.config import Runtime
-from harness.launch.profiles import Profile
 from harness.launch.slurm import submit
-from harness.launch.slurm.submit import Order
+from harness.launch.slurm.submit import JobOrder
 from harness.record import Store
 
 
@@ -26,6 +25,6 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
 
 
 @pytest.fixture
-def order(store: Store, slurm: FakeSlurm) -> Order:
+def order(store: Store, slurm: FakeSlurm) -> JobOrder:
     report = ("-m", "harness.sweep", "ablation", "--report-only")
-    return Order(store, "ablation", None, Runtime(), Profile(), report)
+    return JobOrder(store, Runtime(), "ablation", report=report)

@@ -11,15 +11,16 @@ from fake_slurm import FakeSlurm
 
 from harness.config import Runtime
 from harness.errors import ConfigError
-from harness.launch.base import Backlog, Stop
+from harness.launch.backlog import Backlog
+from harness.launch.executors import slurm as module
+from harness.launch.executors.slurm import SlurmExecutor
+from harness.launch.processes import Stop
 from harness.launch.profiles import Profile
-from harness.launch.slurm import executor as module
 from harness.launch.slurm import scheduler
-from harness.launch.slurm.executor import SlurmExecutor
 from harness.launch.slurm.freeze import Frozen
-from harness.launch.slurm.ledger import submissions
 from harness.launch.slurm.script import Refused
-from harness.launch.slurm.submit import Order
+from harness.launch.slurm.submissions import submissions
+from harness.launch.slurm.submit import JobOrder
 from harness.plan import Action, Step
 from harness.record import State, Store
 
@@ -33,9 +34,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def order(store: Store, slurm: FakeSlurm, tmp_path: Path) -> Order:
+def order(store: Store, slurm: FakeSlurm, tmp_path: Path) -> JobOrder:
 
-    return Order(store, "s", None, Runtime(), Profile(), frozen=Frozen(tmp_path / "code", None))
+    return JobOrder(store, Runtime(), "s", frozen=Frozen(tmp_path / "code", None))
 
 
 class Cluster(Backlog):
@@ -72,7 +73,7 @@ def finish(store: Store, step: Step) -> None:
 
 
 def launch(
-    steps: list[Step], order: Order, script: Callable[[int], None], stop: Stop | None = None
+    steps: list[Step], order: JobOrder, script: Callable[[int], None], stop: Stop | None = None
 ) -> tuple[Cluster, list[str]]:
     said: list[str] = []
     source = Cluster(steps, order.store, script)
@@ -87,7 +88,7 @@ def submitted(store: Store) -> list[list[str]]:
 
 
 def test_a_step_is_a_job_and_ends_with_its_result(
-    steps: Plan, order: Order, store: Store, slurm: FakeSlurm
+    steps: Plan, order: JobOrder, store: Store, slurm: FakeSlurm
 ) -> None:
     a, b = steps({"a": "done", "b": "done"})
 
@@ -105,7 +106,7 @@ def test_a_step_is_a_job_and_ends_with_its_result(
 
 
 def test_a_run_that_failed_for_good_ends_when_its_job_has_given_it_up(
-    steps: Plan, order: Order, store: Store
+    steps: Plan, order: JobOrder, store: Store
 ) -> None:
     (a,) = steps({"a": "done"})
     directory = store.run_dir(a.run.key)
@@ -124,7 +125,7 @@ def test_a_run_that_failed_for_good_ends_when_its_job_has_given_it_up(
 
 
 def test_a_job_that_left_the_queue_without_a_word_is_submitted_once_more(
-    steps: Plan, order: Order, store: Store, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+    steps: Plan, order: JobOrder, store: Store, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scheduler, "POLL_SECONDS", 0.0)
     (a,) = steps({"a": "done"})
@@ -141,7 +142,7 @@ def test_a_job_that_left_the_queue_without_a_word_is_submitted_once_more(
 
 
 def test_a_run_that_is_called_off_before_it_began_has_ended(
-    steps: Plan, order: Order, store: Store
+    steps: Plan, order: JobOrder, store: Store
 ) -> None:
     (a,) = steps({"a": "done"})
     source, _ = launch([a], order, lambda look: store.run_dir(a.run.key).request_stop("cancelled"))
@@ -150,7 +151,7 @@ def test_a_run_that_is_called_off_before_it_began_has_ended(
 
 
 def test_a_launch_that_is_stopped_leaves_its_jobs_and_the_next_takes_them_up(
-    steps: Plan, order: Order, store: Store, slurm: FakeSlurm
+    steps: Plan, order: JobOrder, store: Store, slurm: FakeSlurm
 ) -> None:
     (a,) = steps({"a": "done"})
     stop = Stop()
@@ -163,7 +164,7 @@ def test_a_launch_that_is_stopped_leaves_its_jobs_and_the_next_takes_them_up(
 
 
 def test_a_step_that_was_running_when_it_was_planned_can_be_submitted(
-    steps: Plan, order: Order, store: Store
+    steps: Plan, order: JobOrder, store: Store
 ) -> None:
     (a,) = steps({"a": "done"})
     source, _ = launch([replace(a, action=Action.ATTACH)], order, lambda look: finish(store, a))
@@ -172,7 +173,7 @@ def test_a_step_that_was_running_when_it_was_planned_can_be_submitted(
 
 
 def test_what_the_queue_refuses_at_first_ends_the_launch_with_its_words(
-    steps: Plan, order: Order, slurm: FakeSlurm
+    steps: Plan, order: JobOrder, slurm: FakeSlurm
 ) -> None:
     slurm.refuses(101, "Invalid qos specification")
     with pytest.raises(Refused, match="Invalid qos"):
@@ -180,7 +181,7 @@ def test_what_the_queue_refuses_at_first_ends_the_launch_with_its_words(
 
 
 def test_what_the_queue_has_no_room_for_waits(
-    steps: Plan, order: Order, store: Store, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+    steps: Plan, order: JobOrder, store: Store, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scheduler, "POLL_SECONDS", 0.0)
     a, b = steps({"a": "done", "b": "done"})
@@ -206,7 +207,7 @@ def test_what_the_queue_has_no_room_for_waits(
 
 
 def test_a_time_limit_without_room_for_a_checkpoint_is_refused_before_anything(
-    steps: Plan, order: Order, slurm: FakeSlurm
+    steps: Plan, order: JobOrder, slurm: FakeSlurm
 ) -> None:
     short = replace(order, profile=Profile(time=1))
     with pytest.raises(ConfigError, match="less than one checkpoint interval"):

@@ -9,11 +9,34 @@ from harness.launch.slurm import scheduler
 from harness.launch.slurm.scheduler import (
     Limits,
     NoScheduler,
+    QueuedTask,
     Silent,
-    Task,
     avoidable,
     read_listing,
     requeue,
+)
+
+#: Every other state of squeue and sacct up to SLURM 25.05.
+ALIVE = frozenset(
+    {
+        "COMPLETING",
+        "CONFIGURING",
+        "EXPEDITING",
+        "PENDING",
+        "POWER_UP_NODE",
+        "REQUEUED",
+        "REQUEUE_FED",
+        "REQUEUE_HOLD",
+        "RESIZING",
+        "RESV_DEL_HOLD",
+        "RUNNING",
+        "SIGNALING",
+        "SPECIAL_EXIT",
+        "STAGE_OUT",
+        "STOPPED",
+        "SUSPENDED",
+        "UPDATE_DB",
+    }
 )
 
 
@@ -36,7 +59,7 @@ def test_states_are_read_whatever_hangs_on_to_them(text: str, state: str) -> Non
 def test_a_state_that_is_not_known_is_alive() -> None:
     assert not scheduler.is_over("L")
     assert not scheduler.is_over("UNKNOWN")
-    assert not any(scheduler.is_over(state) for state in scheduler.ALIVE)
+    assert not any(scheduler.is_over(state) for state in ALIVE)
     assert all(scheduler.is_over(state) for state in scheduler.ENDED)
 
 
@@ -60,9 +83,9 @@ def test_a_listing_is_by_name_and_index() -> None:
         "7_1.batch|a|RUNNING||n1\nslurm is sorry\n"
     )
     assert listing.tasks("a") == {
-        1: Task("7_1", "RUNNING", "None", "n1"),
-        2: Task("7_2", "PENDING", "Priority", ""),
-        3: Task("7_3", "PENDING", "Priority", ""),
+        1: QueuedTask("7_1", "RUNNING", "None", "n1"),
+        2: QueuedTask("7_2", "PENDING", "Priority", ""),
+        3: QueuedTask("7_3", "PENDING", "Priority", ""),
     }
     assert listing.job_id("a") == "7"
     assert listing.tasks("report")[0].job == "8"
@@ -77,16 +100,16 @@ def test_an_array_whose_indexes_cannot_be_read_may_be_alive_in_all_of_them() -> 
 @pytest.mark.parametrize(
     ("task", "words"),
     [
-        (Task("1_0", "PENDING", "Priority"), "queued (Priority)"),
-        (Task("1_0", "RUNNING", "None", "n3"), "running on n3"),
+        (QueuedTask("1_0", "PENDING", "Priority"), "queued (Priority)"),
+        (QueuedTask("1_0", "RUNNING", "None", "n3"), "running on n3"),
         (
-            Task("1_0", "PENDING", "launch failed requeued held"),
+            QueuedTask("1_0", "PENDING", "launch failed requeued held"),
             "HELD (launch failed requeued held)",
         ),
-        (Task("1_0", "COMPLETING", "None"), "completing"),
+        (QueuedTask("1_0", "COMPLETING", "None"), "completing"),
     ],
 )
-def test_what_a_user_reads(task: Task, words: str) -> None:
+def test_what_a_user_reads(task: QueuedTask, words: str) -> None:
     assert task.words == words
 
 

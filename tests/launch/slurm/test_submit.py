@@ -13,13 +13,14 @@ from launch_cases import family
 from harness.config import Runtime
 from harness.errors import ConfigError
 from harness.launch.profiles import Profile
-from harness.launch.slurm import ledger, scheduler
-from harness.launch.slurm.ledger import submissions
+from harness.launch.slurm import scheduler
+from harness.launch.slurm import submissions as records
 from harness.launch.slurm.scheduler import NoScheduler, Silent
 from harness.launch.slurm.script import Refused
+from harness.launch.slurm.submissions import submissions
 from harness.launch.slurm.submit import (
     HeldBack,
-    Order,
+    JobOrder,
     Submitted,
     check_not_held,
     preview,
@@ -34,7 +35,7 @@ Plan = Callable[..., list[Step]]
 ABC = {"a": "done", "b": "done", "c": "done"}
 
 
-def send(steps: list[Step], order: Order) -> tuple[Submitted, list[str]]:
+def send(steps: list[Step], order: JobOrder) -> tuple[Submitted, list[str]]:
     said: list[str] = []
     return submit(steps, order, said.append), said
 
@@ -45,7 +46,7 @@ def keys(steps: list[Step]) -> list[str]:
 
 class TestOneArray:
     def test_every_run_is_a_task_and_the_report_follows_whatever_happens(
-        self, steps: Plan, order: Order, slurm: FakeSlurm
+        self, steps: Plan, order: JobOrder, slurm: FakeSlurm
     ) -> None:
         planned = steps(ABC)
         done, said = send(planned, order)
@@ -53,26 +54,26 @@ class TestOneArray:
         assert slurm.option(101, "array") == "0-2%3"
         assert slurm.option(102, "dependency") == "afterany:101"
         assert done.submission is not None
-        closing = f"-m harness.launch.slurm.closing {done.submission.folder}"
+        closing = f"-m harness.launch.slurm.report_job {done.submission.folder}"
         assert slurm.script(102).count(closing) == 1
         assert done.submission.read().report_command[-1] == "--report-only"
         assert [task[0] for task in done.submission.read().arrays[0].tasks] == keys(planned)
 
     def test_a_thousand_runs_are_two_calls(
-        self, steps: Plan, order: Order, slurm: FakeSlurm
+        self, steps: Plan, order: JobOrder, slurm: FakeSlurm
     ) -> None:
         slurm.says("scontrol", "MaxArraySize = 1001\nMaxJobCount = 10000\n")
         send(steps({f"r{i}": "done" for i in range(1000)}), order)
         assert len(slurm.asked("sbatch")) == 2
         assert slurm.option(101, "array") == "0-999%256"
 
-    def test_the_intents_are_on_disk(self, steps: Plan, order: Order, store: Store) -> None:
+    def test_the_intents_are_on_disk(self, steps: Plan, order: JobOrder, store: Store) -> None:
         planned = steps(ABC)
         send(planned, order)
         assert all(store.run_dir(key).read_config().run_key == key for key in keys(planned))
 
     def test_the_script_says_what_the_profile_asks_for(
-        self, steps: Plan, order: Order, slurm: FakeSlurm
+        self, steps: Plan, order: JobOrder, slurm: FakeSlurm
     ) -> None:
         profile = Profile(
             partition="gpu", qos="long", account="us", constraint="a100", time="2:00:00", gpus=1,
@@ -91,7 +92,7 @@ class TestOneArray:
         assert slurm.option(102, "gpus-per-node") is None
 
     def test_what_an_allocation_left_in_the_environment_is_not_handed_to_sbatch(
-        self, steps: Plan, order: Order, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+        self, steps: Plan, order: JobOrder, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         note = 'env | grep -E "^(SLURM|SBATCH|PMIX)_" | sort >> "$F/env"\n'
         file = slurm.bin / "sbatch"
@@ -102,7 +103,7 @@ class TestOneArray:
         assert set((slurm.folder / "env").read_text().split()) == {"SLURM_CONF=x"}
 
     def test_what_slurm_holds_since_a_node_failed_to_launch_it_may_begin_when_asked_for_again(
-        self, steps: Plan, order: Order, slurm: FakeSlurm
+        self, steps: Plan, order: JobOrder, slurm: FakeSlurm
     ) -> None:
         planned = steps(ABC)
         done, _ = send(planned, order)
@@ -122,7 +123,7 @@ class TestOneArray:
 
 class TestLimits:
     def test_arrays_are_as_long_as_the_cluster_takes(
-        self, steps: Plan, order: Order, slurm: FakeSlurm
+        self, steps: Plan, order: JobOrder, slurm: FakeSlurm
     ) -> None:
         slurm.says("scontrol", "MaxArraySize = 5\n")
         done, _ = send(steps({f"r{i}": "done" for i in range(12)}), order)
@@ -130,7 +131,7 @@ class TestLimits:
         assert slurm.option(104, "dependency") == "afterany:101:102:103"
 
     def test_tasks_have_several_runs_where_the_queue_takes_fewer(
-        self, steps: Plan, order: Order, slurm: FakeSlurm
+        self, steps: Plan, order: JobOrder, slurm: FakeSlurm
     ) -> None:
         slurm.says("scontrol", "MaxArraySize = 1001\nMaxJobCount = 10\n")
         slurm.queue.write_text("7_[0-4]|other|PENDING|Priority|\n")
@@ -140,7 +141,7 @@ class TestLimits:
         assert [len(t) for t in done.submission.read().arrays[0].tasks] == [3, 3, 3, 3]
 
     def test_a_full_queue_is_told_and_nothing_submitted(
-        self, steps: Plan, order: Order, slurm: FakeSlurm
+        self, steps: Plan, order: JobOrder, slurm: FakeSlurm
     ) -> None:
         slurm.says("scontrol", "MaxJobCount = 3\n")
         slurm.queue.write_text("7_[0-1]|other|PENDING|Priority|\n")
@@ -148,7 +149,7 @@ class TestLimits:
             send(steps(ABC), order)
         assert slurm.asked("sbatch") == []
 
-    def test_packed_runs_share_a_job(self, steps: Plan, order: Order, slurm: FakeSlurm) -> None:
+    def test_packed_runs_share_a_job(self, steps: Plan, order: JobOrder, slurm: FakeSlurm) -> None:
         done, _ = send(steps(ABC), replace(order, profile=Profile(pack=2, cpus=3)))
         assert done.arrays == {"101": 2}
         assert slurm.option(101, "cpus-per-task") == "6"
@@ -156,7 +157,7 @@ class TestLimits:
 
 class TestAgain:
     def test_the_same_command_submits_nothing_twice(
-        self, steps: Plan, order: Order, slurm: FakeSlurm
+        self, steps: Plan, order: JobOrder, slurm: FakeSlurm
     ) -> None:
         send(steps(ABC), order)
         done, _ = send(steps(ABC), order)
@@ -165,14 +166,14 @@ class TestAgain:
         assert len(slurm.asked("sbatch")) == 2
 
     def test_only_what_is_new_is_submitted(
-        self, steps: Plan, order: Order, slurm: FakeSlurm
+        self, steps: Plan, order: JobOrder, slurm: FakeSlurm
     ) -> None:
         send(steps(ABC), order)
         done, _ = send(steps({"z": "done", **ABC}), order)
         assert len(done.keys) == 1
 
     def test_what_left_the_queue_undone_is_submitted_again(
-        self, steps: Plan, order: Order, slurm: FakeSlurm, store: Store
+        self, steps: Plan, order: JobOrder, slurm: FakeSlurm, store: Store
     ) -> None:
         planned = steps(ABC)
         first, _ = send(planned, order)
@@ -184,7 +185,7 @@ class TestAgain:
         assert set(again.places) == {planned[1].run.key}
 
     def test_a_run_that_somebody_has_is_left_to_him(
-        self, steps: Plan, order: Order, store: Store
+        self, steps: Plan, order: JobOrder, store: Store
     ) -> None:
         planned = steps(ABC)
         with Lease(store.run_dir(planned[0].run.key).lease_file):
@@ -192,7 +193,7 @@ class TestAgain:
         assert done.keys == {planned[1].run.key, planned[2].run.key}
 
     def test_a_job_number_that_is_anothers_by_now_counts_for_nothing(
-        self, steps: Plan, order: Order, slurm: FakeSlurm
+        self, steps: Plan, order: JobOrder, slurm: FakeSlurm
     ) -> None:
         send(steps(ABC), order)
         slurm.queue.write_text("101_[0-2]|foreign|RUNNING|None|n1\n")
@@ -200,7 +201,7 @@ class TestAgain:
         assert len(done.keys) == 3
 
     def test_a_silent_scheduler_means_that_all_is_alive(
-        self, steps: Plan, order: Order, slurm: FakeSlurm
+        self, steps: Plan, order: JobOrder, slurm: FakeSlurm
     ) -> None:
         send(steps(ABC), order)
         slurm.fails("squeue", "Unable to contact slurm controller")
@@ -210,9 +211,9 @@ class TestAgain:
         assert said[0].endswith("what was submitted before is taken to be in the queue")
 
     def test_two_commands_at_once_submit_once(
-        self, steps: Plan, order: Order, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+        self, steps: Plan, order: JobOrder, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(ledger, "_LEASE_POLL_SECONDS", 0.01)
+        monkeypatch.setattr(records, "_LEASE_POLL_SECONDS", 0.01)
         planned = steps(ABC)
         threads = [threading.Thread(target=send, args=(planned, order)) for _ in range(2)]
         for thread in threads:
@@ -224,7 +225,7 @@ class TestAgain:
 
 class TestDeath:
     def test_a_driver_that_died_after_sbatch_is_found_out_by_the_jobs_name(
-        self, steps: Plan, order: Order, store: Store, slurm: FakeSlurm
+        self, steps: Plan, order: JobOrder, store: Store, slurm: FakeSlurm
     ) -> None:
         done, _ = send(steps(ABC), order)
         assert done.submission is not None
@@ -236,7 +237,7 @@ class TestDeath:
         assert done.submission.job("report") == "102"
 
     def test_a_driver_that_died_before_sbatch_has_submitted_nothing(
-        self, steps: Plan, order: Order, store: Store, slurm: FakeSlurm
+        self, steps: Plan, order: JobOrder, store: Store, slurm: FakeSlurm
     ) -> None:
         slurm.fails("sbatch", "sbatch: error: Unable to contact slurm controller")
         with pytest.raises(Silent):
@@ -246,7 +247,7 @@ class TestDeath:
         assert len(done.keys) == 3
 
     def test_a_job_that_was_taken_without_an_answer_is_not_submitted_twice(
-        self, steps: Plan, order: Order, slurm: FakeSlurm
+        self, steps: Plan, order: JobOrder, slurm: FakeSlurm
     ) -> None:
         slurm.loses(101)
         done, _ = send(steps(ABC), order)
@@ -256,7 +257,7 @@ class TestDeath:
 
 class TestRefusals:
     def test_sbatchs_own_words_and_nothing_half_submitted(
-        self, steps: Plan, order: Order, slurm: FakeSlurm, store: Store
+        self, steps: Plan, order: JobOrder, slurm: FakeSlurm, store: Store
     ) -> None:
         slurm.refuses(101, "invalid partition specified: gpuu")
         with pytest.raises(Refused, match="refuses the job: invalid partition specified: gpuu"):
@@ -264,7 +265,7 @@ class TestRefusals:
         assert list(submissions(store)) == []
 
     def test_what_is_taken_before_a_refusal_goes_on(
-        self, steps: Plan, order: Order, slurm: FakeSlurm
+        self, steps: Plan, order: JobOrder, slurm: FakeSlurm
     ) -> None:
         slurm.says("scontrol", "MaxArraySize = 2\n")
         slurm.refuses(102, "Job violates accounting/QOS policy")
@@ -274,19 +275,19 @@ class TestRefusals:
         assert "1 runs are left for the same command" in said[0]
 
     def test_no_slurm_here(
-        self, steps: Plan, order: Order, monkeypatch: pytest.MonkeyPatch
+        self, steps: Plan, order: JobOrder, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("PATH", "/nowhere")
         with pytest.raises(NoScheduler):
             send(steps(ABC), order)
 
-    def test_a_time_limit_without_room_for_a_checkpoint(self, steps: Plan, order: Order) -> None:
+    def test_a_time_limit_without_room_for_a_checkpoint(self, steps: Plan, order: JobOrder) -> None:
         profile = Profile(time=1, signal_seconds=50)
         with pytest.raises(ConfigError, match="leaves 10 s, less than one checkpoint interval"):
             send(steps(ABC), replace(order, profile=profile))
 
     def test_a_sweep_that_holds_itself_back_wants_to_be_asked(
-        self, steps: Plan, order: Order, store: Store
+        self, steps: Plan, order: JobOrder, store: Store
     ) -> None:
         done, _ = send(steps(ABC), order)
         assert done.submission is not None
@@ -298,7 +299,7 @@ class TestRefusals:
 
 class TestShapes:
     def test_children_wait_for_the_array_of_their_parents(
-        self, order: Order, store: Store, slurm: FakeSlurm
+        self, order: JobOrder, store: Store, slurm: FakeSlurm
     ) -> None:
         planned = make_plan(family(), store)
         done, _ = send(planned, order)
@@ -306,7 +307,7 @@ class TestShapes:
         assert slurm.option(102, "dependency") == "afterany:101"
 
     def test_a_rehearsal_goes_first_and_must_go_well(
-        self, steps: Plan, order: Order, slurm: FakeSlurm, store: Store
+        self, steps: Plan, order: JobOrder, slurm: FakeSlurm, store: Store
     ) -> None:
         done, _ = send(steps(ABC), replace(order, rehearse=True))
         assert done.rehearsal == "101"
@@ -319,7 +320,7 @@ class TestShapes:
         assert {d.read_config().train.samples for d in shorts} == {1001, 1002, 1003}
 
     def test_processes_of_a_run_on_several_nodes_are_tasks_of_the_job(
-        self, steps: Plan, order: Order, slurm: FakeSlurm
+        self, steps: Plan, order: JobOrder, slurm: FakeSlurm
     ) -> None:
         profile = Profile(nodes=2, gpus=4)
         runtime = with_processes(profile, Runtime(), given=False)
@@ -334,7 +335,7 @@ class TestShapes:
             with_processes(Profile(nodes=2), Runtime(processes=3), given=True)
 
     def test_a_preview_needs_no_slurm_and_writes_nothing(
-        self, steps: Plan, order: Order, store: Store, monkeypatch: pytest.MonkeyPatch
+        self, steps: Plan, order: JobOrder, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         planned = steps(ABC)
         before = sorted(store.root.rglob("*"))

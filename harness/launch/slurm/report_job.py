@@ -1,6 +1,6 @@
 """The last job of a submission: what the scheduler lost goes back to it, then the report.
 
-    python -m harness.launch.slurm.closing FOLDER
+    python -m harness.launch.slurm.report_job FOLDER
 
 A job can leave the queue without a word of its own: SLURM kills one that it cannot start, a site
 requeues none, a node dies as its job ends.  Runs that this happened to are submitted again, a
@@ -14,17 +14,16 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from harness.errors import HarnessError, one_line
 from harness.launch.slurm import scheduler
-from harness.launch.slurm.freeze import Frozen
-from harness.launch.slurm.ledger import Intent, Submission
+from harness.launch.slurm.array_task import ArrayTask, say
 from harness.launch.slurm.scheduler import Silent
-from harness.launch.slurm.submit import Order, submit
-from harness.launch.slurm.task import Task, say
+from harness.launch.slurm.submissions import Intent, Submission
+from harness.launch.slurm.submit import JobOrder, submit
 from harness.plan import Action, Step
-from harness.record import Store
 
 ROUNDS = 3
 """Submissions of the same runs that follow the first one by themselves."""
@@ -32,7 +31,7 @@ ROUNDS = 3
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Submit what was lost, and become the command that writes the report."""
-    parser = argparse.ArgumentParser(prog="python -m harness.launch.slurm.closing")
+    parser = argparse.ArgumentParser(prog="python -m harness.launch.slurm.report_job")
     parser.add_argument("folder", type=Path, help="of the submission")
     submission = Submission(parser.parse_args(argv).folder)
     intent = submission.read()
@@ -51,32 +50,20 @@ def submit_what_was_lost(submission: Submission, intent: Intent) -> None:
     if not lost:
         return
     say(f"{len(lost)} runs lost their jobs: submitted again")
-    order = Order(
-        store=Store(Path(intent.root)),
-        sweep=intent.sweep,
-        sweep_file=None if intent.sweep_file is None else Path(intent.sweep_file),
-        runtime=intent.runtime,
-        profile=intent.profile,
-        report=intent.report_command,
-        frozen=Frozen(
-            Path(intent.code), None if intent.sweep_file is None else Path(intent.sweep_file)
-        ),
-        round=intent.round + 1,
-    )
-    submit(lost, order, say)
+    submit(lost, replace(JobOrder.again(intent), round=intent.round + 1), say)
 
 
-def _tasks(submission: Submission, intent: Intent) -> list[Task]:
+def _tasks(submission: Submission, intent: Intent) -> list[ArrayTask]:
     """Every task of the submission that was in the queue."""
     return [
-        Task(submission, intent, number, index, f"{job}_{index}", restarts=0, node="")
+        ArrayTask(submission, intent, number, index, f"{job}_{index}", restarts=0, node="")
         for number, array in enumerate(intent.arrays)
         if (job := submission.job(number)) is not None
         for index in range(len(array.tasks))
     ]
 
 
-def _lost(task: Task) -> list[Step]:
+def _lost(task: ArrayTask) -> list[Step]:
     steps = [step for step in task.to_do() if step.action is not Action.ATTACH]
     return steps if steps and _ended_by_itself(task.job) else []
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from fake_slurm import FakeSlurm
 
-from harness.launch.base import record_failure
-from harness.launch.slurm import closing
-from harness.launch.slurm.ledger import Submission, submissions
-from harness.launch.slurm.submit import Order, submit
+from harness.launch.attempt import record_failure
+from harness.launch.slurm import report_job
+from harness.launch.slurm.submissions import Submission, submissions
+from harness.launch.slurm.submit import JobOrder, submit
 from harness.plan import Step
 from harness.record import Store
 
@@ -21,7 +21,7 @@ Plan = Callable[..., list[Step]]
 
 
 @pytest.fixture
-def sent(steps: Plan, order: Order, slurm: FakeSlurm) -> tuple[Submission, list[str]]:
+def sent(steps: Plan, order: JobOrder, slurm: FakeSlurm) -> tuple[Submission, list[str]]:
     """A submission of two runs that has left the queue, and the keys of the runs."""
     planned = steps({"a": "done", "b": "done"})
     done = submit(planned, order, print)
@@ -34,7 +34,7 @@ def again(submission: Submission, slurm: FakeSlurm, state: str) -> list[str]:
     """Keys of the runs that are submitted again when their jobs ended so."""
     slurm.says("scontrol", f"JobId=101 JobState={state} Reason=None\nMaxArraySize = 1001\n")
     before = {s.folder for s in submissions(Store(_root(submission)), "ablation")}
-    closing.submit_what_was_lost(submission, submission.read())
+    report_job.submit_what_was_lost(submission, submission.read())
     after = submissions(Store(_root(submission)), "ablation")
     return sorted(key for s in after if s.folder not in before for key in s.read().keys)
 
@@ -66,7 +66,7 @@ def test_an_end_that_the_scheduler_does_not_tell_is_no_reason(
 ) -> None:
     for name in ("scontrol", "sacct"):
         slurm.fails(name)
-    closing.submit_what_was_lost(sent[0], sent[0].read())
+    report_job.submit_what_was_lost(sent[0], sent[0].read())
     assert len(slurm.asked("sbatch")) == 2
 
 
@@ -83,8 +83,10 @@ def test_runs_that_failed_or_were_called_off_are_left_alone(
     assert again(submission, slurm, "FAILED") == []
 
 
-def test_it_is_done_a_bounded_number_of_times(steps: Plan, order: Order, slurm: FakeSlurm) -> None:
-    done = submit(steps({"a": "done"}), replace(order, round=closing.ROUNDS), print)
+def test_it_is_done_a_bounded_number_of_times(
+    steps: Plan, order: JobOrder, slurm: FakeSlurm
+) -> None:
+    done = submit(steps({"a": "done"}), replace(order, round=report_job.ROUNDS), print)
     slurm.queue.unlink()
     assert done.submission is not None
     assert again(done.submission, slurm, "FAILED") == []
@@ -94,8 +96,8 @@ def test_the_report_is_written_whatever_came_of_it(
     sent: tuple[Submission, list[str]], slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     called: list[list[str]] = []
-    monkeypatch.setattr(closing.os, "execv", lambda program, words: called.append(words))
+    monkeypatch.setattr(report_job.os, "execv", lambda program, words: called.append(words))
     slurm.says("scontrol", "JobId=101 JobState=FAILED Reason=None\n")
     slurm.fails("sbatch", "sbatch: error: the site is closed")
-    closing.main([str(sent[0].folder)])
+    report_job.main([str(sent[0].folder)])
     assert called[0][-1] == "--report-only"

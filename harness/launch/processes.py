@@ -1,7 +1,7 @@
-"""What every process that a launcher starts has in common: its tasks, its signals, its output.
+"""How the processes of a launch are asked to stop, take signals, and are told what to do.
 
-Tasks come in on standard input, a JSON line each; when the input ends, whoever started the process
-is gone.
+The tasks of a child process come in on its standard input, a JSON line each; when the input ends,
+whoever started it is gone.
 """
 
 from __future__ import annotations
@@ -13,16 +13,76 @@ import resource
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
+from types import FrameType
 from typing import Any
 
-from harness.launch.base import Stop
-
+INSIST_SECONDS = 1.0
+"""A second signal this much later means it; an earlier one is a wrapper's copy of the first."""
 HELD_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 """What a scheduler may send to all processes of a job, those that have just begun too."""
+
+
+class Stop:
+    """A flag that signal handlers raise and everybody else only reads."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __call__(self) -> bool:
+        """Whether a stop was asked for: what a run calls between two steps."""
+        return self.asked
+
+    def ask(self) -> None:
+        """Ask for a stop; from now on calling the flag gives true."""
+        self.asked = True
+
+
+@contextmanager
+def stop_on_signals(stop: Stop) -> Iterator[None]:
+    """SIGINT and SIGTERM raise `stop`; when repeated they raise KeyboardInterrupt."""
+    first: list[float] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        stop.ask()
+        first.append(time.monotonic())
+        if first[-1] - first[0] > INSIST_SECONDS:
+            raise KeyboardInterrupt
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def holding_signals() -> Iterator[None]:
+    """Processes started within begin with `HELD_SIGNALS` kept back, and so not killed by them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def release_signals() -> None:
+    """Take what was kept back since the start of this process: a stop is for SIGTERM to ask for."""
+    for number in HELD_SIGNALS:
+        if number != signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_SIGNALS)
+
+
+# --------------------------------------------------------------------------- a child process
+
+ANSWER = b"answer: "
+"""What the lines of a worker's standard output begin with that answer; others are mere prints."""
 
 Task = dict[str, Any]
 
@@ -43,7 +103,7 @@ class Inbox:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.close())
-        _release_signals()
+        release_signals()
         descriptor = os.dup(0)
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)
@@ -65,24 +125,6 @@ class Inbox:
             for line in lines:
                 self._tasks.put(json.loads(line))
         at_end()
-
-
-@contextmanager
-def holding_signals() -> Iterator[None]:
-    """Processes started within begin with `HELD_SIGNALS` kept back, and so not killed by them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _release_signals() -> None:
-    """Take what was kept back since the start of this process: a stop is for SIGTERM to ask for."""
-    for number in HELD_SIGNALS:
-        if number != signal.SIGTERM:
-            signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_SIGNALS)
 
 
 def print_to(output: int | Path) -> None:

@@ -21,14 +21,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from harness.config import Runtime, validate
-from harness.errors import HarnessError, RecordError
+from pydantic import TypeAdapter, ValidationError
+
+from harness.config import Runtime
+from harness.errors import HarnessError, RecordError, one_line
 from harness.launch.profiles import Profile
-from harness.launch.slurm.scheduler import Listing, Task
+from harness.launch.slurm.scheduler import Listing, QueuedTask
 from harness.lease import Lease, LeaseHeld
 from harness.record import Store, read_json, write_json
 
@@ -91,6 +94,11 @@ class Intent:
         return {key for array in self.arrays for task in array.tasks for key in task}
 
 
+@cache
+def _intents() -> TypeAdapter[Intent]:
+    return TypeAdapter(Intent)
+
+
 class Submission:
     """A submission on disk."""
 
@@ -106,37 +114,20 @@ class Submission:
 
     def write(self, intent: Intent) -> None:
         """Put the intent on disk, before anything is submitted."""
-        tree = {
-            **asdict(intent),
-            "profile": intent.profile.model_dump(mode="json"),
-            "runtime": intent.runtime.model_dump(mode="json"),
-        }
         self.logs.mkdir(parents=True, exist_ok=True)
+        tree = _intents().dump_python(intent, mode="json")
         write_json(self.folder / "submission.json", {"schema": SCHEMA, **tree})
 
     def read(self) -> Intent:
         """The intent; RecordError when it is not there or of another schema."""
         file = self.folder / "submission.json"
         tree = read_json(file)
-        if tree is None or tree.pop("schema", None) != SCHEMA:
+        if tree is None or tree.get("schema") != SCHEMA:
             raise RecordError(f"{file} is missing, or of another version")
-        tree.pop("threads_given", None)  # of submissions whose jobs shared their cores out
-        arrays = tuple(
-            Array(
-                name=a["name"],
-                tasks=tuple(tuple(task) for task in a["tasks"]),
-                after=tuple(a["after"]),
-                only_after=tuple(a["only_after"]),
-            )
-            for a in tree.pop("arrays")
-        )
-        return Intent(
-            arrays=arrays,
-            profile=validate(Profile, tree.pop("profile")),
-            runtime=validate(Runtime, tree.pop("runtime")),
-            report_command=tuple(tree.pop("report_command")),
-            **tree,
-        )
+        try:
+            return _intents().validate_python(tree)
+        except ValidationError as error:
+            raise RecordError(f"{file} is not whole: {one_line(error)}") from None
 
     # ---- what became of it
 
@@ -237,13 +228,13 @@ def submitting(store: Store, *, seconds: float = 120.0) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Place:
+class QueuePlace:
     """Where in the queue a run is: its submission, and its task if the scheduler lists it."""
 
     submission: Submission
     array: int
     index: int
-    task: Task | None
+    task: QueuedTask | None
 
 
 def find_jobs(submission: Submission, intent: Intent, listing: Listing) -> None:
@@ -257,14 +248,14 @@ def find_jobs(submission: Submission, intent: Intent, listing: Listing) -> None:
             submission.note_job(part, job)
 
 
-def queued(store: Store, listing: Listing | None, *, close: bool = True) -> dict[str, Place]:
+def queued(store: Store, listing: Listing | None, *, close: bool = True) -> dict[str, QueuePlace]:
     """Key -> place of every run that is in the queue or running there, or may be.
 
     Without a listing, when the scheduler could not be asked, that is every run of an open
     submission.  With one, numbers that were never written down are, and submissions of which
     nothing is left are closed, unless `close` is false: that is for the holder of `submitting`.
     """
-    found: dict[str, Place] = {}
+    found: dict[str, QueuePlace] = {}
     for submission in submissions(store):
         if not submission.open:
             continue
@@ -281,7 +272,7 @@ def queued(store: Store, listing: Listing | None, *, close: bool = True) -> dict
 
 def _places(
     submission: Submission, intent: Intent, listing: Listing | None
-) -> Iterator[tuple[str, Place]]:
+) -> Iterator[tuple[str, QueuePlace]]:
     for number, array in enumerate(intent.arrays):
         tasks = {} if listing is None else listing.tasks(array.name)
         any_may_live = listing is None or array.name in listing.unread
@@ -289,7 +280,7 @@ def _places(
             task = tasks.get(index)
             if any_may_live or (task is not None and not task.over):
                 for key in keys:
-                    yield key, Place(submission, number, index, task)
+                    yield key, QueuePlace(submission, number, index, task)
 
 
 def newest(store: Store, sweep: str) -> Submission | None:

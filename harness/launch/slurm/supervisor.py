@@ -1,13 +1,13 @@
 """What runs inside a job: the runs of one task of an array, in worker processes under a supervisor.
 
-    python -m harness.launch.slurm.task FOLDER ARRAY               the supervisor, started by srun
-    python -m harness.launch.slurm.task FOLDER ARRAY --after CODE  the batch script, afterwards
+    python -m harness.launch.slurm.supervisor FOLDER ARRAY               started by srun
+    python -m harness.launch.slurm.supervisor FOLDER ARRAY --after CODE  its batch script
 
-Only the folder of the submission crosses into here; the runs are found on disk, and the same task
-may be started any number of times.  The supervisor itself is light: a worker that is killed is put
-on record by it, and when the supervisor is killed too, by the batch script.  Signals only raise a
-flag; the runs save their state at the next step boundary, and the job goes back in the queue unless
-it was cancelled.
+The supervisor itself is light: a worker that is killed is put on record by it, and when the
+supervisor is killed too, by the batch script.  Signals only raise a flag; the runs
+save their state at the next step boundary, and the job goes back in the queue unless it was
+cancelled.  Of a job with several nodes srun starts it once for each process of a run: the first one
+supervises, the others help with its runs.
 """
 
 from __future__ import annotations
@@ -18,31 +18,32 @@ import re
 import signal
 import socket
 import sys
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from harness.errors import HarnessError, one_line
-from harness.launch.base import Backlog, Stop, record_failure
-from harness.launch.child import HELD_SIGNALS
-from harness.launch.local import LocalExecutor, gpus_of_machine, make_slots, visible_gpus
+from harness.launch.backlog import Backlog
+from harness.launch.executor import Assignment
+from harness.launch.executors.local import LocalExecutor
+from harness.launch.processes import HELD_SIGNALS, Stop
 from harness.launch.ranks import end_rendezvous, help_with, runs_of_rendezvous
+from harness.launch.slots import gpus_of_machine, slots_here
 from harness.launch.slurm import scheduler
-from harness.launch.slurm.ledger import Intent, Submission
-from harness.launch.slurm.policy import bad_nodes, micro_batch_of, why_stop
+from harness.launch.slurm.array_task import ArrayTask, say
+from harness.launch.slurm.policy import why_stop
 from harness.launch.slurm.scheduler import Silent
-from harness.lease import Lease, LeaseHeld
-from harness.plan import TRANSIENT, Step, make_plan
+from harness.launch.slurm.submissions import Intent, Submission
+from harness.lease import LeaseHeld
+from harness.plan import TRANSIENT, Step
 from harness.provenance import usable_cores
-from harness.record import RunDir, State, Status, Store, read_json
-from harness.space import Run, SweepFile
+from harness.record import RunDir, State, read_json
+from harness.space import Run
 
 HOLD_AFTER = 3
 """Tasks that die first, of the same error, before the sweep holds itself back."""
-_SIGNALLED = {128 + signal.SIGTERM, 128 + signal.SIGUSR1, 128 + signal.SIGUSR2, 128 + signal.SIGHUP}
+_SIGNALLED = {128 + number for number in HELD_SIGNALS}
 _OUT_OF_MEMORY = re.compile(r"oom[-_ ]?kill|out of memory|exceeded (?:job |step )?memory", re.I)
 _TAIL_BYTES = 20_000
 
@@ -50,21 +51,20 @@ _TAIL_BYTES = 20_000
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code is 0 if every run of the task is done."""
     signals = _Signals()
-    parser = argparse.ArgumentParser(prog="python -m harness.launch.slurm.task")
+    parser = argparse.ArgumentParser(prog="python -m harness.launch.slurm.supervisor")
     parser.add_argument("folder", type=Path, help="of the submission")
     parser.add_argument("array", type=int, help="which of its arrays")
     parser.add_argument("--after", type=int, metavar="CODE", help="the supervisor's exit code")
     args = parser.parse_args(argv)
-    task = Task.of_environment(Submission(args.folder), args.array)
+    task = ArrayTask.of_environment(Submission(args.folder), args.array)
     if args.after is not None:
         return Aftermath(task, args.after).tidy()
     rank = int(os.environ.get("SLURM_PROCID", "0"))
-    if rank > 0:
-        runs = runs_of_rendezvous(task.rendezvous, signals.stop)
-        local_rank = int(os.environ.get("SLURM_LOCALID", "0"))
-        file = task.intent.sweep_file
-        return help_with(runs, file, signals.stop, rank=rank, local_rank=local_rank)
-    return Supervisor(task, signals).supervise()
+    if rank == 0:
+        return Supervisor(task, signals).supervise()
+    runs = runs_of_rendezvous(task.rendezvous, signals.stop)
+    local_rank = int(os.environ.get("SLURM_LOCALID", "0"))
+    return help_with(runs, task.intent.sweep_file, signals.stop, rank=rank, local_rank=local_rank)
 
 
 class _Signals:
@@ -81,140 +81,13 @@ class _Signals:
         self.stop.ask()
 
 
-# --------------------------------------------------------------------------- where it is
-
-
-@dataclass(frozen=True)
-class Task:
-    """A task of an array, as this job was given it."""
-
-    submission: Submission
-    intent: Intent
-    array: int
-    index: int
-    job: str
-    """What scontrol calls it: `12_3`."""
-    restarts: int
-    node: str
-
-    @staticmethod
-    def of_environment(submission: Submission, array: int) -> Task:
-        """The task that SLURM's variables name."""
-        index = int(os.environ["SLURM_ARRAY_TASK_ID"])
-        return Task(
-            submission=submission,
-            intent=submission.read(),
-            array=array,
-            index=index,
-            job=f"{os.environ['SLURM_ARRAY_JOB_ID']}_{index}",
-            restarts=int(os.environ.get("SLURM_RESTART_COUNT", "0")),
-            node=os.environ.get("SLURMD_NODENAME", ""),
-        )
-
-    @property
-    def store(self) -> Store:
-        """Where the runs are."""
-        return Store(Path(self.intent.root))
-
-    @property
-    def nodes(self) -> int:
-        """Nodes of the job; with several, SLURM starts the processes of a run."""
-        return self.intent.profile.nodes
-
-    @property
-    def rendezvous(self) -> Path:
-        """Where the processes of this start of the job find one another."""
-        name = f"{self.array}-{self.index}-{self.restarts}"
-        return self.submission.folder / "rendezvous" / name
-
-    def runs(self) -> list[Run]:
-        """The runs of the task, read from their directories."""
-        return [self._run(key) for key in self.intent.arrays[self.array].tasks[self.index]]
-
-    def _run(self, key: str) -> Run:
-        directory = self.store.run_dir(key)
-        config = directory.read_config()
-        job = read_json(directory.path / "job.json") or {}
-        source = SweepFile(**job["sweep"]) if "sweep" in job else None
-        return Run(str(job.get("label", key)), {}, config.seed, config, source=source)
-
-    def status(self, run: Run) -> Status:
-        """What the files say of a run."""
-        return self.store.run_dir(run.key).status(run.config.evaluation_key)
-
-    def own_ends(self, run: Run) -> list[dict[str, Any]]:
-        """The ends of a run in this submission."""
-        ends = self.store.run_dir(run.key).ends()
-        return [end for end in ends if end.get("submission") == self.intent.id]
-
-    def add_end(self, run: Run, failure: str, error: str, **details: Any) -> None:
-        """Note what ended the last attempt of a run; LeaseHeld if somebody runs it."""
-        directory = self.store.run_dir(run.key)
-        here = {"submission": self.intent.id, "job": self.job, "node": self.node}
-        with Lease(directory.lease_file):
-            directory.add_end(failure, error, **{**here, **details})
-
-    def fail(self, run: Run, failure: str, error: str) -> None:
-        """Put a run on record as failed, for good as far as this submission is concerned."""
-        directory = self.store.run_dir(run.key)
-        self.add_end(run, failure, error, final=True, micro_batch=None)
-        record_failure(
-            directory,
-            run.config.evaluation_key,
-            attempt=directory.attempts(),
-            since=time.time(),
-            failure=failure,
-            error=error,
-        )
-
-    def given_up(self, run: Run) -> bool:
-        """Whether this submission is not to go on with a run."""
-        return why_stop(self.own_ends(run), self.intent.profile) is not None
-
-    def to_do(self) -> list[Step]:
-        """The steps of the runs that are to go on."""
-        steps = make_plan(self.runs(), self.store)
-        return [step for step in steps if step.pending and not self._left(step.run)]
-
-    def _left(self, run: Run) -> bool:
-        return self.given_up(run) or self.called_off(run)
-
-    def called_off(self, run: Run) -> bool:
-        """Whether somebody wants no more of a run, such as a search that prunes it."""
-        return self.store.run_dir(run.key).stop_requested() is not None
-
-    def end_of_last_attempt_is_known(self, run: Run) -> bool:
-        """Whether the last attempt ended with a word, or there was none yet."""
-        directory = self.store.run_dir(run.key)
-        attempts = directory.attempts()
-        written = read_json(directory.status_file)
-        if not attempts or written is None or written["state"] != State.RUNNING.value:
-            return True
-        return any(end["attempt"] == attempts for end in directory.ends())
-
-    def go_back(self, exclude: Sequence[str] = ()) -> None:
-        """Back in the queue, away from nodes that failed; says so when that is not taken."""
-        ends = [end for run in self.runs() for end in self.own_ends(run)]
-        profile = self.intent.profile
-        avoided = [*profile.exclude, *bad_nodes(ends), *exclude]
-        try:
-            scheduler.requeue(self.job, exclude=scheduler.avoidable(avoided, profile.partition))
-        except Silent as error:
-            say(f"the job is not back in the queue ({error}); the same command submits it again")
-
-
-def say(line: str) -> None:
-    """Print a line with the time of day before it, to the log of the job."""
-    print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
-
-
 # --------------------------------------------------------------------------- the supervisor
 
 
 class Supervisor:
     """Brings the runs of a task to their ends."""
 
-    def __init__(self, task: Task, signals: _Signals) -> None:
+    def __init__(self, task: ArrayTask, signals: _Signals) -> None:
         self.task = task
         self.signals = signals
         self.stop = signals.stop
@@ -245,7 +118,7 @@ class Supervisor:
 
     def _work(self, steps: Sequence[Step]) -> None:
         """Launch those that take the same parts of a batch at once, and see what came of them."""
-        sizes = {step.run.key: self._micro_batch(step.run) for step in steps}
+        sizes = {step.run.key: self.task.micro_batch(step.run) for step in steps}
         size = sizes[steps[0].run.key]
         group = [step for step in steps if sizes[step.run.key] == size]
         with self._executor(size, len(group)) as executor:
@@ -273,27 +146,19 @@ class Supervisor:
         say(f"{run.label} seed {run.seed}: out of memory; again with {size} pairs at once")
         return True
 
-    def _micro_batch(self, run: Run) -> int | None:
-        return micro_batch_of(self.task.own_ends(run), run.config, self.task.intent.runtime)
-
     def _executor(self, micro_batch: int | None, runs: int) -> LocalExecutor:
-        intent = self.task.intent
+        intent, nodes = self.task.intent, self.task.nodes
         runtime = intent.runtime.model_copy(update={"micro_batch": micro_batch})
-        side_by_side = max(1, min(intent.profile.pack, runs))
-        slots = make_slots(
-            wanted=side_by_side,
-            threads=runtime.threads,
-            gpus=visible_gpus(runtime.device),
-            cores=usable_cores(),
-            processes=runtime.processes // self.task.nodes,
-        )
+        on_this_node = runtime.model_copy(update={"processes": runtime.processes // nodes})
         return LocalExecutor(
-            self.task.store,
-            runtime,
-            slots,
+            Assignment(
+                self.task.store,
+                runtime,
+                sweep_file=None if intent.sweep_file is None else Path(intent.sweep_file),
+            ),
             self.stop,
-            None if intent.sweep_file is None else Path(intent.sweep_file),
-            rendezvous=(self.task.rendezvous, _address()) if self.task.nodes > 1 else None,
+            slots_here(on_this_node, max(1, min(intent.profile.pack, runs))),
+            rendezvous=(self.task.rendezvous, _address()) if nodes > 1 else None,
         )
 
     # ---- what came of a run
@@ -365,7 +230,7 @@ class Supervisor:
             saved = {State.INTERRUPTED: "its state was saved", State.NEW: "it had not begun"}
             if cause and step.status.state in saved:
                 error = f"{cause.replace('_', ' ')}; {saved[step.status.state]}"
-                self._ended(step.run, cause, error, micro_batch=self._micro_batch(step.run))
+                self._ended(step.run, cause, error, micro_batch=self.task.micro_batch(step.run))
         self._note_end()
         if self.task.nodes > 1:
             end_rendezvous(self.task.rendezvous)
@@ -467,7 +332,7 @@ def _how_it_ended(job: str) -> str:
 class Aftermath:
     """What the batch script does when the supervisor has ended, well or not."""
 
-    def __init__(self, task: Task, code: int) -> None:
+    def __init__(self, task: ArrayTask, code: int) -> None:
         self.task = task
         self.code = code
 
@@ -491,7 +356,7 @@ class Aftermath:
 
     def _record(self, run: Run, failure: str, error: str) -> None:
         task = self.task
-        task.add_end(run, failure, error, micro_batch=_micro_batch_tried(task, run))
+        task.add_end(run, failure, error, micro_batch=task.micro_batch(run))
         reason = why_stop(task.own_ends(run), task.intent.profile)
         if failure == "out_of_memory" and not task.store.run_dir(run.key).attempts():
             reason = f"{error} before training began; give the profile more"
@@ -530,10 +395,6 @@ class Aftermath:
             texts.append(data.decode(errors="backslashreplace"))
         text = "\n".join(texts)
         return text[max(0, text.rfind(f"task {job} of submission")) :]
-
-
-def _micro_batch_tried(task: Task, run: Run) -> int | None:
-    return micro_batch_of(task.own_ends(run), run.config, task.intent.runtime)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What every executor shares: the protocol, the backlog of a launch, and stopping.
+"""The runs of a launch that are still to be started, and what an executor asks of them.
 
 The truth about a run is in its directory, so the backlog asks the files before each start: another
 launcher may have taken the run, finished it or died.  Knows no process, no GPU and no scheduler.
@@ -8,30 +8,24 @@ from __future__ import annotations
 
 import os
 import shlex
-import signal
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from types import FrameType
 from typing import Any, Protocol
 
-from harness.config import RunConfig
 from harness.costs import NOMINAL_GMACS_PER_SECOND, training_gmacs
 from harness.errors import ConfigError, HarnessError, one_line
 from harness.lease import Lease, LeaseHeld
 from harness.plan import TRANSIENT, Step
-from harness.record import RunDir, State, Status, Store, read_json
+from harness.record import RunDir, State, Status, Store
 from harness.space import Run
 
 POLL_SECONDS = 2.0
 """Between two looks at the files of a run that another launcher holds."""
 RETRY_AT_ONCE = frozenset({"killed", "interrupted"})
 """Failures that say nothing against the run: tried once more in the same launch, after the rest."""
-INSIST_SECONDS = 1.0
-"""A second signal this much later means it; an earlier one is a wrapper's copy of the first."""
 
 Say = Callable[[str], None]
 
@@ -60,59 +54,6 @@ class Source(Protocol):
         ...
 
 
-class Executor(AbstractContextManager[Any], Protocol):
-    """Runs what a plan left pending; leaving the context ends every process it started."""
-
-    def preflight(self, configs: Sequence[RunConfig]) -> list[str]:
-        """One line for each thing that would make a run fail at its start; starts no run."""
-        ...
-
-    def launch(self, source: Source, say: Say) -> None:
-        """Run every step there is; return when there are no more or a stop was asked for.
-
-        `say` prints a line for what no run's file can tell.  A run that fails, or whose process
-        dies, leaves its record in its directory and never ends the launch.
-        """
-        ...
-
-
-# --------------------------------------------------------------------------- stopping
-
-
-class Stop:
-    """A flag that signal handlers raise and everybody else only reads."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    def __call__(self) -> bool:
-        """Whether a stop was asked for: what a run calls between two steps."""
-        return self.asked
-
-    def ask(self) -> None:
-        """Ask for a stop; from now on calling the flag gives true."""
-        self.asked = True
-
-
-@contextmanager
-def stop_on_signals(stop: Stop) -> Iterator[None]:
-    """SIGINT and SIGTERM raise `stop`; when repeated they raise KeyboardInterrupt."""
-    first: list[float] = []
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        stop.ask()
-        first.append(time.monotonic())
-        if first[-1] - first[0] > INSIST_SECONDS:
-            raise KeyboardInterrupt
-
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
 # --------------------------------------------------------------------------- cost
 
 
@@ -122,38 +63,6 @@ def estimate(step: Step) -> float:
         return step.seconds
     left = max(0, step.run.config.train.samples - step.status.samples_seen)
     return training_gmacs(step.run.config, left) / NOMINAL_GMACS_PER_SECOND
-
-
-# --------------------------------------------------------------------------- failures
-
-
-def record_failure(
-    directory: RunDir,
-    evaluation_key: str,
-    *,
-    attempt: int,
-    since: float,
-    failure: str,
-    error: str,
-) -> None:
-    """File a failure that the run could not file itself (it was killed, or never began).
-
-    Nothing is written if the run recorded a failure of its own after `since` (seconds of the
-    epoch), or is done.  Raises LeaseHeld when somebody has taken the run over already.
-    """
-    with Lease(directory.lease_file):
-        written = read_json(directory.status_file) or {}
-        recorded = written.get("state") == State.FAILED.value and written["beat"] >= since
-        if recorded or directory.status(evaluation_key).state is State.DONE:
-            return
-        directory.write_status(
-            State.FAILED,
-            failure=failure,
-            error=error,
-            attempt=attempt,
-            samples_seen=int(written.get("samples_seen", 0)),
-            log=str(directory.log_file(attempt)),
-        )
 
 
 # --------------------------------------------------------------------------- the backlog
@@ -282,19 +191,13 @@ class Backlog:
             return False
         directory = self._store.run_dir(step.run.key)
         if step.from_scratch and self._is_as_planned(step):
-            self._set_aside(step, directory)
+            set_aside(directory, lambda: self._is_as_planned(step))
         elif status.state is State.DONE or _failed_for_good(status):
             return False
         if self._intended:
             return directory.stop_requested() is None
         directory.write_intent(step.run.config, job_of(step.run))
         return True
-
-    def _set_aside(self, step: Step, directory: RunDir) -> None:
-        with Lease(directory.lease_file):
-            if self._is_as_planned(step):
-                moved = RunDir(directory.set_aside())
-                moved.lease_file.unlink(missing_ok=True)
 
     def _is_as_planned(self, step: Step) -> bool:
         """Whether the directory is the one the plan saw: another launcher may have moved it."""
@@ -309,6 +212,16 @@ class Backlog:
 
     def _status(self, step: Step) -> Status:
         return self._store.run_dir(step.run.key).status(step.run.config.evaluation_key)
+
+
+def set_aside(directory: RunDir, still: Callable[[], bool] = lambda: True) -> None:
+    """Move a run that is to be made anew out of the way, if it is `still` the one that was meant.
+
+    Raises LeaseHeld when somebody runs it.
+    """
+    with Lease(directory.lease_file):
+        if still():
+            RunDir(directory.set_aside()).lease_file.unlink(missing_ok=True)
 
 
 def job_of(run: Run) -> dict[str, Any]:

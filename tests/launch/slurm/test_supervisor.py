@@ -14,10 +14,11 @@ from launch_cases import status, trained, when
 
 from harness.config import ImageTower, Model, RunConfig, Train
 from harness.launch.profiles import Profile
-from harness.launch.slurm import task as module
-from harness.launch.slurm.ledger import Submission
-from harness.launch.slurm.submit import Order, submit
-from harness.launch.slurm.task import Aftermath, Supervisor, Task, _Signals, same_death
+from harness.launch.slurm import supervisor as module
+from harness.launch.slurm.array_task import ArrayTask
+from harness.launch.slurm.submissions import Submission
+from harness.launch.slurm.submit import JobOrder, submit
+from harness.launch.slurm.supervisor import Aftermath, Supervisor, _Signals, same_death
 from harness.plan import Step, make_plan
 from harness.record import State, Store
 from harness.space import Run
@@ -36,7 +37,7 @@ def handlers_as_before() -> Iterator[None]:
 
 
 @pytest.fixture
-def job(order: Order, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Task]:
+def job(order: JobOrder, monkeypatch: pytest.MonkeyPatch) -> Callable[..., ArrayTask]:
     """`job(steps, restarts=1, pack=2)`: these steps, submitted as they are, and task 0 begun."""
 
     def begin(
@@ -46,7 +47,7 @@ def job(order: Order, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Task]:
         index: int = 0,
         submission: Any = None,
         **profile: Any,
-    ) -> Task:
+    ) -> ArrayTask:
         if submission is None:
             submitted = submit(steps, replace(order, profile=Profile(**profile)), print)
             submission = submitted.submission
@@ -54,12 +55,12 @@ def job(order: Order, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Task]:
         monkeypatch.setenv("SLURM_ARRAY_TASK_ID", str(index))
         monkeypatch.setenv("SLURM_RESTART_COUNT", str(restarts))
         monkeypatch.setenv("SLURMD_NODENAME", "n1")
-        return Task.of_environment(submission, 0)
+        return ArrayTask.of_environment(submission, 0)
 
     return begin
 
 
-def run(task: Task) -> int:
+def run(task: ArrayTask) -> int:
     return Supervisor(task, _Signals()).supervise()
 
 
@@ -130,7 +131,9 @@ class TestEnds:
             "MemoryError: no memory left; smaller parts of a batch are no way out: "
             "its BatchNorm sees the whole batch",
         )
-        assert run(job(planned, submission=Task.of_environment(newest(store), 0).submission)) == 1
+        assert (
+            run(job(planned, submission=ArrayTask.of_environment(newest(store), 0).submission)) == 1
+        )
         assert trained(store) == []
 
     def test_a_run_that_was_called_off_is_not_begun(
@@ -144,7 +147,7 @@ class TestEnds:
 
 
 def newest(store: Store) -> Submission:
-    from harness.launch.slurm.ledger import submissions
+    from harness.launch.slurm.submissions import submissions
 
     return list(submissions(store))[-1]
 

@@ -1,0 +1,1 @@
+"""An executor a file; see `harness.launch.executor`."""

@@ -1,0 +1,152 @@
+"""The runs of one task of an array, and what a job notes of them in their directories.
+
+Only the folder of the submission crosses into a job; the runs are found on disk, and the same task
+may be started any number of times.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.launch.attempt import record_failure
+from harness.launch.slurm import scheduler
+from harness.launch.slurm.policy import bad_nodes, micro_batch_of, why_stop
+from harness.launch.slurm.scheduler import Silent
+from harness.launch.slurm.submissions import Intent, Submission
+from harness.lease import Lease
+from harness.plan import Step, make_plan
+from harness.record import State, Status, Store, read_json
+from harness.space import Run, SweepFile
+
+
+@dataclass(frozen=True)
+class ArrayTask:
+    """A task of an array, as this job was given it."""
+
+    submission: Submission
+    intent: Intent
+    array: int
+    index: int
+    job: str
+    """What scontrol calls it: `12_3`."""
+    restarts: int
+    node: str
+
+    @staticmethod
+    def of_environment(submission: Submission, array: int) -> ArrayTask:
+        """The task that SLURM's variables name."""
+        index = int(os.environ["SLURM_ARRAY_TASK_ID"])
+        return ArrayTask(
+            submission=submission,
+            intent=submission.read(),
+            array=array,
+            index=index,
+            job=f"{os.environ['SLURM_ARRAY_JOB_ID']}_{index}",
+            restarts=int(os.environ.get("SLURM_RESTART_COUNT", "0")),
+            node=os.environ.get("SLURMD_NODENAME", ""),
+        )
+
+    @property
+    def store(self) -> Store:
+        """Where the runs are."""
+        return Store(Path(self.intent.root))
+
+    @property
+    def nodes(self) -> int:
+        """Nodes of the job; with several, SLURM starts the processes of a run."""
+        return self.intent.profile.nodes
+
+    @property
+    def rendezvous(self) -> Path:
+        """Where the processes of this start of the job find one another."""
+        name = f"{self.array}-{self.index}-{self.restarts}"
+        return self.submission.folder / "rendezvous" / name
+
+    def runs(self) -> list[Run]:
+        """The runs of the task, read from their directories."""
+        return [self._run(key) for key in self.intent.arrays[self.array].tasks[self.index]]
+
+    def _run(self, key: str) -> Run:
+        directory = self.store.run_dir(key)
+        config = directory.read_config()
+        job = read_json(directory.path / "job.json") or {}
+        source = SweepFile(**job["sweep"]) if "sweep" in job else None
+        return Run(str(job.get("label", key)), {}, config.seed, config, source=source)
+
+    def status(self, run: Run) -> Status:
+        """What the files say of a run."""
+        return self.store.run_dir(run.key).status(run.config.evaluation_key)
+
+    def own_ends(self, run: Run) -> list[dict[str, Any]]:
+        """The ends of a run in this submission."""
+        ends = self.store.run_dir(run.key).ends()
+        return [end for end in ends if end.get("submission") == self.intent.id]
+
+    def add_end(self, run: Run, failure: str, error: str, **details: Any) -> None:
+        """Note what ended the last attempt of a run; LeaseHeld if somebody runs it."""
+        directory = self.store.run_dir(run.key)
+        here = {"submission": self.intent.id, "job": self.job, "node": self.node}
+        with Lease(directory.lease_file):
+            directory.add_end(failure, error, **{**here, **details})
+
+    def fail(self, run: Run, failure: str, error: str) -> None:
+        """Put a run on record as failed, for good as far as this submission is concerned."""
+        directory = self.store.run_dir(run.key)
+        self.add_end(run, failure, error, final=True, micro_batch=None)
+        record_failure(
+            directory,
+            run.config.evaluation_key,
+            attempt=directory.attempts(),
+            since=time.time(),
+            failure=failure,
+            error=error,
+        )
+
+    def micro_batch(self, run: Run) -> int | None:
+        """Pairs at once on a process, after the ends that a run had; None: all."""
+        return micro_batch_of(self.own_ends(run), run.config, self.intent.runtime)
+
+    def given_up(self, run: Run) -> bool:
+        """Whether this submission is not to go on with a run."""
+        return why_stop(self.own_ends(run), self.intent.profile) is not None
+
+    def to_do(self) -> list[Step]:
+        """The steps of the runs that are to go on."""
+        steps = make_plan(self.runs(), self.store)
+        return [step for step in steps if step.pending and not self._left(step.run)]
+
+    def _left(self, run: Run) -> bool:
+        return self.given_up(run) or self.called_off(run)
+
+    def called_off(self, run: Run) -> bool:
+        """Whether somebody wants no more of a run, such as a search that prunes it."""
+        return self.store.run_dir(run.key).stop_requested() is not None
+
+    def end_of_last_attempt_is_known(self, run: Run) -> bool:
+        """Whether the last attempt ended with a word, or there was none yet."""
+        directory = self.store.run_dir(run.key)
+        attempts = directory.attempts()
+        written = read_json(directory.status_file)
+        if not attempts or written is None or written["state"] != State.RUNNING.value:
+            return True
+        return any(end["attempt"] == attempts for end in directory.ends())
+
+    def go_back(self, exclude: Sequence[str] = ()) -> None:
+        """Back in the queue, away from nodes that failed; says so when that is not taken."""
+        ends = [end for run in self.runs() for end in self.own_ends(run)]
+        profile = self.intent.profile
+        avoided = [*profile.exclude, *bad_nodes(ends), *exclude]
+        try:
+            scheduler.requeue(self.job, exclude=scheduler.avoidable(avoided, profile.partition))
+        except Silent as error:
+            say(f"the job is not back in the queue ({error}); the same command submits it again")
+
+
+def say(line: str) -> None:
+    """Print a line with the time of day before it, to the log of the job."""
+    print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
