@@ -20,17 +20,23 @@ class Registry(Generic[T]):
 
     Args:
         package: its modules register parts of this kind; they are imported at the first look.
+
+    Attributes:
+        check: raises ConfigError for what cannot be a part of this kind or cannot be called so.
     """
 
     def __init__(self, kind: str, package: str | None = None) -> None:
         self.kind = kind
         self._parts: dict[str, T] = {}
         self._package = package
+        self.check: Callable[[str, T], None] = lambda name, part: None
 
     def register(self, name: str) -> Callable[[T], T]:
         """Decorator that files a part under `name`; a second part of one name is refused."""
 
         def add(part: T) -> T:
+            self._import()
+            self.check(name, part)
             before = self._parts.get(name)
             if before is not None and _place(before) != _place(part):
                 raise ConfigError(f"{self.kind} {name!r} is registered twice")

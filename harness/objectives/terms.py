@@ -8,6 +8,7 @@ name.
 
 from __future__ import annotations
 
+import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -16,7 +17,17 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, Self
 
 from pydantic import Field
 
-from harness.config import TERMS, Float, Int, Objective, RunConfig, Schedule, Strict
+from harness.config import (
+    TERMS,
+    Float,
+    Int,
+    Objective,
+    RunConfig,
+    Schedule,
+    Strict,
+    validate,
+)
+from harness.errors import ConfigError
 from harness.objectives.schedules import ramp
 from harness.seeding import derive_seed
 
@@ -159,6 +170,23 @@ class Term(Strict, ABC):
     def log(self, progress: float, module: Any) -> dict[str, float]:
         """Name -> number of what a line of the training log shall tell besides the loss."""
         return {}
+
+
+def _check(name: str, term: object) -> None:
+    if not (isinstance(term, type) and issubclass(term, Term)) or inspect.isabstract(term):
+        raise ConfigError(
+            f"loss term {name!r}: a class is wanted that has harness.objectives.terms.Term as a "
+            "base and defines `loss`"
+        )
+    if not name.isidentifier():
+        raise ConfigError(f"loss term {name!r}: a name is wanted such as {term.__name__.lower()}")
+    try:
+        validate(term, {})
+    except ConfigError as error:
+        raise ConfigError(f"loss term {name!r}: every setting needs a default; {error}") from None
+
+
+TERMS.check = _check
 
 
 class RampedTerm(Term):

@@ -56,7 +56,7 @@ def answer(collection: Collection, findings: Findings, metric: str) -> Answer:
     scale = metrics.scale(metric)
     chances = {round(cell.chance * scale, 6) for cell in column if cell.chance is not None}
     chance = f", chance {text.number(chances.pop(), decimals)}" if len(chances) == 1 else ""
-    aside = f"({metrics.unit(metric)}){chance}{_tally(column)}"
+    aside = f"({metrics.unit(metric)}){chance}{_tally(column, findings)}"
     return Answer(
         metrics.display(metric),
         aside,
@@ -92,15 +92,15 @@ def _chosen(column: Sequence[Cell]) -> tuple[list[Cell], int]:
     return chosen, len(column) - len(chosen)
 
 
-def _tally(column: Sequence[Cell]) -> str:
+def _tally(column: Sequence[Cell], findings: Findings) -> str:
     """How many of the points compared differ from their baseline."""
     made = [cell.comparison for cell in column if cell.comparison is not None]
     if not made:
         return ""
     verdicts = [comparison.verdict for comparison in made]
     better, worse = (verdicts.count(verdict) for verdict in (Verdict.BETTER, Verdict.WORSE))
-    family = "primary metric" if made[0].primary else "secondary metric"
-    family = f"{family}, " if any(c.primary for c in made) or made[0].judged else ""
+    declared = any(answered.primary is not None for answered in findings.answered)
+    family = "primary metric, " if made[0].primary else "secondary metric, " if declared else ""
     return f": {family}{better} of {len(made)} better, {worse} worse"
 
 

@@ -67,6 +67,11 @@ class Comparison:
         return None if self.judged is None else self.judged.test.p
 
     @property
+    def tested(self) -> bool:
+        """Whether the difference is one of the tests of its family."""
+        return self.p is not None
+
+    @property
     def adjusted(self) -> float | None:
         """`p` after Holm's correction over the family."""
         return None if self.judged is None else self.judged.adjusted

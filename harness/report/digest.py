@@ -56,15 +56,21 @@ def _others(tell: Teller, secondary: Sequence[str], answered: Answered) -> list[
     known = {metric: tell.differing(metric) for metric in secondary}
     differing = [metric for metric, found in known.items() if found]
     alike = [metric for metric, found in known.items() if found is False]
-    if not differing and not alike:
+    mute = [metric for metric in secondary if tell.untested(metric)]
+    if not differing and not alike and not mute:
         return []
     tests = answered.analysis.sizes[False]
     which = "Secondary metrics" if answered.primary is not None else "All metrics"
     parts = [tell.counts(metric) for metric in differing]
     if alike:
-        names = [metrics.display(metric) for metric in alike]
-        parts.append(f"no significant difference in {listed(names, 'or')}")
+        parts.append(f"no significant difference in {_any_of(alike)}")
+    if mute:
+        parts.append(f"nothing to test in {_any_of(mute)}")
     return [f"{which} (Holm, {tests} test{'' if tests == 1 else 's'}): {'; '.join(parts)}."]
+
+
+def _any_of(names: Sequence[str]) -> str:
+    return listed([metrics.display(name) for name in names], "or")
 
 
 def _detectable(tell: Teller, primary: str | None, secondary: Sequence[str]) -> list[str]:

@@ -102,7 +102,9 @@ class Teller:
             head += f", {worse} worse"
         base = self._baseline(made)
         said = [f"{head}{base}{self._listing(decided)} ({self._family(made)})."]
-        if not decided:
+        if not any(c.tested for c in made):
+            said = [f"{name}: nothing to test."]
+        elif not decided:
             said = [f"{name}: no significant difference{base} ({self._family(made)})."]
         rest = [c for c in made if c.verdict in {Verdict.LOST, Verdict.UNDECIDED}]
         if rest and decided:
@@ -170,9 +172,14 @@ class Teller:
         return f"{metrics.display(metric)} {' and '.join(parts)} of {len(made)}"
 
     def differing(self, metric: str) -> bool | None:
-        """Whether anything differs significantly; None where nothing was compared."""
-        made = self._comparisons(metric)
+        """Whether anything differs significantly; None where nothing could be tested."""
+        made = [c for c in self._comparisons(metric) if c.tested]
         return any(c.decided for c in made) if made else None
+
+    def untested(self, metric: str) -> bool:
+        """Whether points were compared and none of the differences could be tested."""
+        made = self._comparisons(metric)
+        return bool(made) and not any(c.tested for c in made)
 
     # ----------------------------------------------------------------------- trends
 

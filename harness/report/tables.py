@@ -254,6 +254,8 @@ def _about_differences(collection: Collection, findings: Findings) -> Iterator[s
     families = _families(made)
     if families and any(c.decided for c in made):
         yield f"{STANDS}: significant, p < {ALPHA:.2g} after Holm's correction ({families})."
+    elif not any(c.tested for c in made):
+        yield "No difference could be tested."
     elif families:
         yield f"No difference is significant after Holm's correction ({families})."
 

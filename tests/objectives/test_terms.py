@@ -10,7 +10,7 @@ from harness.errors import ConfigError
 from harness.models.tokens import Tokens
 from harness.objectives.instance import InstanceLoss, instance_loss
 from harness.objectives.mlm import HiddenWords, MlmLoss
-from harness.objectives.terms import TERMS, StepTensors, compute_loss
+from harness.objectives.terms import TERMS, RampedTerm, StepTensors, compute_loss
 from harness.objectives.token import TokenLoss
 
 
@@ -69,3 +69,32 @@ def test_every_section_of_the_objective_has_its_term():
 def test_unknown_term_names_the_nearest():
     with pytest.raises(ConfigError, match="unknown loss term 'instanse'; nearest: instance"):
         TERMS.get("instanse")
+
+
+class Half(RampedTerm):
+    """Without a loss."""
+
+
+class Demanding(RampedTerm):
+    """With a setting that must be given."""
+
+    margin: float
+
+    def loss(self, step, outputs, module):
+        return step.image.sum()
+
+
+@pytest.mark.parametrize(
+    ("name", "term", "line"),
+    [
+        ("half", lambda step: 0.0, r"'half': a class is wanted that has .*Term as a base"),
+        ("half", Half, r"'half': a class is wanted .* defines `loss`"),
+        ("my term", InstanceLoss, r"'my term': a name is wanted such as instanceloss"),
+        ("new", Demanding, r"'new': every setting needs a default; margin.*required"),
+        ("mlm", InstanceLoss, r"loss term 'mlm' is registered twice"),
+    ],
+)
+def test_what_cannot_be_a_term_is_refused_where_it_is_registered(name, term, line):
+    with pytest.raises(ConfigError, match=line):
+        TERMS.register(name)(term)
+    assert set(TERMS) == set(Objective().terms)

@@ -1,4 +1,4 @@
-"""A small, fixed simulation of what `tests/benchmarks/statistics.py` simulates at length."""
+"""A small, fixed simulation of what `tests/benchmarks/stats.py` simulates at length."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What the verdicts of a report are worth: null and non-null sweeps simulated through `analyse`.
 
-    python tests/benchmarks/statistics.py [--sweeps 4000] [--jobs 2] [--json FILE] [--only WORD]
+    python tests/benchmarks/stats.py [--sweeps 4000] [--jobs 2] [--json FILE] [--only WORD]
 
 A simulated run answers N items rightly or wrongly.  Items differ in difficulty, which all runs
 share; each trained run has a random effect, each seed one that its points share; with an
