@@ -18,6 +18,7 @@ from harness.document.markdown import to_markdown
 from harness.document.table import Table, plain_table
 from harness.document.text import DASH, Text, code, link, number, plain
 from harness.record import dump_json
+from harness.report import prose
 
 #: What a card shows of an attempt's provenance entry, in this order.
 _PROVENANCE = ("time", "commit", "dirty", "device", "cpu", "threads")
@@ -297,19 +298,10 @@ def _protocol(entry: Mapping[str, Any]) -> Iterator[Text]:
     protocol = entry["protocol"]
     data = protocol["data"]
     yield (f"Evaluated on {data['name']}, fingerprint ", code(str(data["fingerprint"])[:12]))
-    for name, facts in protocol["splits"].items():
-        excluded = f", {len(facts['excluded'])} unreadable" if facts["excluded"] else ""
-        yield (
-            f"Split {name}: {facts['images']:,} pictures, {facts['captions']:,} captions{excluded}"
-        )
-    for name, facts in protocol["class_folders"].items():
-        yield f"Class folder {name}: {facts['images']:,} pictures"
-    for name, task in {**protocol["tasks"], **protocol["class_folders"]}.items():
-        prompts = [piece for each in task["templates"] for piece in (", ", code(each))][1:]
-        yield (f"{name}: {len(task['classnames'])} classes, prompts ", *prompts)
-    yield f"Pictures: {plain(protocol['preprocessing'])}"
-    for name, rule in sorted(protocol["rules"].items()):
-        yield f"{name.replace('_', ' ')}: {rule}"
+    yield from prose.evaluated_on(protocol)
+    yield from prose.prompts(protocol)
+    yield f"preprocessing: {plain(protocol['preprocessing'])}"
+    yield from prose.rules(protocol)
     yield (
         f"Encoders in {protocol['precision']}; content ",
         code(entry["content_key"]),

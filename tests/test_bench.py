@@ -125,7 +125,7 @@ def test_a_tower_that_fails_is_a_row_with_its_reason(no_clock, monkeypatch, tmp_
     assert rows[0]["parameters"] == ""
     assert rows[1]["parameters"] != ""
     assert "broken: RuntimeError: cannot take 64 at all" in capsys.readouterr().out
-    assert "\nbroken: RuntimeError: cannot take 64 at all\n" in (tmp_path / "towers.md").read_text()
+    assert "- broken: RuntimeError: cannot take 64 at all" in (tmp_path / "towers.md").read_text()
 
 
 def test_a_tower_without_patches_to_match_keeps_its_other_numbers(no_clock):

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.benchmark import Done, ModelSpec, Task, Work, _evaluate_all, cost, main
+from harness.commands.evaluate import main
 from harness.config import Evaluate, ImageTower, Model, Runtime, TextTower
 from harness.evaluate import invariants
 from harness.evaluate.suites import BENCHMARKS, SUITES
 from harness.evaluate.suites.find import Found, find
 from harness.evaluations import EvaluationDir, read_evaluations
+from harness.launch.evaluations import Done, EvaluationTask, ModelSpec, Work, cost, evaluate_all
 from harness.record import Store
 from tests.evaluate.benchmark_cases import CAPTIONS, CLASSES, caption_folder, class_folder
 
@@ -51,10 +52,10 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_help_and_the_list_of_benchmarks_import_no_torch() -> None:
     code = (
-        "import sys, harness.benchmark\n"
-        "try: harness.benchmark.main(['--help'])\n"
+        "import sys, harness.commands.evaluate\n"
+        "try: harness.commands.evaluate.main(['--help'])\n"
         "except SystemExit: pass\n"
-        "harness.benchmark.main(['--list', '--suite', 'lightclip11'])\n"
+        "harness.commands.evaluate.main(['--list', '--suite', 'lightclip11'])\n"
         "sys.exit(any(m in sys.modules for m in ('torch', 'pandas', 'scipy', 'open_clip')))"
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
@@ -191,7 +192,7 @@ def test_processes_share_the_data_sets_and_one_that_dies_leaves_a_hole(
     specs = [ModelSpec("export", "small", export), ModelSpec("export", "gone", tmp_path / "no")]
     settings = Evaluate(splits=(), suites=("smoke",))
     runtime = Runtime(cache=str(tmp_path / "cache"))
-    done = _evaluate_all(specs, [found], Work(tmp_path, settings, runtime), [None, None])
+    done = evaluate_all(specs, [found], Work(tmp_path, settings, runtime), [None, None])
     by_model = {each.model: each for each in done}
     assert by_model[0].part is not None
     assert "open_clip_config.json cannot be used" in str(by_model[1].reason)
@@ -200,7 +201,7 @@ def test_processes_share_the_data_sets_and_one_that_dies_leaves_a_hole(
 def test_the_task_of_a_dead_process_is_a_hole_and_the_rest_goes_on() -> None:
     import queue
 
-    from harness.benchmark import _collect
+    from harness.launch.evaluations import _collect
 
     class Process:
         def __init__(self, exitcode: int | None) -> None:
@@ -209,8 +210,8 @@ def test_the_task_of_a_dead_process_is_a_hole_and_the_rest_goes_on() -> None:
     found = Found(CLASSES, "class folder", Path("x"), "f" * 64)
     other = replace(found, benchmark=CAPTIONS)
     spec = ModelSpec("export", "m", Path("m"))
-    tasks = [Task(0, spec, found), Task(0, spec, other)]
-    answers: queue.Queue[tuple[int, Task | None, Done | None]] = queue.Queue()
+    tasks = [EvaluationTask(0, spec, found), EvaluationTask(0, spec, other)]
+    answers: queue.Queue[tuple[int, EvaluationTask | None, Done | None]] = queue.Queue()
     answers.put((0, tasks[0], None))
     answers.put((1, tasks[1], None))
     answers.put((1, None, Done(0, "told", reason="seen")))

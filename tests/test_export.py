@@ -346,7 +346,7 @@ def test_the_card_says_recipe_data_metrics_protocol_and_provenance(exported):
         f"fingerprint `{exported.config.data.fingerprint[:12]}`",
         f"| colours acc@1 | {accuracy * 100:.2f} | 25.00 | % | 24 | `colours/acc1` |",
         "colours: 4 classes, prompts `a {c} square`, `a picture in {c}`",
-        "Split test: 24 pictures, 48 captions",
+        "- split test: 24 images, 48 captions",
         "expected hit over uniformly random order of equal scores",
         result["checkpoint"]["sha256"],
         attempt["commit"] or "none",

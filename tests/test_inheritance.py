@@ -6,8 +6,8 @@ import json
 import pytest
 import torch
 
-from harness import sweep as command
 from harness.bases import SMALL
+from harness.commands import sweep as command
 from harness.config import RunConfig, Runtime, override
 from harness.errors import ConfigError, InterruptedRun, RecordError, SweepError
 from harness.inheritance import Inheritance, read_inheritance

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.commands.sweep import main
 from harness.config import Runtime
 from harness.launch.check import finisher
 from harness.space import expand
-from harness.sweep import main
 from harness.sweep_files import load_sweep
 from tests.conftest import drawings
 

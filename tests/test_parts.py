@@ -2,8 +2,7 @@
 
 import pytest
 
-from harness import sweep
-from harness.commands import explain, export
+from harness.commands import explain, export, sweep
 from harness.models.names import BACKBONES
 from harness.record import Store, read_json, write_json
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.commands.status import main
 from harness.config import RunConfig, Runtime, override
 from harness.launch.slurm.submissions import submissions
 from harness.launch.slurm.submit import JobOrder, submit
@@ -25,7 +26,6 @@ from harness.manifest import write_manifest
 from harness.plan import make_plan
 from harness.record import State, Store
 from harness.space import Run, Show, Sweep, expand, product
-from harness.status import main
 
 sys.path.insert(0, str(Path(__file__).parent / "launch" / "slurm"))
 from fake_slurm import FakeSlurm
@@ -206,7 +206,10 @@ class Terminal:
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 150, 0, 0))
         self._ours, self.seen = ours, ""
-        code = "import harness.status as s; s.REFRESH_SECONDS = 0.1; raise SystemExit(s.main())"
+        code = (
+            "import harness.commands.status as s; s.REFRESH_SECONDS = 0.1; "
+            "raise SystemExit(s.main())"
+        )
         environment = {**os.environ, "TERM": "xterm", "COLUMNS": "", "LINES": ""}
         self.process = subprocess.Popen(
             [sys.executable, "-c", code, *words],

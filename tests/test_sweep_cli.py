@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 import harness
+from harness.commands.sweep import main
 from harness.manifest import read_manifest
 from harness.record import Store
 from harness.space import expand
-from harness.sweep import main
 from harness.sweep_files import load_sweep
 
 REPOSITORY = Path(harness.__file__).parent.parent
@@ -70,7 +70,7 @@ def tiny(tmp_path: Path) -> Path:
 def test_answers_without_any_heavy_import(arguments: list[str], tmp_path: Path) -> None:
     code = (
         "import sys\n"
-        "from harness.sweep import main\n"
+        "from harness.commands.sweep import main\n"
         "try:\n"
         f"    code = main([*{arguments!r}, '--root', {str(tmp_path)!r}])\n"
         "except SystemExit as end:\n"

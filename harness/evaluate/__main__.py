@@ -1,8 +1,8 @@
-"""`python -m harness.evaluate`: the command is `harness.benchmark`'s."""
+"""Door of `python -m harness.evaluate`: the command is in harness.commands.evaluate."""
 
 import sys
 
-from harness.benchmark import main
+from harness.commands.evaluate import main
 
 if __name__ == "__main__":
     sys.exit(main())

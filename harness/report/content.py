@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 from harness import metrics
 from harness.document import text
@@ -20,6 +21,7 @@ from harness.document.blocks import (
 from harness.document.table import Table, plain_table
 from harness.document.text import Text, code, link, strong
 from harness.record import State
+from harness.report import prose
 from harness.report.answers import Answer, answer
 from harness.report.collect import Collection
 from harness.report.digest import digest, warnings
@@ -65,6 +67,7 @@ def write_content(
     )
 
 
+_Line = TypeVar("_Line", bound=Text)
 _ABOUT_TABLE = (
     "The same as ",
     link("LaTeX", "table.tex"),
@@ -204,7 +207,7 @@ def _protocol(collection: Collection, cells: Cells) -> Iterator[Text]:
     prints = [c.data.fingerprint[:12] for c in configs if c.data.fingerprint]
     if prints:
         yield _fact("Fingerprint of the data", _listing(prints), coded=True)
-    for line in _distinct_lines(map(_split_words, protocols)):
+    for line in _each(protocols, prose.evaluated_on):
         yield _fact("Evaluated on", line)
     samples = {
         metrics.display(metric): _spans(
@@ -213,10 +216,9 @@ def _protocol(collection: Collection, cells: Cells) -> Iterator[Text]:
         for metric in collection.shown
     }
     yield _fact("Samples behind a value", ", ".join(f"{name} {n}" for name, n in samples.items()))
-    for line in _distinct_lines(map(_prompt_words, protocols)):
-        yield _fact("Prompts", line)
-    of_shown = metrics.rules(collection.shown)
-    for line in _distinct_lines(_rule_words(protocol, of_shown) for protocol in protocols):
+    yield from _each(protocols, prose.prompts)
+    of_shown = partial(prose.rules, wanted=metrics.rules(collection.shown))
+    for line in _each(protocols, of_shown):
         yield _fact("Scoring", line)
     yield _fact("Training", _training_words(collection))
     bad = [len(record.training.get("bad_samples") or []) for record in used]
@@ -253,40 +255,11 @@ def _training_words(collection: Collection) -> str:
     )
 
 
-def _distinct_lines(groups: Iterable[Sequence[str]]) -> list[str]:
-    return list(dict.fromkeys(line for group in groups for line in group))
-
-
-def _split_words(protocol: Mapping[str, Any]) -> list[str]:
-    lines = []
-    for split, facts in protocol["splits"].items():
-        parts = [f"{facts['images']:,} images", f"{facts['captions']:,} captions"]
-        parts += [f"{n:,} labelled with {task}" for task, n in facts["labelled"].items()]
-        if facts.get("excluded"):
-            parts.append(f"{len(facts['excluded']):,} images left out as unusable")
-        lines.append(f"split {split}: {', '.join(parts)}")
-    for folder, facts in protocol["class_folders"].items():
-        lines.append(f"class folder {folder}: {facts['images']:,} images")
-    return lines
-
-
-def _prompt_words(protocol: Mapping[str, Any]) -> list[str]:
-    tasks = {**protocol.get("tasks", {}), **protocol["class_folders"]}
-    return [
-        f"{name}, {len(task['classnames'])} classes: {_templates(task['templates'])}"
-        for name, task in tasks.items()
-        if "templates" in task and "classnames" in task
-    ]
-
-
-def _templates(templates: Sequence[str]) -> str:
-    few = " / ".join(templates[:3])
-    return few if len(templates) <= 3 else f"{len(templates)} templates such as {few}"
-
-
-def _rule_words(protocol: Mapping[str, Any], wanted: Container[str]) -> list[str]:
-    rules = protocol.get("rules", {}).items()
-    return [f"{name}: {rule}" for name, rule in rules if name in wanted]
+def _each(
+    protocols: Sequence[Mapping[str, Any]], say: Callable[..., Iterable[_Line]]
+) -> list[_Line]:
+    """What `say` says of the protocols, each line once."""
+    return list(dict.fromkeys(line for protocol in protocols for line in say(protocol)))
 
 
 def _spans(values: Iterable[float]) -> str:
@@ -315,7 +288,7 @@ def _method(collection: Collection) -> str:
     """Data, budget, seeds and protocol as a paper's paragraph says them."""
     protocols = _protocols(collection)
     sentences = [_extent(collection), _budget(collection, protocols)]
-    lines = _distinct_lines(map(_split_words, protocols))
+    lines = _each(protocols, prose.evaluated_on)
     if lines:
         sentences.append(f"Evaluation is zero-shot on {'; '.join(lines)}.")
     rules = {rule for protocol in protocols for rule in protocol.get("rules", {}).items()}

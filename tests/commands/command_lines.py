@@ -11,12 +11,12 @@ import pytest
 
 #: What is typed after `python -m harness.` -> the module whose main() it is.
 COMMANDS = {
-    "sweep": ("harness.sweep", []),
+    "sweep": ("harness.commands.sweep", []),
     "report": ("harness.commands.report", []),
     "report import": ("harness.commands.report", ["import"]),
     "report published": ("harness.commands.report", ["published"]),
-    "status": ("harness.status", []),
-    "evaluate": ("harness.benchmark", []),
+    "status": ("harness.commands.status", []),
+    "evaluate": ("harness.commands.evaluate", []),
     "export": ("harness.commands.export", []),
     "explain": ("harness.commands.explain", []),
     "bench": ("harness.commands.bench", []),
@@ -75,6 +75,7 @@ def _name_of(action: argparse.Action) -> str:
 
 def _about(action: argparse.Action) -> dict[str, Any]:
     default = None if action.dest == "workers" else action.default  # that of the machine
+    default = bool(default) if action.nargs == 0 else default  # a flag that was not given
     return {
         "kind": type(action).__name__.strip("_").removesuffix("Action"),
         "nargs": action.nargs,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import sweep
 from harness.bases import SMALL
+from harness.commands import sweep
 from harness.config import Data, Int, RunConfig, field_paths, override, validate
 from harness.data.catalog import SOURCES, Source, open_data
 from harness.data.dataset import DataSet

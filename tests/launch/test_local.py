@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from launch_cases import status, trained, wait_until, when
 
-from harness import sweep
+from harness.commands import sweep
 from harness.config import Runtime
 from harness.errors import ConfigError, HarnessError
 from harness.launch import worker_process

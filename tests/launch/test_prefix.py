@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from launch_cases import stand_in_for_ssh, status, trained
 
-from harness import sweep
+from harness.commands import sweep
 from harness.config import Runtime
 from harness.errors import ConfigError, HarnessError
 from harness.launch.backlog import Backlog

@@ -409,3 +409,29 @@ def test_many_changes_are_counted_and_not_listed(records: Records) -> None:
         "T2I R@1: nothing to test.",
         "All seeds agree exactly, so there is nothing to test.",
     ]
+
+
+# ---- a metric of which less is better
+
+
+def test_the_lowest_error_is_the_best_and_a_higher_one_is_worse(records: Records) -> None:
+    ece = "test/role/ece"
+    sweep = sweep_of({LAYERS: [2, 1]}, metrics=[ece], baseline={LAYERS: 2})
+    runs = expand(sweep, seeds=range(4))
+    for run in runs:
+        records.done(run, t2i=0.5, i2t=0.5)
+        values = {1: [0.300, 0.312, 0.304, 0.308], 2: [0.106, 0.100, 0.103, 0.109]}
+        value = values[run.config.model.text.layers][run.seed]
+
+        def change(tree: dict[str, Any], run: Run = run, value: float = value) -> None:
+            entry = tree["evaluations"][run.config.evaluation_key]
+            entry["protocol"]["metrics"]["ece"] = 1
+            entry["metrics"][ece] = metric(value, 150, None)
+
+        edit_json(records.store.run_dir(run.key).result_file, change)
+    collection, findings = found_in(records, sweep, runs)
+    assert [record.reason for record in collection.records] == [None] * 8
+    comparison = findings.cells[(1, ece)].comparison
+    assert comparison is not None
+    assert comparison.verdict is Verdict.WORSE
+    assert [findings.cells[(point, ece)].mark for point in (0, 1)] == [Mark.BEST, Mark.NONE]

@@ -15,11 +15,11 @@ import psutil
 import pytest
 
 import harness
+from harness.commands.sweep import main
 from harness.data.catalog import SOURCES
 from harness.ledger import Ledger, Outcome
 from harness.manifest import read_manifest
 from harness.record import Store
-from harness.sweep import main
 
 SHADOW = Path(__file__).parent / "shadow"
 HEAVY = ("torch", "timm", "open_clip", "pandas", "seaborn", "scipy", "optuna", "submitit")
@@ -105,7 +105,7 @@ def trained(tiny: Path) -> list[str]:
 def test_a_dry_run_says_what_would_be_searched_without_any_heavy_import(tiny: Path) -> None:
     code = (
         "import sys\n"
-        "from harness.sweep import main\n"
+        "from harness.commands.sweep import main\n"
         f"code = main({command(tiny, '--dry-run')[3:]!r})\n"
         f"print('exit', code, 'heavy', sorted({{*{HEAVY!r}}} & set(sys.modules)))"
     )

@@ -1,0 +1,246 @@
+"""Train, evaluate and report an ablation; repeated, it goes on where it was.
+
+`python -m harness.sweep NAME|PATH [options] [path=value ...]`.
+
+Import the sweep, expand it, check every name, print the plan, launch what is missing, report.  The
+same command finishes what an earlier one left.  Exit codes: 0 all done, 2 the command or its
+configuration is wrong, 3 a report with holes, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from harness.bases import BASES, base
+from harness.commands.shared import command_parser, exit_code_of, store_of, under_a_root
+from harness.config import Runtime, override_runtime, parse_assignment
+from harness.errors import ConfigError, InterruptedRun, SweepError, unknown
+from harness.launch.executor import EXECUTORS, Assignment, add_options, make_executor
+from harness.manifest import write_manifest
+from harness.plan import Rerun, make_plan, request_fills
+from harness.record import State, Store
+from harness.space import Run, Sweep, expand
+from harness.sweep_files import find_sweep, load_sweep, question_of, shipped_sweeps
+
+_RUNTIME = "runtime."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code, and tells a known error in one line."""
+    return exit_code_of(lambda: run_command(parse(argv)), stopped=_go_on)
+
+
+# --------------------------------------------------------------------------- the command line
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The arguments; ConfigError for one that is not understood, SystemExit after --help."""
+    args, rest = _parser().parse_known_intermixed_args(argv)
+    if rest or args.executor not in EXECUTORS:
+        load_sweep(args.sweep)  # which may bring an executor, with options of its own
+    parser = _parser()
+    args, rest = parser.parse_known_intermixed_args(argv)
+    if rest:
+        options = [name for action in parser._actions for name in action.option_strings]
+        raise ConfigError(unknown("option", rest[0].partition("=")[0], options))
+    return args
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = command_parser(
+        "sweep",
+        __doc__,
+        under_a_root(),
+        epilog=_epilog(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("sweep", metavar="NAME|PATH", help="a sweep listed below, or the path of a sweep file")
+    add(
+        "overrides",
+        metavar="path=value",
+        nargs="*",
+        help="a field of the base configuration, or runtime.FIELD",
+    )
+    add("--dry-run", action="store_true", help="print the plan and stop")
+    add_options(parser)
+    add("--base", metavar="NAME", help="another base configuration, listed below")
+    add("--only", metavar="PATTERN", help="launch runs whose label matches, or by start of a key")
+    add("--seeds", type=_seeds, metavar="0,1,2", help="in place of the sweep's own")
+    add("--rerun", choices=[r.value for r in Rerun], default="missing", help="default: missing")
+    add("--report-only", action="store_true", help="start nothing, report what there is")
+    return parser
+
+
+def _epilog() -> str:
+    sweeps = {name: question_of(file) for name, file in shipped_sweeps().items()}
+    width = max(map(len, [*sweeps, *BASES]), default=0)
+    lines = [f"  {name:{width}}  {question}" for name, question in sweeps.items()]
+    bases = [
+        f"  {name:{width}}  {c.data.source}, {c.model.image.backbone} at {c.model.image.size} px, "
+        f"{c.train.samples:,} samples"
+        for name, c in BASES.items()
+    ]
+    return "\n".join(["sweeps:", *lines, "", "bases:", *bases])
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a list of integers such as 0,1,2"
+        ) from None
+
+
+# --------------------------------------------------------------------------- the command
+
+
+def run_command(args: argparse.Namespace) -> int:
+    """Plan, launch and report one sweep; returns the exit code."""
+    from harness.launch.check import check_runs, finisher, holes
+    from harness.launch.preview import print_plan
+
+    sweep = load_sweep(args.sweep)
+    values, here = _assignments(args.overrides)
+    file = find_sweep(args.sweep).resolve()
+    work = Assignment(
+        store_of(args),
+        override_runtime(Runtime(), here),
+        sweep.name,
+        file,
+        frozenset(here),
+        report=None if sweep.search is not None else _report_words(args, file),
+        search=sweep.search is not None,
+    )
+    if sweep.search is not None:
+        return search(args, sweep, values, work)
+    executor, store = make_executor(args, work), work.store
+    runtime = executor.work.runtime
+    runs = expand(
+        sweep,
+        base=base(args.base) if args.base is not None else None,
+        overrides=values,
+        seeds=args.seeds,
+        finish=finisher(runtime),
+        finished=store.finished_config,
+    )
+    sweep = replace(sweep, show=check_runs(runs, sweep.show, runtime))
+    for line in holes(runs, runtime):
+        print(f"hole: {line}", file=sys.stderr)
+    if args.report_only:
+        return report(sweep, runs, store)
+    rerun = Rerun(args.rerun)
+    steps = make_plan(select(runs, args.only), store, rerun)
+    print_plan(steps, executor.capacity(sum(step.pending for step in steps)))
+    if args.dry_run:
+        script = executor.script(steps)
+        print("" if script is None else f"\n{script}\n", end="")
+        return 0
+    from harness.monitor.terminal import watching
+
+    def put_on_file() -> None:
+        write_manifest(store, sweep, runs, runtime, _words())
+        request_fills(steps, store)
+
+    code = executor.carry_out(steps, put_on_file, watching, rerun)
+    if code == InterruptedRun.exit_code:
+        print(_go_on(), file=sys.stderr)
+    return report(sweep, runs, store) if code is None else code
+
+
+def search(
+    args: argparse.Namespace, sweep: Sweep, values: Mapping[str, object], work: Assignment
+) -> int:
+    """The same for a sweep that is a search."""
+    from harness.search.command import SearchJob, run_search
+
+    for option, given in (
+        ("--only", args.only is not None),
+        ("--seeds", args.seeds is not None),
+        ("--rerun", Rerun(args.rerun) is not Rerun.MISSING),
+    ):
+        if given:
+            raise ConfigError(f"{option} is for a list of runs; {sweep.name} is a search")
+    executor = make_executor(args, work)
+    job = SearchJob(
+        sweep,
+        base(args.base) if args.base is not None else sweep.base,
+        values,
+        executor.work.runtime,
+        executor,
+        _words(),
+        dry_run=args.dry_run,
+        report_only=args.report_only,
+    )
+    code = run_search(job)
+    if code == InterruptedRun.exit_code:
+        print(_go_on(), file=sys.stderr)
+    return code
+
+
+def _report_words(args: argparse.Namespace, file: Path) -> tuple[str, ...]:
+    """The command that reports the sweep and starts nothing, after `python`."""
+    words = ["-m", "harness.sweep", str(file), *args.overrides, "--root", str(args.root.resolve())]
+    words += ["--base", args.base] if args.base is not None else []
+    words += ["--seeds", ",".join(map(str, args.seeds))] if args.seeds is not None else []
+    return (*words, "--report-only")
+
+
+def _assignments(texts: Sequence[str]) -> tuple[dict[str, object], dict[str, object]]:
+    """The `path=value` arguments: those of the configuration, and those of the Runtime."""
+    values = dict(parse_assignment(text) for text in texts)
+    runtime = {
+        path.removeprefix(_RUNTIME): values.pop(path)
+        for path in list(values)
+        if path.startswith(_RUNTIME)
+    }
+    return values, runtime
+
+
+def select(runs: Sequence[Run], pattern: str | None) -> list[Run]:
+    """The runs whose label matches `pattern` (as a file name would) or whose key begins with it."""
+    if pattern is None:
+        return list(runs)
+    chosen = [r for r in runs if fnmatchcase(r.label, pattern) or r.key.startswith(pattern)]
+    if not chosen:
+        raise SweepError(unknown("run", pattern, {run.label for run in runs}))
+    return chosen
+
+
+def _go_on() -> str:
+    return f"stopped; the same command goes on: {shlex.join(['python', *_words()])}"
+
+
+def _words() -> list[str]:
+    """What was typed after the name of the interpreter."""
+    return sys.orig_argv[1:] if len(sys.orig_argv) > 1 else sys.argv
+
+
+def report(sweep: Sweep, runs: Sequence[Run], store: Store) -> int:
+    """Write the report, name the runs that failed; 0 when the sweep is complete, else 3."""
+    from harness.report import build
+
+    parents = [run.parent for run in runs if run.parent is not None]
+    for run in {run.key: run for run in [*parents, *runs]}.values():
+        status = store.run_dir(run.key).status(run.config.evaluation_key)
+        if status.state is State.FAILED:
+            log = (status.details or {}).get("log", "none")
+            print(
+                f"{run.label} seed {run.seed} ({run.key}) failed ({status.failure}): "
+                f"{status.error}; log: {log}",
+                file=sys.stderr,
+            )
+    folder = store.root / "reports" / sweep.name
+    result = build(sweep, runs, store, folder)
+    print(f"report: {folder / 'report.md'}")
+    if result.complete:
+        return 0
+    print(f"{result.holes} of {len(runs)} runs are missing from it", file=sys.stderr)
+    return 3

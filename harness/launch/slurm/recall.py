@@ -1,0 +1,143 @@
+"""Runs that were handed to the scheduler called off, or handed to it once more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from harness.errors import ConfigError, RecordError, unknown
+from harness.launch.backlog import Say
+from harness.launch.slurm import scheduler
+from harness.launch.slurm.scheduler import Silent
+from harness.launch.slurm.submissions import REPORT, Intent, QueuePlace, Submission, submissions
+from harness.launch.slurm.submit import JobOrder, Submitted, submit
+from harness.ledger import Ledger
+from harness.manifest import Manifest
+from harness.plan import Rerun, make_plan
+from harness.record import State, Store
+from harness.space import Run
+from harness.sweep_files import load_sweep
+
+
+def choose(manifest: Manifest, names: Sequence[str]) -> list[Run]:
+    """The runs of the sweep whose keys begin so, each name with one."""
+    keys = {run.key: run for run in manifest.runs}
+    chosen: list[Run] = []
+    for name in names:
+        found = [key for key in keys if key.startswith(name)]
+        if not found:
+            raise RecordError(unknown("run", name, keys))
+        if len(found) > 1:
+            raise RecordError(f"{name!r} begins the keys of {len(found)} runs: {', '.join(found)}")
+        chosen.append(keys[found[0]])
+    return chosen
+
+
+def cancel(
+    manifest: Manifest,
+    names: Sequence[str],
+    store: Store,
+    find_places: Callable[[], Mapping[str, QueuePlace]],
+    say: Say,
+    *,
+    everything: bool,
+) -> str:
+    """Ask runs to stop, and take their jobs out of the queue: those whose numbers we have alone.
+
+    Args:
+        find_places: asks where in the queue runs are.
+        names: how the keys of the runs begin, unless `everything` of the sweep is meant.
+
+    Returns:
+        How many they are, in words.
+    """
+    if bool(names) == everything:
+        raise ConfigError("--cancel wants the keys of runs, or --all")
+    runs = list(manifest.runs) if everything else choose(manifest, names)
+    places = find_places()
+    asked = [run for run in runs if _ask_to_stop(store, run, places)]
+    jobs = _jobs_to_cancel(asked, places)
+    if everything:
+        for submission in submissions(store, manifest.sweep.name):
+            jobs.update(_report_job(submission))
+    for name, numbers in jobs.items():
+        try:
+            scheduler.cancel(numbers, name)
+        except Silent as error:
+            say(f"{name}: {error}; its runs leave when they look into their directories")
+    count = sum(map(len, jobs.values()))
+    return f"{len(asked)} runs are called off, {count} jobs taken out of the queue"
+
+
+def _ask_to_stop(store: Store, run: Run, places: Mapping[str, QueuePlace]) -> bool:
+    directory = store.run_dir(run.key)
+    state = directory.status(run.config.evaluation_key).state
+    if state is not State.RUNNING and run.key not in places:
+        return False
+    directory.request_stop("cancelled")
+    return True
+
+
+def _jobs_to_cancel(runs: Sequence[Run], places: Mapping[str, QueuePlace]) -> dict[str, list[str]]:
+    """Name of an array -> numbers of its jobs all of whose runs are called off."""
+    keys = {run.key for run in runs}
+    jobs: dict[str, list[str]] = {}
+    intents: dict[Path, Intent] = {}
+    for run in runs:
+        place = places.get(run.key)
+        if place is None:
+            continue
+        folder = place.submission.folder
+        intent = intents.setdefault(folder, intents.get(folder) or place.submission.read())
+        array, number = intent.arrays[place.array], place.submission.job(place.array)
+        alive = {key for key in array.tasks[place.index] if key in places}
+        if number is not None and alive <= keys and run.key == min(alive):
+            jobs.setdefault(array.name, []).append(f"{number}_{place.index}")
+    return jobs
+
+
+def _report_job(submission: Submission) -> dict[str, list[str]]:
+    number, name = submission.job(REPORT), submission.read().report
+    there = submission.open and number is not None and name is not None
+    return {str(name): [str(number)]} if there else {}
+
+
+def retry(
+    manifest: Manifest, names: Sequence[str], store: Store, say: Say
+) -> tuple[Submitted, JobOrder]:
+    """Submit failed runs again as they were, with the code as it is now."""
+    if len(Ledger.of(store, manifest.sweep.name)):
+        raise ConfigError(
+            f"{manifest.sweep.name} is a search, to which a failed trial is a fact; its own "
+            "command goes on with others"
+        )
+    runs = choose(manifest, names)
+    for run in runs:
+        status = store.run_dir(run.key).status(run.config.evaluation_key)
+        if status.state in {State.DONE, State.RUNNING}:
+            raise RecordError(f"run {run.key} {status.how}; --retry is for runs that failed")
+    steps = [s for s in make_plan(runs, store, Rerun.FAILED) if s.run.key in {r.key for r in runs}]
+    last = _last_submission(store, manifest, runs)
+    intent = last.read()
+    file = None
+    if manifest.sweep.source is not None:
+        file = Path(manifest.sweep.source.path)
+        load_sweep(str(file))  # so that the modules it imports are frozen with it
+    report = tuple(
+        str(file) if word == intent.sweep_file else word for word in intent.report_command
+    )
+    order = replace(
+        JobOrder.again(intent), sweep_file=file, report=report or None, frozen=None, round=0
+    )
+    return submit(steps, order, say), order
+
+
+def _last_submission(store: Store, manifest: Manifest, runs: Sequence[Run]) -> Submission:
+    for submission in reversed(list(submissions(store, manifest.sweep.name))):
+        if any(run.key in submission.read().keys for run in runs):
+            return submission
+    raise ConfigError(
+        f"{', '.join(run.key for run in runs)} was never submitted to SLURM; the sweep's own "
+        "command with --rerun failed tries it again"
+    )
