@@ -456,7 +456,7 @@ def current_result(written: dict[str, Any], file: Path, sections: Iterable[str])
         if written.get("digest") != digest_of(written):
             raise RecordError(
                 f"{file} is not as it was written: its digest is another one; restore it, or "
-                "delete it to evaluate anew"
+                "delete it to train and evaluate the run again"
             )
     missing = set(sections) - set(written)
     if missing:

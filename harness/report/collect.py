@@ -126,7 +126,7 @@ def collect(sweep: Sweep, runs: Sequence[Run], store: Store) -> Collection:
     """Read every one of `runs` from `store`, in the order of the points."""
     found = collect_from(sweep, [(run, store.run_dir(run.key)) for run in runs], store)
     changed = changed_declaration(store, sweep)
-    return replace(found, notes=(changed,)) if changed else found
+    return replace(found, notes=(f"{changed[:1].upper()}{changed[1:]}.",)) if changed else found
 
 
 @no_garbage()
