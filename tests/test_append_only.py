@@ -26,7 +26,7 @@ from harness.space import Run
 from tests.conftest import tiny_run, with_fingerprints
 
 TASKS = ("role", "skin_tone", "gender")
-EXAMPLE = Path(__file__).parents[1] / "reports" / "example" / "records"
+EXAMPLE = Path(__file__).parents[1] / "reports" / "example" / "components" / "records"
 
 
 class WorstClass(Metric):

@@ -20,7 +20,7 @@ from harness.report.outcomes import read_scores
 from harness.report.records import Reader
 from harness.space import Run
 
-EXAMPLE = Path(__file__).parents[1] / "reports" / "example" / "records"
+EXAMPLE = Path(__file__).parents[1] / "reports" / "example" / "components" / "records"
 T2I, I2T = "test/image_retrieval_recall@1", "test/text_retrieval_recall@1"
 
 
