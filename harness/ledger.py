@@ -241,8 +241,10 @@ def check_same(written: Mapping[str, Any], definition: Mapping[str, Any], file: 
     """SweepError, with a diff, unless `file` is of the search that is asked for."""
     there, here = _told(written), _told(definition)
     if there != here:
+        changed = [path for path in {**there, **here} if there.get(path) != here.get(path)]
+        pair = ({p: d[p] for p in changed if p in d} for d in (written, definition))
         raise SweepError(
-            f"{file} is of another search: {'; '.join(_diff(there, here))}. Use another "
+            f"{file} is of another search: {'; '.join(_diff(*pair))}. Use another "
             "--root or another name for the sweep file, or move that folder away"
         )
 

@@ -28,14 +28,15 @@ class Registry(Generic[T]):
     def __init__(self, kind: str, package: str | None = None) -> None:
         self.kind = kind
         self._parts: dict[str, T] = {}
-        self._package = package
+        self._package, self._home = package, f"{package}."
         self.check: Callable[[str, T], None] = lambda name, part: None
 
     def register(self, name: str) -> Callable[[T], T]:
         """Decorator that files a part under `name`; a second part of one name is refused."""
 
         def add(part: T) -> T:
-            self._import()
+            if not self._is_own(part):  # a module of the package may be the first that is imported
+                self._import()
             self.check(name, part)
             before = self._parts.get(name)
             if before is not None and _place(before) != _place(part):
@@ -56,19 +57,29 @@ class Registry(Generic[T]):
         return name in self._parts
 
     def parts(self) -> Iterator[T]:
-        """Every part, in the order in which they were registered."""
+        """Every part: those of the package by the names of their modules, then the others; of one
+        module in the order in which they were registered."""
         self._import()
-        return iter(self._parts.values())
+        own = [part for part in self._parts.values() if self._is_own(part)]
+        others = [part for part in self._parts.values() if not self._is_own(part)]
+        return iter([*sorted(own, key=_module), *others])
 
     def __iter__(self) -> Iterator[str]:
         self._import()
         return iter(sorted(self._parts))
+
+    def _is_own(self, part: T) -> bool:
+        return _module(part).startswith(self._home)
 
     def _import(self) -> None:
         package, self._package = self._package, None
         if package is not None:
             for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
                 importlib.import_module(f"{package}.{module.name}")
+
+
+def _module(part: object) -> str:
+    return str(getattr(part, "__module__", None) or type(part).__module__)
 
 
 def _place(part: object) -> tuple[object, object]:

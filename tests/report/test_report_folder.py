@@ -257,7 +257,7 @@ def test_the_answer_claims_what_the_interval_allows(records: Records) -> None:
     said = answers(records)
 
     assert said.startswith(
-        "**I2T R@1** (%), chance 0.5: secondary metric, 0 of 4 better, 3 worse\n"
+        "**I2T R@1** (%), chance 0.5: 0 of 4 better, 3 worse\n"
         "  - layers=12 (41.2 \u00b1 0.7) is the baseline\n"
     )
     assert "layers=4: worse (\u22121.9 [\u22122.1, \u22121.7] points)" in said

@@ -190,7 +190,7 @@ def test_a_field_that_was_added_since_with_its_default_makes_no_other_search(
     tmp_path: Path,
 ) -> None:
     desk = Desk(tmp_path, search())
-    desk.ledger.define({"base.train.lr": 0.5, "base.train.gone": None}, {})
+    desk.on_disk().define({"base.train.lr": 0.5, "base.train.gone": None}, {})
     added = {"base.train.lr": 0.5, "base.objective.sigmoid.weight": 0.0}
     desk.on_disk().check(added)
     with pytest.raises(SweepError, match=r"sigmoid\.weight"):
