@@ -124,7 +124,7 @@ def analyse(measured: Sequence[Measured], plan: Plan) -> Analysis:
             for each in measured
         },
         {
-            first: sum(t.p is not None for t in family.values())
+            first: sum(t.error is not None for t in family.values())
             for first, family in families.items()
         },
     )

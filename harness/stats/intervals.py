@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from harness.stats.layout import NO_SPREAD
-from harness.stats.tests import CONFIDENCE, quantile
+from harness.stats.tests import CONFIDENCE, quantile, standard_error
 
 Scores = NDArray[np.float64]
 RESAMPLES = 2_000
@@ -93,13 +93,6 @@ def paired_difference(
     half = quantile(len(sample) - 1, confidence) * error
     p = 2 * float(special.stdtr(len(sample) - 1, -abs(mean) / error))
     return Difference(mean, mean - half, mean + half, p, seeds, error)
-
-
-def standard_error(sample: Sequence[float]) -> float:
-    """Standard error of the mean of `sample`, which has two values or more."""
-    mean = math.fsum(sample) / len(sample)
-    squares = math.fsum((value - mean) ** 2 for value in sample)
-    return math.sqrt(squares / (len(sample) - 1) / len(sample))
 
 
 def _finite(values: Sequence[float]) -> list[float]:

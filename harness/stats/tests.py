@@ -176,8 +176,7 @@ class Model:
         mean, n = math.fsum(sample) / len(sample), len(sample)
         if n < 2 or max(sample) - min(sample) < NO_SPREAD:
             return ContrastTest(mean, n, pooled=False)
-        error = math.sqrt(math.fsum((v - mean) ** 2 for v in sample) / (n - 1) / n)
-        return ContrastTest(mean, n, error, n - 1, pooled=False)
+        return ContrastTest(mean, n, standard_error(sample), n - 1, pooled=False)
 
 
 def noise_ps(layout: Layout) -> dict[int, float]:
@@ -214,6 +213,13 @@ def noisy_points(layout: Layout) -> tuple[int, ...]:
         found.append(worst)
         layout = layout.without(found[-1:])
     return tuple(found)
+
+
+def standard_error(sample: Sequence[float]) -> float:
+    """Standard error of the mean of `sample`, which has two values or more."""
+    mean = math.fsum(sample) / len(sample)
+    squares = math.fsum((value - mean) ** 2 for value in sample)
+    return math.sqrt(squares / (len(sample) - 1) / len(sample))
 
 
 @lru_cache(maxsize=4096)
@@ -254,8 +260,8 @@ class Judged:
 
 def judge(family: Mapping[Key, ContrastTest]) -> dict[Key, Judged]:
     """Holm's correction over one family; tests without a p stay out of it."""
-    ps = {key: test.p for key, test in family.items() if test.p is not None}
-    adjusted = dict(zip(ps, holm([p for p in ps.values() if p is not None]), strict=True))
+    ps = {key: p for key, test in family.items() if (p := test.p) is not None}
+    adjusted = dict(zip(ps, holm(list(ps.values())), strict=True))
     return {key: Judged(test, adjusted.get(key), len(ps)) for key, test in family.items()}
 
 
@@ -269,9 +275,3 @@ def slope(levels: Mapping[int, float]) -> Contrast:
     centre = math.fsum(levels.values()) / len(levels)
     squares = math.fsum((level - centre) ** 2 for level in levels.values())
     return {point: (level - centre) / squares for point, level in levels.items()}
-
-
-def mean_of(points: Iterable[int]) -> dict[int, float]:
-    """Equal weights of `points`."""
-    found = list(points)
-    return dict.fromkeys(found, 1 / len(found))
