@@ -10,7 +10,7 @@ import torch
 
 from harness.config import Runtime, Train, parts_of_a_batch
 from harness.errors import ConfigError
-from harness.provenance import NUMERIC_PACKAGES, versions
+from harness.store.provenance import NUMERIC_PACKAGES, versions
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 _KEEP_BYTES = 1 << 30

@@ -6,10 +6,17 @@ Level 0, so that both halves write the same way; knows nothing of what a file ho
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import uuid
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
+
+import orjson
+
+from harness.errors import RecordError
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -38,3 +45,65 @@ def locked(path: Path) -> AbstractContextManager[object]:
     from filelock import FileLock  # here: who only reads must not pay for it
 
     return FileLock(f"{path}.lock")
+
+
+# --------------------------------------------------------------------------- files
+
+
+def dump_json(value: object) -> bytes:
+    """Strict JSON in a stable order of keys; NaN and Inf are refused (ValueError)."""
+    text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    return (text + "\n").encode("utf-8", errors="backslashreplace")
+
+
+def write_json(path: Path, value: object) -> None:
+    """`dump_json` to `path`, atomically."""
+    write_atomic(path, dump_json(value))
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in `path`; None when it is absent; RecordError when it is not valid JSON."""
+    try:
+        return parse_json(path.read_bytes(), path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise RecordError(f"{path} cannot be read: {error}") from None
+
+
+def parse_json(data: bytes, path: Path) -> dict[str, Any]:
+    """The object that is the content `data` of `path`; RecordError when it is not valid JSON."""
+    try:
+        value = _load(data)
+    except UnicodeDecodeError as error:
+        raise RecordError(f"{path} cannot be read: {error}") from None
+    except json.JSONDecodeError as error:
+        raise RecordError(f"{path} is not valid JSON ({error}); delete it to start over") from None
+    if not isinstance(value, dict):
+        raise RecordError(f"{path} holds no JSON object")
+    return value
+
+
+def _load(data: bytes) -> Any:
+    """orjson is several times as fast; the standard library takes the lone surrogates that a name
+    may hold, and words the errors."""
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return json.loads(data.decode("utf-8"))
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a log; a torn last line (a killed writer) is left out."""
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError:
+        return
+    for number, line in enumerate(lines, 1):
+        if not line:
+            continue
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            if number < len(lines) - 1:
+                raise RecordError(f"{path}:{number} is not valid JSON") from None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from harness.config import Model, RunConfig, Runtime, check_processes
 from harness.data.catalog import SOURCES, cache_dir, open_class_folder, open_data
@@ -30,25 +29,24 @@ from harness.errors import (
     DataError,
     HarnessError,
     InterruptedRun,
-    RecordError,
     StoppedRun,
     failure_class,
     one_line,
 )
 from harness.evaluate.cost import count_parameters, measure_cost
 from harness.evaluate.engine import evaluate
-from harness.lease import Lease
-from harness.models.image import ImageTower, check_image_tower
+from harness.finished import _kept_weights, _parent_record, inherit
+from harness.models.image import ImageEncoder, check_image_tower
 from harness.models.names import BACKBONES
 from harness.models.pretrained import load_pretrained
 from harness.models.training import TrainingModel, needs_patches
-from harness.models.two_tower import TwoTower
-from harness.provenance import attempt_entry, code_hash, sources_of
-from harness.record import RunDir, State, Store
+from harness.store.lease import Lease
+from harness.store.provenance import attempt_entry, code_hash, sources_of
+from harness.store.record import RunDir, Store
+from harness.store.state import State
 from harness.train.checkpoint import (
     can_go_on,
     drop_steps,
-    load_weights,
     save_final,
     save_training_only,
 )
@@ -60,7 +58,8 @@ from harness.train.distributed import (
     process_group,
     single_process,
 )
-from harness.train.loop import Trained, Trainer
+from harness.train.loop import Trainer
+from harness.train.meter import Trained
 from harness.train.norms import refuse_micro_batch
 
 _TEXT = "text."
@@ -254,7 +253,7 @@ def _train(
     model = training.model
     if not can_go_on(directory.checkpoints):
         load_pretrained(model.image.backbone, config.model.image)
-        _inherit(model, config, directory)
+        inherit(model, config, directory)
     with company(device) as group:
         _check_group_size(group, runtime)
         trainer = Trainer(training, data, config, runtime, directory, device, attempt, group)
@@ -287,40 +286,6 @@ def _check_parent_is_known(config: RunConfig) -> None:
         )
 
 
-def _inherit(model: TwoTower, config: RunConfig, directory: RunDir) -> None:
-    """Start the text tower from its parent's, and note whose weights those were."""
-    text = config.model.text
-    if text.init_parent is None or text.init_blocks is None:
-        return
-    parent = RunDir(directory.path.parent / text.init_parent)
-    checkpoint = parent.finished()["checkpoint"]
-    weights = _kept_weights(parent, checkpoint)
-    rows, own = weights.get("token_rows"), model.token_rows
-    if isinstance(own, Tensor) and (rows is None or not torch.equal(rows, own.cpu())):
-        raise ConfigError(
-            f"model.text.init = {text.init!r}: the rows of run {parent.key}'s token table stand "
-            "for other tokens than this run's"
-        )
-    model.text.inherit(
-        {n.removeprefix(_TEXT): t for n, t in weights.items() if n.startswith(_TEXT)},
-        text.init_blocks,
-    )
-    directory.complete_provenance(
-        parent={
-            "run": parent.key,
-            "checkpoint": checkpoint["sha256"],
-            "blocks": list(text.init_blocks),
-        }
-    )
-
-
-def _parent_record(directory: RunDir, config: RunConfig) -> dict[str, Any]:
-    """Entry of the result for the parent; none if there was none."""
-    if config.model.text.init_parent is None:
-        return {}
-    return {"parent": directory.inherited()}
-
-
 def _check_group_size(group: ProcessGroup, runtime: Runtime) -> None:
     if group.size != runtime.processes:
         raise ConfigError(
@@ -336,33 +301,6 @@ def _keep_training_only(directory: RunDir, training: TrainingModel) -> dict[str,
         return {}
     file, sha256 = save_training_only(directory.checkpoints, weights)
     return {"training_modules": {"file": f"checkpoints/{file.name}", "sha256": sha256}}
-
-
-def load_finished(directory: RunDir) -> TrainingModel:
-    """A finished run as it was trained, on the CPU: the towers and what trained beside them.
-
-    Raises:
-        RecordError: the run is not finished, or a file is not the one that its result names.
-    """
-    result = directory.finished()
-    config = directory.read_config()
-    towers = _kept_weights(directory, result["checkpoint"])
-    rows = towers.get("token_rows")
-    training = TrainingModel(config, None if rows is None else rows.numpy())
-    weights = {f"model.{name}": tensor for name, tensor in towers.items()}
-    if training.training_only():
-        if "training_modules" not in result:
-            raise RecordError(
-                f"run {directory.key} kept the towers alone, as an earlier version did; "
-                "the sweep that has it, with --rerun all, makes it anew"
-            )
-        weights |= _kept_weights(directory, result["training_modules"])
-    training.load_state_dict(weights)
-    return training.eval()
-
-
-def _kept_weights(directory: RunDir, entry: Mapping[str, str]) -> dict[str, Tensor]:
-    return load_weights(directory.path / entry["file"], entry["sha256"])
 
 
 def _write_end(directory: RunDir, state: State, attempt: int, **details: Any) -> None:
@@ -440,7 +378,7 @@ def preflight(configs: Sequence[RunConfig], runtime: Runtime) -> list[str]:
     checks += [lambda t=t: check_image_tower(t[0], t[1], patches=t[2]) for t in towers]  # type: ignore[misc]
     if runtime.micro_batch is not None:
         images = {c.model.image for c in configs if c.train.norm_batch is None}
-        checks += [lambda i=i: refuse_micro_batch(ImageTower(i, 2)) for i in images]  # type: ignore[misc]
+        checks += [lambda i=i: refuse_micro_batch(ImageEncoder(i, 2)) for i in images]  # type: ignore[misc]
     checks += [lambda c=c: _check_data(c, runtime) for c in _distinct_data(configs)]  # type: ignore[misc]
     problems = []
     for check in checks:

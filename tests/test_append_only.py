@@ -15,14 +15,15 @@ import pytest
 
 from harness import metrics
 from harness.config import RunConfig, Runtime
+from harness.config.sweep import Run
 from harness.evaluate.invariants import check
-from harness.manifest import read_manifest
 from harness.metrics import ACC1, CLASSIFICATION, METRICS, Classified, Metric, Value
-from harness.plan import Action, Rerun, make_plan, request_fills
-from harness.record import State, Store
-from harness.report.records import Reader, Record
+from harness.planning.plan import Action, Rerun, make_plan, request_fills
+from harness.results.records import Reader, Record
 from harness.run import execute
-from harness.space import Run
+from harness.store.manifest import read_manifest
+from harness.store.record import Store
+from harness.store.state import State
 from tests.conftest import tiny_run, with_fingerprints
 
 TASKS = ("role", "skin_tone", "gender")
@@ -120,7 +121,7 @@ def test_finished_runs_stay_done_and_the_plan_fills_them_without_training(
 ) -> None:
     runs = runs_of(store)
     code = store.run_dir(runs[0].key).finished()["code"]
-    monkeypatch.setattr("harness.plan.code_hash", lambda: code)
+    monkeypatch.setattr("harness.planning.plan.code_hash", lambda: code)
     known = len(metrics.versions())
     add_metric()
     assert len(metrics.versions()) == known + 1

@@ -16,9 +16,9 @@ from harness.config import Evaluate, ImageTower, Model, Runtime, TextTower
 from harness.evaluate import invariants
 from harness.evaluate.suites import BENCHMARKS, SUITES
 from harness.evaluate.suites.find import Found, find
-from harness.evaluations import EvaluationDir, read_evaluations
 from harness.launch.evaluations import Done, EvaluationTask, ModelSpec, Work, cost, evaluate_all
-from harness.record import Store
+from harness.store.evaluations import EvaluationDir, read_evaluations
+from harness.store.record import Store
 from tests.evaluate.benchmark_cases import CAPTIONS, CLASSES, caption_folder, class_folder
 
 

@@ -5,7 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
-from harness.bases import BASES
 from harness.config import (
     RunConfig,
     Runtime,
@@ -18,6 +17,7 @@ from harness.config import (
     override_runtime,
     parse_assignment,
 )
+from harness.config.bases import BASES
 from harness.errors import ConfigError
 
 # Golden: a change here means that every finished run of every user is trained again.

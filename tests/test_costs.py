@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from harness.config import ImageTower, Model, RunConfig, TextTower, override
-from harness.costs import gpu_pace, is_known_backbone, training_gmacs
 from harness.errors import ConfigError
+from harness.planning.costs import gpu_pace, is_known_backbone, training_gmacs
 
 
 def config(backbone: str, size: int, layers: int = 1, context_length: int = 77) -> RunConfig:

@@ -8,8 +8,9 @@ import pytest
 from harness.commands.explain import main
 from harness.config import Runtime, override
 from harness.errors import DivergedError, InterruptedRun
-from harness.record import Store, read_json, write_result_file
+from harness.files import read_json
 from harness.run import execute
+from harness.store.record import Store, write_result_file
 from tests.conftest import draw, drawings, tiny_run, with_fingerprints
 
 RUNTIME = Runtime(log_samples=16)

@@ -14,12 +14,15 @@ import timm
 import torch
 from PIL import Image
 
-from harness.card import card
 from harness.commands.export import main
 from harness.config import RunConfig, Runtime, override
 from harness.data.catalog import open_class_folder, open_data
-from harness.record import State, Store, read_json
-from harness.run import execute, load_finished
+from harness.files import read_json
+from harness.finished import load_finished
+from harness.report.card import card
+from harness.run import execute
+from harness.store.record import Store
+from harness.store.state import State
 from tests.conftest import COLOURS, drawings
 
 RUNTIME = Runtime(log_samples=16)

@@ -10,15 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import first_stage, metrics
+from harness import metrics
+from harness.config.sweep import Run
 from harness.errors import SweepError
 from harness.evaluate.invariants import check
-from harness.evaluations import EvaluationDir
-from harness.ledger import Ledger, looks
-from harness.record import State, Store
-from harness.report.outcomes import read_scores
-from harness.report.records import Reader
-from harness.space import Run
+from harness.results.outcomes import read_scores
+from harness.results.records import Reader
+from harness.store import first_stage
+from harness.store.evaluations import EvaluationDir
+from harness.store.record import Store
+from harness.store.state import State
+from harness.store.trials import Ledger, looks
 
 EXAMPLE = Path(__file__).parents[1] / "reports" / "example" / "components" / "records"
 T2I, I2T = "test/image_retrieval_recall@1", "test/text_retrieval_recall@1"

@@ -6,18 +6,21 @@ import json
 import pytest
 import torch
 
-from harness.bases import SMALL
 from harness.commands import sweep as command
 from harness.config import RunConfig, Runtime, override
+from harness.config.bases import SMALL
+from harness.config.inheritance import Inheritance, read_inheritance
+from harness.config.sweep import Show, Sweep, expand, product
+from harness.config.sweep_files import load_sweep
 from harness.errors import ConfigError, InterruptedRun, RecordError, SweepError
-from harness.inheritance import Inheritance, read_inheritance
-from harness.models.text import TextTower
+from harness.files import read_json
+from harness.finished import load_finished
+from harness.models.text import TextEncoder
 from harness.models.training import TrainingModel
-from harness.plan import Action, Rerun, make_plan
-from harness.record import State, Store, read_json
-from harness.run import execute, load_finished
-from harness.space import Show, Sweep, expand, product
-from harness.sweep_files import load_sweep
+from harness.planning.plan import Action, Rerun, make_plan
+from harness.run import execute
+from harness.store.record import Store
+from harness.store.state import State
 from tests.conftest import tiny_run, with_fingerprints
 
 LAYERS, INIT = "model.text.layers", "model.text.init"
@@ -297,8 +300,8 @@ def test_a_parent_that_was_never_filled_in_is_refused(tiny, tmp_path):
 
 
 def test_weights_of_another_width_never_enter(tiny):
-    wide = TextTower(override(tiny, {"model.text.width": 32, LAYERS: 3}).model.text, 40, 8)
-    own = TextTower(tiny.model.text, 40, 8)
+    wide = TextEncoder(override(tiny, {"model.text.width": 32, LAYERS: 3}).model.text, 40, 8)
+    own = TextEncoder(tiny.model.text, 40, 8)
     before = {name: tensor.clone() for name, tensor in own.state_dict().items()}
     with pytest.raises(ConfigError, match="of another shape, such as positional_embedding"):
         own.inherit(wide.state_dict(), [0])

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from harness import lease as lease_module
-from harness.lease import EXPIRY, Lease, LeaseHeld, lease_is_live
+from harness.store import lease as lease_module
+from harness.store.lease import EXPIRY, Lease, LeaseHeld, lease_is_live
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def test_one_holds_it_and_the_other_is_told_who(file):
 
 def test_a_killed_holder_on_this_host_is_dead_at_once(file):
     code = (
-        f"from harness.lease import Lease\nfrom pathlib import Path\nimport time\n"
+        f"from harness.store.lease import Lease\nfrom pathlib import Path\nimport time\n"
         f"with Lease(Path({str(file)!r})): print('held', flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)

@@ -5,13 +5,19 @@ from dataclasses import replace
 
 import pytest
 
-from harness.bases import SMALL
 from harness.config import Runtime
+from harness.config.bases import SMALL
+from harness.config.sweep import Show, Sweep, expand, product
+from harness.config.sweep_files import load_sweep
 from harness.errors import RecordError
-from harness.manifest import changed_declaration, manifest_names, read_manifest, write_manifest
-from harness.record import Store, write_json
-from harness.space import Show, Sweep, expand, product
-from harness.sweep_files import load_sweep
+from harness.files import write_json
+from harness.store.manifest import (
+    changed_declaration,
+    manifest_names,
+    read_manifest,
+    write_manifest,
+)
+from harness.store.record import Store
 
 RUNTIME = Runtime(threads=2)
 

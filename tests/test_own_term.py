@@ -8,8 +8,9 @@ import pytest
 
 from harness.config import TERMS, override
 from harness.errors import ConfigError
-from harness.manifest import read_manifest
-from harness.record import Store, read_json, read_jsonl
+from harness.files import read_json, read_jsonl
+from harness.store.manifest import read_manifest
+from harness.store.record import Store
 from tests.conftest import write_shapes
 
 SWEEP = '''"""Does it help to keep the pictures' embeddings apart?"""

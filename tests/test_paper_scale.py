@@ -11,9 +11,9 @@ import pytest
 
 from harness.commands.sweep import main
 from harness.config import Runtime
+from harness.config.sweep import expand
+from harness.config.sweep_files import load_sweep
 from harness.launch.check import finisher
-from harness.space import expand
-from harness.sweep_files import load_sweep
 from tests.conftest import drawings
 
 REPOSITORY = Path(__file__).parent.parent

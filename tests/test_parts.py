@@ -3,8 +3,9 @@
 import pytest
 
 from harness.commands import explain, export, sweep
+from harness.files import read_json, write_json
 from harness.models.names import BACKBONES
-from harness.record import Store, read_json, write_json
+from harness.store.record import Store
 
 SWEEP = '''"""Does a tower of one's own work?"""
 

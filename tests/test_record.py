@@ -4,12 +4,14 @@ import os
 
 import pytest
 
-from harness import record
-from harness.bases import SMALL
 from harness.config import override
+from harness.config.bases import SMALL
 from harness.errors import RecordError
-from harness.lease import Lease
-from harness.record import State, Store, dump_json, read_json, read_jsonl, write_atomic, write_json
+from harness.files import dump_json, read_json, read_jsonl, write_json
+from harness.store import record
+from harness.store.lease import Lease
+from harness.store.record import Store, write_atomic
+from harness.store.state import State
 
 RESULT = {
     "code": "c",

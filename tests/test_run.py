@@ -8,7 +8,6 @@ import signal
 import pytest
 import torch
 
-from harness import record
 from harness.config import Runtime, Train, override
 from harness.data import catalog
 from harness.device import numerics
@@ -20,9 +19,12 @@ from harness.errors import (
     RecordError,
     StoppedRun,
 )
-from harness.lease import Lease, LeaseHeld
-from harness.record import State, Store, read_json
+from harness.files import read_json
 from harness.run import execute, preflight
+from harness.store import record
+from harness.store.lease import Lease, LeaseHeld
+from harness.store.record import Store
+from harness.store.state import State
 from harness.train.checkpoint import load_weights
 from tests.conftest import tiny_run, with_fingerprints
 

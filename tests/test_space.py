@@ -1,8 +1,7 @@
 import pytest
 
-from harness.bases import SMALL
-from harness.errors import ConfigError, SweepError
-from harness.space import (
+from harness.config.bases import SMALL
+from harness.config.sweep import (
     Points,
     Show,
     Sweep,
@@ -15,7 +14,8 @@ from harness.space import (
     short_names,
     zipped,
 )
-from harness.sweep_files import load_sweep
+from harness.config.sweep_files import load_sweep
+from harness.errors import ConfigError, SweepError
 
 LAYERS, MASS = "model.text.layers", "objective.instance.a_max"
 

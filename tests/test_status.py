@@ -18,14 +18,15 @@ import pytest
 
 from harness.commands.status import main
 from harness.config import RunConfig, Runtime, override
+from harness.config.sweep import Run, Show, Sweep, expand, product
 from harness.launch.slurm.submissions import submissions
 from harness.launch.slurm.submit import JobOrder, submit
-from harness.lease import Lease
-from harness.ledger import Ledger, Origin, Outcome, Trial
-from harness.manifest import write_manifest
-from harness.plan import make_plan
-from harness.record import State, Store
-from harness.space import Run, Show, Sweep, expand, product
+from harness.planning.plan import make_plan
+from harness.store.lease import Lease
+from harness.store.manifest import write_manifest
+from harness.store.record import Store
+from harness.store.state import State
+from harness.store.trials import Ledger, Origin, Outcome, Trial
 
 sys.path.insert(0, str(Path(__file__).parent / "launch" / "slurm"))
 from fake_slurm import FakeSlurm

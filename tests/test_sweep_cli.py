@@ -15,10 +15,10 @@ import pytest
 
 import harness
 from harness.commands.sweep import main
-from harness.manifest import read_manifest
-from harness.record import Store
-from harness.space import expand
-from harness.sweep_files import load_sweep
+from harness.config.sweep import expand
+from harness.config.sweep_files import load_sweep
+from harness.store.manifest import read_manifest
+from harness.store.record import Store
 
 REPOSITORY = Path(harness.__file__).parent.parent
 SHADOW = Path(__file__).parent / "launch" / "shadow"

@@ -5,12 +5,18 @@ import sys
 
 import pytest
 
-from harness.data.jobs import shared_out
+from harness.config.sweep import expand
+from harness.config.sweep_files import (
+    find_sweep,
+    load_sweep,
+    module_name,
+    question_of,
+    shipped_sweeps,
+)
+from harness.data.tools.jobs import shared_out
 from harness.errors import SweepError
 from harness.launch.slurm.freeze import freeze
-from harness.record import Store
-from harness.space import expand
-from harness.sweep_files import find_sweep, load_sweep, module_name, question_of, shipped_sweeps
+from harness.store.record import Store
 
 FILE = '''"""Is it so?"""
 
@@ -51,7 +57,7 @@ def write(tmp_path, monkeypatch):
 
     yield to
     for name in set(sys.modules) - before:
-        if name.startswith("harness.sweep_files.") or name == "beside_mine":
+        if name.startswith("harness.config.sweep_files.") or name == "beside_mine":
             del sys.modules[name]
 
 

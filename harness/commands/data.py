@@ -251,7 +251,7 @@ def pack_data(args: argparse.Namespace) -> int:
 def _progress(what: str, units: str) -> Iterator[Callable[[int, int], None]]:
     """Shows how much is done: a bar on a terminal, else a line now and then."""
     if not sys.stderr.isatty():
-        from harness.data.jobs import ProgressLines
+        from harness.data.tools.jobs import ProgressLines
 
         yield ProgressLines(what, units)
         return

@@ -45,7 +45,7 @@ from harness.launch.evaluations import (
     models_of,
     record_evaluation,
 )
-from harness.record import Store, write_atomic
+from harness.store.record import Store, write_atomic
 
 if TYPE_CHECKING:
     from harness.document.table import Table

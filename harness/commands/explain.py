@@ -26,7 +26,7 @@ from harness.config import RunConfig, Runtime
 from harness.data.catalog import check_evaluated, open_data
 from harness.errors import ConfigError, DataError
 from harness.files import write_atomic
-from harness.parts import read_run
+from harness.plugins import read_run
 
 if TYPE_CHECKING:
     from harness.evaluate.alignment import Alignment, WordMatch
@@ -90,7 +90,7 @@ def explain(args: argparse.Namespace) -> int:
 
     from harness.data.images import decode
     from harness.evaluate.alignment import align
-    from harness.run import load_finished
+    from harness.finished import load_finished
 
     model = load_finished(directory)
     example = _example(args, config)

@@ -27,9 +27,9 @@ from harness.commands.shared import (
 )
 from harness.config import RunConfig
 from harness.errors import ConfigError
-from harness.files import sha256_of
-from harness.parts import read_run
-from harness.record import RunDir, read_json, write_atomic, write_json
+from harness.files import read_json, sha256_of, write_json
+from harness.plugins import read_run
+from harness.store.record import RunDir, write_atomic
 
 if TYPE_CHECKING:
     from harness.models.two_tower import TwoTower
@@ -200,7 +200,7 @@ def _write_papers(
     onnx: bool,
     why: str,
 ) -> None:
-    from harness.card import card, example
+    from harness.report.card import card, example
 
     provenance = read_json(run.path / "provenance.json") or {"attempts": []}
     text = card(

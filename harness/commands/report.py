@@ -15,11 +15,11 @@ from pathlib import Path
 
 from harness.commands.shared import command_parser, exit_code_of, store_of, under_a_root
 from harness.errors import ConfigError, RecordError, unknown
-from harness.ledger import is_search, search_names
-from harness.manifest import manifest_names, read_manifest
-from harness.record import Store
 from harness.report import build
 from harness.report.result import ReportResult
+from harness.store.manifest import manifest_names, read_manifest
+from harness.store.record import Store
+from harness.store.trials import is_search, search_names
 
 _WATCH_SECONDS = 5.0
 _HOLES = 3

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from harness.errors import ConfigError, HarnessError, one_line
-from harness.record import Store
+from harness.store.record import Store
 
 if TYPE_CHECKING:
     from harness.document.table import Table

@@ -19,11 +19,11 @@ from harness.commands.shared import command_parser, exit_code_of, store_of, unde
 from harness.errors import ConfigError, RecordError
 from harness.launch.slurm import scheduler
 from harness.launch.slurm.submissions import QueuePlace
-from harness.manifest import Manifest, manifest_names, read_manifest
 from harness.monitor.logs import log_files
 from harness.monitor.snapshot import SnapshotReader, places_in_queue
 from harness.monitor.terminal import sweep_lines, sweep_page
-from harness.record import Store
+from harness.store.manifest import Manifest, manifest_names, read_manifest
+from harness.store.record import Store
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -17,16 +17,17 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from harness.bases import BASES, base
 from harness.commands.shared import command_parser, exit_code_of, store_of, under_a_root
 from harness.config import Runtime, override_runtime, parse_assignment
+from harness.config.bases import BASES, base
+from harness.config.sweep import Run, Sweep, expand
+from harness.config.sweep_files import find_sweep, load_sweep, question_of, shipped_sweeps
 from harness.errors import ConfigError, InterruptedRun, SweepError, unknown
 from harness.launch.executor import EXECUTORS, Assignment, add_options, make_executor
-from harness.manifest import write_manifest
-from harness.plan import Rerun, make_plan, request_fills
-from harness.record import State, Store
-from harness.space import Run, Sweep, expand
-from harness.sweep_files import find_sweep, load_sweep, question_of, shipped_sweeps
+from harness.planning.plan import Rerun, make_plan, request_fills
+from harness.store.manifest import write_manifest
+from harness.store.record import Store
+from harness.store.state import State
 
 _RUNTIME = "runtime."
 

@@ -24,7 +24,7 @@ MAX_CAPTION = 10_000
 
 
 @dataclass(frozen=True)
-class Row:
+class CaptionRow:
     """One caption as a table gives it; nothing of it has been checked.
 
     `raw` is all that the table says in this row: two rows with one `raw` are a duplicate, while a
@@ -58,7 +58,7 @@ def checked_caption(value: object) -> str:
     return text
 
 
-def read_table(name: str, data: bytes) -> Iterator[Row | Problem]:
+def read_table(name: str, data: bytes) -> Iterator[CaptionRow | Problem]:
     """The rows of a CSV, TSV, JSON or JSON-lines table; NotATableError when it lacks the columns.
 
     A line that cannot be read is a Problem.  Bytes that are not UTF-8 stay in the text as lone
@@ -73,7 +73,7 @@ def read_table(name: str, data: bytes) -> Iterator[Row | Problem]:
     return _csv_rows(name, text)
 
 
-def _csv_rows(name: str, text: str) -> Iterator[Row | Problem]:
+def _csv_rows(name: str, text: str) -> Iterator[CaptionRow | Problem]:
     delimiter, header = _header(name, text)
     image, caption = _column(IMAGE_COLUMNS, header), _column(CAPTION_COLUMNS, header)
     assert image is not None  # _header found both
@@ -92,7 +92,7 @@ def _csv_rows(name: str, text: str) -> Iterator[Row | Problem]:
         where = f"{name}:{reader.line_num}"
         if len(cells) == len(header):
             value = None if split is None else cells[split]
-            yield Row(where, delimiter.join(cells), cells[image], cells[caption], value)
+            yield CaptionRow(where, delimiter.join(cells), cells[image], cells[caption], value)
         elif cells:
             yield Problem(where, f"{len(cells)} fields where the header has {len(header)}")
 
@@ -114,7 +114,7 @@ def _column(wanted: Sequence[str], header: Sequence[str]) -> int | None:
     return next((header.index(column) for column in wanted if column in header), None)
 
 
-def _json_rows(name: str, text: str) -> Iterator[Row | Problem]:
+def _json_rows(name: str, text: str) -> Iterator[CaptionRow | Problem]:
     try:
         tree = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
@@ -128,7 +128,7 @@ def _json_rows(name: str, text: str) -> Iterator[Row | Problem]:
         yield from _record_rows(f"{name}[{number}]", record)
 
 
-def _jsonl_rows(name: str, text: str) -> Iterator[Row | Problem]:
+def _jsonl_rows(name: str, text: str) -> Iterator[CaptionRow | Problem]:
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
@@ -145,7 +145,7 @@ def _is_record(record: Mapping[str, object]) -> bool:
     return has_caption and any(column in record for column in IMAGE_COLUMNS)
 
 
-def _record_rows(where: str, record: object) -> Iterator[Row | Problem]:
+def _record_rows(where: str, record: object) -> Iterator[CaptionRow | Problem]:
     if not isinstance(record, dict) or not _is_record(record):
         yield Problem(where, "no record with a picture and a caption")
         return
@@ -154,7 +154,7 @@ def _record_rows(where: str, record: object) -> Iterator[Row | Problem]:
         image = posixpath.join(record["filepath"], image)  # Karpathy's COCO: folder and name apart
     raw = json.dumps(record, sort_keys=True)
     for number, caption in enumerate(_captions_of(record)):
-        yield Row(where, f"{number}:{raw}", image, caption, record.get("split"))
+        yield CaptionRow(where, f"{number}:{raw}", image, caption, record.get("split"))
 
 
 def _captions_of(record: Mapping[str, object]) -> list[object]:

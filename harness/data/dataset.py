@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from harness.data.order import Order, Places, Pool
+from harness.data.order import Places, Pool, SampleOrder
 from harness.errors import DataError, unknown
 
 #: Other names of the three customary splits, as data sets spell them.
@@ -110,11 +110,11 @@ class DataSet(ABC):
     def keep_within(self, max_bytes: int) -> None:  # noqa: B027 - most data sets fetch nothing
         """Bound the copies on disk of what is fetched while it is read."""
 
-    def order(self, batch_size: int, seed: int) -> Order:
+    def order(self, batch_size: int, seed: int) -> SampleOrder:
         """Which samples of `train` each batch of a run holds; DataError if they are too few."""
-        return Order([Pool(0, len(self.split("train")))], batch_size, seed)
+        return SampleOrder([Pool(0, len(self.split("train")))], batch_size, seed)
 
-    def ahead(self, batches: Iterator[Places], order: Order) -> Ahead | None:
+    def ahead(self, batches: Iterator[Places], order: SampleOrder) -> Ahead | None:
         """Begin to get ready the pictures of `train` that this process will read.
 
         Args:

@@ -20,9 +20,9 @@ from typing import Any, NamedTuple, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
-from harness.data.jobs import Progress, ProgressLines
 from harness.data.shard_list import Shard
 from harness.data.tars import Sample, read_shard
+from harness.data.tools.jobs import Progress, ProgressLines
 from harness.files import locked
 
 _VERSION = 2

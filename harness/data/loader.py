@@ -48,7 +48,7 @@ class _Address:
     index: int
 
 
-class _Kept:
+class _KeptPictures:
     """What was made of pictures, kept while it fits into a number of bytes."""
 
     def __init__(self, max_bytes: int) -> None:
@@ -79,7 +79,7 @@ class _Samples(Dataset[Any]):
     ) -> None:
         self.data, self.split, self.known_bad = data, data.split("train"), known_bad
         share = max(1, runtime.workers) * runtime.processes
-        self.kept = _Kept(runtime.decode_cache_mb * 2**20 // share)
+        self.kept = _KeptPictures(runtime.decode_cache_mb * 2**20 // share)
         self.max_pixels = runtime.max_pixels
         self.tokenizer, self.config = tokenizer, config
 

@@ -52,7 +52,7 @@ class Pool:
     window: Window | None = None
 
 
-class Order:
+class SampleOrder:
     """The samples of batch `step` of a run.
 
     Args:

@@ -66,7 +66,7 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundShards:
     """A data set's shards, sorted by source and place, and what it is called."""
 
     name: str
@@ -74,7 +74,7 @@ class Found:
     sources: int
 
 
-def find_shards(path: str) -> Found:
+def find_shards(path: str) -> FoundShards:
     """The shards that `path` names.
 
     Each source is a folder, a tar file, a glob, or a URL that webdataset opens (http, https, s3,
@@ -96,7 +96,7 @@ def find_shards(path: str) -> Found:
     for name, count in Counter(shard.name for shard in shards).items():
         if count > 1:
             raise DataError(f"{path} has two shards called {name}; give their folders apart")
-    return Found("+".join(dict.fromkeys(names)), tuple(shards), len(sources))
+    return FoundShards("+".join(dict.fromkeys(names)), tuple(shards), len(sources))
 
 
 def is_remote(place: str) -> bool:

@@ -22,6 +22,7 @@ from harness.device import Precision, resolve_precision
 from harness.errors import InvariantError, RecordError
 from harness.evaluate import invariants
 from harness.evaluate.embed import PRECISION_FIELD
+from harness.evaluate.label_checks import suspicions
 from harness.evaluate.model import Encoders, Identity
 from harness.evaluate.scoring import (
     Findings,
@@ -36,7 +37,6 @@ from harness.evaluate.suites import SUITES, benchmarks_of
 from harness.evaluate.suites.find import Found, Hole
 from harness.evaluate.suites.open import SPLIT, open_found
 from harness.evaluate.suites.records import Benchmark
-from harness.evaluate.suspicion import suspicions
 from harness.evaluate.text_cache import TextCache
 from harness.files import write_atomic
 from harness.metrics import RETRIEVAL, described, headline_metrics, suite_mean_name, versions

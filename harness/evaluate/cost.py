@@ -22,7 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from harness.errors import ConfigError, InvariantError
-from harness.provenance import machine
+from harness.store.provenance import machine
 
 if TYPE_CHECKING:
     from harness.models.two_tower import TwoTower

@@ -36,8 +36,8 @@ from harness.evaluate.scoring import (
 from harness.evaluate.suites import benchmarks_of
 from harness.evaluate.suites.find import Found, Hole, find
 from harness.files import write_atomic
-from harness.first_stage import array_names
 from harness.metrics import lacking, rules, versions
+from harness.store.first_stage import array_names
 
 if TYPE_CHECKING:
     from harness.models.two_tower import TwoTower

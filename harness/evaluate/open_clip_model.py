@@ -40,7 +40,7 @@ class OpenClipModel(nn.Module):
     def __init__(self, clip: nn.Module, tokenizer: Any, preprocess_cfg: Mapping[str, Any]) -> None:
         super().__init__()
         self.clip = clip
-        self.tokenizer = Tokenizer(tokenizer)
+        self.tokenizer = OpenClipTokenizer(tokenizer)
         self.preprocess = EvaluationTransform(
             image_transform_v2(PreprocessCfg(**preprocess_cfg), is_train=False)
         )
@@ -89,7 +89,7 @@ class OpenClipModel(nn.Module):
         return bool((whole - cut).abs().max() <= _CUT_TOLERANCE)
 
 
-class Tokenizer:
+class OpenClipTokenizer:
     """open_clip's tokenizer of a model, and whether it cuts a text."""
 
     def __init__(self, inner: Any) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.evaluate.both_ways import Relation, both_ways
+from harness.evaluate.bidirectional_ranking import Relation, both_ways
 from harness.evaluate.ranking import Standing
 from harness.metrics import KS, Ranking
 

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from harness.bases import SMALL
 from harness.config import Evaluate, Runtime
+from harness.config.bases import SMALL
 from harness.data.catalog import cache_dir
 from harness.data.dataset import DataSet
 from harness.data.images import decode
@@ -79,7 +79,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Agreement:
     """Every metric of one benchmark; `difference` names the definition that differs, if any."""
 
     precision: Precision
@@ -102,7 +102,7 @@ def small_model() -> tuple[str, tuple[Encoders, Identity]]:
 
 def compare(
     model: Encoders, identity: Identity, found: Found, settings: Evaluate, runtime: Runtime
-) -> Comparison:
+) -> Agreement:
     """Evaluate `found` both ways, ours anew and with nothing kept.
 
     Raises:
@@ -121,7 +121,7 @@ def compare(
     difference = None
     if worst.gap > _TOLERANCE[precision]:
         difference = _why(model, data, settings, precision, worst)
-    return Comparison(precision, rows, difference)
+    return Agreement(precision, rows, difference)
 
 
 def _shared_cache(runtime: Runtime, folder: Path) -> Path:

@@ -18,11 +18,11 @@ from harness.document import blocks, text
 from harness.document.escaping import csv_text
 from harness.figures import style
 from harness.registry import Registry
-from harness.report.collect import Collection, PointRow
 from harness.report.external import PublishedResult
-from harness.report.findings import Findings
 from harness.report.search_data import SearchData
-from harness.report.summary import Cells
+from harness.results.collect import Collection, PointRow
+from harness.results.findings import ReportFindings
+from harness.results.summary import Cells
 
 HEADLINE = 2
 #: Letters of an axis' name, of a point's, a value's and a line's in a legend that a figure has room
@@ -52,7 +52,7 @@ class Sheet:
     """What the figures of a sweep are drawn from."""
 
     collection: Collection
-    findings: Findings
+    findings: ReportFindings
     published: Mapping[str, Sequence[PublishedResult]] = field(default_factory=dict)
     """Metric -> what others have published of it."""
 

@@ -11,10 +11,10 @@ from harness.document.escaping import csv_text
 from harness.document.text import shorten
 from harness.figures import style
 from harness.figures.base import SWEEP, Drawing, Sheet
-from harness.report.collect import Collection, PointRow
-from harness.report.comparisons import Comparison
-from harness.report.contrast import contrast_of
-from harness.report.findings import Findings
+from harness.results.collect import Collection, PointRow
+from harness.results.comparisons import Comparison
+from harness.results.contrast import contrast_of
+from harness.results.findings import ReportFindings
 from harness.stats.tests import Over
 
 #: Rows past which only those with the largest differences are drawn.
@@ -57,7 +57,7 @@ def _name(collection: Collection, row: PointRow) -> str:
     return contrast_of(collection, row, collection.points[row.baseline]).short
 
 
-def _largest(compared: Sequence[PointRow], findings: Findings, metric: str) -> list[PointRow]:
+def _largest(compared: Sequence[PointRow], findings: ReportFindings, metric: str) -> list[PointRow]:
     """The rows with the largest differences on `metric`, in the order of the sweep."""
 
     def size(row: PointRow) -> float:
@@ -97,7 +97,7 @@ def _words(
     rows: Sequence[PointRow],
     compared: Sequence[PointRow],
     collection: Collection,
-    findings: Findings,
+    findings: ReportFindings,
     names: Sequence[str],
 ) -> str:
     units = {
@@ -119,7 +119,7 @@ def _words(
     return words
 
 
-def _data(compared: Sequence[PointRow], findings: Findings, names: Sequence[str]) -> str:
+def _data(compared: Sequence[PointRow], findings: ReportFindings, names: Sequence[str]) -> str:
     heads = ["label", "metric", "difference", "low", "high", "over", "p", "p_holm", "significant"]
     rows: list[list[object]] = []
     for metric in names:

@@ -24,8 +24,8 @@ from harness.figures.base import (
     scale_of,
     value_words,
 )
-from harness.report.collect import Collection, PointRow
-from harness.report.summary import Cell, Cells
+from harness.results.collect import Collection, PointRow
+from harness.results.summary import Cell, Cells
 
 #: The fewest values of an axis that make a map rather than a few lines.
 _FEWEST = 3

@@ -11,7 +11,7 @@ from harness.figures import style
 from harness.figures.base import SWEEP, Drawing, Sheet, is_one_axis, metric_data, point_words
 from harness.figures.heat_map import grid_of
 from harness.figures.metric_panels import chance_line, reading, unit_of
-from harness.report.summary import Cell
+from harness.results.summary import Cell
 
 _ON_A_LINE = 4
 """Panels side by side whose metrics and units are short enough for one line each."""

@@ -31,9 +31,9 @@ from harness.figures.base import (
     value_words,
 )
 from harness.figures.heat_map import grid_of
-from harness.report.collect import Collection, PointRow
-from harness.report.summary import Cell
 from harness.report.tables import NO_EMBEDDINGS, WITH_EMBEDDINGS
+from harness.results.collect import Collection, PointRow
+from harness.results.summary import Cell
 
 #: Lines with intervals that a panel can hold; a sweep of more is drawn as a heat map alone.
 _MOST_LINES = 5

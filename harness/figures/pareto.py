@@ -18,10 +18,10 @@ from harness.document import text
 from harness.document.escaping import csv_text
 from harness.figures import style
 from harness.figures.base import SWEEP, Drawing, Sheet, headline
-from harness.report.collect import Collection, PointRow
-from harness.report.contrast import listed
 from harness.report.external import PublishedResult
-from harness.report.summary import Cells
+from harness.results.collect import Collection, PointRow
+from harness.results.contrast import listed
+from harness.results.summary import Cells
 
 #: Ratio of the greatest to the least cost past which they stand on a logarithmic axis.
 _DECADE = 10.0

@@ -13,10 +13,10 @@ from harness.document.escaping import csv_text
 from harness.document.text import shorten
 from harness.figures import style
 from harness.figures.base import SWEEP, Drawing, Sheet
-from harness.report.collect import Collection
-from harness.report.contrast import contrast_of
-from harness.report.findings import Findings
-from harness.report.outcomes import read_class_recalls
+from harness.results.collect import Collection
+from harness.results.contrast import contrast_of
+from harness.results.findings import ReportFindings
+from harness.results.outcomes import read_class_recalls
 from harness.stats.intervals import Difference, paired_difference
 
 #: Classes drawn of each task: the most gained and the most lost.
@@ -69,7 +69,7 @@ def per_class(sheet: Sheet) -> Drawing | None:
     return Drawing(words, figure, _data(collection, tasks))
 
 
-def _task(collection: Collection, findings: Findings, metric: str) -> _Change | None:
+def _task(collection: Collection, findings: ReportFindings, metric: str) -> _Change | None:
     compared = [
         comparison
         for row in collection.points

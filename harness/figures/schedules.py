@@ -14,9 +14,9 @@ from harness.config import canonical_json
 from harness.document.escaping import csv_text
 from harness.figures import style
 from harness.figures.base import SWEEP, Drawing, Sheet, legend_words, samples_axis, setting_words
-from harness.report.collect import Collection
-from harness.report.records import Curve as Log
-from harness.report.records import Record
+from harness.results.collect import Collection
+from harness.results.records import Curve as Log
+from harness.results.records import Record
 
 #: Schedules that a legend can name.
 _MANY = 8

@@ -18,8 +18,8 @@ from harness import metrics
 from harness.document import text
 from harness.figures import style
 from harness.figures.base import SEARCH, Drawing
-from harness.ledger import Outcome
 from harness.report.search_data import Axis, SearchData
+from harness.store.trials import Outcome
 
 _MAP = "viridis"
 _ENOUGH_FOR_A_SURFACE = 8

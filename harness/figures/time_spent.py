@@ -11,7 +11,7 @@ from harness.document.escaping import csv_text
 from harness.document.text import shorten
 from harness.figures import style
 from harness.figures.base import SWEEP, Drawing, Sheet
-from harness.report.collect import PointRow
+from harness.results.collect import PointRow
 
 _PARTS = (
     "waiting for data",

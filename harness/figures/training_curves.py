@@ -26,8 +26,8 @@ from harness.figures.base import (
     samples_axis,
     setting_words,
 )
-from harness.report.collect import Collection
-from harness.report.records import Record
+from harness.results.collect import Collection
+from harness.results.records import Record
 
 #: Training curves that one panel can hold and a reader still tell apart.
 _MANY = 8

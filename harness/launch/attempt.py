@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from harness.config import RunConfig, Runtime, validate
 from harness.errors import HarnessError, InterruptedRun, RecordError, failure_class, one_line
-from harness.launch.backlog import Say, Source, name_of
-from harness.lease import Lease, LeaseHeld
-from harness.plan import Step
-from harness.record import RunDir, State, Store, read_json
+from harness.files import read_json
+from harness.launch.backlog import Say, StepSource, name_of
+from harness.planning.plan import Step
+from harness.store.lease import Lease, LeaseHeld
+from harness.store.record import RunDir, Store
+from harness.store.state import State
 
 if TYPE_CHECKING:
     from harness.launch.ranks import OtherRanks
@@ -54,7 +56,7 @@ class Attempt:
             "runtime": runtime,
         }
 
-    def ended(self, answer: Answer, source: Source, say: Say) -> None:
+    def ended(self, answer: Answer, source: StepSource, say: Say) -> None:
         """Tell the source, and file a failure that the run could not file itself."""
         outcome, failure = answer["outcome"], answer.get("failure")
         if outcome == "failed":
@@ -64,7 +66,7 @@ class Attempt:
         else:
             source.ended(self.step, failure)
 
-    def _failed(self, failure: str, error: str, source: Source, say: Say) -> None:
+    def _failed(self, failure: str, error: str, source: StepSource, say: Say) -> None:
         run = self.step.run
         try:
             record_failure(

@@ -15,12 +15,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
-from harness.costs import NOMINAL_GMACS_PER_SECOND, training_gmacs
+from harness.config.sweep import Run
 from harness.errors import ConfigError, HarnessError, one_line
-from harness.lease import Lease, LeaseHeld
-from harness.plan import TRANSIENT, Step
-from harness.record import RunDir, State, Status, Store
-from harness.space import Run
+from harness.planning.costs import NOMINAL_GMACS_PER_SECOND, training_gmacs
+from harness.planning.plan import TRANSIENT, Step
+from harness.store.lease import Lease, LeaseHeld
+from harness.store.record import RunDir, Store
+from harness.store.state import State, Status
 
 POLL_SECONDS = 2.0
 """Between two looks at the files of a run that another launcher holds."""
@@ -30,7 +31,7 @@ RETRY_AT_ONCE = frozenset({"killed", "interrupted"})
 Say = Callable[[str], None]
 
 
-class Source(Protocol):
+class StepSource(Protocol):
     """Where an executor gets its steps from, one at a time, and to whom it tells how they ended."""
 
     def __len__(self) -> int:

@@ -18,6 +18,7 @@ from harness.config import (
     check_processes,
     override,
 )
+from harness.config.sweep import Run, Show
 from harness.data.catalog import open_class_folder, open_data
 from harness.data.dataset import DataSet
 from harness.errors import ConfigError, unknown
@@ -33,7 +34,6 @@ from harness.metrics import (
 )
 from harness.models.names import backbone_names
 from harness.models.pretrained import weights_sha256
-from harness.space import Run, Show
 
 
 def finisher(runtime: Runtime) -> Callable[[RunConfig], RunConfig]:

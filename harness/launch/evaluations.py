@@ -20,8 +20,8 @@ from harness.config import (
 from harness.errors import ConfigError, HarnessError, one_line
 from harness.evaluate.suites.find import Found, Hole
 from harness.evaluate.suites.records import Benchmark
-from harness.evaluations import EvaluationDir, evaluations_root
-from harness.record import RunDir, Store, write_atomic
+from harness.store.evaluations import EvaluationDir, evaluations_root
+from harness.store.record import RunDir, Store, write_atomic
 
 if TYPE_CHECKING:
     from multiprocessing.queues import Queue
@@ -127,7 +127,7 @@ def load(spec: ModelSpec, root: Path) -> tuple[Encoders, Identity, EvaluationDir
 def _load_run(spec: ModelSpec, folder: Path) -> tuple[Encoders, Identity, EvaluationDir]:
     from harness.evaluate.model import identity_of_run
     from harness.models.export import load_model
-    from harness.parts import read_run
+    from harness.plugins import read_run
     from harness.train.checkpoint import load_weights
 
     run = RunDir(spec.path)

@@ -18,12 +18,12 @@ from typing import Any, ClassVar, Self
 
 from harness.config import RunConfig, Runtime
 from harness.errors import ConfigError, InterruptedRun
-from harness.launch.backlog import Backlog, Say, Source
+from harness.launch.backlog import Backlog, Say, StepSource
 from harness.launch.processes import Stop, stop_on_signals
 from harness.launch.slots import Capacity
-from harness.plan import Rerun, Step
-from harness.record import Store
+from harness.planning.plan import Rerun, Step
 from harness.registry import Registry
+from harness.store.record import Store
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class Executor(AbstractContextManager[Any], ABC):
         """One line for each thing that would make a run fail at its start; starts no run."""
 
     @abstractmethod
-    def launch(self, source: Source, say: Say) -> None:
+    def launch(self, source: StepSource, say: Say) -> None:
         """Run every step there is; return when there are no more or a stop was asked for.
 
         `say` prints a line for what no run's file can tell.  A run that fails, or whose process

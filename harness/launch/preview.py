@@ -13,15 +13,15 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from harness.costs import (
+from harness.launch.backlog import estimate
+from harness.launch.slots import Capacity
+from harness.planning.costs import (
     FALLBACK_IMAGE_GMACS_224,
     NOMINAL_GMACS_PER_SECOND,
     duration,
     is_known_backbone,
 )
-from harness.launch.backlog import estimate
-from harness.launch.slots import Capacity
-from harness.plan import Action, Step
+from harness.planning.plan import Action, Step
 
 PIPE_WIDTH = 150
 """Columns when the output is no terminal: a line is better than a fold."""

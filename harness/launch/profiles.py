@@ -23,8 +23,8 @@ from pydantic import (
 )
 
 from harness.config import validate
-from harness.costs import GPU_PEAK_GMACS, GPU_UTILISATION, Pace, gpu_pace
 from harness.errors import ConfigError, one_line, unknown
+from harness.planning.costs import GPU_PEAK_GMACS, GPU_UTILISATION, Pace, gpu_pace
 
 DEFAULT = "default"
 USER_FILE = Path("~/.config/harness/profiles.toml")

@@ -27,10 +27,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.config import RunConfig, Runtime, validate
+from harness.config.sweep_files import load_sweep
 from harness.errors import HarnessError, InterruptedRun, RankLost, one_line
+from harness.files import read_json, write_json
 from harness.launch.processes import Inbox, Stop, Task, print_to
-from harness.record import read_json, write_json
-from harness.sweep_files import load_sweep
 
 if TYPE_CHECKING:
     import torch

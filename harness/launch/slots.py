@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.config import Runtime
-from harness.costs import Pace
 from harness.errors import ConfigError, unknown
-from harness.provenance import usable_cores
+from harness.planning.costs import Pace
+from harness.store.provenance import usable_cores
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _SPIN_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")

@@ -21,11 +21,11 @@ from types import TracebackType
 from typing import Any
 
 from harness.config import RunConfig, Runtime, validate
+from harness.config.sweep_files import load_sweep
 from harness.errors import HarnessError
 from harness.launch.attempt import Answer, failed, run_task
 from harness.launch.processes import ANSWER, Inbox, Stop, Task, print_to
 from harness.launch.ranks import OtherRanks, Rendezvous, Spawned
-from harness.sweep_files import load_sweep
 
 
 def main(argv: Sequence[str] | None = None) -> int:

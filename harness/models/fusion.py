@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.config import TextTower as TextConfig
-from harness.models.text import TextTower
+from harness.models.text import TextEncoder
 
 if TYPE_CHECKING:
     from harness.objectives.mlm import MlmLoss
@@ -123,7 +123,7 @@ class MaskedPass(nn.Module):
                 self.stages[str(block)] = make(text.width, text.heads, image_width)
 
     def forward(
-        self, text: TextTower, ids: Tensor, hidden: Tensor, positions: Tensor, image: Tensor
+        self, text: TextEncoder, ids: Tensor, hidden: Tensor, positions: Tensor, image: Tensor
     ) -> Tensor:
         """States (M, width) at the chosen places, for `mlm_loss`.
 
@@ -145,12 +145,12 @@ class MaskedPass(nn.Module):
         out: Tensor = self.transform(text.ln_final(x.flatten(0, 1)[positions]))
         return out
 
-    def table(self, text: TextTower) -> Tensor:
+    def table(self, text: TextEncoder) -> Tensor:
         """Rows (V, width) against which states are scored: the tower's own when tied."""
         rows: Tensor = text.token_embedding.weight if self.own_table is None else self.own_table
         return rows
 
-    def _mask(self, text: TextTower, ids: Tensor) -> Tensor:
+    def _mask(self, text: TextEncoder, ids: Tensor) -> Tensor:
         """Added to attention: the causal (L, L), or (N * heads, 1, L) that hides what follows EOT.
 
         In floating point, because open_clip's block casts it to the dtype of its input: a boolean

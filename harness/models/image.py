@@ -45,7 +45,7 @@ def build_backbone(name: str, size: int, output_stride: int | None = None) -> nn
         ) from error
 
 
-class ImageTower(nn.Module):
+class ImageEncoder(nn.Module):
     """Pictures (N, 3, S, S) to embeddings (N, embed_dim), not normalised.
 
     The projection stands on what timm's head sees (`head_hidden_size`), which for MobileNetV3/V4
@@ -81,7 +81,7 @@ def check_image_tower(config: ImageConfig, embed_dim: int, *, patches: bool = Fa
     Also if its pretrained weights do not fit, and, with `patches`, if it has none for the
     token-level objectives to look at.
     """
-    tower = ImageTower(config, embed_dim).eval()
+    tower = ImageEncoder(config, embed_dim).eval()
     load_pretrained(tower.backbone, config)
     try:
         with torch.inference_mode():

@@ -15,7 +15,7 @@ from harness.errors import ConfigError
 _BLOCK = re.compile(r"(transformer\.resblocks\.)(\d+)\.")
 
 
-class TextTower(TextTransformer):  # type: ignore[misc]
+class TextEncoder(TextTransformer):  # type: ignore[misc]
     """Token ids (N, L), L up to the context length, to embeddings (N, embed_dim), not normalised.
 
     open_clip's tower wants the full context; this one takes a batch cut to its longest text.

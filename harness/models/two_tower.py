@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from harness.config import Model
 from harness.data.text import Tokenizer
 from harness.data.transforms import evaluation_transform
-from harness.models.image import ImageTower
-from harness.models.text import TextTower
+from harness.models.image import ImageEncoder
+from harness.models.text import TextEncoder
 from harness.seeding import derive_seed
 
 
@@ -43,9 +43,9 @@ class TwoTower(nn.Module):
         self.tokenizer = Tokenizer(config.text.context_length, rows)
         self.preprocess = evaluation_transform(config.image)
         with seeded(seed, "image tower"):
-            self.image = ImageTower(config.image, config.embed_dim)
+            self.image = ImageEncoder(config.image, config.embed_dim)
         with seeded(seed, "text tower"):
-            self.text = TextTower(config.text, self.tokenizer.vocab_size, config.embed_dim)
+            self.text = TextEncoder(config.text, self.tokenizer.vocab_size, config.embed_dim)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(config.init_logit_scale)))
         self.register_buffer("token_rows", None if rows is None else torch.from_numpy(rows))
 

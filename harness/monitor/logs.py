@@ -13,9 +13,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.first_stage import progress
+from harness.files import read_json
 from harness.launch.slurm.submissions import submissions
-from harness.record import RunDir, Store, read_json
+from harness.store.first_stage import progress
+from harness.store.record import RunDir, Store
 
 X = "samples_seen"
 POINTS = 1000

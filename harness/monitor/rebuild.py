@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from harness.lease import lease_is_live
-from harness.ledger import Ledger, is_search
-from harness.manifest import read_manifest
 from harness.monitor.snapshot import SnapshotReader
-from harness.record import State, Store
+from harness.store.lease import lease_is_live
+from harness.store.manifest import read_manifest
+from harness.store.record import Store
+from harness.store.state import State
+from harness.store.trials import Ledger, is_search
 
 Built = TypeVar("Built")
 Fingerprint = tuple[tuple[str, State, object], ...]

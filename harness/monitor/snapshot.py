@@ -14,15 +14,17 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from harness.costs import training_gmacs
+from harness.config.sweep import Run
 from harness.errors import RecordError, one_line
+from harness.files import read_json
 from harness.launch.slurm import scheduler
 from harness.launch.slurm.scheduler import Silent
 from harness.launch.slurm.submissions import QueuePlace, queued, submissions
-from harness.lease import ReadOnlyLease
-from harness.ledger import PRUNED
-from harness.record import RunDir, State, Status, Store, read_json
-from harness.space import Run
+from harness.planning.costs import training_gmacs
+from harness.store.lease import ReadOnlyLease
+from harness.store.record import RunDir, Store
+from harness.store.state import State, Status
+from harness.store.trials import PRUNED
 
 
 class RunState(StrEnum):

@@ -14,16 +14,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
-from harness.costs import duration
 from harness.errors import RecordError, one_line
 from harness.launch.backlog import Say
 from harness.launch.slurm.rehearse import what_went_wrong
 from harness.launch.slurm.submissions import QueuePlace, submissions
-from harness.manifest import Manifest, manifest_names, read_manifest
 from harness.monitor.logs import log_files, node_of
 from harness.monitor.snapshot import RunSnapshot, RunState, SnapshotReader, Summary
-from harness.plan import Step
-from harness.record import Store
+from harness.planning.costs import duration
+from harness.planning.plan import Step
+from harness.store.manifest import Manifest, manifest_names, read_manifest
+from harness.store.record import Store
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from harness.record import Store
+    from harness.config.sweep import Run, Sweep
     from harness.report.result import ReportResult
-    from harness.space import Run, Sweep
+    from harness.store.record import Store
 
 
 def build(sweep: Sweep, runs: Sequence[Run], store: Store, out: Path) -> ReportResult:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from harness import metrics
 from harness.document import text
 from harness.report import tables
-from harness.report.collect import Collection
-from harness.report.comparisons import Verdict
-from harness.report.findings import Findings
 from harness.report.sentences import Teller, best_sentence
-from harness.report.summary import Cell
+from harness.results.collect import Collection
+from harness.results.comparisons import Verdict
+from harness.results.findings import ReportFindings
+from harness.results.summary import Cell
 
 #: Points of a metric past which only those that differ are listed.
 _MANY = 24
@@ -34,7 +34,7 @@ class Answer:
     items: tuple[str, ...]
 
 
-def answer(collection: Collection, findings: Findings, metric: str) -> Answer:
+def answer(collection: Collection, findings: ReportFindings, metric: str) -> Answer:
     """The answer on one metric, over every point of the sweep."""
     cells = findings.cells
     column = [cells[(row.index, metric)] for row in collection.points]
@@ -65,7 +65,7 @@ def answer(collection: Collection, findings: Findings, metric: str) -> Answer:
     )
 
 
-def _sentences(collection: Collection, findings: Findings, metric: str) -> list[str]:
+def _sentences(collection: Collection, findings: ReportFindings, metric: str) -> list[str]:
     if metrics.is_cost(metric):
         return []
     said = []
@@ -92,7 +92,7 @@ def _chosen(column: Sequence[Cell]) -> tuple[list[Cell], int]:
     return chosen, len(column) - len(chosen)
 
 
-def _tally(column: Sequence[Cell], findings: Findings) -> str:
+def _tally(column: Sequence[Cell], findings: ReportFindings) -> str:
     """How many of the points compared differ from their baseline."""
     made = [cell.comparison for cell in column if cell.comparison is not None]
     if not made:

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import RecordError
-from harness.manifest import read_manifest
-from harness.record import RunDir, State, Store, read_json
+from harness.files import read_json
 from harness.report.folder import MANIFEST, RECORDS, listed, makers, write_report
-from harness.report.records import Reader, Record
+from harness.results.records import Reader, Record
+from harness.store.manifest import read_manifest
+from harness.store.record import RunDir, Store
+from harness.store.state import State
 
 
 def check(folder: Path, root: Path) -> list[str]:

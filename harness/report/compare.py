@@ -10,13 +10,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from harness.config.sweep import Points, Run, Show, Sweep, declared_by_all
 from harness.errors import RecordError, unknown
-from harness.manifest import manifest_names, read_manifest
-from harness.record import RunDir, Store, read_json
-from harness.report.collect import VERSION, collect_from
+from harness.files import read_json
 from harness.report.folder import locked, write_collection
 from harness.report.result import ReportResult
-from harness.space import Points, Run, Show, Sweep, declared_by_all
+from harness.results.collect import VERSION, collect_from
+from harness.store.manifest import manifest_names, read_manifest
+from harness.store.record import RunDir, Store
 
 _Places = list[tuple[Run, RunDir]]
 

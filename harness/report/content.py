@@ -20,16 +20,16 @@ from harness.document.blocks import (
 )
 from harness.document.table import Table, plain_table
 from harness.document.text import Text, code, link, strong
-from harness.record import State
 from harness.report import prose
 from harness.report.answers import Answer, answer
-from harness.report.collect import Collection
 from harness.report.digest import digest, warnings
-from harness.report.findings import Findings
-from harness.report.numerics import Numerics
 from harness.report.published import Beside
-from harness.report.records import Record
-from harness.report.summary import Cells
+from harness.results.collect import Collection
+from harness.results.findings import ReportFindings
+from harness.results.numerics import Numerics
+from harness.results.records import Record
+from harness.results.summary import Cells
+from harness.store.state import State
 
 _OPEN = 3
 """Metrics whose results are open when the page is."""
@@ -37,7 +37,7 @@ _OPEN = 3
 
 def write_content(
     collection: Collection,
-    findings: Findings,
+    findings: ReportFindings,
     table: Table,
     figures: Sequence[Figure],
     published: Beside,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness import metrics
-from harness.report.collect import Collection
-from harness.report.contrast import listed
-from harness.report.findings import Answered, Findings
 from harness.report.sentences import Teller, best_sentence
+from harness.results.collect import Collection
+from harness.results.contrast import listed
+from harness.results.findings import Answered, ReportFindings
 
 
-def digest(collection: Collection, findings: Findings) -> list[str]:
+def digest(collection: Collection, findings: ReportFindings) -> list[str]:
     """The verdict of each sweep, what else differs, and what could not have been seen."""
     said = []
     for answered in findings.answered:
@@ -24,7 +24,7 @@ def digest(collection: Collection, findings: Findings) -> list[str]:
     return said or ["Nothing to test: no two points of the sweep have a number to compare."]
 
 
-def warnings(collection: Collection, findings: Findings) -> list[str]:
+def warnings(collection: Collection, findings: ReportFindings) -> list[str]:
     """What stands against a conclusion, sweep by sweep."""
     said = list(findings.notes)
     for answered in findings.answered:
@@ -32,7 +32,7 @@ def warnings(collection: Collection, findings: Findings) -> list[str]:
     return said
 
 
-def _of_sweep(collection: Collection, findings: Findings, answered: Answered) -> list[str]:
+def _of_sweep(collection: Collection, findings: ReportFindings, answered: Answered) -> list[str]:
     tell, primary = Teller(collection, findings, answered), answered.primary
     secondary = [metric for metric in answered.analysis.by_metric if metric != primary]
     said = []

@@ -15,6 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from harness.config.sweep import Run, Sweep
 from harness.document.blocks import Document
 from harness.document.html import to_html
 from harness.document.latex import to_latex
@@ -22,16 +23,16 @@ from harness.document.markdown import to_markdown
 from harness.document.typst import to_pdf
 from harness.errors import HarnessError
 from harness.figures.base import SWEEP, Sheet
-from harness.record import Store, dump_json, read_json, write_atomic
+from harness.files import dump_json, read_json
 from harness.report import external, tables
-from harness.report.collect import Collection, collect
 from harness.report.content import runs_with_holes, write_content
-from harness.report.findings import find
 from harness.report.published import Beside, beside_ours, evaluated_here
-from harness.report.records import Record
 from harness.report.result import ReportResult
 from harness.report.run_data import run_data
-from harness.space import Run, Sweep
+from harness.results.collect import Collection, collect
+from harness.results.findings import find
+from harness.results.records import Record
+from harness.store.record import Store, write_atomic
 
 MANIFEST = "manifest.json"
 RECORDS = "records"

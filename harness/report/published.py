@@ -14,12 +14,12 @@ from typing import Any
 from harness import metrics
 from harness.document import text
 from harness.document.table import Table, plain_table
-from harness.evaluations import RESULT, evaluations_root, read_evaluations
-from harness.record import Store
 from harness.report import tables
-from harness.report.collect import Collection
 from harness.report.external import UNSTATED, Published, PublishedResult, SourceFile
-from harness.report.summary import Cell, Cells
+from harness.results.collect import Collection
+from harness.results.summary import Cell, Cells
+from harness.store.evaluations import RESULT, evaluations_root, read_evaluations
+from harness.store.record import Store
 
 #: The paper whose reading this project is.
 METHOD = "LightCLIP"

@@ -17,9 +17,9 @@ import numpy as np
 
 from harness.config import RunConfig, field_paths
 from harness.document.text import one_line
-from harness.report.collect import Collection
 from harness.report.content import attempts_of
-from harness.report.records import Record
+from harness.results.collect import Collection
+from harness.results.records import Record
 
 #: Runs up to which every series of the log is shown; beyond it the loss alone.
 _ALL_SERIES = 400

@@ -13,19 +13,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from harness.config.sweep import Run
 from harness.document.blocks import Figure
 from harness.figures.base import SEARCH
-from harness.ledger import Ledger, Outcome
-from harness.manifest import manifest_names, read_manifest
-from harness.record import Store
-from harness.report.collect import Collection, collect
 from harness.report.folder import document_files, facts_of_run, locked, makers, write_files
-from harness.report.records import Record
 from harness.report.result import ReportResult
 from harness.report.run_data import run_data
 from harness.report.search_content import write_search_content
 from harness.report.search_data import CONFIRMED, SearchData, read_search
-from harness.space import Run
+from harness.results.collect import Collection, collect
+from harness.results.records import Record
+from harness.store.manifest import manifest_names, read_manifest
+from harness.store.record import Store
+from harness.store.trials import Ledger, Outcome
 
 
 def build_search(name: str, store: Store, out: Path) -> ReportResult:

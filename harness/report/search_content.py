@@ -12,10 +12,10 @@ from harness.document import text
 from harness.document.blocks import BulletList, Document, Figure, Note, Paragraph, Section
 from harness.document.table import Table, plain_table
 from harness.document.text import Text, link, strong
-from harness.ledger import Origin, Outcome, Trial
-from harness.report.records import Record
 from harness.report.search_data import CONFIRMED, Confirmed, SearchData, free
+from harness.results.records import Record
 from harness.stats.tests import Judged
+from harness.store.trials import Origin, Outcome, Trial
 
 _DECIMALS = 2
 _MOST_BEST = 6

@@ -15,14 +15,14 @@ from typing import Any
 import pandas as pd
 
 from harness import metrics
+from harness.config.sweep import short_names
 from harness.errors import RecordError
-from harness.ledger import Ledger, Look, Origin, Outcome, Trial, best_trials, looks
-from harness.manifest import Manifest, manifest_names, read_manifest
-from harness.record import Store
-from harness.space import short_names
 from harness.stats.analysis import Measured, Plan, analyse
 from harness.stats.intervals import Estimate, estimate
 from harness.stats.tests import Judged
+from harness.store.manifest import Manifest, manifest_names, read_manifest
+from harness.store.record import Store
+from harness.store.trials import Ledger, Look, Origin, Outcome, Trial, best_trials, looks
 
 CONFIRMED = "_confirmed"
 """What the name of a search ends in where the sweep that confirms it is meant."""

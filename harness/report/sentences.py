@@ -10,12 +10,12 @@ from collections.abc import Iterable, Sequence
 
 from harness import metrics
 from harness.document import text
-from harness.report.collect import Collection
-from harness.report.comparisons import Comparison, Verdict
-from harness.report.contrast import contrast_of, listed
-from harness.report.findings import Answered, Findings, Trend, trends_of
-from harness.report.guards import TrainingLoss
 from harness.report.tables import decimals_of, difference_text, estimate_text
+from harness.results.collect import Collection
+from harness.results.comparisons import Comparison, Verdict
+from harness.results.contrast import contrast_of, listed
+from harness.results.findings import Answered, ReportFindings, Trend, trends_of
+from harness.results.guards import TrainingLoss
 from harness.stats.effects import Effect
 from harness.stats.tests import Judged
 
@@ -28,7 +28,9 @@ _LINES = 3
 class Teller:
     """Sentences on one sweep of a collection."""
 
-    def __init__(self, collection: Collection, findings: Findings, answered: Answered) -> None:
+    def __init__(
+        self, collection: Collection, findings: ReportFindings, answered: Answered
+    ) -> None:
         self._collection, self._findings, self._answered = collection, findings, answered
 
     # ----------------------------------------------------------------------- the primary metric
@@ -306,7 +308,7 @@ class Teller:
 # --------------------------------------------------------------------------- best, and words
 
 
-def best_sentence(collection: Collection, findings: Findings, metric: str) -> list[str]:
+def best_sentence(collection: Collection, findings: ReportFindings, metric: str) -> list[str]:
     """Which point has the best mean, and which others cannot be told from it."""
     found = findings.contests.get(metric)
     cell = None if found is None else findings.cells[(found.leader, metric)]
@@ -326,7 +328,7 @@ def best_sentence(collection: Collection, findings: Findings, metric: str) -> li
     return [f"{said}; cannot be told from the best: {'; '.join(names)}."]
 
 
-def decimals_of_metric(collection: Collection, findings: Findings, metric: str) -> int:
+def decimals_of_metric(collection: Collection, findings: ReportFindings, metric: str) -> int:
     """Decimals that the numbers of `metric` have in this report."""
     return decimals_of(findings.cells[(row.index, metric)] for row in collection.points)
 

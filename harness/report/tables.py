@@ -14,12 +14,12 @@ from harness import metrics
 from harness.document import text
 from harness.document.escaping import csv_text
 from harness.document.table import TIE, Column, Mark, RowGroup, Table, TableCell
-from harness.report.collect import Collection, PointRow
-from harness.report.comparisons import Comparison, Verdict
-from harness.report.findings import Findings
-from harness.report.lasting import no_garbage
-from harness.report.sections import MetricSection
-from harness.report.summary import Cell, Cells
+from harness.results.collect import Collection, PointRow
+from harness.results.comparisons import Comparison, Verdict
+from harness.results.findings import ReportFindings
+from harness.results.lasting import no_garbage
+from harness.results.sections import MetricSection
+from harness.results.summary import Cell, Cells
 from harness.stats.intervals import Estimate, paired_difference
 from harness.stats.tests import ALPHA, Over
 
@@ -33,7 +33,7 @@ _PARAMETERS = {NO_EMBEDDINGS: "without emb.", WITH_EMBEDDINGS: "with emb."}
 
 
 @no_garbage()
-def build_table(collection: Collection, findings: Findings) -> Table:
+def build_table(collection: Collection, findings: ReportFindings) -> Table:
     """The shown metrics of every point, in the points' order and in their groups."""
     points = collection.points
     compared = any(row.baseline is not None for row in points)
@@ -225,7 +225,9 @@ def _chance(column: Iterable[Cell], decimals: int) -> str:
 # --------------------------------------------------------------------------- the caption
 
 
-def _caption(collection: Collection, findings: Findings, marks: frozenset[Mark]) -> Iterator[str]:
+def _caption(
+    collection: Collection, findings: ReportFindings, marks: frozenset[Mark]
+) -> Iterator[str]:
     counts = sorted({len(row.seeds) for row in collection.points})
     seeds = sorted({seed for row in collection.points for seed in row.seeds})
     listed = ", ".join(map(str, seeds))
@@ -244,7 +246,7 @@ def _caption(collection: Collection, findings: Findings, marks: frozenset[Mark])
         yield "In parentheses: the base's own value, which the point does not set."
 
 
-def _about_differences(collection: Collection, findings: Findings) -> Iterator[str]:
+def _about_differences(collection: Collection, findings: ReportFindings) -> Iterator[str]:
     if all(row.baseline is None for row in collection.points):
         return
     made = [c for metric in findings.shown for c in _comparisons(collection, findings, metric)]
@@ -269,7 +271,7 @@ def _families(made: Sequence[Comparison]) -> str:
     return ", ".join([*told, f"{sizes[False]} of the others"] if False in sizes else told)
 
 
-def _comparisons(collection: Collection, findings: Findings, metric: str) -> list[Comparison]:
+def _comparisons(collection: Collection, findings: ReportFindings, metric: str) -> list[Comparison]:
     cells = [findings.cells[(row.index, metric)] for row in collection.points]
     return [cell.comparison for cell in cells if cell.comparison is not None]
 
@@ -311,7 +313,7 @@ def baseline_label(collection: Collection, row: PointRow) -> str | None:
 # --------------------------------------------------------------------------- CSV
 
 
-def statistics_csv(collection: Collection, findings: Findings) -> str:
+def statistics_csv(collection: Collection, findings: ReportFindings) -> str:
     """Every point and every metric recorded, in full precision and in the units of the records."""
     cells = findings.cells
     names = list(dict.fromkeys([*collection.metrics, *findings.averages]))

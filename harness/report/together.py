@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.errors import ConfigError
-from harness.manifest import manifest_names, read_manifest
-from harness.record import Store
-from harness.report.collect import collect
-from harness.report.contrast import listed
 from harness.report.folder import locked, write_collection
 from harness.report.result import ReportResult
 from harness.report.union import merge
+from harness.results.collect import collect
+from harness.results.contrast import listed
+from harness.store.manifest import manifest_names, read_manifest
+from harness.store.record import Store
 
 
 def together(store: Store, names: Sequence[str], name: str, out: Path) -> tuple[ReportResult, int]:

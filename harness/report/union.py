@@ -10,10 +10,10 @@ from dataclasses import replace
 from typing import Any
 
 from harness.config import canonical_json
+from harness.config.sweep import Points, Show, Sweep, declared_by_all, value_at
 from harness.errors import HarnessError
-from harness.report.collect import Collection, PointRow, Study, frame_of
-from harness.report.records import Record
-from harness.space import Points, Show, Sweep, declared_by_all, value_at
+from harness.results.collect import Collection, PointRow, SweepPart, frame_of
+from harness.results.records import Record
 
 
 class DifferentTestsError(HarnessError):
@@ -39,7 +39,7 @@ def merge(parts: Sequence[tuple[str, Collection]], *, name: str, question: str) 
     records: list[Record] = []
     rows: list[PointRow] = []
     places: dict[tuple[str, ...], int] = {}
-    studies: list[Study] = []
+    studies: list[SweepPart] = []
     for title, part in parts:
         index_of = {}
         for row in part.points:
@@ -55,7 +55,7 @@ def merge(parts: Sequence[tuple[str, Collection]], *, name: str, question: str) 
             new: None if (base := part.points[old].baseline) is None else index_of[base]
             for old, new in index_of.items()
         }
-        studies.append(Study(title, tuple(baselines), baselines, part.sweep.show))
+        studies.append(SweepPart(title, tuple(baselines), baselines, part.sweep.show))
         for new, baseline in baselines.items():
             if rows[new].group == title:
                 rows[new] = replace(rows[new], baseline=baseline)

@@ -13,22 +13,22 @@ from typing import TYPE_CHECKING, Any
 
 from harness import metrics
 from harness.config import RunConfig, Runtime, field_paths, override, override_runtime
+from harness.config.searchspace import VALIDATION, Search, check_pruner, check_search
+from harness.config.sweep import Point, Points, Run, Show, Sweep, expand, matches, value_at
 from harness.errors import ConfigError, InterruptedRun, RecordError, SweepError, unknown
 from harness.launch.backlog import Backlog
 from harness.launch.check import check_runs, finisher
 from harness.launch.executor import Executor
 from harness.launch.processes import stop_on_signals
 from harness.launch.slots import Capacity
-from harness.lease import Lease
-from harness.ledger import Ledger, best_trials
-from harness.manifest import write_manifest
 from harness.metrics import known_metrics
 from harness.monitor.terminal import watching
-from harness.plan import Step, make_plan
-from harness.record import Store
+from harness.planning.plan import Step, make_plan
 from harness.search.preview import print_search
-from harness.searchspace import VALIDATION, Search, check_pruner, check_search
-from harness.space import Point, Points, Run, Show, Sweep, expand, matches, value_at
+from harness.store.lease import Lease
+from harness.store.manifest import write_manifest
+from harness.store.record import Store
+from harness.store.trials import Ledger, best_trials
 
 if TYPE_CHECKING:
     from harness.search.source import Trials
@@ -74,7 +74,7 @@ class SearchJob:
 
 def run_search(job: SearchJob) -> int:
     """Search, confirm and report; the exit code."""
-    plan = Plan.of(job)
+    plan = SearchPlan.of(job)
     ledger = Ledger.of(job.store, job.sweep.name)
     plan.check_definition(ledger)
     if not job.report_only:
@@ -95,7 +95,7 @@ def run_search(job: SearchJob) -> int:
     return _report(job, plan, ledger)
 
 
-def _print_script(job: SearchJob, plan: Plan) -> None:
+def _print_script(job: SearchJob, plan: SearchPlan) -> None:
     script = job.executor.script(make_plan(plan.probes()[:1], job.store))
     if script is not None:
         print(f"\n{script}")
@@ -105,7 +105,7 @@ def _print_script(job: SearchJob, plan: Plan) -> None:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SearchPlan:
     """A search whose every name was looked up."""
 
     sweep: Sweep
@@ -118,7 +118,7 @@ class Plan:
     finished: Callable[[str], RunConfig]
 
     @classmethod
-    def of(cls, job: SearchJob) -> Plan:
+    def of(cls, job: SearchJob) -> SearchPlan:
         """Check the search as far as can be without starting anything.
 
         Raises:
@@ -265,7 +265,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def finished_points(plan: Plan, store: Store) -> Iterator[Point]:
+def finished_points(plan: SearchPlan, store: Store) -> Iterator[Point]:
     """The points of the space whose runs are finished, whichever sweep made them."""
     for file in sorted(store.runs.glob("*/result.json")):
         directory = store.run_dir(file.parent.name)
@@ -286,7 +286,7 @@ def finished_points(plan: Plan, store: Store) -> Iterator[Point]:
 # --------------------------------------------------------------------------- the launch
 
 
-def _launch(job: SearchJob, plan: Plan, ledger: Ledger, lease: Lease) -> str:
+def _launch(job: SearchJob, plan: SearchPlan, ledger: Ledger, lease: Lease) -> str:
     """Make the trials and then the confirmation; what is left to do, in words, or nothing."""
     with job.executor as executor:
         probes = plan.probes()
@@ -301,7 +301,9 @@ def _launch(job: SearchJob, plan: Plan, ledger: Ledger, lease: Lease) -> str:
         return _confirm(job, plan, ledger, executor)
 
 
-def _search(job: SearchJob, plan: Plan, ledger: Ledger, executor: Executor, lease: Lease) -> str:
+def _search(
+    job: SearchJob, plan: SearchPlan, ledger: Ledger, executor: Executor, lease: Lease
+) -> str:
     from harness.search.source import Trials
     from harness.search.study import Study
 
@@ -337,7 +339,7 @@ def _search(job: SearchJob, plan: Plan, ledger: Ledger, executor: Executor, leas
     return _left_open(ledger, trials)
 
 
-def _every_now_and_then(plan: Plan, ledger: Ledger, job: SearchJob) -> Callable[[], None]:
+def _every_now_and_then(plan: SearchPlan, ledger: Ledger, job: SearchJob) -> Callable[[], None]:
     """Writes the manifest when called, but not so often that it would be felt."""
     next_time = 0.0
 
@@ -360,7 +362,7 @@ def _left_open(ledger: Ledger, trials: Trials) -> str:
     return "; ".join(parts)
 
 
-def _confirm(job: SearchJob, plan: Plan, ledger: Ledger, executor: Executor) -> str:
+def _confirm(job: SearchJob, plan: SearchPlan, ledger: Ledger, executor: Executor) -> str:
     made = plan.confirmation(ledger)
     if made is None:
         return ""
@@ -377,7 +379,7 @@ def _confirm(job: SearchJob, plan: Plan, ledger: Ledger, executor: Executor) -> 
 # --------------------------------------------------------------------------- the report
 
 
-def _report(job: SearchJob, plan: Plan, ledger: Ledger) -> int:
+def _report(job: SearchJob, plan: SearchPlan, ledger: Ledger) -> int:
     from harness.report import build
     from harness.report.search import build_search
 

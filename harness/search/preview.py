@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.config import RunConfig
-from harness.costs import NOMINAL_GMACS_PER_SECOND, duration, training_gmacs
+from harness.config.searchspace import Search
+from harness.config.sweep import value_at
 from harness.launch.preview import PIPE_WIDTH
 from harness.launch.slots import Capacity
-from harness.ledger import Ledger, Origin
-from harness.searchspace import Search
-from harness.space import value_at
+from harness.planning.costs import NOMINAL_GMACS_PER_SECOND, duration, training_gmacs
+from harness.store.trials import Ledger, Origin
 
 
 def print_search(search: Search, base: RunConfig, ledger: Ledger, capacity: Capacity) -> None:

@@ -15,9 +15,16 @@ from dataclasses import replace
 from typing import Any
 
 from harness.config import canonical_json
+from harness.config.searchspace import Dimension, Integers, Search, Uniform
+from harness.config.sweep import Point, Run
 from harness.errors import ConfigError, HarnessError, RecordError, one_line
 from harness.launch.backlog import Backlog, Say, name_of
-from harness.ledger import (
+from harness.planning.plan import TRANSIENT, Action, Step, make_plan
+from harness.search.study import Study
+from harness.seeding import generator
+from harness.store.record import RunDir, Store
+from harness.store.state import State, Status
+from harness.store.trials import (
     PRUNED,
     Ledger,
     Origin,
@@ -27,12 +34,6 @@ from harness.ledger import (
     looks,
     objective_values,
 )
-from harness.plan import TRANSIENT, Action, Step, make_plan
-from harness.record import RunDir, State, Status, Store
-from harness.search.study import Study
-from harness.searchspace import Dimension, Integers, Search, Uniform
-from harness.seeding import generator
-from harness.space import Point, Run
 
 LOOK_SECONDS = 0.25
 """Least time between two looks at the files of the running trials."""

@@ -15,9 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import metrics
 from harness.config import canonical_json
-from harness.ledger import TELLING, Ledger, Outcome, Trial, check_same, looks
-from harness.record import Store
-from harness.searchspace import (
+from harness.config.searchspace import (
     Asha,
     Choice,
     Dimension,
@@ -28,6 +26,8 @@ from harness.searchspace import (
     Uniform,
 )
 from harness.seeding import derive_seed
+from harness.store.record import Store
+from harness.store.trials import TELLING, Ledger, Outcome, Trial, check_same, looks
 
 if TYPE_CHECKING:
     import optuna

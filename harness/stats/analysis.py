@@ -23,7 +23,7 @@ from harness.stats.tests import (
     ALPHA,
     ContrastTest,
     Judged,
-    Model,
+    MixedModel,
     difference,
     judge,
     noisy_in_any,
@@ -130,17 +130,17 @@ def analyse(measured: Sequence[Measured], plan: Plan) -> Analysis:
     )
 
 
-def _models(measured: Sequence[Measured], primary: str | None) -> dict[str, Model]:
+def _models(measured: Sequence[Measured], primary: str | None) -> dict[str, MixedModel]:
     """A model a metric; that of the primary metric knows nothing of the others."""
     layouts = {each.name: Layout(each.values) for each in measured}
     noisy = noisy_in_any(list(layouts.values()))
     return {
-        each.name: Model(layouts[each.name], each.items, () if each.name == primary else noisy)
+        each.name: MixedModel(layouts[each.name], each.items, () if each.name == primary else noisy)
         for each in measured
     }
 
 
-def _main_contrasts(model: Model, plan: Plan) -> dict[_Key, Contrast]:
+def _main_contrasts(model: MixedModel, plan: Plan) -> dict[_Key, Contrast]:
     found: dict[_Key, Contrast] = {pair: difference(*pair) for pair in plan.comparisons}
     for number, line in enumerate(plan.lines):
         known = {p: place for p, place in line.items() if p in model.layout.values}
@@ -149,7 +149,9 @@ def _main_contrasts(model: Model, plan: Plan) -> dict[_Key, Contrast]:
     return found
 
 
-def _tests(metric: str, model: Model, plan: Plan, contrasts: Mapping[_Key, Contrast]) -> _Tests:
+def _tests(
+    metric: str, model: MixedModel, plan: Plan, contrasts: Mapping[_Key, Contrast]
+) -> _Tests:
     return {
         (metric, key): test
         for key, contrast in contrasts.items()
@@ -187,7 +189,7 @@ def under_trained(loss: Values, metric: Measured, line: Mapping[int, float]) -> 
     Args:
         line: point -> logarithm of its cost.
     """
-    losses, model = Model(Layout(loss)), Model(Layout(metric.values), metric.items)
+    losses, model = MixedModel(Layout(loss)), MixedModel(Layout(metric.values), metric.items)
     known = {p: at for p, at in line.items() if loss.get(p) and metric.values.get(p)}
     if len(known) < FEWEST:
         return None
@@ -200,7 +202,7 @@ def under_trained(loss: Values, metric: Measured, line: Mapping[int, float]) -> 
 
 
 def _of_metric(
-    each: Measured, model: Model, plan: Plan, judged: _Results, of_effect: _Results
+    each: Measured, model: MixedModel, plan: Plan, judged: _Results, of_effect: _Results
 ) -> MetricAnalysis:
     name, first = each.name, each.name == plan.primary
     points = list(model.layout.points)

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import optimize, special
 
 from harness.stats.layout import Array
-from harness.stats.tests import ALPHA, CONFIDENCE, Gaps, Model, difference
+from harness.stats.tests import ALPHA, CONFIDENCE, Gaps, MixedModel, difference
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Best:
 RIVALS = 64
 
 
-def best_of(model: Model, points: Sequence[int], sign: int) -> Best | None:
+def best_of(model: MixedModel, points: Sequence[int], sign: int) -> Best | None:
     """None below two points, and where some pair of points has no error to judge by.
 
     Args:
@@ -150,7 +150,7 @@ MOST_SEEDS = 100
 
 
 def enough(
-    model: Model, points: Sequence[int], cost: Mapping[int, float], margin: float, sign: int
+    model: MixedModel, points: Sequence[int], cost: Mapping[int, float], margin: float, sign: int
 ) -> Enough | None:
     """The cheapest point within `margin`; None where the points do not differ in cost.
 
@@ -177,7 +177,7 @@ def enough(
     )
 
 
-def _seeds_for(point: int, best: Best, model: Model, margin: float, sign: int) -> int | None:
+def _seeds_for(point: int, best: Best, model: MixedModel, margin: float, sign: int) -> int | None:
     """Seeds with which the bound would be inside the margin, all means and variances as seen."""
     others = [other for other in best.losses if other != point]
     square, have = model.layout.mean_square, len(model.layout.seeds)

@@ -104,7 +104,7 @@ class Gaps:
     items: int
 
 
-class Model:
+class MixedModel:
     """The layout of one metric with its items, and the points whose noise is not the others'.
 
     Args:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -26,33 +25,19 @@ from harness.device import autocast, resolve_precision
 from harness.errors import DataError, InterruptedRun
 from harness.models.training import Outputs, TrainingModel
 from harness.objectives.terms import BatchInputs, BatchPlace, Loss, StepTensors, compute_loss
-from harness.record import RunDir, State
 from harness.seeding import derive_seed
+from harness.store.record import RunDir
+from harness.store.state import State
 from harness.train.checkpoint import from_bytes, load_newest, save_step, to_bytes
 from harness.train.distributed import SINGLE_PROCESS, ProcessGroup
 from harness.train.grad_cache import cached_backward
-from harness.train.meter import Meter
+from harness.train.meter import Meter, Trained
 from harness.train.norms import RunningStatistics, global_statistics, refuse_micro_batch
 from harness.train.optimiser import learning_rate, make_optimiser
 from harness.train.validation import validate
 
 _Inputs = Mapping[str, BatchInputs]
 """What the terms of the loss drew for a batch, by their names."""
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a finished training says of itself; seconds are summed over attempts."""
-
-    samples_seen: int
-    steps: int
-    epochs: float
-    seconds: float
-    wait_seconds: float
-    parts: Mapping[str, float] | None
-    """Seconds of `forward` (with the loss) and `backward`; None where no clock could see them."""
-    final_loss: float
-    problems: tuple[Problem, ...]
 
 
 class Trainer:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from harness.config import Train
+from harness.data.dataset import Problem
 from harness.errors import DivergedError
 from harness.objectives.terms import Loss
 from harness.train.optimiser import learning_rate
@@ -95,3 +96,18 @@ class Meter:
         """Go on from the `state` of a checkpoint."""
         given = {name: value for name, value in sums.items() if value is not None}
         self._sums, self.last_loss = _Sums(**given), last_loss
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a finished training says of itself; seconds are summed over attempts."""
+
+    samples_seen: int
+    steps: int
+    epochs: float
+    seconds: float
+    wait_seconds: float
+    parts: Mapping[str, float] | None
+    """Seconds of `forward` (with the loss) and `backward`; None where no clock could see them."""
+    final_loss: float
+    problems: tuple[Problem, ...]

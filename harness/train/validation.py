@@ -12,11 +12,11 @@ from typing import Any
 import torch
 
 from harness.config import RunConfig, Runtime
+from harness.config.searchspace import VALIDATION
 from harness.data.dataset import DataSet
 from harness.errors import InvariantError
 from harness.evaluate.engine import evaluate
 from harness.models.two_tower import TwoTower
-from harness.searchspace import VALIDATION
 
 
 def validate(

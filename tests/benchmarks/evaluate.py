@@ -56,8 +56,8 @@ def measured(work: Callable[[], dict[str, float]]) -> dict[str, Any]:
 
 def small_model(layers: int) -> Any:
     """Towers of the built-in size with random weights; the full vocabulary and context of CLIP."""
-    from harness.bases import SMALL
     from harness.config import override
+    from harness.config.bases import SMALL
     from harness.models.two_tower import TwoTower
 
     changes = {

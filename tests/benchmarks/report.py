@@ -27,9 +27,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
 from report_records import I2T, PROTOCOL, T2I, Records, metric, sweep_of
 
 from harness.config import Runtime
-from harness.manifest import write_manifest
-from harness.record import Store
-from harness.space import Run, Sweep, expand
+from harness.config.sweep import Run, Sweep, expand
+from harness.store.manifest import write_manifest
+from harness.store.record import Store
 
 DEPTHS = range(1, 11)
 SEEDS = 3

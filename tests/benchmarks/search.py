@@ -27,16 +27,16 @@ from typing import Any
 import psutil
 from search_cases import Desk, halving, run_to_the_end
 
-from harness.bases import SMALL
 from harness.config import Runtime, override
+from harness.config.bases import SMALL
+from harness.config.searchspace import Asha, Integers, Search, Uniform
+from harness.config.sweep import Show, Sweep
 from harness.launch.executor import Assignment
 from harness.launch.executors.local import LocalExecutor
 from harness.launch.slots import Slot
-from harness.ledger import Ledger
-from harness.record import Store
 from harness.search import command, source
-from harness.searchspace import Asha, Integers, Search, Uniform
-from harness.space import Show, Sweep
+from harness.store.record import Store
+from harness.store.trials import Ledger
 
 GOAL = "validation/mean_recall"
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from harness.data.order import LANES, Order, Pool, Window, shares
+from harness.data.order import LANES, Pool, SampleOrder, Window, shares
 from harness.errors import DataError
 from harness.seeding import generator
 
@@ -17,11 +17,11 @@ def epoch(order, number=0):
 
 
 def windowed(counts, batch_size, reach, seed=0):
-    return Order([Pool(0, sum(counts), Window(reach, tuple(counts)))], batch_size, seed)
+    return SampleOrder([Pool(0, sum(counts), Window(reach, tuple(counts)))], batch_size, seed)
 
 
 def test_without_shards_an_epoch_is_one_permutation_of_its_seed():
-    order = Order([Pool(0, 23)], 5, 7)
+    order = SampleOrder([Pool(0, 23)], 5, 7)
     expected = generator(7, "order", 1).permutation(23)[:20].reshape(4, 5)
     assert order.per_epoch == 4
     assert (epoch(order, 1) == expected).all()
@@ -79,7 +79,7 @@ def test_equal_shares_of_a_batch_read_shards_of_their_own():
 
 
 def test_weights_are_shares_of_every_batch():
-    order = Order([Pool(0, 100), Pool(100, 20)], 10, 0, [0.7, 0.3])
+    order = SampleOrder([Pool(0, 100), Pool(100, 20)], 10, 0, [0.7, 0.3])
     assert order.per_epoch == 12
     for step in range(50):
         epochs, places = order.take(step)
@@ -114,4 +114,4 @@ def test_a_share_of_no_sample_is_refused():
 
 def test_a_source_smaller_than_its_share_is_refused():
     with pytest.raises(DataError, match="3 samples, fewer than the 5"):
-        Order([Pool(0, 100), Pool(100, 3)], 10, 0, [1, 1])
+        SampleOrder([Pool(0, 100), Pool(100, 3)], 10, 0, [1, 1])

@@ -187,8 +187,8 @@ def test_a_damaged_record_is_told(packed, capsys, tmp_path):
 
 
 def test_a_run_from_a_pack_is_the_run_from_its_source(shapes_folder, packed, tmp_path):
-    from harness.record import Store
     from harness.run import execute
+    from harness.store.record import Store
     from tests.conftest import tiny_run
 
     results = {}

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from harness.bases import SMALL
 from harness.commands import sweep
 from harness.config import Data, Int, RunConfig, field_paths, override, validate
-from harness.data.catalog import SOURCES, Source, open_data
+from harness.config.bases import SMALL
+from harness.data.catalog import SOURCES, open_data
 from harness.data.dataset import DataSet
+from harness.data.source import Source
 from harness.errors import ConfigError
-from harness.record import RunDir, Store
+from harness.store.record import RunDir, Store
 
 SWEEP = '''"""Does it matter how often a word is said?"""
 

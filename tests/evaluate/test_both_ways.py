@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from harness.errors import InvariantError
-from harness.evaluate import both_ways as module
-from harness.evaluate.both_ways import Relation, both_ways
+from harness.evaluate import bidirectional_ranking as module
+from harness.evaluate.bidirectional_ranking import Relation, both_ways
 from harness.evaluate.ranking import expected_hits
 
 KS = (1, 3, 10)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.evaluate.suspicion import suspicions
+from harness.evaluate.label_checks import suspicions
 
 
 def guesses(rng: np.random.Generator, labels: np.ndarray, classes: int, right: float) -> np.ndarray:

@@ -12,8 +12,8 @@ import pytest
 from launch_cases import SHADOW, runs_of
 
 import harness
-from harness.plan import Rerun, Step, make_plan
-from harness.record import Store
+from harness.planning.plan import Rerun, Step, make_plan
+from harness.store.record import Store
 
 
 @pytest.fixture

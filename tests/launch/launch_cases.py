@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from harness.config import RunConfig, Train
-from harness.plan import Step
-from harness.record import Status, Store
-from harness.space import Run, Show, Sweep, expand, product
+from harness.config.sweep import Run, Show, Sweep, expand, product
+from harness.planning.plan import Step
+from harness.store.record import Store
+from harness.store.state import Status
 
 SHADOW = Path(__file__).parent / "shadow"
 

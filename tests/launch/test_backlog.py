@@ -10,13 +10,15 @@ from dataclasses import replace
 import pytest
 from launch_cases import family, runs_of, status
 
+from harness.config.sweep import SweepFile
+from harness.files import read_json
 from harness.launch.attempt import record_failure
 from harness.launch.backlog import Backlog, estimate
 from harness.launch.processes import Stop, stop_on_signals
-from harness.lease import Lease, LeaseHeld
-from harness.plan import Action, Rerun, Step, make_plan
-from harness.record import State, Status, Store, read_json
-from harness.space import SweepFile
+from harness.planning.plan import Action, Rerun, Step, make_plan
+from harness.store.lease import Lease, LeaseHeld
+from harness.store.record import Store
+from harness.store.state import State, Status
 
 Plan = Callable[..., list[Step]]
 

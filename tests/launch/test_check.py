@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from harness.config import ClassFolder, Data, Evaluate, RunConfig, Runtime, Train
+from harness.config.sweep import Run, Show
 from harness.errors import ConfigError
 from harness.launch.check import check_runs, finisher
-from harness.space import Run, Show
 
 
 def picture(file: Path) -> None:

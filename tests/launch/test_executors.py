@@ -16,9 +16,10 @@ from harness.launch.executors.local import LocalExecutor
 from harness.launch.executors.prefix import PrefixExecutor, PrefixSlot
 from harness.launch.processes import Stop
 from harness.launch.slots import Slot
-from harness.lease import Lease
-from harness.plan import Rerun, Step, make_plan
-from harness.record import State, Store
+from harness.planning.plan import Rerun, Step, make_plan
+from harness.store.lease import Lease
+from harness.store.record import Store
+from harness.store.state import State
 
 Plan = Callable[..., list[Step]]
 

@@ -14,14 +14,16 @@ from launch_cases import status, trained, wait_until, when
 from harness.commands import sweep
 from harness.config import Runtime
 from harness.errors import ConfigError, HarnessError
+from harness.files import read_json
 from harness.launch import worker_process
 from harness.launch.backlog import Backlog
 from harness.launch.executor import Assignment
 from harness.launch.executors.local import LocalExecutor
 from harness.launch.processes import Stop
 from harness.launch.slots import SPINS, Slot, make_slots, visible_gpus
-from harness.plan import Step
-from harness.record import RunDir, State, Store, read_json
+from harness.planning.plan import Step
+from harness.store.record import RunDir, Store
+from harness.store.state import State
 
 Plan = Callable[..., list[Step]]
 

@@ -11,11 +11,13 @@ from launch_cases import stand_in_for_ssh, status, trained
 from harness.commands import sweep
 from harness.config import Runtime
 from harness.errors import ConfigError, HarnessError
+from harness.files import read_json
 from harness.launch.backlog import Backlog
 from harness.launch.executor import EXECUTORS, Assignment, make_executor
 from harness.launch.executors.prefix import PrefixExecutor
-from harness.plan import Step
-from harness.record import State, Store, read_json
+from harness.planning.plan import Step
+from harness.store.record import Store
+from harness.store.state import State
 
 Plan = Callable[..., list[Step]]
 

@@ -8,12 +8,12 @@ from launch_cases import runs_of
 from rich.console import Console
 
 from harness.config import override
-from harness.costs import Pace, gpu_pace
+from harness.config.sweep import Run
 from harness.launch.preview import assumptions, makespan, plan_table, summary
 from harness.launch.slots import Capacity, cores_used
-from harness.plan import Action, Step
-from harness.record import State, Status
-from harness.space import Run
+from harness.planning.costs import Pace, gpu_pace
+from harness.planning.plan import Action, Step
+from harness.store.state import State, Status
 
 TWO = Capacity(2, "")
 GPU = Capacity(1, "", on_gpu=True)

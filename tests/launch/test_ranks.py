@@ -4,10 +4,13 @@ import pytest
 
 from harness.config import Runtime
 from harness.errors import RankLost
+from harness.files import read_jsonl
+from harness.finished import load_finished
 from harness.launch.ranks import Spawned
 from harness.models.training import TrainingModel
-from harness.record import State, Store, read_jsonl
-from harness.run import execute, load_finished
+from harness.run import execute
+from harness.store.record import Store
+from harness.store.state import State
 from tests.conftest import tiny_run, with_fingerprints
 
 TOGETHER = Runtime(processes=2, log_samples=16, checkpoint_seconds=1e-6)

@@ -8,12 +8,13 @@ from collections.abc import Callable
 import pytest
 from rich.console import Console
 
-from harness.costs import duration
-from harness.lease import Lease
 from harness.monitor.snapshot import RunSnapshot, SnapshotReader, time_left
 from harness.monitor.terminal import Lines, change_line, live_table, progress_line, total
-from harness.plan import Step
-from harness.record import State, Store
+from harness.planning.costs import duration
+from harness.planning.plan import Step
+from harness.store.lease import Lease
+from harness.store.record import Store
+from harness.store.state import State
 
 Plan = Callable[..., list[Step]]
 

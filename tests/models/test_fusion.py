@@ -7,8 +7,8 @@ from harness.config import ImageTower as ImageConfig
 from harness.config import TextTower as TextConfig
 from harness.errors import ConfigError
 from harness.models.fusion import MaskedPass
-from harness.models.image import ImageTower
-from harness.models.text import TextTower
+from harness.models.image import ImageEncoder
+from harness.models.text import TextEncoder
 from harness.objectives.masking import Masked, mask_words, masking_noise
 from harness.objectives.mlm import MlmLoss, mlm_loss
 
@@ -25,7 +25,7 @@ OPERATORS = [*GATED, "concat"]
 
 def tower():
     torch.manual_seed(0)
-    return TextTower(TEXT, VOCAB, EMBED)
+    return TextEncoder(TEXT, VOCAB, EMBED)
 
 
 def branch(operator="cross_attention", *, gate=None, **fields):
@@ -206,7 +206,7 @@ def test_the_order_of_patches_is_nothing_and_their_pair_is_everything(operator):
 
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_gradients_reach_the_image_and_the_text_encoder_through_the_fusion(operator):
-    image_tower = ImageTower(ImageConfig(backbone="test_resnet", size=32), EMBED).eval()
+    image_tower = ImageEncoder(ImageConfig(backbone="test_resnet", size=32), EMBED).eval()
     text = tower()
     pixels = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(4))
     if operator == "add":

@@ -20,8 +20,8 @@ from harness.errors import ConfigError
 from harness.launch.check import finisher
 from harness.models.image import build_backbone
 from harness.models.pretrained import load_pretrained, weights_sha256
-from harness.record import Store
 from harness.run import execute, preflight
+from harness.store.record import Store
 from tests.conftest import tiny_run
 
 BACKBONE = "test_resnet"

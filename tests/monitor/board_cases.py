@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import RunConfig, override
-from harness.lease import Lease
-from harness.record import RunDir, State, Store
-from harness.space import Run, Show, Sweep, product
+from harness.config.sweep import Run, Show, Sweep, product
+from harness.store.lease import Lease
+from harness.store.record import RunDir, Store
+from harness.store.state import State
 
 LAYERS = "model.text.layers"
 EVIL = "<img src=x onerror=\"document.title='taken'\">"

@@ -9,8 +9,8 @@ import pytest
 from board_cases import SWEEP, Root
 
 from harness.config import Runtime
-from harness.manifest import write_manifest
-from harness.space import expand
+from harness.config.sweep import expand
+from harness.store.manifest import write_manifest
 
 
 @pytest.fixture

@@ -11,13 +11,13 @@ from board_cases import ERROR, EVIL, QUESTION, SWEEP, Root
 
 from harness.config import Runtime
 from harness.errors import RecordError
-from harness.ledger import Ledger, Origin, Outcome, Trial
-from harness.manifest import write_manifest
 from harness.monitor.logs import NumberLog, tail, thinned
 from harness.monitor.snapshot import SnapshotReader
 from harness.monitor.terminal import total
 from harness.monitor.web import view
 from harness.monitor.web.view import Board
+from harness.store.manifest import write_manifest
+from harness.store.trials import Ledger, Origin, Outcome, Trial
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 from harness.config import override
 from harness.errors import ConfigError
+from harness.files import read_jsonl
 from harness.models.training import TrainingModel
 from harness.objectives.sigmoid import SigmoidLoss, sigmoid_loss
-from harness.record import read_jsonl
 from harness.train.distributed import SINGLE_PROCESS
 from tests.train.rank_cases import (
     CLIP,

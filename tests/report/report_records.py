@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from harness.config import Data, RunConfig, Train
-from harness.lease import Lease
+from harness.config.sweep import Run, Show, Sweep, SweepFile, expand, product
 from harness.metrics import KS, WAYS, mean_recall_kind, recall_kind
-from harness.record import RunDir, State, Store, write_result_file
-from harness.space import Run, Show, Sweep, SweepFile, expand, product
+from harness.store.lease import Lease
+from harness.store.record import RunDir, Store, write_result_file
+from harness.store.state import State
 
 IMAGES = 200
 CHANCE = {1: 0.005, 5: 0.025, 10: 0.05}

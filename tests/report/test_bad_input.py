@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from report_records import T2I, Records, sweep_of
 
+from harness.config.sweep import Sweep, expand
 from harness.report import build
-from harness.space import Sweep, expand
 
 LAYERS = "model.text.layers"
 NOTHING = "Nothing to test: no two points of the sweep have a number to compare."

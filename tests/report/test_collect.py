@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 from report_records import ROLE, T2I, Records, depth_sweep, edit_json, fill, runs_by, sweep_of
 
-from harness.report.collect import Collection, baselines_of, collect
-from harness.report.findings import find
-from harness.report.summary import summarise
-from harness.space import Sweep, expand, product
+from harness.config.sweep import Sweep, expand, product
+from harness.results.collect import Collection, baselines_of, collect
+from harness.results.findings import find
+from harness.results.summary import summarise
 
 
 def one_hole(collection: Collection, metric: str = T2I) -> pd.Series[Any]:

@@ -10,10 +10,10 @@ import numpy as np
 from report_records import DEPTHS, I2T, ROLE, T2I, Records, depth_sweep, fill, runs_by, sweep_of
 from statsmodels.stats.power import TTestPower
 
-from harness.report.collect import collect
+from harness.config.sweep import Run, Sweep, expand
 from harness.report.digest import digest
-from harness.report.findings import find
-from harness.space import Run, Sweep, expand
+from harness.results.collect import collect
+from harness.results.findings import find
 
 LAYERS, WEIGHT = "model.text.layers", "objective.mlm.weight"
 #: What the term adds at seeds 0, 1, 2: 1.8 points for sure, and nothing to speak of.

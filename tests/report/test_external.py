@@ -11,10 +11,10 @@ import pytest
 from report_records import T2I, Records, fill, runs_by, sweep_of
 
 from harness.commands.report import main
-from harness.evaluations import EvaluationDir, evaluations_root
 from harness.report import build, external
 from harness.report.external import ExternalError
 from harness.report.external_import import import_file
+from harness.store.evaluations import EvaluationDir, evaluations_root
 
 TRACKED = Path(__file__).parents[2] / "results" / "external"
 

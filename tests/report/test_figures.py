@@ -16,14 +16,14 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from report_records import I2T, ROLE, T2I, Records, depth_sweep, fill, runs_by, sweep_of
 
+from harness.config.sweep import Run, Sweep, expand
 from harness.figures import style
 from harness.figures.base import SWEEP, Drawing, Scale, Sheet, scale_of
 from harness.figures.pareto import front, pareto
 from harness.figures.time_spent import parts_of
-from harness.report.collect import collect
 from harness.report.external import PublishedResult
-from harness.report.findings import find
-from harness.space import Run, Sweep, expand
+from harness.results.collect import collect
+from harness.results.findings import find
 
 INSTANCE = "objective.instance."
 

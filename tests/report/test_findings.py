@@ -23,24 +23,24 @@ from report_records import (
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
+from harness.config.sweep import Run, Sweep, expand
 from harness.document.table import Mark
-from harness.report.collect import Collection, collect
-from harness.report.comparisons import Verdict
-from harness.report.findings import Findings, find
 from harness.report.sentences import Teller
-from harness.space import Run, Sweep, expand
+from harness.results.collect import Collection, collect
+from harness.results.comparisons import Verdict
+from harness.results.findings import ReportFindings, find
 from harness.stats.tests import Over
 
 LAYERS = "model.text.layers"
 WEIGHT = "objective.mlm.weight"
 
 
-def found_in(records: Records, sweep: Sweep, runs: list[Run]) -> tuple[Collection, Findings]:
+def found_in(records: Records, sweep: Sweep, runs: list[Run]) -> tuple[Collection, ReportFindings]:
     collection = collect(sweep, runs, records.store)
     return collection, find(collection)
 
 
-def depths(records: Records, **show: object) -> tuple[Collection, Findings]:
+def depths(records: Records, **show: object) -> tuple[Collection, ReportFindings]:
     sweep = depth_sweep(**{"metrics": [T2I], **show})
     runs, _ = runs_by(sweep)
     fill(records, runs)
@@ -51,7 +51,7 @@ def two_layers(
     records: Records,
     difference: Callable[[int], np.ndarray],
     seeds: int = 3,
-) -> tuple[Collection, Findings]:
+) -> tuple[Collection, ReportFindings]:
     """1 layer against its baseline of 2, whose I2T outcomes differ picture by picture as given."""
     sweep = sweep_of({LAYERS: [2, 1]}, metrics=[I2T], baseline={LAYERS: 2})
     runs = expand(sweep, seeds=range(seeds))
@@ -79,11 +79,11 @@ def gain(pictures: int, lost: int = 0) -> np.ndarray:
     return change
 
 
-def told(collection: Collection, findings: Findings, name: str) -> list[str]:
+def told(collection: Collection, findings: ReportFindings, name: str) -> list[str]:
     return Teller(collection, findings, findings.answered[0]).differences(name)
 
 
-def slopes(collection: Collection, findings: Findings, name: str) -> list[str]:
+def slopes(collection: Collection, findings: ReportFindings, name: str) -> list[str]:
     return Teller(collection, findings, findings.answered[0]).trends(name)
 
 
@@ -203,7 +203,7 @@ def test_a_primary_metric_that_no_run_records_is_said(records: Records) -> None:
     assert "nearest: test/mean_recall" in said
 
 
-def marks(findings: Findings, metric: str) -> list[str]:
+def marks(findings: ReportFindings, metric: str) -> list[str]:
     points = sorted(point for point, name in findings.cells if name == metric)
     return [findings.cells[(point, metric)].mark.value for point in points]
 
@@ -356,7 +356,7 @@ def test_what_cannot_be_told_says_what_may_be_lost_and_how_many_seeds_would_tell
 
 def enough_of(
     records: Records, means: dict[int, float], noise: float = 0.001
-) -> tuple[Collection, Findings]:
+) -> tuple[Collection, ReportFindings]:
     sweep = sweep_of(
         {LAYERS: [1, 2, 4]}, metrics=[T2I], baseline={LAYERS: 4}, primary=T2I, margin=2.0
     )

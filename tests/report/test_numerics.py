@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import RunConfig, override
-from harness.record import State, Status
-from harness.report.numerics import Numerics, fields_of
-from harness.report.records import Record
-from harness.space import Run
+from harness.config.sweep import Run
+from harness.results.numerics import Numerics, fields_of
+from harness.results.records import Record
+from harness.store.state import State, Status
 
 ON_A_CPU = {
     "device": "cpu",

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from report_records import Records, sweep_of
 
-from harness.report.collect import collect
-from harness.report.outcomes import RunScores, read_class_recalls, read_scores
-from harness.space import Run, expand
+from harness.config.sweep import Run, expand
+from harness.results.collect import collect
+from harness.results.outcomes import RunScores, read_class_recalls, read_scores
 
 T2I, I2T = "test/image_retrieval_recall@1", "test/text_retrieval_recall@1"
 PICTURES = 4

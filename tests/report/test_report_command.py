@@ -14,11 +14,11 @@ from report_records import DEPTHS, T2I, Records, depth_sweep, edit_json, fill, s
 
 from harness.commands.report import main
 from harness.config import Runtime, override
-from harness.manifest import read_manifest, write_manifest
+from harness.config.sweep import Run, Sweep, expand
 from harness.monitor.rebuild import rebuild_as_runs_end
 from harness.report import build
 from harness.report.result import ReportResult
-from harness.space import Run, Sweep, expand
+from harness.store.manifest import read_manifest, write_manifest
 
 
 def launched(records: Records, sweep: Sweep) -> list[Run]:

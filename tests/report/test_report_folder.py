@@ -15,14 +15,14 @@ from filelock import FileLock
 from markdown_it import MarkdownIt
 from report_records import COMMIT, I2T, T2I, Records, depth_sweep, fill, runs_by, sweep_of
 
+from harness.config.sweep import expand
 from harness.errors import HarnessError
 from harness.figures import style
 from harness.figures.base import SWEEP, Drawing, Sheet
 from harness.report import build, folder
 from harness.report.answers import answer
-from harness.report.collect import collect
-from harness.report.findings import find
-from harness.space import expand
+from harness.results.collect import collect
+from harness.results.findings import find
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -310,7 +310,7 @@ def test_importing_the_report_is_cheap() -> None:
 
 
 def test_reading_records_needs_no_torch() -> None:
-    code = "import sys, harness.report.collect; print('torch' in sys.modules)"
+    code = "import sys, harness.results.collect; print('torch' in sys.modules)"
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 

@@ -13,9 +13,9 @@ from unittest import mock
 import pytest
 from report_records import T2I, Records, fill, runs_by, sweep_of
 
-from harness.record import State
+from harness.config.sweep import Run
 from harness.report import build
-from harness.space import Run
+from harness.store.state import State
 from tests.browser import PHONE, asked, chromium, complaints, view_size
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import pytest
 from pypdf import PdfReader
 from report_records import I2T, T2I, Records, fill, runs_by, sweep_of
 
+from harness.config.sweep import Run, Sweep
 from harness.report import build
-from harness.space import Run, Sweep
 
 SPECIALS = r"# $x$ @ref *b* _i_ <label> \ ~ #panic() `c` // [y] é → 中"
 

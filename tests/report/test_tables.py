@@ -14,17 +14,19 @@ import statsmodels.formula.api as smf
 from report_records import DEPTHS, I2T, T2I, Records, depth_sweep, fill, runs_by, sweep_of
 from scipy import stats
 
+from harness.config.sweep import Run, Sweep, expand, points
 from harness.document.blocks import Document
 from harness.document.latex import to_latex
 from harness.document.markdown import to_markdown
 from harness.document.table import Mark, Table
-from harness.report.collect import Collection, collect
-from harness.report.findings import Findings, find
 from harness.report.tables import build_table, statistics_csv
-from harness.space import Run, Sweep, expand, points
+from harness.results.collect import Collection, collect
+from harness.results.findings import ReportFindings, find
 
 
-def tabulate(sweep: Sweep, runs: list[Run], records: Records) -> tuple[Collection, Findings, Table]:
+def tabulate(
+    sweep: Sweep, runs: list[Run], records: Records
+) -> tuple[Collection, ReportFindings, Table]:
     collection = collect(sweep, runs, records.store)
     findings = find(collection)
     return collection, findings, build_table(collection, findings)

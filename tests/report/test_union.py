@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 from report_records import T2I, Records, sweep_of
 
-from harness.report.collect import Collection, collect
-from harness.report.findings import find
+from harness.config.sweep import Sweep, expand
 from harness.report.tables import build_table
 from harness.report.union import DifferentTestsError, merge
-from harness.space import Sweep, expand
+from harness.results.collect import Collection, collect
+from harness.results.findings import find
 
 LAYERS, WEIGHT, MASS = "model.text.layers", "objective.mlm.weight", "objective.instance.a_max"
 

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import Evaluate, RunConfig, Train, override
-from harness.ledger import Ledger
-from harness.plan import Step
-from harness.record import RunDir, State, Store
+from harness.config.searchspace import Asha, Integers, Search, Uniform
+from harness.config.sweep import Point, Run
+from harness.planning.plan import Step
 from harness.search.source import Trials
 from harness.search.study import Study
-from harness.searchspace import Asha, Integers, Search, Uniform
-from harness.space import Point, Run
+from harness.store.record import RunDir, Store
+from harness.store.state import State
+from harness.store.trials import Ledger
 
 LR, LAYERS = "train.lr", "model.text.layers"
 GOAL = "validation/mean_recall"

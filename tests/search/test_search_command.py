@@ -17,9 +17,9 @@ import pytest
 import harness
 from harness.commands.sweep import main
 from harness.data.catalog import SOURCES
-from harness.ledger import Ledger, Outcome
-from harness.manifest import read_manifest
-from harness.record import Store
+from harness.store.manifest import read_manifest
+from harness.store.record import Store
+from harness.store.trials import Ledger, Outcome
 
 SHADOW = Path(__file__).parent / "shadow"
 HEAVY = ("torch", "timm", "open_clip", "pandas", "seaborn", "scipy", "optuna", "submitit")

@@ -16,15 +16,15 @@ from search_cases import BASE, GOAL, LAYERS, LR, Desk, finish, halving, run_of, 
 
 from harness.commands.report import main
 from harness.config import Runtime
+from harness.config.searchspace import Choice, Search
+from harness.config.sweep import Show, Sweep
 from harness.errors import RecordError
-from harness.ledger import best_trials
-from harness.manifest import write_manifest
-from harness.record import State
 from harness.report.search import build_search
 from harness.report.search_data import importances, read_search
-from harness.search.command import Plan
-from harness.searchspace import Choice, Search
-from harness.space import Show, Sweep
+from harness.search.command import SearchPlan
+from harness.store.manifest import write_manifest
+from harness.store.state import State
+from harness.store.trials import best_trials
 from tests.browser import PHONE, asked, chromium, complaints, view_size
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ EVIL = (
 
 def plan_of(
     wanted: Search, *, label: str = "learning rate", question: str = "Which learning | rate?"
-) -> Plan:
+) -> SearchPlan:
     sweep = Sweep(
         base=BASE,
         search=wanted,
@@ -51,7 +51,7 @@ def plan_of(
     def nothing(key: str) -> Any:
         raise RecordError("no parents here")
 
-    return Plan(sweep, wanted, BASE, Runtime(), lambda config: config, nothing)
+    return SearchPlan(sweep, wanted, BASE, Runtime(), lambda config: config, nothing)
 
 
 def searched(tmp_path: Path, wanted: Search, *, most: int = 1_000, **names: str) -> Desk:

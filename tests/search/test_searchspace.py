@@ -8,8 +8,7 @@ import pytest
 from search_cases import BASE, GOAL, LAYERS, LR, halving, search
 
 from harness.config import override
-from harness.errors import ConfigError, SweepError
-from harness.searchspace import (
+from harness.config.searchspace import (
     Asha,
     Choice,
     Hyperband,
@@ -20,6 +19,7 @@ from harness.searchspace import (
     check_pruner,
     check_search,
 )
+from harness.errors import ConfigError, SweepError
 
 
 @pytest.mark.parametrize(

@@ -22,14 +22,16 @@ from search_cases import (
 )
 
 from harness.config import override
+from harness.config.searchspace import Choice, Integers, Uniform
 from harness.errors import ConfigError
-from harness.lease import Lease
-from harness.ledger import Origin, Outcome, best_trials
-from harness.plan import Step
-from harness.record import RunDir, State, read_json
+from harness.files import read_json
+from harness.planning.plan import Step
 from harness.search import source
 from harness.search.source import Trials
-from harness.searchspace import Choice, Integers, Uniform
+from harness.store.lease import Lease
+from harness.store.record import RunDir
+from harness.store.state import State
+from harness.store.trials import Origin, Outcome, best_trials
 
 
 def test_every_trial_is_a_run_and_every_run_a_trial(tmp_path: Path) -> None:

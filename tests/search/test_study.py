@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from search_cases import GOAL, LAYERS, LR, Desk, halving, run_to_the_end, search
 
+from harness.config.searchspace import Choice, Hyperband, Integers, Median, Uniform
 from harness.errors import RecordError, SweepError
-from harness.ledger import Ledger
-from harness.searchspace import Choice, Hyperband, Integers, Median, Uniform
+from harness.store.trials import Ledger
 
 
 def test_any_optuna_loads_the_journal_as_it_is(tmp_path: Path) -> None:

@@ -19,9 +19,9 @@ from dataclasses import fields
 from pathlib import Path
 
 from harness.config import RunConfig, override
+from harness.config.sweep import Show, Sweep, zipped
 from harness.data.catalog import SOURCES
 from harness.data.sources.folder import PictureFolder, open_folder
-from harness.space import Show, Sweep, zipped
 
 RUNS = 12
 FIRST = 8

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.lease import lease_holder
-from harness.record import RunDir, Status, Store
+from harness.store.lease import lease_holder
+from harness.store.record import RunDir, Store
+from harness.store.state import Status
 from tests.slurm.cluster import Cluster
 
 GONE = {None, "Z"}

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from harness.launch.slurm.submissions import submissions
-from harness.lease import lease_holder
-from harness.ledger import Ledger, Outcome, Trial
-from harness.record import State
+from harness.store.lease import lease_holder
+from harness.store.state import State
+from harness.store.trials import Ledger, Outcome, Trial
 from tests.slurm.cluster import Cluster
 from tests.slurm.site import Site, kill, wait_until
 

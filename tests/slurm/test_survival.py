@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import pytest
 
-from harness.record import State
+from harness.store.state import State
 from tests.slurm.cluster import Cluster
 from tests.slurm.site import Bits, Site, kill, table_of, wait_until
 

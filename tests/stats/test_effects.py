@@ -11,7 +11,7 @@ import statsmodels.formula.api as smf
 
 from harness.stats.effects import Effect, effects_of
 from harness.stats.layout import Layout
-from harness.stats.tests import Model
+from harness.stats.tests import MixedModel
 
 SWITCHES = ("soft", "token", "mlm")
 FULL = {
@@ -49,7 +49,7 @@ def test_effects_equal_statsmodels() -> None:
     frame = pd.DataFrame(rows)
     # the third interaction is in the model, so that the residual is that of the points
     oracle = smf.ols("y ~ C(soft, Sum) * C(token, Sum) * C(mlm, Sum) + C(seed)", frame).fit()
-    model = Model(Layout({p: dict(zip(g["seed"], g["y"], strict=True))
+    model = MixedModel(Layout({p: dict(zip(g["seed"], g["y"], strict=True))
                           for p, g in frame.groupby("point")}))  # fmt: skip
 
     for axes, factor, term in (

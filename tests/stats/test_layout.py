@@ -8,7 +8,7 @@ import statsmodels.api as sm
 from scipy import stats
 
 from harness.stats.layout import ItemSpread, Layout, Values
-from harness.stats.tests import Model, difference, noisy_points, slope
+from harness.stats.tests import MixedModel, difference, noisy_points, slope
 
 
 def values_of(table: np.ndarray, holes: tuple[tuple[int, int], ...] = ()) -> Values:
@@ -31,7 +31,7 @@ def test_differences_and_errors_equal_statsmodels(holes: tuple[tuple[int, int], 
     table = np.random.default_rng(1).normal(size=(5, 3)) + np.arange(5)[:, None]
     values = values_of(table, holes)
     oracle, points = ols(values)
-    model = Model(Layout(values))
+    model = MixedModel(Layout(values))
     assert model.noisy == ()
 
     for point in range(4):
@@ -53,7 +53,7 @@ def test_every_difference_at_once_is_each_by_itself() -> None:
     table[1] *= 40  # a noisy point
     scores = {(p, s): table[p, s] + np.random.default_rng(s).normal(size=50) for p in range(4)
               for s in range(4)}  # fmt: skip
-    model = Model(Layout(values_of(table, ((3, 2),))), ItemSpread(scores))
+    model = MixedModel(Layout(values_of(table, ((3, 2),))), ItemSpread(scores))
     gaps = model.differences([0, 1, 2], range(5))
 
     assert model.noisy == (1,)
@@ -68,7 +68,7 @@ def test_every_difference_at_once_is_each_by_itself() -> None:
 
 def test_two_points_are_the_paired_t_test() -> None:
     a, b = np.array([[0.31, 0.36, 0.33, 0.40], [0.30, 0.34, 0.33, 0.37]])
-    found = Model(Layout(values_of(np.stack([a, b])))).test(difference(0, 1))
+    found = MixedModel(Layout(values_of(np.stack([a, b])))).test(difference(0, 1))
 
     assert found is not None
     assert found.p == pytest.approx(stats.ttest_rel(a, b).pvalue)
@@ -79,7 +79,7 @@ def test_a_slope_equals_scipys_on_the_means() -> None:
     table = np.random.default_rng(3).normal(size=(4, 3)) + np.arange(4)[:, None]
     places = {0: 0.0, 1: 1.0, 2: 2.0, 3: 3.585}
 
-    found = Model(Layout(values_of(table))).test(slope(places))
+    found = MixedModel(Layout(values_of(table))).test(slope(places))
 
     expected = stats.linregress(list(places.values()), table.mean(axis=1))
     assert found is not None
@@ -94,7 +94,7 @@ def test_points_that_share_no_seed_cannot_be_compared() -> None:
 
 def test_seeds_that_agree_exactly_give_no_error() -> None:
     # 0.3 - 0.2 and 0.2 - 0.1 differ in the seventeenth digit only
-    found = Model(Layout({0: {0: 0.3, 1: 0.2}, 1: {0: 0.2, 1: 0.1}})).test(difference(0, 1))
+    found = MixedModel(Layout({0: {0: 0.3, 1: 0.2}, 1: {0: 0.2, 1: 0.1}})).test(difference(0, 1))
 
     assert found is not None
     assert (found.error, found.p, found.interval) == (None, None, None)
@@ -121,7 +121,7 @@ def test_a_noisy_point_is_named_and_judged_by_its_own_seeds() -> None:
     table = rng.normal(size=(5, 5))
     table[3] *= 30
     layout = Layout(values_of(table))
-    model = Model(layout)
+    model = MixedModel(layout)
 
     own, rest = model.test(difference(3, 0)), model.test(difference(1, 0))
 

@@ -14,7 +14,7 @@ from harness.stats.analysis import Measured, Plan, analyse, under_trained
 from harness.stats.best import best_of, dunnett, enough
 from harness.stats.layout import Layout, Values
 from harness.stats.power import detectable, noncentrality, unbiased
-from harness.stats.tests import ContrastTest, Judged, Model, difference, holm, judge
+from harness.stats.tests import ContrastTest, Judged, MixedModel, difference, holm, judge
 
 
 def table(*rows: tuple[float, ...]) -> Values:
@@ -166,8 +166,8 @@ def test_dunnetts_quantile_equals_scipys(comparisons: int, seeds: int) -> None:
 
 
 def test_the_best_is_told_from_all_others_and_a_tie_is_none() -> None:
-    apart = best_of(Model(Layout(noisy([0.1, 0.2, 0.3], 0.005))), [0, 1, 2], 1)
-    tied = best_of(Model(Layout(noisy([0.1, 0.299, 0.3], 0.005))), [0, 1, 2], 1)
+    apart = best_of(MixedModel(Layout(noisy([0.1, 0.2, 0.3], 0.005))), [0, 1, 2], 1)
+    tied = best_of(MixedModel(Layout(noisy([0.1, 0.299, 0.3], 0.005))), [0, 1, 2], 1)
 
     assert apart is not None
     assert tied is not None
@@ -177,14 +177,14 @@ def test_the_best_is_told_from_all_others_and_a_tie_is_none() -> None:
 
 
 def test_lower_may_be_better() -> None:
-    found = best_of(Model(Layout(noisy([0.1, 0.2, 0.3], 0.005))), [0, 1, 2], -1)
+    found = best_of(MixedModel(Layout(noisy([0.1, 0.2, 0.3], 0.005))), [0, 1, 2], -1)
 
     assert found is not None
     assert (found.leader, found.won) == (0, True)
 
 
 def test_a_bound_on_the_loss_is_never_zero_because_a_point_leads() -> None:
-    found = best_of(Model(Layout(noisy([0.30, 0.30, 0.30], 0.02))), [0, 1, 2], 1)
+    found = best_of(MixedModel(Layout(noisy([0.30, 0.30, 0.30], 0.02))), [0, 1, 2], 1)
 
     assert found is not None
     assert found.estimates[found.leader] < 0
@@ -193,7 +193,7 @@ def test_a_bound_on_the_loss_is_never_zero_because_a_point_leads() -> None:
 
 def test_what_is_enough_is_the_cheapest_within_the_margin() -> None:
     cost = {0: 1.0, 1: 2.0, 2: 3.0}
-    model = Model(Layout(noisy([0.10, 0.295, 0.300], 0.002)))
+    model = MixedModel(Layout(noisy([0.10, 0.295, 0.300], 0.002)))
 
     found = enough(model, [0, 1, 2], cost, 0.02, 1)
 
@@ -205,7 +205,7 @@ def test_what_is_enough_is_the_cheapest_within_the_margin() -> None:
 
 def test_what_cannot_be_told_says_how_many_seeds_would() -> None:
     cost = {0: 1.0, 1: 2.0, 2: 3.0}
-    model = Model(Layout(noisy([0.30, 0.30, 0.30], 0.02)))
+    model = MixedModel(Layout(noisy([0.30, 0.30, 0.30], 0.02)))
 
     found = enough(model, [0, 1, 2], cost, 0.03, 1)
 
@@ -218,7 +218,7 @@ def test_what_cannot_be_told_says_how_many_seeds_would() -> None:
 
 
 def test_where_cost_does_not_differ_nothing_is_asked() -> None:
-    model = Model(Layout(noisy([0.30, 0.30, 0.30], 0.02)))
+    model = MixedModel(Layout(noisy([0.30, 0.30, 0.30], 0.02)))
 
     assert enough(model, [0, 1, 2], dict.fromkeys(range(3), 1.0), 0.03, 1) is None
 
@@ -228,7 +228,7 @@ def test_four_points_just_beyond_the_margin_are_seldom_called_enough() -> None:
     means, wrong, sweeps = [0.2795] * 4 + [0.3], 0, 1_500
     for _ in range(sweeps):
         rows = rng.normal(means, 0.006, (3, 5)).T
-        model = Model(Layout(table(*map(tuple, rows.tolist()))))
+        model = MixedModel(Layout(table(*map(tuple, rows.tolist()))))
         found = enough(model, range(5), dict(enumerate([1.0, 2, 3, 4, 5])), 0.02, 1)
         wrong += found is not None and found.point in {0, 1, 2, 3}
 
@@ -293,7 +293,7 @@ def test_an_order_that_may_be_luck_is_no_sign() -> None:
 def test_a_pair_that_needs_its_own_seeds_has_bonferronis_critical_value() -> None:
     rows = np.random.default_rng(5).normal(0.3, 0.001, (4, 5))
     rows[0] += np.array([0.3, -0.3, 0.2, -0.2, 0.0])
-    model = Model(Layout(table(*map(tuple, rows.tolist()))))
+    model = MixedModel(Layout(table(*map(tuple, rows.tolist()))))
 
     found = best_of(model, range(4), 1)
 

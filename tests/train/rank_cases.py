@@ -17,7 +17,7 @@ from harness.config import RunConfig, Runtime, override
 from harness.data.text import corpus_rows
 from harness.errors import InterruptedRun
 from harness.models.training import TrainingModel
-from harness.record import RunDir, write_atomic
+from harness.store.record import RunDir, write_atomic
 from harness.train.distributed import (
     SINGLE_PROCESS,
     ProcessGroup,

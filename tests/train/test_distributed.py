@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from harness.config import override
 from harness.errors import ConfigError, DataError, DivergedError, InterruptedRun, RankLost
-from harness.record import read_jsonl
+from harness.files import read_jsonl
 from harness.train.distributed import SINGLE_PROCESS, ProcessGroup
 from tests.train.rank_cases import (
     CASES,

@@ -9,8 +9,9 @@ import torch
 from harness.config import RunConfig, Runtime, Train, override
 from harness.data.text import corpus_rows
 from harness.errors import DataError, DivergedError, InterruptedRun
+from harness.files import read_jsonl
 from harness.models.training import TrainingModel
-from harness.record import RunDir, read_jsonl
+from harness.store.record import RunDir
 from harness.train.checkpoint import load_newest
 from harness.train.loop import Trainer
 from harness.train.optimiser import learning_rate, make_optimiser

@@ -9,8 +9,10 @@ import pytest
 
 from harness.config import RunConfig, Runtime
 from harness.errors import StoppedRun
-from harness.record import RunDir, State, Store, read_jsonl
+from harness.files import read_jsonl
 from harness.run import execute
+from harness.store.record import RunDir, Store
+from harness.store.state import State
 from tests.conftest import drawings, tiny_run, with_fingerprints
 
 PLAIN = Runtime(log_samples=16, log_seconds=1e-6)

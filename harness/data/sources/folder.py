@@ -14,8 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.config import SOURCES, ClassFolder, Data
-from harness.data.captions import TABLE_SUFFIXES, NotATableError, Row, checked_caption, read_table
-from harness.data.catalog import Source, path_of
+from harness.data.captions import (
+    TABLE_SUFFIXES,
+    CaptionRow,
+    NotATableError,
+    checked_caption,
+    read_table,
+)
 from harness.data.dataset import (
     SPLIT_NAMES,
     DataSet,
@@ -27,6 +32,7 @@ from harness.data.dataset import (
     split_name,
 )
 from harness.data.files import FileTree, existing, is_image
+from harness.data.source import Source, path_of
 from harness.errors import DataError
 
 _LOOKED_FOR = (
@@ -111,7 +117,7 @@ def _add_sidecars(collected: _Collected) -> None:
             continue
         text = collected.files.read(sidecar).decode("utf-8-sig", "surrogateescape")
         for line in [line for line in text.splitlines() if line.strip()] or [""]:
-            collected.add(Row(sidecar, f"{image}:{line}", image, line), default_split=split)
+            collected.add(CaptionRow(sidecar, f"{image}:{line}", image, line), default_split=split)
 
 
 def _split_folder(image: str) -> str | None:
@@ -161,7 +167,7 @@ class _Collected:
         self._found: dict[str, str | DataError] = {}
         self._by_base: dict[str, list[str]] | None = None
 
-    def add(self, row: Row | Problem, *, default_split: str | None) -> None:
+    def add(self, row: CaptionRow | Problem, *, default_split: str | None) -> None:
         """Take a row in, or file the reason why not."""
         if isinstance(row, Problem):
             self.refuse(row.where, row.reason)

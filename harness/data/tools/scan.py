@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from harness.data.dataset import DataSet, Problem
 from harness.data.images import BadImage, decode
-from harness.data.jobs import Chunk, Progress, chunks_of, samples_in, shared_out
 from harness.data.packed import PACK_FILE, read_pack
 from harness.data.sources.shards import Shards, shard_of
+from harness.data.tools.jobs import Chunk, Progress, chunks_of, samples_in, shared_out
 from harness.files import sha256_of
 
 _CHUNK = 256

@@ -9,12 +9,12 @@ from types import TracebackType
 
 from harness.config import RunConfig
 from harness.launch.attempt import Attempt, failed, run_task
-from harness.launch.backlog import POLL_SECONDS, Say, Source
+from harness.launch.backlog import POLL_SECONDS, Say, StepSource
 from harness.launch.executor import EXECUTORS, Assignment, Executor
 from harness.launch.processes import Stop
 from harness.launch.ranks import Spawned
 from harness.launch.slots import Capacity, capacity_of, slots_here
-from harness.plan import Step
+from harness.planning.plan import Step
 
 
 @EXECUTORS.register("inline")
@@ -45,7 +45,7 @@ class InlineExecutor(Executor):
 
         return run.preflight(configs, self.work.runtime)
 
-    def launch(self, source: Source, say: Say) -> None:
+    def launch(self, source: StepSource, say: Say) -> None:
         """See Executor; an unknown failure of one run is recorded with its traceback."""
         while len(source) and not self.stop():
             step = source.take()
@@ -55,7 +55,7 @@ class InlineExecutor(Executor):
                 time.sleep(POLL_SECONDS)
                 source.look_elsewhere()
 
-    def _run(self, step: Step, source: Source, say: Say) -> None:
+    def _run(self, step: Step, source: StepSource, say: Say) -> None:
         attempt = Attempt.at(step, self.work.store)
 
         def look_around() -> bool:

@@ -19,12 +19,12 @@ from typing import Any, Self
 from harness.config import RunConfig
 from harness.errors import HarnessError
 from harness.launch.attempt import Attempt
-from harness.launch.backlog import Say, Source
+from harness.launch.backlog import Say, StepSource
 from harness.launch.executor import EXECUTORS, SLOTS, Assignment, Executor
 from harness.launch.processes import Stop
 from harness.launch.slots import Capacity, Slot, capacity_of, slots_here
 from harness.launch.worker_process import WorkerProcess
-from harness.plan import Step
+from harness.planning.plan import Step
 
 TICK_SECONDS = 0.25
 """How often dead workers are looked for."""
@@ -123,7 +123,7 @@ class LocalExecutor(Executor):
 
     # ---- launch
 
-    def launch(self, source: Source, say: Say) -> None:
+    def launch(self, source: StepSource, say: Say) -> None:
         """See Executor; a run whose process dies is recorded by how it died."""
         while not self.stop():
             self._fill(source)
@@ -137,7 +137,7 @@ class LocalExecutor(Executor):
         if not self._await_all(GRACE_SECONDS):
             say(f"some runs did not stop within {GRACE_SECONDS:.0f} s and are killed")
 
-    def _fill(self, source: Source) -> None:
+    def _fill(self, source: StepSource) -> None:
         for number in range(len(self.slots)):
             if number in self._workers and not self._workers[number].free:
                 continue
@@ -169,7 +169,7 @@ class LocalExecutor(Executor):
         self._selector.unregister(worker.answers)
         return worker.bury()
 
-    def _listen(self, source: Source, say: Say) -> None:
+    def _listen(self, source: StepSource, say: Say) -> None:
         self._selector.select(TICK_SECONDS)
         for number, worker in list(self._workers.items()):
             dead = worker.dead()

@@ -18,7 +18,7 @@ from typing import Self
 
 from harness.config import RunConfig
 from harness.errors import ConfigError, HarnessError, one_line
-from harness.launch.backlog import Say, Source, name_of
+from harness.launch.backlog import Say, StepSource, name_of
 from harness.launch.executor import EXECUTORS, SLOTS, Assignment, Executor, Option, Watching
 from harness.launch.executors.local import LocalExecutor
 from harness.launch.processes import Stop
@@ -38,8 +38,9 @@ from harness.launch.slurm.submit import (
     submit,
     with_processes,
 )
-from harness.plan import Action, Rerun, Step
-from harness.record import RunDir, State, Status
+from harness.planning.plan import Action, Rerun, Step
+from harness.store.record import RunDir
+from harness.store.state import State, Status
 
 LOOK_SECONDS = 2.0
 """Between two looks at the files of the runs that are in the queue."""
@@ -186,7 +187,7 @@ class SlurmExecutor(Executor):
         with LocalExecutor(replace(self.work, runtime=runtime), self.stop, [Slot(1)]) as here:
             return here.preflight(configs)
 
-    def launch(self, source: Source, say: Say) -> None:
+    def launch(self, source: StepSource, say: Say) -> None:
         """See Executor; a launch that is stopped leaves its jobs in the queue."""
         while not self.stop():
             while (step := source.take()) is not None:
@@ -206,7 +207,7 @@ class SlurmExecutor(Executor):
 
     # ---- into the queue
 
-    def _submit(self, source: Source, say: Say) -> None:
+    def _submit(self, source: StepSource, say: Say) -> None:
         """Hand the waiting steps to the scheduler; one that has no room is asked again later.
 
         Raises:
@@ -240,7 +241,7 @@ class SlurmExecutor(Executor):
 
     # ---- out of it
 
-    def _look(self, source: Source, say: Say) -> None:
+    def _look(self, source: StepSource, say: Say) -> None:
         """Tell the source of the runs that have ended."""
         self._ask(say)
         for key, there in list(self._there.items()):

@@ -13,15 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.config.sweep import Run, SweepFile
+from harness.files import read_json
 from harness.launch.attempt import record_failure
 from harness.launch.slurm import scheduler
 from harness.launch.slurm.policy import bad_nodes, micro_batch_of, why_stop
 from harness.launch.slurm.scheduler import Silent
 from harness.launch.slurm.submissions import Intent, Submission
-from harness.lease import Lease
-from harness.plan import Step, make_plan
-from harness.record import State, Status, Store, read_json
-from harness.space import Run, SweepFile
+from harness.planning.plan import Step, make_plan
+from harness.store.lease import Lease
+from harness.store.record import Store
+from harness.store.state import State, Status
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import harness
-from harness import sweep_files
-from harness.provenance import SNAPSHOT, git_state
-from harness.record import Store, write_json
+from harness.config import sweep_files
+from harness.files import write_json
+from harness.store.provenance import SNAPSHOT, git_state
+from harness.store.record import Store
 
 _PACKAGE = Path(harness.__file__).parent
 

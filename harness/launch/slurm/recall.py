@@ -6,18 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from harness.config.sweep import Run
+from harness.config.sweep_files import load_sweep
 from harness.errors import ConfigError, RecordError, unknown
 from harness.launch.backlog import Say
 from harness.launch.slurm import scheduler
 from harness.launch.slurm.scheduler import Silent
 from harness.launch.slurm.submissions import REPORT, Intent, QueuePlace, Submission, submissions
 from harness.launch.slurm.submit import JobOrder, Submitted, submit
-from harness.ledger import Ledger
-from harness.manifest import Manifest
-from harness.plan import Rerun, make_plan
-from harness.record import State, Store
-from harness.space import Run
-from harness.sweep_files import load_sweep
+from harness.planning.plan import Rerun, make_plan
+from harness.store.manifest import Manifest
+from harness.store.record import Store
+from harness.store.state import State
+from harness.store.trials import Ledger
 
 
 def choose(manifest: Manifest, names: Sequence[str]) -> list[Run]:

@@ -12,9 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.config import RunConfig, override
+from harness.config.sweep import Run
 from harness.launch.slurm.submissions import Submission, submissions
-from harness.record import State, Store
-from harness.space import Run
+from harness.store.record import Store
+from harness.store.state import State
 
 STEPS = 20
 SUFFIX = "rehearsal"

@@ -23,7 +23,7 @@ from harness.launch.slurm.array_task import ArrayTask, say
 from harness.launch.slurm.scheduler import Silent
 from harness.launch.slurm.submissions import Intent, Submission
 from harness.launch.slurm.submit import JobOrder, submit
-from harness.plan import Action, Step
+from harness.planning.plan import Action, Step
 
 ROUNDS = 3
 """Submissions of the same runs that follow the first one by themselves."""

@@ -30,10 +30,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from harness.config import Runtime
 from harness.errors import HarnessError, RecordError, one_line
+from harness.files import read_json, write_json
 from harness.launch.profiles import Profile
 from harness.launch.slurm.scheduler import Listing, QueuedTask
-from harness.lease import Lease, LeaseHeld
-from harness.record import Store, read_json, write_json
+from harness.store.lease import Lease, LeaseHeld
+from harness.store.record import Store
 
 SCHEMA = 1
 REPORT = "report"

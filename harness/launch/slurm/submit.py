@@ -40,9 +40,9 @@ from harness.launch.slurm.submissions import (
     queued,
     submitting,
 )
-from harness.lease import LeaseHeld
-from harness.plan import Action, Rerun, Step
-from harness.record import Store
+from harness.planning.plan import Action, Rerun, Step
+from harness.store.lease import LeaseHeld
+from harness.store.record import Store
 
 REPORT_SECONDS = 3600
 REPORT_MEMORY = "4G"

@@ -23,7 +23,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from harness.config.sweep import Run
 from harness.errors import HarnessError, one_line
+from harness.files import read_json
 from harness.launch.backlog import Backlog
 from harness.launch.executor import Assignment
 from harness.launch.executors.local import LocalExecutor
@@ -35,11 +37,11 @@ from harness.launch.slurm.array_task import ArrayTask, say
 from harness.launch.slurm.policy import why_stop
 from harness.launch.slurm.scheduler import Silent
 from harness.launch.slurm.submissions import Intent, Submission
-from harness.lease import LeaseHeld
-from harness.plan import TRANSIENT, Step
-from harness.provenance import usable_cores
-from harness.record import RunDir, State, read_json
-from harness.space import Run
+from harness.planning.plan import TRANSIENT, Step
+from harness.store.lease import LeaseHeld
+from harness.store.provenance import usable_cores
+from harness.store.record import RunDir
+from harness.store.state import State
 
 HOLD_AFTER = 3
 """Tasks that die first, of the same error, before the sweep holds itself back."""

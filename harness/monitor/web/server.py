@@ -26,7 +26,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from harness.errors import HarnessError
 from harness.monitor.web.view import Board
-from harness.record import Store
+from harness.store.record import Store
 
 HOSTS = ("127.0.0.1", "localhost")
 _STATIC = Path(str(files("harness.monitor.web"))) / "static"

@@ -16,11 +16,11 @@ from typing import Any
 
 from harness import metrics
 from harness.config import RunConfig
+from harness.config.sweep import Run
 from harness.errors import HarnessError, RecordError, one_line, unknown
+from harness.files import read_json
 from harness.launch.slurm import scheduler
 from harness.launch.slurm.submissions import QueuePlace
-from harness.ledger import Ledger, best_trials, search_folder
-from harness.manifest import Manifest, manifest_names, read_manifest
 from harness.monitor.logs import POINTS, NumberLog, X, log_files, node_of, tail, thinned
 from harness.monitor.snapshot import (
     RunSnapshot,
@@ -32,8 +32,9 @@ from harness.monitor.snapshot import (
     sign,
 )
 from harness.monitor.terminal import submission_notes
-from harness.record import RunDir, Store, read_json
-from harness.space import Run
+from harness.store.manifest import Manifest, manifest_names, read_manifest
+from harness.store.record import RunDir, Store
+from harness.store.trials import Ledger, best_trials, search_folder
 
 LOOK_SECONDS = 1.0
 """Between two looks at the files, however many pages ask."""

@@ -11,7 +11,7 @@ from fake_slurm import FakeSlurm
 from harness.config import Runtime
 from harness.launch.slurm import submit
 from harness.launch.slurm.submit import JobOrder
-from harness.record import Store
+from harness.store.record import Store
 
 
 @pytest.fixture

@@ -21,8 +21,9 @@ from harness.launch.slurm.freeze import Frozen
 from harness.launch.slurm.script import Refused
 from harness.launch.slurm.submissions import submissions
 from harness.launch.slurm.submit import JobOrder
-from harness.plan import Action, Step
-from harness.record import State, Store
+from harness.planning.plan import Action, Step
+from harness.store.record import Store
+from harness.store.state import State
 
 Plan = Callable[..., list[Step]]
 

@@ -14,8 +14,8 @@ from harness.launch.attempt import record_failure
 from harness.launch.slurm import report_job
 from harness.launch.slurm.submissions import Submission, submissions
 from harness.launch.slurm.submit import JobOrder, submit
-from harness.plan import Step
-from harness.record import Store
+from harness.planning.plan import Step
+from harness.store.record import Store
 
 Plan = Callable[..., list[Step]]
 

@@ -27,9 +27,9 @@ from harness.launch.slurm.submit import (
     submit,
     with_processes,
 )
-from harness.lease import Lease
-from harness.plan import Rerun, Step, make_plan
-from harness.record import Store
+from harness.planning.plan import Rerun, Step, make_plan
+from harness.store.lease import Lease
+from harness.store.record import Store
 
 Plan = Callable[..., list[Step]]
 ABC = {"a": "done", "b": "done", "c": "done"}

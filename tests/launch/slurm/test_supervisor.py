@@ -13,15 +13,16 @@ from fake_slurm import FakeSlurm
 from launch_cases import status, trained, when
 
 from harness.config import ImageTower, Model, RunConfig, Train
+from harness.config.sweep import Run
 from harness.launch.profiles import Profile
 from harness.launch.slurm import supervisor as module
 from harness.launch.slurm.array_task import ArrayTask
 from harness.launch.slurm.submissions import Submission
 from harness.launch.slurm.submit import JobOrder, submit
 from harness.launch.slurm.supervisor import Aftermath, Supervisor, _Signals, same_death
-from harness.plan import Step, make_plan
-from harness.record import State, Store
-from harness.space import Run
+from harness.planning.plan import Step, make_plan
+from harness.store.record import Store
+from harness.store.state import State
 
 Plan = Callable[..., list[Step]]
 pytestmark = pytest.mark.usefixtures("fake_workers")

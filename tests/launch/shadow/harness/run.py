@@ -13,8 +13,9 @@ import time
 from pathlib import Path
 
 from harness.errors import DivergedError, InterruptedRun, failure_class, one_line
-from harness.lease import Lease
-from harness.record import State, Store
+from harness.store.lease import Lease
+from harness.store.record import Store
+from harness.store.state import State
 
 
 def preflight(configs, runtime):

@@ -8,8 +8,10 @@ import math
 import time
 
 from harness.errors import InterruptedRun, StoppedRun
-from harness.lease import Lease
-from harness.record import State, Store, read_json
+from harness.files import read_json
+from harness.store.lease import Lease
+from harness.store.record import Store
+from harness.store.state import State
 
 GOAL = "validation/mean_recall"
 STEP = 100

@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from harness.ledger import Ledger
+from harness.store.trials import Ledger
 
 
 def build_search(name, store, out):

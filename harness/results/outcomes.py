@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import RecordError
-from harness.first_stage import array_names
 from harness.metrics import RETRIEVAL, Metric, metric_of
-from harness.record import RunDir
-from harness.report.records import Record
+from harness.results.records import Record
+from harness.store.first_stage import array_names
+from harness.store.record import RunDir
 
 _TOLERANCE = 1e-5
 """How far the mean of the outcomes, which are kept in single precision, may lie from the value."""

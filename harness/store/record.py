@@ -24,120 +24,24 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import orjson
-
-from harness import first_stage
 from harness.config import RunConfig, unregistered_terms, validate
+from harness.config.sweep import SweepFile
+from harness.config.sweep_files import load_recorded
 from harness.errors import RecordError, unknown
+from harness.files import dump_json, read_json, read_jsonl, write_json
 from harness.files import write_atomic as write_atomic
-from harness.lease import lease_is_live
 from harness.metrics import remember
-from harness.space import SweepFile
-from harness.sweep_files import load_recorded
+from harness.store import first_stage
+from harness.store.lease import lease_is_live
+from harness.store.state import State, Status
 
 SCHEMA = 1
 RESULT_SCHEMA = 2
-"""Of results: since the first stage recalls have other names; see harness.first_stage."""
-
-
-# --------------------------------------------------------------------------- files
-
-
-def dump_json(value: object) -> bytes:
-    """Strict JSON in a stable order of keys; NaN and Inf are refused (ValueError)."""
-    text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
-    return (text + "\n").encode("utf-8", errors="backslashreplace")
-
-
-def write_json(path: Path, value: object) -> None:
-    """`dump_json` to `path`, atomically."""
-    write_atomic(path, dump_json(value))
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """The object in `path`; None when it is absent; RecordError when it is not valid JSON."""
-    try:
-        return parse_json(path.read_bytes(), path)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise RecordError(f"{path} cannot be read: {error}") from None
-
-
-def parse_json(data: bytes, path: Path) -> dict[str, Any]:
-    """The object that is the content `data` of `path`; RecordError when it is not valid JSON."""
-    try:
-        value = _load(data)
-    except UnicodeDecodeError as error:
-        raise RecordError(f"{path} cannot be read: {error}") from None
-    except json.JSONDecodeError as error:
-        raise RecordError(f"{path} is not valid JSON ({error}); delete it to start over") from None
-    if not isinstance(value, dict):
-        raise RecordError(f"{path} holds no JSON object")
-    return value
-
-
-def _load(data: bytes) -> Any:
-    """orjson is several times as fast; the standard library takes the lone surrogates that a name
-    may hold, and words the errors."""
-    try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return json.loads(data.decode("utf-8"))
-
-
-def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a log; a torn last line (a killed writer) is left out."""
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError:
-        return
-    for number, line in enumerate(lines, 1):
-        if not line:
-            continue
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
-            if number < len(lines) - 1:
-                raise RecordError(f"{path}:{number} is not valid JSON") from None
-
-
-# --------------------------------------------------------------------------- state
-
-
-class State(StrEnum):
-    """What the files say of a run."""
-
-    NEW = "new"
-    RUNNING = "running"
-    INTERRUPTED = "interrupted"
-    FAILED = "failed"
-    DONE = "done"
-
-
-@dataclass(frozen=True)
-class Status:
-    """The state of one run and what a row of the live view shows of it."""
-
-    state: State
-    attempt: int = 0
-    samples_seen: int = 0
-    failure: str | None = None
-    error: str | None = None
-    details: Mapping[str, Any] | None = None
-
-    @property
-    def how(self) -> str:
-        """`failed (diverged): loss is NaN`, or `is interrupted`: what a run's name goes before."""
-        if self.state is State.FAILED:
-            return f"failed ({self.failure or 'bug'}): {self.error or 'no message'}"
-        return f"is {self.state.value}"
+"""Of results: since the first stage recalls have other names; see harness.store.first_stage."""
 
 
 class RunDir:
@@ -494,7 +398,7 @@ class Store:
 
     @property
     def manifests(self) -> Path:
-        """The folder of what each sweep came to; see harness.manifest."""
+        """The folder of what each sweep came to; see harness.store.manifest."""
         return self.root / "results" / "sweeps"
 
     def manifest_file(self, sweep: str) -> Path:

@@ -18,11 +18,13 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from harness.config.sweep import Run
 from harness.errors import InvariantError, RecordError, one_line
 from harness.evaluate.invariants import check
+from harness.files import parse_json
 from harness.metrics import lacking
-from harness.record import RunDir, State, Status, Store, parse_json
-from harness.space import Run
+from harness.store.record import RunDir, Store
+from harness.store.state import State, Status
 
 UNREADABLE = "record"
 INVALID = "invariant"

@@ -13,15 +13,15 @@ from functools import cache
 from harness import metrics
 from harness.document.table import Mark
 from harness.errors import ConfigError
-from harness.report.collect import Collection, Study
-from harness.report.comparisons import Comparison
-from harness.report.guards import TrainingLoss, under_training
-from harness.report.lasting import no_garbage
-from harness.report.numerics import Numerics
-from harness.report.pairing import Outcomes
-from harness.report.questions import Line, costs, lines_of, study_effects
-from harness.report.sections import MetricSection, averages_of, sections_of
-from harness.report.summary import Cell, Cells, summarise
+from harness.results.collect import Collection, SweepPart
+from harness.results.comparisons import Comparison
+from harness.results.guards import TrainingLoss, under_training
+from harness.results.item_outcomes import Outcomes
+from harness.results.lasting import no_garbage
+from harness.results.numerics import Numerics
+from harness.results.questions import Line, costs, lines_of, study_effects
+from harness.results.sections import MetricSection, averages_of, sections_of
+from harness.results.summary import Cell, Cells, summarise
 from harness.stats.analysis import Analysis, Measured, MetricAnalysis, Plan, analyse
 from harness.stats.best import Best
 from harness.stats.effects import Effect
@@ -49,7 +49,7 @@ class Trend:
 class Answered:
     """What one sweep asked, and what came of it."""
 
-    study: Study
+    study: SweepPart
     lines: tuple[Line, ...]
     effects: tuple[Effect, ...]
     analysis: Analysis
@@ -64,7 +64,7 @@ class Answered:
 
 
 @dataclass(frozen=True)
-class Findings:
+class ReportFindings:
     """Everything that is computed of a collection; tables, figures and sentences only show it."""
 
     cells: Cells
@@ -114,7 +114,7 @@ def trends_of(answered: Answered) -> Iterator[Trend]:
 
 
 @no_garbage()
-def find(collection: Collection) -> Findings:
+def find(collection: Collection) -> ReportFindings:
     """Compute everything; reads the per-example outcomes of finished runs."""
     sections = sections_of(collection.shown)
     averages = averages_of(sections)
@@ -146,7 +146,7 @@ def find(collection: Collection) -> Findings:
     contests = {m: found.best for m, found in whole.by_metric.items() if found.best is not None}
     for metric, best in contests.items():
         _mark(cells, metric, best)
-    return Findings(
+    return ReportFindings(
         cells=cells,
         sections=sections,
         answered=tuple(answered),
@@ -163,14 +163,14 @@ Barred = Callable[[int, int], str | None]
 """Why two points must not be compared, or None."""
 
 
-def _pairs(study: Study) -> list[tuple[int, int]]:
+def _pairs(study: SweepPart) -> list[tuple[int, int]]:
     """(point, its baseline)."""
     return [(p, base) for p, base in study.baselines.items() if base is not None and base != p]
 
 
 def _answer(
     collection: Collection,
-    study: Study,
+    study: SweepPart,
     shown: Sequence[str],
     cells: Cells,
     outcomes: Outcomes,
@@ -203,7 +203,7 @@ def _answer(
     return answered, problem
 
 
-def _primary(study: Study, recorded: Sequence[str]) -> tuple[str | None, list[str]]:
+def _primary(study: SweepPart, recorded: Sequence[str]) -> tuple[str | None, list[str]]:
     """The primary metric by its name, or why there is none that can be used."""
     if study.show.primary is None:
         return None, []

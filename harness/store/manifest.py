@@ -20,11 +20,12 @@ from harness.config import (
     unregistered_terms,
     validate,
 )
+from harness.config.sweep import Point, Points, Run, Show, Sweep, SweepFile
+from harness.config.sweep_files import load_recorded
 from harness.errors import RecordError, unknown
+from harness.files import read_json, write_json
 from harness.metrics import display
-from harness.record import Store, of_this_schema, read_json, write_json
-from harness.space import Point, Points, Run, Show, Sweep, SweepFile
-from harness.sweep_files import load_recorded
+from harness.store.record import Store, of_this_schema
 
 SCHEMA = 1
 

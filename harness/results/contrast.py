@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from harness.config import canonical_json
 from harness.document import text
-from harness.report.collect import Collection, PointRow
+from harness.results.collect import Collection, PointRow
 
 
 @dataclass(frozen=True)

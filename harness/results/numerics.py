@@ -16,8 +16,8 @@ from functools import cached_property
 from typing import Any
 
 from harness.config import parts_of_a_batch
-from harness.provenance import NUMERIC_PACKAGES
-from harness.report.records import Record
+from harness.results.records import Record
+from harness.store.provenance import NUMERIC_PACKAGES
 
 STRICT = ("device", "threads", "precision")
 """Fields that two points must share for a verdict between them."""

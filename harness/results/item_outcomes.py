@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.report.collect import Collection
-from harness.report.outcomes import PictureScores, RunScores, read_scores
+from harness.results.collect import Collection
+from harness.results.outcomes import PictureScores, RunScores, read_scores
 from harness.stats.intervals import MOST, bootstrap, in_blocks, mcnemar
 from harness.stats.layout import ItemSpread
 

@@ -1,7 +1,7 @@
 """Sweep files: found by name, and imported as modules that any process can import again.
 
-A loaded file is the module `harness.sweep_files.<stem>_<hash of its path>`: two files of one stem
-are two modules, and what a file defines can be pickled to a spawned process, which finds it on
+A loaded file is the module `harness.config.sweep_files.<stem>_<hash of its path>`: two files of one
+stem are two modules, and what a file defines can be pickled to a spawned process, which finds it on
 `sys.path`, where the file's folder is put for the modules beside it.
 """
 
@@ -20,8 +20,8 @@ from pathlib import Path
 from types import ModuleType
 
 from harness.config import override
+from harness.config.sweep import Sweep, SweepFile
 from harness.errors import ConfigError, HarnessError, SweepError, unknown
-from harness.space import Sweep, SweepFile
 
 __path__: list[str] = []
 """What lets a module have others below it; where they are is for `_Finder` to say."""

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import RecordError
-from harness.record import RunDir, Store, current_result, read_json, write_result_file
+from harness.files import read_json
+from harness.store.record import RunDir, Store, current_result, write_result_file
 
 RESULT = "result.json"
 

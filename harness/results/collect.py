@@ -16,12 +16,12 @@ import pandas as pd
 
 from harness import metrics
 from harness.config import canonical_json
+from harness.config.sweep import Point, Run, Show, Sweep, matches, short_names, value_at
 from harness.errors import unknown
-from harness.manifest import changed_declaration
-from harness.record import RunDir, Store
-from harness.report.lasting import no_garbage
-from harness.report.records import Reader, Record
-from harness.space import Point, Run, Show, Sweep, matches, short_names, value_at
+from harness.results.lasting import no_garbage
+from harness.results.records import Reader, Record
+from harness.store.manifest import changed_declaration
+from harness.store.record import RunDir, Store
 
 #: Name of the axis that tells two versions of one sweep apart; it is no field of a configuration.
 VERSION = "version"
@@ -44,7 +44,7 @@ class PointRow:
 
 
 @dataclass(frozen=True)
-class Study:
+class SweepPart:
     """One sweep of a collection: its own points, and what it asks of them."""
 
     name: str
@@ -67,16 +67,18 @@ class Collection:
     records: tuple[Record, ...]
     axes: tuple[str, ...]
     frame: pd.DataFrame
-    parts: tuple[Study, ...] = ()
+    parts: tuple[SweepPart, ...] = ()
     """The sweeps that it was put together from, where there are several."""
     notes: tuple[str, ...] = ()
     """What a reader must know of how it came about."""
 
     @cached_property
-    def studies(self) -> tuple[Study, ...]:
+    def studies(self) -> tuple[SweepPart, ...]:
         """Each sweep of it by itself: what is said of one depends on no other."""
         baselines = {row.index: row.baseline for row in self.points}
-        return self.parts or (Study(self.sweep.name, tuple(baselines), baselines, self.sweep.show),)
+        return self.parts or (
+            SweepPart(self.sweep.name, tuple(baselines), baselines, self.sweep.show),
+        )
 
     @property
     def shown(self) -> list[str]:

@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 
 from harness.config import RunConfig
+from harness.config.sweep_files import load_recorded, load_sweep
 from harness.data.catalog import SOURCES
 from harness.errors import ConfigError
 from harness.models.names import backbone_names
-from harness.record import RunDir
-from harness.sweep_files import load_recorded, load_sweep
+from harness.store.record import RunDir
 
 
 def read_run(run: RunDir, given: Path | None, *, data: bool = False) -> RunConfig:

@@ -20,21 +20,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from harness import first_stage, metrics
+from harness import metrics
 from harness.config import RunConfig
 from harness.errors import RecordError, SweepError
-from harness.record import (
-    SCHEMA,
-    RunDir,
-    State,
-    Status,
-    Store,
-    dump_json,
-    of_this_schema,
-    read_json,
-    read_jsonl,
-    write_json,
-)
+from harness.files import dump_json, read_json, read_jsonl, write_json
+from harness.store import first_stage
+from harness.store.record import SCHEMA, RunDir, Store, of_this_schema
+from harness.store.state import State, Status
 
 #: Failure classes that say something of the point itself: it cannot be trained.
 TELLING = frozenset({"diverged", "invariant"})

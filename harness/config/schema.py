@@ -8,130 +8,30 @@ Torch-free, so that a login node answers at once.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import types
-from collections.abc import Iterable, Mapping
-from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     SerializationInfo,
-    ValidationError,
-    create_model,
     field_validator,
     model_serializer,
     model_validator,
 )
 
+from harness.config.fields import SOURCES, TERMS, field_paths, reader_of, tree_of, validate
+from harness.config.identity import NOT_IDENTITY, Float, Int, Strict, content_key, identity_of
+from harness.config.inheritance import read_inheritance
 from harness.errors import ConfigError, unknown
-from harness.inheritance import read_inheritance
-from harness.registry import Registry
 
 if TYPE_CHECKING:
-    from harness.data.catalog import Source
+    from harness.data.source import Source
     from harness.objectives.terms import Term
 
 _KEYS = 1
 """In the keys of evaluations, which stay as they are when metrics are added or change: by which
 versions of them an entry was computed is said in the entry."""
-
-NOT_IDENTITY: dict[str, Any] = {"identity": False}
-_UNSET = object()
-
-
-def integer(value: object) -> object:
-    """`value` as an integer, be it written 2 or 2.0; ValueError for anything else."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError("an integer is wanted")
-    if isinstance(value, float) and not value.is_integer():
-        raise ValueError("an integer is wanted")
-    return int(value)
-
-
-def _number(value: object) -> object:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError("a number is wanted")
-    return float(value)
-
-
-Int = Annotated[int, BeforeValidator(integer)]
-Float = Annotated[float, BeforeValidator(_number)]
-
-
-class Strict(BaseModel):
-    """Frozen, refuses unknown fields, and knows which of its fields are identity."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True
-    )
-
-    def idle(self) -> set[str]:
-        """Fields with a default that cannot change the run, given what the others hold."""
-        return set()
-
-    def identity(self) -> dict[str, Any]:
-        """The part of this value that is hashed.
-
-        A field marked `identity: False` is left out, and one marked `born: value` (a field
-        added after keys existed) is left out while it holds the value it was born with.  A field
-        that is idle counts as if it held its default.
-        """
-        out: dict[str, Any] = {}
-        idle = self.idle()
-        for name, default, born in _hashed_fields(type(self)):
-            value = _identity_of(default if name in idle else getattr(self, name))
-            if born is _UNSET or born != value:
-                out[name] = value
-        return out
-
-
-@cache
-def _hashed_fields(model: type[BaseModel]) -> tuple[tuple[str, Any, Any], ...]:
-    """Name, default and `born` value of each field of `model` that is identity."""
-    fields = []
-    for name, field in model.model_fields.items():
-        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-        if extra.get("identity", True) is not False:
-            fields.append((name, field.default, extra.get("born", _UNSET)))
-    return tuple(fields)
-
-
-def _identity_of(value: object) -> Any:
-    if value is None or isinstance(value, (str, int)):
-        return value
-    if isinstance(value, Strict):
-        return value.identity()
-    if isinstance(value, (list, tuple)):
-        return [_identity_of(item) for item in value]
-    if isinstance(value, Mapping):
-        return {str(key): _identity_of(item) for key, item in value.items()}
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value
-
-
-M = TypeVar("M", bound=BaseModel)
-
-
-def canonical_json(value: object) -> str:
-    """One text for one value: sorted keys, no spaces, `1.0` written as `1`, NaN refused."""
-    return json.dumps(
-        _identity_of(value),
-        sort_keys=True,
-        separators=(",", ":"),
-        allow_nan=False,
-        ensure_ascii=True,
-    )
-
-
-def content_key(value: object, *, digits: int = 12) -> str:
-    """First `digits` hex digits of SHA-256 over the canonical JSON of `value`."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:digits]
 
 
 # --------------------------------------------------------------------------- model
@@ -215,9 +115,6 @@ class Model(Strict):
 
 Schedule = Literal["constant", "linear", "cosine", "step"]
 
-TERMS: Registry[type[Term]] = Registry("loss term", package="harness.objectives")
-"""Name -> class of every term of the loss; a sweep file may register its own."""
-
 
 class Objective(Strict):
     """The terms of the loss, a section each; the total is the sum over terms of weight x term.
@@ -268,7 +165,7 @@ class Objective(Strict):
         if absent:
             raise ValueError(unknown("loss term", absent[0], TERMS))
         sections = cls.sections()
-        read = _reader(tuple(sections.items())).model_validate(
+        read = reader_of(tuple(sections.items())).model_validate(
             {name: section for name, section in given.items() if name in sections}
         )
         return {name: getattr(read, name) for name in sections}
@@ -280,13 +177,6 @@ class Objective(Strict):
         return self
 
 
-@cache
-def _reader(sections: tuple[tuple[str, type[BaseModel]], ...]) -> type[BaseModel]:
-    """A model with a field a section, which says where in which section a value is wrong."""
-    fields: dict[str, Any] = {name: (section, section()) for name, section in sections}
-    return create_model("Sections", **fields)
-
-
 def unregistered_terms(objective: Mapping[str, Any]) -> list[str]:
     """The names of sections that are on and that no registered term reads."""
     return [
@@ -294,15 +184,6 @@ def unregistered_terms(objective: Mapping[str, Any]) -> list[str]:
         for name, section in objective.items()
         if name not in TERMS and not (isinstance(section, Mapping) and section.get("weight") == 0)
     ]
-
-
-# --------------------------------------------------------------------------- data
-
-
-SOURCES: Registry[Any] = Registry("data source", package="harness.data.sources")
-"""Name -> where a data set comes from: a class (`harness.data.catalog.Source`) whose options are
-the section of `data` that has its name, or a function of `data` and the cache folder for one
-without any.  A sweep file may register its own."""
 
 
 class Data(Strict):
@@ -352,7 +233,7 @@ class Data(Strict):
         """The options of a registered source: those that were given, else its defaults."""
         given = (self.__pydantic_extra__ or {}).get(name, {})
         source: type[Source] = SOURCES.get(name)
-        return validate(source, _tree_of(given))
+        return validate(source, tree_of(given))
 
     if not TYPE_CHECKING:
 
@@ -380,9 +261,7 @@ class Data(Strict):
             options = self.section(self.source).model_dump() if has_options else None
         # Of a source that is not registered here (in a report without its sweep file) they are as
         # they were written down.
-        return super().identity() | (
-            {} if options is None else {self.source: _identity_of(options)}
-        )
+        return super().identity() | ({} if options is None else {self.source: identity_of(options)})
 
     @model_validator(mode="before")
     @classmethod
@@ -398,8 +277,8 @@ class Data(Strict):
         for name in absent:
             if name in SOURCES or not isinstance(more[name], Mapping):
                 raise ValueError(unknown("field", f"data.{name}", field_paths(RunConfig)))
-        known = {name: _tree_of(more[name]) for name in more.keys() & sections.keys()}
-        read = _reader(tuple((name, sections[name]) for name in known)).model_validate(known)
+        known = {name: tree_of(more[name]) for name in more.keys() & sections.keys()}
+        read = reader_of(tuple((name, sections[name]) for name in known)).model_validate(known)
         in_use = {name: more[name] for name in absent & {given.get("source")}}
         fields = {name: value for name, value in given.items() if name in cls.model_fields}
         return {**fields, **in_use, **{name: getattr(read, name) for name in known}}
@@ -410,11 +289,6 @@ class Data(Strict):
         if not 0 < value[0] <= value[1] <= 1:
             raise ValueError("0 < low <= high <= 1 is wanted")
         return value
-
-
-def _tree_of(section: object) -> object:
-    """A section as plain values; its class may have been defined anew since."""
-    return section.model_dump() if isinstance(section, BaseModel) else section
 
 
 # --------------------------------------------------------------------------- training
@@ -559,181 +433,7 @@ class RunConfig(Strict):
         return content_key({"evaluate": self.evaluate.identity(), "metrics": _KEYS})
 
 
-class Runtime(Strict):
-    """Where and how a run happens; never part of its identity."""
-
-    device: str = "auto"
-    """`auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`."""
-    threads: Annotated[Int, Field(ge=1)] = 1
-    """Torch threads of each process of a run.  A run's last bits depend on them, so it has no more
-    or fewer for what slots, cores or a profile leave free."""
-    workers: Annotated[Int, Field(ge=0)] = 0
-    """Processes that decode pictures for one run; 0: in the run's own process.  With several
-    `processes`, for each of them."""
-    processes: Annotated[Int, Field(ge=1)] = 1
-    """Processes that train one run together, each on its share of every batch, with a GPU or
-    `threads` of its own.  The batch, and so the run, is the same for any number."""
-    process_timeout: Annotated[Float, Field(gt=0)] = 600.0
-    """Seconds that the processes of a run wait for one another before it fails."""
-    micro_batch: Annotated[Int, Field(ge=1)] | None = None
-    """Pairs that pass through the towers at once on a process, to save memory at the price of a
-    second forward pass; the loss is that of the whole batch.  null: all at once."""
-    checkpoint_seconds: Annotated[Float, Field(gt=0)] = 60.0
-    log_seconds: Annotated[Float, Field(gt=0)] = 1.0
-    """Least time between two rewrites of status.json."""
-    log_samples: Annotated[Int, Field(ge=1)] = 2_000
-    """Samples between two lines of metrics.jsonl."""
-    validate_at: tuple[Int, ...] = ()
-    """Samples seen at which the split `validation` is evaluated, between two steps; a line of
-    progress.jsonl each.  A search sets it; what is trained stays the same, bit by bit."""
-    compile: bool = False
-    max_bad_fraction: Annotated[Float, Field(ge=0, le=1)] = 0.01
-    """Share of unusable samples past which a run fails instead of training on the rest."""
-    max_pixels: Annotated[Int, Field(ge=1)] = 64_000_000
-    """Pictures with more pixels (read from the header) are not decoded but counted as bad."""
-    decode_cache_mb: Annotated[Int, Field(ge=0)] = 512
-    """Decoded pictures kept in memory by one run, in MB."""
-    cache: str | None = None
-    """Folder for drawings, indexes, fetched shards and text embeddings; null:
-    ~/.cache/lightclip-harness."""
-    spool_mb: Annotated[Int, Field(ge=1)] = 50_000
-    """Fetched shards kept in `cache`, in MB, for all processes of a machine."""
-    data_root: str | None = None
-    """Folder that holds the data sets of `evaluate.suites`, each in a folder of its name."""
-
-
-def check_processes(train: Train, runtime: Runtime) -> None:
-    """Raise ConfigError unless every process gets the same share of every batch."""
-    processes, batch_size, norm_batch = runtime.processes, train.batch_size, train.norm_batch
-    if batch_size % processes:
-        near = ", ".join(map(str, divisors_near(batch_size, processes)))
-        raise ConfigError(
-            f"runtime.processes = {processes} does not divide train.batch_size = {batch_size}; "
-            f"nearest that do: {near}"
-        )
-    if norm_batch is None:
-        return
-    if batch_size % (norm_batch * processes):
-        near = ", ".join(map(str, divisors_near(batch_size // norm_batch, processes)))
-        raise ConfigError(
-            f"train.batch_size = {batch_size} holds {batch_size // norm_batch} times "
-            f"train.norm_batch = {norm_batch}, which runtime.processes = {processes} does not "
-            f"divide; nearest that do: {near}"
-        )
-    if runtime.micro_batch is not None:
-        raise ConfigError(
-            f"runtime.micro_batch = {runtime.micro_batch} with train.norm_batch = {norm_batch}: "
-            "the towers take norm_batch pairs at once already; leave micro_batch out"
-        )
-
-
 def parts_of_a_batch(batch_size: int, processes: int, micro_batch: int | None) -> int:
     """In how many parts each process takes its share of a batch; see Runtime.micro_batch."""
     share = batch_size // processes
     return -(-share // (micro_batch or share))
-
-
-# --------------------------------------------------------------------------- overrides
-
-
-def field_paths(model: type[BaseModel]) -> tuple[str, ...]:
-    """Every dotted path of a field of `model` that holds a value of its own, as of now."""
-    return _field_paths(model, (*TERMS, *SOURCES))
-
-
-@cache
-def _field_paths(model: type[BaseModel], parts: tuple[str, ...]) -> tuple[str, ...]:
-    paths: list[str] = []
-    for name, annotation in _members(model).items():
-        inner = _section_of(annotation)
-        paths += [name] if inner is None else [f"{name}.{p}" for p in _field_paths(inner, parts)]
-    return tuple(paths)
-
-
-def _members(model: type[BaseModel]) -> dict[str, Any]:
-    """Name -> annotation of each field."""
-    if issubclass(model, Objective):
-        return model.sections()
-    fields = {name: field.annotation for name, field in model.model_fields.items()}
-    return {**fields, **model.sections()} if issubclass(model, Data) else fields
-
-
-def _section_of(annotation: object) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    if get_origin(annotation) in {Union, types.UnionType, Annotated}:
-        for part in get_args(annotation):
-            found = _section_of(part)
-            if found is not None:
-                return found
-    return None
-
-
-def check_path(path: str, model: type[BaseModel] = RunConfig) -> None:
-    """Raise ConfigError, naming the nearest, unless `path` is a field of `model`."""
-    paths = field_paths(model)
-    if path in paths:
-        return
-    inside = [p for p in paths if p.startswith(path + ".")]
-    if inside:
-        raise ConfigError(f"{path!r} is a section, not a field; its fields: {', '.join(inside)}")
-    raise ConfigError(unknown("field", path, paths))
-
-
-def override(config: RunConfig, values: Mapping[str, object]) -> RunConfig:
-    """A new configuration with `values` (dotted path -> value) in place, validated anew."""
-    return _override(config, values)
-
-
-def override_runtime(runtime: Runtime, values: Mapping[str, object]) -> Runtime:
-    """The same for `Runtime`."""
-    return _override(runtime, values)
-
-
-def _override(config: M, values: Mapping[str, object]) -> M:
-    tree = config.model_dump()
-    for path, value in values.items():
-        check_path(path, type(config))
-        *sections, name = path.split(".")
-        place = tree
-        for section in sections:
-            place = place[section]
-        place[name] = value
-    return validate(type(config), tree, given=values)
-
-
-def validate(model: type[M], tree: object, *, given: Mapping[str, object] = {}) -> M:
-    """`model` from plain values; a ValidationError becomes one ConfigError line."""
-    try:
-        return model.model_validate(tree)
-    except ValidationError as error:
-        raise ConfigError("; ".join(_problems(model, error, given))) from None
-
-
-def _problems(
-    model: type[BaseModel], error: ValidationError, given: Mapping[str, object]
-) -> Iterable[str]:
-    for problem in error.errors(include_url=False):
-        path = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            yield unknown("field", path, field_paths(model))
-            continue
-        message = problem["msg"].removeprefix("Value error, ")
-        value = given.get(path, problem.get("input"))
-        shown = "" if isinstance(value, (dict, BaseModel)) else f" = {value!r}"
-        yield f"{path}{shown}: {message}"
-
-
-def parse_assignment(text: str) -> tuple[str, object]:
-    """`path=value` from a command line; the value is read as JSON, else taken as text."""
-    path, sign, value = text.partition("=")
-    if not sign or not path:
-        raise ConfigError(f"{text!r} is not of the form path=value, such as train.lr=0.0005")
-    try:
-        return path.strip(), json.loads(value, parse_constant=_no_constant)
-    except json.JSONDecodeError:
-        return path.strip(), value
-
-
-def _no_constant(name: str) -> object:
-    raise ConfigError(f"{name} is not a value a configuration can hold")

@@ -17,7 +17,7 @@ from harness.document.blocks import Block, BulletList, Code, Document, Paragraph
 from harness.document.markdown import to_markdown
 from harness.document.table import Table, plain_table
 from harness.document.text import DASH, Text, code, link, number, plain
-from harness.record import dump_json
+from harness.files import dump_json
 from harness.report import prose
 
 #: What a card shows of an attempt's provenance entry, in this order.

@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from harness.costs import training_gmacs
+from harness.config.sweep import Run
 from harness.errors import RecordError
 from harness.metrics import lacking
-from harness.provenance import code_hash
-from harness.record import State, Status, Store
-from harness.space import Run
+from harness.planning.costs import training_gmacs
+from harness.store.provenance import code_hash
+from harness.store.record import Store
+from harness.store.state import State, Status
 
 #: Failure classes that the same command tries again: the machine failed, not the run.
 TRANSIENT = frozenset({"killed", "out_of_memory", "disk_full", "interrupted"})

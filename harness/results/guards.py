@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.config import canonical_json
-from harness.report.collect import Collection
-from harness.report.questions import Line
-from harness.report.records import Record
+from harness.results.collect import Collection
+from harness.results.questions import Line
+from harness.results.records import Record
 from harness.stats.analysis import Measured, UnderTrained, under_trained
 
 #: Share of the samples at the end of training whose loss is the final one.

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.config import canonical_json
-from harness.report.collect import Collection, PointRow, Study
-from harness.report.summary import Cells
+from harness.results.collect import Collection, PointRow, SweepPart
+from harness.results.summary import Cells
 from harness.stats.analysis import FEWEST
 from harness.stats.effects import Effect, effects_of
 
@@ -44,7 +44,7 @@ class Line:
         return {row.index: float(step) for step, row in enumerate(self.rows)}
 
 
-def lines_of(collection: Collection, study: Study) -> list[Line]:
+def lines_of(collection: Collection, study: SweepPart) -> list[Line]:
     """The lines of at least three numeric levels along the shown axis of a sweep."""
     axis = study.show.x
     rows = [collection.points[point] for point in study.points]
@@ -66,7 +66,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def study_effects(collection: Collection, study: Study) -> tuple[Effect, ...]:
+def study_effects(collection: Collection, study: SweepPart) -> tuple[Effect, ...]:
     """Main effects and interactions of the axes of a sweep; levels are canonical JSON."""
     if len(study.points) > MOST_POINTS:
         return ()

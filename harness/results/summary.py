@@ -14,8 +14,8 @@ from typing import Any
 
 from harness import metrics
 from harness.document.table import Mark
-from harness.report.collect import Collection
-from harness.report.comparisons import Comparison
+from harness.results.collect import Collection
+from harness.results.comparisons import Comparison
 from harness.stats.intervals import Estimate, estimate
 
 

@@ -1,0 +1,84 @@
+"""Where and how a run happens, which is no part of what it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import (
+    Field,
+)
+
+from harness.config.identity import Float, Int, Strict
+from harness.config.schema import Train, divisors_near
+from harness.errors import ConfigError
+
+if TYPE_CHECKING:
+    pass
+
+
+class Runtime(Strict):
+    """Where and how a run happens; never part of its identity."""
+
+    device: str = "auto"
+    """`auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`."""
+    threads: Annotated[Int, Field(ge=1)] = 1
+    """Torch threads of each process of a run.  A run's last bits depend on them, so it has no more
+    or fewer for what slots, cores or a profile leave free."""
+    workers: Annotated[Int, Field(ge=0)] = 0
+    """Processes that decode pictures for one run; 0: in the run's own process.  With several
+    `processes`, for each of them."""
+    processes: Annotated[Int, Field(ge=1)] = 1
+    """Processes that train one run together, each on its share of every batch, with a GPU or
+    `threads` of its own.  The batch, and so the run, is the same for any number."""
+    process_timeout: Annotated[Float, Field(gt=0)] = 600.0
+    """Seconds that the processes of a run wait for one another before it fails."""
+    micro_batch: Annotated[Int, Field(ge=1)] | None = None
+    """Pairs that pass through the towers at once on a process, to save memory at the price of a
+    second forward pass; the loss is that of the whole batch.  null: all at once."""
+    checkpoint_seconds: Annotated[Float, Field(gt=0)] = 60.0
+    log_seconds: Annotated[Float, Field(gt=0)] = 1.0
+    """Least time between two rewrites of status.json."""
+    log_samples: Annotated[Int, Field(ge=1)] = 2_000
+    """Samples between two lines of metrics.jsonl."""
+    validate_at: tuple[Int, ...] = ()
+    """Samples seen at which the split `validation` is evaluated, between two steps; a line of
+    progress.jsonl each.  A search sets it; what is trained stays the same, bit by bit."""
+    compile: bool = False
+    max_bad_fraction: Annotated[Float, Field(ge=0, le=1)] = 0.01
+    """Share of unusable samples past which a run fails instead of training on the rest."""
+    max_pixels: Annotated[Int, Field(ge=1)] = 64_000_000
+    """Pictures with more pixels (read from the header) are not decoded but counted as bad."""
+    decode_cache_mb: Annotated[Int, Field(ge=0)] = 512
+    """Decoded pictures kept in memory by one run, in MB."""
+    cache: str | None = None
+    """Folder for drawings, indexes, fetched shards and text embeddings; null:
+    ~/.cache/lightclip-harness."""
+    spool_mb: Annotated[Int, Field(ge=1)] = 50_000
+    """Fetched shards kept in `cache`, in MB, for all processes of a machine."""
+    data_root: str | None = None
+    """Folder that holds the data sets of `evaluate.suites`, each in a folder of its name."""
+
+
+def check_processes(train: Train, runtime: Runtime) -> None:
+    """Raise ConfigError unless every process gets the same share of every batch."""
+    processes, batch_size, norm_batch = runtime.processes, train.batch_size, train.norm_batch
+    if batch_size % processes:
+        near = ", ".join(map(str, divisors_near(batch_size, processes)))
+        raise ConfigError(
+            f"runtime.processes = {processes} does not divide train.batch_size = {batch_size}; "
+            f"nearest that do: {near}"
+        )
+    if norm_batch is None:
+        return
+    if batch_size % (norm_batch * processes):
+        near = ", ".join(map(str, divisors_near(batch_size // norm_batch, processes)))
+        raise ConfigError(
+            f"train.batch_size = {batch_size} holds {batch_size // norm_batch} times "
+            f"train.norm_batch = {norm_batch}, which runtime.processes = {processes} does not "
+            f"divide; nearest that do: {near}"
+        )
+    if runtime.micro_batch is not None:
+        raise ConfigError(
+            f"runtime.micro_batch = {runtime.micro_batch} with train.norm_batch = {norm_batch}: "
+            "the towers take norm_batch pairs at once already; leave micro_batch out"
+        )

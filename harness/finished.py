@@ -1,0 +1,83 @@
+"""What a finished run gives to others: its model, and weights for a run to start from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.config import RunConfig
+from harness.errors import (
+    ConfigError,
+    RecordError,
+)
+from harness.models.training import TrainingModel
+from harness.models.two_tower import TwoTower
+from harness.run import _TEXT
+from harness.store.record import RunDir
+from harness.train.checkpoint import (
+    load_weights,
+)
+
+
+def inherit(model: TwoTower, config: RunConfig, directory: RunDir) -> None:
+    """Start the text tower from its parent's, and note whose weights those were."""
+    text = config.model.text
+    if text.init_parent is None or text.init_blocks is None:
+        return
+    parent = RunDir(directory.path.parent / text.init_parent)
+    checkpoint = parent.finished()["checkpoint"]
+    weights = _kept_weights(parent, checkpoint)
+    rows, own = weights.get("token_rows"), model.token_rows
+    if isinstance(own, Tensor) and (rows is None or not torch.equal(rows, own.cpu())):
+        raise ConfigError(
+            f"model.text.init = {text.init!r}: the rows of run {parent.key}'s token table stand "
+            "for other tokens than this run's"
+        )
+    model.text.inherit(
+        {n.removeprefix(_TEXT): t for n, t in weights.items() if n.startswith(_TEXT)},
+        text.init_blocks,
+    )
+    directory.complete_provenance(
+        parent={
+            "run": parent.key,
+            "checkpoint": checkpoint["sha256"],
+            "blocks": list(text.init_blocks),
+        }
+    )
+
+
+def _parent_record(directory: RunDir, config: RunConfig) -> dict[str, Any]:
+    """Entry of the result for the parent; none if there was none."""
+    if config.model.text.init_parent is None:
+        return {}
+    return {"parent": directory.inherited()}
+
+
+def load_finished(directory: RunDir) -> TrainingModel:
+    """A finished run as it was trained, on the CPU: the towers and what trained beside them.
+
+    Raises:
+        RecordError: the run is not finished, or a file is not the one that its result names.
+    """
+    result = directory.finished()
+    config = directory.read_config()
+    towers = _kept_weights(directory, result["checkpoint"])
+    rows = towers.get("token_rows")
+    training = TrainingModel(config, None if rows is None else rows.numpy())
+    weights = {f"model.{name}": tensor for name, tensor in towers.items()}
+    if training.training_only():
+        if "training_modules" not in result:
+            raise RecordError(
+                f"run {directory.key} kept the towers alone, as an earlier version did; "
+                "the sweep that has it, with --rerun all, makes it anew"
+            )
+        weights |= _kept_weights(directory, result["training_modules"])
+    training.load_state_dict(weights)
+    return training.eval()
+
+
+def _kept_weights(directory: RunDir, entry: Mapping[str, str]) -> dict[str, Tensor]:
+    return load_weights(directory.path / entry["file"], entry["sha256"])

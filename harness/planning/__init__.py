@@ -1,0 +1,1 @@
+"""What is to be done with each run, and what it will cost; torch-free."""

@@ -1,0 +1,1 @@
+"""What is on disk of runs, sweeps, searches and evaluations; torch-free."""
