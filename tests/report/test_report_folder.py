@@ -98,6 +98,7 @@ def test_the_same_records_give_the_same_bytes(records: Records, tmp_path: Path) 
         "report.pdf",
         "table.tex",
         "table.csv",
+        "runs.csv",
         "manifest.json",
         *(
             f"figures/{name}.{kind}"
@@ -180,8 +181,8 @@ def test_files_of_an_earlier_report_go_and_foreign_files_stay(
     build(sweep, runs, records.store, out)
 
     assert set(contents(out)) == {
-        "report.md", "report.html", "report.pdf", "table.tex", "table.csv", "manifest.json",
-        "notes.txt",
+        "report.md", "report.html", "report.pdf", "table.tex", "table.csv", "runs.csv",
+        "manifest.json", "notes.txt",
     }  # fmt: skip
 
 
