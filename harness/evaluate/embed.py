@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import Normalize, ToTensor
 
 from harness.config import Evaluate, Runtime
-from harness.data.dataset import DataSet, Problem
+from harness.data.account import Problem
+from harness.data.dataset import DataSet
 from harness.data.images import BadImage, decode
 from harness.data.transforms import EvaluationTransform
 from harness.device import Precision, autocast, resolve_precision
