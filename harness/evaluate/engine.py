@@ -227,7 +227,7 @@ def _evaluate_folder(job: Job, folder: ClassFolder) -> dict[str, Any]:
     if len(data.tasks) != 1:
         raise DataError(f"class folder {folder.name}: one task is expected, not {len(data.tasks)}")
     data.prepare()
-    (of,) = with_weights(job, [(data.tasks[0], folder.templates)])
+    (of,) = with_weights(job, [(data.tasks[0], data.tasks[0].templates)])
     facts, _ = score(job, TestSet(folder.name, data, "test", {folder.name: of}))
     counted = {what: facts[what] for what in ("images", "excluded")}
     return {"fingerprint": data.fingerprint, **counted, **task_protocol(of)}

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from harness.config import ClassFolder
-from harness.data.sources.folder import open_class_folder
+from harness.data.class_sets import open_class_folder
 from harness.errors import DataError
 
 
