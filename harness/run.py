@@ -210,6 +210,7 @@ def _run(
     result = directory.result()
     if result is None:
         result = _train(config, runtime, directory, training, data, device, attempt, stop, company)
+        result["training"]["data"] = data.account.record()
     else:
         model.load_state_dict(kept_weights(directory, result["checkpoint"]))
     directory.write_status(
