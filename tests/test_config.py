@@ -166,7 +166,7 @@ def test_bad_values_are_one_line_that_teaches(values, line):
 
 def test_runtime_is_checked_the_same_way():
     assert override_runtime(Runtime(), {"threads": 2}).threads == 2
-    with pytest.raises(ConfigError, match="unknown field 'thread'; nearest: threads"):
+    with pytest.raises(ConfigError, match=r"field 'runtime\.thread'; nearest: runtime\.threads"):
         override_runtime(Runtime(), {"thread": 2})
 
 

@@ -129,7 +129,7 @@ def test_only_chooses_by_label_or_by_key(
         (["smoke", "train"], "'train' is not of the form path=value"),
         (["smoke", "train.lr=fast"], "train.lr = 'fast': a number is wanted"),
         (["smoke", "train.lr=NaN"], "NaN is not a value a configuration can hold"),
-        (["smoke", "runtime.thread=1"], "unknown field 'thread'; nearest: threads"),
+        (["smoke", "runtime.thread=1"], "unknown field 'runtime.thread'; nearest: runtime.threads"),
         (["smoke", "model.text.layers=3"], "model.text.layers is an axis of this sweep"),
         (["smoke", "--base", "tiny"], "unknown base 'tiny'"),
         (["smoke", "--base", "cc3m"], "data.path"),
