@@ -15,11 +15,12 @@ from harness.errors import (
 )
 from harness.models.training import TrainingModel
 from harness.models.two_tower import TwoTower
-from harness.run import _TEXT
 from harness.store.record import RunDir
 from harness.train.checkpoint import (
     load_weights,
 )
+
+_TEXT = "text."
 
 
 def inherit(model: TwoTower, config: RunConfig, directory: RunDir) -> None:

@@ -62,7 +62,6 @@ from harness.train.loop import Trainer
 from harness.train.meter import Trained
 from harness.train.norms import refuse_micro_batch
 
-_TEXT = "text."
 _PROBES = 8
 """Pictures of each split that are decoded before anything is queued."""
 
@@ -211,6 +210,7 @@ def _run(
     result = directory.result()
     if result is None:
         result = _train(config, runtime, directory, training, data, device, attempt, stop, company)
+        result["training"]["data"] = data.account.record()
     else:
         model.load_state_dict(_kept_weights(directory, result["checkpoint"]))
     directory.write_status(

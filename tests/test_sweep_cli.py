@@ -19,6 +19,7 @@ from harness.config.sweep import expand
 from harness.config.sweep_files import load_sweep
 from harness.store.manifest import read_manifest
 from harness.store.record import Store
+from tests.conftest import write_shapes
 
 REPOSITORY = Path(harness.__file__).parent.parent
 SHADOW = Path(__file__).parent / "launch" / "shadow"
@@ -103,6 +104,22 @@ def test_a_dry_run_prints_every_run_and_writes_nothing(
     wanted = [["layers=1", "3"], ["layers=1", "5"], ["layers=2", "3"], ["layers=2", "5"]]
     assert [row for row in rows if row and row[0].startswith("layers=")] == wanted
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_plan_says_what_opening_the_data_decided(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_shapes(tmp_path / "shapes")
+    rows = [line.split(",") for line in (folder / "captions.csv").read_text().splitlines()]
+    no_splits = "".join(f"{row[0]},{row[2]}\n" for row in rows)
+    (folder / "captions.csv").write_text(no_splits)
+    words = ["data.source=folder", f"data.path={folder}", "train.batch_size=8"]
+    assert main(["smoke", "--dry-run", "--root", str(tmp_path), *words]) == 0
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+    assert notes == [
+        "note: shapes: no split is named: pictures are split by the SHA-256 of each picture's "
+        "name, about 80 : 10 : 10"
+    ]
 
 
 def test_only_chooses_by_label_or_by_key(

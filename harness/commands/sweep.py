@@ -114,8 +114,8 @@ def _seeds(text: str) -> list[int]:
 
 def run_command(args: argparse.Namespace) -> int:
     """Plan, launch and report one sweep; returns the exit code."""
-    from harness.launch.check import check_runs, finisher, holes
-    from harness.launch.preview import print_plan
+    from harness.launch.check import check_runs, data_notes, finisher, holes
+    from harness.launch.preview import print_lines, print_plan
 
     sweep = load_sweep(args.sweep)
     values, here = parse_assignments(args.overrides)
@@ -149,6 +149,7 @@ def run_command(args: argparse.Namespace) -> int:
     rerun = Rerun(args.rerun)
     steps = make_plan(select(runs, args.only), store, rerun)
     print_plan(steps, executor.capacity(sum(step.pending for step in steps)))
+    print_lines("note", data_notes(runs, runtime))
     if args.dry_run:
         script = executor.script(steps)
         print("" if script is None else f"\n{script}\n", end="")

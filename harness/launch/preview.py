@@ -8,7 +8,7 @@ from __future__ import annotations
 import heapq
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -37,6 +37,12 @@ def print_plan(steps: Sequence[Step], capacity: Capacity) -> None:
     lines += [capacity.cores] if any(step.pending for step in steps) else []
     for line in [*lines, *assumptions(steps, capacity)]:
         console.print(line, markup=False, highlight=False)
+
+
+def print_lines(what: str, lines: Iterable[str]) -> None:
+    """`note: ...` for each of `lines`, whatever characters are in it."""
+    for line in lines:
+        print(f"{what}: {line.encode('utf-8', 'backslashreplace').decode()}")
 
 
 def plan_table(steps: Sequence[Step], capacity: Capacity) -> Table:

@@ -91,6 +91,7 @@ def write_collection(
         **document_files(document, lambda: run_data(collection)),
         "table.tex": to_latex(Document(document.title, (table,))).encode(),
         "table.csv": tables.statistics_csv(collection, findings).encode(),
+        "runs.csv": tables.runs_csv(collection).encode(),
     }
     written = write_files(out, files, _manifest(collection, store, published, made))
     holes = runs_with_holes(collection)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.config import SOURCES, ClassFolder, Data
+from harness.data.account import Account, FileRead, Problem, RefusedData
 from harness.data.captions import (
     TABLE_SUFFIXES,
     CaptionRow,
@@ -24,9 +25,9 @@ from harness.data.captions import (
 from harness.data.dataset import (
     SPLIT_NAMES,
     DataSet,
-    Problem,
     Split,
     Task,
+    absent_splits,
     content_fingerprint,
     halves,
     split_name,
@@ -35,6 +36,7 @@ from harness.data.files import FileTree, existing, is_image
 from harness.data.source import Source, path_of
 from harness.errors import DataError
 
+_HASHED = "the SHA-256 of each picture's name, about 80 : 10 : 10"
 _LOOKED_FOR = (
     "a CSV or JSON(L) table with columns image and caption, or pictures with .txt files of the"
     " same name"
@@ -85,7 +87,7 @@ def open_folder(path: str) -> DataSet:
     refused = [reason for table in tables if (reason := _add_table(collected, table))]
     if len(refused) == len(tables):
         if is_table:
-            raise DataError(refused[0])
+            raise collected.refusal(refused[0])
         _add_sidecars(collected)
     return _finished(place.stem if place.is_file() else place.name, collected, refused)
 
@@ -93,18 +95,34 @@ def open_folder(path: str) -> DataSet:
 def _add_table(collected: _Collected, table: str) -> str | None:
     """Add the rows of a table; the reason, if it is none."""
     stem = posixpath.splitext(table)[0].casefold()
+    by_name = SPLIT_NAMES.get(stem)
+    seen, problems = collected.indexed, len(collected.problems)
     try:
         for row in read_table(table, collected.files.read(table)):
-            collected.add(row, default_split=SPLIT_NAMES.get(stem))
-    except NotATableError as error:
-        return str(error)
-    except OSError as error:
-        return f"{table}: {error}"
+            collected.add(row, by_name, f"the name of {table}")
+    except (NotATableError, OSError) as error:
+        reason = str(error) if isinstance(error, NotATableError) else f"{table}: {error}"
+        collected.read.append(FileRead(table, 0, 0, reason))
+        return reason
+    unused = collected.problems[problems:]
+    rows = collected.indexed - seen
+    why = "; ".join(_summary(unused)) or None
+    collected.read.append(FileRead(table, rows, rows - len(unused), why))
     return None
 
 
 def _add_sidecars(collected: _Collected) -> None:
     images = collected.files.images()
+    seen, problems = collected.indexed, len(collected.problems)
+    _read_sidecars(collected, images)
+    if images:
+        unused = collected.problems[problems:]
+        rows = collected.indexed - seen
+        why = "; ".join(_summary(unused)) or None
+        collected.read.append(FileRead("*.txt", rows, rows - len(unused), why))
+
+
+def _read_sidecars(collected: _Collected, images: Sequence[str]) -> None:
     split_folders = any(_split_folder(image) for image in images)
     for image in images:
         split = _split_folder(image)
@@ -117,7 +135,8 @@ def _add_sidecars(collected: _Collected) -> None:
             continue
         text = collected.files.read(sidecar).decode("utf-8-sig", "surrogateescape")
         for line in [line for line in text.splitlines() if line.strip()] or [""]:
-            collected.add(CaptionRow(sidecar, f"{image}:{line}", image, line), default_split=split)
+            row = CaptionRow(sidecar, f"{image}:{line}", image, line)
+            collected.add(row, split, f"the folder {image.partition('/')[0]}")
 
 
 def _split_folder(image: str) -> str | None:
@@ -129,7 +148,9 @@ def _finished(name: str, collected: _Collected, refused: Sequence[str]) -> DataS
     splits = collected.splits()
     if not splits:
         seen = "; ".join([*refused, *_summary(collected.problems)]) or "no picture was found"
-        raise DataError(f"no usable pair in {collected.files.root}: {seen}; wanted: {_LOOKED_FOR}")
+        raise collected.refusal(
+            f"no usable pair in {collected.files.root}: {seen}; wanted: {_LOOKED_FOR}"
+        )
     train, rest = halves(splits)
     return PictureFolder(
         name=name,
@@ -138,6 +159,7 @@ def _finished(name: str, collected: _Collected, refused: Sequence[str]) -> DataS
         splits=splits,
         problems=tuple(collected.problems),
         indexed=collected.indexed,
+        account=collected.account(),
         files=collected.files,
     )
 
@@ -160,22 +182,31 @@ class _Collected:
     def __init__(self, files: FileTree) -> None:
         self.files = files
         self.problems: list[Problem] = []
+        self.read: list[FileRead] = []
         self.indexed = 0
+        self._origins: dict[str, dict[str, None]] = defaultdict(dict)
         self._captions: dict[str, dict[str, list[str]]] = defaultdict(dict)
         self._home: dict[str, str] = {}
         self._rows: set[bytes] = set()
         self._found: dict[str, str | DataError] = {}
         self._by_base: dict[str, list[str]] | None = None
 
-    def add(self, row: CaptionRow | Problem, *, default_split: str | None) -> None:
-        """Take a row in, or file the reason why not."""
+    def add(self, row: CaptionRow | Problem, split: str | None, origin: str) -> None:
+        """Take a row in, or file the reason why not.
+
+        Args:
+            split: of a row that names none, by `origin`; None: the picture's name decides.
+        """
         if isinstance(row, Problem):
             self.refuse(row.where, row.reason)
             return
         try:
             image = self._resolve(row.image)
-            split = _checked_split(row.split, default_split) or hashed_split(image)
-            self._keep(image, split, checked_caption(row.caption), row.raw)
+            given = _checked_split(row.split, split)
+            place = given or hashed_split(image)
+            self._keep(image, place, checked_caption(row.caption), row.raw)
+            named = "its column or field split" if row.split is not None else origin
+            self._origins[place][named if given else _HASHED] = None
         except DataError as error:
             self.refuse(row.where, str(error))
         else:
@@ -193,6 +224,18 @@ class _Collected:
             images = sorted(self._captions[name])
             out[name] = Split(images, [tuple(self._captions[name][i]) for i in images])
         return out
+
+    def account(self) -> Account:
+        """What was read, and how the splits came about."""
+        hashed = any(_HASHED in origins for origins in self._origins.values())
+        notes = [f"no split is named: pictures are split by {_HASHED}"] if hashed else []
+        notes += [f"{read.reason}; it is not used" for read in self.read if not read.rows]
+        origins = {split: ", ".join(found) for split, found in sorted(self._origins.items())}
+        return Account(tuple(self.read), origins, (*notes, *absent_splits(self.splits())))
+
+    def refusal(self, line: str) -> RefusedData:
+        """The error of data of which nothing can be used."""
+        return RefusedData(line, self.account(), self.problems, self.indexed)
 
     def _keep(self, image: str, split: str, caption: str, raw: str) -> None:
         home = self._home.setdefault(image, split)
