@@ -18,8 +18,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from harness.commands.shared import command_parser, exit_code_of, store_of, under_a_root
-from harness.config import Runtime, override_runtime, parse_assignment
+from harness.config import RunConfig, Runtime, field_paths, override_runtime, parse_assignments
 from harness.config.bases import BASES, base
+from harness.config.overrides import RUNTIME
 from harness.config.sweep import Run, Sweep, expand
 from harness.config.sweep_files import find_sweep, load_sweep, question_of, shipped_sweeps
 from harness.errors import ConfigError, InterruptedRun, SweepError, unknown
@@ -28,8 +29,6 @@ from harness.planning.plan import Rerun, make_plan, request_fills
 from harness.store.manifest import write_manifest
 from harness.store.record import Store
 from harness.store.state import State
-
-_RUNTIME = "runtime."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,9 +47,19 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = _parser()
     args, rest = parser.parse_known_intermixed_args(argv)
     if rest:
-        options = [name for action in parser._actions for name in action.option_strings]
-        raise ConfigError(unknown("option", rest[0].partition("=")[0], options))
+        raise ConfigError(_unknown_option(parser, rest[0], [*rest[1:], *args.overrides]))
     return args
+
+
+def _unknown_option(parser: argparse.ArgumentParser, given: str, after: Sequence[str]) -> str:
+    """What is wrong with an option; a field is set without dashes."""
+    name, _, value = given.partition("=")
+    path = name.lstrip("-")
+    if path in field_paths(RunConfig) or path.removeprefix(RUNTIME) in field_paths(Runtime):
+        value = value or next(iter(after), "VALUE")
+        return f"{name} is a field and no option; write {path}={value}"
+    options = [name for action in parser._actions for name in action.option_strings]
+    return unknown("option", name, options)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -109,7 +118,7 @@ def run_command(args: argparse.Namespace) -> int:
     from harness.launch.preview import print_lines, print_plan
 
     sweep = load_sweep(args.sweep)
-    values, here = _assignments(args.overrides)
+    values, here = parse_assignments(args.overrides)
     file = find_sweep(args.sweep).resolve()
     work = Assignment(
         store_of(args),
@@ -193,17 +202,6 @@ def _report_words(args: argparse.Namespace, file: Path) -> tuple[str, ...]:
     words += ["--base", args.base] if args.base is not None else []
     words += ["--seeds", ",".join(map(str, args.seeds))] if args.seeds is not None else []
     return (*words, "--report-only")
-
-
-def _assignments(texts: Sequence[str]) -> tuple[dict[str, object], dict[str, object]]:
-    """The `path=value` arguments: those of the configuration, and those of the Runtime."""
-    values = dict(parse_assignment(text) for text in texts)
-    runtime = {
-        path.removeprefix(_RUNTIME): values.pop(path)
-        for path in list(values)
-        if path.startswith(_RUNTIME)
-    }
-    return values, runtime
 
 
 def select(runs: Sequence[Run], pattern: str | None) -> list[Run]:

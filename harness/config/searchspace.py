@@ -22,7 +22,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from harness import metrics
-from harness.config import RunConfig, canonical_json, check_path, override
+from harness.config.identity import canonical_json
+from harness.config.overrides import check_path, override
+from harness.config.schema import RunConfig
 from harness.errors import ConfigError, SweepError, unknown
 
 SAMPLERS = ("tpe", "gp", "random", "quasi_random", "nsga2")

@@ -17,9 +17,10 @@ from pathlib import Path
 
 from harness.errors import DataError
 
-_JPEG, _PNM = {".jpg", ".jpeg", ".jfif"}, {".ppm", ".pgm", ".pbm"}
-_OTHERS = {".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2", ".j2k"}
-IMAGE_SUFFIXES = frozenset(_JPEG | _PNM | _OTHERS)
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+    | {".ppm", ".pgm", ".pbm", ".avif", ".jp2", ".j2k"}
+)
 
 
 @dataclass(frozen=True)
