@@ -15,6 +15,7 @@ from pathlib import Path
 
 from harness.config import ClassFolder
 from harness.data.account import Account, FileRead, Problem, RefusedData
+from harness.data.captions import TABLE_SUFFIXES
 from harness.data.classnames import (
     NAMES_FILE,
     TEMPLATES_FILE,
@@ -23,7 +24,7 @@ from harness.data.classnames import (
     prompts,
 )
 from harness.data.dataset import SPLIT_NAMES, Split, Task, content_fingerprint
-from harness.data.exports import is_export, read_export
+from harness.data.exports import has_labels, is_export, read_export
 from harness.data.files import FileTree, existing, is_image
 from harness.data.sources.folder import PictureFolder
 from harness.errors import DataError
@@ -93,6 +94,10 @@ def open_class_folder(folder: ClassFolder) -> PictureFolder:
     empty = [name for name, count in zip(names, counts, strict=True) if not count]
     if empty:
         told = [*told, f"{_some(empty, 'class', 'classes')} without a picture"]
+    if found.problems:
+        where, why = found.problems[0].where, found.problems[0].reason
+        lost = f"{len(found.problems):,} of {found.seen:,} files cannot be used"
+        told = [*told, f"{lost}, such as {where}: {why}"]
     split = Split(found.images, [()] * len(found.images))
     stamps = (found.files.entries[image].stamp for image in found.images)
     fingerprint = content_fingerprint({SPLIT: split}, [task], stamps)
@@ -104,7 +109,7 @@ def open_class_folder(folder: ClassFolder) -> PictureFolder:
         tasks=(task,),
         problems=tuple(found.problems),
         indexed=found.seen,
-        account=_account(found, [*found.notes, *told]),
+        account=_account(found, [task_line(task), *found.notes, *told]),
         files=found.files,
     )
 
@@ -113,7 +118,7 @@ def _account(found: Labelled, notes: Sequence[str]) -> Account:
     place = found.files.root.name
     reason = f"{len(found.problems):,} unusable" if found.problems else None
     read = FileRead(place, found.seen, len(found.images), reason)
-    return Account((read,), {SPLIT: "all pictures of the set"}, tuple(notes))
+    return Account((read,), {SPLIT: "every picture, by its class"}, tuple(notes))
 
 
 def pictures_a_class(task: Task) -> list[int]:
@@ -129,6 +134,24 @@ def task_line(task: Task) -> str:
     each = f"{low:,}" if low == high else f"{low:,} to {high:,}"
     (first,) = prompts(task.classnames[:1], task.templates[:1])
     return f"{len(counts):,} classes, {each} pictures a class, first prompt {first!r}"
+
+
+def looks_labelled(place: Path) -> bool:
+    """Whether there are classes at a place, and no captions: labelled tars, or folders of pictures.
+
+    A table, or a text of the same name beside a picture, stands for captions.
+    """
+    if has_labels(place):
+        return True
+    if not place.is_dir() and place.suffix.lower() not in {".zip", ".tar"}:
+        return False
+    files = FileTree(place)
+    stems = {posixpath.splitext(image)[0] for image in files.images()}
+    texts = {posixpath.splitext(name) for name in files.entries if not is_image(name)}
+    beside = any(suffix in {".txt", ".json"} and stem in stems for stem, suffix in texts)
+    tables = any(suffix.lower() in TABLE_SUFFIXES for stem, suffix in texts if stem not in stems)
+    captioned = beside or tables or not stems
+    return not captioned and bool(_tops(files, _class_level(files)[1]))
 
 
 def read_classes(path: str) -> Labelled:
@@ -183,6 +206,7 @@ def _of_folders(place: Path) -> Labelled:
     found.images = sorted(labels)
     found.labels = [labels[image] for image in found.images]
     _add_others(found, outside)
+    _note_archives(found)
     _check_classes(place, found)
     for level in dict.fromkeys((prefix, "")):
         found.names = found.names or _lines_beside(files, level + NAMES_FILE)
@@ -238,9 +262,20 @@ def _add_others(found: Labelled, names: Sequence[str]) -> None:
             found.problems.append(Problem(name, "in no folder of a class"))
         elif posixpath.splitext(name)[1].lower() not in _SIDE_FILES:
             found.problems.append(Problem(name, "not a picture by its suffix"))
-    archives = [name for name in names if name.lower().endswith(_ARCHIVES)]
-    unread = [name for name in archives if not any(name in note for note in found.files.notes)]
-    if unread and not found.files.root.is_file():
+
+
+def _note_archives(found: Labelled) -> None:
+    """Archives that were not read; of a folder, the zips at its top were."""
+    files = found.files
+    read = {entry.archive for entry in files.entries.values()}
+    unread = [
+        name
+        for name in files.entries
+        if name.lower().endswith(_ARCHIVES)
+        and str(files.root / name) not in read
+        and not any(note.startswith(f"{name}:") for note in files.notes)
+    ]
+    if unread:
         found.notes.append(f"not looked into: {_some(unread, 'archive', 'archives')}")
 
 

@@ -38,7 +38,7 @@ class Export:
 
 
 @dataclass
-class _Parts:
+class _ExportSample:
     image: Entry | None = None
     target: str | None = None
 
@@ -121,12 +121,12 @@ def _labelled(shard: Path) -> bool:
         return False
 
 
-def _samples(shard: Path, target: str) -> dict[str, _Parts]:
-    samples: dict[str, _Parts] = {}
+def _samples(shard: Path, target: str) -> dict[str, _ExportSample]:
+    samples: dict[str, _ExportSample] = {}
     try:
         with tarfile.open(shard, "r:") as tar:
             for key, field_, member in keyed(tar):
-                sample = samples.setdefault(key, _Parts())
+                sample = samples.setdefault(key, _ExportSample())
                 if field_ in IMAGE_FIELDS:
                     sample.image = Entry(
                         member.size, None, str(shard), member.name, member.offset_data

@@ -137,14 +137,15 @@ def existing(path: str | Path) -> Path:
     return found
 
 
-def _without_common_folder(names: Iterable[str]) -> dict[str, str]:
-    """Each name without the folders that all of them are in."""
+def _with_fewer_folders(names: Iterable[str]) -> Iterator[dict[str, str]]:
+    """Each name; then without the outermost folder, as long as that is one for all."""
     inside = {name: name for name in names}
+    yield inside
     while len({rest.partition("/")[:2] for rest in inside.values()}) == 1:
-        if not all(rest.partition("/")[2] for rest in inside.values()):
-            break
         inside = {name: rest.partition("/")[2] for name, rest in inside.items()}
-    return inside
+        if not all(inside.values()):
+            return
+        yield inside
 
 
 def _unpacked(root: Path, members: Mapping[str, Entry], loose: Mapping[str, Entry]) -> set[str]:
@@ -152,7 +153,7 @@ def _unpacked(root: Path, members: Mapping[str, Entry], loose: Mapping[str, Entr
 
     Told by name and size, and by the checksum of a few of them.
     """
-    for names in ({name: name for name in members}, _without_common_folder(members)):
+    for names in _with_fewer_folders(members):
         same = [
             (member, name)
             for member, name in names.items()
