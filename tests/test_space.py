@@ -27,7 +27,7 @@ def sweep(pts, seeds=(0,), **show):
 
 
 def test_product_by_hand():
-    assert list(product({"a": [1, 2], "b": "xy"})) == [
+    assert list(product({"a": [1, 2], "b": ["x", "y"]})) == [
         {"a": 1, "b": "x"},
         {"a": 1, "b": "y"},
         {"a": 2, "b": "x"},
