@@ -6,6 +6,7 @@ reads a sweep from one.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -157,8 +158,9 @@ def _labels(sweep: Sweep, names: Mapping[str, str]) -> dict[str, str]:
     for point in sweep.points:
         text = canonical_json(point)
         label = named.get(text) or label_of(point, names)
-        alike = sum(other.partition(" #")[0] == label for other in labels.values())
-        labels[text] = f"{label} #{alike + 1}" if alike else label
+        numbered = (f"{label} #{number}" for number in itertools.count(2))
+        free = (one for one in itertools.chain([label], numbered) if one not in labels.values())
+        labels[text] = next(free)
     return labels
 
 
