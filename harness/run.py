@@ -35,7 +35,7 @@ from harness.errors import (
 )
 from harness.evaluate.cost import count_parameters, measure_cost
 from harness.evaluate.engine import evaluate
-from harness.finished import _kept_weights, _parent_record, inherit
+from harness.finished import inherit, kept_weights, parent_record
 from harness.models.image import ImageEncoder, check_image_tower
 from harness.models.names import BACKBONES
 from harness.models.pretrained import load_pretrained
@@ -212,7 +212,7 @@ def _run(
         result = _train(config, runtime, directory, training, data, device, attempt, stop, company)
         result["training"]["data"] = data.account.record()
     else:
-        model.load_state_dict(_kept_weights(directory, result["checkpoint"]))
+        model.load_state_dict(kept_weights(directory, result["checkpoint"]))
     directory.write_status(
         State.RUNNING,
         attempt=attempt,
@@ -270,7 +270,7 @@ def _train(
             "precision": trainer.precision,
         },
         "checkpoint": {"file": f"checkpoints/{file.name}", "sha256": sha256},
-        **_parent_record(directory, config),
+        **parent_record(directory, config),
         **_keep_training_only(directory, training),
         "cost": _cost_record(training, config, device),
         "evaluations": {},

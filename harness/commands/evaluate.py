@@ -36,6 +36,7 @@ from harness.config.overrides import RUNTIME
 from harness.errors import ConfigError, InvariantError
 from harness.evaluate.suites import SUITES, benchmarks_of
 from harness.evaluate.suites.find import Found, Hole, find
+from harness.files import write_atomic
 from harness.launch.evaluations import (
     Done,
     ModelSpec,
@@ -46,7 +47,7 @@ from harness.launch.evaluations import (
     models_of,
     record_evaluation,
 )
-from harness.store.record import Store, write_atomic
+from harness.store.record import Store
 
 if TYPE_CHECKING:
     from harness.document.table import Table
