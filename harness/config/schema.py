@@ -186,6 +186,14 @@ def unregistered_terms(objective: Mapping[str, Any]) -> list[str]:
     ]
 
 
+class Columns(Strict):
+    """Columns (or fields of records) of a table of captions, where they have names of their own."""
+
+    image: str | None = None
+    caption: str | None = None
+    split: str | None = None
+
+
 class Data(Strict):
     """What is trained on.  The content is identity (its fingerprint), the place is not.
 
@@ -200,6 +208,9 @@ class Data(Strict):
     (local webdataset tars, any sample at any time), `stream` (tars one after another, from disk or
     a URL)."""
     path: Annotated[str | None, Field(json_schema_extra=NOT_IDENTITY)] = None
+    columns: Annotated[Columns, Field(json_schema_extra=NOT_IDENTITY)] = Columns()
+    """Of the tables at `path`; null: those known by their names (`image`, `caption`, `split`, ...).
+    What is read through them is identity, their names are not."""
     fingerprint: str | None = None
     """SHA-256 of the content; filled in from the data when a sweep is expanded."""
     resolution: Annotated[Int, Field(ge=8, le=512)] = 64

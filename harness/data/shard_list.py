@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 
 from braceexpand import braceexpand
 
-from harness.data.dataset import SPLIT_NAMES
 from harness.data.files import existing
 from harness.data.packed import PACK_FILE, read_pack
+from harness.data.split_names import SPLIT_NAMES
 from harness.errors import DataError
 
 SEPARATOR = "::"

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from harness.config import SOURCES, Data
 from harness.data.account import Account, FileRead, Problem, RefusedData
-from harness.data.dataset import DataSet, Split, absent_splits, content_fingerprint
+from harness.data.dataset import DataSet, Split, content_fingerprint
 from harness.data.index import (
     Content,
     Lazy,
@@ -27,6 +27,7 @@ from harness.data.index import (
 from harness.data.order import Pool, SampleOrder, Window
 from harness.data.shard_list import FoundShards, Shard, find_shards
 from harness.data.source import Source, path_of
+from harness.data.split_names import absent_splits
 from harness.data.tars import read_at
 from harness.data.tools.jobs import Progress
 from harness.errors import ConfigError, DataError
