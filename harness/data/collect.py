@@ -222,8 +222,8 @@ class Collected:
             if isinstance(row, Problem):
                 raise DataError(row.reason)
             image = _picture_of(row, images)
-            split, origin = self._split_of(table, row, image)
             caption = checked_caption(row.caption)
+            split, origin = self._split_of(table, row, image)
             home = self._home.setdefault(image, split)
             if home != split:
                 raise DataError(f"picture is in splits {home} and {split}")

@@ -16,7 +16,9 @@ from pathlib import Path
 
 from harness.errors import DataError
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+_KINDS = "jpg jpeg jfif png webp gif bmp tif tiff ppm pgm pbm avif jp2"
+IMAGE_SUFFIXES = frozenset(f".{kind}" for kind in _KINDS.split(" "))
+"""Of the formats that Pillow reads; one that its build lacks is a broken picture."""
 
 
 @dataclass(frozen=True)

@@ -184,7 +184,7 @@ def _coco_rows(name: str, tree: Mapping[str, Any]) -> Iterator[Row]:
         raw = json.dumps(annotation, sort_keys=True)
         yield CaptionRow(where, raw, names.get(image), annotation["caption"])
     for image in names.keys() - captioned:
-        yield Problem(f"{name}:{names[image]}", "no caption of this picture")
+        yield Problem(str(names[image]), "no caption of this picture")
 
 
 def _mapped_rows(name: str, tree: Mapping[str, object]) -> Iterator[Row]:

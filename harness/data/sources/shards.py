@@ -49,12 +49,14 @@ class Shards(DataSet):
         vars(self).update(
             name=found.name,
             tasks=(),
+            found=found,
             shards=found.shards,
             weights=weights if found.sources > 1 else None,
             index=cache / f"shards-{index_key(found.shards, hashed=self._hashed)}",
         )
 
     name: str
+    found: FoundShards
     shards: tuple[Shard, ...]
     weights: Sequence[float] | None
     index: Path
@@ -96,8 +98,11 @@ class Shards(DataSet):
             )
             for shard in self.summary["shards"]
         )
-        origins = {split: f"the folder or list {split}" for split in self.summary["splits"]}
-        return Account(files, origins, tuple(absent_splits(self.summary["splits"])))
+        skipped = ", ".join(f"{n:,} {suffix}" for suffix, n in self.summary["skipped"].items())
+        notes = [*self.found.notes, *absent_splits(self.summary["splits"])]
+        if skipped:
+            notes.append(f"files that belong to no picture are skipped: {skipped}")
+        return Account(files, self.found.origins, tuple(notes))
 
     @cached_property
     def indexed(self) -> int:

@@ -7,7 +7,6 @@ from those folders themselves.  A count that is not the benchmark's is refused.
 from __future__ import annotations
 
 import io
-import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +16,10 @@ import numpy as np
 from PIL import Image
 
 from harness.config import ClassFolder
-from harness.data.captions import checked_caption
+from harness.data.captions import checked_caption, sample_captions
 from harness.data.dataset import DataSet, Split, Task
 from harness.data.sources.folder import open_class_folder, open_folder
-from harness.data.tars import IMAGE_FIELDS, keyed, read_at
+from harness.data.tars import IMAGE_FIELDS, by_key, read_at, read_members
 from harness.errors import DataError, nearest
 from harness.evaluate.suites.find import Found
 from harness.evaluate.suites.records import Benchmark
@@ -214,34 +213,25 @@ class _Member:
     size: int
 
 
-@dataclass
-class _Sample:
-    image: _Member | None = None
-    target: str | None = None
-
-
 def _webdataset(found: Found, cache: Path) -> DataSet:
     """CLIP_benchmark's layout: test/nshards.txt, test/0.tar ..., classnames.txt."""
     benchmark, folder = found.benchmark, found.path / "test"
     field_ = "txt" if benchmark.task == "retrieval" else "cls"
     members: dict[str, _Member] = {}
-    targets: list[str] = []
+    targets: dict[str, str] = {}
     for shard in _shards(folder):
-        for key, sample in _samples(folder / shard, shard, field_).items():
-            if sample.image is None or sample.target is None:
-                missing = "picture" if sample.image is None else f".{field_}"
-                raise DataError(f"{folder / shard}: sample {key} has no {missing}")
-            members[f"{shard}/{key}"] = sample.image
-            targets.append(sample.target)
+        for key, image, target in _samples(folder / shard, field_):
+            members[f"{shard}/{key}"] = image
+            targets[f"{shard}/{key}"] = target
 
     reader = _TarReader(folder, members)
     if benchmark.task == "retrieval":
-        owned = [tuple(_lines(text)) for text in targets]
+        owned = [_captions_of(folder / key, text) for key, text in targets.items()]
         return _data_set(found, list(members), reader, captions=owned)
     classnames = [line.strip() for line in _text(found.path / "classnames.txt").split("\n")]
     while classnames and not classnames[-1]:
         classnames.pop()
-    labels = [_label(target, len(classnames), found) for target in targets]
+    labels = [_label(target, len(classnames), found) for target in targets.values()]
     return _data_set(found, list(members), reader, labels=labels, classnames=classnames)
 
 
@@ -271,28 +261,41 @@ def _shards(folder: Path) -> list[str]:
     return shards
 
 
-def _samples(path: Path, shard: str, target: str) -> dict[str, _Sample]:
-    samples: dict[str, _Sample] = {}
+def _samples(path: Path, target: str) -> Iterator[tuple[str, _Member, str]]:
+    """Key, picture and target of every sample of a shard; DataError when one lacks either."""
+    archives, problems = read_members(path, path.name)
+    if problems:
+        raise DataError(f"{path} cannot be read: {problems[0].reason}")
+    wanted = {*IMAGE_FIELDS, target}
+    with path.open("rb") as file:
+        for members in archives:
+            for key, fields in by_key(members, wanted).items():
+                images = [
+                    m for field, found in fields.items() if field in IMAGE_FIELDS for m in found
+                ]
+                if not images and target not in fields:
+                    continue
+                if not images or target not in fields:
+                    missing = f".{target}" if images else "picture"
+                    raise DataError(f"{path}: sample {key} has no {missing}")
+                image, text = images[-1], fields[target][-1]
+                data = read_at(file, text.offset_data, text.size, path.name, text.name)
+                yield key, _Member(path.name, image.offset_data, image.size), _decoded(data, path)
+
+
+def _decoded(data: bytes, path: Path) -> str:
     try:
-        with tarfile.open(path, "r:") as tar:
-            for key, field_, member in keyed(tar):
-                sample = samples.setdefault(key, _Sample())
-                if field_ in IMAGE_FIELDS:
-                    sample.image = _Member(shard, member.offset_data, member.size)
-                elif field_ == target:
-                    file = tar.extractfile(member)
-                    assert file is not None  # it is a regular file
-                    sample.target = file.read().decode("utf-8-sig")
-    except (tarfile.TarError, OSError, EOFError, UnicodeDecodeError) as error:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
         raise DataError(f"{path} cannot be read: {error}") from error
-    return {key: s for key, s in samples.items() if s.image is not None or s.target is not None}
 
 
-def _lines(text: str) -> Iterator[str]:
-    """One caption a line; a line is ended by a line feed alone, so that no caption is cut."""
-    for line in text.split("\n"):
-        if line.strip():
-            yield checked_caption(line)
+def _captions_of(where: object, text: str) -> tuple[str, ...]:
+    """The captions of a picture, a line each; DataError names the picture of one that is none."""
+    try:
+        return tuple(checked_caption(caption) for caption in sample_captions(None, text))
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from error
 
 
 def _label(text: str, classes: int, found: Found) -> int:
@@ -334,7 +337,10 @@ def _torchvision(found: Found, cache: Path) -> DataSet:
     reader = _Indexed(dataset)
     images = [f"{i:07d}" for i in range(len(dataset))]
     if benchmark.task == "retrieval":
-        owned = [tuple(checked_caption(c) for c in _target(dataset, i)) for i in range(len(images))]
+        owned = [
+            _captions_of(f"{found.path}, picture {i}", "\n".join(_target(dataset, i)))
+            for i in range(len(images))
+        ]
         return _data_set(found, images, reader, captions=owned)
     return _data_set(
         found, images, reader, labels=_labels_of(dataset), classnames=list(dataset.classes)
