@@ -76,7 +76,7 @@ class Collected:
         self.files, self.unsplit = files, unsplit
         self.problems: list[Problem] = []
         self.indexed = 0
-        self.notes: list[str] = []
+        self.notes = list(files.notes)
         self._unread: list[FileRead] = []
         self._tables: list[_Table] = []
         self._captions: dict[str, dict[str, list[str]]] = defaultdict(dict)

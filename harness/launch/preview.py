@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from harness.launch.backlog import estimate
 from harness.launch.slots import Capacity
@@ -53,11 +54,11 @@ def plan_table(steps: Sequence[Step], capacity: Capacity) -> Table:
     for step in steps:
         action = step.action.value + (f": {step.note}" if step.note else "")
         table.add_row(
-            step.run.label,
+            Text(step.run.label),
             str(step.run.seed),
             step.run.key,
             step.status.state.value,
-            action,
+            Text(action),
             time_text(step, capacity) if step.pending else "-",
             style=_STYLES.get(step.action, ""),
         )
