@@ -122,8 +122,11 @@ class Columns(Strict):
     """Columns (or fields of records) of a table of captions, where they have names of their own."""
 
     image: str | None = None
+    """Column with the path or name of the picture.  Elsewhere: csv_img_key, image_column."""
     caption: str | None = None
+    """Column with the caption.  Elsewhere: csv_caption_key, caption_column."""
     split: str | None = None
+    """Column with the split (`train`, `val`, `test`)."""
 
 
 class Data(Strict):
