@@ -33,14 +33,14 @@ _SHARE = 0.5
 # Inches.  Places are set by hand: a layout solver moves them in the last digit from one process to
 # the next, and the SVG with them.
 _MARGIN, _GAP = 0.08, 0.13
-_PICTURE = 2.5
+_PICTURE = 1.9
 _TITLE = 0.34
 """Height of the two lines above a heat map."""
 _LINE = 0.15
 """Height of a line of the text below the picture."""
 _BAR, _BAR_WORDS = 0.09, 0.42
 """Height of the colour bar, and of its numbers and label."""
-_LETTERS = 40
+_LETTERS = 32
 """Letters of a line below the picture."""
 _LETTER = 0.061
 """Width of a letter above a heat map."""

@@ -21,7 +21,7 @@ from harness.stats.intervals import Difference, paired_difference
 #: Classes drawn of each task: the most gained and the most lost.
 _EACH_WAY = 7
 #: Tasks drawn, side by side, and the fewest classes of one.
-_MOST, _FEWEST = 2, 6
+_MOST, _FEWEST = 2, 3
 _LETTERS = 22
 
 
