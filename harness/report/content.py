@@ -207,6 +207,9 @@ def _protocol(collection: Collection, cells: Cells) -> Iterator[Text]:
     prints = [c.data.fingerprint[:12] for c in configs if c.data.fingerprint]
     if prints:
         yield _fact("Fingerprint of the data", _listing(prints), coded=True)
+    read = [record.training.get("data", {}).get("notes", ()) for record in used]
+    for note in _distinct(note for notes in read for note in notes):
+        yield _fact("Note on the data", note)
     for line in _each(protocols, prose.evaluated_on):
         yield _fact("Evaluated on", line)
     samples = {

@@ -23,7 +23,7 @@ from harness.document.markdown import to_markdown
 from harness.document.typst import to_pdf
 from harness.errors import HarnessError
 from harness.figures.base import SWEEP, Sheet
-from harness.files import dump_json, read_json
+from harness.files import dump_json, read_json, write_atomic
 from harness.report import external, tables
 from harness.report.content import runs_with_holes, write_content
 from harness.report.published import Beside, beside_ours, evaluated_here
@@ -32,7 +32,7 @@ from harness.report.run_data import run_data
 from harness.results.collect import Collection, collect
 from harness.results.findings import find
 from harness.results.records import Record
-from harness.store.record import Store, write_atomic
+from harness.store.record import Store
 
 MANIFEST = "manifest.json"
 RECORDS = "records"
@@ -91,6 +91,7 @@ def write_collection(
         **document_files(document, lambda: run_data(collection)),
         "table.tex": to_latex(Document(document.title, (table,))).encode(),
         "table.csv": tables.statistics_csv(collection, findings).encode(),
+        "runs.csv": tables.runs_csv(collection).encode(),
     }
     written = write_files(out, files, _manifest(collection, store, published, made))
     holes = runs_with_holes(collection)

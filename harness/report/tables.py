@@ -18,6 +18,7 @@ from harness.results.collect import Collection, PointRow
 from harness.results.comparisons import Comparison, Verdict
 from harness.results.findings import ReportFindings
 from harness.results.lasting import no_garbage
+from harness.results.run_table import run_table
 from harness.results.sections import MetricSection
 from harness.results.summary import Cell, Cells
 from harness.stats.intervals import Estimate, paired_difference
@@ -327,6 +328,12 @@ def statistics_csv(collection: Collection, findings: ReportFindings) -> str:
         for metric in names
     )
     return csv_text(["label", *collection.axes, *_CSV_CELL], rows)
+
+
+def runs_csv(collection: Collection) -> str:
+    """The table of runs, a row a run."""
+    frame = run_table(collection)
+    return csv_text(list(frame.columns), frame.itertuples(index=False, name=None))
 
 
 _CSV_CELL = (

@@ -8,11 +8,22 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from report_records import ROLE, T2I, Records, depth_sweep, edit_json, fill, runs_by, sweep_of
+from report_records import (
+    DEPTHS,
+    ROLE,
+    T2I,
+    Records,
+    depth_sweep,
+    edit_json,
+    fill,
+    runs_by,
+    sweep_of,
+)
 
 from harness.config.sweep import Sweep, expand, product
 from harness.results.collect import Collection, baselines_of, collect
 from harness.results.findings import find
+from harness.results.run_table import run_table
 from harness.results.summary import summarise
 
 
@@ -36,6 +47,33 @@ def test_one_row_a_point_seed_and_metric(records: Records) -> None:
     assert (row["value"], row["n"], row["chance"]) == (0.386, 200, 0.005)
     assert (row["label"], row["key"], row["state"]) == ("layers=4", at(4, 1).key, "done")
     assert set(frame["metric"]) >= {ROLE, "test/mean_recall", "cost/gmacs/text"}
+
+
+def test_the_table_of_runs_has_a_row_a_run(records: Records) -> None:
+    sweep = depth_sweep()
+    runs, at = runs_by(sweep)
+    fill(records, runs, skip=((2, 1),))
+    records.failed(at(2, 1))
+
+    table = run_table(collect(sweep, runs, records.store))
+
+    assert table["key"].tolist() == [run.key for run in runs]
+    assert table["model.text.layers"].tolist() == [d for d in DEPTHS for _ in range(3)]
+    row = table[(table["model.text.layers"] == 4) & (table["seed"] == 1)].iloc[0]
+    assert (row[T2I], row["cost/parameters/inference"]) == (0.386, 1_600_000)
+    assert (row["training_seconds"], row["evaluation_seconds"]) == (20.0, 2.0)
+    assert row["state"] == "done"
+    assert pd.isna(row["reason"])
+    hole = table[table["key"] == at(2, 1).key].iloc[0]
+    assert hole["reason"] == "failed (diverged): loss is NaN at step 41"
+    assert hole[[T2I, "cost/gmacs/text", "training_seconds"]].isna().all()
+
+
+def test_an_axis_that_is_none_somewhere_keeps_its_other_values(records: Records) -> None:
+    sweep = sweep_of({"train.grad_clip": [None, 1]})
+    runs = expand(sweep, seeds=[0])
+
+    assert run_table(collect(sweep, runs, records.store))["train.grad_clip"].tolist() == [None, 1]
 
 
 @pytest.mark.parametrize(
