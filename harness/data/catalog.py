@@ -68,7 +68,7 @@ def open_class_folder(folder: ClassFolder) -> DataSet:
 
 @lru_cache(maxsize=32)
 def _open_class_folder(folder: ClassFolder) -> DataSet:
-    from harness.data.sources.folder import open_class_folder as index
+    from harness.data.class_sets import open_class_folder as index
 
     return index(folder)
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.config import SOURCES, ClassFolder, Data
+from harness.config import SOURCES, Data
 from harness.data.account import Account, FileRead, Problem, RefusedData
 from harness.data.captions import (
     TABLE_SUFFIXES,
@@ -26,7 +26,6 @@ from harness.data.dataset import (
     SPLIT_NAMES,
     DataSet,
     Split,
-    Task,
     absent_splits,
     content_fingerprint,
     halves,
@@ -288,57 +287,3 @@ def hashed_split(image: str) -> str:
     """Split of a picture by the SHA-256 of its name: about 80 % train, 10 % each of the others."""
     place = int.from_bytes(hashlib.sha256(image.encode("utf-8", "replace")).digest()[:8]) % 100
     return "train" if place < 80 else "validation" if place < 90 else "test"
-
-
-# --------------------------------------------------------------------------- class folders
-
-
-def open_class_folder(folder: ClassFolder) -> DataSet:
-    """A folder or zip with one sub-folder of pictures a class: split `test`, one task.
-
-    A single folder around all the others is looked through.  Class names are those of the
-    sub-folders with `_` and `-` as spaces, in the order of their names.
-
-    Raises DataError with fewer than two classes, or when the sub-folders are splits.
-    """
-    files = FileTree(existing(folder.path))
-    inside = _without_common_folder(files.entries)
-    labelled = {name: rest.partition("/")[0] for name, rest in inside.items() if "/" in rest}
-    images = sorted(name for name in labelled if is_image(name))
-    folders = sorted({labelled[name] for name in images})
-    _check_classes(folder, folders)
-    split = Split(images, [()] * len(images))
-    labels = [folders.index(labelled[name]) for name in images]
-    classnames = tuple(name.replace("_", " ").replace("-", " ").strip() for name in folders)
-    task = Task(folder.name, classnames, folder.templates, {"test": labels})
-    others = sorted(name for name in labelled if not is_image(name))
-    fingerprint = content_fingerprint({"test": split}, [task], _stamps({"test": split}, files))
-    return PictureFolder(
-        name=folder.name,
-        fingerprint=fingerprint,
-        evaluation_fingerprint=fingerprint,
-        splits={"test": split},
-        tasks=(task,),
-        problems=tuple(Problem(name, "not a picture by its suffix") for name in others),
-        indexed=len(labelled),
-        files=files,
-    )
-
-
-def _without_common_folder(names: Iterable[str]) -> dict[str, str]:
-    inside = {name: name for name in names}
-    tops = {name.partition("/")[0] for name in inside if "/" in name}
-    nested = {name: rest for name in inside if (rest := name.partition("/")[2])}
-    if len(tops) == 1 and any("/" in rest and is_image(rest) for rest in nested.values()):
-        return nested
-    return inside
-
-
-def _check_classes(folder: ClassFolder, classes: Sequence[str]) -> None:
-    if len(classes) < 2:
-        found = f"pictures in {len(classes)} sub-folders" if classes else "no picture in any"
-        raise DataError(f"{folder.path}: {found}; wanted: one sub-folder of pictures a class")
-    if all(name.casefold() in SPLIT_NAMES for name in classes):
-        raise DataError(
-            f"{folder.path} holds the splits {', '.join(classes)}, not classes; give one's path"
-        )

@@ -11,6 +11,8 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from harness.data.account import Account, Problem, RefusedData
+from harness.data.class_sets import pictures_a_class
+from harness.data.classnames import prompts
 from harness.data.dataset import DataSet
 from harness.data.sources.shards import Shards
 from harness.data.tools.scan import Scan
@@ -102,14 +104,13 @@ def _classes(data: DataSet) -> dict[str, dict[str, Any]]:
     if len(data.tasks) != 1:
         return {}
     (task,) = data.tasks
-    labels = [label for of_split in task.labels.values() for label in of_split]
-    return {
-        name: {
-            "pictures": labels.count(place),
-            "prompt": task.templates[0].format(c=name) if task.templates else name,
-        }
-        for place, name in enumerate(task.classnames)
-    }
+    counts = pictures_a_class(task)
+    first = prompts(task.classnames, task.templates[:1]) or task.classnames
+    found: dict[str, dict[str, Any]] = {}
+    for name, pictures, prompt in zip(task.classnames, counts, first, strict=True):
+        again = f"{name} ({sum(each.partition(' (')[0] == name for each in found) + 1})"
+        found[again if name in found else name] = {"pictures": pictures, "prompt": prompt}
+    return found
 
 
 def _extremes(data: DataSet) -> dict[str, dict[str, Any]]:
