@@ -227,7 +227,7 @@ def _of_export(place: Path) -> Labelled:
     names = export.names
     if names is None:
         raise DataError(f"{place}: there is no {NAMES_FILE} beside test/, which names the classes")
-    labels = [_label(target, len(names), place) for target in export.targets]
+    labels = [_label(each["cls"], len(names), place) for each in export.texts]
     classes = [str(number) for number in range(len(names))]
     return Labelled(
         export.files, list(export.files.entries), labels, classes, names, export.templates
