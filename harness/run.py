@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from harness.config import Model, RunConfig, Runtime, check_processes
-from harness.data.catalog import SOURCES, cache_dir, open_class_folder, open_data
+from harness.data.catalog import SOURCES, cache_dir, notes_on, open_class_folder, open_data
 from harness.data.dataset import DataSet
 from harness.data.images import BadImage, decode
 from harness.data.loader import advice
@@ -210,7 +210,7 @@ def _run(
     result = directory.result()
     if result is None:
         result = _train(config, runtime, directory, training, data, device, attempt, stop, company)
-        result["training"]["data"] = data.account.record()
+        result["training"]["data"] = data.account.record() | {"notes": notes_on(data, runtime)}
     else:
         model.load_state_dict(kept_weights(directory, result["checkpoint"]))
     directory.write_status(
@@ -406,7 +406,19 @@ def _check_data(config: RunConfig, runtime: Runtime) -> None:
     data.prepare()
     _check_pictures(data, runtime)
     for folder in config.evaluate.class_folders:
-        _check_pictures(open_class_folder(folder), runtime)
+        labelled = open_class_folder(folder)
+        _check_pictures(labelled, runtime)
+        _bound_lost(labelled, runtime)
+
+
+def _bound_lost(data: DataSet, runtime: Runtime) -> None:
+    """DataError when more of what was listed is no picture than is allowed."""
+    if data.share_lost(0, 0) > runtime.max_bad_fraction:
+        shown = "; ".join(f"{p.where}: {p.reason}" for p in data.problems[:3])
+        raise DataError(
+            f"data set {data.name}: {len(data.problems):,} of {data.indexed:,} files cannot be "
+            f"used, more than max_bad_fraction = {runtime.max_bad_fraction:g}: {shown}"
+        )
 
 
 def _check_pictures(data: DataSet, runtime: Runtime) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -19,14 +20,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.commands.shared import command_parser, exit_code_of
-from harness.config import Data, Runtime
+from harness.config import ClassFolder, Data, Runtime
 from harness.data.packed import PACK_FILE
 from harness.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from harness.data.dataset import DataSet
 
-SOURCES = ("folder", "shards", "stream")
+CLASSES = "classes"
+SOURCES = ("folder", "shards", "stream", CLASSES)
 _SHOWN = 12
 _DEFAULTS = Runtime()
 
@@ -85,7 +87,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def _add_common(command: argparse.ArgumentParser) -> None:
     command.add_argument("data", help="folder, table, tar files or URLs, as data.path has them")
     command.add_argument(
-        "--source", choices=SOURCES, help="as data.source has it; else as the data look"
+        "--source",
+        choices=SOURCES,
+        help="as data.source has it, or classes for a zero-shot test set; else as the data look",
     )
     command.add_argument(
         "--workers", type=int, default=_cores(), metavar="N", help="processes (one a core)"
@@ -121,11 +125,14 @@ def _cores() -> int:
 
 
 def _opened(args: argparse.Namespace) -> tuple[DataSet, Runtime]:
-    from harness.data.catalog import find_data
+    from harness.data.catalog import find_data, open_class_folder
     from harness.data.sources.shards import Shards
 
     source = args.source or looks_like(args.data)
     runtime = Runtime(cache=args.cache, max_pixels=args.max_pixels)
+    if source == CLASSES:
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(args.data).stem) or CLASSES
+        return open_class_folder(ClassFolder(name=name, path=args.data)), runtime
     data = find_data(Data(source=source, path=args.data), runtime)
     if isinstance(data, Shards):
         with _progress("indexing", "shards") as progress:
@@ -136,13 +143,19 @@ def _opened(args: argparse.Namespace) -> tuple[DataSet, Runtime]:
 
 
 def looks_like(path: str) -> str:
-    """The source that reads `path`: a URL is streamed, tar files are shards, the rest a folder."""
+    """The source that reads `path`: a URL is streamed, tar files are shards, the rest a folder.
+
+    Of folders and tars, those with a class for each picture and no captions are classes.
+    """
+    from harness.data.class_sets import looks_labelled
     from harness.data.shard_list import SEPARATOR, is_remote
 
     first = path.split(SEPARATOR)[0].strip()
     if is_remote(first):
         return "stream"
     folder = Path(first.removeprefix("file://")).expanduser()
+    if folder.exists() and looks_labelled(folder):
+        return CLASSES
     if not folder.is_dir():
         return "shards" if ".tar" in first else "folder"
     has_tars = next(folder.glob("*.tar"), None) or next(folder.glob("*/*.tar"), None)
@@ -170,6 +183,7 @@ def check_data(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     from harness.data.catalog import cache_dir
+    from harness.data.duplicates import keep_duplicates
     from harness.data.quarantine import write_quarantine
     from harness.data.tools.scan import scan
     from harness.data.tools.summary import summary_of
@@ -178,6 +192,7 @@ def _check(args: argparse.Namespace) -> int:
     with _progress("decoding", "pictures") as progress:
         found = scan(data, max_pixels=args.max_pixels, workers=args.workers, progress=progress)
     file = write_quarantine(cache_dir(runtime), data, args.max_pixels, found.bad)
+    keep_duplicates(data, cache_dir(runtime), found.duplicates)
     if args.out is not None:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, args.out)
@@ -210,15 +225,13 @@ def _print_summary(tree: Mapping[str, Any]) -> None:
         for name, s in tree["splits"].items()
     ]
     _print_rows(("split", "pictures", "captions", "by"), splits)
-    classes = [(n, _count(c["pictures"]), "", c["prompt"]) for n, c in tree["classes"].items()]
-    _print_rows(("class", "pictures", "", "first prompt"), classes)
+    classes = [(n, _count(c["pictures"]), c["prompt"]) for n, c in tree["classes"].items()]
+    _print_rows(("class", "pictures", "first prompt"), classes)
     for name, caption in tree["captions"].items():
         text = textwrap.shorten(caption["caption"], 100, placeholder=" ...")
         _say(f"{name} caption: {caption['characters']:,} characters, {text!r}")
     for split, count in tree["duplicates"]["within"].items():
         print(f"repeated: {count:,} pictures of {split} have the content of another")
-    for leak in tree["duplicates"]["across"]:
-        print(f"leakage: {leak['pictures']:,} pictures are in {' and in '.join(leak['splits'])}")
     for note in tree["notes"]:
         _say(f"note: {note}")
     _print_problems(tree["problems"])
@@ -236,8 +249,9 @@ def _print_rows(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     if not rows:
         return
     table = Table(box=None, pad_edge=False)
-    for place, head in enumerate(heads):
-        table.add_column(head, justify="right" if place in (1, 2) else "left", overflow="fold")
+    for head in heads:
+        number = head in {"rows", "used", "pictures", "captions"}
+        table.add_column(head, justify="right" if number else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(_printable(cell)) for cell in row))
     Console(width=None if sys.stdout.isatty() else 150).print(table, end="\n")

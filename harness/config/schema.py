@@ -118,6 +118,17 @@ def unregistered_terms(objective: Mapping[str, Any]) -> list[str]:
     ]
 
 
+class Columns(Strict):
+    """Columns (or fields of records) of a table of captions, where they have names of their own."""
+
+    image: str | None = None
+    """Column with the path or name of the picture.  Elsewhere: csv_img_key, image_column."""
+    caption: str | None = None
+    """Column with the caption.  Elsewhere: csv_caption_key, caption_column."""
+    split: str | None = None
+    """Column with the split (`train`, `val`, `test`)."""
+
+
 class Data(Strict):
     """What is trained on.  The content is identity (its fingerprint), the place is not.
 
@@ -134,6 +145,9 @@ class Data(Strict):
     path: Annotated[str | None, Field(json_schema_extra=NOT_IDENTITY)] = None
     """Where the data is: a folder, table or archive, or a pattern or list of shards.
     Elsewhere: train_data, data_dir, data_path, dataset_path, root, shards."""
+    columns: Annotated[Columns, Field(json_schema_extra=NOT_IDENTITY)] = Columns()
+    """Of the tables at `path`; null: those known by their names (`image`, `caption`, `split`, ...).
+    What is read through them is identity, their names are not."""
     fingerprint: str | None = None
     """SHA-256 of the content; filled in from the data when a sweep is expanded."""
     resolution: Annotated[Int, Field(ge=8, le=512)] = 64
@@ -283,16 +297,26 @@ class Train(Strict):
 
 
 class ClassFolder(Strict):
-    """A folder or zip with one sub-folder of pictures a class, as a zero-shot test set."""
+    """Pictures with a class each as a zero-shot test set.
+
+    `path` is a folder, zip or tar with a sub-folder of pictures a class, an export of
+    clip-benchmark, or a table of pictures and labels.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
     """What its metrics are called by: `name/zeroshot/acc1`."""
     path: Annotated[str, Field(json_schema_extra=NOT_IDENTITY)]
-    """The folder or zip; its content is identity, the place is not."""
+    """Where it is; its content is identity, the place is not."""
     fingerprint: str | None = None
-    """SHA-256 of the content; filled in when a sweep is expanded."""
+    """SHA-256 of pictures, classes and prompts; filled in when a sweep is expanded."""
     templates: tuple[str, ...] = ("a photo of a {c}.",)
-    """Prompt templates with `{c}` for the class name."""
+    """Prompts with `{c}` for the class name; a set's own stand in the place of this default."""
+    classnames: Annotated[tuple[str, ...] | str | None, Field(json_schema_extra=NOT_IDENTITY)] = (
+        None
+    )
+    """What classes are called in prompts: names in the order of the folders (numbers by value), a
+    file of them (a line a class, or JSON), or `wordnet`; null: classnames.txt beside the classes,
+    or else the folders.  The fingerprint has the names, and so has every key."""
 
     @field_validator("templates")
     @classmethod

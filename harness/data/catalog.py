@@ -11,6 +11,7 @@ from pathlib import Path
 
 from harness.config import SOURCES, ClassFolder, Data, Evaluate, Runtime
 from harness.data.dataset import DataSet
+from harness.data.duplicates import find_duplicates
 from harness.data.source import Source, path_of
 from harness.errors import DataError
 
@@ -43,6 +44,11 @@ def find_data(data: Data, runtime: Runtime) -> DataSet:
     return found
 
 
+def notes_on(data: DataSet, runtime: Runtime) -> list[str]:
+    """What a user must know of a data set, a line each: what was decided, and leakage."""
+    return [*data.account.notes, *find_duplicates(data, cache_dir(runtime)).lines(data)]
+
+
 def check_evaluated(data: DataSet, evaluate: Evaluate) -> None:
     """DataError unless the evaluated half of `data` is what `evaluate.fingerprint` stands for."""
     _check_fingerprint(data.name, data.evaluation_fingerprint, evaluate.fingerprint)
@@ -68,7 +74,7 @@ def open_class_folder(folder: ClassFolder) -> DataSet:
 
 @lru_cache(maxsize=32)
 def _open_class_folder(folder: ClassFolder) -> DataSet:
-    from harness.data.sources.folder import open_class_folder as index
+    from harness.data.class_sets import open_class_folder as index
 
     return index(folder)
 

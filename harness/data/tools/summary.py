@@ -11,6 +11,8 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from harness.data.account import Account, Problem, RefusedData
+from harness.data.class_sets import pictures_a_class
+from harness.data.classnames import prompts
 from harness.data.dataset import DataSet
 from harness.data.sources.shards import Shards
 from harness.data.tools.scan import Scan
@@ -29,7 +31,7 @@ def summary_of(data: DataSet, found: Scan) -> dict[str, Any]:
     problems = [*((problem, 1) for problem in found.problems), *bad]
     lost = sum(count for _, count in problems)
     return {
-        **_tree(None, replace(data.account, files=found.files), problems),
+        **_tree(None, _account(data, found), problems),
         "splits": {
             name: {
                 "pictures": len(split),
@@ -43,6 +45,16 @@ def summary_of(data: DataSet, found: Scan) -> dict[str, Any]:
         "usable": max(data.indexed, lost) - lost,
         "captions": _extremes(data),
     }
+
+
+def _account(data: DataSet, found: Scan) -> Account:
+    return replace(
+        data.account,
+        files=found.files,
+        notes=(*data.account.notes, *found.notes, *found.duplicates.lines(data)),
+        repeated=found.duplicates.repeated,
+        leakage=found.duplicates.across,
+    )
 
 
 def summary_of_refused(error: DataError) -> dict[str, Any]:
@@ -102,14 +114,13 @@ def _classes(data: DataSet) -> dict[str, dict[str, Any]]:
     if len(data.tasks) != 1:
         return {}
     (task,) = data.tasks
-    labels = [label for of_split in task.labels.values() for label in of_split]
-    return {
-        name: {
-            "pictures": labels.count(place),
-            "prompt": task.templates[0].format(c=name) if task.templates else name,
-        }
-        for place, name in enumerate(task.classnames)
-    }
+    counts = pictures_a_class(task)
+    first = prompts(task.classnames, task.templates[:1]) or task.classnames
+    found: dict[str, dict[str, Any]] = {}
+    for name, pictures, prompt in zip(task.classnames, counts, first, strict=True):
+        again = f"{name} ({sum(each.partition(' (')[0] == name for each in found) + 1})"
+        found[again if name in found else name] = {"pictures": pictures, "prompt": prompt}
+    return found
 
 
 def _extremes(data: DataSet) -> dict[str, dict[str, Any]]:
