@@ -25,7 +25,7 @@ from harness.figures.base import (
     value_words,
 )
 from harness.results.collect import Collection, PointRow
-from harness.results.summary import Cell, Cells
+from harness.results.summary import Cell
 
 #: The fewest values of an axis that make a map rather than a few lines.
 _FEWEST = 3
@@ -87,7 +87,7 @@ def heat_map(sheet: Sheet) -> Drawing | None:
 
     A point that lacks a seed is hatched; where the sweep has no point nothing is drawn.
     """
-    collection, cells = sheet.collection, sheet.cells
+    collection = sheet.collection
     grid = grid_of(collection)
     if grid is None or not sheet.has_values:
         return None
@@ -96,7 +96,7 @@ def heat_map(sheet: Sheet) -> Drawing | None:
     most = 2 if len(grid.columns) > 5 else style.ACROSS
     figure, axes = style.panels(len(names), row_height=height, most=most)
     for ax, metric in zip(axes, names, strict=True):
-        _panel(figure, ax, collection, cells, grid, metric)
+        _panel(figure, ax, sheet, grid, metric)
     figure.supxlabel(axis_words(collection, grid.across), fontsize=8)
     figure.supylabel(axis_words(collection, grid.down, _DOWN), fontsize=8)
     words = (
@@ -108,9 +108,8 @@ def heat_map(sheet: Sheet) -> Drawing | None:
     return Drawing(words, figure, metric_data(sheet))
 
 
-def _panel(
-    figure: Figure, ax: Axes, collection: Collection, cells: Cells, grid: Grid, metric: str
-) -> None:
+def _panel(figure: Figure, ax: Axes, sheet: Sheet, grid: Grid, metric: str) -> None:
+    cells = sheet.cells
     means = np.full((len(grid.rows), len(grid.columns)), math.nan)
     found: dict[tuple[int, int], Cell] = {}
     for place, row in grid.points.items():
@@ -124,7 +123,9 @@ def _panel(
     numbered = len(found) <= _ROOM and len(grid.columns) <= _ROOM_ACROSS
     known = means[np.isfinite(means)]
     middle = (known.min() + known.max()) / 2 if len(known) else 0.0
-    marked = [place for place, cell in found.items() if cell.mark.value in {"best", "tied"}]
+    contest = sheet.findings.contests.get(metric)
+    best = () if contest is None else contest.candidates
+    marked = [place for place, cell in found.items() if cell.point in best]
     for down, across in marked if len(marked) <= _FRAMED * len(found) else []:
         _frame(ax, down, across)
     for (down, across), cell in found.items():

@@ -31,10 +31,11 @@ from harness.figures.base import (
     value_words,
 )
 from harness.figures.heat_map import grid_of
-from harness.report.tables import NO_EMBEDDINGS, WITH_EMBEDDINGS
 from harness.results.collect import Collection, PointRow
 from harness.results.summary import Cell
 
+NO_EMBEDDINGS = "cost/parameters/inference_without_embeddings"
+WITH_EMBEDDINGS = "cost/parameters/inference"
 #: Lines with intervals that a panel can hold; a sweep of more is drawn as a heat map alone.
 _MOST_LINES = 5
 #: How many spans of the data chance may lie below it and still be drawn rather than named.
