@@ -52,20 +52,12 @@ def _csv_cell(
         " ".join(map(str, cell.values)),
         " ".join(map(str, cell.samples)),
         cell.chance,
-        _mark(cell, findings),
+        findings.mark(cell),
         _baseline_label(collection, row),
         *_csv_comparison(cell.comparison or _beside(cell, findings.cells)),
         " ".join(cell.keys),
         cell.hole,
     ]
-
-
-def _mark(cell: Cell, findings: ReportFindings) -> str:
-    """`best` where it is told from all others, `tied` where it cannot be told from the best."""
-    contest = findings.contests.get(cell.metric)
-    if contest is None or cell.estimate is None or cell.point not in contest.candidates:
-        return ""
-    return "best" if contest.won else "tied"
 
 
 def _beside(cell: Cell, cells: Cells) -> Comparison | None:

@@ -86,9 +86,7 @@ def _of_metric(collection: Collection, findings: ReportFindings, metric: str) ->
         parts += [] if is_primary else tell.detectable(metric)
         first = []
         if parts:
-            family = "" if is_primary else f" (Holm, {answered.analysis.sizes[False]} tests)"
-            family = family if not is_primary and tell.counts(metric) else ""
-            yield f"{prefix}{parts[0]}{family}{''.join(f'; {part}' for part in parts[1:])}."
+            yield f"{prefix}{'; '.join(parts)}."
         known = False if is_primary else None
         yield from tell.trends(metric, significant=known)
         yield from tell.effects(metric, significant=known)

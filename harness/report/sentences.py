@@ -178,10 +178,11 @@ class Teller:
         if not made:
             return ["nothing to test"] if self._comparisons(metric) else []
         if not decided:
-            return ["no significant difference"]
+            return [f"no significant difference ({self._family(made)})"]
         names = [self._contrast(c)[0] for c in decided]
         which = f": {points_listed(names)}" if len(names) <= _MANY else ""
-        return [f"{_tally(decided)} of {len(self._comparisons(metric))} {_sides(decided)}{which}"]
+        tally = f"{_tally(decided)} of {len(self._comparisons(metric))} {_sides(decided)}{which}"
+        return [f"{tally} ({self._family(made)})"]
 
     # ----------------------------------------------------------------------- trends
 

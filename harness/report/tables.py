@@ -166,7 +166,6 @@ class _Builder:
 
     def _means(self, column: Sequence[Cell], decimals: int) -> Iterator[TableCell]:
         marks = _ranked([column[row] for row in self._rows], decimals)
-        contest = self._findings.contests.get(column[0].metric)
         for cell in column:
             if cell.estimate is None:
                 yield TableCell(text.DASH, notes=(cell.hole or "",), keys=cell.keys)
@@ -175,7 +174,7 @@ class _Builder:
             after = [_spread(cell.estimate, cell.metric, decimals, self._show.spread)]
             if self._is_starred(cell):
                 after.append(Inline(STAR, "superscript"))
-            if self._show.ties and contest is not None and cell.point in contest.candidates:
+            if self._show.ties and self._findings.mark(cell):
                 after.append(Inline(TIE, "superscript"))
             yield TableCell(
                 shown,
@@ -267,7 +266,7 @@ class _Builder:
         if self._compared:
             yield from self._about_differences()
             sizes = {c.primary: c.judged.family for c in self._tested() if c.judged is not None}
-            if sizes:
+            if any(c.decided for c in self._tested()):
                 yield f"{STAR}: significant, p < {ALPHA:.2g} (Holm, {_families(sizes)})."
 
     def _about_differences(self) -> Iterator[str]:

@@ -20,7 +20,7 @@ from harness.results.lasting import no_garbage
 from harness.results.numerics import Numerics
 from harness.results.questions import Line, costs, lines_of, study_effects
 from harness.results.sections import MetricSection, averages_of, sections_of
-from harness.results.summary import Cells, summarise
+from harness.results.summary import Cell, Cells, summarise
 from harness.stats.analysis import Analysis, Measured, MetricAnalysis, Plan, analyse
 from harness.stats.best import Best
 from harness.stats.effects import Effect
@@ -96,6 +96,13 @@ class ReportFindings:
     def trends(self) -> tuple[Trend, ...]:
         """Every slope, sweep by sweep and metric by metric."""
         return tuple(trend for answered in self.answered for trend in trends_of(answered))
+
+    def mark(self, cell: Cell) -> str:
+        """`best` where it is told from all others, `tied` where it cannot be told from the best."""
+        contest = self.contests.get(cell.metric)
+        if contest is None or cell.estimate is None or cell.point not in contest.candidates:
+            return ""
+        return "best" if contest.won else "tied"
 
     def comparisons(self, metric: str) -> list[Comparison]:
         """To the baselines, in the order of the points."""
