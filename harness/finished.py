@@ -15,11 +15,13 @@ from harness.errors import (
 )
 from harness.models.training import TrainingModel
 from harness.models.two_tower import TwoTower
-from harness.run import _TEXT
 from harness.store.record import RunDir
 from harness.train.checkpoint import (
     load_weights,
 )
+
+_TEXT = "text."
+"""What the names of a text tower's weights begin with."""
 
 
 def inherit(model: TwoTower, config: RunConfig, directory: RunDir) -> None:
@@ -29,7 +31,7 @@ def inherit(model: TwoTower, config: RunConfig, directory: RunDir) -> None:
         return
     parent = RunDir(directory.path.parent / text.init_parent)
     checkpoint = parent.finished()["checkpoint"]
-    weights = _kept_weights(parent, checkpoint)
+    weights = kept_weights(parent, checkpoint)
     rows, own = weights.get("token_rows"), model.token_rows
     if isinstance(own, Tensor) and (rows is None or not torch.equal(rows, own.cpu())):
         raise ConfigError(
@@ -49,7 +51,7 @@ def inherit(model: TwoTower, config: RunConfig, directory: RunDir) -> None:
     )
 
 
-def _parent_record(directory: RunDir, config: RunConfig) -> dict[str, Any]:
+def parent_record(directory: RunDir, config: RunConfig) -> dict[str, Any]:
     """Entry of the result for the parent; none if there was none."""
     if config.model.text.init_parent is None:
         return {}
@@ -64,7 +66,7 @@ def load_finished(directory: RunDir) -> TrainingModel:
     """
     result = directory.finished()
     config = directory.read_config()
-    towers = _kept_weights(directory, result["checkpoint"])
+    towers = kept_weights(directory, result["checkpoint"])
     rows = towers.get("token_rows")
     training = TrainingModel(config, None if rows is None else rows.numpy())
     weights = {f"model.{name}": tensor for name, tensor in towers.items()}
@@ -74,10 +76,11 @@ def load_finished(directory: RunDir) -> TrainingModel:
                 f"run {directory.key} kept the towers alone, as an earlier version did; "
                 "the sweep that has it, with --rerun all, makes it anew"
             )
-        weights |= _kept_weights(directory, result["training_modules"])
+        weights |= kept_weights(directory, result["training_modules"])
     training.load_state_dict(weights)
     return training.eval()
 
 
-def _kept_weights(directory: RunDir, entry: Mapping[str, str]) -> dict[str, Tensor]:
+def kept_weights(directory: RunDir, entry: Mapping[str, str]) -> dict[str, Tensor]:
+    """Name -> tensor of a file that a result names; RecordError if it is not that file."""
     return load_weights(directory.path / entry["file"], entry["sha256"])

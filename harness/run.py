@@ -35,7 +35,7 @@ from harness.errors import (
 )
 from harness.evaluate.cost import count_parameters, measure_cost
 from harness.evaluate.engine import evaluate
-from harness.finished import _kept_weights, _parent_record, inherit
+from harness.finished import inherit, kept_weights, parent_record
 from harness.models.image import ImageEncoder, check_image_tower
 from harness.models.names import BACKBONES
 from harness.models.pretrained import load_pretrained
@@ -62,7 +62,6 @@ from harness.train.loop import Trainer
 from harness.train.meter import Trained
 from harness.train.norms import refuse_micro_batch
 
-_TEXT = "text."
 _PROBES = 8
 """Pictures of each split that are decoded before anything is queued."""
 
@@ -211,8 +210,9 @@ def _run(
     result = directory.result()
     if result is None:
         result = _train(config, runtime, directory, training, data, device, attempt, stop, company)
+        result["training"]["data"] = data.account.record()
     else:
-        model.load_state_dict(_kept_weights(directory, result["checkpoint"]))
+        model.load_state_dict(kept_weights(directory, result["checkpoint"]))
     directory.write_status(
         State.RUNNING,
         attempt=attempt,
@@ -270,7 +270,7 @@ def _train(
             "precision": trainer.precision,
         },
         "checkpoint": {"file": f"checkpoints/{file.name}", "sha256": sha256},
-        **_parent_record(directory, config),
+        **parent_record(directory, config),
         **_keep_training_only(directory, training),
         "cost": _cost_record(training, config, device),
         "evaluations": {},
@@ -406,7 +406,19 @@ def _check_data(config: RunConfig, runtime: Runtime) -> None:
     data.prepare()
     _check_pictures(data, runtime)
     for folder in config.evaluate.class_folders:
-        _check_pictures(open_class_folder(folder), runtime)
+        labelled = open_class_folder(folder)
+        _check_pictures(labelled, runtime)
+        _bound_lost(labelled, runtime)
+
+
+def _bound_lost(data: DataSet, runtime: Runtime) -> None:
+    """DataError when more of what was listed is no picture than is allowed."""
+    if data.share_lost(0, 0) > runtime.max_bad_fraction:
+        shown = "; ".join(f"{p.where}: {p.reason}" for p in data.problems[:3])
+        raise DataError(
+            f"data set {data.name}: {len(data.problems):,} of {data.indexed:,} files cannot be "
+            f"used, more than max_bad_fraction = {runtime.max_bad_fraction:g}: {shown}"
+        )
 
 
 def _check_pictures(data: DataSet, runtime: Runtime) -> None:

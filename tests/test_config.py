@@ -16,6 +16,7 @@ from harness.config import (
     override,
     override_runtime,
     parse_assignment,
+    parse_assignments,
 )
 from harness.config.bases import BASES
 from harness.errors import ConfigError
@@ -166,7 +167,7 @@ def test_bad_values_are_one_line_that_teaches(values, line):
 
 def test_runtime_is_checked_the_same_way():
     assert override_runtime(Runtime(), {"threads": 2}).threads == 2
-    with pytest.raises(ConfigError, match="unknown field 'thread'; nearest: threads"):
+    with pytest.raises(ConfigError, match=r"field 'runtime\.thread'; nearest: runtime\.threads"):
         override_runtime(Runtime(), {"thread": 2})
 
 
@@ -184,6 +185,95 @@ def test_runtime_is_checked_the_same_way():
 )
 def test_assignments_are_json_or_text(text, parsed):
     assert parse_assignment(text) == parsed
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("train.grad_clip=None", None),
+        ("train.grad_clip=null", None),
+        ("train.grad_clip=NONE", None),
+        ("train.grad_clip=.5", 0.5),
+        ("train.lr=.001", 0.001),
+        ("train.lr=5.e-4", 0.0005),
+        ("train.eps=1E-8", 1e-8),
+        ("train.samples=60_000", 60_000),
+        ("train.samples=6e4", 60_000),
+        ("train.samples = 20", 20),
+        ("evaluate.splits=test", ["test"]),
+        ("evaluate.splits=test,validation", ["test", "validation"]),
+        ("evaluate.splits=[test, validation]", ["test", "validation"]),
+        ("evaluate.splits=('test',)", ["test"]),
+        ("evaluate.splits=2017", ["2017"]),
+        ("evaluate.splits=[2017, 007]", ["2017", "007"]),
+        ("evaluate.templates=null", None),
+        ('evaluate.templates=["a {c}, b", "{c}"]', ["a {c}, b", "{c}"]),
+        ("data.crop_scale=0.5,1", [0.5, 1]),
+        ("data.crop_scale=(.5, 1.)", [0.5, 1.0]),
+        ("data.crop_scale=[0.5,1]", [0.5, 1]),
+        ("data.path=2017", "2017"),
+        ("data.path=1e3", "1e3"),
+        ('data.path="None"', "None"),
+        ("data.path=/x/y=z", "/x/y=z"),
+        ("data.flip=True", True),
+        ("data.flip=off", False),
+        ("model.image.output_stride=8", 8),
+        ("model.text.vocabulary=corpus", "corpus"),
+        ("objective.mlm.stages=all", "all"),
+        ("objective.mlm.stages=1", [1]),
+        ("objective.mlm.stages=0,2", [0, 2]),
+        ("objective.token.matching=top_k", "top_k"),
+        ("runtime.validate_at=1_000,2000", [1000, 2000]),
+        ("runtime.cache=none", None),
+        (
+            'evaluate.class_folders=[{"name": 2017, "path": "x"}]',
+            [{"name": "2017", "path": "x"}],
+        ),
+    ],
+)
+def test_an_assignment_is_read_by_the_type_of_its_field(text, value):
+    path, found = parse_assignment(text)
+    assert found == value
+    assert type(found) is type(value)
+    if path.startswith("runtime."):
+        override_runtime(Runtime(), {path.removeprefix("runtime."): found})
+    else:
+        override(RunConfig(), {path: found})
+
+
+@pytest.mark.parametrize(
+    ("texts", "line"),
+    [
+        (["train.samples", "20"], "write train.samples=20"),
+        (["train.samples", "=", "20"], "write train.samples=20"),
+        (["train.samples=", "20"], "write train.samples=20"),
+        (["train.samples", "=20"], "write train.samples=20"),
+        (["train.lr=1", "runtime.workers", "4"], "write runtime.workers=4"),
+        (["train.samples=60,000"], "'60,000': an integer is wanted, such as train.samples=60000"),
+        (["train.lr=fast"], "train.lr = 'fast': a number is wanted, such as train.lr=0.001"),
+        (["train.lr=-inf"], "train.lr = '-inf': -inf is not a value a configuration can hold"),
+        (["data.flip=maybe"], "true or false is wanted, such as data.flip=true"),
+        (["runtime.compile=2"], "runtime.compile = '2': true or false is wanted"),
+        (["data.crop_scale=1"], "data.crop_scale = '1': 2 values are wanted, written ...,..."),
+        (["runtime.threads=two"], "runtime.threads = 'two': an integer is wanted"),
+    ],
+)
+def test_an_assignment_that_cannot_be_read_says_how_to_write_it(texts, line):
+    with pytest.raises(ConfigError) as error:
+        parse_assignments(texts)
+    assert line in str(error.value)
+
+
+def test_an_empty_value_is_no_forgotten_one():
+    texts = ["data.path=", "train.lr=1"]
+    assert parse_assignments(texts) == ({"data.path": "", "train.lr": 1}, {})
+
+
+def test_messages_about_the_runtime_keep_its_name():
+    with pytest.raises(ConfigError, match=r"^runtime\.threads = 0: "):
+        override_runtime(Runtime(), {"threads": 0})
+    with pytest.raises(ConfigError, match=r"runtime\.workers is where a run happens"):
+        override(RunConfig(), {"runtime.workers": 2})
 
 
 @pytest.mark.parametrize("text", ["a", "=3", "a=NaN", "a=Infinity"])

@@ -7,10 +7,10 @@ import pytest
 from harness.config import override
 from harness.config.bases import SMALL
 from harness.errors import RecordError
-from harness.files import dump_json, read_json, read_jsonl, write_json
+from harness.files import dump_json, read_json, read_jsonl, write_atomic, write_json
 from harness.store import record
 from harness.store.lease import Lease
-from harness.store.record import Store, write_atomic
+from harness.store.record import Store
 from harness.store.state import State
 
 RESULT = {

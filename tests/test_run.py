@@ -73,10 +73,11 @@ def kill_while_writing(config, root, name, nth=1):
         whole(path, data)
 
     def run():
-        record.write_atomic = torn
+        from harness import files
         from harness.train import checkpoint
 
-        checkpoint.write_atomic = torn
+        for module in (files, record, checkpoint):
+            module.write_atomic = torn
         execute(config, root, RUNTIME, label="x")
 
     whole = record.write_atomic

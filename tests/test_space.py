@@ -1,6 +1,14 @@
+import enum
+import json
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pandas as pd
 import pytest
 
+from harness.config import Data, Train, canonical_json, override
 from harness.config.bases import SMALL
+from harness.config.searchspace import Choice, Integers, Search, Uniform
 from harness.config.sweep import (
     Points,
     Show,
@@ -27,7 +35,7 @@ def sweep(pts, seeds=(0,), **show):
 
 
 def test_product_by_hand():
-    assert list(product({"a": [1, 2], "b": "xy"})) == [
+    assert list(product({"a": [1, 2], "b": ["x", "y"]})) == [
         {"a": 1, "b": "x"},
         {"a": 1, "b": "y"},
         {"a": 2, "b": "x"},
@@ -180,3 +188,142 @@ def test_a_point_may_have_a_name_and_a_name_must_have_a_point():
     astray = Show("model.text.layers", ["*/acc1"], names={"CLIP": {"model.text.layers": 8}})
     with pytest.raises(SweepError, match=r"'CLIP' names a point .*: {\"model.text.layers\":8}"):
         expand(Sweep(base=SMALL, points=points, seeds=[0], show=astray))
+
+
+# --------------------------------------------------------------------------- what Python hands over
+
+
+class Decode(enum.Enum):
+    FULL = "full"
+    SCALED = "scaled"
+
+
+class Depth(enum.IntEnum):
+    SHALLOW = 1
+    DEEP = 2
+
+
+@pytest.mark.parametrize(
+    ("path", "given", "plain"),
+    [
+        (LAYERS, np.arange(1, 3), [1, 2]),
+        (LAYERS, [np.int64(1), np.uint8(2)], [1, 2]),
+        (LAYERS, [np.float64(1.0), 2.0], [1, 2]),
+        (LAYERS, Depth, [1, 2]),
+        ("train.lr", np.array([0.1, 0.25], dtype="float32"), [0.1, 0.25]),
+        ("train.lr", [np.float16(0.1), np.float64(0.3)], [0.1, 0.3]),
+        ("train.grad_clip", [np.float32(0.5), None], [0.5, None]),
+        ("data.flip", [np.bool_(True), np.False_], [True, False]),
+        ("data.decode", Decode, ["full", "scaled"]),
+        ("data.decode", np.array(["full", "scaled"]), ["full", "scaled"]),
+        ("data.path", [Path("a/b"), PurePosixPath("/c")], ["a/b", "/c"]),
+        ("data.crop_scale", [np.array([0.5, 1.0]), (np.float32(0.1), 1)], [[0.5, 1], [0.1, 1]]),
+        ("evaluate.splits", [(Decode.FULL,), ["test"]], [["full"], ["test"]]),
+        ("evaluate.templates", pd.Series([("a {c}",), ("{c}.",)]), [["a {c}"], ["{c}."]]),
+    ],
+)
+def test_values_of_numpy_paths_and_enumerations_are_plain_ones(path, given, plain):
+    axis = product({path: given})
+    twin = product({path: plain})
+    assert canonical_json(list(axis)) == canonical_json(list(twin))
+    assert json.loads(json.dumps(list(axis))) == json.loads(json.dumps(list(twin)))
+    made = [override(SMALL, point).model_dump(mode="json") for point in axis]
+    assert made == [override(SMALL, point).model_dump(mode="json") for point in twin]
+
+
+def test_the_same_run_whoever_wrote_the_number():
+    runs = expand(sweep(product({LAYERS: np.array([1, 2])}), seeds=np.arange(2)))
+    twins = expand(sweep(product({LAYERS: [1, 2]}), seeds=[0, 1]))
+    assert [(r.key, r.label, r.seed) for r in runs] == [(r.key, r.label, r.seed) for r in twins]
+    assert {type(run.seed) for run in runs} == {int}
+    expand(sweep(product({LAYERS: [1]})), overrides={"train.lr": np.float32(0.1)})
+    assert override(SMALL, {"train.lr": np.float32(0.1)}).train.lr == 0.1
+
+
+def test_a_configuration_may_be_written_with_numpy_and_paths():
+    data = Data(source="folder", path=Path("x"), weights=np.array([1.0, 3.0]))
+    assert (data.path, data.weights) == ("x", (1.0, 3.0))
+    assert Train(samples=np.int32(7), lr=np.float64(0.1)) == Train(samples=7, lr=0.1)
+
+
+def test_show_and_search_take_them_too():
+    point = {LAYERS: np.int64(2)}
+    show = Show(x=LAYERS, metrics=[], baseline=point, names={"two": point})
+    assert json.loads(json.dumps([show.baseline, show.names])) == [
+        {LAYERS: 2},
+        {"two": {LAYERS: 2}},
+    ]
+    assert [run.label for run in expand(sweep(points({LAYERS: 2}), names={"two": point}))] == [
+        "two"
+    ]
+    assert Uniform(np.float32(0.1), np.float64(1)) == Uniform(0.1, 1.0)
+    assert Integers(np.int64(1), np.int8(4)).problem() is None
+    assert Choice(*Decode).options == ("full", "scaled")
+    assert list(Search({}, "validation/mean_recall", confirm=np.arange(3)).confirm) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("make", "line"),
+    [
+        (
+            lambda: product({LAYERS: 4}),
+            "model.text.layers = 4: a list of values is wanted, such as",
+        ),
+        (lambda: product({"data.decode": "full"}), "'full': a list of values is wanted"),
+        (lambda: product({LAYERS: {1, 2}}), "model.text.layers = {1, 2}: a list"),
+        (lambda: product({LAYERS: {1: 2}}), "a list of values is wanted"),
+        (lambda: product({LAYERS: np.array(4)}), "model.text.layers = array(4): a list"),
+        (lambda: zipped({LAYERS: 3, "train.lr": [1]}), "model.text.layers = 3: a list"),
+        (lambda: one_at_a_time({LAYERS: 1}, {LAYERS: 2}), "model.text.layers = 2: a list"),
+        (lambda: product({"train.lr": [float("nan")]}), "train.lr = nan is no value that a run"),
+        (lambda: product({"train.lr": [np.inf]}), "train.lr = inf is no value"),
+        (lambda: points({"train.lr": {1}}), "train.lr = {1} is no value that a run can hold"),
+        (lambda: points({"train.lr": object}), "train.lr = <class 'object'> is no value"),
+        (lambda: points([{LAYERS: 1}]), "{field: value, ...} is wanted"),
+        (lambda: points({1: 2}), "{field: value, ...} is wanted"),
+        (lambda: sweep(points({LAYERS: 1}), seeds=3), "seeds = 3: a list of values is wanted"),
+        (lambda: sweep(points({LAYERS: 1}), seeds=[0.5]), "whole numbers are wanted, as in range"),
+        (lambda: sweep(points({LAYERS: 1}), seeds=["1"]), "seeds = ['1']: whole numbers are wan"),
+        (lambda: sweep(points({LAYERS: 1}), seeds=[True]), "seeds = [True]: whole numbers are"),
+    ],
+)
+def test_what_is_no_axis_and_no_value_is_named(make, line):
+    with pytest.raises(SweepError) as error:
+        make()
+    assert line in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "values"),
+    [
+        ("train.lr", [0.12345678, 0.12345679]),
+        ("train.lr", [1e-7, 1.0000001e-7]),
+        ("data.fingerprint", ["1", "01"]),
+        ("data.fingerprint", [None, "None", "null"]),
+        ("data.fingerprint", ["a", "a #2", "a, b=1"]),
+        ("data.crop_scale", [(0.5, 1.0), (0.5000001, 1.0)]),
+    ],
+)
+def test_labels_differ_where_values_do(path, values):
+    labels = [run.label for run in expand(sweep(product({path: values})))]
+    assert len(set(labels)) == len(values)
+
+
+def test_a_name_that_is_the_label_of_another_point_gives_way():
+    made = sweep(product({LAYERS: [1, 2, 4]}), names={"layers=1": {LAYERS: 2}})
+    assert [run.label for run in expand(made)] == ["layers=1", "layers=1 #2", "layers=4"]
+
+
+def test_a_number_that_tells_two_labels_apart_is_free():
+    names = {"layers=1 #2": {LAYERS: 4}, "layers=1": {LAYERS: 2}}
+    made = sweep(product({LAYERS: [4, 2, 1]}), names=names)
+    assert [run.label for run in expand(made)] == ["layers=1 #2", "layers=1", "layers=1 #3"]
+
+
+def test_common_labels_are_as_short_as_ever():
+    runs = expand(sweep(product({"train.lr": [5e-4, 0.1, 1.0], "data.flip": [True]})))
+    assert [run.label for run in runs] == [
+        "lr=0.0005, flip=True",
+        "lr=0.1, flip=True",
+        "lr=1, flip=True",
+    ]

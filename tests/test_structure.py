@@ -6,6 +6,7 @@ import ast
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import harness
@@ -110,3 +111,12 @@ def test_no_folder_has_more_than_eight_floors() -> None:
     folders = {file.parent for file, _ in trees().values()} - {ROOT}
     chains = {folder.relative_to(ROOT): longest_chain(folder) for folder in folders}
     assert {folder: chain for folder, chain in chains.items() if len(chain) > FLOORS} == {}
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    """Of imports that run when a module is loaded; those in functions come later."""
+    loaded = {
+        name: imports(name) & {n for node in tree.body for n in _named(node) if n in trees()}
+        for name, (_, tree) in trees().items()
+    }
+    assert list(TopologicalSorter(loaded).static_order())

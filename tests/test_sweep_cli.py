@@ -15,10 +15,12 @@ import pytest
 
 import harness
 from harness.commands.sweep import main
+from harness.config import Runtime
 from harness.config.sweep import expand
 from harness.config.sweep_files import load_sweep
-from harness.store.manifest import read_manifest
+from harness.store.manifest import read_manifest, write_manifest
 from harness.store.record import Store
+from tests.conftest import write_shapes
 
 REPOSITORY = Path(harness.__file__).parent.parent
 SHADOW = Path(__file__).parent / "launch" / "shadow"
@@ -105,6 +107,22 @@ def test_a_dry_run_prints_every_run_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_plan_says_what_opening_the_data_decided(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_shapes(tmp_path / "shapes")
+    rows = [line.split(",") for line in (folder / "captions.csv").read_text().splitlines()]
+    no_splits = "".join(f"{row[0]},{row[2]}\n" for row in rows)
+    (folder / "captions.csv").write_text(no_splits)
+    words = ["data.source=folder", f"data.path={folder}", "train.batch_size=8"]
+    assert main(["smoke", "--dry-run", "--root", str(tmp_path), *words]) == 0
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+    assert notes == [
+        "note: shapes: no split is named: pictures are split by the SHA-256 of each picture's "
+        "name, about 80 : 10 : 10"
+    ]
+
+
 def test_only_chooses_by_label_or_by_key(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -114,6 +132,81 @@ def test_only_chooses_by_label_or_by_key(
     assert main([*command, "--only", row.split()[2][:6]]) == 0
     again = [line for line in capsys.readouterr().out.splitlines() if line.startswith("layers")]
     assert again == [row]
+
+
+BRACKETS = '''"""Which crops and names?"""
+from harness.bases import SMALL
+from harness.space import Show, Sweep, points
+
+SWEEP = Sweep(
+    base=SMALL,
+    points=points(
+        {"data.crop_scale": (0.5, 1.0)},
+        {"data.crop_scale": [0.75, 1.0]},
+        {"data.crop_scale": (1.0, 1.0)},
+        {"train.lr": 0.12345678},
+        {"model.text.layers": 2, "model.text.init": "first of 3"},
+    ),
+    show=Show(
+        x="train.lr",
+        metrics=["test/mean_recall"],
+        names={"a* [/b] %s": {"data.crop_scale": (1, 1)}},
+    ),
+)
+'''
+
+
+def test_only_takes_back_every_label_that_is_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "brackets.py"
+    file.write_text(BRACKETS)
+    command = [str(file), "--dry-run", "--root", str(tmp_path)]
+    assert main(command) == 0
+    labels = [line.split("  ")[0] for line in _rows(capsys)]
+    assert len(set(labels)) == 6
+    assert "a* [/b] %s" in labels
+    assert "layers=3, init=None" not in labels
+    for label in labels:
+        for pattern in (
+            label,
+            f"{label} seed 0",
+            f"  {label} ",
+            f"{label[:-1]}\N{HORIZONTAL ELLIPSIS}",
+        ):
+            assert main([*command, "--only", pattern]) == 0
+            assert label in [line.split("  ")[0] for line in _rows(capsys)], pattern
+
+
+def _rows(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The lines of a printed plan that are of runs."""
+    return [line for line in capsys.readouterr().out.splitlines() if " new " in line]
+
+
+def test_two_sweep_files_of_one_stem_do_not_share_a_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [tmp_path / name / "brackets.py" for name in ("a", "b", "copy")]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text(BRACKETS if file.parent.name != "b" else BRACKETS.replace("0.75", "0.8"))
+    store = Store(tmp_path)
+    sweep = load_sweep(str(files[0]))
+    write_manifest(store, sweep, expand(sweep), Runtime(), [])
+    dry = ["--dry-run", "--root", str(tmp_path)]
+    assert main([str(files[0]), *dry]) == 0
+    assert main([str(files[2]), *dry]) == 0
+    capsys.readouterr()
+    assert main([str(files[1]), *dry]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"'brackets' is on file in {tmp_path} for {files[0]}" in line
+    assert "--name NAME gives it" in line
+    assert main([str(files[1]), *dry, "--name", "brackets-b"]) == 0
+    assert main([str(files[1]), *dry, "--name", "../up"]) == 2
+    files[0].write_text(f"{BRACKETS}# edited\n")
+    assert main([str(files[0]), *dry]) == 0, "the file itself may change"
+    files[0].unlink()
+    assert main([str(files[1]), *dry]) == 0, "a file that was moved and changed keeps its name"
 
 
 # --------------------------------------------------------------------------- errors that teach
@@ -128,8 +221,13 @@ def test_only_chooses_by_label_or_by_key(
         (["smoke", "train.lrr=1"], "unknown field 'train.lrr'; nearest: train.lr"),
         (["smoke", "train"], "'train' is not of the form path=value"),
         (["smoke", "train.lr=fast"], "train.lr = 'fast': a number is wanted"),
+        (["smoke", "train.samples", "20"], "write train.samples=20"),
+        (["smoke", "--train.samples=20"], "is a field and no option; write train.samples=20"),
+        (["smoke", "--train.samples", "20"], "is a field and no option; write train.samples=20"),
+        (["smoke", "--runtime.workers", "2"], "write runtime.workers=2"),
+        (["smoke", "learning_rate=1"], "unknown field 'learning_rate'; here it is train.lr"),
         (["smoke", "train.lr=NaN"], "NaN is not a value a configuration can hold"),
-        (["smoke", "runtime.thread=1"], "unknown field 'thread'; nearest: threads"),
+        (["smoke", "runtime.thread=1"], "unknown field 'runtime.thread'; nearest: runtime.threads"),
         (["smoke", "model.text.layers=3"], "model.text.layers is an axis of this sweep"),
         (["smoke", "--base", "tiny"], "unknown base 'tiny'"),
         (["smoke", "--base", "cc3m"], "data.path"),

@@ -14,7 +14,7 @@ from harness.config.sweep_files import (
     shipped_sweeps,
 )
 from harness.data.tools.jobs import shared_out
-from harness.errors import SweepError
+from harness.errors import HarnessError, SweepError
 from harness.launch.slurm.freeze import freeze
 from harness.store.record import Store
 
@@ -114,6 +114,35 @@ def test_a_broken_sweep_file_is_one_line_with_its_place(tmp_path, text, line):
     file.write_text(text)
     with pytest.raises(SweepError, match=line):
         load_sweep(str(file))
+
+
+@pytest.mark.parametrize(
+    ("axis", "line"),
+    [
+        ('product({"model.text.layers": [1, 0]})', r"x\.py:5: layers=0: model\.text\.layers = 0: "),
+        (
+            'product({"train.lr": [1],\n"model.text.layer": [1]})',
+            r"x\.py:6: lr=1, layer=1: unknown",
+        ),
+        ('product({"model.text.heads": [5]})', r"x\.py:5: heads=5: model\.text: width 96 is not"),
+        ('product({"model.text.layers": 4})', r"x\.py:5: model\.text\.layers = 4: a list of"),
+        ('points({"train.lr": {1}})', r"x\.py:5: train\.lr = \{1\} is no value that a run can"),
+        ('points({"runtime.workers": 1})', r"x\.py:5: workers=1: runtime\.workers is where a run"),
+        ('points({"learning_rate": 1})', r"x\.py:5: .*unknown field .*; here it is train\.lr: "),
+    ],
+)
+def test_what_is_wrong_with_an_axis_is_told_with_axis_and_line(tmp_path, axis, line):
+    file = tmp_path / "x.py"
+    file.write_text(
+        "from harness.bases import SMALL\n"
+        "from harness.space import Show, Sweep, points, product\n"
+        "show = Show(x='train.lr', metrics=[])\n"
+        "SWEEP = Sweep(base=SMALL, show=show, points=\n"
+        f"{axis})\n"
+    )
+    with pytest.raises(HarnessError, match=line) as error:
+        expand(load_sweep(str(file)))
+    assert "\n" not in str(error.value)
 
 
 # ---- a file is a module

@@ -8,25 +8,27 @@ than is allowed, 130 interrupted (the same command goes on).
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import re
 import shutil
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.commands.shared import command_parser, exit_code_of
-from harness.config import Data, Runtime
+from harness.config import ClassFolder, Data, Runtime
 from harness.data.packed import PACK_FILE
-from harness.errors import ConfigError
+from harness.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from harness.data.dataset import DataSet, Problem
-    from harness.data.tools.scan import Scan
+    from harness.data.dataset import DataSet
 
-SOURCES = ("folder", "shards", "stream")
+CLASSES = "classes"
+SOURCES = ("folder", "shards", "stream", CLASSES)
 _SHOWN = 12
 _DEFAULTS = Runtime()
 
@@ -55,6 +57,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         allow_abbrev=False,
     )
     check.add_argument("--out", type=Path, metavar="FILE", help="the list (JSON) here as well")
+    check.add_argument("--json", action="store_true", help="print what was found as JSON")
     check.add_argument("--again", action="store_true", help="index shards anew")
     check.set_defaults(command=check_data)
     packed = commands.add_parser(
@@ -84,7 +87,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def _add_common(command: argparse.ArgumentParser) -> None:
     command.add_argument("data", help="folder, table, tar files or URLs, as data.path has them")
     command.add_argument(
-        "--source", choices=SOURCES, help="as data.source has it; else as the data look"
+        "--source",
+        choices=SOURCES,
+        help="as data.source has it, or classes for a zero-shot test set; else as the data look",
     )
     command.add_argument(
         "--workers", type=int, default=_cores(), metavar="N", help="processes (one a core)"
@@ -120,11 +125,14 @@ def _cores() -> int:
 
 
 def _opened(args: argparse.Namespace) -> tuple[DataSet, Runtime]:
-    from harness.data.catalog import find_data
+    from harness.data.catalog import find_data, open_class_folder
     from harness.data.sources.shards import Shards
 
     source = args.source or looks_like(args.data)
     runtime = Runtime(cache=args.cache, max_pixels=args.max_pixels)
+    if source == CLASSES:
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(args.data).stem) or CLASSES
+        return open_class_folder(ClassFolder(name=name, path=args.data)), runtime
     data = find_data(Data(source=source, path=args.data), runtime)
     if isinstance(data, Shards):
         with _progress("indexing", "shards") as progress:
@@ -135,13 +143,19 @@ def _opened(args: argparse.Namespace) -> tuple[DataSet, Runtime]:
 
 
 def looks_like(path: str) -> str:
-    """The source that reads `path`: a URL is streamed, tar files are shards, the rest a folder."""
+    """The source that reads `path`: a URL is streamed, tar files are shards, the rest a folder.
+
+    Of folders and tars, those with a class for each picture and no captions are classes.
+    """
+    from harness.data.class_sets import looks_labelled
     from harness.data.shard_list import SEPARATOR, is_remote
 
     first = path.split(SEPARATOR)[0].strip()
     if is_remote(first):
         return "stream"
     folder = Path(first.removeprefix("file://")).expanduser()
+    if folder.exists() and looks_labelled(folder):
+        return CLASSES
     if not folder.is_dir():
         return "shards" if ".tar" in first else "folder"
     has_tars = next(folder.glob("*.tar"), None) or next(folder.glob("*/*.tar"), None)
@@ -152,10 +166,26 @@ def looks_like(path: str) -> str:
 
 
 def check_data(args: argparse.Namespace) -> int:
-    """Look at everything, keep the list, print both; the exit code."""
+    """Look at everything, keep the list of what is broken, tell all; the exit code."""
+    from harness.data.account import RefusedData
+    from harness.data.tools.summary import summary_of_refused
+
+    try:
+        return _check(args)
+    except DataError as error:
+        tree = summary_of_refused(error)
+        if args.json:
+            print(json.dumps(tree, indent=1))
+        elif isinstance(error, RefusedData):
+            _print_summary(tree)
+        raise
+
+
+def _check(args: argparse.Namespace) -> int:
     from harness.data.catalog import cache_dir
     from harness.data.quarantine import write_quarantine
     from harness.data.tools.scan import scan
+    from harness.data.tools.summary import summary_of
 
     data, runtime = _opened(args)
     with _progress("decoding", "pictures") as progress:
@@ -164,48 +194,85 @@ def check_data(args: argparse.Namespace) -> int:
     if args.out is not None:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, args.out)
-    _print_scan(data, found)
+    tree = summary_of(data, found)
+    share = 1 - tree["usable"] / max(1, tree["seen"])
+    too_many = share > args.max_bad_fraction
+    if args.json:
+        print(json.dumps(tree, indent=1))
+        return 3 if too_many else 0
+    _print_summary(tree)
+    print(f"fingerprint: train {data.fingerprint[:12]}, rest {data.evaluation_fingerprint[:12]}")
     print(f"list: {file}")
-    too_many = found.bad_fraction > args.max_bad_fraction
-    verdict = f"{found.bad_fraction:.2%} unusable, {args.max_bad_fraction:.2%} allowed"
+    verdict = f"{share:.2%} unusable, {args.max_bad_fraction:.2%} allowed"
     print(("not usable: " if too_many else "usable: ") + verdict)
     return 3 if too_many else 0
 
 
-def _print_scan(data: DataSet, found: Scan) -> None:
+def _print_summary(tree: Mapping[str, Any]) -> None:
+    """The tables of a check: files, splits, classes; then captions, notes and problems."""
+    files, unread = tree["files"], [f for f in tree["files"] if f["reason"] is not None]
+    shown = files if len(files) <= _SHOWN else unread[:_SHOWN]
+    rows = [(f["file"], _count(f["rows"]), _count(f["used"]), f["reason"] or "") for f in shown]
+    if len(files) > len(shown):
+        rest = [f for f in files if f not in shown]
+        used = _count(sum(f["used"] for f in rest))
+        rows.append((f"{len(rest):,} more", _count(sum(f["rows"] for f in rest)), used, ""))
+    _print_rows(("file", "rows", "used", "why not all"), rows)
+    splits = [
+        (name, _count(s["pictures"]), _count(s["captions"]), s["origin"])
+        for name, s in tree["splits"].items()
+    ]
+    _print_rows(("split", "pictures", "captions", "by"), splits)
+    classes = [(n, _count(c["pictures"]), c["prompt"]) for n, c in tree["classes"].items()]
+    _print_rows(("class", "pictures", "first prompt"), classes)
+    for name, caption in tree["captions"].items():
+        text = textwrap.shorten(caption["caption"], 100, placeholder=" ...")
+        _say(f"{name} caption: {caption['characters']:,} characters, {text!r}")
+    for split, count in tree["duplicates"]["within"].items():
+        print(f"repeated: {count:,} pictures of {split} have the content of another")
+    for leak in tree["duplicates"]["across"]:
+        print(f"leakage: {leak['pictures']:,} pictures are in {' and in '.join(leak['splits'])}")
+    for note in tree["notes"]:
+        _say(f"note: {note}")
+    _print_problems(tree["problems"])
+
+
+def _count(number: int) -> str:
+    return f"{number:,}"
+
+
+def _print_rows(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
+    if not rows:
+        return
     table = Table(box=None, pad_edge=False)
-    for heading in ("", "usable", "bad"):
-        table.add_column(heading, justify="right" if heading else "left")
-    faulty = [(name, count) for name, count in found.counts.items() if count.bad]
-    for name, count in faulty[:_SHOWN]:
-        table.add_row(name, f"{count.usable:,}", f"{count.bad:,}", style="red")
-    if len(faulty) > _SHOWN:
-        table.add_row(f"and {len(faulty) - _SHOWN} more with unusable samples", "", "")
-    usable = sum(count.usable for count in found.counts.values())
-    parts = len(found.counts)
-    bad = f"{len(found.faults):,}"
-    table.add_row(f"all {parts} shards or splits of {data.name}", f"{usable:,}", bad)
-    Console(width=None if sys.stdout.isatty() else 150).print(table)
-    print(f"fingerprint: train {data.fingerprint[:12]}, rest {data.evaluation_fingerprint[:12]}")
-    _print_faults(found.faults)
+    for head in heads:
+        number = head in {"rows", "used", "pictures", "captions"}
+        table.add_column(head, justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_printable(cell)) for cell in row))
+    Console(width=None if sys.stdout.isatty() else 150).print(table, end="\n")
 
 
-def _print_faults(faults: Sequence[Problem]) -> None:
-    """One line a reason, the most frequent first, with the first sample of each."""
-    by_reason = Counter(fault.reason for fault in faults)
-    first = {fault.reason: fault.where for fault in reversed(faults)}
-    for reason, count in by_reason.most_common(_SHOWN):
-        _say(f"{count:>7,} x {reason} (such as {first[reason]})")
-    if len(by_reason) > _SHOWN:
-        print(f"{'':7}   and {len(by_reason) - _SHOWN} more reasons")
+def _print_problems(problems: Sequence[Mapping[str, Any]]) -> None:
+    """One line a reason, the most frequent first, with the first place of each."""
+    for problem in problems[:_SHOWN]:
+        row = "" if problem["row"] is None else f":{problem['row']}"
+        _say(f"{problem['count']:>7,} x {problem['reason']} (such as {problem['file']}{row})")
+    if len(problems) > _SHOWN:
+        print(f"{'':7}   and {len(problems) - _SHOWN} more reasons")
 
 
 def _say(line: str) -> None:
     """Print what may hold a broken name."""
-    print(line.encode("utf-8", "backslashreplace").decode())
+    print(_printable(line))
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 # --------------------------------------------------------------------------- pack

@@ -30,11 +30,13 @@ from harness.config import (
     Evaluate,
     Runtime,
     override_runtime,
-    parse_assignment,
+    parse_assignments,
 )
+from harness.config.overrides import RUNTIME
 from harness.errors import ConfigError, InvariantError
 from harness.evaluate.suites import SUITES, benchmarks_of
 from harness.evaluate.suites.find import Found, Hole, find
+from harness.files import write_atomic
 from harness.launch.evaluations import (
     Done,
     ModelSpec,
@@ -45,11 +47,10 @@ from harness.launch.evaluations import (
     models_of,
     record_evaluation,
 )
-from harness.store.record import Store, write_atomic
+from harness.store.record import Store
 
 if TYPE_CHECKING:
     from harness.document.table import Table
-_RUNTIME = "runtime."
 _DASH = "\N{EM DASH}"
 _HOLES = 3
 
@@ -137,9 +138,9 @@ def run_command(args: argparse.Namespace) -> int:
 
 def _runtime(args: argparse.Namespace) -> Runtime:
     """The `runtime.FIELD=VALUE` among the arguments, which leave the list of what to evaluate."""
-    given = [text for text in args.what if text.startswith(_RUNTIME) and "=" in text]
+    given = [text for text in args.what if text.startswith(RUNTIME) and "=" in text]
     args.what = [text for text in args.what if text not in given]
-    values = dict(parse_assignment(text.removeprefix(_RUNTIME)) for text in given)
+    _, values = parse_assignments(given)
     return override_runtime(Runtime(data_root=args.data_root), values)
 
 

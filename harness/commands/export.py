@@ -27,9 +27,9 @@ from harness.commands.shared import (
 )
 from harness.config import RunConfig
 from harness.errors import ConfigError
-from harness.files import read_json, sha256_of, write_json
+from harness.files import read_json, sha256_of, write_atomic, write_json
 from harness.plugins import read_run
-from harness.store.record import RunDir, write_atomic
+from harness.store.record import RunDir
 
 if TYPE_CHECKING:
     from harness.models.two_tower import TwoTower

@@ -1,7 +1,7 @@
 """What every command shares: its parser, one line for an error, an exit code, and no traceback.
 
-Knows no command.  Exit codes: 0 done, 2 the command or its configuration is wrong, 130 interrupted;
-an error may carry its own.
+Knows no command.  Exit codes: 0 done, 2 the command or its configuration is wrong or its output
+cannot be written, 130 interrupted, 141 nobody reads its output; an error may carry its own.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -77,23 +78,72 @@ def exit_code_of(
 ) -> int:
     """The exit code of `command`; a known error is told in one line on standard error.
 
+    A stream that is closed, full or cannot hold a character ends no command in a traceback.
+
     Args:
         stopped: what to say when the user interrupts.
     """
+    _open_streams()
+    try:
+        code = _code_of(command, stopped)
+    except SystemExit as end:  # after --help, or where rich found that nobody reads
+        if isinstance(end.__context__, BrokenPipeError):
+            return _UNREAD
+        if failed := _flush(0):
+            return failed
+        raise
+    return _flush(code)
+
+
+_UNREAD = 141
+"""As a shell tells of a command that SIGPIPE ended."""
+
+
+def _code_of(command: Callable[[], int], stopped: Callable[[], str]) -> int:
     try:
         return command()
     except HarnessError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _tell(f"error: {error}")
         return error.exit_code
     except KeyboardInterrupt:
-        print(stopped(), file=sys.stderr)
+        _tell(stopped())
         return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 141
+        return _UNREAD
     except OSError as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        _tell(f"error: {one_line(error)}")
         return 2
+
+
+def _open_streams() -> None:
+    """Give what was closed a place to go, and what has no such character another way to say it."""
+    for name in ("stdin", "stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)  # the lowest number free: that of the stream
+            os.set_inheritable(nowhere, True)
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, open(nowhere, mode, closefd=False))  # noqa: SIM115
+        elif name != "stdin" and getattr(stream, "errors", "") == "strict":
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _tell(line: str) -> None:
+    with suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
+
+
+def _flush(code: int) -> int:
+    """`code`, unless what was printed cannot be written after all; then nothing more is tried."""
+    for number, stream in ((1, sys.stdout), (2, sys.stderr)):
+        try:
+            stream.flush()
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+            if not code and not isinstance(error, BrokenPipeError):
+                _tell(f"error: {one_line(error)}")
+            code = code or (_UNREAD if isinstance(error, BrokenPipeError) else 2)
+    return code
 
 
 def print_table(table: Table, *notes: str) -> None:

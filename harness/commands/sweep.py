@@ -10,6 +10,7 @@ configuration is wrong, 3 a report with holes, 130 interrupted.
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,18 +19,19 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from harness.commands.shared import command_parser, exit_code_of, store_of, under_a_root
-from harness.config import Runtime, override_runtime, parse_assignment
+from harness.config import RunConfig, Runtime, field_paths, override_runtime, parse_assignments
 from harness.config.bases import BASES, base
+from harness.config.overrides import RUNTIME
 from harness.config.sweep import Run, Sweep, expand
 from harness.config.sweep_files import find_sweep, load_sweep, question_of, shipped_sweeps
 from harness.errors import ConfigError, InterruptedRun, SweepError, unknown
 from harness.launch.executor import EXECUTORS, Assignment, add_options, make_executor
 from harness.planning.plan import Rerun, make_plan, request_fills
-from harness.store.manifest import write_manifest
+from harness.store.manifest import refuse_other_file, write_manifest
 from harness.store.record import Store
 from harness.store.state import State
 
-_RUNTIME = "runtime."
+_CUT = "\N{HORIZONTAL ELLIPSIS}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,9 +50,19 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = _parser()
     args, rest = parser.parse_known_intermixed_args(argv)
     if rest:
-        options = [name for action in parser._actions for name in action.option_strings]
-        raise ConfigError(unknown("option", rest[0].partition("=")[0], options))
+        raise ConfigError(_unknown_option(parser, rest[0], [*rest[1:], *args.overrides]))
     return args
+
+
+def _unknown_option(parser: argparse.ArgumentParser, given: str, after: Sequence[str]) -> str:
+    """What is wrong with an option; a field is set without dashes."""
+    name, _, value = given.partition("=")
+    path = name.lstrip("-")
+    if path in field_paths(RunConfig) or path.removeprefix(RUNTIME) in field_paths(Runtime):
+        value = value or next(iter(after), "VALUE")
+        return f"{name} is a field and no option; write {path}={value}"
+    options = [name for action in parser._actions for name in action.option_strings]
+    return unknown("option", name, options)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -73,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     add_options(parser)
     add("--base", metavar="NAME", help="another base configuration, listed below")
     add("--only", metavar="PATTERN", help="launch runs whose label matches, or by start of a key")
+    add("--name", help="of the report and of what is on file (default: that of the sweep file)")
     add("--seeds", type=_seeds, metavar="0,1,2", help="in place of the sweep's own")
     add("--rerun", choices=[r.value for r in Rerun], default="missing", help="default: missing")
     add("--report-only", action="store_true", help="start nothing, report what there is")
@@ -105,14 +118,15 @@ def _seeds(text: str) -> list[int]:
 
 def run_command(args: argparse.Namespace) -> int:
     """Plan, launch and report one sweep; returns the exit code."""
-    from harness.launch.check import check_runs, finisher, holes
-    from harness.launch.preview import print_plan
+    from harness.launch.check import check_runs, data_notes, finisher, holes
+    from harness.launch.preview import print_lines, print_plan
 
-    sweep = load_sweep(args.sweep)
-    values, here = _assignments(args.overrides)
+    store = store_of(args)
+    sweep = _named(load_sweep(args.sweep), args.name, store)
+    values, here = parse_assignments(args.overrides)
     file = find_sweep(args.sweep).resolve()
     work = Assignment(
-        store_of(args),
+        store,
         override_runtime(Runtime(), here),
         sweep.name,
         file,
@@ -122,7 +136,7 @@ def run_command(args: argparse.Namespace) -> int:
     )
     if sweep.search is not None:
         return search(args, sweep, values, work)
-    executor, store = make_executor(args, work), work.store
+    executor = make_executor(args, work)
     runtime = executor.work.runtime
     runs = expand(
         sweep,
@@ -140,6 +154,7 @@ def run_command(args: argparse.Namespace) -> int:
     rerun = Rerun(args.rerun)
     steps = make_plan(select(runs, args.only), store, rerun)
     print_plan(steps, executor.capacity(sum(step.pending for step in steps)))
+    print_lines("note", data_notes(runs, runtime))
     if args.dry_run:
         script = executor.script(steps)
         print("" if script is None else f"\n{script}\n", end="")
@@ -154,6 +169,15 @@ def run_command(args: argparse.Namespace) -> int:
     if code == InterruptedRun.exit_code:
         print(_go_on(), file=sys.stderr)
     return report(sweep, runs, store) if code is None else code
+
+
+def _named(sweep: Sweep, name: str | None, store: Store) -> Sweep:
+    """`sweep` by the name that was given, if any; SweepError where another file has its name."""
+    if name is not None and not re.fullmatch(r"\w[\w.+-]*", name):
+        raise ConfigError(f"--name {name!r}: letters, digits and any of _.+- are wanted")
+    sweep = sweep if name is None else replace(sweep, name=name)
+    refuse_other_file(store, sweep)
+    return sweep
 
 
 def search(
@@ -189,30 +213,34 @@ def search(
 def _report_words(args: argparse.Namespace, file: Path) -> tuple[str, ...]:
     """The command that reports the sweep and starts nothing, after `python`."""
     words = ["-m", "harness.sweep", str(file), *args.overrides, "--root", str(args.root.resolve())]
+    words += ["--name", args.name] if args.name is not None else []
     words += ["--base", args.base] if args.base is not None else []
     words += ["--seeds", ",".join(map(str, args.seeds))] if args.seeds is not None else []
     return (*words, "--report-only")
 
 
-def _assignments(texts: Sequence[str]) -> tuple[dict[str, object], dict[str, object]]:
-    """The `path=value` arguments: those of the configuration, and those of the Runtime."""
-    values = dict(parse_assignment(text) for text in texts)
-    runtime = {
-        path.removeprefix(_RUNTIME): values.pop(path)
-        for path in list(values)
-        if path.startswith(_RUNTIME)
-    }
-    return values, runtime
-
-
 def select(runs: Sequence[Run], pattern: str | None) -> list[Run]:
-    """The runs whose label matches `pattern` (as a file name would) or whose key begins with it."""
+    """The runs, parents among them, that `pattern` means: a label as it is printed, else labels
+    that match as file names do, else how a key begins."""
     if pattern is None:
         return list(runs)
-    chosen = [r for r in runs if fnmatchcase(r.label, pattern) or r.key.startswith(pattern)]
+    parents = [run.parent for run in runs if run.parent is not None]
+    every = {run.key: run for run in [*runs, *parents]}.values()
+    wanted = " ".join(pattern.split())
+    printed = [(run, (run.label, f"{run.label} seed {run.seed}")) for run in every]
+    for means in (str.__eq__, fnmatchcase, _begins_so):
+        chosen = [r for r, told in printed if any(means(" ".join(t.split()), wanted) for t in told)]
+        if chosen:
+            return chosen
+    chosen = [run for run in every if run.key.startswith(pattern)]
     if not chosen:
-        raise SweepError(unknown("run", pattern, {run.label for run in runs}))
+        raise SweepError(unknown("run", pattern, {run.label for run in every}))
     return chosen
+
+
+def _begins_so(label: str, pattern: str) -> bool:
+    """Whether `pattern` is a label as a narrow terminal shows it, cut at an ellipsis."""
+    return pattern.endswith(_CUT) and label.startswith(pattern.removesuffix(_CUT))
 
 
 def _go_on() -> str:

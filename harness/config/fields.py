@@ -1,11 +1,16 @@
-"""Fields by their dotted paths, sections of registered parts included, and validation."""
+"""Fields by their dotted paths, sections of registered parts included: what each is declared as
+and means, what else people call it, and validation."""
 
 from __future__ import annotations
 
-import types
+import ast
+import inspect
+import re
+import textwrap
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -13,7 +18,8 @@ from pydantic import (
     create_model,
 )
 
-from harness.errors import ConfigError, unknown
+from harness.config.values import alternatives
+from harness.errors import ConfigError, nearest
 from harness.registry import Registry
 
 if TYPE_CHECKING:
@@ -47,21 +53,62 @@ def tree_of(section: object) -> object:
     return section.model_dump() if isinstance(section, BaseModel) else section
 
 
-# --------------------------------------------------------------------------- overrides
+# --------------------------------------------------------------------------- paths
+
+
+@dataclass(frozen=True)
+class DeclaredField:
+    """A field that holds a value of its own: the class that declares it, and its name there."""
+
+    owner: type[BaseModel]
+    name: str
+
+    @property
+    def annotation(self) -> Any:
+        """Its type, as it is declared."""
+        return self.owner.model_fields[self.name].annotation
+
+    @property
+    def metadata(self) -> list[Any]:
+        """What bounds its value, as pydantic keeps it."""
+        return self.owner.model_fields[self.name].metadata
+
+    @property
+    def meaning(self) -> str:
+        """Its docstring in one line, without what others call it; empty if it has none."""
+        return _ELSEWHERE.sub("", _docstring(self)).strip()
+
+    @property
+    def aliases(self) -> list[str]:
+        """What it is called elsewhere: the names that end its docstring after `Elsewhere:`."""
+        found = _ELSEWHERE.search(_docstring(self))
+        return [] if found is None else found[1].replace(" ", "").split(",")
+
+
+_ELSEWHERE = re.compile(r"\s*Elsewhere: ([\w, ]+)\.$")
+
+
+def declared_fields(model: type[BaseModel]) -> Mapping[str, DeclaredField]:
+    """Dotted path -> declaration of every field of `model` that holds a value, as of now."""
+    return _declared_fields(model, (*TERMS.parts(), *SOURCES.parts()))
 
 
 def field_paths(model: type[BaseModel]) -> tuple[str, ...]:
     """Every dotted path of a field of `model` that holds a value of its own, as of now."""
-    return _field_paths(model, (*TERMS, *SOURCES))
+    return tuple(declared_fields(model))
 
 
 @cache
-def _field_paths(model: type[BaseModel], parts: tuple[str, ...]) -> tuple[str, ...]:
-    paths: list[str] = []
+def _declared_fields(model: type[BaseModel], parts: tuple[Any, ...]) -> dict[str, DeclaredField]:
+    found: dict[str, DeclaredField] = {}
     for name, annotation in _members(model).items():
         inner = _section_of(annotation)
-        paths += [name] if inner is None else [f"{name}.{p}" for p in _field_paths(inner, parts)]
-    return tuple(paths)
+        if inner is None:
+            found[name] = DeclaredField(model, name)
+        else:
+            below = _declared_fields(inner, parts)
+            found |= {f"{name}.{path}": field for path, field in below.items()}
+    return found
 
 
 def _members(model: type[BaseModel]) -> dict[str, Any]:
@@ -72,33 +119,101 @@ def _members(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def _section_of(annotation: object) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    if get_origin(annotation) in {Union, types.UnionType, Annotated}:
-        for part in get_args(annotation):
-            found = _section_of(part)
-            if found is not None:
-                return found
+    for one in alternatives(annotation):
+        if isinstance(one, type) and issubclass(one, BaseModel):
+            return one
     return None
 
 
-def validate(model: type[M], tree: object, *, given: Mapping[str, object] = {}) -> M:
-    """`model` from plain values; a ValidationError becomes one ConfigError line."""
+def _docstring(field: DeclaredField) -> str:
+    for owner in field.owner.__mro__:
+        text = _docstrings(owner).get(field.name)
+        if text is not None:
+            return " ".join(text.split())
+    return ""
+
+
+@cache
+def _docstrings(owner: type) -> dict[str, str]:
+    """Name -> docstring of each field that a class declares with one, read from its source."""
+    try:
+        (body,) = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
+    except (OSError, TypeError, SyntaxError, ValueError):  # made without a file, or in a block
+        return {}
+    assert isinstance(body, ast.ClassDef)
+    return {
+        before.target.id: str(after.value.value)
+        for before, after in zip(body.body, body.body[1:], strict=False)
+        if isinstance(before, ast.AnnAssign)
+        and isinstance(before.target, ast.Name)
+        and isinstance(after, ast.Expr)
+        and isinstance(after.value, ast.Constant)
+        and isinstance(after.value.value, str)
+    }
+
+
+# --------------------------------------------------------------------------- names
+
+
+def unknown_field(given: str, fields: Mapping[str, DeclaredField]) -> str:
+    """One line that says `given` is none of `fields` (path -> field), and which was meant."""
+    called = _called(given, fields)
+    if len(called) == 1 and called[0].rpartition(".")[2] != given.rpartition(".")[2]:
+        meaning = re.split(r"[.;:](?: |$)", fields[called[0]].meaning)[0]
+        return f"unknown field {given!r}; here it is {called[0]}: {meaning}"
+    section = f"{given.partition('.')[0]}."
+    own = [path.removeprefix(section) for path in fields if path.startswith(section)]
+    close = [section + path for path in nearest(given.removeprefix(section), own)]
+    close = close or [*nearest(given, called), *called][:3] or nearest(given, fields)
+    return (
+        f"unknown field {given!r}; nearest: {', '.join(dict.fromkeys(close))}; "
+        f"python -m harness.fields lists all {len(fields)}"
+    )
+
+
+def _called(given: str, fields: Mapping[str, DeclaredField]) -> list[str]:
+    """The paths whose last name or alias is the last name of `given`, dashes and case aside."""
+    wanted = _folded(given.rpartition(".")[2])
+    return [
+        path
+        for path, field in fields.items()
+        if wanted and wanted in map(_folded, [path.rpartition(".")[2], *field.aliases])
+    ]
+
+
+def _folded(name: str) -> str:
+    return re.sub(r"[\s_-]", "", name.casefold())
+
+
+# --------------------------------------------------------------------------- validation
+
+
+def validate(
+    model: type[M], tree: object, *, given: Mapping[str, object] = {}, prefix: str = ""
+) -> M:
+    """`model` from plain values; a ValidationError becomes one ConfigError line.
+
+    Args:
+        given: path -> value as it was given, where `tree` no longer tells.
+        prefix: what stands before the names of all fields where they are written.
+    """
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError("; ".join(_problems(model, error, given))) from None
+        problems = _problems(model, error, given, prefix)
+        raise ConfigError("; ".join(problems)) from None
 
 
 def _problems(
-    model: type[BaseModel], error: ValidationError, given: Mapping[str, object]
+    model: type[BaseModel], error: ValidationError, given: Mapping[str, object], prefix: str
 ) -> Iterable[str]:
     for problem in error.errors(include_url=False):
         path = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
-            yield unknown("field", path, field_paths(model))
+            fields = {f"{prefix}{p}": field for p, field in declared_fields(model).items()}
+            yield unknown_field(f"{prefix}{path}", fields)
             continue
         message = problem["msg"].removeprefix("Value error, ")
         value = given.get(path, problem.get("input"))
         shown = "" if isinstance(value, (dict, BaseModel)) else f" = {value!r}"
-        yield f"{path}{shown}: {message}"
+        yield f"{prefix}{path}{shown}: {message}"

@@ -6,16 +6,16 @@ import hashlib
 import json
 from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    field_validator,
 )
 
-if TYPE_CHECKING:
-    pass
+from harness.config.values import plain
 
 NOT_IDENTITY: dict[str, Any] = {"identity": False}
 _UNSET = object()
@@ -46,6 +46,11 @@ class Strict(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _from_python(cls, value: object) -> object:
+        return plain(value)
 
     def idle(self) -> set[str]:
         """Fields with a default that cannot change the run, given what the others hold."""
@@ -96,7 +101,7 @@ def identity_of(value: object) -> Any:
 def canonical_json(value: object) -> str:
     """One text for one value: sorted keys, no spaces, `1.0` written as `1`, NaN refused."""
     return json.dumps(
-        identity_of(value),
+        identity_of(plain(value)),
         sort_keys=True,
         separators=(",", ":"),
         allow_nan=False,

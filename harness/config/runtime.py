@@ -9,41 +9,51 @@ from pydantic import (
 )
 
 from harness.config.identity import Float, Int, Strict
-from harness.config.schema import Train, divisors_near
+from harness.config.values import divisors_near
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:
-    pass
+    from harness.config.schema import Train
 
 
 class Runtime(Strict):
     """Where and how a run happens; never part of its identity."""
 
     device: str = "auto"
-    """`auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`."""
+    """`auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`.  Elsewhere: gpu, accelerator."""
     threads: Annotated[Int, Field(ge=1)] = 1
     """Torch threads of each process of a run.  A run's last bits depend on them, so it has no more
-    or fewer for what slots, cores or a profile leave free."""
+    or fewer for what slots, cores or a profile leave free.  Elsewhere: num_threads, cpus,
+    omp_threads."""
     workers: Annotated[Int, Field(ge=0)] = 0
     """Processes that decode pictures for one run; 0: in the run's own process.  With several
-    `processes`, for each of them."""
+    `processes`, for each of them.  Elsewhere: num_workers, dataloader_workers, n_workers."""
     processes: Annotated[Int, Field(ge=1)] = 1
     """Processes that train one run together, each on its share of every batch, with a GPU or
-    `threads` of its own.  The batch, and so the run, is the same for any number."""
+    `threads` of its own.  The batch, and so the run, is the same for any number.
+    Elsewhere: gpus, world_size, nproc_per_node, num_gpus, ranks, n_gpus."""
     process_timeout: Annotated[Float, Field(gt=0)] = 600.0
     """Seconds that the processes of a run wait for one another before it fails."""
     micro_batch: Annotated[Int, Field(ge=1)] | None = None
     """Pairs that pass through the towers at once on a process, to save memory at the price of a
-    second forward pass; the loss is that of the whole batch.  null: all at once."""
+    second forward pass; the loss is that of the whole batch.  null: all at once.
+    Elsewhere: accum_freq, grad_accum, gradient_accumulation_steps, accumulation_steps, microbatch,
+    per_device_batch_size, local_batch_size, grad_cache."""
     checkpoint_seconds: Annotated[Float, Field(gt=0)] = 60.0
+    """Time between two states on disk that a stopped run goes on from.  Elsewhere: save_every,
+    save_frequency, save_interval, save_steps, checkpoint_every."""
     log_seconds: Annotated[Float, Field(gt=0)] = 1.0
     """Least time between two rewrites of status.json."""
     log_samples: Annotated[Int, Field(ge=1)] = 2_000
-    """Samples between two lines of metrics.jsonl."""
+    """Samples between two lines of metrics.jsonl.  Elsewhere: log_every, log_interval, log_steps,
+    log_every_n_steps, logging_steps, print_freq."""
     validate_at: tuple[Int, ...] = ()
     """Samples seen at which the split `validation` is evaluated, between two steps; a line of
-    progress.jsonl each.  A search sets it; what is trained stays the same, bit by bit."""
+    progress.jsonl each.  A search sets it; what is trained stays the same, bit by bit.
+    Elsewhere: eval_every, val_frequency, eval_interval, validate_every, eval_steps."""
     compile: bool = False
+    """Whether the forward pass is compiled (torch.compile): slower to start, faster a step.
+    Elsewhere: torch_compile, torchcompile."""
     max_bad_fraction: Annotated[Float, Field(ge=0, le=1)] = 0.01
     """Share of unusable samples past which a run fails instead of training on the rest."""
     max_pixels: Annotated[Int, Field(ge=1)] = 64_000_000
@@ -52,11 +62,12 @@ class Runtime(Strict):
     """Decoded pictures kept in memory by one run, in MB."""
     cache: str | None = None
     """Folder for drawings, indexes, fetched shards and text embeddings; null:
-    ~/.cache/lightclip-harness."""
+    ~/.cache/lightclip-harness.  Elsewhere: cache_dir."""
     spool_mb: Annotated[Int, Field(ge=1)] = 50_000
     """Fetched shards kept in `cache`, in MB, for all processes of a machine."""
     data_root: str | None = None
-    """Folder that holds the data sets of `evaluate.suites`, each in a folder of its name."""
+    """Folder that holds the data sets of `evaluate.suites`, each in a folder of its name.
+    Elsewhere: benchmark_root, eval_data, dataset_root."""
 
 
 def check_processes(train: Train, runtime: Runtime) -> None:

@@ -20,9 +20,18 @@ from pydantic import (
     model_validator,
 )
 
-from harness.config.fields import SOURCES, TERMS, field_paths, reader_of, tree_of, validate
+from harness.config.fields import (
+    SOURCES,
+    TERMS,
+    declared_fields,
+    reader_of,
+    tree_of,
+    unknown_field,
+    validate,
+)
 from harness.config.identity import NOT_IDENTITY, Float, Int, Strict, content_key, identity_of
-from harness.config.inheritance import read_inheritance
+from harness.config.model import Model
+from harness.config.values import divisors_near
 from harness.errors import ConfigError, unknown
 
 if TYPE_CHECKING:
@@ -32,83 +41,6 @@ if TYPE_CHECKING:
 _KEYS = 1
 """In the keys of evaluations, which stay as they are when metrics are added or change: by which
 versions of them an entry was computed is said in the entry."""
-
-
-# --------------------------------------------------------------------------- model
-
-
-class ImageTower(Strict):
-    """A timm backbone and the pictures it is fed."""
-
-    backbone: str = "resnet18"
-    """Any timm model by its architecture name, or one registered by the harness or the sweep."""
-    size: Annotated[Int, Field(ge=8, le=1024)] = 224
-    """Height and width of the input in pixels."""
-    output_stride: Annotated[Literal[8, 16, 32] | None, Field(json_schema_extra={"born": None})] = (
-        None
-    )
-    """Pixels along the side of one patch of the last map, for convolutional backbones that timm can
-    dilate: small pictures keep more patches.  null: the backbone's own (32 for most)."""
-    mean: tuple[Float, Float, Float] = (0.48145466, 0.4578275, 0.40821073)
-    std: tuple[Float, Float, Float] = (0.26862954, 0.26130258, 0.27577711)
-    pretrained: Annotated[str | None, Field(json_schema_extra=NOT_IDENTITY)] = None
-    """Local file of the backbone's initial weights: safetensors, or a state dict of torch.save.
-    The content is identity, the place is not; `mean` and `std` should be those it was made with."""
-    pretrained_sha256: Annotated[str | None, Field(json_schema_extra={"born": None})] = None
-    """SHA-256 of that file; filled in when a sweep is expanded."""
-
-
-class TextTower(Strict):
-    """CLIP's causal text transformer (open_clip's blocks) at any depth and width."""
-
-    layers: Annotated[Int, Field(ge=1, le=48)] = 12
-    width: Annotated[Int, Field(ge=8)] = 512
-    heads: Annotated[Int, Field(ge=1)] = 8
-    context_length: Annotated[Int, Field(ge=4, le=512)] = 77
-    vocabulary: Literal["full", "corpus"] = "full"
-    """`full`: the 49,408 rows of CLIP's byte-pair encoding.  `corpus`: only the rows that the
-    training captions use, plus one for all others; the same tokens with a smaller table."""
-    init: Annotated[str | None, Field(json_schema_extra=NOT_IDENTITY)] = None
-    """Blocks of a finished, deeper tower to start from (TinyCLIP): `even of 12` or `first of 12`
-    layers of the same run at that depth and without this, `0,4,11 of 12` by hand, or `even of run
-    KEY`.  Its embeddings, last norm and projection come too; the image tower and the temperature
-    start as ever.  How the choice is worded is not identity; what it comes to is, below."""
-    init_parent: Annotated[str | None, Field(json_schema_extra={"born": None})] = None
-    """Key of that run; filled in when a sweep is expanded."""
-    init_blocks: Annotated[tuple[Int, ...] | None, Field(json_schema_extra={"born": None})] = None
-    """Its block for each of this tower's; filled in with it."""
-
-    @field_validator("init")
-    @classmethod
-    def _one_wording(cls, value: str | None) -> str | None:
-        return None if value is None else str(read_inheritance(value))
-
-    @model_validator(mode="after")
-    def _heads_divide_width(self) -> TextTower:
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} is not divisible by heads {self.heads}")
-        return self
-
-    @model_validator(mode="after")
-    def _parent_has_the_blocks(self) -> TextTower:
-        if self.init is None and (self.init_parent, self.init_blocks) != (None, None):
-            raise ValueError("init_parent and init_blocks are given without init")
-        init = None if self.init is None else read_inheritance(self.init)
-        if init is not None and init.layers is not None:
-            init.blocks(self.layers, init.layers)
-        return self
-
-
-class Model(Strict):
-    """The two towers and the space they share."""
-
-    image: ImageTower = ImageTower()
-    text: TextTower = TextTower()
-    embed_dim: Annotated[Int, Field(ge=2)] = 512
-    init_logit_scale: Annotated[Float, Field(gt=0, le=100)] = 1 / 0.07
-    """Initial value of exp(logit_scale)."""
-    max_logit_scale: Annotated[Float, Field(gt=0, le=100)] = 100.0
-    """exp(logit_scale) is clamped to [1, this] after each step (CLIP, section 2.5)."""
 
 
 # --------------------------------------------------------------------------- objective
@@ -198,8 +130,10 @@ class Data(Strict):
     source: str = "openmoji"
     """`openmoji` (built in), `folder` (folder, CSV or JSON of pictures and captions), `shards`
     (local webdataset tars, any sample at any time), `stream` (tars one after another, from disk or
-    a URL)."""
+    a URL).  Elsewhere: dataset, dataset_type, dataset_name."""
     path: Annotated[str | None, Field(json_schema_extra=NOT_IDENTITY)] = None
+    """Where the data is: a folder, table or archive, or a pattern or list of shards.
+    Elsewhere: train_data, data_dir, data_path, dataset_path, root, shards."""
     fingerprint: str | None = None
     """SHA-256 of the content; filled in from the data when a sweep is expanded."""
     resolution: Annotated[Int, Field(ge=8, le=512)] = 64
@@ -216,9 +150,11 @@ class Data(Strict):
     """`scaled`: a JPEG for training is decoded at 1/2, 1/4 or 1/8 where its crop stays as large as
     the model's input, which is faster and filters a little differently."""
     crop_scale: tuple[Float, Float] = (0.5, 1.0)
-    """Range of the area of the random resized crop (SLIP's CLIP branch)."""
+    """Range of the area of the random resized crop (SLIP's CLIP branch).  Elsewhere: aug_scale,
+    scale, random_resized_crop, augmentation."""
     flip: bool = False
-    """Mirror half of the training pictures; off because captions name left and right."""
+    """Mirror half of the training pictures; off because captions name left and right.
+    Elsewhere: hflip, horizontal_flip."""
 
     @classmethod
     def sections(cls) -> dict[str, type[Source]]:
@@ -276,7 +212,7 @@ class Data(Strict):
         absent = {name for name, value in more.items() if name not in sections}
         for name in absent:
             if name in SOURCES or not isinstance(more[name], Mapping):
-                raise ValueError(unknown("field", f"data.{name}", field_paths(RunConfig)))
+                raise ValueError(unknown_field(f"data.{name}", declared_fields(RunConfig)))
         known = {name: tree_of(more[name]) for name in more.keys() & sections.keys()}
         read = reader_of(tuple((name, sections[name]) for name in known)).model_validate(known)
         in_use = {name: more[name] for name in absent & {given.get("source")}}
@@ -298,19 +234,34 @@ class Train(Strict):
     """The budget and the optimiser; every length is in samples seen, never in steps."""
 
     samples: Annotated[Int, Field(ge=1)] = 1_000_000
+    """Pairs seen in all, a picture counted each time it is shown: epochs x training pictures, or
+    steps x batch size.  Elsewhere: epochs, steps, iterations, max_steps, num_epochs, num_steps,
+    train_num_samples, samples_seen, n_epochs, iters, budget."""
     batch_size: Annotated[Int, Field(ge=2)] = 128
-    """Global batch: pairs contrasted with one another, on however many processes."""
+    """Global batch: pairs contrasted with one another, on however many processes.
+    Elsewhere: batch, bs, batchsize, global_batch_size, train_batch_size."""
     lr: Annotated[Float, Field(gt=0)] = 1e-3
+    """Highest learning rate of AdamW: at the end of the warm-up, from where it falls along half a
+    cosine to 0.  Elsewhere: learning_rate, base_lr, peak_lr, max_lr."""
     warmup_samples: Annotated[Int, Field(ge=0)] = 0
+    """Pairs over which the learning rate grows linearly from 0: warm-up steps x batch size.
+    Elsewhere: warmup, warmup_steps, warmup_epochs, warmup_ratio."""
     weight_decay: Annotated[Float, Field(ge=0)] = 0.1
-    """Not applied to biases, norms, one-dimensional parameters and logit_scale."""
+    """Not applied to biases, norms, one-dimensional parameters and logit_scale.  Elsewhere: wd,
+    decay, l2."""
     beta1: Annotated[Float, Field(ge=0, lt=1)] = 0.9
+    """Decay of AdamW's mean of gradients.  Elsewhere: betas, momentum, adam_beta1."""
     beta2: Annotated[Float, Field(ge=0, lt=1)] = 0.98
+    """Decay of AdamW's mean of squared gradients; CLIP's of its ViTs.  Elsewhere: adam_beta2."""
     eps: Annotated[Float, Field(gt=0)] = 1e-8
+    """Added to the root of that mean before AdamW divides by it.  Elsewhere: epsilon, adam_eps,
+    adam_epsilon."""
     grad_clip: Annotated[Float, Field(gt=0)] | None = 1.0
-    """Largest norm of the gradient over all parameters; null: not clipped."""
+    """Largest norm of the gradient over all parameters; null: not clipped.  Elsewhere: clip_grad,
+    grad_clip_norm, max_grad_norm, clip, gradient_clip, gradient_clip_val."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """`auto`: bfloat16 autocast on a GPU, fp32 on a CPU."""
+    """`auto`: bfloat16 autocast on a GPU, fp32 on a CPU.  Elsewhere: amp, dtype, fp16, bf16,
+    mixed_precision."""
     norm_batch: Annotated[
         Annotated[Int, Field(ge=2)] | None, Field(json_schema_extra={"born": None})
     ] = None
@@ -328,23 +279,30 @@ class Train(Strict):
         return self
 
 
-def divisors_near(number: int, wanted: int, *, least: int = 1) -> list[int]:
-    """The divisors of `number`, of at least `least`, next to `wanted`: below and above it."""
-    divisors = [d for d in range(least, number + 1) if number % d == 0]
-    below, above = [d for d in divisors if d <= wanted], [d for d in divisors if d > wanted]
-    return [*below[-1:], *above[:1]]
-
-
 # --------------------------------------------------------------------------- evaluation
 
 
 class ClassFolder(Strict):
-    """A folder or zip with one sub-folder of pictures a class, as a zero-shot test set."""
+    """Pictures with a class each as a zero-shot test set.
+
+    `path` is a folder, zip or tar with a sub-folder of pictures a class, an export of
+    clip-benchmark, or a table of pictures and labels.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+    """What its metrics are called by: `name/zeroshot/acc1`."""
     path: Annotated[str, Field(json_schema_extra=NOT_IDENTITY)]
+    """Where it is; its content is identity, the place is not."""
     fingerprint: str | None = None
+    """SHA-256 of pictures, classes and prompts; filled in when a sweep is expanded."""
     templates: tuple[str, ...] = ("a photo of a {c}.",)
+    """Prompts with `{c}` for the class name; a set's own stand in the place of this default."""
+    classnames: Annotated[tuple[str, ...] | str | None, Field(json_schema_extra=NOT_IDENTITY)] = (
+        None
+    )
+    """What classes are called in prompts: names in the order of the folders (numbers by value), a
+    file of them (a line a class, or JSON), or `wordnet`; null: classnames.txt beside the classes,
+    or else the folders.  The fingerprint has the names, and so has every key."""
 
     @field_validator("templates")
     @classmethod
@@ -356,6 +314,7 @@ class BenchmarkData(Strict):
     """One data set of a suite as it is on disk; filled in when a sweep is expanded."""
 
     name: str
+    """As the suite calls it."""
     fingerprint: str | None = None
     """SHA-256 of its definition and content; null: it is not there, and a hole in every table."""
 
@@ -364,16 +323,24 @@ class Evaluate(Strict):
     """The protocol: changing it re-evaluates a finished run and never retrains it."""
 
     splits: tuple[str, ...] = ("test",)
+    """Splits of the data set whose retrieval, and classes if it has any, are measured.
+    Elsewhere: split, eval_split, test_split."""
     fingerprint: str | None = None
     """SHA-256 of the evaluated splits and tasks; filled in when a sweep is expanded."""
     templates: tuple[str, ...] | None = None
-    """Prompt templates with `{c}` for the class name; null: those of the data set."""
+    """Prompt templates with `{c}` for the class name; null: those of the data set.
+    Elsewhere: prompts, prompt, prompt_templates."""
     class_folders: tuple[ClassFolder, ...] = ()
+    """Zero-shot test sets of one's own, a folder or zip each, as
+    `[{"name": "pets", "path": "/data/pets"}]`.  Elsewhere: zeroshot, imagenet_val, class_folder."""
     suites: Annotated[tuple[str, ...], Field(json_schema_extra={"born": []})] = ()
-    """Suites of public benchmarks, or single ones of them, found below `runtime.data_root`."""
+    """Suites of public benchmarks, or single ones of them, found below `runtime.data_root`.
+    Elsewhere: suite, benchmark, eval_datasets."""
     benchmarks: Annotated[tuple[BenchmarkData, ...], Field(json_schema_extra={"born": []})] = ()
     """Their data sets; filled in when a sweep is expanded."""
     batch_size: Annotated[Int, Field(ge=1)] = 256
+    """Pictures or texts embedded at once.  Elsewhere: eval_batch_size, val_batch_size,
+    test_batch_size."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Precision of the encoders; scores are always computed in fp32."""
 
@@ -414,6 +381,8 @@ class RunConfig(Strict):
     data: Data = Data()
     train: Train = Train()
     seed: Annotated[Int, Field(ge=0)] = 0
+    """Of all that is drawn: initial weights, order, crops, masks.  A sweep sets it, by its `seeds`
+    or by --seeds.  Elsewhere: random_seed, random_state, manual_seed."""
     evaluate: Annotated[Evaluate, Field(json_schema_extra=NOT_IDENTITY)] = Evaluate()
 
     @model_validator(mode="after")

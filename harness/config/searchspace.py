@@ -22,7 +22,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from harness import metrics
-from harness.config import RunConfig, canonical_json, check_path, override
+from harness.config.identity import canonical_json
+from harness.config.overrides import check_path, override
+from harness.config.schema import RunConfig
+from harness.config.values import plain
 from harness.errors import ConfigError, SweepError, unknown
 
 SAMPLERS = ("tpe", "gp", "random", "quasi_random", "nsga2")
@@ -34,8 +37,16 @@ _SAMPLES = "train.samples"
 # --------------------------------------------------------------------------- dimensions
 
 
+class _Plain:
+    """A dataclass whose fields may be given as numpy's numbers, paths and enumerations."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            object.__setattr__(self, name, plain(value))
+
+
 @dataclass(frozen=True)
-class Uniform:
+class Uniform(_Plain):
     """A number in [low, high], uniform or uniform in its logarithm."""
 
     low: float
@@ -66,7 +77,7 @@ class Uniform:
 
 
 @dataclass(frozen=True)
-class Integers:
+class Integers(_Plain):
     """An integer of low, low + step, ..., high."""
 
     low: int
@@ -109,7 +120,7 @@ class Choice:
     options: tuple[Any, ...]
 
     def __init__(self, *options: Any) -> None:
-        object.__setattr__(self, "options", options)
+        object.__setattr__(self, "options", plain(options))
 
     def problem(self) -> str | None:
         """What is wrong with the options, if anything is."""
@@ -144,7 +155,7 @@ def _number(value: object) -> float | None:
 
 
 @dataclass(frozen=True)
-class Asha:
+class Asha(_Plain):
     """Asynchronous successive halving: at each rung the best 1/`reduction` seen so far go on.
 
     A trial is compared when it gets to a rung and with those that got there before it, so no
@@ -169,7 +180,7 @@ class Asha:
 
 
 @dataclass(frozen=True)
-class Hyperband:
+class Hyperband(_Plain):
     """Several successive halvings side by side, some of which begin to prune at a higher rung."""
 
     first: int
@@ -186,7 +197,7 @@ class Hyperband:
 
 
 @dataclass(frozen=True)
-class Median:
+class Median(_Plain):
     """A trial is stopped when it is below the median of the earlier ones at the same rung."""
 
     every: int
@@ -232,7 +243,7 @@ def _outside(name: str, value: int, samples: int) -> str | None:
 
 
 @dataclass(frozen=True)
-class Search:
+class Search(_Plain):
     """What is searched, for what, and for how long.
 
     A trial is a run with the sweep's one seed.  The sweep's points are tried first.  When the

@@ -1,4 +1,4 @@
-"""A sweep as a value that can be read back: points, their algebra, and `expand`.
+"""A sweep as a value that can be read back: points and seeds on a base, and `expand`.
 
 Because axes are data, the report draws its own table.  Pure: touches no file; config.sweep_files
 reads a sweep from one.
@@ -11,85 +11,24 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import Any, overload
+from functools import cached_property, partial
+from typing import Any
 
 from harness.config import RunConfig, canonical_json, check_path, override
 from harness.config.inheritance import read_inheritance
+from harness.config.points import Point as Point
+from harness.config.points import Points as Points
+from harness.config.points import label_of as label_of
+from harness.config.points import one_at_a_time as one_at_a_time
+from harness.config.points import plain_point, whole_numbers
+from harness.config.points import points as points
+from harness.config.points import product as product
+from harness.config.points import short_names as short_names
+from harness.config.points import zipped as zipped
 from harness.config.searchspace import Search
+from harness.config.values import plain
 from harness.errors import ConfigError, SweepError, unknown
 from harness.metrics import check_cost
-
-Point = Mapping[str, Any]
-"""Dotted field -> value: what one line of a table changes in the base."""
-
-
-class Points(Sequence[Point]):
-    """An ordered set of points; `a + b` concatenates, `a * b` crosses, doubles are dropped."""
-
-    def __init__(self, points: Iterable[Point]) -> None:
-        unique: dict[str, Point] = {}
-        for point in points:
-            unique.setdefault(canonical_json(point), dict(point))
-        self._points = tuple(unique.values())
-
-    @overload
-    def __getitem__(self, index: int) -> Point: ...
-    @overload
-    def __getitem__(self, index: slice) -> Points: ...
-    def __getitem__(self, index: int | slice) -> Point | Points:
-        return Points(self._points[index]) if isinstance(index, slice) else self._points[index]
-
-    def __len__(self) -> int:
-        return len(self._points)
-
-    def __iter__(self) -> Iterator[Point]:
-        return iter(self._points)
-
-    def __add__(self, other: Iterable[Point]) -> Points:
-        return Points([*self, *other])
-
-    def __mul__(self, other: Iterable[Point]) -> Points:
-        """Every pair of a point here and one there; the right one wins a shared field."""
-        return Points([{**a, **b} for a, b in itertools.product(self, list(other))])
-
-    def exclude(self, when: Callable[[Point], bool]) -> Points:
-        """The points for which `when` is false."""
-        return Points([point for point in self if not when(point)])
-
-    def __repr__(self) -> str:
-        return f"Points({list(self._points)!r})"
-
-
-def points(*given: Point) -> Points:
-    """Points listed one by one."""
-    return Points(given)
-
-
-def product(axes: Mapping[str, Iterable[Any]]) -> Points:
-    """Every combination of the values of `axes`, the last axis fastest."""
-    names, values = list(axes), [list(v) for v in axes.values()]
-    return Points([dict(zip(names, combo, strict=True)) for combo in itertools.product(*values)])
-
-
-def zipped(axes: Mapping[str, Sequence[Any]]) -> Points:
-    """The axes in step: the first values together, the second values together, and so on."""
-    lengths = {name: len(values) for name, values in axes.items()}
-    if len(set(lengths.values())) > 1:
-        raise SweepError(f"zipped axes differ in length: {lengths}")
-    return Points(
-        [dict(zip(axes, combo, strict=True)) for combo in zip(*axes.values(), strict=True)]
-    )
-
-
-def one_at_a_time(baseline: Point, axes: Mapping[str, Iterable[Any]]) -> Points:
-    """The baseline, then every point that differs from it in one axis."""
-    unknown_axes = set(axes) - set(baseline)
-    if unknown_axes:
-        raise SweepError(f"the baseline gives no value for {', '.join(sorted(unknown_axes))}")
-    changed = [{**baseline, name: value} for name, values in axes.items() for value in values]
-    return Points([baseline, *changed])
-
 
 #: What may stand after a mean, and where differences may stand, in the leading table.
 SPREADS, DELTAS = ("sd", "ci", "se"), ("column", "line")
@@ -135,6 +74,11 @@ class Show:
 
     def __post_init__(self) -> None:
         """Raise SweepError or ConfigError for what means nothing."""
+        made = {name: plain_point(point) for name, point in self.names.items()}
+        object.__setattr__(self, "names", made)
+        if self.baseline is not None:
+            object.__setattr__(self, "baseline", plain_point(self.baseline))
+        object.__setattr__(self, "margin", plain(self.margin))
         check_cost(self.cost)
         for field_, value, known in (
             ("spread", self.spread, SPREADS),
@@ -191,6 +135,12 @@ class Sweep:
     name: str = ""
     question: str = ""
     source: SweepFile | None = None
+    lines: Mapping[str, int] = field(default_factory=dict)
+    """Text in the sweep file, the name of an axis for one -> the line where it first stands."""
+
+    def __post_init__(self) -> None:
+        """Raise SweepError for seeds that are no whole numbers."""
+        object.__setattr__(self, "seeds", whole_numbers(self.seeds))
 
     @property
     def axes(self) -> list[str]:
@@ -223,27 +173,16 @@ class Run:
         return self.config.evaluation_key
 
 
-def short_names(paths: Iterable[str]) -> dict[str, str]:
-    """Dotted path -> the fewest trailing parts that tell it from the others."""
-    paths = list(paths)
-    names: dict[str, str] = {}
-    for path in paths:
-        parts = path.split(".")
-        for take in range(1, len(parts) + 1):
-            name = ".".join(parts[-take:])
-            if sum(other == path or other.endswith("." + name) for other in paths) == 1:
-                break
-        names[path] = name
-    return names
-
-
-def label_of(point: Point, names: Mapping[str, str]) -> str:
-    """`layers=4, a_max=0.2`; the base itself is called `base`."""
-    return ", ".join(f"{names[path]}={_text(value)}" for path, value in point.items()) or "base"
-
-
-def _text(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _labels(sweep: Sweep, names: Mapping[str, str]) -> dict[str, str]:
+    """Canonical JSON of a point -> its label, another for each."""
+    named, labels = _names_of_points(sweep), dict[str, str]()
+    for point in sweep.points:
+        text = canonical_json(point)
+        label = named.get(text) or label_of(point, names)
+        numbered = (f"{label} #{number}" for number in itertools.count(2))
+        free = (one for one in itertools.chain([label], numbered) if one not in labels.values())
+        labels[text] = next(free)
+    return labels
 
 
 def expand(
@@ -279,15 +218,15 @@ def expand(
     start = base if base is not None else sweep.base
     general = _what_is_wrong(start, overrides)
     names = short_names(sweep.axes)
-    wanted_seeds = list(seeds if seeds is not None else sweep.seeds)
+    wanted_seeds = list(sweep.seeds if seeds is None else whole_numbers(seeds))
     if not wanted_seeds or len(set(wanted_seeds)) < len(wanted_seeds):
         raise SweepError(f"seeds must be given, each once; these were: {wanted_seeds}")
     runs: dict[str, Run] = {}
-    named = _names_of_points(sweep)
+    labels = _labels(sweep, names)
     for point in sweep.points:
-        label = named.get(canonical_json(point)) or label_of(point, names)
+        label = labels[canonical_json(point)]
         for seed in wanted_seeds:
-            with _named(label, general):
+            with _named(label, general, partial(_place, sweep, point)):
                 config = override(start, {**overrides, **point, "seed": seed})
             config = finish(config)
             with _named(label):
@@ -318,14 +257,25 @@ def _what_is_wrong(start: RunConfig, overrides: Mapping[str, object]) -> ConfigE
 
 
 @contextmanager
-def _named(label: str, general: ConfigError | None = None) -> Iterator[None]:
-    """Put the point's label before what is wrong with it, unless all points have it in common."""
+def _named(
+    label: str,
+    general: ConfigError | None = None,
+    place: Callable[[str], str] = lambda text: "",
+) -> Iterator[None]:
+    """Put the point's place and label before what is wrong with it, unless it is so for all."""
     try:
         yield
     except ConfigError as error:
         if str(error) == str(general):
             raise
-        raise ConfigError(f"{label}: {error}") from None
+        raise ConfigError(f"{place(str(error))}{label}: {error}") from None
+
+
+def _place(sweep: Sweep, point: Point, wrong: str) -> str:
+    """`sweeps/mine.py:12: `, where the axis that `wrong` is about stands; empty where unknown."""
+    named = [path for path in point if path in wrong] or list(point)
+    lines = [sweep.lines[path] for path in named if path in sweep.lines]
+    return "" if sweep.source is None or not lines else f"{sweep.source.path}:{lines[0]}: "
 
 
 # --------------------------------------------------------------------------- parents

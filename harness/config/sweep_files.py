@@ -86,13 +86,22 @@ def load_sweep(name: str) -> Sweep:
     sweep = getattr(_import(file), "SWEEP", None)
     if not isinstance(sweep, Sweep):
         raise SweepError(f"{file} defines no SWEEP = Sweep(...)")
+    text = file.read_bytes()
     return replace(
         sweep,
         base=override(sweep.base, {}),  # which knows every term that the file registers
         name=file.stem,
         question=question_of(file),
-        source=SweepFile(str(file.resolve()), hashlib.sha256(file.read_bytes()).hexdigest()),
+        source=SweepFile(str(file.resolve()), hashlib.sha256(text).hexdigest()),
+        lines=_lines_of_texts(text),
     )
+
+
+def _lines_of_texts(source: bytes) -> dict[str, int]:
+    """Each text in a sweep file -> the line where it first stands."""
+    texts = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)]
+    found = sorted((node.lineno, node.value) for node in texts if isinstance(node.value, str))
+    return {text: line for line, text in reversed(found)}
 
 
 def load_recorded(source: SweepFile | None, wants: str, hint: str) -> None:

@@ -12,7 +12,7 @@ import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.data.dataset import Problem
+from harness.data.account import Problem
 from harness.errors import DataError
 
 #: Names of the columns of a table, in the order in which they are looked for.

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from harness.config import SOURCES, ClassFolder, Data, Evaluate, Runtime
 from harness.data.dataset import DataSet
-from harness.data.source import Source
+from harness.data.source import Source, path_of
 from harness.errors import DataError
 
-__all__ = ["SOURCES", "Source"]
+__all__ = ["SOURCES", "Source", "path_of"]
 
 
 def cache_dir(runtime: Runtime) -> Path:
@@ -68,7 +68,7 @@ def open_class_folder(folder: ClassFolder) -> DataSet:
 
 @lru_cache(maxsize=32)
 def _open_class_folder(folder: ClassFolder) -> DataSet:
-    from harness.data.sources.folder import open_class_folder as index
+    from harness.data.class_sets import open_class_folder as index
 
     return index(folder)
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from harness.data.account import Account, Problem
 from harness.data.order import Places, Pool, SampleOrder
 from harness.errors import DataError, unknown
 
@@ -28,14 +29,6 @@ SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A sample that cannot be used, and why."""
-
-    where: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -86,7 +79,8 @@ class DataSet(ABC):
             or test picture evaluates finished runs again and retrains none.
         splits: name -> split.
         problems: samples left out while indexing (empty caption, missing file), with reasons.
-        indexed: samples looked at, usable or not: the denominator of the bad fraction.
+        indexed: rows looked at, usable or not: lines or records of tables, or samples of shards.
+        account: what was read, and how the splits came about.
     """
 
     name: str
@@ -96,6 +90,7 @@ class DataSet(ABC):
     tasks: tuple[Task, ...] = ()
     problems: tuple[Problem, ...] = field(default=())
     indexed: int = 0
+    account: Account = field(default=Account())
 
     @abstractmethod
     def read(self, image: str) -> bytes:
@@ -123,6 +118,13 @@ class DataSet(ABC):
         """
         return None
 
+    def share_lost(self, pictures: int, of: int) -> float:
+        """The share of unusable samples: of the rows, and of the `of` pictures that were decoded.
+
+        Rows and pictures are counted apart, because a picture may have many rows.
+        """
+        return len(self.problems) / max(1, self.indexed) + pictures / max(1, of)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, fingerprint {self.fingerprint[:12]})"
 
@@ -142,6 +144,21 @@ def halves(splits: Mapping[str, Split]) -> tuple[dict[str, Split], dict[str, Spl
     """The splits that are trained on, and those that are evaluated on."""
     train = {name: split for name, split in splits.items() if name == "train"}
     return train, {name: split for name, split in splits.items() if name != "train"}
+
+
+def absent_splits(splits: Iterable[str]) -> list[str]:
+    """What a user must know of the splits there are: none to test on, or some that nobody uses."""
+    names = set(splits)
+    if not names:
+        return []
+    lines = []
+    if "test" not in names:
+        lines.append("there is no split test: metrics on it cannot be asked for")
+    lines += [
+        f"split {name!r} is neither trained on nor tested, unless evaluate.splits names it"
+        for name in sorted(names - set(SPLIT_NAMES.values()))
+    ]
+    return lines
 
 
 def content_fingerprint(

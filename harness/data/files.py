@@ -1,4 +1,4 @@
-"""The files of a data folder, loose or inside zips, behind one list of names and one `read`.
+"""The files of a data folder, loose or in archives, behind one list of names and one `read`.
 
 Owns how bytes are found (names, sizes, checksums, zip handles per process); knows nothing of
 captions, classes or pixels.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,17 +17,24 @@ from pathlib import Path
 
 from harness.errors import DataError
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+    | {".ppm", ".pgm", ".pbm", ".avif", ".jp2", ".j2k"}
+)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Where the bytes of one file are; `member` is its name inside `archive`, if it is in one."""
+    """Where the bytes of one file are.
+
+    `member` is its name inside `archive`, if it is in one, and `offset` where it begins in a tar.
+    """
 
     size: int
     crc: int | None = None
     archive: str | None = None
     member: str | None = None
+    offset: int | None = None
 
     @property
     def stamp(self) -> str:
@@ -35,24 +43,61 @@ class Entry:
 
 
 class FileTree:
-    """Every file below a folder (and in the zips at its top), or of a single zip.
+    """Every file below a folder (and in the zips at its top), or of a single zip or tar.
 
     Names are relative with forward slashes; a zip's own name is no part of them, unless two files
-    would share a name.  Hidden files and the litter of archivers are left out.
+    would share a name.  A zip's files that are beside it unpacked are not there twice.  Hidden
+    files and the litter of archivers are left out.
+
+    Attributes:
+        folders: names of the folders, of empty ones too.
+        notes: what was left out of the list, a line each.
     """
 
-    def __init__(self, root: Path) -> None:
-        """Raises DataError when `root` is not there or a zip cannot be read."""
+    def __init__(self, root: Path, entries: Mapping[str, Entry] | None = None) -> None:
+        """Raises DataError when `root` is not there or an archive cannot be read.
+
+        Args:
+            entries: the files, where they are known; None: those found at `root`.
+        """
         self.root = root
-        self.entries: Mapping[str, Entry] = _list_zip(root) if root.is_file() else _list(root)
+        self.folders: set[str] = set()
+        self.notes: list[str] = []
+        self.entries = self._list() if entries is None else dict(entries)
         self._open: dict[str, zipfile.ZipFile] = {}
         self._owner = os.getpid()
+
+    def _list(self) -> dict[str, Entry]:
+        found = _list_archive(self.root) if self.root.is_file() else _list_folder(self.root)
+        self.folders = {name for name, entry in found.items() if entry is None}
+        entries = {name: entry for name, entry in found.items() if entry is not None}
+        zips = [n for n in entries if "/" not in n and n.lower().endswith(".zip")]
+        for archive in sorted(zips) if self.root.is_dir() else ():
+            self._add_zip(entries, archive)
+        return entries
+
+    def _add_zip(self, entries: dict[str, Entry], archive: str) -> None:
+        """Put the files of a zip beside the others, but for those that are there already."""
+        members = {n: e for n, e in _list_archive(self.root / archive).items() if e is not None}
+        unpacked = _unpacked(self.root, members, entries)
+        if unpacked:
+            which = "its" if len(unpacked) == len(members) else f"{len(unpacked):,} of its"
+            self.notes.append(
+                f"{archive}: {which} {len(members):,} files are beside it unpacked, and are not "
+                "read from it"
+            )
+        for name, entry in members.items():
+            if name not in unpacked:
+                free = name not in entries
+                entries[name if free else f"{posixpath.splitext(archive)[0]}/{name}"] = entry
 
     def read(self, name: str) -> bytes:
         """The bytes of a file; KeyError for an unknown name, OSError for a lost or damaged one."""
         entry = self.entries[name]
         if entry.archive is None or entry.member is None:
             return (self.root / name).read_bytes()
+        if entry.offset is not None:
+            return _part_of(Path(entry.archive), entry.offset, entry.size, name)
         try:
             return self._zip(entry.archive).read(entry.member)
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
@@ -92,19 +137,59 @@ def existing(path: str | Path) -> Path:
     return found
 
 
-def _list(root: Path) -> dict[str, Entry]:
+def _with_fewer_folders(names: Iterable[str]) -> Iterator[dict[str, str]]:
+    """Each name; then without the outermost folder, as long as that is one for all."""
+    inside = {name: name for name in names}
+    yield inside
+    while len({rest.partition("/")[:2] for rest in inside.values()}) == 1:
+        inside = {name: rest.partition("/")[2] for name, rest in inside.items()}
+        if not all(inside.values()):
+            return
+        yield inside
+
+
+def _unpacked(root: Path, members: Mapping[str, Entry], loose: Mapping[str, Entry]) -> set[str]:
+    """The members of a zip that are loose files too, in its folders or without the outermost.
+
+    Told by name and size, and by the checksum of a few of them.
+    """
+    for names in _with_fewer_folders(members):
+        same = [
+            (member, name)
+            for member, name in names.items()
+            if name in loose and loose[name].size == members[member].size
+        ]
+        tried = [same[0], same[len(same) // 2], same[-1]] if same else []
+        if tried and all(_crc(root / name) == members[member].crc for member, name in tried):
+            return {member for member, _ in same}
+    return set()
+
+
+def _crc(file: Path) -> int | None:
+    return zlib.crc32(file.read_bytes()) if file.is_file() else None
+
+
+def _part_of(file: Path, offset: int, size: int, name: str) -> bytes:
+    """`size` bytes of a file; OSError, with both names, if it ends before."""
+    with file.open("rb") as opened:
+        opened.seek(offset)
+        data = opened.read(size)
+    if len(data) != size:
+        raise OSError(f"{file.name} ends within {name}")
+    return data
+
+
+def _list_folder(root: Path) -> dict[str, Entry | None]:
     try:
-        entries = dict(_walk(str(root), "", set()))
+        return dict(_walk(str(root), "", set()))
     except OSError as error:
         raise DataError(f"cannot list {root}: {error.strerror or error}") from error
-    for archive in sorted(n for n in entries if "/" not in n and n.lower().endswith(".zip")):
-        for name, entry in _list_zip(root / archive).items():
-            free = name not in entries
-            entries[name if free else f"{posixpath.splitext(archive)[0]}/{name}"] = entry
-    return entries
 
 
-def _walk(folder: str, prefix: str, above: set[tuple[int, int]]) -> Iterator[tuple[str, Entry]]:
+def _walk(
+    folder: str, prefix: str, above: set[tuple[int, int]]
+) -> Iterator[tuple[str, Entry | None]]:
+    """Files, and folders with None."""
     here = os.stat(folder)
     identity = (here.st_dev, here.st_ino)
     if identity in above:  # a link back to a folder we are inside of
@@ -116,23 +201,44 @@ def _walk(folder: str, prefix: str, above: set[tuple[int, int]]) -> Iterator[tup
         if _is_litter(child.name):
             continue
         if child.is_dir():
+            yield name, None
             yield from _walk(child.path, name + "/", above | {identity})
         elif child.is_file():
             yield name, Entry(child.stat().st_size)
 
 
-def _list_zip(archive: Path) -> dict[str, Entry]:
+def _list_archive(archive: Path) -> dict[str, Entry | None]:
+    """The files of a zip or tar, and its folders with None."""
+    listed = _in_tar if archive.suffix.lower() == ".tar" else _in_zip
+    return {
+        name: entry
+        for name, entry in listed(archive)
+        if name and not any(map(_is_litter, name.split("/")))
+    }
+
+
+def _in_zip(archive: Path) -> Iterator[tuple[str, Entry | None]]:
     try:
         with zipfile.ZipFile(archive) as opened:
             members = opened.infolist()
     except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
         raise DataError(f"cannot read {archive} as a zip: {error}") from error
-    return {
-        info.filename: Entry(info.file_size, info.CRC, str(archive), info.filename)
-        for info in members
-        if not info.is_dir() and not any(map(_is_litter, info.filename.split("/")))
-    }
+    for info in members:
+        entry = Entry(info.file_size, info.CRC, str(archive), info.filename)
+        yield info.filename.rstrip("/"), None if info.is_dir() else entry
+
+
+def _in_tar(archive: Path) -> Iterator[tuple[str, Entry | None]]:
+    try:
+        with tarfile.open(archive, "r:") as opened:
+            members = opened.getmembers()
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise DataError(f"cannot read {archive} as a tar: {error}") from error
+    for info in members:
+        entry = Entry(info.size, None, str(archive), info.name, info.offset_data)
+        if info.isdir() or info.isfile():
+            yield info.name.removeprefix("./").rstrip("/"), None if info.isdir() else entry
 
 
 def _is_litter(part: str) -> bool:
-    return part.startswith(".") or part == "__MACOSX"
+    return part.startswith(".") or part.casefold() in {"__macosx", "thumbs.db", "desktop.ini"}

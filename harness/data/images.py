@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +16,8 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from harness.errors import DataError
 
-#: The formats data sets hold; none that runs an external program (EPS) is among them.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+#: The formats that data sets hold; none that runs an external program (EPS) is among them.
+_WANTED = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
 
 #: What Pillow's decoders raise on bytes that are not what their header says.
 _BROKEN = (
@@ -103,11 +104,18 @@ class Encoded:
         return BadImage(f"broken {self.format}: {error}")
 
 
+@lru_cache(maxsize=1)
+def _formats() -> list[str]:
+    """Those wanted that this Pillow was built to read."""
+    Image.init()
+    return [name for name in _WANTED if name in Image.OPEN]
+
+
 def _open(data: bytes) -> Image.Image:
     if not data:
         raise BadImage("empty file")
     try:
-        return Image.open(io.BytesIO(data), formats=FORMATS)
+        return Image.open(io.BytesIO(data), formats=_formats())
     except UnidentifiedImageError:
         start = data[:64].lstrip().lower()
         kind = "an HTML or XML page" if start.startswith(b"<") else "no picture"

@@ -18,8 +18,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from harness.config import RunConfig, Runtime
+from harness.data.account import Problem
 from harness.data.catalog import cache_dir
-from harness.data.dataset import Ahead, DataSet, Problem
+from harness.data.dataset import Ahead, DataSet
 from harness.data.images import BadImage, Encoded, decode
 from harness.data.order import Places
 from harness.data.quarantine import read_quarantine

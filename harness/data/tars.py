@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from harness.data.account import Problem
 from harness.data.captions import checked_caption
-from harness.data.dataset import Problem
 from harness.errors import DataError
 
 IMAGE_FIELDS = frozenset({"jpg", "jpeg", "png", "webp"})

@@ -11,6 +11,7 @@ from open_clip.transform import image_transform
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
+from torchvision.transforms import CenterCrop, InterpolationMode, Resize
 
 from harness.config import ImageTower
 from harness.data.images import Encoded
@@ -97,10 +98,24 @@ class EvaluationTransform:
 
     def __init__(self, transform: Callable[[Image.Image], Tensor]) -> None:
         self.transform = transform
+        self.steps = tuple(getattr(transform, "transforms", ()))
 
     def __call__(self, picture: np.ndarray) -> Tensor:
         """uint8 (H, W, 3) to float (3, S, S)."""
-        return self.transform(Image.fromarray(picture))
+        return self.transform(self.opened(picture))
+
+    def opened(self, picture: np.ndarray) -> Image.Image:
+        """A picture uint8 (H, W, 3) for the transform, whose memory is bounded.
+
+        One that is so thin that its shortest side cannot be made `size` in reasonable memory is the
+        crop of it already, to the bits of the transform: on that, resizing and cropping do nothing.
+        """
+        match self.steps[:2]:
+            case (Resize(size=int(size), interpolation=how), CenterCrop(size=(height, width))) if (
+                how in _FILTERS and size == height == width
+            ):
+                return _bounded(picture, size, _FILTERS[how])
+        return Image.fromarray(picture)
 
 
 def evaluation_transform(tower: ImageTower) -> EvaluationTransform:
@@ -108,3 +123,66 @@ def evaluation_transform(tower: ImageTower) -> EvaluationTransform:
     return EvaluationTransform(
         image_transform(tower.size, is_train=False, mean=tower.mean, std=tower.std)
     )
+
+
+# --------------------------------------------------------------------------- thin pictures
+
+_Filter = tuple[float, Callable[[np.ndarray], np.ndarray]]
+"""Source pixels that it reaches on each side where nothing is made smaller, and its values."""
+
+_FRACTION_BITS = 22
+"""Of Pillow's fixed-point weights."""
+_MOST_PIXELS = 1 << 24
+"""Of a picture that is resized as a whole: 64 MiB in Pillow."""
+
+
+def _bicubic(x: np.ndarray) -> np.ndarray:
+    near = ((-0.5 + 2) * x - (-0.5 + 3)) * x * x + 1
+    far = (((x - 5) * x + 8) * x - 4) * -0.5
+    return np.select([x < 1, x < 2], [near, far], 0.0)
+
+
+def _bilinear(x: np.ndarray) -> np.ndarray:
+    return np.clip(1 - x, 0.0, None)
+
+
+_FILTERS: dict[InterpolationMode, _Filter] = {
+    InterpolationMode.BICUBIC: (2.0, _bicubic),
+    InterpolationMode.BILINEAR: (1.0, _bilinear),
+}
+
+
+def _bounded(picture: np.ndarray, size: int, kernel: _Filter) -> Image.Image:
+    """The picture, or the centre (size, size) of it resized, if that whole were too large."""
+    height, width = picture.shape[:2]
+    long = int(size * max(height, width) / min(height, width))  # as torchvision rounds it
+    if long * size <= _MOST_PIXELS:
+        return Image.fromarray(picture)
+    first = round((long - size) / 2.0)
+    down_first = height > width > size  # as Pillow does it, in two passes with bytes between them
+    for axis in (0, 1) if down_first else (1, 0):
+        out, start = (size, 0) if picture.shape[axis] == min(height, width) else (long, first)
+        picture = _resampled(picture, axis, out, range(start, start + size), kernel)
+    return Image.fromarray(picture)
+
+
+def _resampled(
+    picture: np.ndarray, axis: int, out: int, wanted: range, kernel: _Filter
+) -> np.ndarray:
+    """Of an axis resized to `out` pixels those `wanted`, to the bits of Pillow's `resize`."""
+    inside = picture.shape[axis]
+    scale = inside / out
+    wide = max(scale, 1.0)
+    support = kernel[0] * wide
+    lines = np.moveaxis(picture, axis, 0)
+    made = np.empty((len(wanted), *lines.shape[1:]), np.uint8)
+    for place, at in enumerate(wanted):
+        centre = (at + 0.5) * scale
+        begin = max(int(centre - support + 0.5), 0)
+        end = min(int(centre + support + 0.5), inside)
+        weights = kernel[1](np.abs((np.arange(begin, end) - centre + 0.5) / wide))
+        weights = np.round(weights / weights.sum() * (1 << _FRACTION_BITS)).astype(np.int64)
+        total = np.tensordot(weights, lines[begin:end].astype(np.int64), axes=1)
+        total += 1 << (_FRACTION_BITS - 1)
+        made[place] = np.clip(total >> _FRACTION_BITS, 0, 255)
+    return np.moveaxis(made, 0, axis)

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import Normalize, ToTensor
 
 from harness.config import Evaluate, Runtime
-from harness.data.dataset import DataSet, Problem
+from harness.data.account import Problem
+from harness.data.dataset import DataSet
 from harness.data.images import BadImage, decode
+from harness.data.transforms import EvaluationTransform
 from harness.device import Precision, autocast, resolve_precision
 from harness.errors import DataError, InvariantError
 from harness.evaluate.ranking import check_finite
@@ -86,20 +87,20 @@ class _Views(Dataset[Any]):
         name = self.images[place]
         try:
             picture = decode(self.data.read(name), max_pixels=self.max_pixels)
-        except (BadImage, OSError, KeyError) as error:
-            return place, Problem(name, " ".join(str(error).split()))
-        return place, self.view(picture)
+            return place, self.view(picture)
+        except (BadImage, OSError, KeyError, ValueError, MemoryError) as error:
+            return place, Problem(name, " ".join(str(error).split()) or type(error).__name__)
 
 
 class _Bytes:
     """open_clip's evaluation transform up to its conversion to float: (H, W, 3) to (S, S, 3)."""
 
-    def __init__(self, steps: Sequence[Callable[[Any], Any]]) -> None:
-        self._steps = steps
+    def __init__(self, preprocess: EvaluationTransform) -> None:
+        self._preprocess = preprocess
 
     def __call__(self, picture: np.ndarray) -> Tensor:
-        view = Image.fromarray(picture)
-        for step in self._steps:
+        view = self._preprocess.opened(picture)
+        for step in self._preprocess.steps[:-2]:
             view = step(view)
         return torch.from_numpy(np.array(view))
 
@@ -112,17 +113,17 @@ def _halves(
     A batch is converted and normalised at once, and comes in the memory format in which a CPU
     convolves faster.  A transform of unknown making is left whole.
     """
-    whole = getattr(preprocess, "transform", None)
-    steps = list(getattr(whole, "transforms", ()))
+    steps = preprocess.steps if isinstance(preprocess, EvaluationTransform) else ()
     if not steps or not isinstance(steps[-1], Normalize) or not isinstance(steps[-2], ToTensor):
         return preprocess, _as_it_is
+    assert isinstance(preprocess, EvaluationTransform)
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (steps[-1].mean, steps[-1].std))
 
     def finish(views: Tensor) -> Tensor:
         pixels = views.permute(0, 3, 1, 2).float().div_(255)
         return pixels.sub_(mean.to(pixels.device)).div_(std.to(pixels.device))
 
-    return _Bytes(steps[:-2]), finish
+    return _Bytes(preprocess), finish
 
 
 def _as_it_is(views: Tensor) -> Tensor:

@@ -224,10 +224,11 @@ def _classifiers(job: Job, tasks: Sequence[Task]) -> list[TaskClassifier]:
 def _evaluate_folder(job: Job, folder: ClassFolder) -> dict[str, Any]:
     """Zero-shot classification of a class folder; returns its section of the protocol."""
     data = open_class_folder(folder)
-    if len(data.tasks) != 1:
-        raise DataError(f"class folder {folder.name}: one task is expected, not {len(data.tasks)}")
-    data.prepare()
-    (of,) = with_weights(job, [(data.tasks[0], folder.templates)])
+    (of,) = with_weights(job, [(data.tasks[0], data.tasks[0].templates)])
     facts, _ = score(job, TestSet(folder.name, data, "test", {folder.name: of}))
-    counted = {what: facts[what] for what in ("images", "excluded")}
-    return {"fingerprint": data.fingerprint, **counted, **task_protocol(of)}
+    return {
+        "fingerprint": data.fingerprint,
+        **{what: facts[what] for what in ("images", "excluded")},
+        **task_protocol(of),
+        "notes": list(data.account.notes),
+    }

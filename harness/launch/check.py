@@ -93,6 +93,15 @@ def holes(runs: Sequence[Run], runtime: Runtime) -> list[str]:
     return [str(place) for place in places if isinstance(place, Hole)]
 
 
+def data_notes(runs: Sequence[Run], runtime: Runtime) -> list[str]:
+    """What opening the data of `runs` decided for the user, a line each."""
+    datas = dict.fromkeys(run.config.data for run in runs)
+    folders = dict.fromkeys(f for run in runs for f in run.config.evaluate.class_folders)
+    opened = [open_data(data, runtime) for data in datas]
+    opened += [open_class_folder(folder) for folder in folders]
+    return [f"{data.name}: {note}" for data in opened for note in data.account.notes]
+
+
 def check_runs(runs: Sequence[Run], show: Show, runtime: Runtime) -> Show:
     """`show` with the names of the metrics that it means on the data of `runs`.
 

@@ -20,8 +20,9 @@ from harness.config import (
 from harness.errors import ConfigError, HarnessError, one_line
 from harness.evaluate.suites.find import Found, Hole
 from harness.evaluate.suites.records import Benchmark
+from harness.files import write_atomic
 from harness.store.evaluations import EvaluationDir, evaluations_root
-from harness.store.record import RunDir, Store, write_atomic
+from harness.store.record import RunDir, Store
 
 if TYPE_CHECKING:
     from multiprocessing.queues import Queue

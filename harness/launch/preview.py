@@ -8,10 +8,11 @@ from __future__ import annotations
 import heapq
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from harness.launch.backlog import estimate
 from harness.launch.slots import Capacity
@@ -38,6 +39,12 @@ def print_plan(steps: Sequence[Step], capacity: Capacity) -> None:
         console.print(line, markup=False, highlight=False)
 
 
+def print_lines(what: str, lines: Iterable[str]) -> None:
+    """`note: ...` for each of `lines`, whatever characters are in it."""
+    for line in lines:
+        print(f"{what}: {line.encode('utf-8', 'backslashreplace').decode()}")
+
+
 def plan_table(steps: Sequence[Step], capacity: Capacity) -> Table:
     """A row a run: label, seed, key, state, what is done with it and why, estimated time."""
     table = Table(box=None, pad_edge=False)
@@ -47,11 +54,11 @@ def plan_table(steps: Sequence[Step], capacity: Capacity) -> Table:
     for step in steps:
         action = step.action.value + (f": {step.note}" if step.note else "")
         table.add_row(
-            step.run.label,
+            Text(step.run.label),
             str(step.run.seed),
             step.run.key,
             step.status.state.value,
-            action,
+            Text(action),
             time_text(step, capacity) if step.pending else "-",
             style=_STYLES.get(step.action, ""),
         )

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TextIO
 
 from harness.errors import RecordError, one_line
@@ -229,8 +229,9 @@ class Lines:
         self._last_progress = clock()
 
     def say(self, line: str) -> None:
-        """Print a line with the time of day before it."""
-        print(f"{time.strftime('%H:%M:%S')} {line}", file=self._out, flush=True)
+        """Print a line with the time of day before it; what nobody can read stops no launch."""
+        with suppress(OSError):
+            print(f"{time.strftime('%H:%M:%S')} {line}", file=self._out, flush=True)
 
     def look(self) -> None:
         """Look at the files once and print what is new."""

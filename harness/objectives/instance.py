@@ -30,11 +30,15 @@ class InstanceLoss(Term):
     in_every_key: ClassVar[bool] = True
 
     weight: Annotated[Float, Field(ge=0)] = 1.0
+    """What the term is multiplied by in the sum; 0 leaves it out, and another term must be on.
+    Elsewhere: contrastive_weight, clip_weight, itc_weight."""
     a_max: Annotated[Float, Field(ge=0, lt=1)] = 0.0
-    """Largest mass moved from the positive to the negatives; 0 is CLIP's loss."""
+    """Largest mass moved from the positive to the negatives; 0 is CLIP's loss.
+    Elsewhere: label_smoothing, smoothing, soft_labels, soft_label_mass."""
     weighting: Weighting = "similarity"
     """How the softened mass is shared among the negatives."""
     schedule: Schedule = "linear"
+    """How the softened mass grows to `a_max`, from `start` to the end of the budget."""
     start: Annotated[Float, Field(ge=0, lt=1)] = 0.0
     """Share of the budget that passes before softening begins."""
     tau: Annotated[Float, Field(gt=0)] = 0.1

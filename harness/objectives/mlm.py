@@ -61,7 +61,8 @@ class MlmLoss(RampedTerm):
     text_passes: ClassVar[int] = 1
 
     mask_ratio: Annotated[Float, Field(gt=0, le=1)] = 0.15
-    """Share of a caption's words that are hidden, at least one of them."""
+    """Share of a caption's words that are hidden, at least one of them.  Elsewhere: mask_prob,
+    mlm_probability, mask_rate."""
     attention: Literal["causal", "bidirectional"] = "bidirectional"
     """Of the masked pass alone; the contrastive pass is causal, as CLIP's."""
     stages: Stages = "all"

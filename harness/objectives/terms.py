@@ -125,6 +125,7 @@ class Term(Strict, ABC):
     """Passes of the text tower that the term takes beside the contrastive one."""
 
     weight: Annotated[Float, Field(ge=0)] = 0.0
+    """What the term is multiplied by in the sum; 0 leaves it out."""
 
     def idle(self) -> set[str]:
         """All but the weight, where that is 0."""
@@ -195,6 +196,7 @@ class RampedTerm(Term):
     weight: Annotated[Float, Field(ge=0)] = 0.0
     """Weight that the ramp ends at."""
     schedule: Schedule = "constant"
+    """How the weight grows from `start` to the end of the budget; `constant`: it never changes."""
     start: Annotated[Float, Field(ge=0, lt=1)] = 0.0
     """Share of the budget that passes before the weight begins to grow."""
     steps: Annotated[Int, Field(ge=1)] = 4

@@ -118,10 +118,10 @@ def _list_of(lines: Sequence[Text]) -> list[Block]:
 
 
 def _published(published: Beside) -> Iterator[Block]:
-    """Where somebody has published figures on this data."""
+    """Where somebody has published figures on this data, or how to add some."""
     if published.table:
         yield published.table
-        yield Paragraph(published.note)
+    yield Paragraph(published.note)
 
 
 def _problems(collection: Collection) -> Iterator[Block]:
@@ -249,6 +249,9 @@ def _protocol(collection: Collection, cells: Cells) -> Iterator[Text]:
     known = [each[:12] for each in prints if each]
     if known:
         yield _fact("Fingerprint of the data", _listing(known), coded=True)
+    read = [record.training.get("data", {}).get("notes", ()) for record in used]
+    for note in _distinct(note for notes in read for note in notes):
+        yield _fact("Note on the data", note)
     samples = {
         metrics.display(metric): _spans(
             n for row in collection.points for n in cells[(row.index, metric)].samples

@@ -26,7 +26,7 @@ from harness.document.table import Table
 from harness.document.typst import to_pdf
 from harness.errors import HarnessError
 from harness.figures.base import SWEEP, Sheet
-from harness.files import dump_json, read_json
+from harness.files import dump_json, read_json, write_atomic
 from harness.report import external
 from harness.report.content import Parts, runs_with_holes, write_content
 from harness.report.csv_files import runs_csv, statistics_csv
@@ -37,7 +37,7 @@ from harness.report.tables import Tables, build_tables
 from harness.results.collect import Collection, collect
 from harness.results.findings import ReportFindings, find
 from harness.results.records import Record
-from harness.store.record import Store, write_atomic
+from harness.store.record import Store
 
 MANIFEST = "manifest.json"
 RECORDS = "records"

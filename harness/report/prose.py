@@ -20,7 +20,8 @@ def evaluated_on(protocol: Mapping[str, Any]) -> Iterator[str]:
             parts.append(f"{len(facts['excluded']):,} images left out as unusable")
         yield f"split {split}: {', '.join(parts)}"
     for folder, facts in protocol["class_folders"].items():
-        yield f"class folder {folder}: {facts['images']:,} images"
+        notes = facts.get("notes", ())
+        yield "; ".join([f"class folder {folder}: {facts['images']:,} images", *notes])
 
 
 def prompts(protocol: Mapping[str, Any]) -> Iterator[Text]:

@@ -17,8 +17,9 @@ from harness.config.searchspace import VALIDATION, Search, check_pruner, check_s
 from harness.config.sweep import Point, Points, Run, Show, Sweep, expand, matches, value_at
 from harness.errors import ConfigError, InterruptedRun, RecordError, SweepError, unknown
 from harness.launch.backlog import Backlog
-from harness.launch.check import check_runs, finisher
+from harness.launch.check import check_runs, data_notes, finisher
 from harness.launch.executor import Executor
+from harness.launch.preview import print_lines
 from harness.launch.processes import stop_on_signals
 from harness.launch.slots import Capacity
 from harness.metrics import known_metrics
@@ -81,6 +82,7 @@ def run_search(job: SearchJob) -> int:
         executor = job.executor
         executor.work = replace(executor.work, runtime=plan.runtime)
         print_search(plan.search, plan.base, ledger, job.capacity)
+        print_lines("note", data_notes(plan.probes()[:1], plan.runtime))
         if job.dry_run:
             _print_script(job, plan)
             return 0

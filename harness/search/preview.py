@@ -7,6 +7,7 @@ from collections import Counter
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from harness.config import RunConfig
 from harness.config.searchspace import Search
@@ -24,7 +25,7 @@ def print_search(search: Search, base: RunConfig, ledger: Ledger, capacity: Capa
     for head in ("field", "searched", "base"):
         table.add_column(head)
     for path, dimension in search.space.items():
-        table.add_row(path, str(dimension), str(value_at(base, path)))
+        table.add_row(path, Text(str(dimension)), Text(str(value_at(base, path))))
     console.print(table)
     for line in [
         *_asked(search, base),

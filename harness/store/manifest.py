@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from harness.config import (
@@ -22,7 +23,7 @@ from harness.config import (
 )
 from harness.config.sweep import Point, Points, Run, Show, Sweep, SweepFile
 from harness.config.sweep_files import load_recorded
-from harness.errors import RecordError, unknown
+from harness.errors import RecordError, SweepError, unknown
 from harness.files import read_json, write_json
 from harness.metrics import display
 from harness.store.record import Store, of_this_schema
@@ -79,6 +80,26 @@ def _on_file(store: Store, name: str) -> dict[str, Any] | None:
         return read_json(store.manifest_file(name))
     except RecordError:
         return None
+
+
+def refuse_other_file(store: Store, sweep: Sweep) -> None:
+    """SweepError where the name of `sweep` is on file for another sweep file that is still there.
+
+    A copy of the same content is the same, and so is what a job runs of a snapshot.
+    """
+    tree, source = _on_file(store, sweep.name), sweep.source
+    before = None if tree is None else tree.get("source")
+    if before is None or source is None or before["sha256"] == source.sha256:
+        return
+    here, other = Path(source.path), Path(before["path"])
+    code = (store.root / "results" / "code").resolve()
+    if code in here.parents or code in other.parents or not other.is_file():
+        return
+    if not other.samefile(here):
+        raise SweepError(
+            f"{sweep.name!r} is on file in {store.root} for {other}, and this is {here}: "
+            "--name NAME gives it, and its report, a name of its own"
+        )
 
 
 def _plain(show: dict[str, Any]) -> dict[str, Any]:

@@ -32,8 +32,7 @@ from harness.config import RunConfig, unregistered_terms, validate
 from harness.config.sweep import SweepFile
 from harness.config.sweep_files import load_recorded
 from harness.errors import RecordError, unknown
-from harness.files import dump_json, read_json, read_jsonl, write_json
-from harness.files import write_atomic as write_atomic
+from harness.files import dump_json, read_json, read_jsonl, write_atomic, write_json
 from harness.metrics import remember
 from harness.store import first_stage
 from harness.store.lease import lease_is_live

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.errors import RecordError
-from harness.store.record import write_atomic
+from harness.files import write_atomic
 
 KEEP = 2
 _STEP = re.compile(r"step-(\d+)-([0-9a-f]{16})\.pt")

@@ -22,7 +22,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
-from harness.data.dataset import Problem
+from harness.data.account import Problem
 from harness.errors import ConfigError, RankLost, failure_class, one_line
 
 BUCKET_BYTES = 32 << 20

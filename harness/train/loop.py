@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from harness.config import RunConfig, Runtime, check_processes
-from harness.data.dataset import DataSet, Problem
+from harness.data.account import Problem
+from harness.data.dataset import DataSet
 from harness.data.loader import Batches
 from harness.data.transforms import normalise
 from harness.device import autocast, resolve_precision
@@ -72,7 +73,6 @@ class Trainer:
         self.batches = Batches(data, self.towers.tokenizer, config, runtime, group.rank)
         self.micro_batch_size = config.train.norm_batch or runtime.micro_batch
         self.statistics = RunningStatistics(model)
-        self.bad_limit = runtime.max_bad_fraction * max(1, data.indexed)
         known = (*data.problems, *self.batches.known_bad)
         self.problems = {problem.where: problem for problem in known}
         self.optimiser = make_optimiser(model, config.train)
@@ -281,7 +281,9 @@ class Trainer:
             self._bound_problems()
 
     def _bound_problems(self) -> None:
-        if len(self.problems) > self.bad_limit:
+        pictures = len(self.problems) - len({problem.where for problem in self.data.problems})
+        share = self.data.share_lost(pictures, len(self.data.split("train")))
+        if share > self.runtime.max_bad_fraction:
             shown = [f"{p.where} ({p.reason})" for p in list(self.problems.values())[:5]]
             more = f" and {len(self.problems) - 5} more" if len(self.problems) > 5 else ""
             raise DataError(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from harness.config import Train
-from harness.data.dataset import Problem
+from harness.data.account import Problem
 from harness.errors import DivergedError
 from harness.objectives.terms import Loss
 from harness.train.optimiser import learning_rate

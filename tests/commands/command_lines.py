@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate": ("harness.commands.evaluate", []),
     "export": ("harness.commands.export", []),
     "explain": ("harness.commands.explain", []),
+    "fields": ("harness.commands.fields", []),
     "bench": ("harness.commands.bench", []),
     "board": ("harness.commands.board", []),
     "data": ("harness.commands.data", []),

@@ -1,12 +1,18 @@
-"""A folder or zip with a sub-folder of pictures a class."""
+"""Pictures with a class each: what is a class, what it is called, and that nothing vanishes."""
 
+import io
+import json
 import shutil
+import tarfile
+import zipfile
 
 import pytest
 
+from harness.commands.data import looks_like, main
 from harness.config import ClassFolder
-from harness.data.sources.folder import open_class_folder
+from harness.data.class_sets import open_class_folder, pictures_a_class
 from harness.errors import DataError
+from tests.data.shardfiles import write_tar
 
 
 @pytest.fixture
@@ -83,3 +89,285 @@ def test_what_is_no_class_folder_says_so(tmp_path, files, reason):
         (tmp_path / name).write_bytes(b"x")
     with pytest.raises(DataError, match=reason):
         opened(tmp_path)
+
+
+# --------------------------------------------------------------------------- what is a class
+
+
+def put(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(f"bytes of {name}".encode())
+    return root
+
+
+def classes_of(path, **more):
+    data = opened(path, **more)
+    return dict(zip(data.tasks[0].classnames, pictures_a_class(data.tasks[0]), strict=True))
+
+
+def told(path, **more):
+    return "\n".join(opened(path, **more).account.notes)
+
+
+def test_the_task_is_the_first_thing_that_is_told(tmp_path):
+    put(tmp_path, "cat/1.jpg", "cat/2.jpg", "dog/1.jpg")
+    assert opened(tmp_path).account.notes == (
+        "2 classes, 1 to 2 pictures a class, first prompt 'a photo of a cat.'",
+    )
+
+
+@pytest.mark.parametrize("inside", [(), ("zebra/notes.txt",), ("zebra/raw.heic",)])
+def test_a_class_without_pictures_stays_a_class(tmp_path, inside):
+    put(tmp_path, "cat/1.jpg", "dog/1.jpg", *inside)
+    (tmp_path / "zebra").mkdir(exist_ok=True)
+    assert classes_of(tmp_path) == {"cat": 1, "dog": 1, "zebra": 0}
+    assert "1 class (zebra) without a picture" in told(tmp_path)
+    assert [p.where for p in opened(tmp_path).problems] == [n for n in inside if "heic" in n]
+
+
+def test_an_empty_folder_of_a_zip_and_of_a_tar_is_a_class_too(tmp_path):
+    root = put(tmp_path / "set", "cat/1.jpg", "dog/1.jpg")
+    (root / "zebra").mkdir()
+    for kind in ("zip", "tar"):
+        archive = shutil.make_archive(str(tmp_path / "packed"), kind, tmp_path, "set")
+        assert classes_of(archive) == {"cat": 1, "dog": 1, "zebra": 0}
+        image = opened(archive).splits["test"].images[1]
+        assert opened(archive).read(image) == b"bytes of dog/1.jpg"
+
+
+@pytest.mark.parametrize("inside", ["cat/{}", "set/cat/{}"])
+def test_an_archive_of_the_same_files_is_no_class(tmp_path, inside):
+    root = put(tmp_path / "set", "cat/1.jpg", "cat/2.jpg", "dog/1.jpg")
+    with zipfile.ZipFile(root / "all.zip", "w") as archive:
+        for name in ("1.jpg", "2.jpg"):
+            archive.write(root / "cat" / name, inside.format(name))
+    before = opened(root).fingerprint
+    assert classes_of(root) == {"cat": 2, "dog": 1}
+    assert "all.zip: its 2 files are beside it unpacked" in told(root)
+    (root / "all.zip").unlink()
+    assert opened(root).fingerprint == before
+
+
+def test_of_an_archive_that_has_more_the_rest_is_read(tmp_path):
+    root = put(tmp_path / "set", "cat/1.jpg", "dog/1.jpg")
+    with zipfile.ZipFile(root / "all.zip", "w") as archive:
+        archive.write(root / "cat" / "1.jpg", "cat/1.jpg")
+        archive.writestr("cat/9.jpg", b"another")
+    assert classes_of(root) == {"cat": 2, "dog": 1}
+    assert "all.zip: 1 of its 2 files are beside it" in told(root)
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        (("train2017/cat/a.jpg", "val2017/cat/b.jpg"), "holds the splits train2017, val2017"),
+        (("cat/a.jpg", "dog/a.jpg", "test/cat/a.jpg"), "the splits test beside 2 folders"),
+        (("train/a.jpg", "test/b.jpg", "extra/c.jpg"), "the splits test, train beside 1 folder"),
+        (
+            ("images/cat/a.jpg", "images/dog/b.jpg", "masks/cat/a.png", "masks/dog/b.png"),
+            "holds images, masks, each with the same 2 folders",
+        ),
+    ],
+)
+def test_splits_and_masks_are_no_classes(tmp_path, files, reason):
+    with pytest.raises(DataError, match=reason):
+        opened(put(tmp_path, *files))
+
+
+def test_one_class_may_be_called_as_a_split(tmp_path):
+    put(tmp_path, "bus/1.jpg", "train/1.jpg", "masks/1.jpg", "masks/other.jpg")
+    assert classes_of(tmp_path) == {"bus": 1, "masks": 2, "train": 1}
+
+
+def test_masks_beside_the_classes_and_beside_the_pictures_are_left_out(tmp_path):
+    put(tmp_path, "cat/a (1).jpg", "cat/a (1)_mask.png", "cat/a (1)_mask_2.png", "dog/b.jpg")
+    put(tmp_path, "masks/b.png", "masks/a (1).png", "copy/cat/a (1).jpg")
+    assert classes_of(tmp_path) == {"cat": 1, "dog": 1}
+    lines = told(tmp_path)
+    assert "cat: 2 masks of its pictures are left out (such as a (1)_mask.png)" in lines
+    assert "folder masks: 2 files are left out" in lines
+    assert "folder copy: 1 files are left out" in lines
+
+
+def test_a_picture_in_no_class_and_an_unknown_kind_of_file_are_counted(tmp_path):
+    put(tmp_path, "cat/a.jpg", "dog/b.jpg", "dog/c.heic", "lost.png", "README.md")
+    data = opened(tmp_path)
+    assert {(p.where, p.reason) for p in data.problems} == {
+        ("dog/c.heic", "not a picture by its suffix"),
+        ("lost.png", "in no folder of a class"),
+    }
+    assert data.indexed == 4
+    assert "2 of 4 files cannot be used" in told(tmp_path)
+
+
+# --------------------------------------------------------------------------- what it is called
+
+
+@pytest.mark.parametrize(
+    ("folders", "names"),
+    [
+        (("n01440764", "n02102040"), ("tench", "English Springer Spaniel")),
+        (("n02085620-Chihuahua", "n02085782-Japanese_spaniel"), ("Chihuahua", "Japanese spaniel")),
+        (("n00007846", "cat"), ("person", "cat")),
+        (("001.Black_footed_Albatross", "002.Laysan"), ("Black footed Albatross", "Laysan")),
+        (("01-ak47", "02-flag"), ("ak47", "flag")),
+        (("3d_print", "photo"), ("3d print", "photo")),
+        (("cafe\u0301", "pub"), ("caf\u00e9", "pub")),
+    ],
+)
+def test_folders_become_words(tmp_path, folders, names):
+    put(tmp_path, *(f"{folder}/1.jpg" for folder in folders))
+    given = opened(tmp_path).tasks[0].classnames
+    order = sorted(folders)
+    assert given == tuple(names[folders.index(each)] for each in order)
+
+
+def test_words_that_are_no_folders_are_told(tmp_path):
+    put(tmp_path, "n01440764/1.jpg", "dog/1.jpg", "7/1.jpg")
+    lines = told(tmp_path)
+    assert "n01440764 = tench" in lines
+    assert "1 classes are called by numbers in prompts (7)" in lines
+
+
+@pytest.mark.parametrize(
+    "pair", [("hot-dog", "hot_dog"), ("Cat", "cat"), ("1.x", "2.x"), ("e\u0301", "\u00e9")]
+)
+def test_two_classes_of_one_name_are_refused(tmp_path, pair):
+    put(tmp_path, *(f"{each}/1.jpg" for each in pair))
+    with pytest.raises(DataError, match="two classes are called"):
+        opened(tmp_path)
+    assert len(classes_of(tmp_path, classnames=("one", "two"))) == 2
+
+
+def test_an_unknown_id_is_refused(tmp_path):
+    put(tmp_path, "n99999999/1.jpg", "n01440764/1.jpg")
+    with pytest.raises(DataError, match="'n99999999' is no WordNet id that is known"):
+        opened(tmp_path)
+
+
+def test_names_by_list_by_file_by_object_and_by_wordnet(tmp_path):
+    root = put(tmp_path / "set", "0/1.jpg", "10/1.jpg", "10/2.jpg", "2/1.jpg")
+    by_value = {"zero": 1, "two": 1, "ten": 2}
+    assert classes_of(root, classnames=("zero", "two", "ten")) == by_value
+    lines, tree = tmp_path / "names.txt", tmp_path / "names.json"
+    lines.write_text("zero\ntwo\nten\n")
+    assert classes_of(root, classnames=str(lines)) == by_value
+    tree.write_text(json.dumps({"10": "ten", "0": "zero", "2": "two"}))
+    assert classes_of(root, classnames=str(tree)) == by_value
+    shutil.copyfile(lines, root / "classnames.txt")
+    assert classes_of(root) == by_value
+    ids = put(tmp_path / "ids", "n02102040/1.jpg", "n01440764/1.jpg")
+    assert set(classes_of(ids, classnames="wordnet")) == {"tench", "English springer"}
+    for wrong, reason in [
+        (("a", "b"), "classnames has 2 names, and there are 3 classes"),
+        ("wordnet", "class '0' is no WordNet id"),
+        (str(tmp_path / "absent.txt"), "cannot be read"),
+    ]:
+        with pytest.raises(DataError, match=reason):
+            opened(root, classnames=wrong)
+    tree.write_text(json.dumps({"10": "ten", "0": "zero", "20": "twenty"}))
+    with pytest.raises(DataError, match="unknown class '2'"):
+        opened(root, classnames=str(tree))
+
+
+def test_names_that_are_those_of_the_folders_are_theirs_in_any_order(tmp_path):
+    put(tmp_path, "hot_dog/1.jpg", "apple/1.jpg", "apple/2.jpg")
+    assert classes_of(tmp_path, classnames=("Hot dog", "Apple")) == {"Apple": 2, "Hot dog": 1}
+
+
+def test_names_and_prompts_are_in_the_fingerprint_and_nowhere_else_in_the_key(tmp_path):
+    put(tmp_path, "a/1.jpg", "b/1.jpg")
+    prints = [opened(tmp_path, classnames=n).fingerprint for n in (None, ("a", "b"), ("x", "y"))]
+    assert prints[0] == prints[1] != prints[2]
+    folder = ClassFolder(name="zoo", path="p")
+    assert folder.identity() == folder.model_copy(update={"classnames": ("x",)}).identity()
+
+
+# --------------------------------------------------------------------------- exports
+
+
+def export(root, *, count=True, names="cat\ndog\n", labels=(0, 1, 1)):
+    for number in range(2):
+        members = []
+        for place, label in list(enumerate(labels))[number::2]:
+            members += [(f"s{place}.webp", b"p%d" % place), (f"s{place}.cls", b"%d" % label)]
+        write_tar(root / "test" / f"{number}.tar", *members)
+    if count:
+        (root / "test" / "nshards.txt").write_text("2")
+    if names is not None:
+        (root / "classnames.txt").write_text(names)
+    return root
+
+
+@pytest.mark.parametrize("count", [True, False])
+@pytest.mark.parametrize("inner", ["", "test"])
+def test_an_export_of_clip_benchmark_is_a_class_set(tmp_path, count, inner):
+    export(tmp_path, count=count)
+    templates = tmp_path / "zeroshot_classification_templates.txt"
+    templates.write_text("a {c}.\nmy {c}.\n")
+    data = opened(tmp_path / inner)
+    task = data.tasks[0]
+    assert (task.classnames, task.templates) == (("cat", "dog"), ("a {c}.", "my {c}."))
+    assert pictures_a_class(task) == [1, 2]
+    assert data.splits["test"].images == ["0.tar/s0", "0.tar/s2", "1.tar/s1"]
+    assert data.read("1.tar/s1") == b"p1"
+    asked = opened(tmp_path / inner, templates=("the {c}",)).tasks[0].templates
+    assert asked == ("the {c}",)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"names": None}, "no classnames.txt beside test/"),
+        ({"names": "cat\n"}, "label '1' is none of 1 classes"),
+    ],
+)
+def test_an_export_without_its_names_is_refused(tmp_path, change, reason):
+    with pytest.raises(DataError, match=reason):
+        opened(export(tmp_path, **change))
+
+
+# --------------------------------------------------------------------------- check
+
+
+def test_what_is_a_class_set_is_told_from_captions(tmp_path):
+    pictures = put(tmp_path / "classes", "cat/1.jpg", "dog/1.jpg")
+    captions = put(tmp_path / "captions", "cat/1.jpg", "dog/1.jpg", "dog/1.txt")
+    table = put(tmp_path / "table", "cat/1.jpg", "dog/1.jpg", "annotations/captions.csv")
+    shards = tmp_path / "shards"
+    write_tar(shards / "0.tar", ("1.jpg", b"x"), ("1.txt", b"x"))
+    assert looks_like(str(pictures)) == "classes"
+    assert looks_like(str(export(tmp_path / "export"))) == "classes"
+    assert looks_like(str(captions)) == looks_like(str(table)) == "folder"
+    assert looks_like(str(shards)) == looks_like(str(shards / "0.tar")) == "shards"
+    packed = tmp_path / "packed.tar"
+    with tarfile.open(packed, "w") as archive:
+        archive.add(pictures, "classes")
+    assert looks_like(str(packed)) == "classes"
+
+
+def test_check_tells_the_classes_of_a_set(tmp_path, capsys):
+    from PIL import Image
+
+    root = tmp_path / "zoo"
+    for name in ("n01440764/1.png", "n01440764/2.png", "dog/1.png", "dog/2.png"):
+        file = io.BytesIO()
+        Image.new("RGB", (4, 4), len(name)).save(file, "PNG")
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(file.getvalue())
+    (root / "dog" / "2.png").write_bytes(b"<html>")
+    words = ["check", str(root), "--workers", "1", "--cache", str(tmp_path / "cache")]
+    assert main(words) == 3
+    said = capsys.readouterr().out
+    assert "tench" in said
+    assert "a photo of a tench." in said
+    assert main([*words, "--json"]) == 3
+    tree = json.loads(capsys.readouterr().out)
+    assert tree["classes"]["tench"] == {"pictures": 2, "prompt": "a photo of a tench."}
+    assert (tree["seen"], tree["usable"], tree["refused"]) == (4, 3, None)
+    assert tree["splits"]["test"]["pictures"] == 4
+    alone = shutil.copytree(root / "dog", tmp_path / "alone" / "dog").parent
+    (alone / "cat").mkdir()
+    assert main(["check", str(alone), "--json"]) == 2
+    assert "pictures in 1 sub-folders" in json.loads(capsys.readouterr().out)["refused"]

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
+from harness.data import images
+from harness.data.files import is_image
 from harness.data.images import BadImage, decode
 
 RED, BLUE, WHITE, BLACK = [255, 0, 0], [0, 0, 255], [255, 255, 255], [0, 0, 0]
@@ -142,3 +144,32 @@ def test_pixels_are_counted_from_the_header_before_decoding():
     with pytest.raises(BadImage, match="101 x 100 pixels, 10000 are allowed"):
         decode(only_header, max_pixels=10_000)
     assert decode(data, max_pixels=10_100).shape == (100, 101, 3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "suffix"),
+    [("PPM", ".ppm"), ("JPEG", ".jfif"), ("AVIF", ".avif"), ("JPEG2000", ".jp2"), ("GIF", ".GIF")],
+)
+def test_every_suffix_of_a_picture_is_of_a_format_that_is_read(kind: str, suffix: str) -> None:
+    Image.init()
+    if kind not in Image.SAVE:
+        pytest.skip(f"this Pillow writes no {kind}")
+    options = {"quality": 100} if kind in {"AVIF", "JPEG"} else {}
+    pixels = decode(
+        encoded(Image.new("RGB", (16, 8), (255, 0, 0)), kind, **options), max_pixels=128
+    )
+    assert pixels.shape == (8, 16, 3)
+    assert np.abs(pixels[4, 8].astype(int) - RED).max() < 4
+    assert is_image(f"a/b{suffix}")
+
+
+def test_a_format_that_pillow_was_built_without_is_not_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images._formats.cache_clear()
+    monkeypatch.delitem(Image.OPEN, "JPEG2000")
+    monkeypatch.setattr(Image, "init", lambda: None)
+    try:
+        assert decode(encoded(row("L", 0)), max_pixels=ENOUGH).tolist() == [[BLACK]]
+    finally:
+        images._formats.cache_clear()

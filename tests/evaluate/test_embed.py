@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from harness.config import Evaluate, Runtime
 from harness.device import resolve_precision
@@ -166,3 +167,55 @@ def test_a_transform_of_unknown_making_is_left_whole(
     names = data.split("test").images
     found = embed_images(model, data, names, EVALUATE, Runtime(), by_batch=True)
     assert torch.equal(found.embeddings, images(model, data).embeddings)
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("wide", [True, False])
+def test_what_is_cropped_before_it_is_resized_has_the_bits_of_the_whole(
+    monkeypatch: pytest.MonkeyPatch, interpolation: str, wide: bool
+) -> None:
+    from open_clip.transform import image_transform
+
+    from harness.data import transforms
+
+    monkeypatch.setattr(transforms, "_MOST_PIXELS", 0)
+    rng = np.random.default_rng(1)
+    for short, more, size in [(1, 77, 8), (2, 90, 24), (7, 151, 7), (9, 200, 4), (30, 31, 11)]:
+        shape = (short, short + more, 3) if wide else (short + more, short, 3)
+        picture = rng.integers(0, 256, shape, np.uint8)
+        whole = image_transform(size, is_train=False, interpolation=interpolation)
+        made = transforms.EvaluationTransform(whole)(picture)
+        assert torch.equal(made, whole(Image.fromarray(picture))), (shape, size)
+
+
+@pytest.mark.parametrize("shape", [(1, 20_000), (20_000, 1), (3, 90_000)])
+@pytest.mark.parametrize("by_batch", [True, False])
+def test_a_thin_picture_takes_no_more_memory_than_others(
+    shape: tuple[int, int], by_batch: bool
+) -> None:
+    import resource
+
+    from harness.config import ImageTower
+    from harness.data.transforms import evaluation_transform
+    from harness.evaluate import embed
+
+    preprocess = evaluation_transform(ImageTower(size=224))
+    view = embed._halves(preprocess)[0] if by_batch else preprocess
+    view(np.zeros((300, 400, 3), np.uint8))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    view(np.full((*shape, 3), 7, np.uint8))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
+
+
+def test_what_no_view_can_be_made_of_is_left_out_by_name(
+    model: Any, make_data: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(picture: np.ndarray) -> torch.Tensor:
+        if picture[0, 0, 0] > 0:
+            raise MemoryError
+        return whole(picture)
+
+    whole = model.preprocess
+    monkeypatch.setattr(model, "preprocess", refusing)
+    with pytest.raises(DataError, match=r"1 of 3 pictures cannot be evaluated.*a: MemoryError"):
+        images(model, make_data({"a": (RED, ()), "b": (GREEN, ()), "c": (BLUE, ())}))

@@ -63,6 +63,23 @@ def section(text: str, title: str) -> str:
     return text.split(f"## {title}\n")[1].split("\n## ")[0]
 
 
+def test_the_protocol_repeats_what_opening_the_data_decided(
+    records: Records, tmp_path: Path
+) -> None:
+    sweep = depth_sweep(metrics=[T2I])
+    runs, _ = runs_by(sweep)
+    fill(records, runs)
+    for run in runs[:2]:
+        directory = records.store.run_dir(run.key)
+        result = directory.result() or {}
+        result["training"]["data"] = {"notes": ["2 tables are pooled"], "splits": {}}
+        directory.write_result(result)
+
+    build(sweep, runs, records.store, tmp_path / "report")
+    protocol = section((tmp_path / "report" / "report.md").read_text(), "Protocol")
+    assert protocol.count("Note on the data: 2 tables are pooled") == 1
+
+
 def test_the_same_records_give_the_same_bytes(records: Records, tmp_path: Path) -> None:
     sweep = depth_sweep(metrics=[T2I])
     runs, at = runs_by(sweep)
@@ -163,8 +180,8 @@ def test_files_of_an_earlier_report_go_and_foreign_files_stay(
     build(sweep, runs, records.store, out)
 
     assert set(contents(out)) == {
-        "report.md", "report.html", "report.pdf", "table.tex", "appendix.tex", "table.csv", "runs.csv",
-        "manifest.json", "notes.txt",
+        "report.md", "report.html", "report.pdf", "table.tex", "appendix.tex", "table.csv",
+        "runs.csv", "manifest.json", "notes.txt",
     }  # fmt: skip
 
 
@@ -232,7 +249,7 @@ def test_foreign_words_break_no_format(records: Records, tmp_path: Path) -> None
     details = r"</details>|<details><summary>[\w ,]*</summary>"
     assert not [tag for tag in tags if not re.fullmatch(rf"</?(sup|sub|ins)>|{details}", tag)]
     assert {t.attrs["href"] for t in inline if t.type == "link_open"} <= {
-        "report.html", "report.pdf", "table.tex", "appendix.tex", "table.csv", "runs.csv",
+        "report.html", "report.pdf", "table.tex", "appendix.tex", "table.csv",
         *(f"figures/{f.name}" for f in (tmp_path / "report" / "figures").iterdir()),
     }  # fmt: skip
     tex = (tmp_path / "report" / "table.tex").read_text()

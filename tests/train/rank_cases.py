@@ -16,8 +16,9 @@ import torch
 from harness.config import RunConfig, Runtime, override
 from harness.data.text import corpus_rows
 from harness.errors import InterruptedRun
+from harness.files import write_atomic
 from harness.models.training import TrainingModel
-from harness.store.record import RunDir, write_atomic
+from harness.store.record import RunDir
 from harness.train.distributed import (
     SINGLE_PROCESS,
     ProcessGroup,

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.config import SOURCES, ClassFolder, Data
+from harness.config import SOURCES, Data
+from harness.data.account import Account, FileRead, Problem, RefusedData
 from harness.data.captions import (
     TABLE_SUFFIXES,
     CaptionRow,
@@ -24,9 +25,8 @@ from harness.data.captions import (
 from harness.data.dataset import (
     SPLIT_NAMES,
     DataSet,
-    Problem,
     Split,
-    Task,
+    absent_splits,
     content_fingerprint,
     halves,
     split_name,
@@ -35,6 +35,7 @@ from harness.data.files import FileTree, existing, is_image
 from harness.data.source import Source, path_of
 from harness.errors import DataError
 
+_HASHED = "the SHA-256 of each picture's name, about 80 : 10 : 10"
 _LOOKED_FOR = (
     "a CSV or JSON(L) table with columns image and caption, or pictures with .txt files of the"
     " same name"
@@ -85,7 +86,7 @@ def open_folder(path: str) -> DataSet:
     refused = [reason for table in tables if (reason := _add_table(collected, table))]
     if len(refused) == len(tables):
         if is_table:
-            raise DataError(refused[0])
+            raise collected.refusal(refused[0])
         _add_sidecars(collected)
     return _finished(place.stem if place.is_file() else place.name, collected, refused)
 
@@ -93,18 +94,34 @@ def open_folder(path: str) -> DataSet:
 def _add_table(collected: _Collected, table: str) -> str | None:
     """Add the rows of a table; the reason, if it is none."""
     stem = posixpath.splitext(table)[0].casefold()
+    by_name = SPLIT_NAMES.get(stem)
+    seen, problems = collected.indexed, len(collected.problems)
     try:
         for row in read_table(table, collected.files.read(table)):
-            collected.add(row, default_split=SPLIT_NAMES.get(stem))
-    except NotATableError as error:
-        return str(error)
-    except OSError as error:
-        return f"{table}: {error}"
+            collected.add(row, by_name, f"the name of {table}")
+    except (NotATableError, OSError) as error:
+        reason = str(error) if isinstance(error, NotATableError) else f"{table}: {error}"
+        collected.read.append(FileRead(table, 0, 0, reason))
+        return reason
+    unused = collected.problems[problems:]
+    rows = collected.indexed - seen
+    why = "; ".join(_summary(unused)) or None
+    collected.read.append(FileRead(table, rows, rows - len(unused), why))
     return None
 
 
 def _add_sidecars(collected: _Collected) -> None:
     images = collected.files.images()
+    seen, problems = collected.indexed, len(collected.problems)
+    _read_sidecars(collected, images)
+    if images:
+        unused = collected.problems[problems:]
+        rows = collected.indexed - seen
+        why = "; ".join(_summary(unused)) or None
+        collected.read.append(FileRead("*.txt", rows, rows - len(unused), why))
+
+
+def _read_sidecars(collected: _Collected, images: Sequence[str]) -> None:
     split_folders = any(_split_folder(image) for image in images)
     for image in images:
         split = _split_folder(image)
@@ -117,7 +134,8 @@ def _add_sidecars(collected: _Collected) -> None:
             continue
         text = collected.files.read(sidecar).decode("utf-8-sig", "surrogateescape")
         for line in [line for line in text.splitlines() if line.strip()] or [""]:
-            collected.add(CaptionRow(sidecar, f"{image}:{line}", image, line), default_split=split)
+            row = CaptionRow(sidecar, f"{image}:{line}", image, line)
+            collected.add(row, split, f"the folder {image.partition('/')[0]}")
 
 
 def _split_folder(image: str) -> str | None:
@@ -129,7 +147,9 @@ def _finished(name: str, collected: _Collected, refused: Sequence[str]) -> DataS
     splits = collected.splits()
     if not splits:
         seen = "; ".join([*refused, *_summary(collected.problems)]) or "no picture was found"
-        raise DataError(f"no usable pair in {collected.files.root}: {seen}; wanted: {_LOOKED_FOR}")
+        raise collected.refusal(
+            f"no usable pair in {collected.files.root}: {seen}; wanted: {_LOOKED_FOR}"
+        )
     train, rest = halves(splits)
     return PictureFolder(
         name=name,
@@ -138,6 +158,7 @@ def _finished(name: str, collected: _Collected, refused: Sequence[str]) -> DataS
         splits=splits,
         problems=tuple(collected.problems),
         indexed=collected.indexed,
+        account=collected.account(),
         files=collected.files,
     )
 
@@ -160,22 +181,31 @@ class _Collected:
     def __init__(self, files: FileTree) -> None:
         self.files = files
         self.problems: list[Problem] = []
+        self.read: list[FileRead] = []
         self.indexed = 0
+        self._origins: dict[str, dict[str, None]] = defaultdict(dict)
         self._captions: dict[str, dict[str, list[str]]] = defaultdict(dict)
         self._home: dict[str, str] = {}
         self._rows: set[bytes] = set()
         self._found: dict[str, str | DataError] = {}
         self._by_base: dict[str, list[str]] | None = None
 
-    def add(self, row: CaptionRow | Problem, *, default_split: str | None) -> None:
-        """Take a row in, or file the reason why not."""
+    def add(self, row: CaptionRow | Problem, split: str | None, origin: str) -> None:
+        """Take a row in, or file the reason why not.
+
+        Args:
+            split: of a row that names none, by `origin`; None: the picture's name decides.
+        """
         if isinstance(row, Problem):
             self.refuse(row.where, row.reason)
             return
         try:
             image = self._resolve(row.image)
-            split = _checked_split(row.split, default_split) or hashed_split(image)
-            self._keep(image, split, checked_caption(row.caption), row.raw)
+            given = _checked_split(row.split, split)
+            place = given or hashed_split(image)
+            self._keep(image, place, checked_caption(row.caption), row.raw)
+            named = "its column or field split" if row.split is not None else origin
+            self._origins[place][named if given else _HASHED] = None
         except DataError as error:
             self.refuse(row.where, str(error))
         else:
@@ -193,6 +223,18 @@ class _Collected:
             images = sorted(self._captions[name])
             out[name] = Split(images, [tuple(self._captions[name][i]) for i in images])
         return out
+
+    def account(self) -> Account:
+        """What was read, and how the splits came about."""
+        hashed = any(_HASHED in origins for origins in self._origins.values())
+        notes = [f"no split is named: pictures are split by {_HASHED}"] if hashed else []
+        notes += [f"{read.reason}; it is not used" for read in self.read if not read.rows]
+        origins = {split: ", ".join(found) for split, found in sorted(self._origins.items())}
+        return Account(tuple(self.read), origins, (*notes, *absent_splits(self.splits())))
+
+    def refusal(self, line: str) -> RefusedData:
+        """The error of data of which nothing can be used."""
+        return RefusedData(line, self.account(), self.problems, self.indexed)
 
     def _keep(self, image: str, split: str, caption: str, raw: str) -> None:
         home = self._home.setdefault(image, split)
@@ -245,57 +287,3 @@ def hashed_split(image: str) -> str:
     """Split of a picture by the SHA-256 of its name: about 80 % train, 10 % each of the others."""
     place = int.from_bytes(hashlib.sha256(image.encode("utf-8", "replace")).digest()[:8]) % 100
     return "train" if place < 80 else "validation" if place < 90 else "test"
-
-
-# --------------------------------------------------------------------------- class folders
-
-
-def open_class_folder(folder: ClassFolder) -> DataSet:
-    """A folder or zip with one sub-folder of pictures a class: split `test`, one task.
-
-    A single folder around all the others is looked through.  Class names are those of the
-    sub-folders with `_` and `-` as spaces, in the order of their names.
-
-    Raises DataError with fewer than two classes, or when the sub-folders are splits.
-    """
-    files = FileTree(existing(folder.path))
-    inside = _without_common_folder(files.entries)
-    labelled = {name: rest.partition("/")[0] for name, rest in inside.items() if "/" in rest}
-    images = sorted(name for name in labelled if is_image(name))
-    folders = sorted({labelled[name] for name in images})
-    _check_classes(folder, folders)
-    split = Split(images, [()] * len(images))
-    labels = [folders.index(labelled[name]) for name in images]
-    classnames = tuple(name.replace("_", " ").replace("-", " ").strip() for name in folders)
-    task = Task(folder.name, classnames, folder.templates, {"test": labels})
-    others = sorted(name for name in labelled if not is_image(name))
-    fingerprint = content_fingerprint({"test": split}, [task], _stamps({"test": split}, files))
-    return PictureFolder(
-        name=folder.name,
-        fingerprint=fingerprint,
-        evaluation_fingerprint=fingerprint,
-        splits={"test": split},
-        tasks=(task,),
-        problems=tuple(Problem(name, "not a picture by its suffix") for name in others),
-        indexed=len(labelled),
-        files=files,
-    )
-
-
-def _without_common_folder(names: Iterable[str]) -> dict[str, str]:
-    inside = {name: name for name in names}
-    tops = {name.partition("/")[0] for name in inside if "/" in name}
-    nested = {name: rest for name in inside if (rest := name.partition("/")[2])}
-    if len(tops) == 1 and any("/" in rest and is_image(rest) for rest in nested.values()):
-        return nested
-    return inside
-
-
-def _check_classes(folder: ClassFolder, classes: Sequence[str]) -> None:
-    if len(classes) < 2:
-        found = f"pictures in {len(classes)} sub-folders" if classes else "no picture in any"
-        raise DataError(f"{folder.path}: {found}; wanted: one sub-folder of pictures a class")
-    if all(name.casefold() in SPLIT_NAMES for name in classes):
-        raise DataError(
-            f"{folder.path} holds the splits {', '.join(classes)}, not classes; give one's path"
-        )

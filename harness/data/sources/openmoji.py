@@ -29,6 +29,7 @@ from typing import NamedTuple
 
 from harness.config import SOURCES, Data
 from harness.data import naming
+from harness.data.account import Account
 from harness.data.dataset import DataSet, Split, Task, content_fingerprint, halves
 from harness.data.files import FileTree
 from harness.data.naming import Meaning
@@ -42,6 +43,7 @@ _LETTERS = range(0x1F1E6, 0x1F1FF + 1)
 """Regional indicators: two of them are the flag of a country."""
 _TAG_FLAG = 0x1F3F4
 
+_ORIGIN = "combinations of role, gender and skin tone that are held out"
 _PERSON_TEMPLATES = ("{c}", "a drawing of {c}", "the emoji called {c}")
 _TONE_TEMPLATES = (
     "a person with {c}",
@@ -122,6 +124,7 @@ def open_openmoji(resolution: int, cache: Path) -> DataSet:
         splits=splits,
         tasks=tasks,
         indexed=len(drawings),
+        account=Account(origins=dict.fromkeys(splits, _ORIGIN)),
         svgs=svgs,
         store=cache / f"openmoji-{resolution}px-{recipe[:16]}.zip",
         resolution=resolution,

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from harness.config import SOURCES, Data
-from harness.data.dataset import DataSet, Problem, Split, content_fingerprint
+from harness.data.account import Account, FileRead, Problem, RefusedData
+from harness.data.dataset import DataSet, Split, absent_splits, content_fingerprint
 from harness.data.index import (
     Content,
     Lazy,
@@ -73,13 +74,29 @@ class Shards(DataSet):
         views = [Samples(self.index, split) for split in self.summary["splits"]]
         if not views:
             reasons = "; ".join(f"{p.where}: {p.reason}" for p in self.problems[:3])
-            raise DataError(f"no usable sample in {len(self.shards)} shards: {reasons}")
+            line = f"no usable sample in {len(self.shards)} shards: {reasons}"
+            raise RefusedData(line, self.account, self.problems, self.indexed)
         return {view.split: Split(Lazy(view, name_at), Lazy(view, captions_at)) for view in views}
 
     @cached_property
     def problems(self) -> tuple[Problem, ...]:
         """Samples and shards that cannot be used."""
         return tuple(Problem(where, reason) for where, reason in self.summary["problems"])
+
+    @cached_property
+    def account(self) -> Account:
+        """What was read of each shard, and how the splits came about."""
+        files = tuple(
+            FileRead(
+                shard["name"],
+                shard["samples"] + shard["problems"],
+                shard["samples"],
+                f"{shard['problems']} unusable" if shard["problems"] else None,
+            )
+            for shard in self.summary["shards"]
+        )
+        origins = {split: f"the folder or list {split}" for split in self.summary["splits"]}
+        return Account(files, origins, tuple(absent_splits(self.summary["splits"])))
 
     @cached_property
     def indexed(self) -> int:

@@ -156,7 +156,9 @@ def _joined(making: Making, data: DataSet, parts: Sequence[_Made]) -> Pack:
 def _bound(data: DataSet, whole: Pack, max_bad_fraction: float) -> None:
     if not whole.shards:
         raise DataError(f"no usable sample in {data.name}: {whole.problems[0]}")
-    if len(whole.problems) > max_bad_fraction * max(1, data.indexed):
+    pictures = sum(map(len, data.splits.values()))
+    share = data.share_lost(len(whole.problems) - len(data.problems), pictures)
+    if share > max_bad_fraction:
         where, why = whole.problems[0]
         raise TooManyBad(
             f"{len(whole.problems)} of {data.indexed} samples cannot be used, more than "

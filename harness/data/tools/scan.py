@@ -5,12 +5,13 @@ Owns `python -m harness.data check` but its words and its command line.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.data.dataset import DataSet, Problem
+from harness.data.account import FileRead, Problem
+from harness.data.dataset import DataSet
 from harness.data.images import BadImage, decode
 from harness.data.packed import PACK_FILE, read_pack
 from harness.data.sources.shards import Shards, shard_of
@@ -27,43 +28,18 @@ class _Looker(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Count:
-    """Samples of one shard (or split, of a folder) with a picture and a caption."""
-
-    usable: int
-    bad: int
-
-
-@dataclass(frozen=True)
 class Scan:
     """What was found.
 
     Attributes:
-        counts: by shard, in order; by split if there are no shards.
+        files: the shards, with what of them can be used; else what was read of each file.
         bad: split -> picture -> why it cannot be decoded.
         problems: what the index left out, and shards that are not what their pack says.
-        looked_at: samples, usable or not.
     """
 
-    counts: dict[str, Count]
+    files: tuple[FileRead, ...]
     bad: dict[str, dict[str, str]]
     problems: tuple[Problem, ...]
-    looked_at: int
-
-    @property
-    def faults(self) -> list[Problem]:
-        """All that cannot be used."""
-        pictures = [
-            Problem(image, reason)
-            for of_split in self.bad.values()
-            for image, reason in of_split.items()
-        ]
-        return [*self.problems, *pictures]
-
-    @property
-    def bad_fraction(self) -> float:
-        """Share of what was looked at that cannot be used."""
-        return len(self.faults) / max(1, self.looked_at)
 
 
 def scan(data: DataSet, *, max_pixels: int, workers: int, progress: Progress) -> Scan:
@@ -87,7 +63,7 @@ def scan(data: DataSet, *, max_pixels: int, workers: int, progress: Progress) ->
         for index, reason in found[chunk]:
             bad[chunk.split][data.splits[chunk.split].images[index]] = reason
     problems = (*data.problems, *_wrong_in_pack(data))
-    return Scan(_counts(data, bad), dict(bad), problems, max(data.indexed, total))
+    return Scan(_files(data, bad), dict(bad), problems)
 
 
 def _look(looker: _Looker, chunk: Chunk) -> list[tuple[int, str]]:
@@ -102,23 +78,20 @@ def _look(looker: _Looker, chunk: Chunk) -> list[tuple[int, str]]:
     return faults
 
 
-def _counts(data: DataSet, bad: dict[str, dict[str, str]]) -> dict[str, Count]:
-    undecodable: dict[str, int] = defaultdict(int)
+def _files(data: DataSet, bad: dict[str, dict[str, str]]) -> tuple[FileRead, ...]:
     if not isinstance(data, Shards):
-        return {
-            name: Count(len(split) - len(bad.get(name, ())), len(bad.get(name, ())))
-            for name, split in data.splits.items()
-        }
-    for of_split in bad.values():
-        for image in of_split:
-            undecodable[shard_of(image)] += 1
-    return {
-        shard["name"]: Count(
-            shard["samples"] - undecodable[shard["name"]],
-            shard["problems"] + undecodable[shard["name"]],
+        return data.account.files
+    lost = Counter(shard_of(image) for of_split in bad.values() for image in of_split)
+    return tuple(
+        file
+        if not lost[file.file]
+        else replace(
+            file,
+            used=file.used - lost[file.file],
+            reason=f"{file.rows - file.used + lost[file.file]:,} unusable",
         )
-        for shard in data.summary["shards"]
-    }
+        for file in data.account.files
+    )
 
 
 def _wrong_in_pack(data: DataSet) -> list[Problem]:

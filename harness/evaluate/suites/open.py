@@ -7,7 +7,6 @@ from those folders themselves.  A count that is not the benchmark's is refused.
 from __future__ import annotations
 
 import io
-import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +15,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from harness.config import ClassFolder
 from harness.data.captions import checked_caption
+from harness.data.class_sets import read_classes
+from harness.data.classnames import folded, spelt
 from harness.data.dataset import DataSet, Split, Task
-from harness.data.sources.folder import open_class_folder, open_folder
-from harness.data.tars import IMAGE_FIELDS, keyed, read_at
+from harness.data.exports import read_export
+from harness.data.sources.folder import open_folder
 from harness.errors import DataError, nearest
 from harness.evaluate.suites.find import Found
 from harness.evaluate.suites.records import Benchmark
@@ -138,26 +138,14 @@ def _captions(found: Found, cache: Path) -> DataSet:
 
 def _class_folder(found: Found, cache: Path) -> DataSet:
     benchmark = found.benchmark
-    folder = open_class_folder(ClassFolder(name=benchmark.name, path=str(found.path)))
-    task, split = folder.tasks[0], folder.split(SPLIT)
-    labels = list(task.labels[SPLIT])
-    classnames: Sequence[str] = task.classnames
+    labelled = read_classes(str(found.path))
+    labels, classnames = labelled.labels, [spelt(each) for each in labelled.classes]
     if benchmark.classnames is not None:
-        # The task's names are the folders' with _ and - as spaces.
-        classnames, of_folder = _curated(benchmark, _folders_of(task, split))
+        classnames, of_folder = _curated(benchmark, labelled.classes)
         labels = [of_folder[label] for label in labels]
-    return _data_set(found, split.images, folder.read, labels=labels, classnames=classnames)
-
-
-def _folders_of(task: Task, split: Split) -> list[str]:
-    """The name of each class's folder, by label."""
-    folders = [""] * len(task.classnames)
-    for image, label in zip(split.images, task.labels[SPLIT], strict=True):
-        if not folders[label]:
-            parts = image.split("/")[:-1]
-            spelt = [p.replace("_", " ").replace("-", " ").strip() for p in parts]
-            folders[label] = parts[spelt.index(task.classnames[label])]
-    return folders
+    return _data_set(
+        found, labelled.images, labelled.files.read, labels=labels, classnames=classnames
+    )
 
 
 def _curated(benchmark: Benchmark, folders: Sequence[str]) -> tuple[list[str], list[int]]:
@@ -168,7 +156,7 @@ def _curated(benchmark: Benchmark, folders: Sequence[str]) -> tuple[list[str], l
         places = _by_number(benchmark, folders, len(names))
     else:
         known = {wnid: i for i, wnid in enumerate(ids)} | {
-            _folded(n): i for i, n in enumerate(names)
+            folded(n): i for i, n in enumerate(names)
         }
         places = [_by_name(benchmark, folder, known) for folder in folders]
     chosen = sorted(set(places))
@@ -192,120 +180,42 @@ def _by_number(benchmark: Benchmark, folders: Sequence[str], classes: int) -> li
 
 
 def _by_name(benchmark: Benchmark, folder: str, known: Mapping[str, int]) -> int:
-    for spelt in (folder, _folded(folder)):
-        if spelt in known:
-            return known[spelt]
+    for name in (folder, folded(folder)):
+        if name in known:
+            return known[name]
     close = nearest(folder, known)
     hint = f"; nearest: {', '.join(close)}" if close else ""
     raise DataError(f"{benchmark.title}: folder {folder!r} is of no class{hint}")
 
 
-def _folded(name: str) -> str:
-    return " ".join(name.replace("_", " ").replace("-", " ").casefold().split())
-
-
-# --------------------------------------------------------------------------- webdataset
-
-
-@dataclass(frozen=True)
-class _Member:
-    shard: str
-    offset: int
-    size: int
-
-
-@dataclass
-class _Sample:
-    image: _Member | None = None
-    target: str | None = None
-
-
 def _webdataset(found: Found, cache: Path) -> DataSet:
-    """CLIP_benchmark's layout: test/nshards.txt, test/0.tar ..., classnames.txt."""
-    benchmark, folder = found.benchmark, found.path / "test"
-    field_ = "txt" if benchmark.task == "retrieval" else "cls"
-    members: dict[str, _Member] = {}
-    targets: list[str] = []
-    for shard in _shards(folder):
-        for key, sample in _samples(folder / shard, shard, field_).items():
-            if sample.image is None or sample.target is None:
-                missing = "picture" if sample.image is None else f".{field_}"
-                raise DataError(f"{folder / shard}: sample {key} has no {missing}")
-            members[f"{shard}/{key}"] = sample.image
-            targets.append(sample.target)
-
-    reader = _TarReader(folder, members)
-    if benchmark.task == "retrieval":
-        owned = [tuple(_lines(text)) for text in targets]
-        return _data_set(found, list(members), reader, captions=owned)
-    classnames = [line.strip() for line in _text(found.path / "classnames.txt").split("\n")]
-    while classnames and not classnames[-1]:
-        classnames.pop()
-    labels = [_label(target, len(classnames), found) for target in targets]
-    return _data_set(found, list(members), reader, labels=labels, classnames=classnames)
-
-
-@dataclass(frozen=True)
-class _TarReader:
-    """Reads a picture by one seek; picklable, for worker processes."""
-
-    folder: Path
-    members: Mapping[str, _Member]
-
-    def __call__(self, image: str) -> bytes:
-        member = self.members[image]
-        with (self.folder / member.shard).open("rb") as file:
-            return read_at(file, member.offset, member.size, member.shard, image)
-
-
-def _shards(folder: Path) -> list[str]:
-    text = _text(folder / "nshards.txt").strip()
-    if not text.isdecimal() or text == "0":
-        raise DataError(f"{folder / 'nshards.txt'} holds {text[:20]!r}, not a number of shards")
-    shards = [f"{i}.tar" for i in range(int(text))]
-    absent = [shard for shard in shards if not (folder / shard).is_file()]
-    if absent:
-        raise DataError(
-            f"{folder} lacks {len(absent)} of {len(shards)} shards, such as {absent[0]}"
+    if found.benchmark.task == "classification":
+        labelled = read_classes(str(found.path))
+        images, names = labelled.images, labelled.names or ()
+        return _data_set(
+            found, images, labelled.files.read, labels=labelled.labels, classnames=names
         )
-    return shards
+    export = read_export(found.path, "txt")
+    images = list(export.files.entries)
+    owned = [
+        tuple(_captions_of(f"{found.path}/test/{image}.txt", text))
+        for image, text in zip(images, export.targets, strict=True)
+    ]
+    return _data_set(found, images, export.files.read, captions=owned)
 
 
-def _samples(path: Path, shard: str, target: str) -> dict[str, _Sample]:
-    samples: dict[str, _Sample] = {}
-    try:
-        with tarfile.open(path, "r:") as tar:
-            for key, field_, member in keyed(tar):
-                sample = samples.setdefault(key, _Sample())
-                if field_ in IMAGE_FIELDS:
-                    sample.image = _Member(shard, member.offset_data, member.size)
-                elif field_ == target:
-                    file = tar.extractfile(member)
-                    assert file is not None  # it is a regular file
-                    sample.target = file.read().decode("utf-8-sig")
-    except (tarfile.TarError, OSError, EOFError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
-    return {key: s for key, s in samples.items() if s.image is not None or s.target is not None}
-
-
-def _lines(text: str) -> Iterator[str]:
+def _captions_of(where: str, text: str) -> Iterator[str]:
     """One caption a line; a line is ended by a line feed alone, so that no caption is cut."""
     for line in text.split("\n"):
         if line.strip():
-            yield checked_caption(line)
+            yield _checked(where, line)
 
 
-def _label(text: str, classes: int, found: Found) -> int:
-    if not text.strip().isdecimal() or int(text) >= classes:
-        raise DataError(f"{found.path}: label {text.strip()[:20]!r} is none of {classes} classes")
-    return int(text)
-
-
-def _text(file: Path) -> str:
+def _checked(where: str, caption: object) -> str:
     try:
-        return file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} cannot be read: {error}") from error
+        return checked_caption(caption)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from error
 
 
 # --------------------------------------------------------------------------- torchvision
@@ -334,7 +244,10 @@ def _torchvision(found: Found, cache: Path) -> DataSet:
     reader = _Indexed(dataset)
     images = [f"{i:07d}" for i in range(len(dataset))]
     if benchmark.task == "retrieval":
-        owned = [tuple(checked_caption(c) for c in _target(dataset, i)) for i in range(len(images))]
+        owned = [
+            tuple(_checked(f"{found.path}, picture {i}", c) for c in _target(dataset, i))
+            for i in range(len(images))
+        ]
         return _data_set(found, images, reader, captions=owned)
     return _data_set(
         found, images, reader, labels=_labels_of(dataset), classnames=list(dataset.classes)

@@ -6,13 +6,10 @@ nothing of files or models.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, Literal
 
+from harness.data.classnames import shipped_names, shipped_table, wordnet_ids
 from harness.errors import DataError
 from harness.metrics import ACC1 as _ACC1
 from harness.metrics import MEAN_PER_CLASS_RECALL as _PER_CLASS
@@ -35,7 +32,7 @@ class Prompts:
     @property
     def templates(self) -> tuple[str, ...]:
         """With `{c}` for the class name."""
-        found = _shipped("en_zeroshot_classification_templates.json").get(self.name)
+        found = shipped_table("en_zeroshot_classification_templates.json").get(self.name)
         if found is None:
             raise DataError(f"clip-benchmark has no prompt set {self.name!r}")
         return tuple(found)
@@ -55,15 +52,12 @@ class ClassNames:
     @property
     def names(self) -> tuple[str, ...]:
         """Class i is called `names[i]` in prompts."""
-        found = _shipped("en_classnames.json").get(self.name)
-        if found is None:
-            raise DataError(f"clip-benchmark has no class names {self.name!r}")
-        return tuple(found)
+        return shipped_names(self.name)
 
     @property
     def ids(self) -> tuple[str, ...]:
         """The WordNet ids of all classes; none where classes have none."""
-        return () if self.synsets is None else _synsets(self.synsets)
+        return () if self.synsets is None else wordnet_ids(self.synsets)
 
 
 @dataclass(frozen=True)
@@ -142,26 +136,3 @@ class Builder:
     name: str
     inside: str
     split: str = "test"
-
-
-@lru_cache(maxsize=4)
-def _shipped(file: str) -> dict[str, Any]:
-    """A table that CLIP_benchmark ships, read without importing it (which takes torch)."""
-    found: dict[str, Any] = json.loads(
-        (_package("clip_benchmark") / "datasets" / file).read_text(encoding="utf-8")
-    )
-    return found
-
-
-@lru_cache(maxsize=4)
-def _synsets(file: str) -> tuple[str, ...]:
-    text = (_package("timm") / "data" / "_info" / file).read_text(encoding="utf-8")
-    return tuple(text.split())
-
-
-def _package(name: str) -> Path:
-    spec = find_spec(name)
-    folders = [] if spec is None else spec.submodule_search_locations or []
-    for folder in folders:
-        return Path(folder)
-    raise DataError(f"package {name} is not installed: its tables of names are wanted")

@@ -161,6 +161,7 @@ def _more(job: BatchJob) -> dict[str, Any]:
         "signal": f"{profile.signal}@{profile.warning_seconds}",
         "requeue": True,
         "export": "ALL",
+        **({"output": _output(job).replace("%t", "0")} if _has_percent(job) else {}),
     }
     if profile.reservation is not None:
         more["reservation"] = profile.reservation
@@ -183,10 +184,26 @@ def _setup(job: BatchJob) -> list[str]:
     ]
 
 
+def _has_percent(job: BatchJob) -> bool:
+    return "%" in str(job.logs)
+
+
+def _output(job: BatchJob) -> str:
+    """What submitit has the job's output written to; `%` of the folder is no pattern of SLURM."""
+    from submitit.core.utils import JobPaths
+
+    name = JobPaths(folder=job.logs).stdout.name
+    numbered = name if job.count is None else name.replace("%j", "%A_%a")
+    return f"{str(job.logs.absolute()).replace('%', '%%')}/{numbered}"
+
+
 def _srun(job: BatchJob) -> list[str]:
+    words = ["--open-mode=append"]
+    if _has_percent(job):
+        words += ["--output", _output(job)]  # the last one counts
     if job.processes * job.profile.nodes == 1:
-        return ["--open-mode=append"]
-    return ["--open-mode=append", "--kill-on-bad-exit=0", f"--wait={_RANKS_WAIT_SECONDS}"]
+        return words
+    return [*words, "--kill-on-bad-exit=0", f"--wait={_RANKS_WAIT_SECONDS}"]
 
 
 def _teardown(job: BatchJob) -> list[str]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from fake_slurm import FakeSlurm
@@ -15,8 +18,9 @@ from harness.errors import ConfigError
 from harness.launch.profiles import Profile
 from harness.launch.slurm import scheduler
 from harness.launch.slurm import submissions as records
+from harness.launch.slurm.freeze import Frozen
 from harness.launch.slurm.scheduler import NoScheduler, Silent
-from harness.launch.slurm.script import Refused
+from harness.launch.slurm.script import BatchJob, Refused, script
 from harness.launch.slurm.submissions import submissions
 from harness.launch.slurm.submit import (
     HeldBack,
@@ -42,6 +46,24 @@ def send(steps: list[Step], order: JobOrder) -> tuple[Submitted, list[str]]:
 
 def keys(steps: list[Step]) -> list[str]:
     return [step.run.key for step in steps]
+
+
+@pytest.mark.parametrize("folder", ["100%", "a%jb", "%A_%a", "50%% off"])
+@pytest.mark.parametrize("count", [None, 3])
+def test_a_per_cent_sign_of_the_folder_is_none_of_slurms_patterns(
+    order: JobOrder, tmp_path: Path, folder: str, count: int | None
+) -> None:
+    logs = tmp_path / folder
+    job = BatchJob("job", ("-V",), Profile(), Frozen(tmp_path, "x"), str(tmp_path), logs, count)
+    lines = [shlex.split(line.removeprefix("#SBATCH ")) for line in script(job).splitlines()]
+    (asked,) = [w.partition("=")[2] for line in lines for w in line if w.startswith("--output=")]
+    (srun,) = [line for line in lines if line[:1] == ["srun"]]
+    of_step = srun[len(srun) - srun[::-1].index("--output")]
+    number = "7" if count is None else "7_2"
+    values = {"%%": "%", "%j": "7", "%A": "7", "%a": "2", "%t": "0"}
+    for pattern in (asked, of_step):
+        meant = re.sub("%.", lambda found: values[found[0]], pattern)
+        assert meant == f"{logs}/{number}_0_log.out"
 
 
 class TestOneArray:
