@@ -18,18 +18,6 @@ from harness.data.account import Account, Problem
 from harness.data.order import Places, Pool, SampleOrder
 from harness.errors import DataError, unknown
 
-#: Other names of the three customary splits, as data sets spell them.
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "dev": "validation",
-    "test": "test",
-    "testing": "test",
-}
-
 
 @dataclass(frozen=True)
 class Split:
@@ -135,30 +123,10 @@ class DataSet(ABC):
         return self.splits[name]
 
 
-def split_name(given: str) -> str:
-    """The customary name of a split (`dev` -> `validation`); any other name is kept as it is."""
-    return SPLIT_NAMES.get(given.strip().casefold(), given.strip())
-
-
 def halves(splits: Mapping[str, Split]) -> tuple[dict[str, Split], dict[str, Split]]:
     """The splits that are trained on, and those that are evaluated on."""
     train = {name: split for name, split in splits.items() if name == "train"}
     return train, {name: split for name, split in splits.items() if name != "train"}
-
-
-def absent_splits(splits: Iterable[str]) -> list[str]:
-    """What a user must know of the splits there are: none to test on, or some that nobody uses."""
-    names = set(splits)
-    if not names:
-        return []
-    lines = []
-    if "test" not in names:
-        lines.append("there is no split test: metrics on it cannot be asked for")
-    lines += [
-        f"split {name!r} is neither trained on nor tested, unless evaluate.splits names it"
-        for name in sorted(names - set(SPLIT_NAMES.values()))
-    ]
-    return lines
 
 
 def content_fingerprint(

@@ -107,11 +107,6 @@ class FileTree:
         """Names of the pictures, by suffix, sorted."""
         return sorted(name for name in self.entries if is_image(name))
 
-    def top(self, suffixes: Iterable[str]) -> list[str]:
-        """Names at the top of the tree that end in one of `suffixes`, sorted."""
-        wanted = tuple(suffixes)
-        return sorted(n for n in self.entries if "/" not in n and n.lower().endswith(wanted))
-
     def _zip(self, archive: str) -> zipfile.ZipFile:
         # A handle from before a fork shares its file offset with the parent: open one's own.
         if self._owner != os.getpid():

@@ -1,4 +1,4 @@
-"""A document as a two-column paper, set by Typst: no name is ever markup, and there is no date.
+"""A document as a paper, set by Typst: no name is ever markup, and there is no date.
 
 Typst runs in a process of its own, whose hundreds of megabytes go when it is done; its fonts are
 those inside it, so that the same document gives the same bytes anywhere.
@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import typst
 
@@ -55,7 +54,7 @@ _MARKS = {
 
 def to_pdf(document: Document) -> bytes:
     """The paper."""
-    inputs = {f"{f.name}.svg": f.files["svg"] for f in document.figures()}
+    inputs = {picture_of(f): f.files[picture_of(f).rpartition(".")[2]] for f in document.figures()}
     paper = files("harness.document") / "assets" / "paper.typ"
     return _typeset(
         {**inputs, "main.typ": to_typst(document).encode(), "paper.typ": paper.read_bytes()}
@@ -63,7 +62,7 @@ def to_pdf(document: Document) -> bytes:
 
 
 def to_typst(document: Document) -> str:
-    """The paper's source, which includes paper.typ and `NAME.svg` of each figure."""
+    """The paper's source, which includes paper.typ and `picture_of` each figure."""
     head = f"title: {typst_string(document.title)}, below: {typst_string(document.subtitle)}"
     late: list[str] = []
     lines = list(_blocks(document.blocks, 1, late))
@@ -87,13 +86,18 @@ def _blocks(blocks: Iterable[Block], level: int, late: list[str]) -> Iterator[st
             case b.Code():
                 yield f"#raw(block: true, {typst_string(block.lines, lines=True)})"
             case b.Figure():
-                file, caption = (typst_string(t) for t in (f"{block.name}.svg", block.caption))
-                yield f"#picture({file}, {caption}, wide: {str(block.wide).lower()})"
+                file, caption = (typst_string(t) for t in (picture_of(block), block.caption))
+                yield f"#picture({file}, {caption})"
             case b.Details():
                 yield f"#par(justify: false)[{words(block.summary)}]"
                 yield from _blocks(block.blocks, level, late)
             case Table():
                 yield from _numbered(block, late) if block.caption else _in_text(block)
+
+
+def picture_of(figure: b.Figure) -> str:
+    """The file of `figure` that the paper shows: a PDF brings its own fonts."""
+    return f"{figure.name}.{'pdf' if 'pdf' in figure.files else 'svg'}"
 
 
 def words(text: Text) -> str:
@@ -109,7 +113,7 @@ def _inline(inline: Inline) -> str:
 
 
 def _numbered(given: Table, late: list[str]) -> list[str]:
-    """A table with its caption across the page; one that takes whole pages is added to `late`."""
+    """A table with its caption, in the text; one that takes whole pages is added to `late`."""
     table = _first_rows(stacked(given) if len(given.columns) > _WIDE else given, _ROWS)
     columns, lines = len(table.columns), sum(_height(row) for row in table.rows)
     flipped = columns > _PORTRAIT_COLUMNS
@@ -264,10 +268,9 @@ def _typeset(inputs: dict[str, bytes]) -> bytes:
 
 def main(folder: Path) -> None:
     """Set the paper, with the fonts inside Typst alone."""
-    inputs = {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
-    # Its annotations do not know of an input of several files, which its documentation has.
-    compiled: Any = typst.compile
-    (folder / _PAPER).write_bytes(compiled(inputs, format="pdf", ignore_system_fonts=True))
+    source, root = str(folder / "main.typ"), str(folder)
+    data = typst.compile(source, root=root, format="pdf", ignore_system_fonts=True)
+    (folder / _PAPER).write_bytes(data)
 
 
 if __name__ == "__main__":

@@ -23,8 +23,6 @@ from harness.figures import style
 if TYPE_CHECKING:
     from harness.evaluate.alignment import Alignment, WordMatch
 
-Colour = tuple[float, float, float]
-
 #: Distinct hues that survive colour-blindness; past them the number beside a word tells.
 _HUES = 10
 #: Words up to which their heat maps stand three in a row; more stand four in a row.
@@ -35,14 +33,14 @@ _SHARE = 0.5
 # Inches.  Places are set by hand: a layout solver moves them in the last digit from one process to
 # the next, and the SVG with them.
 _MARGIN, _GAP = 0.08, 0.13
-_PICTURE = 2.5
+_PICTURE = 1.9
 _TITLE = 0.34
 """Height of the two lines above a heat map."""
 _LINE = 0.15
 """Height of a line of the text below the picture."""
 _BAR, _BAR_WORDS = 0.09, 0.42
 """Height of the colour bar, and of its numbers and label."""
-_LETTERS = 40
+_LETTERS = 32
 """Letters of a line below the picture."""
 _LETTER = 0.061
 """Width of a letter above a heat map."""
@@ -80,7 +78,7 @@ def draw_alignment(alignment: Alignment, text: str, about: str) -> Figure:
         top = _MARGIN + _TITLE + row * (_TITLE + side + _GAP)
         ax = _axes(figure, left, top, side, side)
         shown = _draw_map(ax, word, colours[number], scale)
-        ax.set_title(_title(number, word, side), fontsize=7, loc="left", pad=3)
+        ax.set_title(_title(number, word, side), fontsize=style.SMALL, loc="left", pad=3)
     left = _MARGIN + _PICTURE + _GAP
     bar = _axes(figure, left, top_of_bar, 2 * (side + _GAP) - _GAP, _BAR)
     _draw_bar(figure, bar, shown)
@@ -108,7 +106,7 @@ def _axes(figure: Figure, left: float, top: float, width: float, height: float) 
 # --------------------------------------------------------------------------- the picture
 
 
-def _draw_picture(ax: Axes, alignment: Alignment, colours: Sequence[Colour]) -> None:
+def _draw_picture(ax: Axes, alignment: Alignment, colours: Sequence[str]) -> None:
     _show(ax, alignment.picture, alignment.grid)
     for line in range(1, alignment.grid):
         ax.axhline(line, color=style.FAINT, linewidth=0.4)
@@ -133,7 +131,7 @@ def _by_patch(words: Sequence[WordMatch]) -> dict[tuple[int, int], list[int]]:
     return found
 
 
-def _mark(ax: Axes, corner: tuple[float, float], width: float, number: int, colour: Colour) -> None:
+def _mark(ax: Axes, corner: tuple[float, float], width: float, number: int, colour: str) -> None:
     """Tint, outline and number a patch, or the share of its width that one of its words has."""
     left, top = corner
     inset = 0.06 * width
@@ -146,7 +144,7 @@ def _mark(ax: Axes, corner: tuple[float, float], width: float, number: int, colo
         str(number + 1),
         ha="center",
         va="center",
-        fontsize=5.5,
+        fontsize=style.SMALL,
         color=style.INK,
         bbox={
             "boxstyle": "round,pad=0.15",
@@ -165,7 +163,7 @@ def _scale(words: Sequence[WordMatch]) -> Normalize:
     return Normalize(float(np.min(values)), float(np.max(values)))
 
 
-def _draw_map(ax: Axes, word: WordMatch, colour: Colour, scale: Normalize) -> AxesImage:
+def _draw_map(ax: Axes, word: WordMatch, colour: str, scale: Normalize) -> AxesImage:
     shown = _show(ax, word.similarity, len(word.similarity), cmap="cividis", norm=scale)
     for row, column in matched(word):
         # A dark line on a light one is seen on every colour of the scale.

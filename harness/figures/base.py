@@ -21,13 +21,13 @@ from harness.registry import Registry
 from harness.report.external import PublishedResult
 from harness.report.search_data import SearchData
 from harness.results.collect import Collection, PointRow
+from harness.results.comparisons import Comparison
 from harness.results.findings import ReportFindings
 from harness.results.summary import Cells
 
-HEADLINE = 2
 #: Letters of an axis' name, of a point's, a value's and a line's in a legend that a figure has room
 #: for; tables and CSV have them in full.
-_AXIS, _POINT, _VALUE, _LEGEND, _SETTING = 44, 56, 24, 44, 16
+_AXIS, _POINT, _VALUE, _LEGEND, _SETTING = 44, 38, 24, 36, 16
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,7 @@ class Drawing:
 
     def rendered(self) -> blocks.Figure:
         """The figure in a page, within the settings of `style.house()`."""
-        svg = style.svg(self.figure)  # first, as it settles the layout
-        files = {"svg": svg, "png": style.png(self.figure), "csv": self.data.encode()}
+        files = {**style.figure_files(self.figure), "csv": self.data.encode()}
         wide = bool(self.figure.get_figwidth() > style.COLUMN + 0.5)
         return blocks.Figure(self.name, self.words, files, wide)
 
@@ -62,10 +61,30 @@ class Sheet:
         return self.findings.cells
 
     @property
-    def has_values(self) -> bool:
-        """Whether any run gave a number that is shown."""
-        places = ((r.index, m) for r in self.collection.points for m in self.collection.shown)
-        return any(self.cells[place].values for place in places)
+    def quality(self) -> tuple[str, ...]:
+        """The metrics that figures show, the leading one first: all but costs, with averages."""
+        primary = next((each.primary for each in self.findings.answered if each.primary), None)
+        shown = [name for name in self.findings.shown if not metrics.is_cost(name)]
+        return tuple(dict.fromkeys([*filter(None, [primary]), *shown]))
+
+    @property
+    def lead(self) -> str | None:
+        """The metric that the question is answered by, else the first shown; None without runs."""
+        for name in self.quality[:1]:
+            if any(self.cells[(row.index, name)].values for row in self.collection.points):
+                return name
+        return None
+
+    @property
+    def margin(self) -> float | None:
+        """The largest loss of the leading metric that counts as none, in its printed unit."""
+        found = {each.margin for each in self.findings.answered if each.primary == self.lead}
+        return found.pop() if len(found) == 1 else None
+
+    def compared(self, metric: str) -> list[Comparison]:
+        """The differences of `metric` to the baselines, in the order of the points."""
+        found = (self.cells[(row.index, metric)].comparison for row in self.collection.points)
+        return [comparison for comparison in found if comparison is not None]
 
 
 M = TypeVar("M")
@@ -92,9 +111,9 @@ class Figures(Generic[M]):
         drawn = [(name, self._registry.get(name).draw(material)) for _, name in placed]
         return [replace(drawing, name=name) for name, drawing in drawn if drawing is not None]
 
-    def rendered(self, material: M) -> tuple[blocks.Figure, ...]:
-        """The same as blocks of a page."""
-        with style.house():
+    def rendered(self, material: M, width: float = style.PAGE) -> tuple[blocks.Figure, ...]:
+        """The same as blocks of a page, for papers whose text is `width` inches wide."""
+        with style.house(width):
             return tuple(drawing.rendered() for drawing in self.draw(material))
 
 
@@ -116,9 +135,34 @@ def axis_words(collection: Collection, axis: str, letters: int = _AXIS) -> str:
     return text.shorten(collection.axis_name(axis), letters)
 
 
-def point_words(row: PointRow) -> str:
-    """What a figure calls a point."""
-    return text.shorten(row.label, _POINT)
+def point_words(collection: Collection, row: PointRow, *, without: Sequence[str] = ()) -> str:
+    """What a figure calls a point: its name, or its values of the axes that vary.
+
+    What the point does not set itself is a dash; `by_words` tells the axes.
+
+    Args:
+        without: axes whose values are told elsewhere.
+    """
+    if row.label in collection.sweep.show.names:
+        return text.shorten(row.label, _POINT)
+    axes = [axis for axis in collection.varying_axes if axis not in without]
+    values = [text.plain(row.axes[a]) if a in row.given else "\u2013" for a in axes]
+    return text.shorten(", ".join(values) or row.label, _POINT)
+
+
+def by_words(collection: Collection, letters: int = _AXIS, *, without: Sequence[str] = ()) -> str:
+    """The axes whose values `point_words` has; empty where the sweep names its points."""
+    if all(row.label in collection.sweep.show.names for row in collection.points):
+        return ""
+    axes = [axis for axis in collection.varying_axes if axis not in without]
+    return text.shorten(", ".join(collection.axis_name(axis) for axis in axes), letters)
+
+
+def name_axes(ax: Axes, collection: Collection) -> None:
+    """Above a panel that calls points by `point_words`: the axes whose values those are."""
+    words = by_words(collection)
+    said = f"named by {words}" if words else ""
+    ax.set_title(said, loc="right", fontsize=style.SMALL, color=style.FAINT)
 
 
 def legend_words(name: str) -> str:
@@ -221,9 +265,9 @@ def has_ordered_axis(collection: Collection) -> bool:
     return scale_of([row.axes[x] for row in collection.points]).kind != "categorical"
 
 
-def headline(collection: Collection) -> list[str]:
-    """The first shown metrics of quality: for figures that have no room for all."""
-    return [name for name in collection.shown if not metrics.is_cost(name)][:HEADLINE]
+def metric_words(metric: str) -> str:
+    """What a panel calls a metric: its name and unit."""
+    return f"{metrics.display(metric)} ({metrics.unit(metric)})"
 
 
 def samples_axis(figure: Figure, axes: Sequence[Axes], top: float) -> None:
@@ -233,7 +277,7 @@ def samples_axis(figure: Figure, axes: Sequence[Axes], top: float) -> None:
         ax.xaxis.set_major_locator(MaxNLocator(4))
         ax.xaxis.set_major_formatter(lambda value, _: f"{value / unit:g}")
     name = {1: "", 1_000: " (thousands)", 1_000_000: " (millions)"}[unit]
-    figure.supxlabel(f"samples seen{name}", fontsize=8)
+    figure.supxlabel(f"samples seen{name}", fontsize=style.LETTERS)
     style.finish(axes)
 
 
@@ -246,7 +290,7 @@ def metric_data(sheet: Sheet, *costs: str) -> str:
     heads = ["label", *collection.axes, *costs, "metric", "seed", "value", "low", "high", "chance"]
     known = {cost: costs_of(sheet, cost) for cost in costs}
     rows: list[list[object]] = []
-    for metric in collection.shown:
+    for metric in sheet.quality[:1]:
         for row in collection.points:
             cell = cells[(row.index, metric)]
             place: list[object] = [row.label, *[row.axes[axis] for axis in collection.axes]]

@@ -1,4 +1,8 @@
-"""Forest plot: what each point changes in its baseline, with its interval, metric by metric."""
+"""Forest plot: what each point changes in its baseline, metric by metric.
+
+Rows stand in groups by the axes in which the baselines differ (the same change at every depth).
+The leading metric has its differences beside its values and is left out here.
+"""
 
 from __future__ import annotations
 
@@ -9,129 +13,123 @@ from matplotlib.axes import Axes
 from harness import metrics
 from harness.document.escaping import csv_text
 from harness.document.text import shorten
-from harness.figures import style
-from harness.figures.base import SWEEP, Drawing, Sheet
+from harness.figures import marks, style
+from harness.figures.base import SWEEP, Drawing, Sheet, by_words, point_words
+from harness.figures.heat_map import grid_of
 from harness.results.collect import Collection, PointRow
-from harness.results.comparisons import Comparison
 from harness.results.contrast import contrast_of
-from harness.results.findings import ReportFindings
-from harness.stats.tests import Over
 
 #: Rows past which only those with the largest differences are drawn.
-_MOST = 40
-#: Letters of a row's name.
-_LETTERS = 44
+_MOST = 30
+#: Panels side by side, and panels at most.
+_ACROSS, _PANELS = 4, 12
+#: Rows up to which each difference has its number.
+_NUMBERED = 12
+#: Letters of a row's name, and of a panel's.
+_LETTERS, _TITLE = 30, 22
 
 
 @SWEEP.register("differences", place=60)
 def differences(sheet: Sheet) -> Drawing | None:
     """What each point changes in its baseline; None where nothing is compared."""
-    collection, findings = sheet.collection, sheet.findings
-    names = [m for m in findings.shown if not metrics.is_cost(m)]
-    compared = [
-        row
-        for row in collection.points
-        if any(findings.cells[(row.index, m)].comparison is not None for m in names)
-    ]
+    collection = sheet.collection
+    has_own = grid_of(collection) is None  # a figure of the leading metric's differences
+    names = [m for m in sheet.quality[int(has_own) :] if sheet.compared(m)][:_PANELS]
+    compared = _compared(sheet, names)
     if not compared:
         return None
-    rows = _largest(compared, findings, names[0])
-    labels = [shorten(_name(collection, row), _LETTERS) for row in rows]
-    wide = len(names) > 1 or max(map(len, labels)) > 24
-    figure, axes = style.panels(len(names), row_height=0.6 + 0.16 * len(rows), wide=wide)
-    for place, (ax, metric) in enumerate(zip(axes, names, strict=True)):
-        _panel(ax, [findings.cells[(row.index, metric)].comparison for row in rows])
-        style.down(ax, labels if place % style.ACROSS == 0 else [""] * len(labels))
-        ax.set_title(metrics.display(metric))
-    figure.supxlabel("difference to the baseline (points)", fontsize=8)
-    style.finish(axes)
-    return Drawing(
-        _words(rows, compared, collection, findings, names),
-        figure,
-        _data(compared, findings, names),
+    rows = _grouped(collection, _largest(sheet, compared, names[0]))
+    figure, axes = style.panels(
+        len(names), row_height=0.5 + _row(len(rows)) * len(rows), most=_ACROSS, wide=True
     )
+    across = -(-len(names) // -(-len(names) // _ACROSS))
+    for place, (ax, metric) in enumerate(zip(axes, names, strict=True)):
+        _panel(ax, sheet, metric, rows)
+        marks.down(ax, [name for name, _ in rows], ticks=3)
+        _emphasise(ax, rows)
+        if place % across:
+            ax.tick_params(labelleft=False)
+        else:
+            longest = max(len(name) for name, _ in rows)
+            words = by_words(collection, max(18, longest), without=collection.places)
+            marks.head_of_rows(ax, words)
+        ax.set_title(shorten(metrics.display(metric), _TITLE))
+    figure.supxlabel("difference to the baseline (points)", fontsize=style.LETTERS)
+    style.finish(axes)
+    words = _words(sheet, names, len([row for _, row in rows if row is not None]), len(compared))
+    return Drawing(words, figure, _data(sheet, compared, names))
 
 
-def _name(collection: Collection, row: PointRow) -> str:
-    assert row.baseline is not None
-    return contrast_of(collection, row, collection.points[row.baseline]).short
+def _row(rows: int) -> float:
+    """Inches of a row, with room for a number where each has one."""
+    return 0.22 if rows <= _NUMBERED else 0.15
 
 
-def _largest(compared: Sequence[PointRow], findings: ReportFindings, metric: str) -> list[PointRow]:
+def _compared(sheet: Sheet, names: Sequence[str]) -> list[PointRow]:
+    points = {c.point for metric in names for c in sheet.compared(metric)}
+    return [row for row in sheet.collection.points if row.index in points]
+
+
+def _largest(sheet: Sheet, compared: Sequence[PointRow], metric: str) -> list[PointRow]:
     """The rows with the largest differences on `metric`, in the order of the sweep."""
-
-    def size(row: PointRow) -> float:
-        comparison = findings.cells[(row.index, metric)].comparison
-        return 0.0 if comparison is None else abs(comparison.mean)
-
-    largest = sorted(compared, key=size, reverse=True)[:_MOST]
+    sizes = {c.point: abs(c.mean) for c in sheet.compared(metric)}
+    largest = sorted(compared, key=lambda row: -sizes.get(row.index, 0.0))[:_MOST]
     return sorted(largest, key=lambda row: row.index)
 
 
-def _panel(ax: Axes, comparisons: Sequence[Comparison | None]) -> None:
-    ax.axvline(0.0, color=style.INK, linewidth=0.7, zorder=1)
-    colour = style.colours(1, ordered=False)[0]
-    for at, comparison in enumerate(comparisons):
-        if comparison is None:
-            continue
-        unit = metrics.scale(comparison.metric)
-        mean = comparison.mean * unit
-        if comparison.interval is not None:
-            low, high = (bound * unit for bound in comparison.interval[:2])
-            single = comparison.interval[2] is Over.ITEMS
-            style_of_line = ":" if single else "-"
-            ax.plot([low, high], [at, at], color=colour, linestyle=style_of_line, linewidth=1.1)
-        ax.plot(
-            [mean],
-            [at],
-            "o",
-            color=colour,
-            markerfacecolor=colour if comparison.decided else "white",
-            markeredgewidth=1.0,
-            markersize=4,
-            zorder=3,
-        )
+_Rows = list[tuple[str, PointRow | None]]
+"""Name -> the point of the row; None under the name of a group."""
 
 
-def _words(
-    rows: Sequence[PointRow],
-    compared: Sequence[PointRow],
-    collection: Collection,
-    findings: ReportFindings,
-    names: Sequence[str],
-) -> str:
-    units = {
-        comparison.interval[2]
-        for row in rows
-        for metric in names
-        if (comparison := findings.cells[(row.index, metric)].comparison) is not None
-        and comparison.interval is not None
-    }
-    over = " or ".join(unit.value for unit in Over if unit in units)
-    words = "Difference of each point to its baseline"
-    words += f", with its 95 % interval over {over}. " if over else "; no interval can be given. "
-    words += "Filled: significant after Holm's correction."
-    if len(rows) < len(compared):
+def _grouped(collection: Collection, rows: Sequence[PointRow]) -> _Rows:
+    groups: dict[str, list[tuple[str, PointRow]]] = {}
+    for row in rows:
+        assert row.baseline is not None
+        place = contrast_of(collection, row, collection.points[row.baseline]).place
+        name = point_words(collection, row, without=collection.places)
+        groups.setdefault(place, []).append((name, row))
+    listed: _Rows = []
+    for place, members in groups.items():
+        listed += [(shorten(place, _LETTERS), None)] if place and len(groups) > 1 else []
+        listed += members
+    return listed
+
+
+def _panel(ax: Axes, sheet: Sheet, metric: str, rows: _Rows) -> None:
+    marks.zero(ax, None, metric)
+    made = {c.point: c for c in sheet.compared(metric)}
+    for at, (_, row) in enumerate(rows):
+        if row is not None and row.index in made:
+            marks.draw_difference(ax, at, made[row.index], number=len(rows) <= _NUMBERED)
+
+
+def _emphasise(ax: Axes, rows: _Rows) -> None:
+    """The names of groups apart from those of points, which have no mark."""
+    for tick, (_, row) in zip(ax.yaxis.get_major_ticks(), rows, strict=True):
+        if row is None:
+            tick.label1.set_fontweight("bold")
+            tick.tick1line.set_visible(False)
+
+
+def _words(sheet: Sheet, names: Sequence[str], shown: int, compared: int) -> str:
+    made = [c for metric in names for c in sheet.compared(metric)]
+    words = f"Difference of each point to its baseline in points, {marks.about_intervals(made)}. "
+    words += marks.FILLED
+    if shown < compared:
         words += (
-            f" The {len(rows)} of {len(compared)} points with the largest differences in "
+            f" The {shown} of {compared} points with the largest differences in "
             f"{metrics.display(names[0])}."
         )
     return words
 
 
-def _data(compared: Sequence[PointRow], findings: ReportFindings, names: Sequence[str]) -> str:
+def _data(sheet: Sheet, compared: Sequence[PointRow], names: Sequence[str]) -> str:
     heads = ["label", "metric", "difference", "low", "high", "over", "p", "p_holm", "significant"]
+    labels = {row.index: row.label for row in compared}
     rows: list[list[object]] = []
     for metric in names:
-        for row in compared:
-            comparison = findings.cells[(row.index, metric)].comparison
-            if comparison is not None:
-                low, high, over = comparison.interval or (None, None, None)
-                rows.append(
-                    [
-                        *[row.label, metric, comparison.mean, low, high],
-                        *[over.value if over else None, comparison.p, comparison.adjusted],
-                        comparison.decided,
-                    ]
-                )
+        for c in sheet.compared(metric):
+            low, high, over = c.interval or (None, None, None)
+            told = [over.value if over else None, c.p, c.adjusted, c.decided]
+            rows.append([labels[c.point], metric, c.mean, low, high, *told])
     return csv_text(heads, rows)

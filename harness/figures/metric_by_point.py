@@ -1,78 +1,103 @@
-"""Each metric point by point, for sweeps whose points differ in several axes."""
+"""The leading metric point by point, beside its differences to the baseline.
+
+For sweeps whose points are no few lines over a numeric axis: names, or several axes at once.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from harness import metrics
-from harness.figures import style
-from harness.figures.base import SWEEP, Drawing, Sheet, is_one_axis, metric_data, point_words
+from harness.document.text import shorten
+from harness.figures import marks, style
+from harness.figures.base import (
+    SWEEP,
+    Drawing,
+    Sheet,
+    by_words,
+    metric_data,
+    metric_words,
+    point_words,
+)
 from harness.figures.heat_map import grid_of
-from harness.figures.metric_panels import chance_line, reading, unit_of
-from harness.results.summary import Cell
+from harness.figures.metric_vs_axis import difference_words, reading, series_of
+from harness.results.collect import PointRow
 
-_ON_A_LINE = 4
-"""Panels side by side whose metrics and units are short enough for one line each."""
+#: Rows past which only those with the best means are drawn.
+_MOST = 40
+#: Inches of a row, and of what stands around all rows.
+_ROW, _DENSE, _AROUND = 0.22, 0.17, 0.6
+#: Rows up to which each difference has its number.
+_NUMBERED = 20
+_LETTERS = 34
 
 
 @SWEEP.register("metric_by_point", place=30)
 def metric_by_point(sheet: Sheet) -> Drawing | None:
-    """A row a point, a panel a metric, for sweeps whose points differ in several axes."""
-    collection, cells = sheet.collection, sheet.cells
-    if not sheet.has_values or is_one_axis(collection) or grid_of(collection) is not None:
+    """A row a point; None where lines or a heat map show the same."""
+    collection, metric = sheet.collection, sheet.lead
+    if metric is None or series_of(collection) or grid_of(collection) is not None:
         return None
-    rows = collection.points
-    height = 0.55 + 0.19 * len(rows)
-    count = len(collection.shown)
-    names = [point_words(row) for row in rows]
-    longest = max(map(len, names))
-    width = style.PAGE if count > 1 or longest > 24 else style.COLUMN
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = list(figure.subplots(1, count, squeeze=False, sharey=True).ravel())
-    marked = {row.baseline for row in rows} - {None}
-    for ax, metric in zip(axes, collection.shown, strict=True):
-        column = [cells[(row.index, metric)] for row in rows]
-        for at, cell in enumerate(column):
-            _draw_row(ax, at, cell, marked=cell.point in marked)
-        if len(marked) == 1:
-            base = column[next(p for p in marked if p is not None)].estimate
-            if base is not None:
-                mean = base.mean * metrics.scale(metric)
-                ax.axvline(mean, color=style.FAINT, linewidth=0.8, linestyle="--", zorder=1)
-        between = "\n" if count > _ON_A_LINE else " "
-        ax.set_xlabel(
-            f"{metrics.display(metric)}{between}({metrics.unit(metric)})",
-            fontsize=8 if count <= _ON_A_LINE else 6.5,
-        )
-        ax.xaxis.set_major_locator(MaxNLocator(5 if count <= _ON_A_LINE else 3))
-        ax.grid(visible=True, axis="x")
-        chance_line(ax, column, metric, across=False)
-    axes[0].set_yticks(range(len(rows)), names)
-    axes[0].set_ylim(len(rows) - 0.4, -0.6)
+    rows = _best(sheet, metric)
+    compared = sheet.compared(metric)
+    names = [point_words(collection, row) for row in rows]
+    figure = style.figure_of(_AROUND + (_ROW if len(rows) <= _NUMBERED else _DENSE) * len(rows))
+    axes = list(figure.subplots(1, 1 + bool(compared), squeeze=False, sharey=True).ravel())
+    _values(axes[0], sheet, metric, rows)
+    if compared:
+        _differences(axes[1], sheet, metric, rows)
+    marks.down(axes[0], names)
+    marks.head_of_rows(axes[0], by_words(collection, max(24, *map(len, names))))
+    for ax in axes[1:]:
+        marks.down(ax, names)
+        ax.tick_params(labelleft=False)
     style.finish(axes)
-    words = f"Each metric by point. {reading(collection)} Dashed line and square: the baseline."
+    words = f"{metric_words(metric)} by point. {reading(sheet, metric)}"
+    words += " Square: the baseline." if compared else ""
+    if len(rows) < len(collection.points):
+        words += f" The {len(rows)} of {len(collection.points)} points with the best means."
     return Drawing(words, figure, metric_data(sheet))
 
 
-def _draw_row(ax: Axes, at: int, cell: Cell, *, marked: bool) -> None:
-    colour = style.colours(2, ordered=False)[1 if marked else 0]
-    unit = unit_of(cell)
-    values = [value * unit for value in cell.values.values()]
-    ax.scatter(values, [at] * len(values), s=9, color=[colour], alpha=0.35, linewidths=0)
-    if cell.estimate is None:
-        return
-    half = cell.estimate.half_width
-    ax.errorbar(
-        cell.estimate.mean * unit,
-        at,
-        xerr=None if half is None else half * unit,
-        fmt="s" if marked else "o",
-        color=colour,
-        markeredgecolor="white",
-        markeredgewidth=0.5,
-        elinewidth=1.0,
-        capsize=2.0,
-        zorder=3,
-    )
+def _best(sheet: Sheet, metric: str) -> list[PointRow]:
+    """The points with the best means, and their baselines, in the order of the sweep."""
+    points = sheet.collection.points
+    sign = -1 if metrics.higher_is_better(metric) else 1
+
+    def rank(row: PointRow) -> tuple[bool, float]:
+        estimate = sheet.cells[(row.index, metric)].estimate
+        return estimate is None, 0.0 if estimate is None else sign * estimate.mean
+
+    kept = sorted(points, key=rank)[:_MOST]
+    return sorted(kept, key=lambda row: row.index)
+
+
+def _values(ax: Axes, sheet: Sheet, metric: str, rows: Sequence[PointRow]) -> None:
+    baselines = {row.baseline for row in sheet.collection.points} - {None}
+    colour = style.colours(1, ordered=False)[0]
+    cells = [sheet.cells[(row.index, metric)] for row in rows]
+    for at, cell in enumerate(cells):
+        values = [value * marks.unit_of(cell) for value in cell.values.values()]
+        ax.scatter(values, [at] * len(values), s=9, color=[colour], alpha=0.4, linewidths=0)
+        if cell.estimate is not None:
+            mean = cell.estimate.mean * marks.unit_of(cell)
+            look: dict[str, Any] = {
+                "color": colour,
+                "mec": "white",
+                "mew": 0.5,
+            }
+            ax.plot([mean], [at], "s" if cell.point in baselines else "o", zorder=3, **look)
+    ax.set_title(shorten(metric_words(metric), _LETTERS))
+    marks.chance_line(ax, cells, metric, across=False)
+
+
+def _differences(ax: Axes, sheet: Sheet, metric: str, rows: Sequence[PointRow]) -> None:
+    marks.zero(ax, sheet.margin, metric)
+    made = {c.point: c for c in sheet.compared(metric)}
+    for at, row in enumerate(rows):
+        if row.index in made:
+            marks.draw_difference(ax, at, made[row.index], number=len(rows) <= _NUMBERED)
+    ax.set_title(difference_words(sheet.collection))

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from harness import metrics
 from harness.document.escaping import csv_text
 from harness.document.text import shorten
-from harness.figures import style
+from harness.figures import marks, style
 from harness.figures.base import SWEEP, Drawing, Sheet
 from harness.results.collect import Collection
 from harness.results.contrast import contrast_of
@@ -20,10 +19,10 @@ from harness.results.outcomes import read_class_recalls
 from harness.stats.intervals import Difference, paired_difference
 
 #: Classes drawn of each task: the most gained and the most lost.
-_EACH_WAY = 8
-#: Tasks drawn, side by side.
-_MOST = 3
-_LETTERS = 30
+_EACH_WAY = 7
+#: Tasks drawn, side by side, and the fewest classes of one.
+_MOST, _FEWEST = 2, 3
+_LETTERS = 22
 
 
 @dataclass(frozen=True)
@@ -49,22 +48,20 @@ def per_class(sheet: Sheet) -> Drawing | None:
         if metric.rpartition("/")[2] == metrics.ACC1
         and (task := _task(collection, findings, metric)) is not None
     ]
-    if not tasks:
+    shown = [task for task in tasks if len(task.differences) >= _FEWEST][:_MOST]
+    if not shown:
         return None
-    shown = tasks[:_MOST]
     rows = max(len(_extremes(task)) for task in shown)
-    width = style.COLUMN if len(shown) == 1 else style.PAGE
-    figure = Figure(figsize=(width, 0.8 + 0.15 * rows), layout="constrained")
+    figure = style.figure_of(0.85 + 0.15 * rows, wide=len(shown) > 1)
     axes = list(figure.subplots(1, len(shown), squeeze=False).ravel())
     for ax, task in zip(axes, shown, strict=True):
-        _panel(ax, collection, task, rows)
-    figure.supxlabel("difference in recall (points)", fontsize=8)
+        _panel(ax, collection, task)
+    figure.supxlabel("difference in recall (points)", fontsize=style.LETTERS)
     style.finish(axes)
     words = (
         "Recall class by class, the point named above each panel (the one whose accuracy differs "
         "most) against its baseline: mean over seeds with 95 % t-intervals over seeds. The most "
-        "gained and the most lost classes, without correction for their number: where to look, and "
-        "no finding."
+        "gained and the most lost classes, uncorrected for their number: exploratory."
     )
     return Drawing(words, figure, _data(collection, tasks))
 
@@ -106,9 +103,9 @@ def _extremes(task: _Change) -> list[str]:
     return [*ordered[:_EACH_WAY], *ordered[-_EACH_WAY:]]
 
 
-def _panel(ax: Axes, collection: Collection, task: _Change, rows: int) -> None:
+def _panel(ax: Axes, collection: Collection, task: _Change) -> None:
     names = _extremes(task)
-    up, down = style.colours(2, ordered=False)
+    up, down = style.BETTER, style.WORSE
     ax.axvline(0.0, color=style.INK, linewidth=0.7, zorder=1)
     for at, name in enumerate(names):
         difference = task.differences[name]
@@ -117,12 +114,13 @@ def _panel(ax: Axes, collection: Collection, task: _Change, rows: int) -> None:
         if difference.low is not None and difference.high is not None:
             ends = [difference.low * 100, difference.high * 100]
             ax.plot(ends, [at, at], color=style.INK, linewidth=0.7, zorder=2)
-    style.down(ax, [shorten(name, _LETTERS) for name in names], rows=rows, fontsize=5.5)
+    names_of_rows = [shorten(name, _LETTERS) for name in names]
+    marks.down(ax, names_of_rows, fontsize=style.SMALL)
     reach = 1.1 * max(abs(task.differences[name].mean) for name in names) * 100 or 1.0
     ax.set_xlim(-max(reach, 5.0), max(reach, 5.0))
     row, base = (collection.points[point] for point in (task.point, task.reference))
     label = shorten(contrast_of(collection, row, base).short, _LETTERS)
-    ax.set_title(f"{metrics.display(task.metric)}\n{label}", fontsize=6.5)
+    ax.set_title(f"{metrics.display(task.metric)}\n{label}")
 
 
 def _data(collection: Collection, tasks: Sequence[_Change]) -> str:

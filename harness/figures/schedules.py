@@ -42,7 +42,8 @@ def schedules(sheet: Sheet) -> Drawing | None:
     """What the records say of the softened mass, the weights of the terms and the learning rate.
 
     Drawn from what was logged, not from what was asked for.  Points that ran the same schedule
-    share a line.  None where neither the mass nor a weight ever changes.
+    share a line.  None where neither the mass nor a weight ever changes; a learning rate that all
+    points share is left out.
     """
     collection = sheet.collection
     records = [record for record in collection.records if record.curve]
@@ -53,14 +54,15 @@ def schedules(sheet: Sheet) -> Drawing | None:
             for record in records
             if len(points := _points(record, schedule)) > 1
         }
-        if any(len({value for _, value in points}) > 1 for points in curves.values()):
+        changes = any(len({value for _, value in points}) > 1 for points in curves.values())
+        if changes and (schedule.name != "lr" or len(set(curves.values())) > 1):
             found[schedule] = curves
     if not any(schedule.name != "lr" for schedule in found):
         return None
-    figure, axes = style.panels(len(found), row_height=1.9)
+    figure, axes = style.panels(len(found))
     for ax, (schedule, drawn) in zip(axes, found.items(), strict=True):
         _draw_schedule(ax, collection, drawn)
-        ax.set_ylabel(schedule.label)
+        ax.set_title(schedule.label)
     top = max(at for curves in found.values() for points in curves.values() for at, _ in points)
     samples_axis(figure, axes, top)
     words = (
@@ -109,7 +111,7 @@ def _draw_schedule(ax: Axes, collection: Collection, curves: _Curves) -> None:
             label=_shared_name(collection, rows),
         )
     if 1 < len(whole) <= _MANY:
-        ax.legend(fontsize=6)
+        ax.legend(fontsize=style.SMALL)
 
 
 def _is_start_of_another(points: _Points, distinct: Iterable[_Points]) -> bool:

@@ -84,7 +84,7 @@ def _history(data: SearchData) -> Drawing | None:
     if not any(t.values for t in data.trials):
         return None
     goal = data.goals[0]
-    figure, (ax,) = style.panels(1, row_height=2.6)
+    figure, (ax,) = style.panels(1, row_height=2.3)
     up = metrics.higher_is_better(goal)
     done = [t for t in data.trials if t.values is not None]
     numbers = [t.number for t in done]
@@ -126,7 +126,7 @@ def _curves(data: SearchData) -> Drawing | None:
     if not data.curves:
         return None
     goal = data.goals[0]
-    figure, (ax,) = style.panels(1, row_height=2.6)
+    figure, (ax,) = style.panels(1, row_height=2.3)
     ended = {t.number: t for t in data.trials}
     best = {t.number for t in data.best}
     rows = []
@@ -197,7 +197,7 @@ def _importance(data: SearchData) -> Drawing | None:
     ax.set_xlabel("share of the spread explained")
     ax.grid(axis="x")
     ax.grid(visible=False, axis="y")
-    ax.legend(loc="lower right")
+    figure.legend(loc="outside upper right", ncols=len(shares))
     style.finish([ax])
     rows = [{"field": a.path, **{n: found[a.path] for n, found in shares.items()}} for a in order]
     words = (
@@ -213,7 +213,7 @@ def _parallel(data: SearchData) -> Drawing | None:
     if len(values) < 2:
         return None
     goal = data.goals[0]
-    figure = Figure(figsize=(style.PAGE, 2.8), layout="constrained")
+    figure = style.figure_of(2.6)
     ax = figure.subplots()
     norm, colours = _norm(goal, values), matplotlib.colormaps[_MAP]
     worst_first = sorted(
@@ -242,7 +242,7 @@ def _parallel(data: SearchData) -> Drawing | None:
                 (place, at),
                 xytext=(3, 0),
                 textcoords="offset points",
-                fontsize=6,
+                fontsize=style.SMALL,
                 va="center",
                 bbox={"boxstyle": "square,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.75},
             )
@@ -300,7 +300,7 @@ def _contour(data: SearchData) -> Drawing | None:
     xs = [x.place(t.point[x.path]) for t in tried]
     ys = [y.place(t.point[y.path]) for t in tried]
     zs = [_scaled(goal, values[t.number]) for t in tried]
-    figure, (ax,) = style.panels(1, row_height=2.7)
+    figure, (ax,) = style.panels(1, row_height=2.4)
     norm = _norm(goal, values)
     surface = np.clip(zs, norm.vmin, norm.vmax)
     if np.linalg.matrix_rank(np.array([np.ones(len(xs)), xs, ys])) == 3:
@@ -329,7 +329,7 @@ def _trade_off(data: SearchData) -> Drawing | None:
     if len(data.goals) < 2 or not data.best:
         return None
     a, b = data.goals[:2]
-    figure, (ax,) = style.panels(1, row_height=2.7)
+    figure, (ax,) = style.panels(1, row_height=2.4)
     done = [t for t in data.trials if t.values is not None]
     front = {trial.number for trial in data.best}
     for chosen, colour, name in (

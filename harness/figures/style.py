@@ -1,7 +1,7 @@
 """How every figure looks, and how it becomes the same bytes each time.
 
-Owns sizes (inches of a two-column paper), colours that survive colour-blindness and a grey printer,
-and the writers of SVG and PNG.  Knows nothing of what is drawn.
+Owns sizes (inches of a paper's text), colours that survive colour-blindness and a grey printer, and
+the writers of PDF, SVG and PNG.  Knows nothing of what is drawn.
 """
 
 from __future__ import annotations
@@ -9,40 +9,56 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import matplotlib
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
-COLUMN, PAGE = 3.35, 6.9
-"""Width of one column and of a page of two, in inches."""
-ROW = 2.15
+from harness.document.text import shorten
+
+COLUMN, PAGE = 3.03, 5.5
+"""The narrowest column, and the narrowest text, of the papers a figure may stand in, in inches."""
+ROW = 1.9
 """Height of a row of panels, in inches."""
 ACROSS = 3
 """Panels side by side."""
+TALLEST = 8.6
+"""Inches that a figure may be high, its caption below it on the page."""
 DOTS_PER_INCH = 220
-INK, FAINT, PALE = "#262626", "#8a8a8a", "#d4d4d4"
+LETTERS, SMALL = 8, 7
+"""Points of a figure's letters, and of the names and numbers within a panel."""
+INK, FAINT, PALE = "#262626", "#767676", "#d4d4d4"
+BETTER, WORSE, OPEN = "#0072b2", "#c24a00", "#767676"
+"""Of a difference that is significant, by its direction, and of one that is not."""
 MOST_PATHS = 400
 """Points or lines of a figure past which they are drawn as pixels within the vector picture."""
 LINES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 
+_FAMILIES = ("DejaVu Sans", "Verdana", "Helvetica", "Arial")
+"""The first is matplotlib's own, whose measures all places follow; no later one is wider."""
 _RC: Any = {
     **sns.axes_style("ticks"),
-    "font.family": "DejaVu Sans",
-    "font.size": 8,
-    "axes.labelsize": 8,
-    "axes.titlesize": 8,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "legend.fontsize": 7,
-    "legend.title_fontsize": 7,
+    "font.family": "sans-serif",
+    "font.sans-serif": _FAMILIES[:1],
+    "font.size": LETTERS,
+    "axes.labelsize": LETTERS,
+    "axes.titlesize": LETTERS,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 5,
+    "xtick.labelsize": LETTERS,
+    "ytick.labelsize": LETTERS,
+    "legend.fontsize": LETTERS,
+    "legend.title_fontsize": LETTERS,
     "legend.frameon": False,
     "legend.handlelength": 1.6,
     "axes.linewidth": 0.7,
@@ -60,74 +76,163 @@ _RC: Any = {
     "axes.axisbelow": True,
     "axes.unicode_minus": True,
     "text.parse_math": False,
-    "svg.fonttype": "path",
+    "svg.fonttype": "none",
     "svg.hashsalt": "harness",
+    "pdf.fonttype": 42,
     "savefig.dpi": DOTS_PER_INCH,
 }
+#: What a picture for screens looks like in the dark; colours of data stay what they are.
+_DARK = {
+    "#ffffff": "#14181d",
+    INK: "#e6e9ec",
+    FAINT: "#9aa5b1",
+    PALE: "#3c444d",
+    "#e6e6e6": "#2b3138",
+    "#000000": "#e6e9ec",
+}
+_page_width: ContextVar[float] = ContextVar("_page_width", default=PAGE)
 
 
 @contextmanager
-def house() -> Iterator[None]:
-    """The settings of every figure, whatever the user's own matplotlib settings are."""
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_RC)
-        yield
+def house(width: float = PAGE) -> Iterator[None]:
+    """The settings of every figure, whatever the user's own matplotlib settings are.
+
+    Args:
+        width: inches of the text of the paper that the figures are for.
+    """
+    token = _page_width.set(width)
+    try:
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()
+            matplotlib.rcParams.update(_RC)
+            yield
+    finally:
+        _page_width.reset(token)
 
 
-def colours(count: int, *, ordered: bool) -> list[tuple[float, float, float]]:
+def page_width() -> float:
+    """Inches of the text of the paper."""
+    return _page_width.get()
+
+
+def colours(count: int, *, ordered: bool) -> list[str]:
     """`count` colours: a dark-to-light ramp where order means something, else distinct hues."""
     if ordered and count > 1:
-        ramp = sns.color_palette("viridis", 20)
-        return [ramp[index] for index in _spread(count, 18)]
-    return list(sns.color_palette("colorblind", max(count, 1)))
+        ramp = sns.color_palette("viridis", 20).as_hex()
+        return [ramp[index] for index in _spread(count, 16)]
+    return list(sns.color_palette("colorblind", max(count, 1)).as_hex())
 
 
 def _spread(count: int, top: int) -> list[int]:
     return [round(index * (top - 1) / (count - 1)) for index in range(count)]
 
 
+def figure_of(height: float, *, wide: bool = True) -> Figure:
+    """An empty figure as wide as the text or as a column, at most a page high."""
+    width = page_width() if wide else COLUMN
+    return Figure(figsize=(width, min(height, TALLEST)), layout="constrained")
+
+
 def panels(
     count: int, *, row_height: float = ROW, most: int = ACROSS, wide: bool = False
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of `count` panels, at most `most` in a row; as wide as a page if several stand side
-    by side, or if it is to be `wide`."""
+    """A figure of `count` panels, at most `most` in a row; as wide as the text if several stand
+    side by side, or if it is to be `wide`."""
     rows = -(-count // most)
     columns = -(-count // rows)
-    width = PAGE if wide or columns > 1 else COLUMN
-    figure = Figure(figsize=(width, row_height * rows), layout="constrained")
+    figure = figure_of(row_height * rows, wide=wide or columns > 1)
     grid = list(figure.subplots(rows, columns, squeeze=False).ravel())
     for unused in grid[count:]:
         unused.set_axis_off()
     return figure, grid[:count]
 
 
-def down(ax: Axes, names: Sequence[str], *, rows: int | None = None, **look: Any) -> None:
-    """A row a name, from the top, with room for `rows`, and lines to read their numbers by."""
-    ax.set_yticks(range(len(names)), names, **look)
-    ax.set_ylim((rows or len(names)) - 0.4, -0.6)
-    ax.xaxis.set_major_locator(MaxNLocator(5))
-    ax.grid(visible=True, axis="x")
-    ax.grid(visible=False, axis="y")
-
-
 def finish(axes: Sequence[Axes]) -> None:
-    """Take away the spines that carry nothing."""
+    """Take away the spines that carry nothing, and write the ticks of logarithmic axes plainly."""
     for ax in axes:
         sns.despine(ax=ax)
+        for axis in (ax.xaxis, ax.yaxis):
+            if axis.get_scale() == "log" and not isinstance(axis.get_minor_locator(), NullLocator):
+                _plain_log(axis)
+
+
+def _plain_log(axis: Axis) -> None:
+    """Ticks as plain numbers: matplotlib's own are markup, which no text here is read as."""
+    low, high = sorted(axis.get_view_interval())
+    steps: Sequence[float] = (1.0, 2.0, 5.0) if high < 200 * low else (1.0,)
+    if high < 4 * low:
+        steps = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
+    axis.set_major_locator(LogLocator(subs=list(steps), numticks=12))
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_minor_formatter(NullFormatter())
+
+
+def figure_files(figure: Figure) -> dict[str, bytes]:
+    """Ending -> the figure in that format, fit for papers (PDF), pages (SVG) and anything else."""
+    pdf = _pdf(figure)  # first, as it settles the layout
+    return {"pdf": pdf, "svg": svg(figure), "png": png(figure)}
+
+
+def settle(figure: Figure) -> Any:
+    """Lay the figure out for good; returns what measures its texts."""
+    canvas: Any = FigureCanvasAgg(figure)
+    renderer = canvas.get_renderer()
+    if figure.get_layout_engine() is not None:
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # the slowest part of drawing
+        for ax in figure.axes:
+            _fit_titles(ax, renderer)
+    return renderer
+
+
+def _fit_titles(ax: Axes, renderer: Any) -> None:
+    """Cut a title to its panel's width; what stands to the right of it goes where both have no
+    room."""
+    room = ax.get_window_extent().width
+    left, right = ax.title if ax.get_title() else ax._left_title, ax._right_title  # type: ignore[attr-defined]
+    words = left.get_text()
+    lines = words.split("\n")
+    for letters in range(max(map(len, lines)), 5, -1):
+        left.set_text("\n".join(shorten(line, letters) for line in lines))
+        if left.get_window_extent(renderer).width <= room + 2:
+            break
+    taken = left.get_window_extent(renderer).width if words else 0.0
+    if right.get_text() and taken + right.get_window_extent(renderer).width + 6 > room:
+        right.set_text("")
+
+
+def _pdf(figure: Figure) -> bytes:
+    """The figure as PDF with its fonts whole (type 42); no date, no version."""
+    settle(figure)
+    stream = io.BytesIO()
+    canvas: Any = FigureCanvasPdf(figure)
+    nothing = dict.fromkeys(("Creator", "Producer", "CreationDate"))
+    canvas.print_pdf(stream, metadata=nothing)
+    return stream.getvalue()
 
 
 def svg(figure: Figure) -> bytes:
-    """The figure as SVG with outlined letters; no date, no version.
-
-    The canvas writes by itself: `savefig` would draw everything once more, for the layout, which
-    drawing settles anyway.
-    """
+    """The figure as SVG in which text is text, dark where the reader's screen is; no date, no
+    version."""
+    settle(figure)
     stream = io.BytesIO()
     canvas: Any = FigureCanvasSVG(figure)
     canvas.print_svg(stream, metadata={"Date": None, "Creator": None})
-    figure.set_layout_engine("none")  # settled by now, and the slowest part of drawing
-    return stream.getvalue()
+    picture = stream.getvalue().decode()
+    own = ", ".join(f"'{name}'" for name in _FAMILIES)
+    picture = picture.replace("'DejaVu Sans', sans-serif", f"{own}, sans-serif")
+    return picture.replace("<defs>", f"<style>{_dark_rules()}</style>\n <defs>", 1).encode()
+
+
+def _dark_rules() -> str:
+    """Style sheet that changes the colours of the house where the screen is dark."""
+    rules = [
+        f'[style*="{what}: {light}"]{{{what}:{dark} !important}}'
+        for light, dark in _DARK.items()
+        for what in ("fill", "stroke")
+    ]
+    text = f'text:not([style*="fill"]){{fill:{_DARK["#000000"]}}}'
+    return f"@media (prefers-color-scheme: dark){{{''.join([*rules, text])}}}"
 
 
 def png(figure: Figure) -> bytes:

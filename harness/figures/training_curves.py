@@ -1,4 +1,7 @@
-"""The training loss of every point: mean over seeds in a band, or what very many range over."""
+"""The contrastive loss of every point against samples seen; sums of several terms are never drawn.
+
+At most four points stand out, the others are grey: what very many range over, as areas.
+"""
 
 from __future__ import annotations
 
@@ -9,35 +12,32 @@ from functools import cached_property, reduce
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from harness.document import text
+from harness import metrics
 from harness.document.escaping import csv_text
 from harness.figures import style
 from harness.figures.base import (
     SWEEP,
     Drawing,
     Sheet,
-    axis_words,
     has_ordered_axis,
     is_one_axis,
-    legend_words,
+    name_axes,
+    point_words,
     samples_axis,
-    setting_words,
 )
+from harness.figures.names import Name, name_line_ends
 from harness.results.collect import Collection
 from harness.results.records import Record
 
-#: Training curves that one panel can hold and a reader still tell apart.
-_MANY = 8
-#: Panels that a page can hold.
-_PANELS = 24
-#: Letters of a name in a legend that has room for another beside it.
-_HALF = 26
-#: Lines of a title over a narrow panel, and letters of each.
-_LINES, _LINE = 5, 32
-# --------------------------------------------------------------------------- training curves
+_CONTRASTIVE, _TERMS, _SUM = "terms/instance", "terms/", "loss"
+#: The fewest places that make a line.
+_FEWEST = 3
+#: Points that stand out.
+_HIGHLIGHTED = 4
+#: Ratio of the greatest to the least loss past which they stand on a logarithmic axis.
+_DECADE = 8.0
 
 
 @dataclass(frozen=True)
@@ -72,143 +72,119 @@ def _common(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.
 
 @SWEEP.register("training_curves", place=90)
 def training_curves(sheet: Sheet) -> Drawing | None:
-    """Mean loss of every point; None where nothing was logged."""
+    """None where no run has logged the contrastive term at three places."""
     collection = sheet.collection
     found = {row.index: _curve(collection.of_point(row.index)) for row in collection.points}
-    curves = {point: curve for point, curve in found.items() if curve.losses}
+    curves = {
+        point: curve
+        for point, curve in found.items()
+        if max(map(len, curve.losses.values()), default=0) >= _FEWEST
+    }
     if not curves:
         return None
-    if len(curves) > style.MOST_PATHS:
-        return _spreads(collection, curves)
-    if len(curves) <= _MANY:
-        figure, axes = _one_panel(collection, curves)
-    elif len(curves) <= _PANELS:
-        figure, axes = _panel_each(collection, curves)
-    else:
-        figure, axes = _panel_by_value(collection, curves)
-    _dress(figure, axes, curves.values())
+    chosen = _highlighted(sheet, list(curves))
+    figure = style.figure_of(2.4)
+    ax = figure.subplots()
+    others = [curve for point, curve in curves.items() if point not in chosen]
+    many = len(curves) > style.MOST_PATHS
+    (_draw_range if many else _draw_in_grey)(ax, others)
+    ordered = is_one_axis(collection) and has_ordered_axis(collection)
+    palette = style.colours(len(chosen), ordered=ordered)
+    for colour, point in zip(palette, chosen, strict=False):
+        _draw_curve(ax, curves[point], colour)
+    ax.set_title("contrastive training loss")
+    name_axes(ax, collection)
+    _scale(ax, curves.values())
+    samples_axis(figure, [ax], _last(curves.values()))
+    names = [
+        Name(point_words(collection, collection.points[point]), *_end(curves[point]), colour)
+        for colour, point in zip(palette, chosen, strict=False)
+    ]
+    name_line_ends(ax, names)
+    return Drawing(_words(curves, len(others), many=many), figure, _data(collection, curves, many))
+
+
+def _words(curves: _Curves, others: int, *, many: bool) -> str:
     words = (
-        "Training loss (sum of the weighted terms) against samples seen: mean over seeds in a band "
-        "from the least to the greatest; single seeds, dashed, where not every seed has finished."
+        "Contrastive term of the training loss against samples seen: mean over seeds in a band "
+        "from the least to the greatest"
     )
-    words += " Grey: the other points." if len(curves) > _MANY else ""
-    return Drawing(words, figure, _curve_data(collection))
+    if not all(curve.complete for curve in curves.values()):
+        words += "; dashed: single seeds, where not every seed has finished"
+    if others:
+        ranged = ", as the range and the middle half of all" if many else ""
+        words += f". Grey: the {others:,} other points{ranged}"
+    return f"{words}."
 
 
-def _dress(figure: Figure, axes: Sequence[Axes], curves: Iterable[LossCurve]) -> None:
-    top = max(float(points[-1, 0]) for curve in curves for points in curve.losses.values())
-    samples_axis(figure, axes, top)
-    figure.supylabel("training loss", fontsize=8)
+def _highlighted(sheet: Sheet, points: Sequence[int]) -> list[int]:
+    """Points that stand out: all of a few; of many the baseline, the best, the first and last."""
+    if len(points) <= _HIGHLIGHTED:
+        return list(points)
+    rows = {row.index: row for row in sheet.collection.points}
+    lead = sheet.lead
+    sign = 1 if lead is None or metrics.higher_is_better(lead) else -1
+    means = {
+        point: sign * estimate.mean
+        for point in points
+        if lead is not None and (estimate := sheet.cells[(point, lead)].estimate) is not None
+    }
+    bases = {rows[point].baseline for point in points} - {None}
+    wanted = [p for p in points if p in bases][:1]
+    wanted += sorted(means, key=lambda point: -means[point])[:1]
+    wanted += [points[0], points[-1], *points]
+    return sorted(list(dict.fromkeys(wanted))[:_HIGHLIGHTED])
 
 
-def _names(collection: Collection) -> list[str]:
-    """What tells each point from the others."""
-    show = collection.sweep.show
-    simple = is_one_axis(collection) and show.hue is None
-    rows = collection.points
-    return [text.plain(row.axes[show.x]) if simple else row.label for row in rows]
-
-
-def _one_panel(collection: Collection, curves: _Curves) -> tuple[Figure, list[Axes]]:
-    figure, axes = style.panels(1, row_height=2.4 + 0.08 * len(curves))
-    simple = is_one_axis(collection) and collection.sweep.show.hue is None
-    palette = style.colours(len(curves), ordered=simple and has_ordered_axis(collection))
-    names = [legend_words(name) for name in _names(collection)]
-    for colour, (point, curve) in zip(palette, curves.items(), strict=False):
-        _draw_curve(axes[0], curve, colour, names[point])
-    title = axis_words(collection, collection.sweep.show.x) if simple else None
-    columns = 2 if max(len(names[point]) for point in curves) <= _HALF else 1
-    figure.legend(*axes[0].get_legend_handles_labels(), title=title, ncols=columns,
-                  loc="outside upper center")  # fmt: skip
-    return figure, axes
-
-
-def _panel_each(collection: Collection, curves: _Curves) -> tuple[Figure, list[Axes]]:
-    titles = [_title(name) for name in _names(collection)]
-    lines = max(len(titles[point].split("\n")) for point in curves)
-    figure, axes = style.panels(len(curves), row_height=1.3 + 0.1 * lines, most=4)
-    for ax, (point, curve) in zip(axes, curves.items(), strict=True):
-        _draw_in_grey(ax, curves.values())
-        _draw_curve(ax, curve, style.colours(1, ordered=False)[0], "")
-        ax.set_title(titles[point], fontsize=6)
-    return figure, axes
-
-
-def _title(name: str) -> str:
-    """Over a narrow panel: a setting a line."""
-    lines = name.split(", ")
-    shown = lines if len(lines) <= _LINES else [*lines[: _LINES - 1], "\u2026"]
-    return "\n".join(text.shorten(line, _LINE) for line in shown)
-
-
-def _panel_by_value(collection: Collection, curves: _Curves) -> tuple[Figure, list[Axes]]:
-    """A panel a value of the shown axis, or one for all where those are too many as well."""
-    by_value = _by_value(collection, curves)
-    figure, axes = style.panels(len(by_value), row_height=1.4, most=4)
-    colour = style.colours(1, ordered=False)[0]
-    for ax, (title, own) in zip(axes, by_value.items(), strict=True):
-        _draw_in_grey(ax, curves.values())
-        for curve in own:
-            ax.plot(*curve.mean.T, color=colour, linewidth=0.6, alpha=0.7, zorder=2)
-        ax.set_title(title, fontsize=6)
-    return figure, axes
-
-
-def _by_value(collection: Collection, curves: _Curves) -> dict[str, list[LossCurve]]:
-    """Title -> the curves of one value of the shown axis; all under none, where those are many."""
-    x = collection.sweep.show.x
-    by_value: dict[str, list[LossCurve]] = {}
-    for point, curve in curves.items():
-        by_value.setdefault(setting_words(collection, collection.points[point], x), []).append(
-            curve
-        )
-    return by_value if len(by_value) <= _PANELS else {"": list(curves.values())}
-
-
-def _draw_in_grey(ax: Axes, curves: Iterable[LossCurve]) -> None:
-    """All curves as one collection of lines: one path each would take seconds to write."""
-    lines = [curve.mean for curve in curves if len(curve.mean)]
-    ax.add_collection(LineCollection(lines, colors=style.PALE, linewidths=0.6, zorder=1))
-    ax.autoscale_view()
+# --------------------------------------------------------------------------- the curves
 
 
 def _curve(records: Sequence[Record]) -> LossCurve:
     """Of a place that a run logged twice, having begun again before it, the later line counts."""
     losses = {}
     for record in records:
-        points = record.curve.points("loss")[::-1]
+        points = record.curve.points(_column(record))[::-1]
         if len(points):
             _, last = np.unique(points[:, 0], return_index=True)
             losses[record.seed] = points[last]
     return LossCurve(losses, complete=all(record.result is not None for record in records))
 
 
-# --------------------------------------------------------------------------- curves by the hundred
+def _column(record: Record) -> str:
+    """The contrastive term; the loss of a run that logged no terms, which had no other."""
+    logged = record.curve.columns
+    return _CONTRASTIVE if any(name.startswith(_TERMS) for name in logged) else _SUM
 
 
-def _spreads(collection: Collection, curves: _Curves) -> Drawing:
+def _last(curves: Iterable[LossCurve]) -> float:
+    return max(float(points[-1, 0]) for curve in curves for points in curve.losses.values())
+
+
+def _end(curve: LossCurve) -> tuple[float, float]:
+    """Where the line of a point ends."""
+    points = curve.mean if curve.complete else next(iter(curve.losses.values()))
+    return float(points[-1, 0]), float(points[-1, 1])
+
+
+def _scale(ax: Axes, curves: Iterable[LossCurve]) -> None:
+    values = np.concatenate([p[:, 1] for curve in curves for p in curve.losses.values()])
+    if values.min() > 0 and values.max() > _DECADE * values.min():
+        ax.set_yscale("log")
+    ax.margins(x=0.02)
+
+
+def _draw_in_grey(ax: Axes, curves: Sequence[LossCurve]) -> None:
+    """All curves as one collection of lines: one path each would take seconds to write."""
+    lines = [curve.mean for curve in curves if len(curve.mean)]
+    ax.add_collection(LineCollection(lines, colors=style.PALE, linewidths=0.8, zorder=1))
+    ax.autoscale_view()
+
+
+def _draw_range(ax: Axes, curves: Sequence[LossCurve]) -> None:
     """Lines too many to tell apart as what they range over."""
-    by_value = _by_value(collection, curves)
-    figure, axes = style.panels(len(by_value), row_height=1.4, most=4)
-    colour = style.colours(1, ordered=False)[0]
-    everything = _spread(curves.values())
-    rows: list[list[object]] = []
-    for ax, (title, own) in zip(axes, by_value.items(), strict=True):
-        spread = _spread(own)
-        ax.fill_between(*everything.T[[0, 1, 5]], color=style.PALE, alpha=0.5, linewidth=0)
-        ax.fill_between(*spread.T[[0, 1, 5]], color=colour, alpha=0.2, linewidth=0)
-        ax.fill_between(*spread.T[[0, 2, 4]], color=colour, alpha=0.4, linewidth=0)
-        ax.plot(*spread.T[[0, 3]], color=colour, linewidth=1.0)
-        ax.set_title(title, fontsize=6)
-        rows += [[title, len(own), *place] for place in spread.tolist()]
-    _dress(figure, axes, curves.values())
-    words = (
-        f"Training loss (sum of the weighted terms) of {len(curves):,} points against samples "
-        "seen, each the mean over its seeds: median, middle half and range."
-    )
-    words += " Grey: the range of all points." if len(by_value) > 1 else ""
-    heads = ["panel", "points", "samples_seen", *_QUANTILES]
-    return Drawing(words, figure, csv_text(heads, rows))
+    spread = _spread(curves)
+    ax.fill_between(*spread.T[[0, 1, 5]], color=style.PALE, alpha=0.5, linewidth=0)
+    ax.fill_between(*spread.T[[0, 2, 4]], color=style.PALE, linewidth=0)
 
 
 _QUANTILES = {"least": 0.0, "quarter": 0.25, "median": 0.5, "three_quarters": 0.75, "greatest": 1.0}
@@ -224,22 +200,24 @@ def _spread(curves: Iterable[LossCurve]) -> NDArray[np.float64]:
     return np.column_stack([places, levels])
 
 
-def _draw_curve(ax: Axes, curve: LossCurve, colour: tuple[float, float, float], name: str) -> None:
+def _draw_curve(ax: Axes, curve: LossCurve, colour: str) -> None:
     if curve.complete:
         at, losses = curve.shared[:, 0], curve.shared[:, 1:]
         low, high = losses.min(axis=1), losses.max(axis=1)
         ax.fill_between(at, low, high, color=colour, alpha=0.18, linewidth=0)
-        ax.plot(*curve.mean.T, color=colour, label=name, zorder=2)
+        ax.plot(*curve.mean.T, color=colour, zorder=2)
         return
-    for number, points in enumerate(curve.losses.values()):
-        label = f"{name} (single seeds)" if name and number == 0 else None
-        ax.plot(*points.T, color=colour, linewidth=0.8, linestyle="--", label=label, zorder=2)
+    for points in curve.losses.values():
+        ax.plot(*points.T, color=colour, linewidth=0.8, linestyle="--", zorder=2)
 
 
-def _curve_data(collection: Collection) -> str:
-    rows = [
+def _data(collection: Collection, curves: _Curves, many: bool) -> str:
+    if many:
+        rows = [[len(curves), *place] for place in _spread(curves.values()).tolist()]
+        return csv_text(["points", "samples_seen", *_QUANTILES], rows)
+    told = [
         [record.run.label, record.seed, int(at), loss]
         for record in collection.records
-        for at, loss in record.curve.points("loss").tolist()
+        for at, loss in record.curve.points(_column(record)).tolist()
     ]
-    return csv_text(["label", "seed", "samples_seen", "loss"], rows)
+    return csv_text(["label", "seed", "samples_seen", "contrastive_loss"], told)

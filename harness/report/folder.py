@@ -99,7 +99,7 @@ def write_collection(
     printed = external.load(store.root / "results" / "external")
     published = beside_ours(collection, findings.cells, printed, evaluated_here(store))
     tables = build_tables(collection, findings)
-    figures = SWEEP.rendered(Sheet(collection, findings, published.matched))
+    figures = SWEEP.rendered(Sheet(collection, findings, published.matched), layout.text)
     beside = _table_files(collection, findings, tables, layout)
     parts = Parts(tables, figures, published, tuple(beside))
     document = write_content(collection, findings, parts)

@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
 from harness.evaluate.alignment import Alignment, WordMatch
@@ -51,7 +51,7 @@ def test_words_stand_in_order_with_their_cosines():
 def test_a_long_word_is_cut():
     long = word("incomprehensibilities", [[1, 0], [0, 0]])
     (title,) = [ax.get_title(loc="left") for ax in drawn(long).axes[1:2]]
-    assert title == "1 incomprehensibilit…\n0.50"  # 21 letters fit on 1.28 inches
+    assert title == "1 incomprehensib…\n0.50"  # 17 letters fit on 1.02 inches
 
 
 def test_words_on_one_patch_share_its_width_in_their_own_colours():
@@ -60,7 +60,7 @@ def test_words_on_one_patch_share_its_width_in_their_own_colours():
     places = [(round(p.get_x(), 2), round(p.get_y(), 2), round(p.get_width(), 2)) for p in outlines]
     assert places == [(0.03, 0.06, 0.44), (0.53, 0.06, 0.44), (1.06, 1.06, 0.88)]
     hues = style.colours(10, ordered=False)
-    assert [to_rgb(p.get_edgecolor()) for p in outlines] == [hues[0], hues[1], hues[1]]
+    assert [to_hex(p.get_edgecolor()) for p in outlines] == [hues[0], hues[1], hues[1]]
     assert [label.get_text() for label in picture.texts] == ["1", "2", "2"]
 
 

@@ -12,15 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from pypdf import PdfReader
 from report_records import I2T, ROLE, T2I, Records, depth_sweep, fill, runs_by, sweep_of
 
 from harness.config.sweep import Run, Sweep, expand
 from harness.figures import style
 from harness.figures.base import SWEEP, Drawing, Scale, Sheet, scale_of
-from harness.figures.pareto import front, pareto
-from harness.figures.time_spent import parts_of
+from harness.figures.names import spread
+from harness.figures.trade_off import front, trade_off
 from harness.report.external import PublishedResult
 from harness.results.collect import collect
 from harness.results.findings import find
@@ -85,20 +87,17 @@ def test_positions_and_shifts_by_hand() -> None:
 # ---- which figures
 
 
-def test_a_one_axis_sweep_gets_lines_parameters_and_curves(records: Records) -> None:
+def test_a_one_axis_sweep_gets_lines_a_trade_off_and_curves(records: Records) -> None:
     sweep = depth_sweep()
     runs, _ = runs_by(sweep)
     fill(records, runs)
 
-    assert set(drawings(sweep, runs, records)) == {
+    assert list(drawings(sweep, runs, records)) == [
         "metric_vs_axis",
-        "metric_vs_parameters",
-        "metric_vs_parameters_with_embeddings",
+        "trade_off",
         "differences",
-        "pareto",
         "training_curves",
-        "time",
-    }
+    ]
 
 
 def test_a_sweep_over_several_axes_gets_dots_by_label(records: Records) -> None:
@@ -115,9 +114,10 @@ def test_a_sweep_over_several_axes_gets_dots_by_label(records: Records) -> None:
 
     found = drawings(sweep, runs, records)
 
-    assert set(found) == {"metric_by_point", "training_curves", "time"}
+    assert set(found) == {"main_effects", "metric_by_point", "training_curves"}
     labels = [tick.get_text() for tick in found["metric_by_point"].figure.axes[0].get_yticklabels()]
-    assert labels == list(dict.fromkeys(run.label for run in runs))
+    assert labels[:2] == ["0.1, uniform, linear", "0.1, uniform, cosine"]
+    assert len(set(labels)) == 8
 
 
 def test_nothing_on_disk_is_no_figure(records: Records) -> None:
@@ -137,7 +137,8 @@ def test_means_stand_at_their_depth_and_a_hole_breaks_the_line(records: Records)
 
     figure = drawings(sweep, runs, records)["metric_vs_axis"].figure
 
-    assert [ax.get_ylabel() for ax in panels(figure)] == ["T2I R@1 (%)", "I2T R@1 (%)"]
+    titles = [ax.get_title(loc="left") for ax in panels(figure)]
+    assert titles == ["T2I R@1 (%)", "difference to layers 12"]
     marks = means(panels(figure)[0])
     assert [x for x, _ in marks] == [1.0, 2.0, 4.0, 8.0, 12.0]
     assert marks[0][1] == pytest.approx(30.3)
@@ -169,18 +170,36 @@ def test_far_chance_is_named_and_does_not_flatten_the_data(records: Records) -> 
     assert far.get_ylim()[0] > 20
 
 
-def test_parameters_are_millions_without_and_with_embeddings(records: Records) -> None:
-    sweep = depth_sweep(metrics=[T2I])
+def test_bars_are_those_of_the_verdicts(records: Records) -> None:
+    sweep = depth_sweep(metrics=[T2I], primary=T2I, margin=2.0)
     runs, _ = runs_by(sweep)
     fill(records, runs)
+    collection = collect(sweep, runs, records.store)
+    sheet = Sheet(collection, find(collection))
 
-    found = drawings(sweep, runs, records)
+    right = panels(SWEEP.draw(sheet)[0].figure)[1]
 
-    bare, full = found["metric_vs_parameters"], found["metric_vs_parameters_with_embeddings"]
-    assert [x for x, _ in means(bare.figure.axes[0])] == pytest.approx([0.5, 0.7, 1.1, 1.9, 2.7])
-    assert [x for x, _ in means(full.figure.axes[0])] == pytest.approx([1.0, 1.2, 1.6, 2.4, 3.2])
-    assert "without embeddings" in bare.figure.axes[0].get_xlabel()
-    assert "with embeddings" in full.figure.axes[0].get_xlabel()
+    made = sheet.compared(T2I)
+    lines = [
+        line for line in right.lines if line.get_linestyle() == "-" and line.get_marker() != "o"
+    ]
+    upright = [line for line in lines if len(set(line.get_xdata())) == 1]
+    bars = [sorted(line.get_ydata()) for line in upright]
+    assert bars == [pytest.approx([100 * end for end in c.interval[:2]]) for c in made]
+    marks = [line for line in right.lines if line.get_marker() == "o"]
+    assert [mark.get_xdata()[0] for mark in marks] == [1, 2, 4, 8]
+    colours = [mark.get_color() for mark in marks]
+    assert colours == [style.WORSE] * 2 + [
+        style.WORSE if made[2].decided else style.OPEN,
+        style.OPEN,
+    ]
+    assert [text.get_text() for text in right.texts] == [
+        "\u22129.9",
+        "\u22124.7",
+        "\u22121.9",
+        "\u22120.3",
+    ]
+    assert [patch.get_height() for patch in right.patches] == [2.0], "the margin"
 
 
 def test_a_hue_gives_a_line_a_value(records: Records) -> None:
@@ -195,9 +214,8 @@ def test_a_hue_gives_a_line_a_value(records: Records) -> None:
 
     figure = drawings(sweep, runs, records)["metric_vs_axis"].figure
 
-    (legend,) = figure.legends
-    assert [entry.get_text() for entry in legend.get_texts()] == ["resnet18", "resnet34"]
-    assert legend.get_title().get_text() == "backbone"
+    names = [text.get_text() for text in panels(figure)[0].texts]
+    assert names == ["backbone resnet18", "backbone resnet34"]
 
 
 def test_curves_average_nothing_over_a_run_that_stopped(records: Records) -> None:
@@ -210,18 +228,41 @@ def test_curves_average_nothing_over_a_run_that_stopped(records: Records) -> Non
 
     dashed = [line for line in ax.lines if line.get_linestyle() == "--"]
     assert [len(line.get_xdata()) for line in dashed] == [10, 4, 10]
-    assert len(ax.lines) == 4 + 3
+    grey = [c for c in ax.collections if isinstance(c, LineCollection)]
+    assert len(ax.lines) + sum(len(c.get_segments()) for c in grey) == 4 + 3
 
 
-def test_many_curves_are_told_apart_by_a_panel_each(records: Records) -> None:
-    sweep = sweep_of({"model.text.layers": list(range(1, 10))})
+def test_of_many_curves_four_stand_out_by_name(records: Records) -> None:
+    sweep = sweep_of({"model.text.layers": list(range(1, 10))}, baseline={"model.text.layers": 5})
     runs = expand(sweep, seeds=[0])
     for run in runs:
-        records.done(run, t2i=0.3)
+        records.done(run, t2i=0.4 if run.config.model.text.layers == 7 else 0.3)
 
-    figure = drawings(sweep, runs, records)["training_curves"].figure
+    ax = drawings(sweep, runs, records)["training_curves"].figure.axes[0]
 
-    assert [ax.get_title() for ax in panels(figure)] == [str(depth) for depth in range(1, 10)]
+    assert [text.get_text() for text in ax.texts] == ["1", "5", "7", "9"], "ends, baseline, best"
+    (grey,) = [c for c in ax.collections if isinstance(c, LineCollection)]
+    assert len(grey.get_segments()) == 5
+
+
+def test_curves_are_of_the_contrastive_term_and_of_three_places_at_least(records: Records) -> None:
+    sweep = sweep_of({WEIGHT: [0.0, 0.5]}, metrics=[T2I])
+    runs = expand(sweep, seeds=[0])
+    for run in runs:
+        directory = records.done(run, t2i=0.3)
+        directory.metrics_file.unlink()
+        for step in (1, 2, 3):
+            terms = {"instance": 3.0 / step, "token": 7.0}
+            line = {"samples_seen": 100 * step, "loss": 10.0, "terms": terms}
+            directory.append_metrics(line)
+
+    drawing = drawings(sweep, runs, records)["training_curves"]
+    rows = list(csv.DictReader(io.StringIO(drawing.data)))
+    assert [float(row["contrastive_loss"]) for row in rows] == [3.0, 1.5, 1.0] * 2
+    for run in runs:
+        file = records.store.run_dir(run.key).metrics_file
+        file.write_text("".join(file.read_text().splitlines(keepends=True)[:2]))
+    assert "training_curves" not in drawings(sweep, runs, records)
 
 
 def test_the_data_beside_a_figure_is_what_it_draws(records: Records) -> None:
@@ -290,20 +331,65 @@ def test_a_hole_of_the_map_is_hatched_and_has_no_number(records: Records) -> Non
 # ---- differences
 
 
-def test_the_forest_fills_what_stands_the_correction(records: Records) -> None:
-    sweep = depth_sweep(metrics=[T2I])
+def test_the_forest_fills_what_is_significant(records: Records) -> None:
+    sweep = depth_sweep(metrics=[I2T, T2I])
     runs, _ = runs_by(sweep)
     fill(records, runs)
 
-    ax = drawings(sweep, runs, records)["differences"].figure.axes[0]
+    (ax,) = panels(drawings(sweep, runs, records)["differences"].figure)
 
-    assert [tick.get_text() for tick in ax.get_yticklabels()] == [
-        f"layers {depth}" for depth in (1, 2, 4, 8)
-    ]
+    assert ax.get_title(loc="left") == "T2I R@1", "the leading metric has a figure of its own"
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["1", "2", "4", "8"]
     marks = [line for line in ax.lines if line.get_marker() == "o"]
     assert [mark.get_xdata()[0] for mark in marks] == pytest.approx([-9.9, -4.7, -1.9, -1 / 3])
     filled = [mark.get_markerfacecolor() != "white" for mark in marks]
     assert filled == [True, True, True, False]
+
+
+def test_the_forest_is_grouped_by_the_outer_factor(records: Records) -> None:
+    sweep = sweep_of(
+        {"model.text.layers": [1, 2], WEIGHT: [0.0, 0.1, 0.5]}, baseline={WEIGHT: 0.0}, hue=WEIGHT
+    )
+    runs = expand(sweep)
+    for run in runs:
+        records.done(run, t2i=0.3 + 0.01 * run.seed, i2t=0.3 + 0.02 * run.seed)
+
+    (ax,) = panels(drawings(sweep, runs, records)["differences"].figure)
+
+    names = [tick.get_text() for tick in ax.get_yticklabels()]
+    assert names == ["layers 1", "0.1", "0.5", "layers 2", "0.1", "0.5"]
+    bold = [tick.get_fontweight() == "bold" for tick in ax.get_yticklabels()]
+    assert bold == [True, False, False] * 2
+    marks = [line for line in ax.lines if line.get_marker() == "o"]
+    assert [mark.get_ydata()[0] for mark in marks] == [1, 2, 4, 5]
+
+
+# ---- main effects
+
+
+def test_main_effects_by_hand(records: Records) -> None:
+    sweep = sweep_of(
+        {INSTANCE + "a_max": [0.0, 0.2], WEIGHT: [0.0, 0.5]},
+        metrics=[T2I],
+        baseline={INSTANCE + "a_max": 0.0, WEIGHT: 0.0},
+    )
+    runs = expand(sweep)
+    for run in runs:
+        soft = run.config.objective.instance.a_max > 0
+        token = run.config.objective.token.weight > 0
+        value = 0.3 + 0.05 * soft - 0.1 * token + 0.04 * (soft and token)
+        records.done(run, t2i=value + 0.0001 * (run.seed + soft * run.seed))
+
+    drawing = drawings(sweep, runs, records)["main_effects"]
+
+    (ax,) = panels(drawing.figure)
+    names = [tick.get_text() for tick in ax.get_yticklabels()]
+    assert names[:2] == ["a_max 0 \u2192 0.2", "weight 0 \u2192 0.5"]
+    assert names[2:] == ["a_max \u00d7 weight"]
+    marks = [line for line in ax.lines if line.get_marker() == "o"]
+    assert marks[0].get_xdata()[0] == pytest.approx(7.0, abs=0.05), "(5 + 9) / 2"
+    assert marks[1].get_xdata()[0] == pytest.approx(-8.0, abs=0.05), "(-10 - 6) / 2"
+    assert [mark.get_color() for mark in marks[:2]] == [style.BETTER, style.WORSE]
 
 
 # ---- cost
@@ -330,7 +416,7 @@ def test_published_models_are_grey_and_never_on_the_front(records: Records) -> N
         I2T: [PublishedResult(method="of another metric", params_m=0.001, **common)],
     }
 
-    drawing = pareto(Sheet(collection, findings, published))
+    drawing = trade_off(Sheet(collection, findings, published))
 
     assert drawing is not None
     rows = list(csv.DictReader(io.StringIO(drawing.data)))
@@ -343,9 +429,12 @@ def test_published_models_are_grey_and_never_on_the_front(records: Records) -> N
     ours = {row["name"]: row["front"] for row in rows if not row["source"]}
     assert ours == {"1": "true", "2": "true", "4": "true", "8": "true", "12": "true"}
     assert "Grey: published models" in drawing.words
+    (ax,) = panels(drawing.figure)
+    assert ax.get_xscale() == "log"
+    assert {text.get_text() for text in ax.texts} == {"1", "2", "4", "8", "12", "=Cheap & good"}
 
 
-# ---- schedules and time
+# ---- schedules
 
 
 def test_schedules_are_drawn_as_logged_and_equal_ones_share_a_line(records: Records) -> None:
@@ -370,36 +459,13 @@ def test_schedules_are_drawn_as_logged_and_equal_ones_share_a_line(records: Reco
     found = drawings(sweep, runs, records)["schedules"]
 
     mass, token = panels(found.figure)
-    assert mass.get_ylabel() == "softened mass"
+    assert mass.get_title(loc="left") == "softened mass"
     assert [list(line.get_ydata()) for line in mass.lines] == [
         [0.0, 0.0, 0.0],
         pytest.approx([0.2 / 3, 0.4 / 3, 0.2]),
     ]
-    assert token.get_ylabel() == "weight of token"
+    assert token.get_title(loc="left") == "weight of token"
     assert [list(line.get_ydata()) for line in token.lines] == [[0.1, 0.2, 0.3]]
-
-
-def test_parts_of_the_time_add_up(records: Records) -> None:
-    training = {
-        "seconds": 20.0,
-        "data_wait": 0.1,
-        "evaluation_seconds": 3.0,
-        "parts": {"forward": 6.0, "backward": 9.0},
-    }
-
-    assert parts_of(training) == {
-        "waiting for data": 2.0,
-        "forward and loss": 6.0,
-        "backward": 9.0,
-        "rest of the steps": 3.0,
-        "evaluation": 3.0,
-    }
-    assert parts_of({**training, "parts": None}) == {
-        "waiting for data": 2.0,
-        "rest of the steps": 18.0,
-        "evaluation": 3.0,
-    }
-    assert parts_of({}) is None
 
 
 # ---- classes
@@ -447,8 +513,8 @@ def test_hundreds_of_points_fit_a_page(records: Records) -> None:
 
     for drawing in drawings(sweep, runs, records).values():
         width, height = drawing.figure.get_size_inches()
-        assert width <= 6.9, drawing.name
-        assert height <= 9.2, drawing.name
+        assert width <= 5.5, drawing.name
+        assert height <= 8.6, drawing.name
 
 
 # ---- long names
@@ -480,3 +546,94 @@ def test_names_of_hundreds_of_letters_leave_room_for_the_figures(records: Record
         texts = [artist.get_text() for artist in drawing.figure.findobj(Text)]
         assert max(len(line) for words in texts for line in words.split("\n")) < 120
     assert long in drawn["differences"].data
+
+
+# ---- how every figure looks
+
+NAMES = "a_b & 50% of #1 <x> $\\mathdefault{1}$ | \u00e9"
+
+
+def many_kinds(records: Records) -> Iterator[Drawing]:
+    """Figures of sweeps of every shape, with specials in every name."""
+    by_names = {NAMES + str(n): {"model.text.layers": n} for n in (1, 2)}
+    depth = depth_sweep(
+        names=by_names, labels={"model.text.layers": NAMES}, primary=T2I, margin=1.0
+    )
+    grid = sweep_of(
+        {"model.text.layers": [1, 2, 3], WEIGHT: [0.0, 0.1, 0.5]}, baseline={WEIGHT: 0.0}
+    )
+    backbones = ["resnet18", "mobilenetv2_100", "swin_nano"]
+    names = sweep_of(
+        {"model.image.backbone": backbones}, baseline={"model.image.backbone": "resnet18"}
+    )
+    for number, sweep in enumerate((depth, grid, names)):
+        runs = expand(sweep)
+        for place, run in enumerate(runs):
+            parameters = 10 ** (4 + 3 * place // len(runs)) * (1 + place)
+            value = 0.3 + 0.02 * (place // 3) + 0.003 * run.seed
+            records.done(run, t2i=value, i2t=value / 2, parameters=parameters)
+        yield from drawings(sweep, runs, records).values()
+        assert number < 3
+
+
+def test_no_text_is_markup_small_clipped_or_over_another(records: Records) -> None:
+    for drawing in many_kinds(records):
+        figure = drawing.figure
+        renderer = style.settle(figure)
+        figure.draw_without_rendering()
+        width, height = figure.get_size_inches() * figure.dpi
+        seen: list[tuple[str, Any]] = []
+        for label in figure.findobj(Text):
+            words = label.get_text()
+            if not words.strip() or not label.get_visible():
+                continue
+            assert not words.startswith("$"), (drawing.name, words)
+            assert label.get_fontsize() >= style.SMALL, (drawing.name, words)
+            box = label.get_window_extent(renderer)
+            if not _is_drawn(label, figure):
+                continue
+            inside = box.x0 >= -1 and box.y0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1
+            assert inside, (drawing.name, words)
+            over = [w for w, other in seen if box.padded(-1.5).overlaps(other.padded(-1.5))]
+            assert not over, (drawing.name, words, over)
+            seen.append((words, box))
+
+
+def _is_drawn(label: Text, figure: Figure) -> bool:
+    """Whether a text is no tick outside the range of its axis."""
+    for ax in figure.axes:
+        for axis in (ax.xaxis, ax.yaxis):
+            for tick in [*axis.get_major_ticks(), *axis.get_minor_ticks()]:
+                if label in (tick.label1, tick.label2):
+                    low, high = sorted(axis.get_view_interval())
+                    return low <= tick.get_loc() <= high
+    return True
+
+
+def test_every_format_is_fit_for_its_use(records: Records) -> None:
+    sweep = depth_sweep(metrics=[T2I], labels={"model.text.layers": "depth & <width>"})
+    runs, _ = runs_by(sweep)
+    fill(records, runs)
+    figure = drawings(sweep, runs, records)["metric_vs_axis"].figure
+
+    files = style.figure_files(figure)
+
+    (page,) = PdfReader(io.BytesIO(files["pdf"])).pages
+    fonts = [font.get_object() for font in page["/Resources"]["/Font"].values()]
+    inner = [f["/DescendantFonts"][0].get_object() if "/DescendantFonts" in f else f for f in fonts]
+    assert {font["/Subtype"] for font in inner} == {"/CIDFontType2"} or {
+        font["/Subtype"] for font in inner
+    } == {"/TrueType"}, "type 42"
+    assert all("/FontFile2" in f["/FontDescriptor"].get_object() for f in inner), "embedded"
+    assert float(page.mediabox.width) == pytest.approx(72 * 5.5)
+    assert "depth & <width>" in page.extract_text()
+    picture = files["svg"].decode()
+    assert ">depth &amp; &lt;width&gt;</text>" in picture, "text is text"
+    assert "prefers-color-scheme: dark" in picture
+    assert files["png"].startswith(b"\x89PNG")
+
+
+def test_names_at_line_ends_stand_apart() -> None:
+    assert spread([1.0, 20.0, 2.0], 8.0, 0.0, 30.0) == [1.0, 20.0, 9.0]
+    assert spread([29.0, 30.0], 8.0, 0.0, 30.0) == [22.0, 30.0]
+    assert spread([], 8.0, 0.0, 30.0) == []

@@ -103,14 +103,10 @@ def test_the_same_records_give_the_same_bytes(records: Records, tmp_path: Path) 
             f"figures/{name}.{kind}"
             for name in (
                 "metric_vs_axis",
-                "metric_vs_parameters",
-                "metric_vs_parameters_with_embeddings",
-                "differences",
-                "pareto",
+                "trade_off",
                 "training_curves",
-                "time",
             )
-            for kind in ("svg", "png", "csv")
+            for kind in ("pdf", "svg", "png", "csv")
         ),
     }
     assert {name for name in one if one[name] != two[name]} == set()
@@ -140,7 +136,7 @@ def test_a_figure_is_one_registered_function(
     assert "How many seeds each point has." in text
     assert "How many seeds each point has." in page
     written = {file.name for file in (tmp_path / "report" / "figures").glob("seeds_by_point.*")}
-    assert written == {"seeds_by_point.svg", "seeds_by_point.png", "seeds_by_point.csv"}
+    assert written == {f"seeds_by_point.{kind}" for kind in ("pdf", "svg", "png", "csv")}
     manifest = json.loads((tmp_path / "report" / "manifest.json").read_text())
     assert "figures/seeds_by_point.csv" in manifest["files"]
 

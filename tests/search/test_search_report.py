@@ -159,7 +159,7 @@ def test_every_figure_has_its_data_and_the_same_records_give_the_same_bytes(tmp_
     names = {file.relative_to(tmp_path / "one").as_posix() for file in files}
     figures = {name.split("/")[1] for name in names if name.startswith("figures/")}
     stems = {"history", "curves", "importance", "parallel_coordinates", "slices", "contour"}
-    assert figures == {f"{stem}.{end}" for stem in stems for end in ("svg", "png", "csv")}
+    assert figures == {f"{stem}.{end}" for stem in stems for end in ("pdf", "svg", "png", "csv")}
     pages = {"report.md", "report.html", "report.pdf", "trials.csv", "manifest.json"}
     assert names - {name for name in names if name.startswith("figures/")} == pages
     for one, two in zip(files, again, strict=True):
