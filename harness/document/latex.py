@@ -8,7 +8,7 @@ from harness.document import blocks as b
 from harness.document.blocks import Block, Document
 from harness.document.escaping import latex
 from harness.document.latex_table import set_table, words
-from harness.document.layout import LAYOUTS, NARROWEST, Layout
+from harness.document.layout import LAYOUTS, NARROWEST, PaperLayout
 from harness.document.table import Table
 
 _LEVELS = ("section", "subsection", "subsubsection", "paragraph")
@@ -21,7 +21,7 @@ _PACKAGES = {
 }
 
 
-def to_latex(document: Document, layout: Layout = LAYOUTS[NARROWEST]) -> str:
+def to_latex(document: Document, layout: PaperLayout = LAYOUTS[NARROWEST]) -> str:
     r"""Its blocks below each other, at most as wide as the text of `layout`.
 
     The title is a comment, as a paper has one of its own; so are the packages that it needs.
@@ -34,7 +34,7 @@ def to_latex(document: Document, layout: Layout = LAYOUTS[NARROWEST]) -> str:
     return "\n".join([*head, body])
 
 
-def _blocks(blocks: Iterable[Block], level: int, layout: Layout) -> Iterator[str]:
+def _blocks(blocks: Iterable[Block], level: int, layout: PaperLayout) -> Iterator[str]:
     for block in blocks:
         match block:
             case b.Section():

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from math import inf
 
 from harness.document.escaping import latex
-from harness.document.layout import POINTS, Layout, ems
+from harness.document.layout import POINTS, PaperLayout, ems
 from harness.document.table import (
     Heading,
     Mark,
@@ -60,7 +60,7 @@ def words(text: Text) -> str:
     return write(text, latex, lambda inline: _STYLES[inline.style].format(latex(inline.text)))
 
 
-def set_table(table: Table, layout: Layout) -> str:
+def set_table(table: Table, layout: PaperLayout) -> str:
     """A floating table; several, or tables that go on from page to page, where it is longer.
 
     What no size of letters makes fit is set with each column that may stand below another there,
@@ -190,7 +190,7 @@ def _wrapped(said: str, most: float) -> list[str]:
 # --------------------------------------------------------------------------- environments
 
 
-def _floating(parts: Sequence[Table], fit: _Fit, layout: Layout, part: int = 0) -> str:
+def _floating(parts: Sequence[Table], fit: _Fit, layout: PaperLayout, part: int = 0) -> str:
     """One float of the parts below each other; `part` counts the floats of one table."""
     table = parts[0]
     within = max(width(each, fit.measure) for each in parts) <= layout.column * POINTS

@@ -13,7 +13,7 @@ POINTS = 72.27
 
 
 @dataclass(frozen=True)
-class Layout:
+class PaperLayout:
     """Widths of a paper in inches."""
 
     name: str
@@ -26,10 +26,10 @@ class Layout:
 LAYOUTS = {
     layout.name: layout
     for layout in (
-        Layout("neurips", 5.5, 5.5),
-        Layout("icml", 6.75, 3.25),
-        Layout("cvpr", 6.875, 3.28),
-        Layout("acl", 6.3, 3.03),
+        PaperLayout("neurips", 5.5, 5.5),
+        PaperLayout("icml", 6.75, 3.25),
+        PaperLayout("cvpr", 6.875, 3.28),
+        PaperLayout("acl", 6.3, 3.03),
     )
 }
 NARROWEST = min(LAYOUTS.values(), key=lambda layout: layout.text).name

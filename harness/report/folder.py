@@ -20,7 +20,7 @@ from harness.config.sweep import Run, Sweep
 from harness.document.blocks import Document
 from harness.document.html import to_html
 from harness.document.latex import to_latex
-from harness.document.layout import LAYOUTS, NARROWEST, Layout
+from harness.document.layout import LAYOUTS, NARROWEST, PaperLayout
 from harness.document.markdown import to_markdown
 from harness.document.table import Table
 from harness.document.typst import to_pdf
@@ -115,7 +115,7 @@ def write_collection(
 
 
 def _table_files(
-    collection: Collection, findings: ReportFindings, tables: Tables, layout: Layout
+    collection: Collection, findings: ReportFindings, tables: Tables, layout: PaperLayout
 ) -> dict[str, bytes]:
     """The tables for a paper and for other programs."""
     question = collection.sweep.question.strip()
@@ -190,7 +190,7 @@ def _manifest(
     store: Store,
     published: Beside,
     made: Mapping[str, Any],
-    layout: Layout,
+    layout: PaperLayout,
 ) -> dict[str, Any]:
     """Every run that was asked for with the hash of each file read."""
     return {
