@@ -176,7 +176,7 @@ def test_files_of_an_earlier_report_go_and_foreign_files_stay(
     build(sweep, runs, records.store, out)
 
     assert set(contents(out)) == {
-        "report.md", "report.html", "report.pdf", "table.tex", "appendix.tex", "table.csv",
+        "report.md", "report.html", "report.pdf", "table.tex", "appendix.tex", "table.csv", "runs.csv",
         "runs.csv", "manifest.json", "notes.txt",
     }  # fmt: skip
 
@@ -245,7 +245,7 @@ def test_foreign_words_break_no_format(records: Records, tmp_path: Path) -> None
     details = r"</details>|<details><summary>[\w ,]*</summary>"
     assert not [tag for tag in tags if not re.fullmatch(rf"</?(sup|sub|ins)>|{details}", tag)]
     assert {t.attrs["href"] for t in inline if t.type == "link_open"} <= {
-        "report.html", "report.pdf", "table.tex", "appendix.tex", "table.csv",
+        "report.html", "report.pdf", "table.tex", "appendix.tex", "table.csv", "runs.csv",
         *(f"figures/{f.name}" for f in (tmp_path / "report" / "figures").iterdir()),
     }  # fmt: skip
     tex = (tmp_path / "report" / "table.tex").read_text()
