@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from harness.config import SOURCES, Columns, Data
 from harness.data.collect import Collected
 from harness.data.dataset import DataSet, Split, content_fingerprint, halves
@@ -36,6 +38,19 @@ class PictureFolder(DataSet):
     def read(self, image: str) -> bytes:
         """The bytes of a picture; KeyError or OSError when it is lost or damaged."""
         return self.files.read(image)
+
+    def beginning(self, image: str, most: int) -> bytes:
+        """See DataSet."""
+        return self.files.read(image, most)
+
+    def sizes(self, split: str) -> np.ndarray:
+        """See DataSet."""
+        entries = self.files.entries
+        return np.array([entries[image].size for image in self.splits[split].images], np.int64)
+
+    def checksum(self, image: str) -> int | None:
+        """See DataSet."""
+        return self.files.entries[image].crc
 
 
 # --------------------------------------------------------------------------- opening
