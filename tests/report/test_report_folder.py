@@ -176,7 +176,7 @@ def test_files_of_an_earlier_report_go_and_foreign_files_stay(
     build(sweep, runs, records.store, out)
 
     assert set(contents(out)) == {
-        "report.md", "report.html", "report.pdf", "table.tex", "appendix.tex", "table.csv", "runs.csv",
+        "report.md", "report.html", "report.pdf", "table.tex", "appendix.tex", "table.csv",
         "runs.csv", "manifest.json", "notes.txt",
     }  # fmt: skip
 
