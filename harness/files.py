@@ -5,18 +5,31 @@ Level 0, so that both halves write the same way; knows nothing of what a file ho
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
+import hmac
 import json
+import math
 import os
+import stat
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import orjson
 
 from harness.errors import RecordError
+
+KEY_FILE = Path("~/.config/harness/key")
+"""With it this user's commands seal what later commands shall trust."""
+_KEY_BYTES = 32
+MAX_JSON_BYTES = 256 << 20
+"""Of a record, which is read whole."""
+MAX_LOG_BYTES = 1 << 30
+_MOST_DIGITS = 300
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -47,6 +60,53 @@ def locked(path: Path) -> AbstractContextManager[object]:
     return FileLock(f"{path}.lock")
 
 
+# --------------------------------------------------------------------------- one's own
+
+
+def seal(content: str) -> str:
+    """What only this user can have written of `content`; empty where no key can be kept.
+
+    An HMAC by a key of the user's, so that a copy of somebody else's folder is told from one's own.
+    """
+    key = _key(make=True)
+    return "" if key is None else hmac.digest(key, content.encode(), "sha256").hex()
+
+
+def is_sealed(content: str, given: object) -> bool:
+    """Whether `given` is the seal that this user put on `content`."""
+    key = _key(make=False)
+    if key is None or not isinstance(given, str):
+        return False
+    own = hmac.digest(key, content.encode(), "sha256").hex()
+    return hmac.compare_digest(own.encode(), given.encode("utf-8", "replace"))
+
+
+def _key(*, make: bool) -> bytes | None:
+    """The key; None where it is not there, or others could know it."""
+    try:
+        file = KEY_FILE.expanduser()
+        if make and not file.exists():
+            _make_key(file)
+        state = file.stat()
+        kept = state.st_uid == os.getuid() and not state.st_mode & 0o077
+        key = read_regular(file, _KEY_BYTES) if kept else b""
+    except (OSError, RuntimeError):  # no home, or one that cannot be written to
+        return None
+    return key if len(key) == _KEY_BYTES else None
+
+
+def _make_key(file: Path) -> None:
+    """Of two processes that make one, the first one's counts."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_name(f".key.{uuid.uuid4().hex[:8]}.tmp")
+    number = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(number, "wb") as opened:
+        opened.write(os.urandom(_KEY_BYTES))
+    with contextlib.suppress(FileExistsError):
+        os.link(draft, file)
+    draft.unlink()
+
+
 # --------------------------------------------------------------------------- files
 
 
@@ -61,10 +121,26 @@ def write_json(path: Path, value: object) -> None:
     write_atomic(path, dump_json(value))
 
 
+def read_regular(path: Path, most: int | None) -> bytes:
+    """The content of a regular file of at most `most` bytes.
+
+    Raises OSError for what is none: a pipe or a device would be read for ever.
+    """
+    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(number, "rb") as file:
+        state = os.fstat(number)
+        if not stat.S_ISREG(state.st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        if most is not None and state.st_size > most:
+            words = f"it has {state.st_size:,} bytes, and {most:,} are read"
+            raise OSError(errno.EFBIG, words, str(path))
+        return file.read()
+
+
 def read_json(path: Path) -> dict[str, Any] | None:
     """The object in `path`; None when it is absent; RecordError when it is not valid JSON."""
     try:
-        return parse_json(path.read_bytes(), path)
+        return parse_json(read_regular(path, MAX_JSON_BYTES), path)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -77,7 +153,7 @@ def parse_json(data: bytes, path: Path) -> dict[str, Any]:
         value = _load(data)
     except UnicodeDecodeError as error:
         raise RecordError(f"{path} cannot be read: {error}") from None
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise RecordError(f"{path} is not valid JSON ({error}); delete it to start over") from None
     if not isinstance(value, dict):
         raise RecordError(f"{path} holds no JSON object")
@@ -86,11 +162,27 @@ def parse_json(data: bytes, path: Path) -> dict[str, Any]:
 
 def _load(data: bytes) -> Any:
     """orjson is several times as fast; the standard library takes the lone surrogates that a name
-    may hold, and words the errors."""
+    may hold, and words the errors.  Neither gives NaN, an infinity or an integer that no float can
+    hold: ValueError."""
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError:
-        return json.loads(data.decode("utf-8"))
+        return json.loads(
+            data.decode("utf-8"), parse_constant=_no_number, parse_float=_finite, parse_int=_whole
+        )
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _no_number(text)
+
+
+def _whole(text: str) -> int:
+    return int(text) if len(text) <= _MOST_DIGITS else _no_number(text)
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text[:20]} is no number that a record can hold")
 
 
 def numbers_of(tree: Mapping[str, Any], before: str = "") -> dict[str, float]:
@@ -109,14 +201,16 @@ def numbers_of(tree: Mapping[str, Any], before: str = "") -> dict[str, float]:
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """The lines of a log; a torn last line (a killed writer) is left out."""
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = read_regular(path, MAX_LOG_BYTES).decode("utf-8", "replace").split("\n")
     except FileNotFoundError:
         return
+    except OSError as error:
+        raise RecordError(f"{path} cannot be read: {error}") from None
     for number, line in enumerate(lines, 1):
         if not line:
             continue
         try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
+            yield parse_json(line.encode(), path)
+        except RecordError:
             if number < len(lines) - 1:
                 raise RecordError(f"{path}:{number} is not valid JSON") from None

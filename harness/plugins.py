@@ -36,7 +36,7 @@ def read_run(run: RunDir, given: Path | None, *, data: bool = False) -> RunConfi
     missing = _missing(config, data=data)
     if missing and given is None:
         wants = f"run {run.key} wants {missing[0]}, which a sweep file registered"
-        load_recorded(run.sweep_file(), wants, "--sweep PATH names it")
+        load_recorded(run.sweep_file(), wants)
         missing = _missing(config, data=data)
     if missing:
         file = given or getattr(run.sweep_file(), "path", None)

@@ -12,7 +12,14 @@ import socket
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-from harness.commands.shared import command_parser, exit_code_of, store_of, under_a_root
+from harness.commands.shared import (
+    command_parser,
+    exit_code_of,
+    of_a_sweep_file,
+    store_of,
+    under_a_root,
+)
+from harness.config.sweep_files import load_sweep
 from harness.errors import ConfigError, one_line
 
 HOST = "127.0.0.1"
@@ -30,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
         "board",
         __doc__,
         under_a_root(),
+        of_a_sweep_file(),
         epilog="From another machine: ssh -L 8321:127.0.0.1:8321 HOST.",
     )
     parser.add_argument(
@@ -49,6 +57,8 @@ def run_command(args: argparse.Namespace) -> int:
     store = store_of(args)
     if not store.root.is_dir():
         raise ConfigError(f"--root {args.root}: there is no such directory")
+    if args.sweep is not None:
+        load_sweep(str(args.sweep))
     listening = _listen(args.port)
     from harness.monitor.web.server import serve
 

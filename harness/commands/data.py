@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.commands.shared import command_parser, exit_code_of
 from harness.config import ClassFolder, Data, Runtime
+from harness.config.pipes import allow_pipes
 from harness.data.packed import PACK_FILE
 from harness.errors import ConfigError, DataError
 
@@ -128,6 +129,7 @@ def _opened(args: argparse.Namespace) -> tuple[DataSet, Runtime]:
     from harness.data.catalog import find_data, open_class_folder
     from harness.data.sources.shards import Shards
 
+    allow_pipes([args.data])
     source = args.source or looks_like(args.data)
     runtime = Runtime(cache=args.cache, max_pixels=args.max_pixels)
     if source == CLASSES:
@@ -147,8 +149,9 @@ def looks_like(path: str) -> str:
 
     Of folders and tars, those with a class for each picture and no captions are classes.
     """
+    from harness.config.pipes import SEPARATOR
     from harness.data.class_sets import looks_labelled
-    from harness.data.shard_list import SEPARATOR, is_remote
+    from harness.data.shard_list import is_remote
 
     first = path.split(SEPARATOR)[0].strip()
     if is_remote(first):

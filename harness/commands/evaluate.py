@@ -89,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--pretrained", metavar="FILE", type=Path, help="a checkpoint of --model")
     add("--data-root", metavar="DIR", help="holds each data set in a folder of its name")
     add("--sweep", type=Path, metavar="PATH", help="sweep file that registers a run's backbone")
+    add("--trust-code", action="store_true", help="a folder's model may fetch or run other code")
     add("--slots", type=int, metavar="N", help="data sets side by side (default: GPUs, or 1)")
     add("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto")
     add("--batch-size", type=int, default=256, metavar="N")

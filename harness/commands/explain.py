@@ -23,6 +23,7 @@ from harness.commands.shared import (
     under_a_root,
 )
 from harness.config import RunConfig, Runtime
+from harness.config.pipes import allow_pipes
 from harness.data.catalog import check_evaluated, open_data
 from harness.errors import ConfigError, DataError
 from harness.files import write_atomic
@@ -60,6 +61,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     source.add_argument("--image", type=Path, metavar="PATH", help="a picture; needs --text")
     source.add_argument("--index", type=int, metavar="N", help="picture N of the run's own data")
     add("--text", help="with --index in place of the picture's first caption")
+    add("--data", metavar="PATH", help="of --index, in place of the data.path on record")
     add("--split", metavar="NAME", help="the split of --index (default: test)")
     add("--out", type=Path, metavar="FILE", help="default: in reports/explain; .png and .svg")
     args = parser.parse_args(argv)
@@ -67,6 +69,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         raise ConfigError("--image needs --text, the words to look for")
     if args.image is not None and args.split is not None:
         raise ConfigError("--split is for --index; --image names a picture of its own")
+    if args.image is not None and args.data is not None:
+        raise ConfigError("--data is for --index; --image names a picture of its own")
     return args
 
 
@@ -126,7 +130,9 @@ def _example(args: argparse.Namespace, config: RunConfig) -> Example:
     if args.image is not None:
         return Example(args.image.stem, args.image.read_bytes(), args.text)
     runtime = Runtime()
-    data = open_data(config.data, runtime)
+    allow_pipes([args.data])
+    place = {} if args.data is None else {"path": args.data}
+    data = open_data(config.data.model_copy(update=place), runtime)
     check_evaluated(data, config.evaluate)
     name = args.split or "test"
     split = data.split(name)

@@ -13,8 +13,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.commands.shared import command_parser, exit_code_of, store_of, under_a_root
-from harness.errors import ConfigError, RecordError, unknown
+from harness.commands.shared import (
+    command_parser,
+    exit_code_of,
+    of_a_sweep_file,
+    store_of,
+    under_a_root,
+)
+from harness.config.sweep_files import load_sweep
+from harness.errors import ConfigError, HarnessError, RecordError, one_line, unknown
 from harness.report import build
 from harness.report.result import ReportResult
 from harness.store.manifest import manifest_names, read_manifest
@@ -40,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _report(words: Sequence[str]) -> int:
     args = _parser().parse_args(words)
     store = store_of(args)
+    if args.sweep is not None:
+        load_sweep(str(args.sweep))
     if args.check is not None:
         return _check(args)
     if args.compare is not None:
@@ -53,7 +62,19 @@ def _report(words: Sequence[str]) -> int:
         return _code(
             rebuild_as_runs_end(store, names, lambda name: _build(args, store, name), args.watch)
         )
-    return _code([_build(args, store, name) for name in names])
+    built = [_built(args, store, name) for name in names]
+    return _HOLES if None in built else _code([result for result in built if result is not None])
+
+
+def _built(args: argparse.Namespace, store: Store, name: str) -> ReportResult | None:
+    """The report of `name`; with --all, one that cannot be written keeps no other from it."""
+    try:
+        return _build(args, store, name)
+    except HarnessError as error:
+        if not args.all:
+            raise
+        print(f"{name}: {one_line(error)}", file=sys.stderr)
+        return None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -61,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         "report",
         __doc__,
         under_a_root(),
+        of_a_sweep_file(),
         epilog="further: `import FILE --source ADDRESS` takes published figures in, "
         "`published` shows them; each has a --help.",
     )

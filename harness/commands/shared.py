@@ -64,12 +64,11 @@ def store_of(args: argparse.Namespace) -> Store:
     return Store(args.root.resolve())
 
 
-def of_a_sweep_file() -> argparse.ArgumentParser:
-    """`--sweep PATH`, of every command that builds the model of a run."""
+def of_a_sweep_file(name: str = "sweep") -> argparse.ArgumentParser:
+    """`--sweep PATH`, of every command that may need what a sweep file registers."""
     parent = _parent()
-    parent.add_argument(
-        "--sweep", type=Path, metavar="PATH", help="sweep file that registers the run's parts"
-    )
+    about = "sweep file that registers the run's parts"
+    parent.add_argument("--sweep", dest=name, type=Path, metavar="PATH", help=about)
     return parent
 
 

@@ -15,7 +15,14 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
-from harness.commands.shared import command_parser, exit_code_of, store_of, under_a_root
+from harness.commands.shared import (
+    command_parser,
+    exit_code_of,
+    of_a_sweep_file,
+    store_of,
+    under_a_root,
+)
+from harness.config.sweep_files import load_sweep
 from harness.errors import ConfigError, RecordError
 from harness.launch.slurm import scheduler
 from harness.launch.slurm.submissions import QueuePlace
@@ -39,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = command_parser("status", __doc__, under_a_root())
+    parser = command_parser("status", __doc__, under_a_root(), of_a_sweep_file("sweep_file"))
     add = parser.add_argument
     add("sweep", metavar="NAME", nargs="?", help="a sweep that was launched under the root")
     add("--watch", action="store_true", help="look again and again, until interrupted")
@@ -53,6 +60,8 @@ def _parser() -> argparse.ArgumentParser:
 def run_command(args: argparse.Namespace) -> int:
     """Show, or do what was asked for."""
     store = store_of(args)
+    if args.sweep_file is not None:
+        load_sweep(str(args.sweep_file))
     if args.logs is not None:
         return show_log(store, args.logs)
     if args.sweep is None:
@@ -81,7 +90,8 @@ def _retry(args: argparse.Namespace, store: Store, manifest: Manifest) -> int:
     from harness.launch.executors.slurm import words
     from harness.launch.slurm.recall import retry
 
-    print("\n".join(words(*retry(manifest, args.retry, store, _to_stderr))))
+    done = retry(manifest, args.retry, store, _to_stderr, args.sweep_file)
+    print("\n".join(words(*done)))
     return 0
 
 

@@ -22,6 +22,7 @@ from harness.commands.shared import command_parser, exit_code_of, store_of, unde
 from harness.config import RunConfig, Runtime, field_paths, override_runtime, parse_assignments
 from harness.config.bases import BASES, base
 from harness.config.overrides import RUNTIME
+from harness.config.pipes import allow_pipes
 from harness.config.sweep import Run, Sweep, expand
 from harness.config.sweep_files import find_sweep, load_sweep, question_of, shipped_sweeps
 from harness.errors import ConfigError, InterruptedRun, SweepError, unknown
@@ -124,6 +125,7 @@ def run_command(args: argparse.Namespace) -> int:
     store = store_of(args)
     sweep = _named(load_sweep(args.sweep), args.name, store)
     values, here = parse_assignments(args.overrides)
+    allow_pipes([values.get("data.path")])
     file = find_sweep(args.sweep).resolve()
     work = Assignment(
         store,
@@ -154,7 +156,7 @@ def run_command(args: argparse.Namespace) -> int:
     rerun = Rerun(args.rerun)
     steps = make_plan(select(runs, args.only), store, rerun)
     print_plan(steps, executor.capacity(sum(step.pending for step in steps)))
-    print_lines("note", data_notes(runs, runtime))
+    print_lines("note", [*store.shared_note(), *data_notes(runs, runtime)])
     if args.dry_run:
         script = executor.script(steps)
         print("" if script is None else f"\n{script}\n", end="")

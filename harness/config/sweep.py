@@ -120,6 +120,20 @@ class SweepFile:
 
     path: str
     sha256: str
+    seal: str = ""
+    """That the user of this machine read it; see harness.files.seal."""
+
+    @classmethod
+    def recorded(cls, tree: object) -> SweepFile | None:
+        """What a record says, of whatever kind; None where that is not whole."""
+        found = tree if isinstance(tree, Mapping) else {}
+        words = [found.get(name, "") for name in ("path", "sha256", "seal")]
+        return cls(*words) if all(isinstance(word, str) for word in words) and words[0] else None
+
+    @property
+    def told(self) -> str:
+        """What is sealed of it."""
+        return f"sweep file {self.path}\0{self.sha256}"
 
 
 @dataclass(frozen=True, kw_only=True)

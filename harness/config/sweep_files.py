@@ -11,7 +11,7 @@ import ast
 import hashlib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -20,13 +20,19 @@ from pathlib import Path
 from types import ModuleType
 
 from harness.config import override
+from harness.config.pipes import allow_pipes
 from harness.config.sweep import Sweep, SweepFile
 from harness.errors import ConfigError, HarnessError, SweepError, unknown
+from harness.files import is_sealed, read_regular, seal
 
 __path__: list[str] = []
 """What lets a module have others below it; where they are is for `_Finder` to say."""
 
 _SHIPPED = (Path(__file__).parent.parent / "sweeps", Path(__file__).parent / "_sweeps")
+MAX_SOURCE_BYTES = 16 << 20
+_HINT = "--sweep PATH names it"
+_named: dict[str, Path] = {}
+"""The sweep files that this process was told to load."""
 _BROKEN = (
     ArithmeticError,
     AssertionError,
@@ -87,14 +93,30 @@ def load_sweep(name: str) -> Sweep:
     if not isinstance(sweep, Sweep):
         raise SweepError(f"{file} defines no SWEEP = Sweep(...)")
     text = file.read_bytes()
+    source = SweepFile(str(file.resolve()), hashlib.sha256(text).hexdigest())
+    name_sweep_file(file)
+    allow_pipes(_data_paths(sweep))
     return replace(
         sweep,
         base=override(sweep.base, {}),  # which knows every term that the file registers
         name=file.stem,
         question=question_of(file),
-        source=SweepFile(str(file.resolve()), hashlib.sha256(text).hexdigest()),
+        source=replace(source, seal=seal(source.told)),
         lines=_lines_of_texts(text),
     )
+
+
+def name_sweep_file(file: Path) -> None:
+    """Take `file` for one of the caller's own, to be imported when a record wants it."""
+    _named[str(file.resolve())] = file.resolve()
+
+
+def _data_paths(sweep: Sweep) -> Iterator[object]:
+    """Every value that the sweep may give to `data.path`."""
+    yield sweep.base.data.path
+    yield from (point.get("data.path") for point in sweep.points)
+    if sweep.search is not None:
+        yield from getattr(sweep.search.space.get("data.path"), "options", ())
 
 
 def _lines_of_texts(source: bytes) -> dict[str, int]:
@@ -104,32 +126,67 @@ def _lines_of_texts(source: bytes) -> dict[str, int]:
     return {text: line for line, text in reversed(found)}
 
 
-def load_recorded(source: SweepFile | None, wants: str, hint: str) -> None:
-    """Import the sweep file of a record, if it is there as it was.
+def load_recorded(source: SweepFile | None, wants: str) -> None:
+    """Import the sweep file of a record, if it is the caller's own; see `own_file`.
 
     Args:
         wants: who wants it and why, ahead of what is wrong.
-        hint: what helps, after it.
 
     Raises:
-        ConfigError: the file is not on record, gone or changed.
+        ConfigError: the file is not on record, gone, changed, or somebody else's.
         SweepError: it cannot be imported.
     """
     if source is None:
-        raise ConfigError(f"{wants} that is not on record; {hint}")
+        raise ConfigError(f"{wants} that is not on record; {_HINT}")
+    file = own_file(source)
+    if file is None:
+        raise ConfigError(f"{wants}: {_why_not(source)}")
+    load_sweep(str(file))
+    print(f"parts of {file} are in use", file=sys.stderr)
+
+
+def own_file(source: SweepFile) -> Path | None:
+    """The sweep file of a record, if the caller has it as it was.
+
+    That is one that this process was told to load, the recorded path if the record bears the
+    caller's seal, or one in ./sweeps or of the package; each with the recorded content.  A path
+    for which a record alone speaks is not opened.
+    """
+    places = [*_named.values(), *([Path(source.path)] if _is_own(source) else []), *_own_sweeps()]
+    return next((file for file in places if _sha256_of(file) == source.sha256), None)
+
+
+def _is_own(source: SweepFile) -> bool:
+    return is_sealed(source.told, source.seal)
+
+
+def _own_sweeps() -> Iterator[Path]:
+    for folder in (Path("sweeps"), *_SHIPPED):
+        yield from sorted(folder.rglob("*.py"))
+
+
+def _sha256_of(file: Path) -> str:
     try:
-        found = hashlib.sha256(Path(source.path).read_bytes()).hexdigest()
-    except OSError as error:
-        raise ConfigError(
-            f"{wants}: {source.path} cannot be read ({error.strerror or error}); {hint}"
-        ) from None
-    if found != source.sha256:
-        raise ConfigError(
-            f"{wants}: {source.path} has changed since (SHA-256 {found[:12]}, was "
-            f"{source.sha256[:12]}); {hint}, or it as it is now"
+        return hashlib.sha256(read_regular(file, MAX_SOURCE_BYTES)).hexdigest()
+    except OSError:
+        return ""
+
+
+def _why_not(source: SweepFile) -> str:
+    was = source.sha256[:12]
+    if not _is_own(source):
+        return (
+            f"the record names {source.path} (SHA-256 {was}), and a file is not imported on the "
+            f"word of a record: look into it first; {_HINT}"
         )
-    load_sweep(source.path)
-    print(f"parts of {source.path} are in use", file=sys.stderr)
+    try:
+        found = hashlib.sha256(read_regular(Path(source.path), MAX_SOURCE_BYTES)).hexdigest()
+    except OSError as error:
+        return f"{source.path} cannot be read ({error.strerror or error}); {_HINT}"
+    return (
+        f"{source.path} has changed since (SHA-256 {found[:12]}, was {was}); {_HINT}, or it as it "
+        "is now"
+    )
 
 
 # --------------------------------------------------------------------------- a file as a module

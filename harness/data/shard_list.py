@@ -17,13 +17,11 @@ from urllib.parse import urlsplit
 
 from braceexpand import braceexpand
 
+from harness.config.pipes import SEPARATOR, check_pipes
 from harness.data.files import existing
 from harness.data.packed import PACK_FILE, read_pack
 from harness.data.split_names import SPLIT_NAMES, split_folder, split_in
 from harness.errors import DataError
-
-SEPARATOR = "::"
-"""Between the sources of one path, as in webdataset and open_clip."""
 
 _SCHEME = re.compile(r"^(pipe:|[a-z][a-z0-9+.-]*://)", re.IGNORECASE)
 _UNNAMED = "nothing: what names no split is trained on"
@@ -90,8 +88,10 @@ def find_shards(path: str) -> FoundShards:
     `cc3m-validation-0000.tar`), and what its record says in a packed data set; one that says none
     is trained on.
 
-    Raises DataError when a source names none, or when a file of a range is not there.
+    Raises DataError when a source names none, when a file of a range is not there, or when a
+    command is not the caller's own.
     """
+    check_pipes(path)
     sources = [source.strip() for source in path.split(SEPARATOR)]
     if not all(sources):
         raise DataError(f"a source of data.path is empty; {SEPARATOR} stands between two")
@@ -157,6 +157,11 @@ def _shard(listed: _Listed, number: int, prefix: str) -> Shard:
     return Shard(str(path), split, base, number, state.st_size, state.st_mtime_ns, listed.sha256)
 
 
+def _local(path: Path) -> str:
+    """Absolute: a file whose name looks like a command or a URL stays a file."""
+    return str(path.absolute())
+
+
 def _without_scheme(source: str) -> str:
     from urllib.request import url2pathname  # here: it takes longer to import than all the rest
 
@@ -187,7 +192,7 @@ def _in_folder(folder: Path) -> Iterator[_Listed]:
         parts = inside.split("/")
         of_split = len(parts) > 1 and split_in(parts[0]) is not None
         depth = 0 if split_folder(inside) is not None else len(parts) - 1
-        yield _Listed(str(folder / file), "-".join(parts[of_split:]), split, origin, depth=depth)
+        yield _Listed(_local(folder / file), "-".join(parts[of_split:]), split, origin, depth=depth)
 
 
 def _in_pack(folder: Path) -> Iterator[_Listed]:
@@ -197,7 +202,7 @@ def _in_pack(folder: Path) -> Iterator[_Listed]:
         if size != shard.bytes:
             seen = "is not there" if size is None else f"has {size} bytes"
             raise DataError(f"{file} {seen}, and {PACK_FILE} says {shard.bytes} bytes")
-        yield _Listed(str(file), file.name, shard.split, f"the record {PACK_FILE}", shard.sha256)
+        yield _Listed(_local(file), file.name, shard.split, f"the record {PACK_FILE}", shard.sha256)
 
 
 def _by_pattern(pattern: str) -> Iterator[_Listed]:
@@ -207,7 +212,7 @@ def _by_pattern(pattern: str) -> Iterator[_Listed]:
             raise DataError(f"no shard at {part}" + (f", of {pattern}" if part != pattern else ""))
         for file in files:
             path = Path(file)
-            yield _Listed(file, path.name, *_split_of_one(path.parent.name, path.name))
+            yield _Listed(_local(path), path.name, *_split_of_one(path.parent.name, path.name))
 
 
 def _expanded(pattern: str) -> Iterable[str]:

@@ -27,11 +27,25 @@ from torch.nn import functional as F
 from harness.data.transforms import EvaluationTransform
 from harness.errors import ConfigError, nearest, one_line
 from harness.evaluate.model import Identity, tensors_sha256, text_tower_sha256, tokenizer_key
+from harness.evaluate.open_clip_config import CONFIG, read_model_config, tokenizer_of
+from harness.files import read_regular
 
-CONFIG = "open_clip_config.json"
 _CUT_TOLERANCE = 1e-5
 _PROBES = ("a cat", "a photo of a small grey cat on a red mat.", "two dogs and a bird")
 _SHOWN = 3
+_NOT_BUILT = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What open_clip and timm raise of sizes and names that fit no architecture."""
 
 
 class OpenClipModel(nn.Module):
@@ -146,22 +160,22 @@ def _as_it_is() -> Iterator[None]:
 # --------------------------------------------------------------------------- from disk
 
 
-def load_export(folder: Path) -> tuple[OpenClipModel, Identity]:
+def load_export(folder: Path, *, trusted: bool = False) -> tuple[OpenClipModel, Identity]:
     """The model of a folder with open_clip's configuration and weights.
 
-    Raises ConfigError when they are not there, or do not fit each other.
+    Args:
+        trusted: whether its configuration may name what fetches models or runs code.
+
+    Raises ConfigError when they are not there, are refused, or do not fit each other.
     """
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        model_cfg = dict(config["model_cfg"])
-        given = dict(config.get("preprocess_cfg", {}))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{folder / CONFIG} cannot be used: {one_line(error)}") from error
+    model_cfg, given = read_model_config(folder, trusted=trusted)
     files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
     if len(files) != 1:
         names = ", ".join(file.name for file in files) or "none"
         raise ConfigError(f"{folder} should hold one file of weights and has {names}")
-    return _load(f"local-dir:{folder}", model_cfg, given, files[0])
+    name = f"local-dir:{folder}"
+    own = None if trusted else tokenizer_of(model_cfg["text_cfg"], folder / CONFIG)
+    return _load(name, model_cfg, given, files[0], own)
 
 
 def load_checkpoint(name: str, file: Path) -> tuple[OpenClipModel, Identity]:
@@ -180,7 +194,11 @@ def load_checkpoint(name: str, file: Path) -> tuple[OpenClipModel, Identity]:
 
 
 def _load(
-    name: str, model_cfg: dict[str, Any], given: Mapping[str, Any], file: Path
+    name: str,
+    model_cfg: dict[str, Any],
+    given: Mapping[str, Any],
+    file: Path,
+    tokenizer: Any = None,
 ) -> tuple[OpenClipModel, Identity]:
     clip = _build(name, model_cfg)
     state = _read_weights(file)
@@ -188,7 +206,7 @@ def _load(
     preprocess_cfg = {**asdict(PreprocessCfg(size=clip.visual.image_size)), **given}
     preprocess_cfg["size"] = clip.visual.image_size
     try:
-        tokenizer = open_clip.get_tokenizer(name)
+        tokenizer = tokenizer or open_clip.get_tokenizer(name)
     except (OSError, ValueError, ImportError) as error:
         raise ConfigError(f"the tokenizer of {name} is not here: {one_line(error)}") from error
     model = OpenClipModel(clip.eval(), tokenizer, preprocess_cfg)
@@ -207,14 +225,14 @@ def _build(name: str, model_cfg: Mapping[str, Any]) -> Any:
     kind = open_clip.CustomTextCLIP if custom else open_clip.CLIP
     try:
         return kind(**config)
-    except (RuntimeError, TypeError, ValueError, AssertionError, OSError) as error:
+    except _NOT_BUILT as error:
         raise ConfigError(f"open_clip cannot build {name}: {one_line(error)}") from error
 
 
 def _read_weights(file: Path) -> dict[str, Tensor]:
     """Name -> tensor, of safetensors or of torch.save; the format is told by the content."""
     try:
-        data = file.read_bytes()
+        data = read_regular(file, most=None)
     except OSError as error:
         raise ConfigError(f"{file} cannot be read: {error.strerror or error}") from error
     try:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.config import RunConfig, Runtime, validate
+from harness.config.pipes import check_pipes
 from harness.errors import HarnessError, InterruptedRun, RecordError, failure_class, one_line
 from harness.files import read_json
 from harness.launch.backlog import Say, StepSource, name_of
@@ -47,7 +48,11 @@ class Attempt:
         return self.store.run_dir(self.step.run.key).log_file(self.number)
 
     def task(self, runtime: Mapping[str, Any]) -> dict[str, Any]:
-        """What `run_task` is to be told, in whichever process."""
+        """What `run_task` is to be told, in whichever process.
+
+        Raises DataError where the data is behind a command that is not the caller's own.
+        """
+        check_pipes(self.step.run.config.data.path)
         return {
             "config": self.step.run.config.model_dump(mode="json"),
             "root": str(self.store.root),

@@ -46,6 +46,7 @@ class ModelSpec:
         name: what a table calls it.
         path: the run's directory, the export's folder, or the file of weights.
         architecture: open_clip's name, of a checkpoint.
+        trusted: whether an export may name what fetches models or runs code.
     """
 
     kind: str
@@ -53,6 +54,7 @@ class ModelSpec:
     path: Path
     architecture: str | None = None
     sweep: Path | None = None
+    trusted: bool = False
 
 
 def models_of(args: argparse.Namespace, store: Store) -> list[ModelSpec]:
@@ -64,7 +66,7 @@ def models_of(args: argparse.Namespace, store: Store) -> list[ModelSpec]:
         specs.append(_checkpoint(args.pretrained, args.model))
     for text in args.what:
         specs += _resolve(text, args.model, store, args.sweep)
-    return list(dict.fromkeys(specs))
+    return list(dict.fromkeys(replace(spec, trusted=args.trust_code) for spec in specs))
 
 
 def _resolve(
@@ -119,7 +121,7 @@ def load(spec: ModelSpec, root: Path) -> tuple[Encoders, Identity, EvaluationDir
     if spec.kind == "run":
         return _load_run(spec, folder)
     if spec.kind == "export":
-        model, identity = open_clip_model.load_export(spec.path)
+        model, identity = open_clip_model.load_export(spec.path, trusted=spec.trusted)
     else:
         model, identity = open_clip_model.load_checkpoint(str(spec.architecture), spec.path)
     return model, identity, EvaluationDir(folder / content_key(identity.plain()))

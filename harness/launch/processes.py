@@ -21,6 +21,8 @@ from queue import SimpleQueue
 from types import FrameType
 from typing import Any
 
+from harness.config.pipes import allow_pipes
+
 INSIST_SECONDS = 1.0
 """A second signal this much later means it; an earlier one is a wrapper's copy of the first."""
 HELD_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
@@ -123,8 +125,16 @@ class Inbox:
     def _read(self, descriptor: int, at_end: Callable[[], None]) -> None:
         with os.fdopen(descriptor, encoding="utf-8") as lines:
             for line in lines:
-                self._tasks.put(json.loads(line))
+                task = json.loads(line)
+                allow_pipes(_data_paths(task))
+                self._tasks.put(task)
         at_end()
+
+
+def _data_paths(task: Task) -> Iterator[object]:
+    """What a launcher has found to be its caller's own, before it told this process."""
+    for config in (task.get("config", {}), *task.get("preflight", ())):
+        yield config.get("data", {}).get("path")
 
 
 def print_to(output: int | Path) -> None:

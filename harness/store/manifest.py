@@ -23,7 +23,7 @@ from harness.config import (
 )
 from harness.config.sweep import Point, Points, Run, Show, Sweep, SweepFile
 from harness.config.sweep_files import load_recorded
-from harness.errors import RecordError, SweepError, unknown
+from harness.errors import RecordError, SweepError, one_line, unknown
 from harness.files import read_json, write_json
 from harness.metrics import display
 from harness.store.record import Store, of_this_schema
@@ -196,14 +196,25 @@ def read_manifest(store: Store, name: str) -> Manifest:
         RecordError: there is none (the nearest is named), or it was edited by hand.
     """
     file = store.manifest_file(name)
-    tree = read_json(file)
+    tree = read_json(file) if file.parent == store.manifests else None
     if tree is None:
         raise RecordError(unknown("sweep", name, manifest_names(store)))
     of_this_schema(tree, file)
-    source = None if tree["source"] is None else SweepFile(**tree["source"])
+    try:
+        return _manifest_of(tree, file)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise RecordError(
+            f"{file} is no whole manifest ({one_line(error)}); the sweep's command renews it"
+        ) from None
+
+
+def _manifest_of(tree: Mapping[str, Any], file: Path) -> Manifest:
+    if tree["name"] != file.stem:
+        raise RecordError(f"{file} is the manifest of sweep {tree['name']!r}")
+    source = SweepFile.recorded(tree["source"])
     for term in _terms_wanting(tree):
         wants = f"sweep {tree['name']} has loss term {term!r}, which its file registered"
-        load_recorded(source, wants, "the sweep's command names it")
+        load_recorded(source, wants)
     base = validate(RunConfig, tree["base"])
     parents = _runs(tree["parents"], base, source, {}, file.name)
     runs = _runs(tree["runs"], base, source, parents, file.name)

@@ -20,9 +20,11 @@ Torch-free; knows nothing of what the numbers mean.
 
 from __future__ import annotations
 
+import grp
 import hashlib
 import json
 import os
+import stat
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -143,13 +145,14 @@ class RunDir:
     def read_config(self) -> RunConfig:
         """The configuration, verified against the directory's name.
 
-        The sweep file that registered a term of its loss is imported, if it is there as it was.
+        The sweep file that registered a term of its loss is imported, if it is the caller's own
+        and as it was.
         """
         file = self.path / "config.json"
         tree = of_this_schema(read_json(file), file).get("config")
         for term in unregistered_terms((tree or {}).get("objective", {})):
             wants = f"run {self.key} wants loss term {term!r}, which a sweep file registered"
-            load_recorded(self.sweep_file(), wants, "--sweep PATH names it")
+            load_recorded(self.sweep_file(), wants)
         config = validate(RunConfig, tree)
         if config.run_key != self.key:
             raise RecordError(
@@ -160,8 +163,7 @@ class RunDir:
 
     def sweep_file(self) -> SweepFile | None:
         """Where the sweep that wanted the run was read from; None if that is not on record."""
-        found = (read_json(self.path / "job.json") or {}).get("sweep")
-        return None if found is None else SweepFile(**found)
+        return SweepFile.recorded((read_json(self.path / "job.json") or {}).get("sweep"))
 
     # ---- status
 
@@ -328,6 +330,13 @@ def _line(value: Mapping[str, Any]) -> str:
     return json.dumps(value, sort_keys=True, allow_nan=False) + "\n"
 
 
+def _group_name(number: int) -> str:
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)
+
+
 def _append_line(path: Path, value: Mapping[str, Any]) -> None:
     with path.open("a", encoding="utf-8") as file:
         file.write(_line(value))
@@ -399,6 +408,17 @@ class Store:
     def manifests(self) -> Path:
         """The folder of what each sweep came to; see harness.store.manifest."""
         return self.root / "results" / "sweeps"
+
+    def shared_note(self) -> list[str]:
+        """A line where the root is a group's on purpose: set-group-ID, and the group may write."""
+        folder = next(p for p in (self.root, *self.root.parents) if p.exists())
+        state = folder.stat()
+        if not (state.st_mode & stat.S_ISGID and state.st_mode & stat.S_IWGRP):
+            return []
+        return [
+            f"{self.root} is shared with group {_group_name(state.st_gid)}: runs of others are "
+            "read and reported; what is submitted is your own code with your own profile"
+        ]
 
     def manifest_file(self, sweep: str) -> Path:
         """The manifest of the sweep of that name, there or not."""

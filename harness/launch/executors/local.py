@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from harness.config import RunConfig
+from harness.config.pipes import check_pipes
 from harness.errors import HarnessError
 from harness.launch.attempt import Attempt
 from harness.launch.backlog import Say, StepSource
@@ -109,6 +110,8 @@ class LocalExecutor(Executor):
     def _checked_by(self, number: int, configs: Sequence[RunConfig]) -> list[str]:
         worker = self._worker(number)
         trees = [config.model_dump(mode="json") for config in configs]
+        for config in configs:
+            check_pipes(config.data.path)
         worker.tell({"preflight": trees, "runtime": self._runtime_in(number)})
         while not self.stop():
             self._selector.select(TICK_SECONDS)

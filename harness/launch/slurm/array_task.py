@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.config.pipes import check_pipes
 from harness.config.sweep import Run, SweepFile
 from harness.files import read_json
 from harness.launch.attempt import record_failure
@@ -40,12 +41,12 @@ class ArrayTask:
     node: str
 
     @staticmethod
-    def of_environment(submission: Submission, array: int) -> ArrayTask:
-        """The task that SLURM's variables name."""
+    def of_environment(submission: Submission, array: int, sha256: str) -> ArrayTask:
+        """The task that SLURM's variables name, of the intent of that SHA-256."""
         index = int(os.environ["SLURM_ARRAY_TASK_ID"])
         return ArrayTask(
             submission=submission,
-            intent=submission.read(),
+            intent=submission.read_as(sha256),
             array=array,
             index=index,
             job=f"{os.environ['SLURM_ARRAY_JOB_ID']}_{index}",
@@ -76,8 +77,9 @@ class ArrayTask:
     def _run(self, key: str) -> Run:
         directory = self.store.run_dir(key)
         config = directory.read_config()
+        check_pipes(config.data.path)
         job = read_json(directory.path / "job.json") or {}
-        source = SweepFile(**job["sweep"]) if "sweep" in job else None
+        source = SweepFile.recorded(job.get("sweep"))
         return Run(str(job.get("label", key)), {}, config.seed, config, source=source)
 
     def status(self, run: Run) -> Status:

@@ -7,12 +7,12 @@
         snapshot.json   commit and uncommitted changes of the checkout it was taken from
 
 The folder is named by its content, so that a sweep submitted twice has one, and is never written
-to again.  Jobs find it first on PYTHONPATH.
+to again.  Jobs find it first on PYTHONPATH, after they have looked whether it is as it was frozen
+and nobody else could change it; see frozen_check.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import sys
@@ -23,7 +23,9 @@ from pathlib import Path
 
 import harness
 from harness.config import sweep_files
+from harness.errors import HarnessError
 from harness.files import write_json
+from harness.launch.slurm.frozen_check import digest_of, fault_of
 from harness.store.provenance import SNAPSHOT, git_state
 from harness.store.record import Store
 
@@ -32,10 +34,11 @@ _PACKAGE = Path(harness.__file__).parent
 
 @dataclass(frozen=True)
 class Frozen:
-    """A snapshot, and the sweep file in it."""
+    """A snapshot, the sweep file in it, and the SHA-256 of its contents."""
 
     path: Path
     sweep: Path | None
+    sha256: str
 
     def environment(self) -> dict[str, str]:
         """What a process has in its environment to run this code.
@@ -43,7 +46,11 @@ class Frozen:
         The working directory is not looked into, or it would come before the snapshot.
         """
         places = [str(self.path), str(self.path / "beside")]
-        return {"PYTHONPATH": os.pathsep.join(places), "PYTHONSAFEPATH": "1"}
+        return {
+            "PYTHONPATH": os.pathsep.join(places),
+            "PYTHONSAFEPATH": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",  # or the folder would change as it is used
+        }
 
 
 def freeze(store: Store, sweep: Path | None) -> Frozen:
@@ -51,15 +58,23 @@ def freeze(store: Store, sweep: Path | None) -> Frozen:
 
     The sweep file has been loaded in this process.
     """
-    contents = {name: file.read_bytes() for name, file in sorted(_files(sweep).items())}
-    digest = hashlib.sha256()
-    for name, content in contents.items():
-        digest.update(name.encode() + b"\0" + content + b"\0")
-    target = store.root / "results" / "code" / digest.hexdigest()[:12]
-    inside = None if sweep is None else target / "sweeps" / sweep.name
-    if not (target / SNAPSHOT).exists():
-        _make(target, contents)
-    return Frozen(target, inside)
+    contents = {name: file.read_bytes() for name, file in _files(sweep).items()}
+    sha256 = digest_of(contents)
+    target = _own_place(store, sha256, contents)
+    return Frozen(target, None if sweep is None else target / "sweeps" / sweep.name, sha256)
+
+
+def _own_place(store: Store, sha256: str, contents: Mapping[str, bytes]) -> Path:
+    """The folder of the snapshot, made unless it is there; where it is not sound, another."""
+    name, faults = sha256[:12], []
+    for target in (store.root / "results" / "code" / n for n in (name, f"{name}-{os.getuid()}")):
+        if not (target / SNAPSHOT).exists():
+            _make(target, contents)
+        fault = fault_of(str(target), sha256)
+        if not fault:
+            return target
+        faults.append(fault)
+    raise HarnessError(f"no code can be frozen: {'; '.join(faults)}; move it away")
 
 
 def _files(sweep: Path | None) -> dict[str, Path]:
@@ -99,6 +114,8 @@ def _make(target: Path, contents: Mapping[str, bytes]) -> None:
         (draft / name).parent.mkdir(parents=True, exist_ok=True)
         (draft / name).write_bytes(content)
     write_json(draft / SNAPSHOT, dict(git_state()))
+    for path in [draft, *draft.rglob("*")]:
+        path.chmod(path.stat().st_mode & ~0o022)
     try:
         os.replace(draft, target)
     except OSError:

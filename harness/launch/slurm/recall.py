@@ -6,14 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from harness.config import Runtime
+from harness.config.pipes import allow_pipes
 from harness.config.sweep import Run
-from harness.config.sweep_files import load_sweep
+from harness.config.sweep_files import load_sweep, own_file
 from harness.errors import ConfigError, RecordError, unknown
 from harness.launch.backlog import Say
+from harness.launch.profiles import load_profile
 from harness.launch.slurm import scheduler
 from harness.launch.slurm.scheduler import Silent
 from harness.launch.slurm.submissions import REPORT, Intent, QueuePlace, Submission, submissions
-from harness.launch.slurm.submit import JobOrder, Submitted, submit
+from harness.launch.slurm.submit import JobOrder, Submitted, submit, with_processes
 from harness.planning.plan import Rerun, make_plan
 from harness.store.manifest import Manifest
 from harness.store.record import Store
@@ -105,9 +108,13 @@ def _report_job(submission: Submission) -> dict[str, list[str]]:
 
 
 def retry(
-    manifest: Manifest, names: Sequence[str], store: Store, say: Say
+    manifest: Manifest, names: Sequence[str], store: Store, say: Say, given: Path | None = None
 ) -> tuple[Submitted, JobOrder]:
-    """Submit failed runs again as they were, with the code as it is now."""
+    """Submit failed runs again as they were, with the code as it is now.
+
+    Args:
+        given: the sweep file, where the caller names one.
+    """
     if len(Ledger.of(store, manifest.sweep.name)):
         raise ConfigError(
             f"{manifest.sweep.name} is a search, to which a failed trial is a fact; its own "
@@ -121,17 +128,38 @@ def retry(
     steps = [s for s in make_plan(runs, store, Rerun.FAILED) if s.run.key in {r.key for r in runs}]
     last = _last_submission(store, manifest, runs)
     intent = last.read()
-    file = None
-    if manifest.sweep.source is not None:
-        file = Path(manifest.sweep.source.path)
+    source = manifest.sweep.source
+    file = given or (None if source is None else own_file(source))
+    if file is not None:
         load_sweep(str(file))  # so that the modules it imports are frozen with it
-    report = tuple(
-        str(file) if word == intent.sweep_file else word for word in intent.report_command
-    )
-    order = replace(
-        JobOrder.again(intent), sweep_file=file, report=report or None, frozen=None, round=0
-    )
+    if not last.is_own(intent):
+        order = _own_order(manifest, store, file, say)
+    else:
+        allow_pipes(intent.pipes)
+        report = _report_by_records(manifest, store)
+        if file is not None:
+            words = intent.report_command
+            report = tuple(str(file) if word == intent.sweep_file else word for word in words)
+        again = JobOrder.again(intent)
+        order = replace(again, store=store, sweep_file=file, report=report or None)
+    order = replace(order, frozen=None, round=0)
     return submit(steps, order, say), order
+
+
+def _own_order(manifest: Manifest, store: Store, file: Path | None, say: Say) -> JobOrder:
+    """To submit what somebody else did: nothing of theirs is run, neither setup nor command."""
+    profile = load_profile(None)
+    say(
+        f"{manifest.sweep.name} was not submitted by you: its runs are submitted with your default "
+        "profile and your code; the sweep's own command takes --profile NAME"
+    )
+    runtime = with_processes(profile, Runtime(), given=False)
+    report = _report_by_records(manifest, store)
+    return JobOrder(store, runtime, manifest.sweep.name, file, report=report, profile=profile)
+
+
+def _report_by_records(manifest: Manifest, store: Store) -> tuple[str, ...]:
+    return ("-m", "harness.report", manifest.sweep.name, "--root", str(store.root))
 
 
 def _last_submission(store: Store, manifest: Manifest, runs: Sequence[Run]) -> Submission:

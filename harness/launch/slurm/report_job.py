@@ -1,6 +1,6 @@
 """The last job of a submission: what the scheduler lost goes back to it, then the report.
 
-    python -m harness.launch.slurm.report_job FOLDER
+    python -m harness.launch.slurm.report_job FOLDER --sha256 HASH
 
 A job can leave the queue without a word of its own: SLURM kills one that it cannot start, a site
 requeues none, a node dies as its job ends.  Runs that this happened to are submitted again, a
@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from harness.config.pipes import allow_pipes
+from harness.config.sweep_files import name_sweep_file
 from harness.errors import HarnessError, one_line
 from harness.launch.slurm import scheduler
 from harness.launch.slurm.array_task import ArrayTask, say
@@ -33,8 +35,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Submit what was lost, and become the command that writes the report."""
     parser = argparse.ArgumentParser(prog="python -m harness.launch.slurm.report_job")
     parser.add_argument("folder", type=Path, help="of the submission")
-    submission = Submission(parser.parse_args(argv).folder)
-    intent = submission.read()
+    parser.add_argument("--sha256", required=True, help="of what was submitted")
+    args = parser.parse_args(argv)
+    submission = Submission(args.folder)
+    intent = submission.read_as(args.sha256)
+    allow_pipes(intent.pipes)
+    if intent.sweep_file is not None:
+        name_sweep_file(Path(intent.sweep_file))
     try:
         submit_what_was_lost(submission, intent)
     except (HarnessError, OSError) as error:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError
 from harness.launch.profiles import Profile
+from harness.launch.slurm import frozen_check
 from harness.launch.slurm.freeze import Frozen
 from harness.launch.slurm.scheduler import Silent, foreign_variables
 
@@ -181,7 +182,14 @@ def _setup(job: BatchJob) -> list[str]:
         "export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}",
         f"export PYTHONPATH={path}${{PYTHONPATH:+:$PYTHONPATH}}",
         *(f"export {name}={shlex.quote(value)}" for name, value in frozen.items()),
+        f"{_check(job.frozen)} || exit 1",
     ]
+
+
+def _check(frozen: Frozen) -> str:
+    """The words that look whether the code is what was frozen, by a text of their own."""
+    text = Path(frozen_check.__file__).read_text(encoding="utf-8")
+    return shlex.join([sys.executable, "-I", "-c", text, str(frozen.path), frozen.sha256])
 
 
 def _has_percent(job: BatchJob) -> bool:

@@ -18,6 +18,8 @@ are found again by name.  One writer a file.
 
 from __future__ import annotations
 
+import hashlib
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,7 +32,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from harness.config import Runtime
 from harness.errors import HarnessError, RecordError, one_line
-from harness.files import read_json, write_json
+from harness.files import dump_json, is_sealed, read_json, seal, write_json
 from harness.launch.profiles import Profile
 from harness.launch.slurm.scheduler import Listing, QueuedTask
 from harness.store.lease import Lease, LeaseHeld
@@ -40,6 +42,7 @@ SCHEMA = 1
 REPORT = "report"
 _SUFFIX = ".submissions"
 _LEASE_POLL_SECONDS = 0.5
+_NUMBER = re.compile(r"[0-9]{1,20}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,9 @@ class Intent:
         report: name of the job that writes the report; None if there is none.
         report_command: what writes it, after `python`.
         code: the frozen code; `sweep_file` is in it.
+        code_sha256: of the frozen code; see harness.launch.slurm.frozen_check.
         cwd: directory of the command, which paths of the configuration may be relative to.
+        pipes: the commands that may be run as `data.path`, whatever the runs' records say.
         round: how many submissions before this one followed each other by themselves.
         rehearsal: whether the runs are short ones, of a store of their own.
     """
@@ -88,11 +93,23 @@ class Intent:
     rehearsal: bool = False
     round: int = 0
     by: Mapping[str, Any] = field(default_factory=dict)
+    code_sha256: str = ""
+    pipes: tuple[str, ...] = ()
 
     @property
     def keys(self) -> set[str]:
         """Keys of all runs."""
         return {key for array in self.arrays for task in array.tasks for key in task}
+
+    @property
+    def sha256(self) -> str:
+        """Of all of it: a job is told it, and so knows what it was submitted for."""
+        return hashlib.sha256(dump_json(_intents().dump_python(self, mode="json"))).hexdigest()
+
+
+def _told(intent: Intent) -> str:
+    """What is sealed of a submission."""
+    return f"submission {intent.sha256}"
 
 
 @cache
@@ -117,7 +134,23 @@ class Submission:
         """Put the intent on disk, before anything is submitted."""
         self.logs.mkdir(parents=True, exist_ok=True)
         tree = _intents().dump_python(intent, mode="json")
-        write_json(self.folder / "submission.json", {"schema": SCHEMA, **tree})
+        own = {"schema": SCHEMA, "seal": seal(_told(intent))}
+        write_json(self.folder / "submission.json", {**own, **tree})
+
+    def is_own(self, intent: Intent) -> bool:
+        """Whether the user of this process made the submission `intent`, which was read from it."""
+        tree = read_json(self.folder / "submission.json") or {}
+        return is_sealed(_told(intent), tree.get("seal"))
+
+    def read_as(self, sha256: str) -> Intent:
+        """The intent; RecordError unless it is the one of that SHA-256."""
+        intent = self.read()
+        if intent.sha256 != sha256:
+            raise RecordError(
+                f"{self.folder / 'submission.json'} was changed since it was submitted (SHA-256 "
+                f"{intent.sha256[:12]}, was {sha256[:12]}): nothing of it is run"
+            )
+        return intent
 
     def read(self) -> Intent:
         """The intent; RecordError when it is not there or of another schema."""
@@ -138,13 +171,12 @@ class Submission:
 
     def job(self, part: int | str) -> str | None:
         """The number of array `part`, or of the report; None if it was never written down."""
-        written = read_json(self.folder / f"job-{part}.json")
-        return None if written is None else str(written["job"])
+        return _job_number(self.folder / f"job-{part}.json")
 
     def jobs(self) -> list[str]:
         """The numbers of all jobs that were written down."""
-        files = sorted(self.folder.glob("job-*.json"))
-        return [str((read_json(file) or {})["job"]) for file in files]
+        numbers = map(_job_number, sorted(self.folder.glob("job-*.json")))
+        return [number for number in numbers if number is not None]
 
     def close(self) -> None:
         """Nothing of it is in the queue any more, nor will be."""
@@ -183,6 +215,17 @@ class Submission:
         """Why its tasks shall not begin; None if they shall."""
         written = read_json(self.folder / "held.json")
         return None if written is None else str(written["reason"])
+
+
+def _job_number(file: Path) -> str | None:
+    """The number in a note; RecordError where it is none, for commands of SLURM are given it."""
+    written = read_json(file)
+    if written is None:
+        return None
+    job = written.get("job")
+    if not isinstance(job, str) or not _NUMBER.fullmatch(job):
+        raise RecordError(f"{file} names no job of SLURM, but {job!r}")
+    return job
 
 
 # --------------------------------------------------------------------------- all of them

@@ -20,12 +20,14 @@ from datetime import datetime
 from pathlib import Path
 
 from harness.config import Runtime
+from harness.config.pipes import check_pipes
 from harness.errors import ConfigError, HarnessError
 from harness.launch.backlog import Say, estimate, job_of, name_of, set_aside
 from harness.launch.executor import Assignment
 from harness.launch.profiles import Profile
 from harness.launch.slurm import rehearse, scheduler, script
 from harness.launch.slurm.freeze import Frozen, freeze
+from harness.launch.slurm.frozen_check import fault_of
 from harness.launch.slurm.policy import bad_nodes
 from harness.launch.slurm.scheduler import Limits, Listing, Silent
 from harness.launch.slurm.script import BatchJob, Refused
@@ -81,7 +83,7 @@ class JobOrder(Assignment):
             sweep_file=file,
             report=intent.report_command or None,
             profile=intent.profile,
-            frozen=Frozen(Path(intent.code), file),
+            frozen=Frozen(Path(intent.code), file, intent.code_sha256),
             round=intent.round,
         )
 
@@ -185,7 +187,7 @@ def preview(steps: Sequence[Step], order: JobOrder) -> str:
     """The script of the first array, as it would be handed to sbatch; needs no SLURM."""
     check_time(order.profile, order.runtime)
     pending = [step for step in steps if step.pending] or list(steps)
-    frozen = Frozen(order.store.root / "results" / "code" / "HASH", order.sweep_file)
+    frozen = Frozen(order.store.root / "results" / "code" / "HASH", order.sweep_file, "HASH")
     intent = _intent(pending, order, frozen, Limits(), Listing())
     submission = Submission(folder_of(order.store, order.sweep) / "ID")
     return script.script(_job_of(intent, submission, 0, frozen, (), ()))
@@ -231,6 +233,8 @@ def _submit(
     steps: Sequence[Step], order: JobOrder, limits: Limits, listing: Listing | None, say: Say
 ) -> Submitted:
     frozen = order.frozen or freeze(order.store, order.sweep_file)
+    if fault := fault_of(str(frozen.path), frozen.sha256):
+        raise HarnessError(f"frozen code is not run: {fault}; submit the sweep anew")
     rehearsal = _submit_rehearsal(steps, order, frozen) if order.rehearse else None
     intent = _intent(steps, order, frozen, limits, listing or Listing())
     submission = Submission(folder_of(order.store, order.sweep) / intent.id)
@@ -313,6 +317,8 @@ def _intent(
         ),
         round=order.round,
         by={"host": socket.gethostname(), "pid": os.getpid(), "uid": os.getuid()},
+        code_sha256=frozen.sha256,
+        pipes=tuple(dict.fromkeys(p for s in steps for p in check_pipes(s.run.config.data.path))),
     )
 
 
@@ -371,7 +377,8 @@ def _job_of(
     exclude: tuple[str, ...],
 ) -> BatchJob:
     array, profile = intent.arrays[number], intent.profile
-    command = ("-m", "harness.launch.slurm.supervisor", str(submission.folder), str(number))
+    module = "harness.launch.slurm.supervisor"
+    command = ("-m", module, str(submission.folder), str(number), "--sha256", intent.sha256)
     several_nodes = profile.nodes > 1
     processes = intent.runtime.processes // profile.nodes if several_nodes else 1
     cpus = profile.cpus if several_nodes else profile.cpus * intent.runtime.processes * profile.pack
@@ -403,7 +410,10 @@ def _submit_report(
         light |= {"partition": profile.report_partition, "qos": None, "constraint": None}
     job = BatchJob(
         name=intent.report,
-        command=("-m", "harness.launch.slurm.report_job", str(submission.folder)),
+        command=(
+            *("-m", "harness.launch.slurm.report_job", str(submission.folder)),
+            *("--sha256", intent.sha256),
+        ),
         profile=profile.model_copy(update=light),
         frozen=frozen,
         cwd=intent.cwd,

@@ -1,7 +1,7 @@
 """What runs inside a job: the runs of one task of an array, in worker processes under a supervisor.
 
-    python -m harness.launch.slurm.supervisor FOLDER ARRAY               started by srun
-    python -m harness.launch.slurm.supervisor FOLDER ARRAY --after CODE  its batch script
+    python -m harness.launch.slurm.supervisor FOLDER ARRAY --sha256 HASH               by srun
+    python -m harness.launch.slurm.supervisor FOLDER ARRAY --sha256 HASH --after CODE  afterwards
 
 The supervisor itself is light: a worker that is killed is put on record by it, and when the
 supervisor is killed too, by the batch script.  Signals only raise a flag; the runs
@@ -23,7 +23,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from harness.config.pipes import allow_pipes
 from harness.config.sweep import Run
+from harness.config.sweep_files import name_sweep_file
 from harness.errors import HarnessError, one_line
 from harness.files import read_json
 from harness.launch.backlog import Backlog
@@ -57,8 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="of the submission")
     parser.add_argument("array", type=int, help="which of its arrays")
     parser.add_argument("--after", type=int, metavar="CODE", help="the supervisor's exit code")
+    parser.add_argument("--sha256", required=True, help="of what was submitted")
     args = parser.parse_args(argv)
-    task = ArrayTask.of_environment(Submission(args.folder), args.array)
+    task = ArrayTask.of_environment(Submission(args.folder), args.array, args.sha256)
+    allow_pipes(task.intent.pipes)
+    if task.intent.sweep_file is not None:
+        name_sweep_file(Path(task.intent.sweep_file))
     if args.after is not None:
         return Aftermath(task, args.after).tidy()
     rank = int(os.environ.get("SLURM_PROCID", "0"))
