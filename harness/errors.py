@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import unicodedata
 from collections.abc import Iterable
 
 
@@ -80,6 +81,16 @@ class StoppedRun(InterruptedRun):
     def __init__(self, reason: str) -> None:
         super().__init__(f"stopped by request: {reason}; what there is of it is on disk")
         self.failure = reason
+
+
+def refuse_controls(what: str, text: str) -> None:
+    """ConfigError where a name or a path has a line break or another control character.
+
+    Such a name could end a line of a script, of a record or of a terminal.
+    """
+    found = [c for c in text if unicodedata.category(c) in {"Cc", "Zl", "Zp"}]
+    if found:
+        raise ConfigError(f"{what} {text!r} has the control character {found[0]!r}: rename it")
 
 
 def nearest(given: str, allowed: Iterable[str], *, most: int = 3) -> list[str]:

@@ -8,6 +8,8 @@ command is wrong, 130 interrupted.
 from __future__ import annotations
 
 import argparse
+import os
+import secrets
 import socket
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -43,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--port", type=int, default=PORT, metavar="N", help=f"{PORT}, or 0 for any that is free"
     )
+    parser.add_argument("--yes", action="store_true", help="serve even as root")
     return parser
 
 
@@ -60,10 +63,17 @@ def run_command(args: argparse.Namespace) -> int:
     if args.sweep is not None:
         load_sweep(str(args.sweep))
     listening = _listen(args.port)
+    if os.geteuid() == 0 and not args.yes:
+        raise ConfigError(
+            "run by root, the board could read every file of this machine for whoever has its "
+            "address; run it as yourself, or add --yes"
+        )
     from harness.monitor.web.server import serve
 
-    print(f"{store.root}: http://{HOST}:{listening.getsockname()[1]}/ (Ctrl-C ends it)", flush=True)
-    serve(store, listening)
+    token = secrets.token_urlsafe(16)
+    address = f"http://{HOST}:{listening.getsockname()[1]}/?token={token}"
+    print(f"{store.root}: {address} (Ctrl-C ends it)", flush=True)
+    serve(store, listening, token)
     return 130
 
 

@@ -245,9 +245,10 @@ def _count(number: int) -> str:
 
 
 def _print_rows(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from harness.document.terminal import PlainConsole
 
     if not rows:
         return
@@ -257,7 +258,7 @@ def _print_rows(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         table.add_column(head, justify="right" if number else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(_printable(cell)) for cell in row))
-    Console(width=None if sys.stdout.isatty() else 150).print(table, end="\n")
+    PlainConsole(pipe_width=150).print(table, end="\n")
 
 
 def _print_problems(problems: Sequence[Mapping[str, Any]]) -> None:
@@ -325,7 +326,6 @@ def _progress(what: str, units: str) -> Iterator[Callable[[int, int], None]]:
 
         yield ProgressLines(what, units)
         return
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -334,7 +334,9 @@ def _progress(what: str, units: str) -> Iterator[Callable[[int, int], None]]:
         TimeRemainingColumn,
     )
 
+    from harness.document.terminal import PlainConsole
+
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn(units))
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+    with Progress(*columns, TimeRemainingColumn(), console=PlainConsole(stderr=True)) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, of: bar.update(task, completed=done, total=of)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from harness.errors import ConfigError, HarnessError, one_line
+from harness.document.text import VisibleStream
+from harness.errors import ConfigError, HarnessError, one_line, refuse_controls
 from harness.store.record import Store
 
 if TYPE_CHECKING:
@@ -61,7 +62,9 @@ def under_a_root() -> argparse.ArgumentParser:
 
 def store_of(args: argparse.Namespace) -> Store:
     """The results store under `--root`."""
-    return Store(args.root.resolve())
+    root = args.root.resolve()
+    refuse_controls("--root", str(root))
+    return Store(root)
 
 
 def of_a_sweep_file(name: str = "sweep") -> argparse.ArgumentParser:
@@ -83,6 +86,11 @@ def exit_code_of(
         stopped: what to say when the user interrupts.
     """
     _open_streams()
+    with _shown():
+        return _exit_code(command, stopped)
+
+
+def _exit_code(command: Callable[[], int], stopped: Callable[[], str]) -> int:
     try:
         code = _code_of(command, stopped)
     except SystemExit as end:  # after --help, or where rich found that nobody reads
@@ -127,6 +135,18 @@ def _open_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+@contextmanager
+def _shown() -> Iterator[None]:
+    """Both streams show what a terminal would obey: much of what is printed is other people's."""
+    raw = sys.stdout, sys.stderr
+    streams: Any = tuple(map(VisibleStream, raw))
+    sys.stdout, sys.stderr = streams
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = raw
+
+
 def _tell(line: str) -> None:
     with suppress(OSError):
         print(line, file=sys.stderr, flush=True)
@@ -147,10 +167,10 @@ def _flush(code: int) -> int:
 
 def print_table(table: Table, *notes: str) -> None:
     """A table of plain cells on standard output, its caption and `notes` below in lines."""
-    from rich.console import Console
     from rich.table import Table as RichTable
     from rich.text import Text
 
+    from harness.document.terminal import PlainConsole
     from harness.document.text import flat
     from harness.launch.preview import PIPE_WIDTH
 
@@ -160,7 +180,7 @@ def print_table(table: Table, *notes: str) -> None:
     for group in table.groups:
         for row in group.rows:
             made.add_row(*(Text(flat(cell.text)) for cell in row))
-    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    console = PlainConsole(pipe_width=PIPE_WIDTH)
     console.print(made)
     for line in filter(None, [table.caption, *notes]):
-        console.print(line, markup=False, highlight=False)
+        console.print(line)

@@ -26,7 +26,7 @@ from harness.config.sweep_files import load_sweep
 from harness.errors import ConfigError, RecordError
 from harness.launch.slurm import scheduler
 from harness.launch.slurm.submissions import QueuePlace
-from harness.monitor.logs import log_files
+from harness.monitor.logs import log_files, tail
 from harness.monitor.snapshot import SnapshotReader, places_in_queue
 from harness.monitor.terminal import sweep_lines, sweep_page
 from harness.store.manifest import Manifest, manifest_names, read_manifest
@@ -131,9 +131,9 @@ def show(store: Store, name: str, *, watch: bool) -> int:
 
 
 def _console() -> Console:
-    from rich.console import Console
+    from harness.document.terminal import PlainConsole
 
-    return Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)
+    return PlainConsole(pipe_width=PIPE_WIDTH)
 
 
 def _watch(store: Store, look: Look) -> NoReturn:
@@ -165,6 +165,5 @@ def show_log(store: Store, name: str) -> int:
     if not files:
         raise RecordError(f"run {directory.key} {directory.status().how} and has printed nothing")
     print(f"{files[-1]}:")
-    lines = files[-1].read_text(encoding="utf-8", errors="backslashreplace").splitlines()
-    print("\n".join(lines[-LINES_SHOWN:]))
+    print("\n".join(tail(files[-1])["text"].splitlines()[-LINES_SHOWN:]))
     return 0

@@ -22,7 +22,7 @@ from types import ModuleType
 from harness.config import override
 from harness.config.pipes import allow_pipes
 from harness.config.sweep import Sweep, SweepFile
-from harness.errors import ConfigError, HarnessError, SweepError, unknown
+from harness.errors import ConfigError, HarnessError, SweepError, refuse_controls, unknown
 from harness.files import is_sealed, read_regular, seal
 
 __path__: list[str] = []
@@ -89,6 +89,7 @@ def load_sweep(name: str) -> Sweep:
         SweepError: there is no such file, it cannot be imported, or it defines no sweep.
     """
     file = find_sweep(name)
+    refuse_controls("the sweep file", str(file.resolve()))
     sweep = getattr(_import(file), "SWEEP", None)
     if not isinstance(sweep, Sweep):
         raise SweepError(f"{file} defines no SWEEP = Sweep(...)")

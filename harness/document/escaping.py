@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 
-from harness.document.text import DASH, MINUS, one_line, plain
+from harness.document.text import DASH, MINUS, one_line, plain, visible
 
 #: What is markup anywhere, and what is markup only at the start of a line (lists, rules, headings,
 #: tasks) or of a link's target.
@@ -20,6 +20,7 @@ _MARKDOWN = re.compile(
     r"[\\`*_|$~]|^#(?=[#\s]|$)|^[-+](?=\s|$)|^[-=](?=[-=\s]*$)|^\[|(?:(?<=^\d)|(?<=^\d\d))[.)](?=\s|$)"
     r"|\](?=[(\[:])"
 )
+_FORMULA = (*"=+-@\t\r\n", *"\uff1d\uff0b\uff0d\uff20")
 _LATEX = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -128,7 +129,11 @@ def _is_typeset(point: int) -> bool:
 
 
 def csv_field(value: object) -> object:
-    """`value` for a CSV cell: numbers in full, text that a spreadsheet might run made inert."""
+    """`value` for a CSV cell: numbers in full, text that a spreadsheet might run made inert.
+
+    Text that begins, after spaces, with one of = + - @, their full-width forms, a tab or a line
+    break has an apostrophe before it; controls are shown as `visible` shows them.
+    """
     if value is None:
         return ""
     if isinstance(value, float):
@@ -138,7 +143,7 @@ def csv_field(value: object) -> object:
     if isinstance(value, int):
         return value
     text = plain(value)
-    return "'" + text if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text
+    return visible("'" + text if text.lstrip(" \xa0").startswith(_FORMULA) else text)
 
 
 def csv_text(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

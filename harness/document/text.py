@@ -5,10 +5,11 @@ Text is other people's (labels, errors, paths) and never markup; what is set apa
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import IO, Any, Literal
 
 MINUS, DASH = "\u2212", "\u2014"
 Style = Literal["strong", "code", "superscript", "subscript", "link"]
@@ -75,6 +76,37 @@ def one_line(text: object) -> str:
     spaced = "".join(" " if unicodedata.category(c) in {"Cc", "Zl", "Zp"} else c for c in words)
     seen = "".join(c for c in spaced if unicodedata.category(c) not in {"Cf", "Cs"})
     return " ".join(seen.split())
+
+
+_STEERING = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff"
+    "\U000e0000-\U000e007f]"
+)
+"""Controls, escapes, and what turns the direction of a line or hides in it."""
+
+
+def visible(text: str) -> str:
+    """`text` with what steers a terminal, or the direction of a line, written as `\\x1b`."""
+    return _STEERING.sub(lambda found: _escaped(ord(found[0])), text)
+
+
+def _escaped(point: int) -> str:
+    return f"\\x{point:02x}" if point < 0x100 else f"\\u{point:04x}"
+
+
+class VisibleStream:
+    """A text stream that shows what a terminal would obey; see `visible`."""
+
+    def __init__(self, raw: IO[str]) -> None:
+        self.raw = raw
+
+    def write(self, text: str) -> int:
+        """Write `text` as letters that can be seen; the number of those given."""
+        self.raw.write(visible(text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.raw, name)
 
 
 def plain(value: object) -> str:

@@ -6,14 +6,13 @@ Only words and numbers about steps; decides nothing.
 from __future__ import annotations
 
 import heapq
-import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.document.terminal import PlainConsole
 from harness.launch.backlog import estimate
 from harness.launch.slots import Capacity
 from harness.planning.costs import (
@@ -31,12 +30,12 @@ _STYLES = {Action.SKIP: "green", Action.LEAVE: "red", Action.ATTACH: "cyan"}
 
 def print_plan(steps: Sequence[Step], capacity: Capacity) -> None:
     """Print the plan, the sum of it, and every assumption behind its times."""
-    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    console = PlainConsole(pipe_width=PIPE_WIDTH)
     console.print(plan_table(steps, capacity))
     lines = [summary(steps, capacity)]
     lines += [capacity.cores] if any(step.pending for step in steps) else []
     for line in [*lines, *assumptions(steps, capacity)]:
-        console.print(line, markup=False, highlight=False)
+        console.print(line)
 
 
 def print_lines(what: str, lines: Iterable[str]) -> None:

@@ -18,12 +18,13 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationInfo,
     field_serializer,
     field_validator,
 )
 
 from harness.config import validate
-from harness.errors import ConfigError, one_line, unknown
+from harness.errors import ConfigError, one_line, refuse_controls, unknown
 from harness.planning.costs import GPU_PEAK_GMACS, GPU_UTILISATION, Pace, gpu_pace
 
 DEFAULT = "default"
@@ -89,6 +90,18 @@ class Profile(BaseModel):
     """Lines of shell before the command: modules, variables."""
     extra: Mapping[str, str | int | bool] = {}
     """More options of sbatch, by their long names."""
+
+    @field_validator("*")
+    @classmethod
+    def _is_one_line(cls, value: object, info: ValidationInfo) -> object:
+        """What goes into a line of a script; the lines of `setup` are shell, and the caller's."""
+        words = value if isinstance(value, tuple) else (value,)
+        if isinstance(value, Mapping):
+            words = (*value, *value.values())
+        for word in words:
+            if isinstance(word, str) and info.field_name != "setup":
+                refuse_controls(str(info.field_name), word)
+        return value
 
     @field_validator("gpu")
     @classmethod

@@ -9,7 +9,7 @@ import json
 import math
 import re
 from array import array
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +141,7 @@ def node_of(directory: RunDir) -> str | None:
 
 def log_files(store: Store, directory: RunDir) -> list[Path]:
     """What the attempts of a run printed, the last one last; its job if the run never began."""
-    files = (directory.path / "logs").glob("attempt-*.txt")
+    files = _inside(directory.path, (directory.path / "logs").glob("attempt-*.txt"))
     return sorted(files, key=lambda file: file.stat().st_mtime) or _job_logs(store, directory.key)
 
 
@@ -152,5 +152,12 @@ def _job_logs(store: Store, key: str) -> list[Path]:
             job = submission.job(number)
             for index, keys in enumerate(jobs.tasks):
                 if key in keys and job is not None:
-                    found += sorted(submission.logs.glob(f"{job}_{index}_*_log.out"))
+                    logs = submission.logs.glob(f"{job}_{index}_*_log.out")
+                    found += sorted(_inside(submission.folder, logs))
     return found
+
+
+def _inside(folder: Path, files: Iterable[Path]) -> list[Path]:
+    """The regular files that are in `folder`, and no links that lead out of it."""
+    home = folder.resolve()
+    return [f for f in files if f.is_file() and f.resolve().is_relative_to(home)]

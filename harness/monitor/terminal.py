@@ -159,7 +159,7 @@ def _failure_line(store: Store, first: RunSnapshot, *others: RunSnapshot) -> str
         f"{_name(first)}{f' on {node}' if node else ''}"
         f"{f' and {len(others)} more' if others else ''}: "
         f"{first.status.failure}: {first.status.error}{log}"
-    ).replace("[", r"\[")
+    )
 
 
 def _name(one: RunSnapshot) -> str:
@@ -187,9 +187,9 @@ def watching(
         return reader.read([step.run for step in tuple(steps) if step.pending], places())
 
     if sys.stdout.isatty():
-        from rich.console import Console
+        from harness.document.terminal import PlainConsole
 
-        with _on_terminal(look, Console()) as say:
+        with _on_terminal(look, PlainConsole()) as say:
             yield say
     else:
         with _as_lines(look, sys.stdout) as say:
@@ -215,7 +215,7 @@ def _on_terminal(look: Look, console: Console) -> Iterator[Say]:
         return live_table(look(), max(4, console.height - 6))
 
     with Live(get_renderable=shown, console=console, refresh_per_second=1 / REFRESH_SECONDS):
-        yield lambda line: console.print(line, markup=False, highlight=False)
+        yield lambda line: console.print(line)
 
 
 class Lines:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from harness.config import RunConfig
 from harness.config.searchspace import Search
 from harness.config.sweep import value_at
+from harness.document.terminal import PlainConsole
 from harness.launch.preview import PIPE_WIDTH
 from harness.launch.slots import Capacity
 from harness.planning.costs import NOMINAL_GMACS_PER_SECOND, duration, training_gmacs
@@ -20,7 +19,7 @@ from harness.store.trials import Ledger, Origin
 
 def print_search(search: Search, base: RunConfig, ledger: Ledger, capacity: Capacity) -> None:
     """Print the space beside the base's own values, and in a few lines what will be done."""
-    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    console = PlainConsole(pipe_width=PIPE_WIDTH)
     table = Table(box=None, pad_edge=False)
     for head in ("field", "searched", "base"):
         table.add_column(head)
@@ -33,7 +32,7 @@ def print_search(search: Search, base: RunConfig, ledger: Ledger, capacity: Capa
         _cost(search, base, ledger, capacity),
         capacity.cores,
     ]:
-        console.print(line, markup=False, highlight=False)
+        console.print(line)
 
 
 def _asked(search: Search, base: RunConfig) -> list[str]:

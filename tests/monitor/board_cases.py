@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -131,13 +132,19 @@ class Served:
 
     port: int
     pid: int
+    token: str
 
     @property
     def address(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def at(self, path: str) -> str:
+        """The address of a page for a browser that was not there before."""
+        return f"{self.address}{path}?token={self.token}"
+
     def ask(self, path: str, *, method: str = "GET", **headers: str) -> Answer:
-        """Ask for a path just as it is written here."""
+        """Ask for a path just as it is written here, as a browser that was let in."""
+        headers.setdefault("cookie", f"harness-board-{self.port}={self.token}")
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         host = headers.pop("host", f"127.0.0.1:{self.port}")
         try:
@@ -156,13 +163,15 @@ class Served:
 @contextmanager
 def served(root: Path) -> Iterator[Served]:
     """`python -m harness.board` on a port that was free, until the end of the context."""
-    words = [sys.executable, "-m", "harness.board", "--root", str(root), "--port", "0"]
+    words = [sys.executable, "-m", "harness.board", "--root", str(root)]
+    words += ["--port", "0", *(["--yes"] if os.geteuid() == 0 else [])]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as board:
         try:
             assert board.stdout is not None
             line = board.stdout.readline()
             address = line.partition("http://127.0.0.1:")[2]
             assert address, f"the board did not begin: {line!r}"
-            yield Served(int(address.partition("/")[0]), board.pid)
+            port, _, token = address.split()[0].partition("/?token=")
+            yield Served(int(port), board.pid, token)
         finally:
             board.terminate()

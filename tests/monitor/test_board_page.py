@@ -66,7 +66,7 @@ def line_of_the_curve(browser: Chrome) -> str:
 def test_from_all_sweeps_to_a_curve_that_grows_with_its_file(
     board: Served, root: Root, browser: Chrome
 ) -> None:
-    browser.get(board.address)
+    browser.get(board.at("/"))
     shows(browser, "depth", "1 done", "1 failed (bug 1)", "1 running", "50")
     assert browser.title == "Board"
     browser.find_element("link text", "depth").click()
@@ -85,7 +85,7 @@ def test_from_all_sweeps_to_a_curve_that_grows_with_its_file(
 def test_a_run_with_its_curves_and_a_log_that_grows(
     board: Served, root: Root, browser: Chrome
 ) -> None:
-    browser.get(f"{board.address}/run/{root.going_on.key}")
+    browser.get(board.at(f"/run/{root.going_on.key}"))
     shows(browser, "first line\nred <script>", within="pre.log")
     shows(browser, "500 of 1,000", "50 samples/s", "Loss terms")
     wait(browser, lambda page: points_drawn(page) == 5)
@@ -93,9 +93,9 @@ def test_a_run_with_its_curves_and_a_log_that_grows(
     root.grow(600)
     shows(browser, "epoch two", within="pre.log")
     wait(browser, lambda page: points_drawn(page) == 6)
-    browser.get(f"{board.address}/run/{root.done.key}")
+    browser.get(board.at(f"/run/{root.done.key}"))
     shows(browser, "Result", "mean recall", "25.0 %", "3 classes")
-    browser.get(f"{board.address}/run/{root.failed.key}")
+    browser.get(board.at(f"/run/{root.failed.key}"))
     shows(browser, ERROR, "Traceback")
     assert complaints(browser) == []
     assert hosts_asked(browser) == {f"127.0.0.1:{board.port}"}
@@ -111,7 +111,7 @@ def test_names_errors_and_logs_are_never_markup(board: Served, root: Root, brows
         "/sweep/%3Cimg%20src=x%3E": ["<img src=x>"],
     }
     for page, words in pages.items():
-        browser.get(board.address + page)
+        browser.get(board.at(page))
         shows(browser, *words)
         found = browser.execute_script(
             "return document.querySelectorAll('main img, main script, main b').length"
@@ -125,9 +125,9 @@ def test_names_errors_and_logs_are_never_markup(board: Served, root: Root, brows
 def test_a_board_that_ended_is_said_and_a_mistaken_address_too(root: Root, browser: Chrome) -> None:
     complaints(browser)
     with served(root.path) as board:
-        browser.get(f"{board.address}/run/0123456789ab")
+        browser.get(board.at("/run/0123456789ab"))
         shows(browser, "there is no run 0123456789ab")
-        browser.get(board.address)
+        browser.get(board.at("/"))
         shows(browser, "live", within="#contact")
     shows(browser, "no answer; last heard", within="#contact")
     browser.get("about:blank")
@@ -140,7 +140,7 @@ def test_a_page_is_no_wider_than_a_telephone(
 ) -> None:
     view_size(browser, PHONE)
     try:
-        browser.get(board.address + page.format(key=root.going_on.key))
+        browser.get(board.at(page.format(key=root.going_on.key)))
         shows(browser, "depth" if page == "/" else "running")
         width = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
         assert browser.execute_script(width) == 0

@@ -32,10 +32,10 @@ def fault_of(folder: str, sha256: str) -> str:
     for place, folders, names in os.walk(folder):
         for path in [place, *(os.path.join(place, name) for name in (*folders, *names))]:
             state = os.lstat(path)
-            if state.st_uid not in (0, os.getuid()) or state.st_mode & 0o022:
-                return f"others may write {path}"
             if not (stat.S_ISREG(state.st_mode) or stat.S_ISDIR(state.st_mode)):
                 return f"{path} is no file"
+            if state.st_uid not in (0, os.getuid()) or state.st_mode & 0o022:
+                return f"others may write {path}"
         for name in names:
             path = os.path.join(place, name)
             inside = os.path.relpath(path, folder).replace(os.sep, "/")

@@ -46,6 +46,8 @@ _SHORT = {
     "TO": "TIMEOUT",
 }  # fmt: skip
 _FOREIGN = re.compile(r"^(?:SLURM|SBATCH|SRUN|SALLOC|PMI|PMIX)_")
+_JOB = re.compile(r"[0-9]{1,20}(?:_(?:[0-9]{1,20}|\[[0-9,:%-]+\]))?", re.ASCII)
+_NODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
 _KEPT = frozenset({"SLURM_CONF"})
 
 
@@ -228,9 +230,18 @@ def queue(*, seconds: float = CALL_SECONDS) -> Listing:
     return read_listing(ask(*command, seconds=seconds))
 
 
+def checked(job: str) -> str:
+    """`job`, if it is a number of SLURM such as 12 or 12_3; ConfigError for any other word."""
+    if not _JOB.fullmatch(job):
+        raise ConfigError(f"{job!r} is no job of SLURM")
+    return job
+
+
 def own_state(job: str, *, seconds: float = 10.0) -> str:
     """The state of one job, with flags such as COMPLETING left out; Silent as `ask`."""
-    found = re.search(r"\bJobState=(\S+)", ask("scontrol", "show", "job", job, seconds=seconds))
+    found = re.search(
+        r"\bJobState=(\S+)", ask("scontrol", "show", "job", checked(job), seconds=seconds)
+    )
     return state_of(found[1]) if found else "UNKNOWN"
 
 
@@ -243,7 +254,9 @@ def last_end(job: str, *, seconds: float = 10.0) -> str | None:
     command = ("sacct", "--noheader", "--parsable2", "--allocations", "--duplicates")
     states = [
         state_of(line.partition("|")[2])
-        for line in ask(*command, f"--format={fields}", "--jobs", job, seconds=seconds).splitlines()
+        for line in ask(
+            *command, f"--format={fields}", "--jobs", checked(job), seconds=seconds
+        ).splitlines()
     ]
     over = [{"REQUEUED": "preempted", **ENDED}.get(state) for state in states]
     known = [failure for failure in over if failure is not None]
@@ -255,9 +268,15 @@ def requeue(job: str, *, exclude: Sequence[str] = ()) -> None:
 
     The job may be the one that asks, which SLURM then ends with all that it runs.
     """
-    ask("scontrol", "requeue", job, deaf=True)
+    ask("scontrol", "requeue", checked(job), deaf=True)
     if exclude:
-        ask("scontrol", "update", f"JobId={job}", f"ExcNodeList={','.join(exclude)}", deaf=True)
+        ask(
+            "scontrol",
+            "update",
+            f"JobId={checked(job)}",
+            f"ExcNodeList={','.join(exclude)}",
+            deaf=True,
+        )
 
 
 def avoidable(nodes: Iterable[str], partition: str | None = None) -> tuple[str, ...]:
@@ -267,7 +286,7 @@ def avoidable(nodes: Iterable[str], partition: str | None = None) -> tuple[str, 
         nodes: names of nodes that a job should not start on.
         partition: of the job, several with commas between; None: the cluster's default.
     """
-    avoided = tuple(dict.fromkeys(nodes))
+    avoided = tuple(dict.fromkeys(node for node in nodes if _NODE.fullmatch(node)))
     if not avoided:
         return ()
     lines = _or_nothing("sinfo", "--noheader", "--Node", "--format=%N|%P").split()
@@ -283,12 +302,12 @@ def avoidable(nodes: Iterable[str], partition: str | None = None) -> tuple[str, 
 
 def release(jobs: Sequence[str]) -> None:
     """Let jobs that are held begin; Silent when that was not taken."""
-    ask("scontrol", "release", *jobs)
+    ask("scontrol", "release", *map(checked, jobs))
 
 
 def cancel(jobs: Sequence[str], name: str) -> None:
     """Cancel jobs that have this name still: a number may be another's by now."""
-    ask("scancel", f"--name={name}", *jobs)
+    ask("scancel", f"--name={name}", *map(checked, jobs))
 
 
 # --------------------------------------------------------------------------- limits

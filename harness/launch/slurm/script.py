@@ -189,7 +189,8 @@ def _setup(job: BatchJob) -> list[str]:
 def _check(frozen: Frozen) -> str:
     """The words that look whether the code is what was frozen, by a text of their own."""
     text = Path(frozen_check.__file__).read_text(encoding="utf-8")
-    return shlex.join([sys.executable, "-I", "-c", text, str(frozen.path), frozen.sha256])
+    words = [f"exec({text!r})", str(frozen.path), frozen.sha256]
+    return shlex.join([sys.executable, "-I", "-c", *words])
 
 
 def _has_percent(job: BatchJob) -> bool:

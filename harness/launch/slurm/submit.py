@@ -21,7 +21,7 @@ from pathlib import Path
 
 from harness.config import Runtime
 from harness.config.pipes import check_pipes
-from harness.errors import ConfigError, HarnessError
+from harness.errors import ConfigError, HarnessError, refuse_controls
 from harness.launch.backlog import Say, estimate, job_of, name_of, set_aside
 from harness.launch.executor import Assignment
 from harness.launch.profiles import Profile
@@ -295,6 +295,7 @@ def _intent(
     steps: Sequence[Step], order: JobOrder, frozen: Frozen, limits: Limits, listing: Listing
 ) -> Intent:
     now = datetime.now()  # to the microsecond: submissions are ordered by it
+    refuse_controls("the working directory", os.getcwd())
     own_id = f"{now:%Y%m%d-%H%M%S-%f}-{secrets.token_hex(2)}"
     name = _safe(f"{order.sweep}-{own_id}")
     report = order.report is not None

@@ -1,13 +1,17 @@
 """What the board answers to a browser: its assets, and what it knows as JSON.
 
-Answers GET alone and only under the names of this machine, so that a page from elsewhere whose name
-was made to point here reads nothing; and tells the browser to ask nobody else for anything.
+Answers GET alone, to whoever has the token of its address, and only under the names of this
+machine, so that a page from elsewhere whose name was made to point here reads nothing; and tells
+the browser to ask nobody else for anything.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
+import secrets
 import socket
 from collections.abc import Callable, Mapping
 from importlib.resources import files
@@ -19,15 +23,19 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, one_line
 from harness.monitor.web.view import Board
 from harness.store.record import Store
 
+COOKIE = "harness-board"
+_NOT_WHOLE = (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError)
+"""What a record of any other shape comes to."""
+_TURNING = re.compile(r"(?<!\\)((?:\\\\)*)\\u(061c|200[ef]|202[a-e]|206[6-9])")
 HOSTS = ("127.0.0.1", "localhost")
 _STATIC = Path(str(files("harness.monitor.web"))) / "static"
 _PLOTLY = Path(str(files("plotly"))) / "package_data" / "plotly.min.js"
@@ -44,10 +52,10 @@ _HEADERS = {
 }
 
 
-def serve(store: Store, listening: socket.socket) -> None:
-    """Answer on `listening` until interrupted."""
+def serve(store: Store, listening: socket.socket, token: str) -> None:
+    """Answer on `listening`, whoever has `token`, until interrupted."""
     config = uvicorn.Config(
-        make_app(Board(store)),
+        make_app(Board(store), token, f"{COOKIE}-{listening.getsockname()[1]}"),
         log_level="warning",
         access_log=False,
         lifespan="off",
@@ -57,8 +65,13 @@ def serve(store: Store, listening: socket.socket) -> None:
     uvicorn.Server(config).run(sockets=[listening])
 
 
-def make_app(board: Board) -> Starlette:
-    """The application; whatever reads files does so in a thread of its own."""
+def make_app(board: Board, token: str, cookie: str = COOKIE) -> Starlette:
+    """The application; whatever reads files does so in a thread of its own.
+
+    Args:
+        token: of the address that the command printed; whoever opens that gets it as a cookie.
+        cookie: its name, another for each port.
+    """
 
     def page(request: Request) -> Response:
         return FileResponse(_STATIC / "index.html")
@@ -90,6 +103,7 @@ def make_app(board: Board) -> Starlette:
         middleware=[
             Middleware(_Headers),
             Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS, www_redirect=False),
+            Middleware(_Token, token=token, cookie=cookie),
         ],
     )
 
@@ -102,13 +116,52 @@ def _json(answer: Callable[[Request], Mapping[str, Any]]) -> Callable[[Request],
             value, code = answer(request), 200
         except HarnessError as error:
             value, code = {"error": str(error)}, 404
-        body = json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
+        except _NOT_WHOLE as error:
+            value, code = {"error": f"a record is not whole: {one_line(error)}"}, 404
+        body = _strict(value)
         tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
         if code == 200 and request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers={"ETag": tag})
         return Response(body, code, {"ETag": tag}, "application/json")
 
     return endpoint
+
+
+def _strict(value: object) -> bytes:
+    """As JSON, in which what turns the direction of a line is shown as its code point."""
+    text = json.dumps(_finite(value), allow_nan=False, separators=(",", ":"))
+    return _TURNING.sub(r"\1\\\\u\2", text).encode()
+
+
+def _finite(value: object) -> object:
+    """`value` with null for what JSON has no number for."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(name): _finite(item) for name, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+class _Token:
+    """Answers nobody who has neither the token nor the cookie that it gave."""
+
+    def __init__(self, app: ASGIApp, token: str, cookie: str) -> None:
+        self._app, self._token, self._cookie = app, token, cookie
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope)
+        if self._is(request.query_params.get("token")):
+            answer = RedirectResponse(request.url.remove_query_params("token"), 303)
+            answer.set_cookie(self._cookie, self._token, httponly=True, samesite="strict")
+            await answer(scope, receive, send)
+        elif self._is(request.cookies.get(self._cookie)):
+            await self._app(scope, receive, send)
+        else:
+            words = "The address that harness.board printed opens this page: it ends in a token.\n"
+            await PlainTextResponse(words, 403)(scope, receive, send)
+
+    def _is(self, given: str | None) -> bool:
+        return given is not None and secrets.compare_digest(given.encode(), self._token.encode())
 
 
 class _Headers:

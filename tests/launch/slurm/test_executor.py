@@ -17,7 +17,7 @@ from harness.launch.executors.slurm import SlurmExecutor
 from harness.launch.processes import Stop
 from harness.launch.profiles import Profile
 from harness.launch.slurm import scheduler
-from harness.launch.slurm.freeze import Frozen
+from harness.launch.slurm.freeze import freeze
 from harness.launch.slurm.script import Refused
 from harness.launch.slurm.submissions import submissions
 from harness.launch.slurm.submit import JobOrder
@@ -37,7 +37,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def order(store: Store, slurm: FakeSlurm, tmp_path: Path) -> JobOrder:
 
-    return JobOrder(store, Runtime(), "s", frozen=Frozen(tmp_path / "code", None))
+    return JobOrder(store, Runtime(), "s", frozen=freeze(store, None))
 
 
 class Cluster(Backlog):

@@ -99,5 +99,5 @@ def test_the_report_is_written_whatever_came_of_it(
     monkeypatch.setattr(report_job.os, "execv", lambda program, words: called.append(words))
     slurm.says("scontrol", "JobId=101 JobState=FAILED Reason=None\n")
     slurm.fails("sbatch", "sbatch: error: the site is closed")
-    report_job.main([str(sent[0].folder)])
+    report_job.main([str(sent[0].folder), "--sha256", sent[0].read().sha256])
     assert called[0][-1] == "--report-only"

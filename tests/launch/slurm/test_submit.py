@@ -54,7 +54,8 @@ def test_a_per_cent_sign_of_the_folder_is_none_of_slurms_patterns(
     order: JobOrder, tmp_path: Path, folder: str, count: int | None
 ) -> None:
     logs = tmp_path / folder
-    job = BatchJob("job", ("-V",), Profile(), Frozen(tmp_path, "x"), str(tmp_path), logs, count)
+    frozen = Frozen(tmp_path, Path("x"), "0")
+    job = BatchJob("job", ("-V",), Profile(), frozen, str(tmp_path), logs, count)
     lines = [shlex.split(line.removeprefix("#SBATCH ")) for line in script(job).splitlines()]
     (asked,) = [w.partition("=")[2] for line in lines for w in line if w.startswith("--output=")]
     (srun,) = [line for line in lines if line[:1] == ["srun"]]

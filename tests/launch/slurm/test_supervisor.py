@@ -56,7 +56,7 @@ def job(order: JobOrder, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Array
         monkeypatch.setenv("SLURM_ARRAY_TASK_ID", str(index))
         monkeypatch.setenv("SLURM_RESTART_COUNT", str(restarts))
         monkeypatch.setenv("SLURMD_NODENAME", "n1")
-        return ArrayTask.of_environment(submission, 0)
+        return ArrayTask.of_environment(submission, 0, submission.read().sha256)
 
     return begin
 
@@ -132,9 +132,7 @@ class TestEnds:
             "MemoryError: no memory left; smaller parts of a batch are no way out: "
             "its BatchNorm sees the whole batch",
         )
-        assert (
-            run(job(planned, submission=ArrayTask.of_environment(newest(store), 0).submission)) == 1
-        )
+        assert run(job(planned, submission=newest(store))) == 1
         assert trained(store) == []
 
     def test_a_run_that_was_called_off_is_not_begun(
