@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.commands.shared import command_parser, exit_code_of, store_of, under_a_root
+from harness.document.layout import LAYOUTS, NARROWEST
 from harness.errors import ConfigError, RecordError, unknown
 from harness.report import build
 from harness.report.result import ReportResult
@@ -71,8 +72,10 @@ def _parser() -> argparse.ArgumentParser:
         "commits begin (of the runs of NAME..., or of all)")  # fmt: skip
     add("--together", metavar="NEW", help="one report NEW of the sweeps NAME..., a group of rows "
         "each; a run that several share stands once")  # fmt: skip
-    add("--check", type=Path, metavar="DIR", help="fail unless the records of the report in DIR "
-        "give the same bytes again")  # fmt: skip
+    add("--check", type=Path, metavar="DIR", help="rebuild the report in DIR and fail if any byte "
+        "differs")  # fmt: skip
+    add("--layout", choices=LAYOUTS, default=NARROWEST, help="the paper whose text the tables and "
+        "figures fit (default: the narrowest, %(default)s)")  # fmt: skip
     add("--watch", type=_seconds, nargs="?", const=_WATCH_SECONDS, metavar="SECONDS",
         help="build again as runs finish, until all have (default: look every "
         f"{_WATCH_SECONDS:g} s)")  # fmt: skip
@@ -123,10 +126,10 @@ def _build(args: argparse.Namespace, store: Store, name: str) -> ReportResult:
     if is_search(store, name):
         from harness.report.search import build_search
 
-        result, of = build_search(name, store, out), ""
+        result, of = build_search(name, store, out, args.layout), ""
     else:
         manifest = read_manifest(store, name)
-        result = build(manifest.sweep, manifest.runs, store, out)
+        result = build(manifest.sweep, manifest.runs, store, out, args.layout)
         of = f" of {len(manifest.runs)}"
     _keep(args, store, [name], out)
     _say(result, out, of)
@@ -167,7 +170,7 @@ def _compare(args: argparse.Namespace, store: Store) -> int:
 
     first, second = args.compare
     out = args.out or store.root / "reports" / f"{first}-against-{second}"
-    result, runs = compare(store, first, second, args.names, out)
+    result, runs = compare(store, first, second, args.names, out, args.layout)
     _say(result, out, f" of {runs}")
     return _code([result])
 
@@ -178,7 +181,7 @@ def _together(args: argparse.Namespace, store: Store, names: Sequence[str]) -> i
     if args.watch is not None:
         raise ConfigError("--watch builds the reports of single sweeps, not --together")
     out = args.out or store.root / "reports" / args.together
-    result, runs = together(store, names, args.together, out)
+    result, runs = together(store, names, args.together, out, args.layout)
     _keep(args, store, names, out)
     _say(result, out, f" of {runs}")
     return _code([result])
