@@ -31,7 +31,7 @@ from harness.document.text import Text, flat, write
 #: Points of letters, and of space at either side of a column, in the order that they are tried.
 _SIZES = ((9.0, 5.0), (9.0, 4.0), (8.0, 4.0), (8.0, 3.0), (7.0, 3.0), (7.0, 2.5))
 #: Small letters of Computer Modern are wider for their size.
-_WIDER = {9.0: 1.0, 8.0: 1.02, 7.0: 1.09}
+_WIDER = {9.0: 1.03, 8.0: 1.065, 7.0: 1.14}
 #: Lines that stand on one page below a caption, and notes that are printed of a table of holes.
 _LINES, _NOTES = 46, 12
 #: Rows past which an appendix refers to the CSV file: nobody reads them on paper.
@@ -78,7 +78,7 @@ def set_table(table: Table, layout: PaperLayout) -> str:
             table = narrower(table)
             fit = _fit(table, points)
     fit = fit or _Fit(8.0, 3.0, table, points, _naturals(table))
-    parts = split(table, points + 2 * fit.gap, fit.measure)
+    parts = [table] if _width(table, fit) <= points else _parts(table, fit)
     heights = [_height(part) for part in parts]
     if sum(heights) <= _LINES:
         return _floating(parts, fit, layout)
@@ -141,9 +141,32 @@ def _fit(table: Table, points: float) -> _Fit | None:
     naturals = _naturals(table)
     for size, gap in _SIZES:
         fit = _Fit(size, gap, table, points, naturals)
-        if width(table, fit.measure) - 2 * gap <= points:
+        if _width(table, fit) <= points:
             return fit
     return None
+
+
+def _width(table: Table, fit: _Fit) -> float:
+    """Points of the table, whose headings may be wider than the columns below them."""
+    own = width(table, fit.measure) - 2 * fit.gap
+    return own + sum(_excess(span, table, fit) for spans in table.header()[:-1] for span in spans)
+
+
+def _excess(span: Heading, table: Table, fit: _Fit) -> float:
+    """Points by which the longest word of a heading is wider than the columns below it."""
+    columns = range(span.first, span.first + span.width)
+    room = sum(fit.measure(table, index) for index in columns) - 2 * fit.gap
+    longest = max(map(ems, span.text.split()), default=0.0)
+    return max(0.0, _WIDER[fit.size] * fit.size * longest - room)
+
+
+def _parts(table: Table, fit: _Fit) -> list[Table]:
+    """The table as several that fit, whatever headings come to stand over a single column."""
+    above = {word for c in table.columns for head in c.heads[:-1] for word in head.split()}
+    widest = max(map(ems, above), default=0.0)
+    narrowest = min(fit.measure(table, index) for index in range(len(table.columns)))
+    spare = max(0.0, _WIDER[fit.size] * fit.size * widest - narrowest + 2 * fit.gap)
+    return split(table, fit.points + 2 * fit.gap - spare, fit.measure)
 
 
 def _naturals(table: Table) -> dict[tuple[str, ...], float]:
@@ -204,7 +227,7 @@ def _wrapped(said: str, most: float) -> list[str]:
 def _floating(parts: Sequence[Table], fit: _Fit, layout: PaperLayout, part: int = 0) -> str:
     """One float of the parts below each other; `part` counts the floats of one table."""
     table = parts[0]
-    within = max(width(each, fit.measure) for each in parts) <= layout.column * POINTS
+    within = max(_width(each, fit) for each in parts) <= layout.column * POINTS
     environment = "table" if within or layout.column == layout.text else "table*"
     tabulars = [_tabular(each, fit) for each in parts]
     lines = [
@@ -224,7 +247,7 @@ def _caption(table: Table, part: int) -> list[str]:
     if part:
         return [r"\addtocounter{table}{-1}", r"\caption{(continued)}"]
     label = [rf"\label{{{table.label}}}"] if table.label else []
-    return [rf"\caption{{{latex(table.caption)}}}", *label]
+    return [rf"\caption{{{_breakable(latex(table.caption))}}}", *label]
 
 
 def _tabular(table: Table, fit: _Fit) -> list[str]:
@@ -276,7 +299,8 @@ def _column(table: Table, fit: _Fit, index: int) -> str:
 def _height(table: Table) -> int:
     """Lines of the table."""
     heads = sum(1 for spans in table.header() if any(span.text for span in spans))
-    return heads + sum(max(len(e.lines) for e in row) for row in (*table.rows, *table.footer))
+    lines = [max(len(e.lines) for e in row) for row in (*table.rows, *table.footer)]
+    return heads + sum(lines) + (len(lines) // 2 if max(lines, default=1) > 1 else 0)
 
 
 def _explained(table: Table) -> list[str]:
@@ -286,7 +310,7 @@ def _explained(table: Table) -> list[str]:
         lines.append(f"{len(told) - _NOTES} more notes: see the CSV file.")
     if not lines:
         return []
-    head = r"\par\smallskip\begin{minipage}{\linewidth}\raggedright"
+    head = r"\par\smallskip\noindent\begin{minipage}{\linewidth}\raggedright"
     return [head, r" \quad ".join(map(_breakable, lines)), r"\end{minipage}"]
 
 
@@ -344,8 +368,9 @@ def _body(table: Table, fit: _Fit) -> Iterator[str]:
         if number:
             yield r"\midrule"
         if group.title:
-            title = rf"\textit{{{_breakable(latex(group.title))}}}"
-            yield rf"\multicolumn{{{len(table.columns)}}}{{@{{}}l}}{{{title}}} \\"
+            title = rf"\raggedright\textit{{{_breakable(latex(group.title))}}}"
+            across = f"@{{}}p{{{_width(table, fit):.1f}pt}}@{{}}"
+            yield rf"\multicolumn{{{len(table.columns)}}}{{{across}}}{{{title}}} \\"
         for place, row in enumerate(group.rows):
             yield from [r"\addlinespace"] * bool(place and tall)
             yield from set_row(row)
@@ -418,5 +443,6 @@ def _notes(table: Table, notes: Iterable[str]) -> str:
 
 def _breakable(shown: str) -> str:
     """LaTeX in which a long word may be broken after signs, and after so many letters."""
-    broken = re.sub(r"(\\_|[/=:.,]|(?<!-)-(?!-))(?=[^\W\d]|\\)", r"\1\\allowbreak{}", shown)
+    broken = shown.replace(r"}\texttt{", r"}\allowbreak{}\texttt{")
+    broken = re.sub(r"(\\_|[/=:.,]|(?<!-)-(?!-))(?=[^\W\d]|\\)", r"\1\\allowbreak{}", broken)
     return re.sub(rf"([^\W\d_]{{{_WHOLE}}})(?=[^\W\d_]{{4}})(?![a-z]*\{{)", r"\1\\-", broken)
