@@ -233,7 +233,7 @@ BLOCKS = frozenset(
     re.findall(
         r"\w+",
         "h1 h2 h3 h4 p ul li section div details summary pre figure figcaption img table caption "
-        "thead tbody tfoot tr th td br a code strong sub sup u",
+        "thead tbody tfoot tr th td br a code strong sub sup u button template",
     )
 )
 
