@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from harness.config import Model, RunConfig, Runtime, check_processes
-from harness.data.catalog import SOURCES, cache_dir, open_class_folder, open_data
+from harness.data.catalog import SOURCES, cache_dir, notes_on, open_class_folder, open_data
 from harness.data.dataset import DataSet
 from harness.data.images import BadImage, decode
 from harness.data.loader import advice
@@ -210,7 +210,7 @@ def _run(
     result = directory.result()
     if result is None:
         result = _train(config, runtime, directory, training, data, device, attempt, stop, company)
-        result["training"]["data"] = data.account.record()
+        result["training"]["data"] = data.account.record() | {"notes": notes_on(data, runtime)}
     else:
         model.load_state_dict(kept_weights(directory, result["checkpoint"]))
     directory.write_status(

@@ -188,25 +188,29 @@ def _together(args: argparse.Namespace, store: Store, names: Sequence[str]) -> i
 
 
 def _import(words: Sequence[str]) -> int:
-    """Published figures into results/external/: open_clip's result tables, clip-benchmark's CSV
-    and JSON files, or a CSV of our own columns."""
-    from harness.report.external_import import import_file
+    """Published figures into results/external/: result files of open_clip, clip-benchmark and
+    DataComp, tables in CSV, JSON lines, Markdown or LaTeX, or rows of our own columns."""
+    from harness.report.external_import import Asked, import_file
 
     parser = command_parser("report import", _import.__doc__, under_a_root())
     add = parser.add_argument
     add("file", type=Path, metavar="FILE")
     add("--source", metavar="ADDRESS", help="where the figures are printed; needed where the file "
         "has no column `source`")  # fmt: skip
-    add("--percent", action="store_true", help="values are percentages")
-    add("--name", help="of the file in results/external/ (default: that of FILE)")
+    add("--percent", action="store_true", help="values are percentages, be they without a sign")
+    add("--method", metavar="NAME", help="the model, where the file names none")
+    add("--metric", metavar="NAME", help="of columns that name a data set alone, such as acc1")
+    add("--name", help="of the file in results/external/, replacing it (default: that of FILE)")
     args = parser.parse_args(words)
     folder = args.root.resolve() / "results" / "external"
-    target, figures = import_file(
-        args.file, folder, source=args.source, percent=args.percent, name=args.name
-    )
+    asked = Asked(args.source, args.percent, args.method, args.metric)
+    done = import_file(args.file, folder, asked, name=args.name)
+    figures = done.figures
+    for column in done.left_out:
+        print(f"left out: column {column!r}, which names no data set", file=sys.stderr)
     models, datasets = {f.model for f in figures}, {f.dataset for f in figures}
     print(
-        f"{target}: {len(figures):,} figures of {len(models):,} models on "
+        f"{done.file}: {len(figures):,} figures of {len(models):,} models on "
         f"{len(datasets):,} data sets"
     )
     return 0

@@ -25,6 +25,7 @@ from harness.config.runtime import Runtime as Runtime
 from harness.config.runtime import check_processes as check_processes
 from harness.config.schema import BenchmarkData as BenchmarkData
 from harness.config.schema import ClassFolder as ClassFolder
+from harness.config.schema import Columns as Columns
 from harness.config.schema import Data as Data
 from harness.config.schema import Evaluate as Evaluate
 from harness.config.schema import Objective as Objective

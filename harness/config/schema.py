@@ -118,6 +118,17 @@ def unregistered_terms(objective: Mapping[str, Any]) -> list[str]:
     ]
 
 
+class Columns(Strict):
+    """Columns (or fields of records) of a table of captions, where they have names of their own."""
+
+    image: str | None = None
+    """Column with the path or name of the picture.  Elsewhere: csv_img_key, image_column."""
+    caption: str | None = None
+    """Column with the caption.  Elsewhere: csv_caption_key, caption_column."""
+    split: str | None = None
+    """Column with the split (`train`, `val`, `test`)."""
+
+
 class Data(Strict):
     """What is trained on.  The content is identity (its fingerprint), the place is not.
 
@@ -134,6 +145,9 @@ class Data(Strict):
     path: Annotated[str | None, Field(json_schema_extra=NOT_IDENTITY)] = None
     """Where the data is: a folder, table or archive, or a pattern or list of shards.
     Elsewhere: train_data, data_dir, data_path, dataset_path, root, shards."""
+    columns: Annotated[Columns, Field(json_schema_extra=NOT_IDENTITY)] = Columns()
+    """Of the tables at `path`; null: those known by their names (`image`, `caption`, `split`, ...).
+    What is read through them is identity, their names are not."""
     fingerprint: str | None = None
     """SHA-256 of the content; filled in from the data when a sweep is expanded."""
     resolution: Annotated[Int, Field(ge=8, le=512)] = 64

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from harness.config import ClassFolder
 from harness.data.account import Account, FileRead, Problem, RefusedData
-from harness.data.captions import TABLE_SUFFIXES
 from harness.data.classnames import (
     NAMES_FILE,
     TEMPLATES_FILE,
@@ -23,10 +22,12 @@ from harness.data.classnames import (
     lines_of,
     prompts,
 )
-from harness.data.dataset import SPLIT_NAMES, Split, Task, content_fingerprint
+from harness.data.dataset import Split, Task, content_fingerprint
 from harness.data.exports import has_labels, is_export, read_export
 from harness.data.files import FileTree, existing, is_image
 from harness.data.sources.folder import PictureFolder
+from harness.data.split_names import SPLIT_NAMES
+from harness.data.tables import has_table
 from harness.errors import DataError
 
 SPLIT = "test"
@@ -149,8 +150,7 @@ def looks_labelled(place: Path) -> bool:
     stems = {posixpath.splitext(image)[0] for image in files.images()}
     texts = {posixpath.splitext(name) for name in files.entries if not is_image(name)}
     beside = any(suffix in {".txt", ".json"} and stem in stems for stem, suffix in texts)
-    tables = any(suffix.lower() in TABLE_SUFFIXES for stem, suffix in texts if stem not in stems)
-    captioned = beside or tables or not stems
+    captioned = beside or has_table(files) or not stems
     return not captioned and bool(_tops(files, _class_level(files)[1]))
 
 

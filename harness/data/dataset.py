@@ -14,21 +14,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
+
 from harness.data.account import Account, Problem
 from harness.data.order import Places, Pool, SampleOrder
 from harness.errors import DataError, unknown
-
-#: Other names of the three customary splits, as data sets spell them.
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "dev": "validation",
-    "test": "test",
-    "testing": "test",
-}
 
 
 @dataclass(frozen=True)
@@ -99,6 +89,18 @@ class DataSet(ABC):
         Raises OSError or KeyError when it is not there or its container is damaged.
         """
 
+    def beginning(self, image: str, most: int) -> bytes:
+        """The first bytes of a picture, up to `most`; OSError or KeyError as `read`."""
+        return self.read(image)[:most]
+
+    def sizes(self, split: str) -> np.ndarray | None:
+        """Bytes of each picture of a split, int64 (N,); None where reading alone tells."""
+        return None
+
+    def checksum(self, image: str) -> int | None:
+        """CRC-32 of a picture, where it is known without reading it."""
+        return None
+
     def prepare(self) -> None:  # noqa: B027 - most data sets have nothing to prepare
         """Make what `read` needs (a cache of rendered drawings); safe in several processes."""
 
@@ -135,30 +137,10 @@ class DataSet(ABC):
         return self.splits[name]
 
 
-def split_name(given: str) -> str:
-    """The customary name of a split (`dev` -> `validation`); any other name is kept as it is."""
-    return SPLIT_NAMES.get(given.strip().casefold(), given.strip())
-
-
 def halves(splits: Mapping[str, Split]) -> tuple[dict[str, Split], dict[str, Split]]:
     """The splits that are trained on, and those that are evaluated on."""
     train = {name: split for name, split in splits.items() if name == "train"}
     return train, {name: split for name, split in splits.items() if name != "train"}
-
-
-def absent_splits(splits: Iterable[str]) -> list[str]:
-    """What a user must know of the splits there are: none to test on, or some that nobody uses."""
-    names = set(splits)
-    if not names:
-        return []
-    lines = []
-    if "test" not in names:
-        lines.append("there is no split test: metrics on it cannot be asked for")
-    lines += [
-        f"split {name!r} is neither trained on nor tested, unless evaluate.splits names it"
-        for name in sorted(names - set(SPLIT_NAMES.values()))
-    ]
-    return lines
 
 
 def content_fingerprint(

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 import tarfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from harness.data.classnames import NAMES_FILE, TEMPLATES_FILE, lines_of, text_of
 from harness.data.files import Entry, FileTree
-from harness.data.tars import IMAGE_FIELDS, keyed
+from harness.data.tars import IMAGE_FIELDS, by_key, read_at, read_members
 from harness.errors import DataError
 
 COUNT_FILE = "nshards.txt"
@@ -37,12 +38,6 @@ class Export:
     templates: tuple[str, ...] | None
 
 
-@dataclass
-class _ExportSample:
-    image: Entry | None = None
-    target: str | None = None
-
-
 def is_export(place: Path) -> bool:
     """Whether samples of an export are at a place: its root, its `test`, or one labelled tar."""
     return (place.is_dir() and (_home(place) / COUNT_FILE).is_file()) or has_labels(place)
@@ -64,12 +59,9 @@ def read_export(place: Path, target: str) -> Export:
     targets: list[str] = []
     home = _home(place)
     for shard in _shards(place):
-        for key, sample in _samples(shard, target).items():
-            if sample.image is None or sample.target is None:
-                missing = "picture" if sample.image is None else f".{target}"
-                raise DataError(f"{shard}: sample {key} has no {missing}")
-            entries[f"{shard.name}/{key}"] = sample.image
-            targets.append(sample.target)
+        for key, image, text in _samples(shard, target):
+            entries[f"{shard.name}/{key}"] = image
+            targets.append(text)
     texts = {
         name: lines_of(text_of(found))
         for name in (NAMES_FILE, TEMPLATES_FILE)
@@ -116,25 +108,39 @@ def _number(stem: str) -> tuple[int, str]:
 def _labelled(shard: Path) -> bool:
     try:
         with tarfile.open(shard, "r:") as tar:
-            return any(field_ == "cls" for _, field_, _ in islice(keyed(tar), _PROBED))
+            return any(member.name.lower().endswith(".cls") for member in islice(tar, _PROBED))
     except (tarfile.TarError, OSError, EOFError):
         return False
 
 
-def _samples(shard: Path, target: str) -> dict[str, _ExportSample]:
-    samples: dict[str, _ExportSample] = {}
+def _samples(shard: Path, target: str) -> Iterator[tuple[str, Entry, str]]:
+    """Key, picture and target of each sample; DataError when one lacks either."""
+    archives, problems = read_members(shard, shard.name)
+    if problems:
+        raise DataError(f"{shard} cannot be read: {problems[0].reason}")
+    with shard.open("rb") as file:
+        for members in archives:
+            for key, fields in by_key(members, {*IMAGE_FIELDS, target}).items():
+                image, text = _last(fields, IMAGE_FIELDS), _last(fields, {target})
+                if image is not None and text is not None:
+                    where = image.name, image.offset_data
+                    entry = Entry(image.size, None, str(shard), *where)
+                    data = read_at(file, text.offset_data, text.size, shard.name, text.name)
+                    yield key, entry, _decoded(data, shard)
+                elif image is not None or text is not None:
+                    missing = "picture" if image is None else f".{target}"
+                    raise DataError(f"{shard}: sample {key} has no {missing}")
+
+
+def _last(
+    fields: Mapping[str, Sequence[tarfile.TarInfo]], wanted: Collection[str]
+) -> tarfile.TarInfo | None:
+    found = [member for field, members in fields.items() if field in wanted for member in members]
+    return max(found, key=lambda member: member.offset_data, default=None)
+
+
+def _decoded(data: bytes, shard: Path) -> str:
     try:
-        with tarfile.open(shard, "r:") as tar:
-            for key, field_, member in keyed(tar):
-                sample = samples.setdefault(key, _ExportSample())
-                if field_ in IMAGE_FIELDS:
-                    sample.image = Entry(
-                        member.size, None, str(shard), member.name, member.offset_data
-                    )
-                elif field_ == target:
-                    file = tar.extractfile(member)
-                    assert file is not None  # it is a regular file
-                    sample.target = file.read().decode("utf-8-sig")
-    except (tarfile.TarError, OSError, EOFError, UnicodeDecodeError) as error:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
         raise DataError(f"{shard} cannot be read: {error}") from error
-    return {key: s for key, s in samples.items() if s.image is not None or s.target is not None}

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,7 +26,7 @@ from harness.data.tars import Sample, read_shard
 from harness.data.tools.jobs import Progress, ProgressLines
 from harness.files import locked
 
-_VERSION = 2
+_VERSION = 3
 
 #: Where a picture lies in its shard, and where its name and captions end in the texts of the index.
 _RECORD = np.dtype(
@@ -148,12 +149,13 @@ def _part(parts: Path, number: int) -> Path:
 
 def _make_part(shard: Shard, part: Path, fetch: Fetch) -> None:
     path, sha256 = fetch(shard)
-    samples, problems = read_shard(path, shard.base)
-    records, names, captions = _arrays(shard, samples)
+    read = read_shard(path, shard.base)
+    records, names, captions = _arrays(shard, read.samples)
     about = {
         "bytes": path.stat().st_size,
         "sha256": sha256,
-        "problems": [[problem.where, problem.reason] for problem in problems],
+        "problems": [[problem.where, problem.reason] for problem in read.problems],
+        "skipped": dict(read.skipped),
     }
     with tempfile.NamedTemporaryFile(dir=part.parent, suffix=".tmp", delete=False) as file:
         np.savez(
@@ -192,6 +194,7 @@ def _bytes(texts: Iterable[bytes]) -> npt.NDArray[np.uint8]:
 def _join(shards: Sequence[Shard], parts: Path, folder: Path) -> dict[str, Any]:
     writers: dict[str, _Writer] = {}
     problems: list[list[str]] = []
+    skipped: Counter[str] = Counter()
     listed = []
     for number, shard in enumerate(shards):
         with np.load(_part(parts, number), allow_pickle=False) as part:
@@ -202,6 +205,7 @@ def _join(shards: Sequence[Shard], parts: Path, folder: Path) -> dict[str, Any]:
                     writers[shard.split] = _Writer(folder, shard.split)
                 writers[shard.split].add(part)
         problems += about["problems"]
+        skipped.update(about["skipped"])
         listed.append(
             {
                 "name": shard.name,
@@ -219,6 +223,7 @@ def _join(shards: Sequence[Shard], parts: Path, folder: Path) -> dict[str, Any]:
         "splits": sorted(writers),
         "indexed": sum(entry["samples"] for entry in listed) + len(problems),
         "problems": problems,
+        "skipped": dict(skipped.most_common()),
         "shards": listed,
         "sizes": {file.name: file.stat().st_size for file in sorted(folder.iterdir())},
     }

@@ -7,24 +7,26 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from braceexpand import braceexpand
 
-from harness.data.dataset import SPLIT_NAMES
 from harness.data.files import existing
 from harness.data.packed import PACK_FILE, read_pack
+from harness.data.split_names import SPLIT_NAMES, split_folder, split_in
 from harness.errors import DataError
 
 SEPARATOR = "::"
 """Between the sources of one path, as in webdataset and open_clip."""
 
 _SCHEME = re.compile(r"^(pipe:|[a-z][a-z0-9+.-]*://)", re.IGNORECASE)
+_UNNAMED = "nothing: what names no split is trained on"
 _TAR_NAME = re.compile(r"([^/\s?&='\"]+\.tar)\b")
 
 
@@ -67,11 +69,16 @@ class Shard:
 
 @dataclass(frozen=True)
 class FoundShards:
-    """A data set's shards, sorted by source and place, and what it is called."""
+    """A data set's shards, sorted by source and place, and what it is called.
+
+    `origins` says how each split came about, and `notes` what a user must know of that.
+    """
 
     name: str
     shards: tuple[Shard, ...]
     sources: int
+    origins: Mapping[str, str]
+    notes: tuple[str, ...]
 
 
 def find_shards(path: str) -> FoundShards:
@@ -79,8 +86,9 @@ def find_shards(path: str) -> FoundShards:
 
     Each source is a folder, a tar file, a glob, or a URL that webdataset opens (http, https, s3,
     gs, hf, `pipe:` and a command); all but folders may have brace ranges such as
-    `shard-{000000..000012}.tar`.  Samples are `train`, but for shards in (sub-)folders called
-    train, val(idation) or test, and in whatever folders a packed data set has.
+    `shard-{000000..000012}.tar`.  A shard's split is what its folder or its name says (`val/0.tar`,
+    `cc3m-validation-0000.tar`), and what its record says in a packed data set; one that says none
+    is trained on.
 
     Raises DataError when a source names none, or when a file of a range is not there.
     """
@@ -88,15 +96,35 @@ def find_shards(path: str) -> FoundShards:
     if not all(sources):
         raise DataError(f"a source of data.path is empty; {SEPARATOR} stands between two")
     shards: list[Shard] = []
-    names = []
+    aside = 0
+    names, origins = [], defaultdict[str, dict[str, int]](dict)
     for number, source in enumerate(sources):
-        name, of_source = _of_source(source, number, len(sources) > 1)
+        name, found = _of_source(source)
         names.append(name)
+        listed = [each for each in found if not each.depth] or found
+        aside += len(found) - len(listed)
+        prefix = f"{number}." if len(sources) > 1 else ""
+        for each in listed:
+            counts = origins[each.split or "train"]
+            counts[each.origin] = counts.get(each.origin, 0) + 1
+        of_source = [_shard(each, number, prefix) for each in listed]
         shards += sorted(of_source, key=lambda shard: (shard.place, shard.split))
     for name, count in Counter(shard.name for shard in shards).items():
         if count > 1:
             raise DataError(f"{path} has two shards called {name}; give their folders apart")
-    return FoundShards("+".join(dict.fromkeys(names)), tuple(shards), len(sources))
+    unnamed = origins["train"].get(_UNNAMED, 0)
+    notes = []
+    if 0 < unnamed < len(shards):
+        notes.append(f"{unnamed:,} of {len(shards):,} shards name no split and are trained on")
+    if aside:
+        notes.append(f"{aside:,} shards in other folders, named after no split, are not read")
+    return FoundShards(
+        "+".join(dict.fromkeys(names)),
+        tuple(shards),
+        len(sources),
+        {split: ", ".join(counts) for split, counts in origins.items() if counts},
+        tuple(notes),
+    )
 
 
 def is_remote(place: str) -> bool:
@@ -105,28 +133,28 @@ def is_remote(place: str) -> bool:
     return scheme is not None and scheme[0].lower() != "file://"
 
 
-def _of_source(source: str, number: int, several: bool) -> tuple[str, list[Shard]]:
-    prefix = f"{number}." if several else ""
+def _of_source(source: str) -> tuple[str, list[_Listed]]:
     if is_remote(source):
-        shards = [
-            Shard(url, _split_of(_folder_of(url)), prefix + _base_of(url), number)
+        listed = [
+            _Listed(url, _base_of(url), *_split_of_one(_folder_of(url), _base_of(url)))
             for url in _expanded(source)
         ]
-        return _folder_of(shards[0].place) or "shards", shards
+        return _folder_of(listed[0].place) or "shards", listed
     given = Path(_without_scheme(source)).expanduser()
     listed = list(_in_folder(given) if given.is_dir() else _by_pattern(str(given)))
     if not listed:
-        raise DataError(f"no shard at {source}; looked for .tar files, also in train, val, test")
-    home = given if given.is_dir() else Path(min(file for file, _, _ in listed)).parent
-    shards = [_local(file, split, sha256, number, prefix) for file, split, sha256 in listed]
-    return home.absolute().name, shards
+        raise DataError(f"no shard at {source}; looked for .tar files, also in folders below")
+    home = given if given.is_dir() else Path(min(each.place for each in listed)).parent
+    return home.absolute().name, listed
 
 
-def _local(file: str, split: str, sha256: str | None, number: int, prefix: str) -> Shard:
-    path = existing(file)
+def _shard(listed: _Listed, number: int, prefix: str) -> Shard:
+    split, base = listed.split or "train", prefix + listed.base
+    if is_remote(listed.place):
+        return Shard(listed.place, split, base, number)
+    path = existing(listed.place)
     state = path.stat()
-    base = prefix + path.name
-    return Shard(str(path), split, base, number, state.st_size, state.st_mtime_ns, sha256)
+    return Shard(str(path), split, base, number, state.st_size, state.st_mtime_ns, listed.sha256)
 
 
 def _without_scheme(source: str) -> str:
@@ -135,20 +163,31 @@ def _without_scheme(source: str) -> str:
     return url2pathname(urlsplit(source).path) if source.lower().startswith("file://") else source
 
 
-_Listed = tuple[str, str, str | None]
-"""A file, its split, and its SHA-256 where that is on record."""
+class _Listed(NamedTuple):
+    """A shard's place and base name; the split that is said of it and by what; its SHA-256.
+
+    `depth` counts the folders it is in, where none of them is named after a split.
+    """
+
+    place: str
+    base: str
+    split: str | None
+    origin: str
+    sha256: str | None = None
+    depth: int = 0
 
 
 def _in_folder(folder: Path) -> Iterator[_Listed]:
     if (folder / PACK_FILE).exists():
         yield from _in_pack(folder)
         return
-    for file in folder.glob("*.tar"):
-        yield str(file), "train", None
-    for inner in folder.iterdir():
-        if inner.is_dir() and inner.name.casefold() in SPLIT_NAMES:
-            for file in inner.glob("*.tar"):
-                yield str(file), SPLIT_NAMES[inner.name.casefold()], None
+    for file in sorted(glob("**/*.tar", root_dir=folder, recursive=True)):
+        inside = Path(file).as_posix()
+        split, origin = _split_said(inside)
+        parts = inside.split("/")
+        of_split = len(parts) > 1 and split_in(parts[0]) is not None
+        depth = 0 if split_folder(inside) is not None else len(parts) - 1
+        yield _Listed(str(folder / file), "-".join(parts[of_split:]), split, origin, depth=depth)
 
 
 def _in_pack(folder: Path) -> Iterator[_Listed]:
@@ -158,7 +197,7 @@ def _in_pack(folder: Path) -> Iterator[_Listed]:
         if size != shard.bytes:
             seen = "is not there" if size is None else f"has {size} bytes"
             raise DataError(f"{file} {seen}, and {PACK_FILE} says {shard.bytes} bytes")
-        yield str(file), shard.split, shard.sha256
+        yield _Listed(str(file), file.name, shard.split, f"the record {PACK_FILE}", shard.sha256)
 
 
 def _by_pattern(pattern: str) -> Iterator[_Listed]:
@@ -167,7 +206,8 @@ def _by_pattern(pattern: str) -> Iterator[_Listed]:
         if not files:
             raise DataError(f"no shard at {part}" + (f", of {pattern}" if part != pattern else ""))
         for file in files:
-            yield file, _split_of(Path(file).parent.name), None
+            path = Path(file)
+            yield _Listed(file, path.name, *_split_of_one(path.parent.name, path.name))
 
 
 def _expanded(pattern: str) -> Iterable[str]:
@@ -177,8 +217,19 @@ def _expanded(pattern: str) -> Iterable[str]:
         raise DataError(f"{pattern} is no brace range: {error}") from error
 
 
-def _split_of(folder: str) -> str:
-    return SPLIT_NAMES.get(folder.casefold(), "train")
+def _split_said(path: str) -> tuple[str | None, str]:
+    """The split that a shard's folder says, else its name, and how; None when neither does."""
+    if (found := split_folder(path)) is not None:
+        return found[0], f"the folder {found[1]}"
+    split = split_in(posixpath.basename(path))
+    return split, _UNNAMED if split is None else "the names of shards"
+
+
+def _split_of_one(folder: str, base: str) -> tuple[str | None, str]:
+    """The same of a shard outside of any data set, whose folder may be called anything."""
+    if (split := SPLIT_NAMES.get(folder.casefold())) is not None:
+        return split, f"the folder {folder}"
+    return _split_said(base)
 
 
 def _tar_in(url: str) -> re.Match[str] | None:

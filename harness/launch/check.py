@@ -19,7 +19,7 @@ from harness.config import (
     override,
 )
 from harness.config.sweep import Run, Show
-from harness.data.catalog import open_class_folder, open_data
+from harness.data.catalog import notes_on, open_class_folder, open_data
 from harness.data.dataset import DataSet
 from harness.errors import ConfigError, unknown
 from harness.evaluate.suites import SUITES, benchmarks_of
@@ -93,12 +93,12 @@ def holes(runs: Sequence[Run], runtime: Runtime) -> list[str]:
 
 
 def data_notes(runs: Sequence[Run], runtime: Runtime) -> list[str]:
-    """What opening the data of `runs` decided for the user, a line each."""
+    """What a user must know of the data of `runs`, a line each."""
     datas = dict.fromkeys(run.config.data for run in runs)
     folders = dict.fromkeys(f for run in runs for f in run.config.evaluate.class_folders)
     opened = [open_data(data, runtime) for data in datas]
     opened += [open_class_folder(folder) for folder in folders]
-    return [f"{data.name}: {note}" for data in opened for note in data.account.notes]
+    return [f"{data.name}: {note}" for data in opened for note in notes_on(data, runtime)]
 
 
 def check_runs(runs: Sequence[Run], show: Show, runtime: Runtime) -> Show:

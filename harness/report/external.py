@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,7 +22,7 @@ from harness.errors import HarnessError, unknown
 #: Metric of a figure whose source does not say which one it is.
 UNSTATED = "unstated"
 _PREFIXES = ("wds/", "vtab/", "retrieval/", "wilds/", "fairness/", "misc/")
-_DATASETS = {
+DATASETS = {
     "flickr": "flickr30k",
     "flickr30k_karpathy": "flickr30k",
     "coco": "mscoco",
@@ -145,7 +145,7 @@ def dataset_name(name: str) -> str:
     short = name.strip().casefold()
     while short.startswith(_PREFIXES):
         short = short.partition("/")[2]
-    return _DATASETS.get(short, short)
+    return DATASETS.get(short, short)
 
 
 def metric_name(name: str) -> str:
@@ -180,30 +180,29 @@ def load(folder: Path) -> Published:
     return Published(tuple(figures.values()), tuple(files))
 
 
-def read_figures(
-    data: bytes, name: str, *, source: str | None = None, percent: bool = False
-) -> list[tuple[int, PublishedResult]]:
-    """(line, figure) of each row of a CSV with the columns of `PublishedResult`.
-
-    Args:
-        source: of the rows that name none.
-        percent: whether values are percentages.
-    """
-    rows = read_rows(data, name)
+def read_figures(data: bytes, name: str) -> list[tuple[int, PublishedResult]]:
+    """(line, figure) of each row of a CSV with the columns of `PublishedResult`."""
+    rows = read_rows(text_of(data, name), name)
     if rows:
         for column in rows[0][1]:
             if column not in FIELDS:
                 raise ExternalError(f"{name}: {unknown('column', column, FIELDS)}")
-    return [(line, _figure(row, f"{name}:{line}", source, percent)) for line, row in rows]
+    return [(line, sourced_figure(row, f"{name}:{line}")) for line, row in rows]
 
 
-def read_rows(data: bytes, name: str) -> list[tuple[int, dict[str, str]]]:
-    """(line, column -> cell) of each row of a CSV in UTF-8."""
+def text_of(data: bytes, name: str) -> str:
+    """`data` as text, of UTF-8 or marked as UTF-16."""
+    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
-        text = data.decode("utf-8-sig")
+        return data.decode(encoding)
     except UnicodeDecodeError as error:
         raise ExternalError(f"{name} is no UTF-8 text: {error}") from None
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+
+
+def read_rows(text: str, name: str, separator: str = ",") -> list[tuple[int, dict[str, str]]]:
+    """(line, column -> cell) of each row of a CSV."""
+    stream = io.StringIO(text, newline="")
+    reader = csv.DictReader(stream, delimiter=separator, strict=True)
     rows = []
     try:
         for row in reader:
@@ -218,34 +217,20 @@ def read_rows(data: bytes, name: str) -> list[tuple[int, dict[str, str]]]:
     return rows
 
 
-def _figure(row: dict[str, str], where: str, source: str | None, percent: bool) -> PublishedResult:
-    cells: dict[str, Any] = dict(row)
+def sourced_figure(cells: Mapping[str, Any], where: str) -> PublishedResult:
+    """`make_figure` of what must say where it is printed."""
     if not (cells.get("source") or "").strip():
-        if source is None:
-            raise ExternalError(
-                f"{where}: no source; a published figure must say where it is printed "
-                "(the column `source`, or --source ADDRESS when importing)"
-            )
-        cells["source"] = source
-    if percent:
-        cells["value"] = fraction(cells.get("value", ""), where)
+        raise ExternalError(
+            f"{where}: no source; a published figure must say where it is printed "
+            "(the column `source`, or --source ADDRESS when importing)"
+        )
     return make_figure(cells, where)
 
 
-def fraction(percentage: str, where: str) -> str:
-    """`28.55` as `0.2855`: the decimal point moved, no digit rounded."""
-    from decimal import Decimal, InvalidOperation
-
-    try:
-        return str(Decimal(percentage.strip()).scaleb(-2).normalize())
-    except InvalidOperation:
-        raise ExternalError(f"{where}: value = {percentage!r} is no number") from None
-
-
-def make_figure(cells: dict[str, Any], where: str) -> PublishedResult:
+def make_figure(cells: Mapping[str, Any], where: str) -> PublishedResult:
     """A PublishedResult; ExternalError, in one line, when `cells` cannot be one."""
     try:
-        return PublishedResult.model_validate(cells)
+        return PublishedResult.model_validate(dict(cells))
     except ValidationError as error:
         raise ExternalError(f"{where}: {'; '.join(_problems(error))}") from None
 

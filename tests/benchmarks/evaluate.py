@@ -84,7 +84,7 @@ def whole_texts(model: Any) -> Callable[[list[str]], Tensor]:
 def zeroshot(args: argparse.Namespace) -> dict[str, Any]:
     """CIFAR-10's folder with its 18 templates, from files to numbers."""
     from harness.config import ClassFolder, Evaluate, Runtime
-    from harness.data.sources.folder import open_class_folder
+    from harness.data.class_sets import open_class_folder
     from harness.evaluate.suites import BENCHMARKS
 
     prompts = BENCHMARKS["cifar10"].prompts

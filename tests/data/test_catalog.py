@@ -8,7 +8,8 @@ import pytest
 from harness.config import ClassFolder, Data, Runtime
 from harness.data import catalog
 from harness.data.catalog import SOURCES, open_class_folder, open_data
-from harness.data.dataset import Split, Task, content_fingerprint, split_name
+from harness.data.dataset import Split, Task, content_fingerprint
+from harness.data.split_names import split_name
 from harness.errors import ConfigError, DataError
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from harness.config import ClassFolder
+from harness.data.class_sets import open_class_folder
 from harness.data.images import decode
-from harness.data.sources.folder import open_class_folder, open_folder
+from harness.data.sources.folder import open_folder
 
 
 def real(name: str) -> Path:

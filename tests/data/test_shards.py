@@ -165,7 +165,7 @@ def test_a_pickled_data_set_reads_the_same_and_carries_no_index(folder, cache):
 
 
 def usable(path):
-    samples, problems = read_shard(path)
+    samples, problems, _ = read_shard(path)
     return (
         [(sample.member, *sample.captions) for sample in samples],
         [(problem.where, problem.reason) for problem in problems],
@@ -177,12 +177,12 @@ def test_json_captions_and_webdatasets_keys(tmp_path):
         tmp_path / "s.tar",
         ("d/1.png", b"x"),
         ("d/1.json", json.dumps({"caption": "from json", "url": "u"}).encode()),
-        ("2.json", b'{"caption": "not this"}'),
+        ("2.json", b'{"caption": "from json too"}'),
         ("2.webp", b"x"),
-        ("2.txt", b"from  txt\n"),
+        ("2.txt", b"not this\n"),
         ("2.cls", b"7"),
     )
-    assert usable(path) == ([("d/1.png", "from json"), ("2.webp", "from txt")], [])
+    assert usable(path) == ([("d/1.png", "from json"), ("2.webp", "from json too")], [])
 
 
 def test_interleaved_keys_are_put_together(tmp_path):

@@ -147,6 +147,25 @@ def test_captions_of_a_table_and_of_clip_benchmarks_layout(tmp_path: Path) -> No
     assert tars.captions == [("red", "a red one"), ("green",), ("blue",)]
 
 
+def test_captions_that_name_no_split_are_all_of_the_test_set(tmp_path: Path) -> None:
+    folder = caption_folder(tmp_path / "told")
+    rows = [row.split(",") for row in (folder / "captions.csv").read_text().splitlines()]
+    kept = "".join(f"{image},{text}\n" for image, split, text in rows if split != "train")
+    (folder / "captions.csv").write_text(kept)
+    assert sorted(opened(CAPTIONS, tmp_path).split("test").captions) == [
+        ("blue",), ("green",), ("red", "a red one"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", [b"", b" \n", b"\xff", b"red\n&nbsp;", b"null"])
+def test_a_bad_caption_is_told_with_its_shard_and_key(tmp_path: Path, text: bytes) -> None:
+    folder = retrieval_webdataset(tmp_path / "told")
+    members = {"0.jpg": png((255, 0, 0)), "0.txt": b"red", "1.jpg": png((0, 255, 0)), "1.txt": text}
+    shard(folder / "test" / "0.tar", members)
+    with pytest.raises(DataError, match=r"test/0\.tar"):
+        opened(CAPTIONS, tmp_path)
+
+
 def test_torchvisions_layout_is_opened_by_clip_benchmarks_builder(tmp_path: Path) -> None:
     meta, images = tmp_path / "food-101" / "meta", tmp_path / "food-101" / "images"
     meta.mkdir(parents=True)

@@ -13,7 +13,7 @@ from report_records import T2I, Records, fill, runs_by, sweep_of
 from harness.commands.report import main
 from harness.report import build, external
 from harness.report.external import ExternalError
-from harness.report.external_import import import_file
+from harness.report.external_import import Asked, import_file
 from harness.store.evaluations import EvaluationDir, evaluations_root
 
 TRACKED = Path(__file__).parents[2] / "results" / "external"
@@ -34,7 +34,7 @@ CLIP_BENCHMARK = (
 
 def taken(file: Path, folder: Path, **words: object) -> dict[tuple[str, str, str], float]:
     """(model, data set, metric) -> value of what an import leaves on disk."""
-    import_file(file, folder, **{"source": "a paper, table 1", **words})
+    import_file(file, folder, Asked(**{"source": "a paper, table 1", **words}))
     found = external.load(folder).figures
     assert {figure.source for figure in found} == {words.get("source", "a paper, table 1")}
     return {(f.model, f.dataset, f.metric): f.value for f in found}
@@ -219,7 +219,7 @@ def test_an_outside_model_that_was_evaluated_here_stands_beside_the_runs(
 
 def test_all_published_figures_as_one_page(tmp_path: Path) -> None:
     folder = tmp_path / "results" / "external"
-    import_file(written(tmp_path, "t.csv", OPEN_CLIP), folder, source="<b>docs</b> of open_clip")
+    import_file(written(tmp_path, "t.csv", OPEN_CLIP), folder, Asked("<b>docs</b> of open_clip"))
 
     code = main(["published", "--root", str(tmp_path)])
     page = (tmp_path / "reports" / "published" / "report.html").read_text()

@@ -11,9 +11,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from harness.config import SOURCES, Data
 from harness.data.account import Account, FileRead, Problem, RefusedData
-from harness.data.dataset import DataSet, Split, absent_splits, content_fingerprint
+from harness.data.dataset import DataSet, Split, content_fingerprint
 from harness.data.index import (
     Content,
     Lazy,
@@ -27,6 +29,7 @@ from harness.data.index import (
 from harness.data.order import Pool, SampleOrder, Window
 from harness.data.shard_list import FoundShards, Shard, find_shards
 from harness.data.source import Source, path_of
+from harness.data.split_names import absent_splits
 from harness.data.tars import read_at
 from harness.data.tools.jobs import Progress
 from harness.errors import ConfigError, DataError
@@ -48,12 +51,14 @@ class Shards(DataSet):
         vars(self).update(
             name=found.name,
             tasks=(),
+            found=found,
             shards=found.shards,
             weights=weights if found.sources > 1 else None,
             index=cache / f"shards-{index_key(found.shards, hashed=self._hashed)}",
         )
 
     name: str
+    found: FoundShards
     shards: tuple[Shard, ...]
     weights: Sequence[float] | None
     index: Path
@@ -95,8 +100,11 @@ class Shards(DataSet):
             )
             for shard in self.summary["shards"]
         )
-        origins = {split: f"the folder or list {split}" for split in self.summary["splits"]}
-        return Account(files, origins, tuple(absent_splits(self.summary["splits"])))
+        skipped = ", ".join(f"{n:,} {suffix}" for suffix, n in self.summary["skipped"].items())
+        notes = [*self.found.notes, *absent_splits(self.summary["splits"])]
+        if skipped:
+            notes.append(f"files that belong to no picture are skipped: {skipped}")
+        return Account(files, self.found.origins, tuple(notes))
 
     @cached_property
     def indexed(self) -> int:
@@ -135,6 +143,17 @@ class Shards(DataSet):
         shard = self._by_name[shard_of(member)]
         with self._open(shard) as file:
             return read_at(file, offset, size, shard.base, member)
+
+    def sizes(self, split: str) -> np.ndarray | None:
+        """See DataSet; None of shards that would have to be fetched."""
+        if any(shard.is_remote for shard in self.shards):
+            return None
+        return np.asarray(Samples(self.index, split).records["size"], np.int64)
+
+    def beginning(self, image: str, most: int) -> bytes:
+        """See DataSet."""
+        name, _, size = image.rpartition("+")
+        return self.read(f"{name}+{min(most, int(size))}")
 
     def _stamps(self, *, train: bool) -> Iterator[str]:
         return (shard.stamp for shard in self.shards if (shard.split == "train") is train)

@@ -15,8 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.data.captions import TABLE_SUFFIXES
 from harness.data.files import FileTree, is_image
+from harness.data.tables import TABLE_SUFFIXES
 from harness.errors import DataError
 from harness.evaluate.suites.records import Benchmark
 
@@ -116,7 +116,7 @@ def _plain(benchmark: Benchmark, home: Path) -> Iterator[tuple[Layout, Path]]:
 
 
 def _has_table(folder: Path) -> bool:
-    return any(file.suffix.lower() in TABLE_SUFFIXES for file in folder.iterdir())
+    return any(file.name.lower().endswith(TABLE_SUFFIXES) for file in folder.iterdir())
 
 
 # --------------------------------------------------------------------------- fingerprint

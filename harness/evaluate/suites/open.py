@@ -7,7 +7,7 @@ from those folders themselves.  A count that is not the benchmark's is refused.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from harness.data.captions import checked_caption
+from harness.data.captions import checked_caption, sample_captions
 from harness.data.class_sets import read_classes
 from harness.data.classnames import folded, spelt
 from harness.data.dataset import DataSet, Split, Task
@@ -131,7 +131,7 @@ def _built_in(found: Found, cache: Path) -> DataSet:
 
 
 def _captions(found: Found, cache: Path) -> DataSet:
-    folder = open_folder(str(found.path))
+    folder = open_folder(str(found.path), unsplit=SPLIT)
     split = folder.split(SPLIT)
     return _data_set(found, split.images, folder.read, captions=split.captions)
 
@@ -198,17 +198,10 @@ def _webdataset(found: Found, cache: Path) -> DataSet:
     export = read_export(found.path, "txt")
     images = list(export.files.entries)
     owned = [
-        tuple(_captions_of(f"{found.path}/test/{image}.txt", text))
+        tuple(_checked(f"{found.path}/test/{image}.txt", c) for c in sample_captions(None, text))
         for image, text in zip(images, export.targets, strict=True)
     ]
     return _data_set(found, images, export.files.read, captions=owned)
-
-
-def _captions_of(where: str, text: str) -> Iterator[str]:
-    """One caption a line; a line is ended by a line feed alone, so that no caption is cut."""
-    for line in text.split("\n"):
-        if line.strip():
-            yield _checked(where, line)
 
 
 def _checked(where: str, caption: object) -> str:
