@@ -36,6 +36,7 @@ from harness.errors import (
 from harness.evaluate.cost import count_parameters, measure_cost
 from harness.evaluate.engine import evaluate
 from harness.finished import inherit, kept_weights, parent_record
+from harness.loggers import LoggedRun
 from harness.models.image import ImageEncoder, check_image_tower
 from harness.models.names import BACKBONES
 from harness.models.pretrained import load_pretrained
@@ -101,7 +102,8 @@ def execute(
         attempt = _begin_attempt(directory, config, runtime, device, label)
         try:
             asked = _either(stop, directory, runtime.log_seconds)
-            _run(config, runtime, directory, device, attempt, asked, company)
+            with LoggedRun(directory.path, config, runtime, label) as logged:
+                _run(config, runtime, logged, device, attempt, asked, company)
         except InterruptedRun as error:
             reason = directory.stop_requested()
             _write_end(directory, State.INTERRUPTED, attempt, note=str(error), stopped=reason)

@@ -24,6 +24,7 @@ from harness.data.dataset import DataSet
 from harness.errors import ConfigError, unknown
 from harness.evaluate.suites import SUITES, benchmarks_of
 from harness.evaluate.suites.find import Found, Hole, find
+from harness.loggers import check_loggers
 from harness.metrics import (
     benchmark_metrics,
     headline_metrics,
@@ -128,6 +129,7 @@ def check_runs(runs: Sequence[Run], show: Show, runtime: Runtime) -> Show:
             of_suite = [show.primary] if show.primary in of_suites else []
             found = match_primary(show.primary, [*known, *judged_by, *of_suite])
             primary[found] = None
+    check_loggers(runtime)
     for train in dict.fromkeys(run.config.train for run in runs):
         check_processes(train, runtime)
     for data, batch_size in dict.fromkeys((r.config.data, r.config.train.batch_size) for r in runs):
