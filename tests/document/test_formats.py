@@ -249,7 +249,8 @@ def test_html_shows_any_text_and_makes_no_tag_of_it(words: str) -> None:
     assert f"2 of 3 seeds: {one_line(words)}" in "".join(reader.texts)
     hrefs = {attributes["href"] or "" for tag, attributes in reader.tags if tag == "a"}
     address = f"https://example.org/{one_line(words)}"
-    assert {href for href in hrefs if not href.startswith("#")} == {address}
+    drawn = {f"figures/drawn.{ending}" for ending in ("svg", "png", "csv")}
+    assert {href for href in hrefs if not href.startswith("#")} == {address, *drawn}
     assert {"#run-k1", "#run-k3", "#run-k4"} <= hrefs
 
 
