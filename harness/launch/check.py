@@ -5,7 +5,7 @@ Torch-free: what needs a model or a decoded picture is checked by `harness.run.p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -26,6 +26,7 @@ from harness.evaluate.suites import SUITES, benchmarks_of
 from harness.evaluate.suites.find import Found, Hole, find
 from harness.loggers import check_loggers
 from harness.metrics import (
+    OF_TOWERS,
     benchmark_metrics,
     headline_metrics,
     known_metrics,
@@ -113,6 +114,7 @@ def check_runs(runs: Sequence[Run], show: Show, runtime: Runtime) -> Show:
     patterns = list(show.metrics)
     shown: dict[str, None] = {}
     primary: dict[str, None] = {}
+    every: dict[str, None] = {}
     configs = {(c.data, c.evaluate): c for c in (run.config for run in runs)}
     known_backbones = backbone_names()
     for backbone in dict.fromkeys(run.config.model.image.backbone for run in runs):
@@ -123,6 +125,7 @@ def check_runs(runs: Sequence[Run], show: Show, runtime: Runtime) -> Show:
         of_suites, judged_by = _suite_metrics(config.evaluate.suites)
         named = [p for p in patterns if "*" not in p and p in of_suites]
         others = [p for p in patterns if p not in named]
+        every |= dict.fromkeys([*known, *of_suites])
         matched = match_metrics(others, [*known, *judged_by])
         shown |= dict.fromkeys([*matched, *judged_by, *named])
         if show.primary is not None:
@@ -139,7 +142,18 @@ def check_runs(runs: Sequence[Run], show: Show, runtime: Runtime) -> Show:
             f"primary = {show.primary!r} is {len(primary)} metrics: {', '.join(primary)}"
         )
     metrics = tuple(shown | primary)
-    return replace(show, metrics=metrics, primary=next(iter(primary), None))
+    resolved = replace(show, metrics=metrics, primary=next(iter(primary), None))
+    if show.columns is None:
+        return resolved
+    return replace(resolved, columns=_columns(show.columns, every))
+
+
+def _columns(columns: Sequence[str], every: Iterable[str]) -> tuple[str, ...]:
+    """The columns that `columns` name, patterns resolved; ConfigError for one that is not there."""
+    try:
+        return tuple(match_metrics(columns, [*every, *OF_TOWERS]))
+    except ConfigError as error:
+        raise ConfigError(f"columns: {error}") from None
 
 
 def _suite_metrics(suites: Sequence[str]) -> tuple[set[str], list[str]]:
