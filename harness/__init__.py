@@ -2,16 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from harness.registry import lazy
 
 if TYPE_CHECKING:
     from harness.api import load as load
-else:
 
-    def __getattr__(name: str) -> object:
-        """`harness.load`, imported when it is asked for."""
-        if name != "load":
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        import importlib
-
-        return importlib.import_module("harness.api").load
+__version__ = "0.1.0"
+__getattr__ = lazy(__name__, load="harness.api")
