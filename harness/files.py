@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,19 @@ def _load(data: bytes) -> Any:
         return orjson.loads(data)
     except orjson.JSONDecodeError:
         return json.loads(data.decode("utf-8"))
+
+
+def numbers_of(tree: Mapping[str, Any], before: str = "") -> dict[str, float]:
+    """The numbers of a line of a log; those of a section have its name, `terms/instance`, but for
+    those of the section `metrics`."""
+    found: dict[str, float] = {}
+    for name, value in tree.items():
+        path = f"{before}{name}"
+        if isinstance(value, Mapping):
+            found |= numbers_of(value, "" if path == "metrics" else f"{path}/")
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            found[path] = float(value)
+    return found
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:

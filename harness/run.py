@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from harness.config import Model, RunConfig, Runtime, check_processes
-from harness.data.catalog import SOURCES, cache_dir, open_class_folder, open_data
+from harness.data.catalog import SOURCES, cache_dir, notes_on, open_class_folder, open_data
 from harness.data.dataset import DataSet
 from harness.data.images import BadImage, decode
 from harness.data.loader import advice
@@ -36,6 +36,7 @@ from harness.errors import (
 from harness.evaluate.cost import count_parameters, measure_cost
 from harness.evaluate.engine import evaluate
 from harness.finished import inherit, kept_weights, parent_record
+from harness.loggers import LoggedRun
 from harness.models.image import ImageEncoder, check_image_tower
 from harness.models.names import BACKBONES
 from harness.models.pretrained import load_pretrained
@@ -101,7 +102,8 @@ def execute(
         attempt = _begin_attempt(directory, config, runtime, device, label)
         try:
             asked = _either(stop, directory, runtime.log_seconds)
-            _run(config, runtime, directory, device, attempt, asked, company)
+            with LoggedRun(directory.path, config, runtime, label) as logged:
+                _run(config, runtime, logged, device, attempt, asked, company)
         except InterruptedRun as error:
             reason = directory.stop_requested()
             _write_end(directory, State.INTERRUPTED, attempt, note=str(error), stopped=reason)
@@ -210,7 +212,7 @@ def _run(
     result = directory.result()
     if result is None:
         result = _train(config, runtime, directory, training, data, device, attempt, stop, company)
-        result["training"]["data"] = data.account.record()
+        result["training"]["data"] = data.account.record() | {"notes": notes_on(data, runtime)}
     else:
         model.load_state_dict(kept_weights(directory, result["checkpoint"]))
     directory.write_status(

@@ -205,6 +205,7 @@ def check_data(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     from harness.data.catalog import cache_dir
+    from harness.data.duplicates import keep_duplicates
     from harness.data.quarantine import write_quarantine
     from harness.data.tools.scan import scan
     from harness.data.tools.summary import summary_of
@@ -213,6 +214,7 @@ def _check(args: argparse.Namespace) -> int:
     with _progress("decoding", "pictures") as progress:
         found = scan(data, max_pixels=args.max_pixels, workers=args.workers, progress=progress)
     file = write_quarantine(cache_dir(runtime), data, args.max_pixels, found.bad)
+    keep_duplicates(data, cache_dir(runtime), found.duplicates)
     if args.out is not None:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, args.out)
@@ -252,8 +254,6 @@ def _print_summary(tree: Mapping[str, Any]) -> None:
         _say(f"{name} caption: {caption['characters']:,} characters, {text!r}")
     for split, count in tree["duplicates"]["within"].items():
         print(f"repeated: {count:,} pictures of {split} have the content of another")
-    for leak in tree["duplicates"]["across"]:
-        print(f"leakage: {leak['pictures']:,} pictures are in {' and in '.join(leak['splits'])}")
     for note in tree["notes"]:
         _say(f"note: {note}")
     _print_problems(tree["problems"])

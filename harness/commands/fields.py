@@ -28,8 +28,13 @@ from harness.config.sweep_files import load_sweep
 from harness.config.values import alternatives, in_words
 from harness.errors import ConfigError
 from harness.evaluate.suites import SUITES
+from harness.loggers import LOGGERS
 
-_NAMED: dict[str, Iterable[str]] = {"data.source": SOURCES, "evaluate.suites": SUITES}
+_NAMED: dict[str, Iterable[str]] = {
+    "data.source": SOURCES,
+    "evaluate.suites": SUITES,
+    "runtime.log": LOGGERS,
+}
 """Path -> the names of what is registered for it."""
 _WIDTH = 100
 

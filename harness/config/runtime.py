@@ -47,6 +47,10 @@ class Runtime(Strict):
     log_samples: Annotated[Int, Field(ge=1)] = 2_000
     """Samples between two lines of metrics.jsonl.  Elsewhere: log_every, log_interval, log_steps,
     log_every_n_steps, logging_steps, print_freq."""
+    log: tuple[str, ...] = ()
+    """Loggers that get each line of metrics.jsonl and progress.jsonl too: `tensorboard`, `wandb`,
+    or one that a sweep file registers.  Elsewhere: report_to, logger, loggers, wandb, tensorboard,
+    use_wandb."""
     validate_at: tuple[Int, ...] = ()
     """Samples seen at which the split `validation` is evaluated, between two steps; a line of
     progress.jsonl each.  A search sets it; what is trained stays the same, bit by bit.

@@ -27,8 +27,11 @@ from harness.config.points import short_names as short_names
 from harness.config.points import zipped as zipped
 from harness.config.searchspace import Search
 from harness.config.values import plain
-from harness.errors import ConfigError, SweepError
+from harness.errors import ConfigError, SweepError, unknown
 from harness.metrics import check_cost
+
+#: What may stand after a mean, and where differences may stand, in the leading table.
+SPREADS, DELTAS = ("sd", "ci", "se"), ("column", "line")
 
 
 @dataclass(frozen=True)
@@ -56,15 +59,33 @@ class Show:
     what "enough" means.  None: nothing is called enough."""
     cost: str = "cost/parameters/inference"
     """What the cheapest point that is enough is cheapest by."""
+    columns: Sequence[str] | None = None
+    """What the leading table shows after the axes, in this order: metrics (a name may hold `*`),
+    costs, or an image and a text tower's cost side by side (`cost/parameters`).  None: parameters,
+    GMACs and all of `metrics`."""
+    spread: str = "sd"
+    """What stands after a mean: `sd` and `se` (standard deviation and error over seeds) or `ci`
+    (half-width of the 95 % t-interval)."""
+    delta: str | None = None
+    """Where the leading table has the differences to the baseline: in a `column` of their own, on
+    a `line` below their means; None: not there."""
+    ties: bool = False
+    """Whether it marks with \u2248 what cannot be told from the best of its column."""
 
     def __post_init__(self) -> None:
-        """Raise SweepError or ConfigError for a point, margin or cost that means nothing."""
+        """Raise SweepError or ConfigError for what means nothing."""
         made = {name: plain_point(point) for name, point in self.names.items()}
         object.__setattr__(self, "names", made)
         if self.baseline is not None:
             object.__setattr__(self, "baseline", plain_point(self.baseline))
         object.__setattr__(self, "margin", plain(self.margin))
         check_cost(self.cost)
+        for field_, value, known in (
+            ("spread", self.spread, SPREADS),
+            ("delta", self.delta, (None, *DELTAS)),
+        ):
+            if value not in known:
+                raise SweepError(unknown(field_, str(value), map(str, known)))
         if self.margin is None:
             return
         if self.primary is None:

@@ -45,10 +45,11 @@ class FileRead:
 
 @dataclass(frozen=True)
 class Leakage:
-    """Pictures of equal content in several splits."""
+    """Pictures of equal content in several splits (or classes), and one by its names there."""
 
     splits: tuple[str, ...]
     pictures: int
+    example: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from harness.config import SOURCES, ClassFolder, Data, Evaluate, Runtime
 from harness.data.dataset import DataSet
+from harness.data.duplicates import find_duplicates
 from harness.data.source import Source, path_of
 from harness.errors import DataError
 
@@ -41,6 +42,11 @@ def find_data(data: Data, runtime: Runtime) -> DataSet:
     found = _open_data(data.model_copy(update={"fingerprint": None}), cache_dir(runtime))
     found.keep_within(runtime.spool_mb * 10**6)
     return found
+
+
+def notes_on(data: DataSet, runtime: Runtime) -> list[str]:
+    """What a user must know of a data set, a line each: what was decided, and leakage."""
+    return [*data.account.notes, *find_duplicates(data, cache_dir(runtime)).lines(data)]
 
 
 def check_evaluated(data: DataSet, evaluate: Evaluate) -> None:

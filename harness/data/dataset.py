@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
+
 from harness.data.account import Account, Problem
 from harness.data.order import Places, Pool, SampleOrder
 from harness.errors import DataError, unknown
@@ -86,6 +88,18 @@ class DataSet(ABC):
 
         Raises OSError or KeyError when it is not there or its container is damaged.
         """
+
+    def beginning(self, image: str, most: int) -> bytes:
+        """The first bytes of a picture, up to `most`; OSError or KeyError as `read`."""
+        return self.read(image)[:most]
+
+    def sizes(self, split: str) -> np.ndarray | None:
+        """Bytes of each picture of a split, int64 (N,); None where reading alone tells."""
+        return None
+
+    def checksum(self, image: str) -> int | None:
+        """CRC-32 of a picture, where it is known without reading it."""
+        return None
 
     def prepare(self) -> None:  # noqa: B027 - most data sets have nothing to prepare
         """Make what `read` needs (a cache of rendered drawings); safe in several processes."""

@@ -91,13 +91,19 @@ class FileTree:
                 free = name not in entries
                 entries[name if free else f"{posixpath.splitext(archive)[0]}/{name}"] = entry
 
-    def read(self, name: str) -> bytes:
-        """The bytes of a file; KeyError for an unknown name, OSError for a lost or damaged one."""
+    def read(self, name: str, most: int = -1) -> bytes:
+        """The bytes of a file; KeyError for an unknown name, OSError for a lost or damaged one.
+
+        Args:
+            most: of a file that is in no zip, no more from its beginning; -1: all.
+        """
         entry = self.entries[name]
         if entry.archive is None or entry.member is None:
-            return (self.root / name).read_bytes()
+            with (self.root / name).open("rb", buffering=0 if most >= 0 else -1) as file:
+                return file.read(most)
         if entry.offset is not None:
-            return _part_of(Path(entry.archive), entry.offset, entry.size, name)
+            size = entry.size if most < 0 else min(most, entry.size)
+            return _part_of(Path(entry.archive), entry.offset, size, name)
         try:
             return self._zip(entry.archive).read(entry.member)
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:

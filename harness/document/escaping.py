@@ -46,6 +46,7 @@ _LATEX = {
     "\u2264": r"$\leq$",
     "\u2265": r"$\geq$",
     "\u2248": r"$\approx$",
+    "\u2713": r"$\checkmark$",
     DASH: "---",
     "\u2013": "--",
     "\u2018": "`",
@@ -79,7 +80,7 @@ def markdown_code(text: object) -> str:
 
 
 def latex(text: object) -> str:
-    """`text` as LaTeX shows it without any package.
+    """`text` as LaTeX shows it without any package; a check mark wants amssymb.
 
     A letter that LaTeX's own fonts lack is written as its code point, `U+4E2D`, because an unknown
     character would stop the paper from compiling.
@@ -122,8 +123,8 @@ def typst_string(text: object, *, lines: bool = False) -> str:
 
 
 def _is_typeset(point: int) -> bool:
-    """Latin, Greek, Cyrillic; punctuation, arrows and signs."""
-    return point < 0x0530 or 0x1E00 <= point < 0x2300 or 0x25A0 <= point < 0x2600
+    """Latin, Greek, Cyrillic; punctuation, arrows and signs; the check mark."""
+    return point < 0x0530 or 0x1E00 <= point < 0x2300 or 0x25A0 <= point < 0x2600 or point == 0x2713
 
 
 def csv_field(value: object) -> object:

@@ -16,7 +16,7 @@ from importlib.resources import files
 from harness.document import blocks as b
 from harness.document.blocks import Block, Document
 from harness.document.escaping import html
-from harness.document.table import TIE, Heading, Mark, RowGroup, Table, TableCell, stacked
+from harness.document.table import Heading, Mark, RowGroup, Table, TableCell, stacked
 from harness.document.text import Inline, Text, flat, write
 
 #: Columns past which a table is too wide for a window, and rows past which it scrolls by itself.
@@ -31,7 +31,6 @@ _MARKS = {
     Mark.NONE: "{}",
     Mark.BEST: "<strong>{}</strong>",
     Mark.SECOND: "<u>{}</u>",
-    Mark.TIED: f"{{}}<sup>{TIE}</sup>",
     Mark.MUTED: "{}",
 }
 
@@ -223,7 +222,7 @@ def _line(table: Table, cell: TableCell) -> str:
     shown = words(cell.text)
     if cell.keys and flat(cell.text):
         shown = f'<a href="#run-{html(cell.keys[0])}">{shown}</a>'
-    return _MARKS[cell.mark].format(shown) + _notes(table, cell.notes)
+    return _MARKS[cell.mark].format(shown) + words(cell.after) + _notes(table, cell.notes)
 
 
 def _notes(table: Table, notes: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ from harness.document import blocks as b
 from harness.document import html
 from harness.document.blocks import Block, Document
 from harness.document.escaping import markdown, markdown_code
-from harness.document.table import TIE, Column, Mark, Table, TableCell
+from harness.document.table import Column, Mark, Table, TableCell
 from harness.document.text import Inline, Text, write
 
 #: Endings of a figure's files that a page does not show -> what they are called.
@@ -20,7 +20,6 @@ _MARKS = {
     Mark.NONE: "{}",
     Mark.BEST: "**{}**",
     Mark.SECOND: "<ins>{}</ins>",
-    Mark.TIED: f"{{}} {TIE}",
     Mark.MUTED: "{}",
 }
 
@@ -121,7 +120,7 @@ def _head(table: Table, column: Column) -> str:
 
 def _cell(table: Table, cell: TableCell) -> str:
     return "<br>".join(
-        _MARKS[line.mark].format(words(line.text)) + _notes(table, line.notes)
+        _MARKS[line.mark].format(words(line.text)) + words(line.after) + _notes(table, line.notes)
         for line in cell.lines
     )
 

@@ -6,24 +6,20 @@ number itself for those who sort.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Literal
 
 from harness.document.text import DASH, Inline, Text, code, flat
 
-TIE = "\u2248"
-"""What stands after a number that cannot be told from the best of its column."""
-
 
 class Mark(Enum):
-    """What the test allows to be said of a number within its column."""
+    """How a cell stands out in its column."""
 
     NONE = ""
     BEST = "best"
     SECOND = "second"
-    TIED = "tied"
     MUTED = "muted"
 
 
@@ -35,6 +31,8 @@ class TableCell:
     value: float | None = None
     """The number in the text, in full precision, by which rows are sorted."""
     mark: Mark = Mark.NONE
+    after: tuple[Inline, ...] = ()
+    """What stands behind the number and is not marked: its spread below, a star above the line."""
     notes: tuple[str, ...] = ()
     """Footnotes in full; the table gives each its letter."""
     keys: tuple[str, ...] = ()
@@ -57,10 +55,16 @@ class Column:
     below: bool = False
     """Whether a table too wide for its page sets it under the column before it."""
     notes: tuple[str, ...] = ()
+    centred: bool = False
+    """Of check marks and dashes."""
+    spare: bool = False
+    """Whether other columns say the same, so that a table too wide for its page lacks it."""
 
     @property
-    def align(self) -> Literal["left", "right"]:
+    def align(self) -> Literal["left", "right", "center"]:
         """Numbers to the right, words to the left."""
+        if self.centred:
+            return "center"
         return "right" if self.numeric else "left"
 
 
@@ -139,11 +143,6 @@ class Table:
             for entry in row:
                 for line in entry.lines:
                     yield from line.notes
-
-    @property
-    def marks(self) -> frozenset[Mark]:
-        """The marks that some cell has."""
-        return frozenset(line.mark for row in self.rows for entry in row for line in entry.lines)
 
     def header(self) -> list[list[Heading]]:
         """The header's rows from the top, each covering all columns; names stand at the bottom.
@@ -234,6 +233,19 @@ def stacked(table: Table) -> Table:
     )
 
 
+def without_spare(table: Table) -> Table:
+    """`table` without its spare columns; what a footer says of them stands in the next column."""
+    kept = [index for index, column in enumerate(table.columns) if not column.spare]
+    if len(kept) == len(table.columns):
+        return table
+    found = _columns(table, kept)
+    footer = tuple(
+        (next(cell for cell in whole if flat(cell.text)), *row[1:])
+        for whole, row in zip(table.footer, found.footer, strict=True)
+    )
+    return _derived(found, footer=footer)
+
+
 def _derived(table: Table, **changes: Any) -> Table:
     """Another view of `table`, in which every footnote keeps its letter."""
     view = replace(table, **changes)
@@ -256,43 +268,49 @@ def _fold(columns: Sequence[Column], row: Sequence[TableCell]) -> tuple[TableCel
 #: Letters' worth of space between two columns.
 _GAP = 2
 
-
-def width(table: Table) -> int:
-    """About how many letters a line of the table takes."""
-    return sum(_width(table, index) + _GAP for index in range(len(table.columns)))
+Measure = Callable[[Table, int], float]
+"""The width of a column with the space beside it."""
 
 
-def _width(table: Table, index: int) -> int:
+def letters_of(table: Table, index: int) -> float:
+    """About how many letters a column takes."""
     cells = [row[index] for row in (*table.rows, *table.footer)]
     lines = [line for cell in cells for line in cell.lines]
-    marked = any(line.mark is Mark.TIED or line.notes for line in lines)
-    longest = max((len(flat(line.text)) for line in lines), default=0)
-    return max(longest + marked, len(table.columns[index].heads[-1]))
+    longest = max((len(flat((flat(e.text), *e.after))) + bool(e.notes) for e in lines), default=0)
+    return max(longest, len(table.columns[index].heads[-1])) + _GAP
 
 
-def split(table: Table, letters: int) -> list[Table]:
-    """`table` as tables of at most about `letters` across, to be set one below the other.
+def width(table: Table, measure: Measure = letters_of) -> float:
+    """How much a line of the table takes."""
+    return sum(measure(table, index) for index in range(len(table.columns)))
 
-    Columns under one heading stay together.  The words that name a row are repeated: the first
-    column alone where it tells all rows apart, else every column of words.
+
+def split(table: Table, most: float, measure: Measure = letters_of) -> list[Table]:
+    """`table` as tables of at most about `most` across, to be set one below the other.
+
+    Columns under one heading stay together where a table has room for them.  The words that name a
+    row are repeated: the first column alone where it tells all rows apart, else every column of
+    words.
     """
-    if width(table) <= letters:
+    if width(table, measure) <= most:
         return [table]
     words = [i for i, column in enumerate(table.columns) if not column.numeric]
     firsts = [flat(row[words[0]].text) for row in table.rows] if words else []
     again = words[:1] if all(firsts) and len(set(firsts)) == len(firsts) else words
+    room = most - sum(measure(table, index) for index in again)
     parts, part = [], list(words)
-    for block in _blocks(table):
-        taken = sum(_width(table, index) + _GAP for index in [*part, *block])
-        if taken > letters and part not in (words, again):
+    for block in _blocks(table, room, measure):
+        taken = sum(measure(table, index) for index in [*part, *block])
+        if taken > most and part not in (words, again):
             parts.append(part)
             part = list(again)
         part = [*part, *block]
     return [_columns(table, chosen) for chosen in [*parts, part]]
 
 
-def _blocks(table: Table) -> list[list[int]]:
-    """The numeric columns, with those that share all headings but the last together."""
+def _blocks(table: Table, room: float, measure: Measure) -> Iterator[list[int]]:
+    """The numeric columns, with those that share all headings but the last together; of those too
+    wide for `room` each by itself, with what may stand below it."""
     blocks: list[list[int]] = []
     for index, column in enumerate(table.columns):
         if not column.numeric:
@@ -302,7 +320,21 @@ def _blocks(table: Table) -> list[list[int]]:
             blocks[-1].append(index)
         else:
             blocks.append([index])
-    return blocks
+    for block in blocks:
+        if sum(measure(table, index) for index in block) <= room:
+            yield block
+        else:
+            yield from _singles(table, block)
+
+
+def _singles(table: Table, block: Sequence[int]) -> list[list[int]]:
+    found: list[list[int]] = []
+    for index in block:
+        if found and table.columns[index].below:
+            found[-1].append(index)
+        else:
+            found.append([index])
+    return found
 
 
 def _columns(table: Table, chosen: Sequence[int]) -> Table:

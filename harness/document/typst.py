@@ -21,7 +21,7 @@ import typst
 from harness.document import blocks as b
 from harness.document.blocks import Block, Document
 from harness.document.escaping import typst_string
-from harness.document.table import TIE, Heading, Mark, Table, TableCell, split, stacked
+from harness.document.table import Heading, Mark, Table, TableCell, split, stacked
 from harness.document.text import Inline, Text, flat, write
 from harness.errors import HarnessError
 
@@ -48,7 +48,6 @@ _MARKS = {
     Mark.NONE: "{}",
     Mark.BEST: "#strong[{}]",
     Mark.SECOND: "#underline[{}]",
-    Mark.TIED: f"{{}}#super({typst_string(TIE)})",
     Mark.MUTED: "#text(fill: luma(90))[{}]",
 }
 
@@ -208,7 +207,7 @@ def _line(table: Table, cell: TableCell) -> str:
     shown = words(cell.text)
     if cell.value is not None:  # a number and its interval stay on one line
         shown = f"#box[{shown}]"
-    return _MARKS[cell.mark].format(shown) + _notes(table, cell.notes)
+    return _MARKS[cell.mark].format(shown) + words(cell.after) + _notes(table, cell.notes)
 
 
 def _notes(table: Table, notes: Iterable[str]) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.config import ClassFolder, Evaluate, RunConfig, Runtime, content_key
-from harness.data.catalog import check_evaluated, open_class_folder
+from harness.data.catalog import check_evaluated, notes_on, open_class_folder
 from harness.data.dataset import DataSet, Task
 from harness.device import resolve_precision
 from harness.errors import ConfigError, DataError, one_line
@@ -230,5 +230,5 @@ def _evaluate_folder(job: Job, folder: ClassFolder) -> dict[str, Any]:
         "fingerprint": data.fingerprint,
         **{what: facts[what] for what in ("images", "excluded")},
         **task_protocol(of),
-        "notes": list(data.account.notes),
+        "notes": notes_on(data, job.runtime),
     }

@@ -5,7 +5,7 @@ Torch-free: what needs a model or a decoded picture is checked by `harness.run.p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -19,12 +19,14 @@ from harness.config import (
     override,
 )
 from harness.config.sweep import Run, Show
-from harness.data.catalog import open_class_folder, open_data
+from harness.data.catalog import notes_on, open_class_folder, open_data
 from harness.data.dataset import DataSet
 from harness.errors import ConfigError, unknown
 from harness.evaluate.suites import SUITES, benchmarks_of
 from harness.evaluate.suites.find import Found, Hole, find
+from harness.loggers import check_loggers
 from harness.metrics import (
+    OF_TOWERS,
     benchmark_metrics,
     headline_metrics,
     known_metrics,
@@ -93,12 +95,12 @@ def holes(runs: Sequence[Run], runtime: Runtime) -> list[str]:
 
 
 def data_notes(runs: Sequence[Run], runtime: Runtime) -> list[str]:
-    """What opening the data of `runs` decided for the user, a line each."""
+    """What a user must know of the data of `runs`, a line each."""
     datas = dict.fromkeys(run.config.data for run in runs)
     folders = dict.fromkeys(f for run in runs for f in run.config.evaluate.class_folders)
     opened = [open_data(data, runtime) for data in datas]
     opened += [open_class_folder(folder) for folder in folders]
-    return [f"{data.name}: {note}" for data in opened for note in data.account.notes]
+    return [f"{data.name}: {note}" for data in opened for note in notes_on(data, runtime)]
 
 
 def check_runs(runs: Sequence[Run], show: Show, runtime: Runtime) -> Show:
@@ -112,6 +114,7 @@ def check_runs(runs: Sequence[Run], show: Show, runtime: Runtime) -> Show:
     patterns = list(show.metrics)
     shown: dict[str, None] = {}
     primary: dict[str, None] = {}
+    every: dict[str, None] = {}
     configs = {(c.data, c.evaluate): c for c in (run.config for run in runs)}
     known_backbones = backbone_names()
     for backbone in dict.fromkeys(run.config.model.image.backbone for run in runs):
@@ -122,12 +125,14 @@ def check_runs(runs: Sequence[Run], show: Show, runtime: Runtime) -> Show:
         of_suites, judged_by = _suite_metrics(config.evaluate.suites)
         named = [p for p in patterns if "*" not in p and p in of_suites]
         others = [p for p in patterns if p not in named]
+        every |= dict.fromkeys([*known, *of_suites])
         matched = match_metrics(others, [*known, *judged_by])
         shown |= dict.fromkeys([*matched, *judged_by, *named])
         if show.primary is not None:
             of_suite = [show.primary] if show.primary in of_suites else []
             found = match_primary(show.primary, [*known, *judged_by, *of_suite])
             primary[found] = None
+    check_loggers(runtime)
     for train in dict.fromkeys(run.config.train for run in runs):
         check_processes(train, runtime)
     for data, batch_size in dict.fromkeys((r.config.data, r.config.train.batch_size) for r in runs):
@@ -137,7 +142,18 @@ def check_runs(runs: Sequence[Run], show: Show, runtime: Runtime) -> Show:
             f"primary = {show.primary!r} is {len(primary)} metrics: {', '.join(primary)}"
         )
     metrics = tuple(shown | primary)
-    return replace(show, metrics=metrics, primary=next(iter(primary), None))
+    resolved = replace(show, metrics=metrics, primary=next(iter(primary), None))
+    if show.columns is None:
+        return resolved
+    return replace(resolved, columns=_columns(show.columns, every))
+
+
+def _columns(columns: Sequence[str], every: Iterable[str]) -> tuple[str, ...]:
+    """The columns that `columns` name, patterns resolved; ConfigError for one that is not there."""
+    try:
+        return tuple(match_metrics(columns, [*every, *OF_TOWERS]))
+    except ConfigError as error:
+        raise ConfigError(f"columns: {error}") from None
 
 
 def _suite_metrics(suites: Sequence[str]) -> tuple[set[str], list[str]]:

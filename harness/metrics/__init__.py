@@ -31,7 +31,7 @@ from harness.metrics.base import (
     rules,
     versions,
 )
-from harness.metrics.costs import check_cost, cost_value, is_cost
+from harness.metrics.costs import COSTS, OF_TOWERS, check_cost, cost_value, is_cost
 from harness.metrics.names import (
     HEADLINE,
     benchmark_metrics,
@@ -57,11 +57,13 @@ from harness.metrics.recall import (
 __all__ = [
     "ACC1",
     "CLASSIFICATION",
+    "COSTS",
     "HEADLINE",
     "IMAGE_RETRIEVAL",
     "KS",
     "MEAN_PER_CLASS_RECALL",
     "METRICS",
+    "OF_TOWERS",
     "RETRIEVAL",
     "SHARED",
     "TEXT_RETRIEVAL",

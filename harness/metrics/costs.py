@@ -27,6 +27,14 @@ COSTS = {
 }
 
 
+#: Costs that an image tower and a text tower have, by the section that holds both.
+OF_TOWERS = {
+    "cost/parameters": ("cost/parameters/image", "cost/parameters/text"),
+    "cost/gmacs": ("cost/gmacs/image", "cost/gmacs/text"),
+    "cost/latency_ms": ("cost/latency_ms/image_batch1", "cost/latency_ms/text_batch1"),
+}
+
+
 def is_cost(name: str) -> bool:
     """Whether `name` measures the model's size or speed and not its quality."""
     return name in COSTS

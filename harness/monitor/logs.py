@@ -9,11 +9,11 @@ import json
 import math
 import re
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.files import read_json
+from harness.files import numbers_of, read_json
 from harness.launch.slurm.submissions import submissions
 from harness.store.first_stage import progress
 from harness.store.record import RunDir, Store
@@ -22,7 +22,6 @@ X = "samples_seen"
 POINTS = 1000
 """Most points of a curve that are shown; of a longer one every n-th is, and the last."""
 TAIL_BYTES = 64 * 1024
-_METRICS = "metrics/"
 _ESCAPE = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|.)")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
@@ -70,7 +69,7 @@ class NumberLog:
             return
         if not isinstance(written, dict) or X not in written:
             return
-        for name, value in _numbers(progress(written)):
+        for name, value in numbers_of(progress(written)).items():
             column = self._columns.get(name)
             if column is None:
                 column = self._columns[name] = array("d", [math.nan] * self._lines)
@@ -85,15 +84,6 @@ def _inode(file: Any) -> int:
     import os
 
     return os.fstat(file.fileno()).st_ino
-
-
-def _numbers(tree: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, float]]:
-    for name, value in tree.items():
-        path = f"{before}{name}"
-        if isinstance(value, dict):
-            yield from _numbers(value, "" if f"{path}/" == _METRICS else f"{path}/")
-        elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            yield path, float(value)
 
 
 def thinned(columns: Mapping[str, array[float]], names: list[str], points: int) -> dict[str, Any]:

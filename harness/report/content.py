@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -19,11 +20,11 @@ from harness.document.blocks import (
     Section,
 )
 from harness.document.table import Table, plain_table
-from harness.document.text import Text, code, link, strong
+from harness.document.text import Text, code, link
 from harness.report import prose
-from harness.report.answers import Answer, answer
-from harness.report.digest import digest, warnings
+from harness.report.digest import conclusions, undecided, verdicts, warnings
 from harness.report.published import Beside
+from harness.report.tables import Tables
 from harness.results.collect import Collection
 from harness.results.findings import ReportFindings
 from harness.results.numerics import Numerics
@@ -31,60 +32,100 @@ from harness.results.records import Record
 from harness.results.summary import Cells
 from harness.store.state import State
 
-_OPEN = 3
-"""Metrics whose results are open when the page is."""
+_MOST_LINES = 4
+"""Verdicts, and notes, that stand before everything else; the others are behind a heading."""
 
 
-def write_content(
-    collection: Collection,
-    findings: ReportFindings,
-    table: Table,
-    figures: Sequence[Figure],
-    published: Beside,
-) -> Document:
-    """The page of the report on `collection`."""
+@dataclass(frozen=True)
+class Parts:
+    """What a page is put together from."""
+
+    tables: Tables
+    figures: Sequence[Figure]
+    published: Beside
+    files: Sequence[str] = ()
+    """Names of the files of tables beside the page."""
+
+
+def write_content(collection: Collection, findings: ReportFindings, parts: Parts) -> Document:
+    """The page of the report on `collection`: what leads it, and all else behind headings."""
+    said = verdicts(collection, findings)
     notes = [*warnings(collection, findings), *_warnings(collection)]
-    runs = _table_of(collection.records, "label", "seed", "run", "state", "attempts", anchored=True)
-    answers = [answer(collection, findings, metric) for metric in findings.shown]
+    lead: list[Block] = [
+        *map(Paragraph, said[:_MOST_LINES]),
+        Paragraph(_design(collection, findings)),
+        *([parts.tables.lead] if parts.tables.lead else []),
+        *parts.figures[:1],
+        *map(Paragraph, _joined(undecided(collection, findings))),
+        *map(Note, notes[:_MOST_LINES]),
+    ]
+    later = [*said[_MOST_LINES:], *notes[_MOST_LINES:]]
     sections = [
-        Section("Answer", tuple(map(Paragraph, digest(collection, findings)))),
-        Section("Results", tuple(_details(a, place < _OPEN) for place, a in enumerate(answers))),
-        Section("Table", (table, Paragraph(_ABOUT_TABLE))),
-        Section("Figures", tuple(figures)),
-        Section("Holes and failures", tuple(_problems(collection))),
-        Section(
-            "Published figures", tuple(filter(None, (published.table, Paragraph(published.note))))
-        ),
-        Section("Protocol", tuple(_method_and_time(collection, findings.cells))),
-        Section("Runs", (runs,), on_paper=False),
-        Section("Reproducing this report", (BulletList(tuple(_footer(collection))),)),
+        Section("Further verdicts and notes", (BulletList(tuple(later)),) if later else ()),
+        Section("All metrics", tuple(_all_metrics(collection, findings, parts))),
+        Section("Further figures", tuple(parts.figures[1:])),
+        Section("Missing results", tuple(_problems(collection))),
+        Section("Published figures", tuple(_published(parts.published))),
+        Section("Protocol", tuple(_protocol_blocks(collection, findings.cells))),
+        Section("Time", tuple(filter(None, (_time(collection),)))),
+        Section("Runs", tuple(_runs(collection)), on_paper=False),
     ]
     used, asked = len(_used(collection)), len(collection.records)
     return Document(
         collection.sweep.question.strip() or collection.sweep.name,
-        (*map(Note, notes), *(s for s in sections if any(s.blocks))),
+        (*lead, *(s for s in sections if any(s.blocks))),
         f"{collection.sweep.name} \u00b7 {used:,} of {asked:,} runs",
     )
 
 
 _Line = TypeVar("_Line", bound=Text)
-_ABOUT_TABLE = (
-    "The same as ",
-    link("LaTeX", "table.tex"),
-    "; every metric recorded, in full precision, as ",
-    link("CSV", "table.csv"),
-    ".",
-)
 
 
-def _details(answer: Answer, is_open: bool) -> Details:
-    """One metric: what is said of it, and a line for each point."""
-    said = (Paragraph(" ".join(answer.said)),) if answer.said else ()
-    blocks = (*said, BulletList(answer.items))
-    return Details((strong(answer.metric), f" {answer.aside}"), blocks, is_open)
+def _joined(said: Sequence[str]) -> list[str]:
+    """In one line where there are too many for a line each."""
+    return list(said) if len(said) <= _MOST_LINES else [" ".join(said)]
+
+
+def _design(collection: Collection, findings: ReportFindings) -> str:
+    """`5 points x 3 seeds; 36,000 samples of openmoji a run; primary metric: mean recall`."""
+    seeds = sorted({len(row.seeds) for row in collection.points})
+    points = len(collection.points)
+    samples = _spans(record.run.config.train.samples for record in collection.records)
+    data = _data_names(collection, _protocols(collection))
+    said = (
+        f"Design: {points:,} {'point' if points == 1 else 'points'} x {_spans(seeds)} "
+        f"{'seed' if seeds == [1] else 'seeds'}; {samples} samples of {data} a run"
+    )
+    for primary, margin in dict.fromkeys((a.primary, a.margin) for a in findings.answered):
+        if primary is not None:
+            within = "" if margin is None else f" (margin {margin:g})"
+            said += f"; primary metric: {metrics.display(primary)}{within}"
+    return f"{said}."
+
+
+def _all_metrics(collection: Collection, findings: ReportFindings, parts: Parts) -> Iterator[Block]:
+    """Sentences a metric, the table of all of them, and the files that hold the numbers."""
+    yield from _list_of(conclusions(collection, findings))
+    if parts.tables.every is not None:
+        folded = "Every point and metric" if parts.tables.cut else "Differences, metric by metric"
+        yield Details(folded, (parts.tables.every,))
+    links = [piece for name in parts.files for piece in (", ", link(name, name))]
+    yield Paragraph(("Files: ", *links[1:], "."))
+
+
+def _list_of(lines: Sequence[Text]) -> list[Block]:
+    return [BulletList(tuple(lines))] if lines else []
+
+
+def _published(published: Beside) -> Iterator[Block]:
+    """Where somebody has published figures on this data, or how to add some."""
+    if published.table:
+        yield published.table
+    yield Paragraph(published.note)
 
 
 def _problems(collection: Collection) -> Iterator[Block]:
+    """Tables of the runs that gave no number, if any."""
     failed = [record for record in collection.records if record.failed]
     unfinished = [r for r in collection.records if r.reason is not None and not r.failed]
     if failed:
@@ -93,16 +134,17 @@ def _problems(collection: Collection) -> Iterator[Block]:
     if unfinished:
         table = _table_of(unfinished, "label", "seed", "state", "samples seen", "of")
         yield Section("Not finished", (table,))
-    if not failed and not unfinished:
-        yield Paragraph("None: every run is finished.")
 
 
-def _method_and_time(collection: Collection, cells: Cells) -> Iterator[Block]:
+def _protocol_blocks(collection: Collection, cells: Cells) -> Iterator[Block]:
     yield Paragraph(_method(collection))
-    yield BulletList(tuple(_protocol(collection, cells)))
-    time = _time(collection)
-    if time:
-        yield Section("Where the time went", (time,))
+    yield Details("Details of the protocol", (BulletList(tuple(_protocol(collection, cells))),))
+
+
+def _runs(collection: Collection) -> Iterator[Block]:
+    heads = ("label", "seed", "run", "state", "attempts")
+    table = _table_of(collection.records, *heads, anchored=True)
+    yield Details(f"{len(collection.records):,} runs", (table,))
 
 
 def runs_with_holes(collection: Collection) -> int:
@@ -116,15 +158,15 @@ def _warnings(collection: Collection) -> Iterator[str]:
     codes = _distinct(record.code for record in _used(collection))
     if len(codes) > 1:
         yield (
-            f"these numbers were made by {len(codes)} versions of the code ({', '.join(codes)}); "
-            "--rerun stale repeats the older ones"
+            f"These numbers were made by {len(codes)} versions of the code ({', '.join(codes)}); "
+            "--rerun stale repeats the older ones."
         )
     yield from Numerics.of(collection.records).warnings
     holes = runs_with_holes(collection)
     if holes:
         yield (
-            f"{holes} of {len(collection.records)} runs miss a number that is shown; a cell that "
-            "lacks a seed is a dash with its reason, and no mean is taken over the rest"
+            f"Results of {holes} of {len(collection.records)} runs are missing: a dash with a "
+            "footnote. Means are never taken over fewer seeds."
         )
 
 
@@ -200,18 +242,16 @@ def _data_names(collection: Collection, protocols: Sequence[Mapping[str, Any]]) 
 
 
 def _protocol(collection: Collection, cells: Cells) -> Iterator[Text]:
+    """What the paragraph on the method does not say."""
     used = _used(collection)
-    configs = [record.run.config for record in collection.records]
     protocols = _protocols(collection)
-    yield _fact("Data", _data_names(collection, protocols))
-    prints = [c.data.fingerprint[:12] for c in configs if c.data.fingerprint]
-    if prints:
-        yield _fact("Fingerprint of the data", _listing(prints), coded=True)
+    prints = [r.run.config.data.fingerprint for r in collection.records]
+    known = [each[:12] for each in prints if each]
+    if known:
+        yield _fact("Fingerprint of the data", _listing(known), coded=True)
     read = [record.training.get("data", {}).get("notes", ()) for record in used]
     for note in _distinct(note for notes in read for note in notes):
         yield _fact("Note on the data", note)
-    for line in _each(protocols, prose.evaluated_on):
-        yield _fact("Evaluated on", line)
     samples = {
         metrics.display(metric): _spans(
             n for row in collection.points for n in cells[(row.index, metric)].samples
@@ -223,7 +263,7 @@ def _protocol(collection: Collection, cells: Cells) -> Iterator[Text]:
     of_shown = partial(prose.rules, wanted=metrics.rules(collection.shown))
     for line in _each(protocols, of_shown):
         yield _fact("Scoring", line)
-    yield _fact("Training", _training_words(collection))
+    yield _fact("Numerics of training", _numerics_words(collection))
     bad = [len(record.training.get("bad_samples") or []) for record in used]
     if any(bad):
         yield _fact(
@@ -232,11 +272,18 @@ def _protocol(collection: Collection, cells: Cells) -> Iterator[Text]:
     yield _fact(
         "Cost measured on", _listing((r.result or {}).get("cost", {}).get("device") for r in used)
     )
+    source = collection.sweep.source
+    if source is not None:
+        yield _fact("SHA-256 of the sweep file", source.sha256, coded=True)
     yield _fact("Code", _listing(record.code for record in used), coded=True)
     yield _fact("Commit", _listing(map(_commit, used)), coded=True)
     span = _time_span(used)
     if span:
         yield _fact("Started", " to ".join(span))
+    yield (
+        "manifest.json lists every run with the SHA-256 of each file read, and of each file "
+        "written; the same records give the same bytes"
+    )
 
 
 def _fact(name: str, value: str, *, coded: bool = False) -> Text:
@@ -247,11 +294,9 @@ def _fact(name: str, value: str, *, coded: bool = False) -> Text:
     return (f"{name}: ", *hashes)
 
 
-def _training_words(collection: Collection) -> str:
-    used, configs = _used(collection), [record.run.config for record in collection.records]
+def _numerics_words(collection: Collection) -> str:
+    used = _used(collection)
     return (
-        f"{_spans(c.train.samples for c in configs)} samples, "
-        f"batch {_listing(c.train.batch_size for c in configs)}, "
         f"precision {_listing(r.training.get('precision') for r in used)}, "
         f"device {_listing(r.training.get('device') for r in used)}, "
         f"seeds {_listing(sorted({record.seed for record in collection.records}))}"
@@ -288,26 +333,13 @@ def _time_span(used: Iterable[Record]) -> list[str]:
 
 
 def _method(collection: Collection) -> str:
-    """Data, budget, seeds and protocol as a paper's paragraph says them."""
+    """Data, budget and protocol as a paper's paragraph says them."""
     protocols = _protocols(collection)
-    sentences = [_extent(collection), _budget(collection, protocols)]
+    sentences = [_budget(collection, protocols)]
     lines = _each(protocols, prose.evaluated_on)
     if lines:
         sentences.append(f"Evaluation is zero-shot on {'; '.join(lines)}.")
-    rules = {rule for protocol in protocols for rule in protocol.get("rules", {}).items()}
-    ties = [rule for name, rule in sorted(rules) if name == "ties"]
-    if ties:
-        sentences.append(f"Ties are scored as {ties[0]}.")
     return " ".join(sentences)
-
-
-def _extent(collection: Collection) -> str:
-    seeds = sorted({len(row.seeds) for row in collection.points})
-    return (
-        f"{len(collection.points):,} configurations were asked for, with {_spans(seeds)} "
-        f"{'seed' if seeds == [1] else 'seeds'} each; {len(_used(collection)):,} of "
-        f"{len(collection.records):,} runs are in this report."
-    )
 
 
 def _budget(collection: Collection, protocols: Sequence[Mapping[str, Any]]) -> str:
@@ -332,22 +364,6 @@ def _budget(collection: Collection, protocols: Sequence[Mapping[str, Any]]) -> s
 def _rates(values: Iterable[float]) -> str:
     ends = sorted(set(values))
     return "\u2013".join(dict.fromkeys(f"{value:g}" for value in [*ends[:1], *ends[-1:]]))
-
-
-def _footer(collection: Collection) -> Iterator[str]:
-    used = _used(collection)
-    source = collection.sweep.source
-    yield f"Sweep {collection.sweep.name}" + (
-        f", file of SHA-256 {source.sha256}" if source else ""
-    )
-    yield f"Code {_listing(record.code for record in used)}; commit {_listing(map(_commit, used))}"
-    span = _time_span(used)
-    if span:
-        yield f"Runs started {' to '.join(span)}"
-    yield (
-        "manifest.json lists every run with the SHA-256 of each file read, and of each file "
-        "written; the same records give the same bytes"
-    )
 
 
 # --------------------------------------------------------------------------- time and runs

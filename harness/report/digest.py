@@ -1,27 +1,61 @@
-"""The answer at the top of a report: a few sentences that say what the whole comes to."""
+"""What the numbers come to in a few sentences: the verdict, what is undecided, each metric."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 from harness import metrics
+from harness.document.text import Text, strong
 from harness.report.sentences import Teller, best_sentence
 from harness.results.collect import Collection
-from harness.results.contrast import listed
 from harness.results.findings import Answered, ReportFindings
 
+_NOTHING = "Nothing to test: no two points of the sweep have a number to compare."
+_UNDECLARED = (
+    "No primary metric is declared: all metrics are one family, and no point is called enough; "
+    'Show(primary="test/mean_recall", margin=2.0) in the sweep file declares one.'
+)
 
-def digest(collection: Collection, findings: ReportFindings) -> list[str]:
-    """The verdict of each sweep, what else differs, and what could not have been seen."""
+
+def verdicts(collection: Collection, findings: ReportFindings) -> list[str]:
+    """The verdict of each sweep in a line; what is significant on the primary metric with it."""
     said = []
-    for answered in findings.answered:
-        prefix = f"{answered.study.name}: " if len(findings.answered) > 1 else ""
-        own = _of_sweep(collection, findings, answered)
-        said += [f"{prefix}{sentence}" for sentence in own]
-    if not said:
-        quality = [metric for metric in findings.shown if not metrics.is_cost(metric)]
-        said = [words for m in quality[:2] for words in best_sentence(collection, findings, m)]
-    return said or ["Nothing to test: no two points of the sweep have a number to compare."]
+    for answered, tell, prefix in _studies(collection, findings):
+        own = _verdict(answered, tell, findings)
+        if own:
+            said.append(f"{prefix}{' '.join(own)}")
+    return said or [_NOTHING]
+
+
+def _verdict(answered: Answered, tell: Teller, findings: ReportFindings) -> list[str]:
+    primary = answered.primary
+    if primary is not None:
+        return [
+            *tell.enough(),
+            *tell.differences(primary),
+            *tell.trends(primary, significant=True),
+            *tell.effects(primary, significant=True),
+        ]
+    quality = [metric for metric in findings.shown if metric in answered.analysis.by_metric]
+    return [said for metric in quality[:2] for said in tell.differences(metric)]
+
+
+def undecided(collection: Collection, findings: ReportFindings) -> list[str]:
+    """What the design could not decide, how many seeds would, and what it can see, in a line."""
+    said = []
+    for answered, tell, prefix in _studies(collection, findings):
+        parts = []
+        if found := tell.undecided():
+            parts.append(f"Undecided: {'; '.join(found)}.")
+        if answered.primary is not None:
+            least = tell.detectable(answered.primary)
+            parts += [f"{each[:1].upper()}{each[1:]}." for each in least]
+        elif answered.study.show.primary is None:
+            compared = any(m.comparisons for m in answered.analysis.by_metric.values())
+            parts += [_UNDECLARED] * compared
+        if parts:
+            said.append(f"{prefix}{' '.join(parts)}")
+    return said
 
 
 def warnings(collection: Collection, findings: ReportFindings) -> list[str]:
@@ -32,53 +66,38 @@ def warnings(collection: Collection, findings: ReportFindings) -> list[str]:
     return said
 
 
-def _of_sweep(collection: Collection, findings: ReportFindings, answered: Answered) -> list[str]:
-    tell, primary = Teller(collection, findings, answered), answered.primary
-    secondary = [metric for metric in answered.analysis.by_metric if metric != primary]
-    said = []
-    if primary is not None:
-        said += tell.enough()
-        said += tell.differences(primary)
-        said += tell.trends(primary)
-        said += tell.effects(primary)
-    said += _others(tell, secondary, answered)
-    said += _detectable(tell, primary, secondary)
-    if primary is None and said and answered.study.show.primary is None:
-        said.append(
-            "No primary metric is declared: all metrics are one family, and no point is called "
-            'enough; Show(primary="test/mean_recall", margin=2.0) in the sweep file declares one.'
-        )
-    return said
+def conclusions(collection: Collection, findings: ReportFindings) -> list[Text]:
+    """A line a metric: what the lead does not say of it, and no number that the tables have."""
+    lines: list[Text] = []
+    for metric in findings.shown:
+        said = list(_of_metric(collection, findings, metric))
+        if said:
+            lines.append((strong(metrics.display(metric)), f": {' '.join(said)}"))
+    return lines
 
 
-def _others(tell: Teller, secondary: Sequence[str], answered: Answered) -> list[str]:
-    """The secondary metrics, those that differ first, in one sentence each."""
-    known = {metric: tell.differing(metric) for metric in secondary}
-    differing = [metric for metric, found in known.items() if found]
-    alike = [metric for metric, found in known.items() if found is False]
-    mute = [metric for metric in secondary if tell.untested(metric)]
-    if not differing and not alike and not mute:
-        return []
-    tests = answered.analysis.sizes[False]
-    which = "Secondary metrics" if answered.primary is not None else "All metrics"
-    parts = [tell.counts(metric) for metric in differing]
-    if alike:
-        parts.append(f"no significant difference in {_any_of(alike)}")
-    if mute:
-        parts.append(f"nothing to test in {_any_of(mute)}")
-    return [f"{which} (Holm, {tests} test{'' if tests == 1 else 's'}): {'; '.join(parts)}."]
+def _of_metric(collection: Collection, findings: ReportFindings, metric: str) -> Iterator[str]:
+    first = list(best_sentence(collection, findings, metric))
+    for answered, tell, prefix in _studies(collection, findings):
+        if metric not in answered.analysis.by_metric:
+            continue
+        is_primary = metric == answered.primary
+        parts = first if is_primary else [*tell.counts(metric), *first]
+        parts += [] if is_primary else tell.detectable(metric)
+        first = []
+        if parts:
+            yield f"{prefix}{'; '.join(parts)}."
+        known = False if is_primary else None
+        yield from tell.trends(metric, significant=known)
+        yield from tell.effects(metric, significant=known)
+        yield from [] if is_primary else tell.noisy(metric)
 
 
-def _any_of(names: Sequence[str]) -> str:
-    return listed([metrics.display(name) for name in names], "or")
-
-
-def _detectable(tell: Teller, primary: str | None, secondary: Sequence[str]) -> list[str]:
-    own = "" if primary is None else tell.detectable([primary])
-    rest = tell.detectable(secondary)
-    if not own and not rest:
-        return []
-    parts = [f"{own} of {metrics.display(primary)}"] if own and primary is not None else []
-    if rest:
-        parts.append(f"{rest} of the {'other' if parts else 'shown'} metrics")
-    return [f"Smallest detectable difference (80 % power, after Holm): {listed(parts)}."]
+def _studies(
+    collection: Collection, findings: ReportFindings
+) -> Iterator[tuple[Answered, Teller, str]]:
+    """Each sweep with what tells of it, and its name where there are several."""
+    several = len(findings.answered) > 1
+    for answered in findings.answered:
+        prefix = f"{answered.study.name}: " if several else ""
+        yield answered, Teller(collection, findings, answered), prefix

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,18 +20,22 @@ from harness.config.sweep import Run, Sweep
 from harness.document.blocks import Document
 from harness.document.html import to_html
 from harness.document.latex import to_latex
+from harness.document.layout import LAYOUTS, NARROWEST, PaperLayout
 from harness.document.markdown import to_markdown
+from harness.document.table import Table
 from harness.document.typst import to_pdf
 from harness.errors import HarnessError
 from harness.figures.base import SWEEP, Sheet
 from harness.files import dump_json, read_json, write_atomic
-from harness.report import external, tables
-from harness.report.content import runs_with_holes, write_content
+from harness.report import external
+from harness.report.content import Parts, runs_with_holes, write_content
+from harness.report.csv_files import runs_csv, statistics_csv
 from harness.report.published import Beside, beside_ours, evaluated_here
 from harness.report.result import ReportResult
 from harness.report.run_data import run_data
+from harness.report.tables import Tables, build_tables
 from harness.results.collect import Collection, collect
-from harness.results.findings import find
+from harness.results.findings import ReportFindings, find
 from harness.results.records import Record
 from harness.store.record import Store
 
@@ -47,10 +52,13 @@ class ReportBusyError(HarnessError):
     """Another process is writing the same report."""
 
 
-def write_report(sweep: Sweep, runs: Sequence[Run], store: Store, out: Path) -> ReportResult:
+def write_report(
+    sweep: Sweep, runs: Sequence[Run], store: Store, out: Path, layout: str = NARROWEST
+) -> ReportResult:
     """What `harness.report.build` promises."""
     with locked(out):
-        return write_collection(collect(sweep, runs, store), store, out, {"sweep": sweep.name})
+        made = {"sweep": sweep.name}
+        return write_collection(collect(sweep, runs, store), store, out, made, layout)
 
 
 @contextmanager
@@ -70,13 +78,19 @@ def locked(out: Path) -> Iterator[None]:
 
 
 def write_collection(
-    collection: Collection, store: Store, out: Path, made: Mapping[str, Any]
+    collection: Collection,
+    store: Store,
+    out: Path,
+    made: Mapping[str, Any],
+    layout_name: str = NARROWEST,
 ) -> ReportResult:
     """Write the report of `collection` to `out`, whose lock is held.
 
     Args:
         made: what was asked for, in the words of the manifest; see `check.py`.
+        layout_name: the paper that tables and figures fit, one of `LAYOUTS`.
     """
+    layout = LAYOUTS[layout_name]
     findings = find(collection)
     for record in collection.records:
         if record.key in findings.outcomes:
@@ -84,16 +98,13 @@ def write_collection(
             record.inputs[name] = findings.outcomes[record.key]
     printed = external.load(store.root / "results" / "external")
     published = beside_ours(collection, findings.cells, printed, evaluated_here(store))
-    table = tables.build_table(collection, findings)
-    figures = SWEEP.rendered(Sheet(collection, findings, published.matched))
-    document = write_content(collection, findings, table, figures, published)
-    files = {
-        **document_files(document, lambda: run_data(collection)),
-        "table.tex": to_latex(Document(document.title, (table,))).encode(),
-        "table.csv": tables.statistics_csv(collection, findings).encode(),
-        "runs.csv": tables.runs_csv(collection).encode(),
-    }
-    written = write_files(out, files, _manifest(collection, store, published, made))
+    tables = build_tables(collection, findings)
+    figures = SWEEP.rendered(Sheet(collection, findings, published.matched), layout.text)
+    beside = _table_files(collection, findings, tables, layout)
+    parts = Parts(tables, figures, published, tuple(beside))
+    document = write_content(collection, findings, parts)
+    files = {**document_files(document, lambda: run_data(collection)), **beside}
+    written = write_files(out, files, _manifest(collection, store, published, made, layout))
     holes = runs_with_holes(collection)
     return ReportResult(
         complete=holes == 0,
@@ -101,6 +112,24 @@ def write_collection(
         failed=sum(record.failed for record in collection.records),
         files=written,
     )
+
+
+def _table_files(
+    collection: Collection, findings: ReportFindings, tables: Tables, layout: PaperLayout
+) -> dict[str, bytes]:
+    """The tables for a paper and for other programs."""
+    question = collection.sweep.question.strip()
+
+    def tex(table: Table) -> bytes:
+        told = replace(table, caption=f"{question} {table.caption}".strip())
+        return to_latex(Document(question, (told,)), layout).encode()
+
+    return {
+        "table.tex": tex(tables.lead),
+        **({} if tables.every is None else {"appendix.tex": tex(tables.every)}),
+        "table.csv": statistics_csv(collection, findings).encode(),
+        "runs.csv": runs_csv(collection).encode(),
+    }
 
 
 def document_files(document: Document, runs: Callable[[], str] | None = None) -> dict[str, bytes]:
@@ -161,10 +190,12 @@ def _manifest(
     store: Store,
     published: Beside,
     made: Mapping[str, Any],
+    layout: PaperLayout,
 ) -> dict[str, Any]:
     """Every run that was asked for with the hash of each file read."""
     return {
         "made": dict(made),
+        "layout": layout.name,
         "makers": makers(),
         "sweep": collection.sweep.name,
         "question": collection.sweep.question,

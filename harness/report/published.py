@@ -14,8 +14,8 @@ from typing import Any
 from harness import metrics
 from harness.document import text
 from harness.document.table import Table, plain_table
-from harness.report import tables
 from harness.report.external import UNSTATED, Published, PublishedResult, SourceFile
+from harness.report.numbers import decimals_of, estimate_text
 from harness.results.collect import Collection
 from harness.results.summary import Cell, Cells
 from harness.store.evaluations import RESULT, evaluations_root, read_evaluations
@@ -161,7 +161,7 @@ def _our_rows(
 def _ours(cell: Cell) -> str:
     if cell.estimate is None:
         return text.DASH
-    return tables.estimate_text(cell.estimate, cell.metric, tables.decimals_of([cell]))
+    return estimate_text(cell.estimate, cell.metric, decimals_of([cell]))
 
 
 def _their_rows(matched: Matched, collection: Collection) -> Iterator[list[str]]:

@@ -6,21 +6,23 @@ Plain text without markup; each format escapes it.  Nothing is computed here.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterator, Sequence
 
 from harness import metrics
 from harness.document import text
-from harness.report.tables import decimals_of, difference_text, estimate_text
+from harness.report.numbers import decimals_of, difference_text
 from harness.results.collect import Collection
 from harness.results.comparisons import Comparison, Verdict
-from harness.results.contrast import contrast_of, listed
+from harness.results.contrast import contrast_of, listed, point_words, points_listed, value_of
 from harness.results.findings import Answered, ReportFindings, Trend, trends_of
 from harness.results.guards import TrainingLoss
 from harness.stats.effects import Effect
+from harness.stats.power import seeds_to_find
 from harness.stats.tests import Judged
 
-#: Differences, or rows, that a sentence still names one by one.
-_MANY = 6
+#: Differences, or points, that a sentence still names one by one.
+_MANY = 4
 #: Lines of one metric past which their slopes become one sentence.
 _LINES = 3
 
@@ -33,41 +35,55 @@ class Teller:
     ) -> None:
         self._collection, self._findings, self._answered = collection, findings, answered
 
-    # ----------------------------------------------------------------------- the primary metric
+    # ----------------------------------------------------------------------- what is enough
 
     def enough(self) -> list[str]:
-        """Which point is enough on the primary metric, and which cheaper one may be."""
+        """Which point is enough on the primary metric, in one sentence."""
         primary = self._answered.primary
         found = None if primary is None else self._answered.of(primary).enough
         if primary is None or found is None or self._answered.margin is None:
             return []
-        unit, name = _unit(primary), metrics.display(primary)
-        within = f"margin {self._answered.margin:g}"
-        said = []
-        if found.point is not None:
-            loss = text.number(max(0.0, found.loss * metrics.scale(primary)), 1)
-            said.append(
-                f"{_capital(self._label(found.point))} is enough: at most {loss} {unit} of {name} "
-                f"below the best of the others ({within}){self._share_of_cost(found.point)}."
-            )
-        if found.open is not None:
-            lost = text.number(found.open_loss * metrics.scale(primary), 1)
-            more = (
-                "more seeds alone would not tell"
-                if found.seeds is None
-                else f"about {found.seeds} seeds would tell"
-            )
-            whether = "is enough" if found.point is None else "is enough too"
-            said.append(
-                f"Cannot tell whether {self._label(found.open)} {whether}: it may lose up to "
-                f"{lost} {unit} of {name} ({within}); {more}."
-            )
-        if not said:
-            said.append(f"No point can be called enough on {name} ({within}).")
-        return said
+        name, within = metrics.display(primary), f"margin {self._answered.margin:g}"
+        if found.point is None:
+            return [f"No point is shown to be enough on {name} ({within})."]
+        loss = text.number(max(0.0, found.loss * metrics.scale(primary)), 1)
+        label = self._label(found.point)
+        return [
+            f"{_capital(label)} {_verb(label)} enough: at most {loss} {_unit(primary)} of {name} "
+            f"below the best ({within}){self._share_of_cost(found.point)}."
+        ]
+
+    def undecided(self) -> list[str]:
+        """What could not be decided on the primary metric, and how many seeds would."""
+        primary = self._answered.primary
+        if primary is None:
+            return []
+        return [*self._open_point(primary), *self._open_difference(primary)]
+
+    def _open_point(self, primary: str) -> Iterator[str]:
+        found = self._answered.of(primary).enough
+        if found is None or found.open is None:
+            return
+        lost = text.number(found.open_loss * metrics.scale(primary), 1)
+        label = self._label(found.open)
+        whether = f"{_verb(label)} enough" + " too" * (found.point is not None)
+        seeds = _seeds_would(found.seeds)
+        yield f"whether {label} {whether} (up to {lost} {_unit(primary)} below the best; {seeds})"
+
+    def _open_difference(self, primary: str) -> Iterator[str]:
+        """The largest difference that is not significant."""
+        made = [c for c in self._comparisons(primary) if c.tested and not c.decided]
+        if made:
+            most = max(made, key=lambda c: abs(c.mean))
+            assert most.judged is not None
+            new, old = self._contrast(most)
+            size = text.number(most.mean * metrics.scale(primary), 1, sign=True)
+            seeds = _seeds_would(seeds_to_find(most.judged))
+            seen = f"{size} {_unit(primary)} seen"
+            yield f"whether {new} {_differs(new)} from {old} ({seen}; {seeds})"
 
     def _share_of_cost(self, point: int) -> str:
-        """`, with 38 % of the parameters of text layers 12`."""
+        """`, with 38 % of the parameters of 12 text layers`."""
         cost = self._answered.study.show.cost
         costs = {
             each: min(cell.values.values())
@@ -81,12 +97,7 @@ class Teller:
         return f", with {share} % of the {metrics.display(cost)} of {self._label(most)}"
 
     def _label(self, point: int) -> str:
-        row, collection = self._collection.points[point], self._collection
-        if row.label in collection.sweep.show.names:
-            return row.label
-        axes = [axis for axis in collection.varying_axes if axis in row.axes]
-        named = [f"{collection.axis_name(axis)} {text.plain(row.axes[axis])}" for axis in axes]
-        return listed(named) or row.label
+        return point_words(self._collection, self._collection.points[point])
 
     # ----------------------------------------------------------------------- differences
 
@@ -96,23 +107,19 @@ class Teller:
         if not made:
             return []
         decided = [c for c in made if c.decided]
-        better = sum(c.verdict is Verdict.BETTER for c in made)
-        name = _capital(metrics.display(metric))
-        head = f"{name}: {better} of {len(made)} better"
-        worse = len(decided) - better
-        if worse:
-            head += f", {worse} worse"
-        base = self._baseline(made)
-        said = [f"{head}{base}{self._listing(decided)} ({self._family(made)})."]
+        name, base = _capital(metrics.display(metric)), self._baseline(made)
+        said = [
+            f"{name}: {_tally(decided)} of {len(made)} {_sides(decided)}{base}"
+            f"{self._listing(decided)} ({self._family(made)})."
+        ]
         if not any(c.tested for c in made):
             said = [f"{name}: nothing to test."]
         elif not decided:
-            said = [f"{name}: no significant difference{base} ({self._family(made)})."]
-        rest = [c for c in made if c.verdict in {Verdict.LOST, Verdict.UNDECIDED}]
-        if rest and decided:
-            said.append(f"Not significant{self._listing(rest)}.")
-        said += self._untold(made)
-        return said
+            most = max((c for c in made if c.tested), key=lambda c: abs(c.mean))
+            largest = f"; largest{self._listing([most])} {_unit(metric)}"
+            largest = "" if len(made) == 1 else largest
+            said = [f"{name}: no significant difference{base} ({self._family(made)}){largest}."]
+        return said + self._untold(made)
 
     def _untold(self, made: Sequence[Comparison]) -> list[str]:
         said = []
@@ -139,9 +146,8 @@ class Teller:
 
     def _baseline(self, made: Sequence[Comparison]) -> str:
         olds = {self._contrast(c)[1] for c in made}
-        return f" than {olds.pop()}" if len(olds) == 1 and any(c.decided for c in made) else (
-            f" from {olds.pop()}" if len(olds) == 1 else " from its baseline"
-        )  # fmt: skip
+        word = "than" if any(c.decided for c in made) else "from"
+        return f" {word} {olds.pop()}" if len(olds) == 1 else f" {word} its baseline"
 
     def _contrast(self, comparison: Comparison) -> tuple[str, str]:
         points = self._collection.points
@@ -156,7 +162,7 @@ class Teller:
         if len(made) > _MANY:
             sizes = [c.mean * metrics.scale(metric) for c in made]
             least, most = (text.number(size, 1, sign=True) for size in (min(sizes), max(sizes)))
-            return f": {len(made)} cases, {least} to {most} {_unit(metric)}"
+            return f": {least} to {most} {_unit(metric)}"
         decimals = decimals_of_metric(self._collection, self._findings, metric)
         told = [f"{self._contrast(c)[0]} {difference_text(c, decimals)}" for c in made]
         return f": {listed(told)}"
@@ -165,40 +171,33 @@ class Teller:
         family = next((c.judged.family for c in made if c.judged is not None), 0)
         return f"Holm, {_tests(family)}"
 
-    def counts(self, metric: str) -> str:
-        """`T2I R@1 3 of 4 better`."""
-        made = self._comparisons(metric)
-        better = sum(c.verdict is Verdict.BETTER for c in made)
-        worse = sum(c.verdict is Verdict.WORSE for c in made)
-        parts = [f"{n} {word}" for n, word in ((better, "better"), (worse, "worse")) if n]
-        return f"{metrics.display(metric)} {' and '.join(parts)} of {len(made)}"
-
-    def differing(self, metric: str) -> bool | None:
-        """Whether anything differs significantly; None where nothing could be tested."""
+    def counts(self, metric: str) -> list[str]:
+        """`2 of 4 better (1 text layer and 2 text layers)`; the amounts are in the table."""
         made = [c for c in self._comparisons(metric) if c.tested]
-        return any(c.decided for c in made) if made else None
-
-    def untested(self, metric: str) -> bool:
-        """Whether points were compared and none of the differences could be tested."""
-        made = self._comparisons(metric)
-        return bool(made) and not any(c.tested for c in made)
+        decided = [c for c in made if c.decided]
+        if not made:
+            return ["nothing to test"] if self._comparisons(metric) else []
+        if not decided:
+            return [f"no significant difference ({self._family(made)})"]
+        names = [self._contrast(c)[0] for c in decided]
+        which = f": {points_listed(names)}" if len(names) <= _MANY else ""
+        tally = f"{_tally(decided)} of {len(self._comparisons(metric))} {_sides(decided)}{which}"
+        return [f"{tally} ({self._family(made)})"]
 
     # ----------------------------------------------------------------------- trends
 
-    def trends(self, metric: str) -> list[str]:
-        """The slopes of one metric along its lines."""
+    def trends(self, metric: str, *, significant: bool | None = None) -> list[str]:
+        """The slopes of one metric along its lines: all, or those that are significant or not."""
         found = [trend for trend in trends_of(self._answered) if trend.metric == metric]
+        kept = [t for t in found if significant in (None, t.judged.significant)]
         if len(found) > _LINES:
-            return [self._many_trends(found)]
-        return [self._trend(trend) for trend in found]
+            return [self._many_trends(found)] if kept and significant is not False else []
+        return [self._trend(trend) for trend in kept]
 
     def _trend(self, trend: Trend) -> str:
         collection, metric = self._collection, trend.metric
         axis, name = collection.axis_name(trend.line.axis), metrics.display(metric)
-        held = [
-            f"{collection.axis_name(path)} {text.plain(value)}"
-            for path, value in trend.line.held.items()
-        ]
+        held = [value_of(collection.axis_name(p), v) for p, v in trend.line.held.items()]
         where = f"At {listed(held)}, {name}" if held else _capital(name)
         test = trend.judged.test
         per = f"per doubling of {axis}" if trend.line.doubling else f"per step of {axis}"
@@ -229,21 +228,24 @@ class Teller:
 
     # ----------------------------------------------------------------------- effects
 
-    def effects(self, metric: str) -> list[str]:
-        """Main effects and interactions of one metric, the significant ones with their amounts."""
+    def effects(self, metric: str, *, significant: bool | None = None) -> list[str]:
+        """Main effects and interactions of one metric: all, or those that are significant or not.
+
+        Interactions that are not significant are told by their number.
+        """
         found = self._answered.of(metric).effects
-        if not found:
-            return []
-        name = metrics.display(metric)
-        main = [(e, found[n]) for n, e in enumerate(self._answered.effects) if n in found]
-        tests = _tests(next(iter(found.values())).family)
-        parts = [
-            self._effect(effect, judged, metric)
-            for effect, judged in main
-            if len(effect.parts) == 1
+        told = [
+            (effect, found[n])
+            for n, effect in enumerate(self._answered.effects)
+            if n in found and significant in (None, found[n].significant)
         ]
-        said = [f"Main effects on {name} ({tests} with interactions, Holm): {'; '.join(parts)}."]
-        crossed = [pair for pair in main if len(pair[0].parts) == 2]
+        main = [(e, j) for e, j in told if len(e.parts) == 1]
+        crossed = [(e, j) for e, j in told if len(e.parts) == 2]
+        name, said = metrics.display(metric), []
+        if main:
+            parts = [self._effect(*each, metric) for each in main]
+            tests = f"Holm, {_tests(main[0][1].family)} with interactions"
+            said.append(f"Main effects on {name} ({tests}): {'; '.join(parts)}.")
         decided = [self._effect(e, j, metric) for e, j in crossed if j.significant]
         if decided:
             said.append(f"Interactions on {name}: {'; '.join(decided)}.")
@@ -266,17 +268,13 @@ class Teller:
 
     # ----------------------------------------------------------------------- the design
 
-    def detectable(self, of: Iterable[str]) -> str:
-        """`4.3 points`, or the range over several metrics; empty where nothing can be found."""
-        found = sorted(
-            (self._answered.of(metric).detectable or 0.0) * metrics.scale(metric)
-            for metric in of
-            if self._answered.of(metric).detectable is not None
-        )
-        if not found:
-            return ""
-        ends = dict.fromkeys(text.number(effect, 1) for effect in (found[0], found[-1]))
-        return f"{' to '.join(ends)} points"
+    def detectable(self, metric: str) -> list[str]:
+        """`smallest detectable difference (80 % power) 4.3 points`; empty where none can be."""
+        found = self._answered.of(metric).detectable
+        if found is None:
+            return []
+        size = text.number(found * metrics.scale(metric), 1)
+        return [f"smallest detectable difference (80 % power): {size} {_unit(metric)}"]
 
     def guards(self) -> list[str]:
         """What stands against a conclusion."""
@@ -287,8 +285,8 @@ class Teller:
     def noisy(self, metric: str) -> list[str]:
         """Points whose runs vary far more than the others'."""
         return [
-            f"{_capital(self._label(point))} varies far more over seeds than the other points in "
-            f"{metrics.display(metric)}: its differences are judged by its own seeds alone."
+            f"{_capital(self._label(point))}: {metrics.display(metric)} varies far more over seeds "
+            "than at the other points, so its differences are judged by its own seeds alone."
             for point in self._answered.of(metric).noisy
         ]
 
@@ -309,28 +307,57 @@ class Teller:
 
 
 def best_sentence(collection: Collection, findings: ReportFindings, metric: str) -> list[str]:
-    """Which point has the best mean, and which others cannot be told from it."""
+    """Which points cannot be told from the best one, of those that are compared with it."""
     found = findings.contests.get(metric)
-    cell = None if found is None else findings.cells[(found.leader, metric)]
-    if found is None or cell is None or cell.estimate is None:
+    if found is None:
         return []
-    decimals = decimals_of_metric(collection, findings, metric)
-    label = collection.points[found.leader].label
-    word = "Highest" if metrics.higher_is_better(metric) else "Lowest"
-    said = f"{word} {metrics.display(metric)}: {estimate_text(cell.estimate, metric, decimals)}"
-    said += f" ({label})"
+    word = "highest" if metrics.higher_is_better(metric) else "lowest"
+    leader = point_words(collection, collection.points[found.leader])
     others = [p for p in found.candidates if p != found.leader]
     if not others:
-        return [f"{said}, better than every other point."]
+        return [f"{word}: {leader}, better than every other point"]
+    if len(others) == len(found.losses) - 1:
+        return [f"{word}: {leader}, not distinguishable from any other point"]
     if len(others) > _MANY:
-        return [f"{said}; {len(others)} others cannot be told from the best."]
-    names = [collection.points[point].label for point in others]
-    return [f"{said}; cannot be told from the best: {'; '.join(names)}."]
+        return [f"{word}: {leader}, not distinguishable from {len(others)} others"]
+    names = [point_words(collection, collection.points[point]) for point in others]
+    return [f"{word}: {leader}, not distinguishable from {points_listed(names)}"]
 
 
 def decimals_of_metric(collection: Collection, findings: ReportFindings, metric: str) -> int:
     """Decimals that the numbers of `metric` have in this report."""
     return decimals_of(findings.cells[(row.index, metric)] for row in collection.points)
+
+
+def _tally(decided: Sequence[Comparison]) -> str:
+    better = sum(c.verdict is Verdict.BETTER for c in decided)
+    return f"{better}" if better or not decided else f"{len(decided)}"
+
+
+def _sides(decided: Sequence[Comparison]) -> str:
+    """`better`, `worse`, or `better, 2 worse`."""
+    better = sum(c.verdict is Verdict.BETTER for c in decided)
+    worse = len(decided) - better
+    if not worse:
+        return "better"
+    return f"better, {worse} worse" if better else "worse"
+
+
+def _seeds_would(seeds: int | None) -> str:
+    return "more seeds alone would not tell" if seeds is None else f"about {seeds} seeds would tell"
+
+
+def _verb(words: str) -> str:
+    return "are" if _is_plural(words) else "is"
+
+
+def _differs(words: str) -> str:
+    return "differ" if _is_plural(words) else "differs"
+
+
+def _is_plural(words: str) -> bool:
+    """`4 text layers`, and not `1 text layer`, `MLM weight 0.5` or two values."""
+    return re.fullmatch(r"(?!1 )[\d,]+ [^,]*s", words) is not None and " and " not in words
 
 
 def _unit(metric: str) -> str:

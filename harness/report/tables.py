@@ -1,178 +1,382 @@
-"""The results of a collection as a table value, and all of its statistics as CSV.
+"""The results of a collection as table values: the leading one, and the one of every metric.
 
-Owns what a reader of numbers is shown: which columns under which headings, dashes with footnotes
-for holes, chance, intervals with their unit, and marks for nothing but what a test allows.
+Owns what a reader of numbers is shown: one line a row, metrics in groups, mean and spread, the best
+and the second of each column, a star for what differs from the baseline, dashes with footnotes for
+holes, chance below.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from harness import metrics
+from harness.config.sweep import Show
 from harness.document import text
-from harness.document.escaping import csv_text
-from harness.document.table import TIE, Column, Mark, RowGroup, Table, TableCell
-from harness.results.collect import Collection, PointRow
+from harness.document.table import Column, Mark, RowGroup, Table, TableCell, stacked
+from harness.document.text import Inline
+from harness.report.columns import (
+    PointColumn,
+    axis_columns,
+    cost_columns,
+    group_of,
+    has_values_of_the_base,
+    of_every_row,
+)
+from harness.report.numbers import decimals_of, difference_text
+from harness.results.collect import Collection
 from harness.results.comparisons import Comparison, Verdict
+from harness.results.contrast import baseline_words
 from harness.results.findings import ReportFindings
 from harness.results.lasting import no_garbage
-from harness.results.run_table import run_table
-from harness.results.sections import MetricSection
-from harness.results.summary import Cell, Cells
-from harness.stats.intervals import Estimate, paired_difference
+from harness.results.sections import MetricSection, sections_of
+from harness.results.summary import Cell, best
+from harness.stats.intervals import Estimate
 from harness.stats.tests import ALPHA, Over
 
-NO_EMBEDDINGS = "cost/parameters/inference_without_embeddings"
-WITH_EMBEDDINGS = "cost/parameters/inference"
 DELTA = "\u0394"
-STANDS = "*"
-"""What stands after a difference that is significant in its family."""
-_DECIMALS = {"%": 1, "M": 2, "GMACs": 3, "ms": 2}
-_PARAMETERS = {NO_EMBEDDINGS: "without emb.", WITH_EMBEDDINGS: "with emb."}
+STAR, TIE = "*", "\u2248"
+"""What stands after a mean that differs from the baseline's significantly, and after one that
+cannot be told from the best of its column."""
+MOST_ROWS = 40
+"""Lines of the leading table; of more points the best ones and the baselines are shown."""
+_MOST_BASELINES = 5
+_SPREADS = {
+    "sd": "standard deviation over seeds",
+    "se": "standard error over seeds",
+    "ci": "half-width of the 95 % t-interval over seeds",
+}
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables of a report."""
+
+    lead: Table
+    every: Table | None
+    """Of all points and metrics: what the leading one leaves out, and the differences."""
+    cut: bool = False
+    """Whether the leading one leaves out some of the points."""
 
 
 @no_garbage()
-def build_table(collection: Collection, findings: ReportFindings) -> Table:
-    """The shown metrics of every point, in the points' order and in their groups."""
-    points = collection.points
-    compared = any(row.baseline is not None for row in points)
-    columns = _columns_of_words(collection)
-    rows = [[*_words_of(collection, row)] for row in points]
-    footer = [TableCell("chance"), *[TableCell()] * (len(columns) - 1)]
-    costs = {
-        cost: [_cost_cell(findings.cells.get((row.index, cost))) for row in points]
-        for cost in _PARAMETERS
-    }
-    shared = all(
-        found[0].value is not None and len({entry.text for entry in found}) == 1
-        for found in costs.values()
-    )
-    for cost, found in [] if shared else costs.items():
-        columns.append(Column(("Parameters (M)", _PARAMETERS[cost])))
-        footer.append(TableCell())
-        for entries, entry in zip(rows, found, strict=True):
-            entries.append(entry)
-    titled = len({section.title for section in findings.sections}) > 1
-    for section in findings.sections:
+def build_tables(collection: Collection, findings: ReportFindings) -> Tables:
+    """The leading table, and the one with all that it leaves out."""
+    builder = _Builder(collection, findings)
+    return Tables(builder.lead(), builder.every(), builder.is_cut)
+
+
+class _Builder:
+    """Puts columns together, of which both tables share those that name a row."""
+
+    def __init__(self, collection: Collection, findings: ReportFindings) -> None:
+        self._collection, self._findings = collection, findings
+        self._show: Show = collection.sweep.show
+        self._named = axis_columns(collection)
+        self._compared = any(row.baseline is not None for row in collection.points)
+        self._label = re.sub(r"[^A-Za-z0-9]+", "-", collection.sweep.name).strip("-")
+        self._rows = _leading_points(collection, findings, self._show.delta == "line")
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether some points are not in the leading table."""
+        return len(self._rows) < len(self._collection.points)
+
+    def lead(self) -> Table:
+        """The columns that the sweep asks for."""
+        show, collection = self._show, self._collection
+        asked = show.columns
+        costs = None if asked is None else [name for name in asked if _is_cost(name)]
+        of_cost, remarks = cost_columns(collection, self._findings.cells, costs)
+        columns = [*self._named, *of_cost, *self._metrics(self._sections())]
+        shared = of_every_row(collection)
+        table = Table(
+            columns=tuple(each.column for each in columns),
+            groups=self._groups(columns, self._rows),
+            footer=self._chance(columns),
+            label=f"tab:{self._label}",
+            remarks=tuple(self._remarks([shared] * bool(shared) + remarks)),
+        )
+        table = stacked(table) if show.delta == "line" else table
+        return replace(table, caption=" ".join(self._about_lead(table)))
+
+    def every(self) -> Table | None:
+        """Every shown metric of every point, by its mean where the leading table lacks it."""
+        points = [row.index for row in self._collection.points]
+        whole = not self.is_cut
+        there = {name for section in self._sections() for name in section.metrics}
+        columns: list[PointColumn] = []
+        for section in self._findings.sections:
+            means = [name for name in section.metrics if not (whole and name in there)]
+            columns += self._columns(section, means, self._compared)
+        if not columns:
+            return None
+        columns = [*self._named, *columns]
+        return Table(
+            columns=tuple(each.column for each in columns),
+            groups=self._groups(columns, points),
+            caption=" ".join(self._about_every()),
+            label=f"tab:{self._label}-all",
+        )
+
+    # ----------------------------------------------------------------------- columns
+
+    def _sections(self) -> Sequence[MetricSection]:
+        """The metrics of the leading table; averages are of all that is shown."""
+        asked = self._show.columns
+        if asked is None:
+            return self._findings.sections
+        known = [name for name in asked if not _is_cost(name) and self._is_known(name)]
+        averages = self._findings.averages
+        return [
+            replace(
+                section,
+                metrics=tuple(n for n in section.metrics if n in known or n in averages),
+                averages={n: averages[n] for n in section.averages if n in averages},
+            )
+            for section in sections_of(known)
+        ]
+
+    def _is_known(self, metric: str) -> bool:
+        return (self._collection.points[0].index, metric) in self._findings.cells
+
+    def _metrics(self, sections: Sequence[MetricSection]) -> Iterator[PointColumn]:
+        deltas = self._compared and self._show.delta is not None
+        for section in sections:
+            yield from self._columns(section, section.metrics, deltas)
+
+    def _columns(
+        self, section: MetricSection, means: Sequence[str], deltas: bool
+    ) -> Iterator[PointColumn]:
+        """The columns of a section: the mean of those in `means`, and each difference."""
+        titles = _titles(section)
         for metric in section.metrics:
-            column = [findings.cells[(row.index, metric)] for row in points]
-            columns += _columns_of(section, metric, titled=titled, compared=compared)
+            column = [self._findings.cells[(r.index, metric)] for r in self._collection.points]
             decimals = decimals_of(column)
-            for entries, cell in zip(rows, column, strict=True):
-                entries.append(_value_cell(cell, decimals))
-                if compared:
-                    entries.append(_difference_cell(cell, decimals))
-            footer += [TableCell(_chance(column, decimals)), *[TableCell()] * compared]
-    has_chance = any(entry.text for entry in footer[1:])
-    table = Table(
-        columns=tuple(columns),
-        groups=_grouped(points, rows),
-        footer=(tuple(footer),) if has_chance else (),
-        caption="",
-        label="tab:" + re.sub(r"[^A-Za-z0-9]+", "-", collection.sweep.name).strip("-"),
-        remarks=(_of_all_rows(costs),) if shared else (),
-    )
-    return replace(table, caption=" ".join(_caption(collection, findings, table.marks)))
+            *above, name = titles[metric]
+            if metric in means:
+                notes = _members(section, metric)
+                heads = Column((*above, name), notes=notes)
+                yield PointColumn(heads, tuple(self._means(column, decimals)))
+            if deltas and not metrics.is_cost(metric):
+                said = f"{DELTA} {name}" if metric not in means else DELTA
+                cells = tuple(_difference_cell(cell, decimals) for cell in column)
+                yield PointColumn(Column((*above, said), below=metric in means), cells)
+
+    def _means(self, column: Sequence[Cell], decimals: int) -> Iterator[TableCell]:
+        marks = _ranked([column[row] for row in self._rows], decimals)
+        for cell in column:
+            if cell.estimate is None:
+                yield TableCell(text.DASH, notes=(cell.hole or "",), keys=cell.keys)
+                continue
+            shown = _mean_text(cell.estimate, cell.metric, decimals)
+            after = [_spread(cell.estimate, cell.metric, decimals, self._show.spread)]
+            if self._is_starred(cell):
+                after.append(Inline(STAR, "superscript"))
+            if self._show.ties and self._findings.mark(cell):
+                after.append(Inline(TIE, "superscript"))
+            yield TableCell(
+                shown,
+                value=cell.estimate.mean * metrics.scale(cell.metric),
+                mark=Mark.NONE if metrics.is_cost(cell.metric) else marks.get(shown, Mark.NONE),
+                after=tuple(each for each in after if each is not None),
+                keys=cell.keys,
+            )
+
+    def _is_starred(self, cell: Cell) -> bool:
+        """Whether it differs from its baseline: in the primary metric, where one is declared."""
+        found = cell.comparison
+        primary = any(answered.primary is not None for answered in self._findings.answered)
+        return found is not None and found.decided and (found.primary or not primary)
+
+    # ----------------------------------------------------------------------- rows
+
+    def _groups(self, columns: Sequence[PointColumn], rows: Sequence[int]) -> tuple[RowGroup, ...]:
+        of = group_of(self._collection)
+        groups: dict[tuple[str, str], list[tuple[TableCell, ...]]] = {}
+        for place in rows:
+            entries = tuple(column.cells[place] for column in columns)
+            groups.setdefault(of(self._collection.points[place]), []).append(entries)
+        return tuple(RowGroup(tuple(found), title) for (_, title), found in groups.items())
+
+    def _chance(self, columns: Sequence[PointColumn]) -> tuple[tuple[TableCell, ...], ...]:
+        """The footer, where a metric of the leading table has a chance level."""
+        metric_of = {
+            titles[name]: name
+            for section in self._sections()
+            for titles in [_titles(section)]
+            for name in section.metrics
+        }
+        footer = []
+        for place, each in enumerate(columns):
+            name = metric_of.get(each.column.heads)
+            footer.append(TableCell(self._chance_of(name) if name else "chance" * (not place)))
+        return (tuple(footer),) if any(flat_of(cell) for cell in footer[1:]) else ()
+
+    def _chance_of(self, metric: str) -> str:
+        column = [self._findings.cells[(r.index, metric)] for r in self._collection.points]
+        known = [c.chance * metrics.scale(metric) for c in column if c.chance is not None]
+        shown = {text.number(value, decimals_of(column)): value for value in known}
+        ends = sorted(shown, key=lambda name: shown[name])
+        return "\u2013".join(dict.fromkeys([ends[0], ends[-1]])) if ends else ""
+
+    # ----------------------------------------------------------------------- what is said of it
+
+    def _remarks(self, shared: Sequence[str]) -> Iterator[str]:
+        if shared:
+            yield f"Every row: {'; '.join(shared)}."
+        every = len(self._collection.points)
+        if self.is_cut:
+            metric = metrics.display(_leading_metric(self._findings))
+            yield (
+                f"{len(self._rows)} of {every:,} points: those with the best {metric}, and the "
+                "baselines; the whole table has all."
+            )
+
+    def _about_lead(self, table: Table) -> Iterator[str]:
+        yield self._about_seeds()
+        cells = [line for row in table.rows for cell in row for line in cell.lines]
+        marks, signs = {c.mark for c in cells}, {i.text for c in cells for i in c.after}
+        marked = [f"{word}: {what}" for mark, word, what in _MARKED if mark in marks]
+        if marked:
+            yield f"{'; '.join(marked)}."
+        if STAR in signs:
+            made = self._tested()
+            family = max(c.judged.family for c in made if c.judged is not None and c.decided)
+            base = baseline_words(self._collection)
+            yield f"{STAR}: differs from {base} (Holm, {family} tests, p < {ALPHA:.2g})."
+        if TIE in signs:
+            yield f"{TIE}: not distinguishable from the best of its column ({_MCB})."
+        if self._compared and self._show.delta is not None:
+            yield from self._about_differences()
+        if has_values_of_the_base(self._collection):
+            yield "In parentheses: the base's own value, which the point does not set."
+
+    def _about_seeds(self) -> str:
+        counts = sorted({len(row.seeds) for row in self._collection.points})
+        if counts[-1] == 1:
+            return "One seed, so no spread."
+        n = "\u2013".join(dict.fromkeys([str(counts[0]), str(counts[-1])]))
+        return f"Mean over {n} seeds; subscript: {_SPREADS[self._show.spread]}."
+
+    def _about_every(self) -> Iterator[str]:
+        every = "Every point and metric." if self._collection.sweep.show.columns is None else ""
+        yield every or "Every metric shown."
+        if self._compared:
+            yield from self._about_differences()
+            sizes = {c.primary: c.judged.family for c in self._tested() if c.judged is not None}
+            if any(c.decided for c in self._tested()):
+                yield f"{STAR}: significant, p < {ALPHA:.2g} (Holm, {_families(sizes)})."
+
+    def _about_differences(self) -> Iterator[str]:
+        units = {c.interval[2] for c in self._tested() if c.interval is not None}
+        base = baseline_words(self._collection)
+        yield f"{DELTA}: difference to {base}{_about_interval(units)}."
+
+    def _tested(self) -> list[Comparison]:
+        return [c for metric in self._findings.shown for c in self._findings.comparisons(metric)]
 
 
-def _columns_of_words(collection: Collection) -> list[Column]:
-    """The names of the points, where the sweep gives some, and the axes."""
-    axes = [Column((collection.axis_name(axis),), numeric=False) for axis in collection.axes]
-    return [Column(("",), numeric=False), *axes] if collection.sweep.show.names else axes
+def flat_of(cell: TableCell) -> str:
+    """The letters of a cell."""
+    return text.flat(cell.text)
 
 
-def _of_all_rows(costs: Mapping[str, Sequence[TableCell]]) -> str:
-    """The parameters, where every row has the same."""
-    without, whole = (costs[cost][0].text for cost in (NO_EMBEDDINGS, WITH_EMBEDDINGS))
-    return f"Parameters of every row: {without} M without embeddings, {whole} M with."
+_MCB = "multiple comparisons with the best, 95 %"
+_MARKED = ((Mark.BEST, "Bold", "best"), (Mark.SECOND, "underlined", "second"))
 
 
-def _grouped(points: Sequence[PointRow], rows: Sequence[list[TableCell]]) -> tuple[RowGroup, ...]:
-    by_title: dict[str, list[tuple[TableCell, ...]]] = {}
-    for row, entries in zip(points, rows, strict=True):
-        by_title.setdefault(row.group, []).append(tuple(entries))
-    return tuple(RowGroup(tuple(found), title) for title, found in by_title.items())
+def _is_cost(name: str) -> bool:
+    return metrics.is_cost(name) or name in metrics.OF_TOWERS
 
 
-def _columns_of(
-    section: MetricSection, metric: str, *, titled: bool, compared: bool
-) -> Iterator[Column]:
+def _leading_metric(findings: ReportFindings) -> str:
+    """The primary metric, else the first of quality, else the first."""
+    primary = [answered.primary for answered in findings.answered if answered.primary is not None]
+    quality = [name for name in findings.shown if not metrics.is_cost(name)]
+    return [*primary, *quality, *findings.shown][0]
+
+
+def _leading_points(collection: Collection, findings: ReportFindings, two_lines: bool) -> list[int]:
+    """The points of the leading table, by index: all of few, else the best and the baselines."""
+    every = [row.index for row in collection.points]
+    most = MOST_ROWS // 2 if two_lines else MOST_ROWS
+    if len(every) <= most:
+        return every
+    metric = _leading_metric(findings)
+    sign = 1 if metrics.higher_is_better(metric) else -1
+    known = [(findings.cells[(point, metric)].estimate, point) for point in every]
+    ranked = sorted((-sign * found.mean, point) for found, point in known if found is not None)
+    kept = set(collection.baselines[:_MOST_BASELINES])
+    for _, point in ranked:
+        if len(kept) < most:
+            kept.add(point)
+    return sorted(kept) or every[:most]
+
+
+def _titles(section: MetricSection) -> dict[str, tuple[str, ...]]:
+    """Metric -> its headings; the unit and the last words that all share stand above them."""
+    units = {metrics.unit(metric) for metric in section.metrics}
+    names = {metric: metrics.display(metric) for metric in section.metrics}
+    if not section.title or len(units) > 1:
+        return {
+            metric: tuple(filter(None, (section.title, f"{name} ({metrics.unit(metric)})")))
+            for metric, name in names.items()
+        }
+    shared = _last_words(list(names.values()))
+    title = f"{section.title} {shared}".strip() + f" ({units.pop()})"
+    return {metric: (title, name.removesuffix(shared).strip()) for metric, name in names.items()}
+
+
+def _last_words(names: Sequence[str]) -> str:
+    """The words that all names end in, beside their first; empty for a single name."""
+    if len(names) < 2:
+        return ""
+    shared: list[str] = []
+    for words in zip(*(reversed(name.split()[1:]) for name in names), strict=False):
+        if len(set(words)) > 1:
+            break
+        shared.insert(0, words[0])
+    return " ".join(shared)
+
+
+def _members(section: MetricSection, metric: str) -> tuple[str, ...]:
+    """The footnote of an average."""
     members = section.averages.get(metric)
-    notes = () if members is None else (_list_of(members),)
-    heads = (section.title,) if titled and section.title else ()
-    heads = (*heads, f"{metrics.display(metric)} ({metrics.unit(metric)})")
-    if not compared:
-        yield Column(heads, notes=notes)
-        return
-    yield Column((*heads, "mean"), notes=notes)
-    yield Column((*heads, f"{DELTA} to baseline"), below=True)
+    if members is None:
+        return ()
+    listed = ", ".join(metrics.display(member) for member in members)
+    return (f"plain mean, run by run, of {listed}",)
 
 
-def _list_of(members: Sequence[str]) -> str:
-    listed = ", ".join(member.rpartition("/")[0] for member in members)
-    return f"plain mean, run by run, over these {len(members)} sets: {listed}"
+# --------------------------------------------------------------------------- cells
 
 
-def _words_of(collection: Collection, row: PointRow) -> Iterator[TableCell]:
-    """The point's name, where some point of the sweep has one, and its values."""
-    names = collection.sweep.show.names
-    if names:
-        yield TableCell(row.label if row.label in names else "")
-    for axis in collection.axes:
-        value = text.plain(row.axes[axis])
-        given = axis in row.given
-        yield TableCell(value) if given else TableCell(f"({value})", mark=Mark.MUTED)
+def _mean_text(estimate: Estimate, metric: str, decimals: int) -> str:
+    return text.number(estimate.mean * metrics.scale(metric), decimals)
 
 
-# --------------------------------------------------------------------------- numbers in words
+def _spread(estimate: Estimate, metric: str, decimals: int, kind: str) -> Inline | None:
+    found = {"sd": estimate.sd, "se": estimate.se, "ci": estimate.half_width}[kind]
+    if found is None:
+        return None
+    shown = text.number(found * metrics.scale(metric), decimals)
+    return Inline(f"\u00b1{shown}", "subscript")
 
 
-def decimals_of(column: Iterable[Cell]) -> int:
-    """Decimals that show the sign of every interval of the column that excludes zero."""
-    column = list(column)
-    metric = column[0].metric
-    decimals = _DECIMALS.get(metrics.unit(metric), 2)
-    bounds = [
-        abs(bound) * metrics.scale(metric)
-        for cell in column
-        if cell.comparison is not None and (interval := cell.comparison.interval) is not None
-        if interval[0] > 0 or interval[1] < 0
-        for bound in interval[:2]
-    ]
-    return decimals + 1 if any(bound < 0.5 * 10**-decimals for bound in bounds) else decimals
-
-
-def estimate_text(estimate: Estimate, metric: str, decimals: int) -> str:
-    """`42.1 ± 0.8`, in the metric's unit; without an interval where there is one seed."""
-    scale = metrics.scale(metric)
-    mean = text.number(estimate.mean * scale, decimals)
-    if estimate.half_width is None:
-        return mean
-    return f"{mean} \u00b1 {text.number(estimate.half_width * scale, decimals)}"
-
-
-def difference_text(comparison: Comparison, decimals: int) -> str:
-    """`+1.2 [0.3, 2.1]`, in the metric's unit; without an interval where there is none."""
-    scale = metrics.scale(comparison.metric)
-    mean = text.number(comparison.mean * scale, decimals, sign=True)
-    if comparison.interval is None:
-        return mean
-    low, high = (text.number(bound * scale, decimals) for bound in comparison.interval[:2])
-    return f"{mean} [{low}, {high}]"
-
-
-def _value_cell(cell: Cell, decimals: int) -> TableCell:
-    if cell.estimate is None:
-        return TableCell(text.DASH, notes=(cell.hole or "",), keys=cell.keys)
-    scale = metrics.scale(cell.metric)
-    return TableCell(
-        estimate_text(cell.estimate, cell.metric, decimals),
-        value=cell.estimate.mean * scale,
-        mark=cell.mark,
-        keys=cell.keys,
-    )
+def _ranked(column: Sequence[Cell], decimals: int) -> dict[str, Mark]:
+    """Printed mean -> its mark: the best, and of three the second; equal ones share it."""
+    means = [cell for cell in column if cell.estimate is not None]
+    if best(means) is None or len(means) < 2:
+        return {}
+    sign = 1 if metrics.higher_is_better(means[0].metric) else -1
+    ordered = sorted(means, key=lambda c: -sign * (c.estimate.mean if c.estimate else 0.0))
+    shown = [_mean_text(c.estimate, c.metric, decimals) for c in ordered if c.estimate]
+    first, *rest = dict.fromkeys(shown)
+    if not rest:
+        return {}
+    return {rest[0]: Mark.SECOND if len(means) > 2 else Mark.NONE, first: Mark.BEST}
 
 
 def _difference_cell(cell: Cell, decimals: int) -> TableCell:
@@ -181,16 +385,16 @@ def _difference_cell(cell: Cell, decimals: int) -> TableCell:
     comparison = cell.comparison
     if comparison is None:
         return TableCell(text.DASH, notes=(_no_difference(cell),))
-    stands = STANDS if comparison.decided else ""
     return TableCell(
-        difference_text(comparison, decimals) + stands,
+        difference_text(comparison, decimals),
         value=comparison.mean * metrics.scale(cell.metric),
-        notes=tuple(_remarks(comparison)),
+        after=(Inline(STAR, "superscript"),) if comparison.decided else (),
+        notes=tuple(_about_comparison(comparison)),
         keys=cell.keys,
     )
 
 
-def _remarks(comparison: Comparison) -> Iterator[str]:
+def _about_comparison(comparison: Comparison) -> Iterator[str]:
     if not comparison.in_full:
         seeds = ", ".join(map(str, comparison.seeds.seeds))
         yield f"{comparison.seeds.n} of {comparison.wanted} seeds in common ({seeds})"
@@ -206,188 +410,24 @@ def _no_difference(cell: Cell) -> str:
     return "no seed has both this value and the baseline's"
 
 
-def _cost_cell(cell: Cell | None) -> TableCell:
-    """A cost is a property of the point, so one finished seed is enough to know it."""
-    if cell is None or not cell.values:
-        return TableCell(text.DASH, notes=("cost is known once a seed is done",))
-    scale, decimals = metrics.scale(cell.metric), _DECIMALS.get(metrics.unit(cell.metric), 2)
-    shown = {text.number(value * scale, decimals) for value in cell.values.values()}
-    least = min(cell.values.values()) * scale
-    return TableCell("\u2013".join(sorted(shown)), value=least, keys=cell.keys)
-
-
-def _chance(column: Iterable[Cell], decimals: int) -> str:
-    known = [c.chance * metrics.scale(c.metric) for c in column if c.chance is not None]
-    shown = {text.number(value, decimals): value for value in known}
-    ends = sorted(shown, key=lambda name: shown[name])
-    return "\u2013".join(dict.fromkeys([ends[0], ends[-1]])) if ends else ""
-
-
-# --------------------------------------------------------------------------- the caption
-
-
-def _caption(
-    collection: Collection, findings: ReportFindings, marks: frozenset[Mark]
-) -> Iterator[str]:
-    counts = sorted({len(row.seeds) for row in collection.points})
-    seeds = sorted({seed for row in collection.points for seed in row.seeds})
-    listed = ", ".join(map(str, seeds))
-    yield collection.sweep.question.strip() or collection.sweep.name
-    if counts[-1] == 1:
-        yield f"One seed ({listed}): nothing can be said of other seeds."
-    else:
-        n = "\u2013".join(dict.fromkeys([str(counts[0]), str(counts[-1])]))
-        yield (
-            f"Mean over n = {n} seeds ({listed}); \u00b1 is the half-width of the 95 % t-interval "
-            "over seeds, on these test items."
-        )
-    yield from _about_differences(collection, findings)
-    yield from _about_marks(marks)
-    if any(set(collection.axes) - row.given for row in collection.points):
-        yield "In parentheses: the base's own value, which the point does not set."
-
-
-def _about_differences(collection: Collection, findings: ReportFindings) -> Iterator[str]:
-    if all(row.baseline is None for row in collection.points):
-        return
-    made = [c for metric in findings.shown for c in _comparisons(collection, findings, metric)]
-    units = {c.interval[2] for c in made if c.interval is not None}
-    yield f"{DELTA} is the difference to the baseline{_whose_baseline(collection)}"
-    yield _about_interval(units)
-    families = _families(made)
-    if families and any(c.decided for c in made):
-        yield f"{STANDS}: significant, p < {ALPHA:.2g} after Holm's correction ({families})."
-    elif not any(c.tested for c in made):
-        yield "No difference could be tested."
-    elif families:
-        yield f"No difference is significant after Holm's correction ({families})."
-
-
-def _families(made: Sequence[Comparison]) -> str:
+def _families(sizes: dict[bool, int]) -> str:
     """`5 tests of the primary metric, 30 of the others`."""
-    sizes = {c.primary: c.judged.family for c in made if c.judged is not None}
     if True not in sizes:
-        return f"{sizes[False]} tests" if sizes else ""
+        return f"{sizes[False]} tests"
     told = [f"{sizes[True]} tests of the primary metric"]
     return ", ".join([*told, f"{sizes[False]} of the others"] if False in sizes else told)
 
 
-def _comparisons(collection: Collection, findings: ReportFindings, metric: str) -> list[Comparison]:
-    cells = [findings.cells[(row.index, metric)] for row in collection.points]
-    return [cell.comparison for cell in cells if cell.comparison is not None]
-
-
-def _whose_baseline(collection: Collection) -> str:
-    """Which baseline, where there are several."""
-    if len({row.baseline for row in collection.points} - {None}) < 2:
-        return ""
-    return " with the row's other values"
-
-
-def _about_interval(units: set[Over]) -> str:
-    pooled = "by one linear model of all points and seeds (the variance is that of the whole sweep)"
-    if units == {Over.BOTH}:
-        return f"with a 95 % interval over seeds and test items, {pooled}."
-    if units == {Over.SEEDS}:
-        return f"with a 95 % interval over seeds, {pooled}."
+def _about_interval(units: Iterable[Over]) -> str:
+    units = set(units)
     if units == {Over.ITEMS}:
-        return "with a 95 % bootstrap interval over test items, for these very models."
+        return ", with a 95 % bootstrap interval over test items, for these very models"
     if not units:
-        return "at the same seed."
-    listed = ", ".join(unit.value for unit in Over if unit in units)
-    return f"with a 95 % interval over, as outcomes are kept: {listed} (table.csv says which)."
-
-
-def _about_marks(marks: frozenset[Mark]) -> Iterator[str]:
-    told = "multiple comparisons with the best, 95 % for the column"
-    if Mark.BEST in marks:
-        yield f"Bold: better than every other point ({told})."
-    if Mark.TIED in marks:
-        yield f"{TIE}: cannot be told from the best of its column, or is that best ({told})."
-
-
-def baseline_label(collection: Collection, row: PointRow) -> str | None:
-    """The label of the point that `row` is compared with."""
-    return None if row.baseline is None else collection.points[row.baseline].label
-
-
-# --------------------------------------------------------------------------- CSV
-
-
-def statistics_csv(collection: Collection, findings: ReportFindings) -> str:
-    """Every point and every metric recorded, in full precision and in the units of the records."""
-    cells = findings.cells
-    names = list(dict.fromkeys([*collection.metrics, *findings.averages]))
-    rows = (
-        [
-            row.label,
-            *[row.axes[axis] for axis in collection.axes],
-            *_csv_cell(collection, row, cells[(row.index, metric)], cells),
-        ]
-        for row in collection.points
-        for metric in names
+        return " at the same seed"
+    if len(units) > 1:
+        listed = ", ".join(unit.value for unit in Over if unit in units)
+        return f", with a 95 % interval over, as outcomes are kept: {listed} (table.csv says which)"
+    return (
+        f", with a 95 % interval over {units.pop().value}, by one linear model of all points and "
+        "seeds"
     )
-    return csv_text(["label", *collection.axes, *_CSV_CELL], rows)
-
-
-def runs_csv(collection: Collection) -> str:
-    """The table of runs, a row a run."""
-    frame = run_table(collection)
-    return csv_text(list(frame.columns), frame.itertuples(index=False, name=None))
-
-
-_CSV_CELL = (
-    "metric", "mean", "low", "high", "n_seeds", "seeds", "samples", "chance", "mark", "baseline",
-    "diff", "diff_low", "diff_high", "diff_over", "p", "p_holm", "diff_seeds", "diff_low_seeds",
-    "diff_high_seeds", "p_seeds", "diff_low_items", "diff_high_items", "p_mcnemar", "error",
-    "df", "family", "keys", "hole",
-)  # fmt: skip
-
-
-def _csv_cell(collection: Collection, row: PointRow, cell: Cell, cells: Cells) -> list[object]:
-    estimate = cell.estimate
-    return [
-        cell.metric,
-        *([estimate.mean, estimate.low, estimate.high] if estimate else [None] * 3),
-        len(cell.values),
-        " ".join(map(str, cell.values)),
-        " ".join(map(str, cell.samples)),
-        cell.chance,
-        cell.mark.value,
-        baseline_label(collection, row),
-        *_csv_comparison(cell.comparison or _beside(cell, cells)),
-        " ".join(cell.keys),
-        cell.hole,
-    ]
-
-
-def _beside(cell: Cell, cells: Cells) -> Comparison | None:
-    """To the baseline, of a metric that is not shown: over its own seeds, in no family."""
-    if cell.baseline is None or cell.baseline == cell.point:
-        return None
-    seeds = paired_difference(cell.values, cells[(cell.baseline, cell.metric)].values)
-    if seeds is None:
-        return None
-    return Comparison(cell.point, cell.baseline, cell.metric, len(cell.seeds), seeds)
-
-
-def _csv_comparison(comparison: Comparison | None) -> list[object]:
-    if comparison is None:
-        return [None] * (_CSV_CELL.index("keys") - _CSV_CELL.index("diff"))
-    low, high, over = comparison.interval or (None, None, None)
-    seeds, judged = comparison.seeds, comparison.judged
-    tested = judged is not None and judged.test.error is not None
-    family = "primary" if comparison.primary else "secondary"
-    return [
-        comparison.mean,
-        low,
-        high,
-        over.value if over else None,
-        comparison.p,
-        comparison.adjusted,
-        " ".join(map(str, seeds.seeds)),
-        *[seeds.low, seeds.high, seeds.p],
-        *(comparison.items or (None, None)),
-        " ".join(f"{p:.6g}" for p in comparison.exact.values()),
-        *([judged.test.error, judged.test.df, family] if judged and tested else [None] * 3),
-    ]

@@ -79,6 +79,8 @@ def _sweep(
             metrics=list(dict.fromkeys(metric for show in shows for metric in show.metrics)),
             labels={path: words for show in shows for path, words in show.labels.items()},
             names={words: point for show in shows for words, point in show.names.items()},
+            spread=shows[0].spread,
+            delta=shows[0].delta,
             **declared_by_all(shows),
         ),
         name=name,

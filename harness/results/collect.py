@@ -134,11 +134,8 @@ def collect(sweep: Sweep, runs: Sequence[Run], store: Store) -> Collection:
 @no_garbage()
 def collect_from(sweep: Sweep, places: Sequence[tuple[Run, RunDir]], store: Store) -> Collection:
     """The same, of runs that lie in any directories under the root of `store`."""
-    order: dict[str, int] = {}
-    indexed = [
-        (order.setdefault(canonical_json(run.point), len(order)), run, place)
-        for run, place in places
-    ]
+    order = {canonical_json(point): n for n, point in enumerate(_named_first(sweep, places))}
+    indexed = [(order[canonical_json(run.point)], run, place) for run, place in places]
     reader = Reader(store)
     records = tuple(
         reader.read(point, run, place)
@@ -151,6 +148,13 @@ def collect_from(sweep: Sweep, places: Sequence[tuple[Run, RunDir]], store: Stor
 
 
 # --------------------------------------------------------------------------- points
+
+
+def _named_first(sweep: Sweep, places: Sequence[tuple[Run, RunDir]]) -> list[Point]:
+    """Every point once: those with a name in the order of the names, then the others."""
+    points = {canonical_json(run.point): run.point for run, _ in places}
+    named = [text for each in sweep.show.names.values() if (text := canonical_json(each)) in points]
+    return [points[text] for text in dict.fromkeys([*named, *points])]
 
 
 def _points(sweep: Sweep, records: Sequence[Record], axes: Sequence[str]) -> tuple[PointRow, ...]:

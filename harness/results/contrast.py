@@ -45,8 +45,30 @@ def contrast_of(collection: Collection, row: PointRow, base: PointRow) -> Contra
 
 
 def values_of(collection: Collection, row: PointRow, axes: Sequence[str]) -> str:
-    """`MLM weight 0.5 and token weight 0.1`."""
-    return listed([f"{collection.axis_name(axis)} {text.plain(row.axes[axis])}" for axis in axes])
+    """`MLM weight 0.5 and token weight 0.1`, `4 text layers`."""
+    return listed([value_of(collection.axis_name(axis), row.axes[axis]) for axis in axes])
+
+
+def value_of(name: str, value: object) -> str:
+    """A value of the axis `name`: things are counted, anything else is named first."""
+    counted = isinstance(value, int) and not isinstance(value, bool)
+    if not counted or not name.endswith("s") or name.endswith("ss"):
+        return f"{name} {text.plain(value)}"
+    return f"1 {name[:-1]}" if value == 1 else f"{value:,} {name}"
+
+
+def point_words(collection: Collection, row: PointRow) -> str:
+    """A point in a sentence: its name, or its values of the axes that differ between points."""
+    if row.label in collection.sweep.show.names:
+        return row.label
+    return values_of(collection, row, collection.varying_axes) or row.label
+
+
+def baseline_words(collection: Collection) -> str:
+    """What the points are compared with: the one baseline by its name, else each its own."""
+    if len(collection.baselines) != 1:
+        return "the baseline with the row's other values"
+    return point_words(collection, collection.points[collection.baselines[0]])
 
 
 def listed(parts: Sequence[str], last: str = "and") -> str:
@@ -54,6 +76,15 @@ def listed(parts: Sequence[str], last: str = "and") -> str:
     if len(parts) < 2:
         return "".join(parts)
     return f"{', '.join(parts[:-1])} {last} {parts[-1]}"
+
+
+def points_listed(names: Sequence[str]) -> str:
+    """`listed` of points; things that are counted are named once: `2, 4 and 8 text layers`."""
+    counted = [name.partition(" ") for name in names]
+    nouns = {noun for _, _, noun in counted} - {noun.removesuffix("s") for _, _, noun in counted}
+    if len(nouns) != 1 or not all(count.replace(",", "").isdigit() for count, _, _ in counted):
+        return listed(names)
+    return f"{listed([count for count, _, _ in counted])} {nouns.pop()}"
 
 
 def _differ(row: PointRow, other: PointRow, axis: str) -> bool:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from harness import metrics
-from harness.document.table import Mark
 from harness.errors import ConfigError
 from harness.results.collect import Collection, SweepPart
 from harness.results.comparisons import Comparison
@@ -68,14 +67,14 @@ class ReportFindings:
     """Everything that is computed of a collection; tables, figures and sentences only show it."""
 
     cells: Cells
-    """(point, metric) -> cell; those of the shown metrics with the comparison to their baseline and
-    their mark."""
+    """(point, metric) -> cell; those of the shown metrics with the comparison to their baseline."""
     sections: tuple[MetricSection, ...]
     """The shown metrics as a table groups them, averages included."""
     answered: tuple[Answered, ...]
     """Each sweep of the collection by itself."""
     contests: Mapping[str, Best]
-    """Metric -> its best point against the others, over all points of the table."""
+    """Metric -> its best point against the others, over all points of the table: which of them can
+    be told from it."""
     outcomes: Mapping[str, str]
     """Run key -> SHA-256 of the per-example outcomes that were read."""
     unread: Mapping[str, tuple[str, ...]]
@@ -97,6 +96,13 @@ class ReportFindings:
     def trends(self) -> tuple[Trend, ...]:
         """Every slope, sweep by sweep and metric by metric."""
         return tuple(trend for answered in self.answered for trend in trends_of(answered))
+
+    def mark(self, cell: Cell) -> str:
+        """`best` where it is told from all others, `tied` where it cannot be told from the best."""
+        contest = self.contests.get(cell.metric)
+        if contest is None or cell.estimate is None or cell.point not in contest.candidates:
+            return ""
+        return "best" if contest.won else "tied"
 
     def comparisons(self, metric: str) -> list[Comparison]:
         """To the baselines, in the order of the points."""
@@ -144,8 +150,6 @@ def find(collection: Collection) -> ReportFindings:
     else:
         whole = answered[0].analysis
     contests = {m: found.best for m, found in whole.by_metric.items() if found.best is not None}
-    for metric, best in contests.items():
-        _mark(cells, metric, best)
     return ReportFindings(
         cells=cells,
         sections=sections,
@@ -247,14 +251,3 @@ def _comparisons(
                         barred=barred(point, base),
                     ),
                 )
-
-
-def _mark(cells: dict[tuple[int, str], Cell], metric: str, best: Best) -> None:
-    """Best where it is told from all others; else who cannot be told from the best."""
-    marks = dict.fromkeys(best.candidates, Mark.TIED)
-    if best.won:
-        marks = {best.leader: Mark.BEST}
-    for point, mark in marks.items():
-        cell = cells[(point, metric)]
-        if cell.estimate is not None:
-            cells[(point, metric)] = replace(cell, mark=mark)

@@ -13,7 +13,6 @@ from types import MappingProxyType
 from typing import Any
 
 from harness import metrics
-from harness.document.table import Mark
 from harness.results.collect import Collection
 from harness.results.comparisons import Comparison
 from harness.stats.intervals import Estimate, estimate
@@ -40,7 +39,6 @@ class Cell:
     baseline: int | None = None
     comparison: Comparison | None = None
     """To the baseline, over the seeds both have; None for the baseline itself."""
-    mark: Mark = Mark.NONE
 
     @property
     def hole(self) -> str | None:

@@ -15,6 +15,7 @@ import numpy as np
 from scipy import optimize, special
 
 from harness.stats.layout import Array
+from harness.stats.power import MOST_SEEDS
 from harness.stats.tests import ALPHA, CONFIDENCE, Gaps, MixedModel, difference
 
 
@@ -143,10 +144,6 @@ class Enough:
     open_loss: float
     seeds: int | None
     """About how many seeds would tell for `open`; None where more seeds would not."""
-
-
-MOST_SEEDS = 100
-"""More seeds than these are not proposed."""
 
 
 def enough(

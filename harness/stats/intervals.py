@@ -31,6 +31,13 @@ class Estimate:
     low: float | None
     high: float | None
     n: int
+    sd: float | None = None
+    """Standard deviation over the seeds; None for one seed."""
+
+    @property
+    def se(self) -> float | None:
+        """Standard error of the mean."""
+        return None if self.sd is None else self.sd / math.sqrt(self.n)
 
     @property
     def half_width(self) -> float | None:
@@ -66,8 +73,9 @@ def estimate(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Esti
     mean = math.fsum(sample) / len(sample)
     if len(sample) == 1:
         return Estimate(mean, None, None, 1)
-    half = quantile(len(sample) - 1, confidence) * standard_error(sample)
-    return Estimate(mean, mean - half, mean + half, len(sample))
+    error = standard_error(sample)
+    half = quantile(len(sample) - 1, confidence) * error
+    return Estimate(mean, mean - half, mean + half, len(sample), error * math.sqrt(len(sample)))
 
 
 def paired_difference(

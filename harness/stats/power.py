@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import lru_cache
 from statistics import median
 
@@ -36,6 +37,31 @@ def _detectable(test: ContrastTest, alpha: float) -> float:
     seeds = (1 - test.share) * test.error**2 / unbiased(test.df) ** 2
     error = math.sqrt(seeds + test.share * test.error**2)
     return error * test.critical(lambda df: noncentrality(df, alpha))
+
+
+MOST_SEEDS = 100
+"""More seeds than these are not proposed."""
+
+
+def seeds_to_find(judged: Judged) -> int | None:
+    """About how many seeds would find a difference as large as was seen, with probability 0.8.
+
+    The noise of single runs is taken to stay, and that of the items with it; None where no number
+    up to `MOST_SEEDS` would, or where there is no error to judge by.
+    """
+    test, have = judged.test, judged.test.n
+    if test.error is None or have < 2:
+        return None
+    seeds = (1 - test.share) * test.error**2 / unbiased(test.df) ** 2
+    items = test.share * test.error**2
+    for count in range(have + 1, MOST_SEEDS + 1):
+        variance = seeds * have / count + items
+        df = test.df * (count - 1) / (have - 1)
+        then = replace(test, df=df, share=items / variance if variance else 0.0)
+        least = then.critical(lambda df: noncentrality(df, ALPHA / judged.family))
+        if math.sqrt(variance) * least <= abs(test.estimate):
+            return count
+    return None
 
 
 @lru_cache(maxsize=256)

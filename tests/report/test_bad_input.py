@@ -41,16 +41,15 @@ def page(records: Records, sweep: Sweep, out: Path, *, spread: float = 0.01) -> 
             a_sweep(seeds=1),
             0.01,
             [
-                "T2I R@1: nothing to test.",
-                "One seed says nothing of other seeds: layers 1 \u221210.0.",
+                "T2I R@1: nothing to test. One seed says nothing of other seeds: "
+                "1 layer \u221210.0.",
             ],
         ),
         (
             a_sweep(),
             0.0,
             [
-                "T2I R@1: nothing to test.",
-                "All seeds agree exactly, so there is nothing to test.",
+                "T2I R@1: nothing to test. All seeds agree exactly, so there is nothing to test.",
             ],
         ),
         (a_sweep(layers=(2,)), 0.01, [NOTHING]),

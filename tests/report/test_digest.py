@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,8 @@ from report_records import DEPTHS, I2T, ROLE, T2I, Records, depth_sweep, fill, r
 from statsmodels.stats.power import TTestPower
 
 from harness.config.sweep import Run, Sweep, expand
-from harness.report.digest import digest
+from harness.document.text import flat
+from harness.report.digest import conclusions, undecided, verdicts
 from harness.results.collect import collect
 from harness.results.findings import find
 
@@ -37,7 +39,7 @@ def said(
     more: Mapping[int, Sequence[float]],
     i2t: Mapping[int, Sequence[float]] | None = None,
 ) -> list[str]:
-    """The digest where the term adds `more` to T2I by depth and seed, and `i2t` to I2T."""
+    """All sentences where the term adds `more` to T2I by depth and seed, and `i2t` to I2T."""
     runs = expand(sweep)
     for run in runs:
         on, layers = run.config.objective.mlm.weight > 0, run.config.model.text.layers
@@ -50,7 +52,9 @@ def said(
 
 def digest_of(records: Records, sweep: Sweep, runs: Sequence[Run]) -> list[str]:
     collection = collect(sweep, runs, records.store)
-    return digest(collection, find(collection))
+    findings = find(collection)
+    told = [flat(line) for line in conclusions(collection, findings)]
+    return [*verdicts(collection, findings), *undecided(collection, findings), *told]
 
 
 #: What a family of two tests at 2 degrees of freedom finds four times in five, in standard errors.
@@ -68,12 +72,11 @@ def test_a_primary_metric_is_told_with_its_amounts_and_the_rest_by_number(record
     assert found[0] == (
         "T2I R@1: 1 of 1 better than MLM weight 0: MLM weight 0.5 +1.8 [1.6, 2.0] (Holm, 1 test)."
     )
-    assert found[1] == (
-        "Secondary metrics (Holm, 1 test): no significant difference in I2T R@1; "
-        "nothing to test in role acc@1."
-    )
-    assert found[2].startswith("Smallest detectable difference (80 % power, after Holm): ")
-    assert len(found) == 3
+    assert found[1].startswith("Smallest detectable difference (80 % power): ")
+    assert found[2].startswith("T2I R@1: highest: MLM weight 0.5")
+    assert found[3].startswith("I2T R@1: no significant difference (Holm, 1 test); highest: ")
+    assert found[4] == "role acc@1: nothing to test."
+    assert len(found) == 5
 
 
 def test_without_a_primary_metric_it_says_how_to_declare_one(records: Records) -> None:
@@ -82,9 +85,10 @@ def test_without_a_primary_metric_it_says_how_to_declare_one(records: Records) -
     found = said(records, sweep, {4: SURE}, {4: NOTHING})
 
     assert found[0] == (
-        "All metrics (Holm, 2 tests): T2I R@1 1 better of 1; no significant difference in I2T R@1."
+        "T2I R@1: 1 of 1 better than MLM weight 0: MLM weight 0.5 +1.8 [1.6, 2.0] (Holm, 2 tests). "
+        "I2T R@1: no significant difference from MLM weight 0 (Holm, 2 tests)."
     )
-    assert found[-1].startswith("No primary metric is declared: all metrics are one family")
+    assert found[1].startswith("No primary metric is declared: all metrics are one family")
 
 
 def test_the_smallest_detectable_difference_is_that_of_the_family(records: Records) -> None:
@@ -97,10 +101,8 @@ def test_the_smallest_detectable_difference_is_that_of_the_family(records: Recor
         f"{100 * sd / math.sqrt(3) / math.sqrt(math.log(2)) * _SHIFT:.1f}"
         for sd in (0.001, np.std(NOTHING, ddof=1))
     ]
-    assert found[1] == (
-        f"Smallest detectable difference (80 % power, after Holm): {' to '.join(ends)} points of "
-        "the shown metrics."
-    )
+    least = r"smallest detectable difference \(80 % power\): (\S+) points"
+    assert [re.search(least, line)[1] for line in found[2:]] == ends  # type: ignore[index]
 
 
 def test_what_is_enough_leads(records: Records) -> None:
@@ -108,17 +110,19 @@ def test_what_is_enough_leads(records: Records) -> None:
     runs, _ = runs_by(sweep)
     fill(records, runs)
 
-    first, second, third, *_ = digest_of(records, sweep, runs)
+    first, second, *_ = digest_of(records, sweep, runs)
 
     # 8 layers (39.9) are 0.3 points below 12 (40.2), and so noisy that they may lose 2.8
     assert first.startswith(
-        "Text layers 8 is enough: at most 2.8 points of T2I R@1 below the best of the others "
-        "(margin 3), with "
+        "8 text layers are enough: at most 2.8 points of T2I R@1 below the best (margin 3), with "
+        "75 % of the parameters of 12 text layers. T2I R@1: 3 of 4 worse than 12 text layers: "
+        "1 text layer "
     )
     assert second.startswith(
-        "Cannot tell whether text layers 4 is enough too: it may lose up to 4.3 points of T2I R@1"
+        "Undecided: whether 4 text layers are enough too (up to 4.3 points below the best; "
     )
-    assert third.startswith("T2I R@1: 0 of 4 better, 3 worse than text layers 12: text layers 1 ")
+    assert "whether 8 text layers differ from 12 text layers (\u22120.3 points seen; " in second
+    assert second.endswith(" points.")
 
 
 def test_a_slope_of_the_primary_metric_is_told(records: Records) -> None:
@@ -128,9 +132,10 @@ def test_a_slope_of_the_primary_metric_is_told(records: Records) -> None:
     fill(records, runs)
 
     assert list(DEPTHS) == [1, 2, 4, 8, 12]
-    (said,) = [words for words in digest_of(records, sweep, runs) if "per doubling" in words]
-    assert said.startswith("T2I R@1 changes by +")
-    assert said.endswith("per doubling of text layers (significant, Holm, 1 test).")
+    first, *_, other = [line for line in digest_of(records, sweep, runs) if "per doubling" in line]
+    assert first.startswith("T2I R@1 changes by +")
+    assert first.endswith("per doubling of text layers (significant, Holm, 1 test).")
+    assert other.startswith("I2T R@1: "), "what leads is not said again"
 
 
 def test_effects_of_crossed_axes_are_told(records: Records) -> None:
@@ -148,11 +153,12 @@ def test_effects_of_crossed_axes_are_told(records: Records) -> None:
         noise = 0.001 * (run.seed * (1 + (terms.mlm.weight > 0) + 2 * (terms.token.weight > 0)) % 3)
         records.done(run, t2i=0.3 + 0.04 * terms.mlm.weight + noise)
 
-    (told,) = [words for words in digest_of(records, sweep, runs) if words.startswith("Main")]
+    first, *_, last = digest_of(records, sweep, runs)
 
-    assert told.startswith("Main effects on T2I R@1 (3 tests with interactions, Holm): MLM weight ")
-    assert "MLM weight 0.5 against 0 +2.1 [2.0, 2.1] (significant); token weight" in told
-    assert not told.endswith("(significant).")
+    effects = "Main effects on T2I R@1 (Holm, 3 tests with interactions): "
+    assert f"{effects}MLM weight 0.5 against 0 +2.1 [2.0, 2.1] (significant)." in first
+    assert f"{effects}token weight 0.5 against 0" in last
+    assert "MLM weight 0.5 against 0 +" not in last, "nothing is said twice"
 
 
 def test_one_seed_judges_nothing(records: Records) -> None:
@@ -162,8 +168,7 @@ def test_one_seed_judges_nothing(records: Records) -> None:
         records.done(run, t2i=0.3 + 0.1 * run.config.objective.mlm.weight)
 
     assert digest_of(records, sweep, runs) == [
-        "T2I R@1: nothing to test.",
-        "One seed says nothing of other seeds: MLM weight 0.5 +5.0.",
+        "T2I R@1: nothing to test. One seed says nothing of other seeds: MLM weight 0.5 +5.0."
     ]
 
 

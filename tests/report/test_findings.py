@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +25,6 @@ from scipy import stats
 from statsmodels.stats.power import TTestPower
 
 from harness.config.sweep import Run, Sweep, expand
-from harness.document.table import Mark
 from harness.report.sentences import Teller
 from harness.results.collect import Collection, collect
 from harness.results.comparisons import Verdict
@@ -121,10 +121,10 @@ def test_one_seed_has_an_interval_over_items_and_no_verdict(records: Records) ->
     assert comparison.interval is not None
     assert comparison.interval[2] is Over.ITEMS
     assert comparison.interval[0] > 0
-    assert findings.cells[(1, I2T)].mark is Mark.NONE
+    assert findings.mark(findings.cells[(1, I2T)]) == ""
     assert told(collection, findings, I2T) == [
         "I2T R@1: nothing to test.",
-        "One seed says nothing of other seeds: layers 1 +15.0 [10.0, 20.5].",
+        "One seed says nothing of other seeds: 1 layer +15.0 [10.0, 20.5].",
     ]
 
 
@@ -205,7 +205,7 @@ def test_a_primary_metric_that_no_run_records_is_said(records: Records) -> None:
 
 def marks(findings: ReportFindings, metric: str) -> list[str]:
     points = sorted(point for point, name in findings.cells if name == metric)
-    return [findings.cells[(point, metric)].mark.value for point in points]
+    return [findings.mark(findings.cells[(point, metric)]) for point in points]
 
 
 def test_a_tie_is_marked_and_nothing_is_bold(records: Records) -> None:
@@ -339,8 +339,8 @@ def test_the_cheapest_point_within_the_margin_is_enough(records: Records) -> Non
     collection, findings = enough_of(records, {1: 0.100, 2: 0.298, 4: 0.300})
 
     assert Teller(collection, findings, findings.answered[0]).enough() == [
-        "Layers 2 is enough: at most 0.6 points of T2I R@1 below the best of the others (margin "
-        "2), with 56 % of the parameters of layers 4."
+        "2 layers are enough: at most 0.6 points of T2I R@1 below the best (margin 2), with 56 % "
+        "of the parameters of 4 layers."
     ]
 
 
@@ -349,9 +349,11 @@ def test_what_cannot_be_told_says_what_may_be_lost_and_how_many_seeds_would_tell
 ) -> None:
     collection, findings = enough_of(records, {1: 0.30, 2: 0.30, 4: 0.300}, noise=0.01)
 
-    (said,) = Teller(collection, findings, findings.answered[0]).enough()
-    assert said.startswith("Cannot tell whether layers 1 is enough: it may lose up to ")
-    assert said.endswith(" seeds would tell.")
+    tell = Teller(collection, findings, findings.answered[0])
+    assert tell.enough() == ["No point is shown to be enough on T2I R@1 (margin 2)."]
+    enough, _ = tell.undecided()
+    assert enough.startswith("whether 1 layer is enough (up to ")
+    assert re.search(r" points below the best; about \d+ seeds would tell\)$", enough)
 
 
 def enough_of(
@@ -390,9 +392,8 @@ def test_a_change_tried_at_two_depths_is_one_sentence(records: Records) -> None:
     # 12 layers with MLM vary by 1.1 points, the others by 0.1 and less: 0.018 +- 2.7764 (4 degrees)
     # x 0.00041 x sqrt(2 / 3), and 4.3027 (2 degrees) x 0.01124 / sqrt 3
     assert told(collection, findings, T2I) == [
-        "T2I R@1: 1 of 2 better than MLM weight 0: MLM weight 0.5 at text layers 4 "
+        "T2I R@1: 1 of 2 better than MLM weight 0: MLM weight 0.5 at 4 text layers "
         "+1.8 [1.7, 1.9] (Holm, 2 tests).",
-        "Not significant: MLM weight 0.5 at text layers 12 0.0 [\u22122.8, 2.8].",
     ]
 
 
@@ -434,4 +435,4 @@ def test_the_lowest_error_is_the_best_and_a_higher_one_is_worse(records: Records
     comparison = findings.cells[(1, ece)].comparison
     assert comparison is not None
     assert comparison.verdict is Verdict.WORSE
-    assert [findings.cells[(point, ece)].mark for point in (0, 1)] == [Mark.BEST, Mark.NONE]
+    assert marks(findings, ece) == ["best", ""]

@@ -8,7 +8,8 @@ import pytest
 from report_records import T2I, Records, sweep_of
 
 from harness.config.sweep import Sweep, expand
-from harness.report.tables import build_table
+from harness.document.text import flat
+from harness.report.tables import build_tables
 from harness.report.union import DifferentTestsError, merge
 from harness.results.collect import Collection, collect
 from harness.results.findings import find
@@ -45,12 +46,14 @@ def test_every_point_has_all_axes(merged: Collection) -> None:
 
 
 def test_the_table_has_a_group_a_sweep(records: Records, merged: Collection) -> None:
-    table = build_table(merged, find(merged))
+    tables = build_tables(merged, find(merged))
+    table = tables.lead
 
     assert [(group.title, len(group.rows)) for group in table.groups] == [
         ("masked words", 2), ("soft labels", 1),
     ]  # fmt: skip
-    differences = [row[-1].text for row in table.rows]
+    assert tables.every is not None
+    differences = [flat(row[-1].text) for row in tables.every.rows]
     assert differences[0] == "baseline"
     assert differences[1].startswith("+5.2 [")
     assert differences[2].startswith("+2.1 [")

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from harness.config import SOURCES, Columns, Data, Runtime
 from harness.data.catalog import cache_dir
 from harness.data.collect import Collected
@@ -39,6 +41,19 @@ class PictureFolder(DataSet):
     def read(self, image: str) -> bytes:
         """The bytes of a picture; KeyError or OSError when it is lost or damaged."""
         return self.files.read(image)
+
+    def beginning(self, image: str, most: int) -> bytes:
+        """See DataSet."""
+        return self.files.read(image, most)
+
+    def sizes(self, split: str) -> np.ndarray:
+        """See DataSet."""
+        entries = self.files.entries
+        return np.array([entries[image].size for image in self.splits[split].images], np.int64)
+
+    def checksum(self, image: str) -> int | None:
+        """See DataSet."""
+        return self.files.entries[image].crc
 
 
 # --------------------------------------------------------------------------- opening

@@ -11,6 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from harness.config import SOURCES, Data
 from harness.data.account import Account, FileRead, Problem, RefusedData
 from harness.data.dataset import DataSet, Split, content_fingerprint
@@ -144,6 +146,17 @@ class Shards(DataSet):
         shard = self._by_name[shard_of(member)]
         with self._open(shard) as file:
             return read_at(file, offset, size, shard.base, member)
+
+    def sizes(self, split: str) -> np.ndarray | None:
+        """See DataSet; None of shards that would have to be fetched."""
+        if any(shard.is_remote for shard in self.shards):
+            return None
+        return np.asarray(Samples(self.index, split).records["size"], np.int64)
+
+    def beginning(self, image: str, most: int) -> bytes:
+        """See DataSet."""
+        name, _, size = image.rpartition("+")
+        return self.read(f"{name}+{min(most, int(size))}")
 
     def _stamps(self, *, train: bool) -> Iterator[str]:
         return (shard.stamp for shard in self.shards if (shard.split == "train") is train)

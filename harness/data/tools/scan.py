@@ -5,13 +5,16 @@ Owns `python -m harness.data check` but its words and its command line.
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from harness.data.account import FileRead, Problem
 from harness.data.dataset import DataSet
+from harness.data.duplicates import Content, Duplicates, duplicates_of
 from harness.data.images import BadImage, decode
 from harness.data.packed import PACK_FILE, read_pack
 from harness.data.sources.shards import Shards, shard_of
@@ -20,11 +23,21 @@ from harness.files import sha256_of
 
 _CHUNK = 256
 """Pictures that a process looks at in one go."""
+_THIN = 20
+"""Times as long as wide: a crop of the middle shows nearly nothing of such a picture."""
 
 
 class _Looker(NamedTuple):
     data: DataSet
     max_pixels: int
+
+
+class _Seen(NamedTuple):
+    """Of a chunk: place and reason of what cannot be decoded, what is thin, contents of all."""
+
+    faults: list[tuple[int, str]]
+    thin: list[tuple[int, tuple[int, int]]]
+    contents: list[Content | None]
 
 
 @dataclass(frozen=True)
@@ -35,11 +48,15 @@ class Scan:
         files: the shards, with what of them can be used; else what was read of each file.
         bad: split -> picture -> why it cannot be decoded.
         problems: what the index left out, and shards that are not what their pack says.
+        duplicates: pictures that are there more than once.
+        notes: what is odd about pictures, a line each.
     """
 
     files: tuple[FileRead, ...]
     bad: dict[str, dict[str, str]]
     problems: tuple[Problem, ...]
+    duplicates: Duplicates
+    notes: tuple[str, ...]
 
 
 def scan(data: DataSet, *, max_pixels: int, workers: int, progress: Progress) -> Scan:
@@ -53,29 +70,49 @@ def scan(data: DataSet, *, max_pixels: int, workers: int, progress: Progress) ->
     data.prepare()
     chunks = chunks_of(data, _CHUNK)
     total = samples_in(chunks)
-    found: dict[Chunk, list[tuple[int, str]]] = {}
+    found: dict[Chunk, _Seen] = {}
     with shared_out(_look, _Looker(data, max_pixels), chunks, workers) as each:
-        for chunk, faults in each:
-            found[chunk] = faults
+        for chunk, seen in each:
+            found[chunk] = seen
             progress(samples_in(found), total)
     bad: dict[str, dict[str, str]] = defaultdict(dict)
+    thin: list[str] = []
+    contents: dict[str, list[Content | None]] = defaultdict(list)
     for chunk in chunks:  # in order, whoever was first
-        for index, reason in found[chunk]:
-            bad[chunk.split][data.splits[chunk.split].images[index]] = reason
+        images, seen = data.splits[chunk.split].images, found[chunk]
+        for index, reason in seen.faults:
+            bad[chunk.split][images[index]] = reason
+        thin += [f"{images[index]}, {w:,} x {h:,}" for index, (h, w) in seen.thin]
+        contents[chunk.split] += seen.contents
     problems = (*data.problems, *_wrong_in_pack(data))
-    return Scan(_files(data, bad), dict(bad), problems)
+    duplicates = duplicates_of(data, contents)
+    return Scan(_files(data, bad), dict(bad), problems, duplicates, tuple(_notes(thin)))
 
 
-def _look(looker: _Looker, chunk: Chunk) -> list[tuple[int, str]]:
-    """Place and reason of the pictures of a chunk that cannot be decoded."""
+def _look(looker: _Looker, chunk: Chunk) -> _Seen:
     images = looker.data.splits[chunk.split].images
-    faults = []
+    seen = _Seen([], [], [])
     for index in range(chunk.first, chunk.stop):
+        content = None
         try:
-            decode(looker.data.read(images[index]), max_pixels=looker.max_pixels)
+            data = looker.data.read(images[index])
+            content = len(data), zlib.crc32(data)
+            height, width = decode(data, max_pixels=looker.max_pixels).shape[:2]
+            if max(height, width) > _THIN * min(height, width):
+                seen.thin.append((index, (height, width)))
         except (BadImage, OSError, KeyError) as error:
-            faults.append((index, str(error)))
-    return faults
+            seen.faults.append((index, str(error)))
+        seen.contents.append(content)
+    return seen
+
+
+def _notes(thin: Sequence[str]) -> Iterator[str]:
+    if thin:
+        number = "1 picture is" if len(thin) == 1 else f"{len(thin):,} pictures are"
+        yield (
+            f"{number} more than {_THIN} times as long as wide, of which the evaluation sees the "
+            f"square in the middle: {thin[0]}{' and others' if len(thin) > 1 else ''}"
+        )
 
 
 def _files(data: DataSet, bad: dict[str, dict[str, str]]) -> tuple[FileRead, ...]:

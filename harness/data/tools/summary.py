@@ -31,7 +31,7 @@ def summary_of(data: DataSet, found: Scan) -> dict[str, Any]:
     problems = [*((problem, 1) for problem in found.problems), *bad]
     lost = sum(count for _, count in problems)
     return {
-        **_tree(None, replace(data.account, files=found.files), problems),
+        **_tree(None, _account(data, found), problems),
         "splits": {
             name: {
                 "pictures": len(split),
@@ -45,6 +45,16 @@ def summary_of(data: DataSet, found: Scan) -> dict[str, Any]:
         "usable": max(data.indexed, lost) - lost,
         "captions": _extremes(data),
     }
+
+
+def _account(data: DataSet, found: Scan) -> Account:
+    return replace(
+        data.account,
+        files=found.files,
+        notes=(*data.account.notes, *found.notes, *found.duplicates.lines(data)),
+        repeated=found.duplicates.repeated,
+        leakage=found.duplicates.across,
+    )
 
 
 def summary_of_refused(error: DataError) -> dict[str, Any]:

@@ -1,0 +1,47 @@
+"""Numbers of a report in words: decimals, means with their interval, differences with theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from harness import metrics
+from harness.document import text
+from harness.results.comparisons import Comparison
+from harness.results.summary import Cell
+from harness.stats.intervals import Estimate
+
+_DECIMALS = {"%": 1, "M": 2, "GMACs": 3, "ms": 2}
+
+
+def decimals_of(column: Iterable[Cell]) -> int:
+    """Decimals that show the sign of every interval of the column that excludes zero."""
+    column = list(column)
+    metric = column[0].metric
+    decimals = _DECIMALS.get(metrics.unit(metric), 2)
+    bounds = [
+        abs(bound) * metrics.scale(metric)
+        for cell in column
+        if cell.comparison is not None and (interval := cell.comparison.interval) is not None
+        if interval[0] > 0 or interval[1] < 0
+        for bound in interval[:2]
+    ]
+    return decimals + 1 if any(bound < 0.5 * 10**-decimals for bound in bounds) else decimals
+
+
+def estimate_text(estimate: Estimate, metric: str, decimals: int) -> str:
+    """`42.1 ± 0.8`, in the metric's unit; without an interval where there is one seed."""
+    scale = metrics.scale(metric)
+    mean = text.number(estimate.mean * scale, decimals)
+    if estimate.half_width is None:
+        return mean
+    return f"{mean} \u00b1 {text.number(estimate.half_width * scale, decimals)}"
+
+
+def difference_text(comparison: Comparison, decimals: int) -> str:
+    """`+1.2 [0.3, 2.1]`, in the metric's unit; without an interval where there is none."""
+    scale = metrics.scale(comparison.metric)
+    mean = text.number(comparison.mean * scale, decimals, sign=True)
+    if comparison.interval is None:
+        return mean
+    low, high = (text.number(bound * scale, decimals) for bound in comparison.interval[:2])
+    return f"{mean} [{low}, {high}]"
