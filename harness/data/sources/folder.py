@@ -14,13 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from harness.config import SOURCES, Columns, Data, Runtime
-from harness.data.catalog import cache_dir
 from harness.data.collect import Collected
 from harness.data.dataset import DataSet, Split, content_fingerprint, halves
 from harness.data.files import FileTree, existing
 from harness.data.parquet import PARQUET, open_parquet
 from harness.data.sidecars import add_sidecars
-from harness.data.source import Source, path_of
+from harness.data.source import Source, cache_dir, path_of
 from harness.data.table_columns import NotATableError
 from harness.data.tables import is_table_name, open_table, possible_tables
 from harness.data.unpacked import is_gzipped, untarred
