@@ -85,3 +85,18 @@ def _module(part: object) -> str:
 def _place(part: object) -> tuple[object, object]:
     """Where a part is defined: a sweep file that is loaded again defines the same part anew."""
     return getattr(part, "__module__", None), getattr(part, "__qualname__", type(part).__qualname__)
+
+
+def lazy(module: str, **homes: str) -> Callable[[str], object]:
+    """The `__getattr__` of a module that hands out names of others, imported when asked for.
+
+    Args:
+        homes: name -> the module that has it.
+    """
+
+    def attribute(name: str) -> object:
+        if name not in homes:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(homes[name]), name)
+
+    return attribute
