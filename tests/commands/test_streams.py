@@ -113,7 +113,8 @@ def test_a_pipe_that_is_full_and_does_not_wait_is_told_in_a_line() -> None:
         while True:
             os.write(writer, b"x" * 4096)
     command = [sys.executable, "-m", "harness", "fields"]
-    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE)
+    buffered = {**os.environ, "PYTHONUNBUFFERED": ""}
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, env=buffered)
     os.close(reader)
     os.close(writer)
     assert done.returncode == 2
