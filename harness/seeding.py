@@ -1,14 +1,17 @@
 """Seeds derived from what they are for, never from the order in which they are drawn.
 
 Two runs that differ in depth or backbone see the same pictures in the same order with the same
-crops, and a tower's initial weights do not depend on the other tower.  Torch-free.
+crops, and a tower's initial weights do not depend on the other tower.  Torch-free, and free of
+NumPy until numbers are drawn.
 """
 
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -19,4 +22,6 @@ def derive_seed(*parts: int | str) -> int:
 
 def generator(*parts: int | str) -> np.random.Generator:
     """A NumPy generator for the use named by `parts`."""
-    return np.random.default_rng(derive_seed(*parts))
+    from numpy.random import default_rng
+
+    return default_rng(derive_seed(*parts))

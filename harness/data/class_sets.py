@@ -20,14 +20,16 @@ from harness.data.classnames import (
     TEMPLATES_FILE,
     class_names,
     lines_of,
+    listed_names,
     prompts,
 )
 from harness.data.dataset import Split, Task, content_fingerprint
 from harness.data.exports import has_labels, is_export, read_export
 from harness.data.files import FileTree, existing, is_image
+from harness.data.label_tables import LABEL_COLUMNS, is_captioned, label_table, labelled_rows
 from harness.data.sources.folder import PictureFolder
 from harness.data.split_names import SPLIT_NAMES
-from harness.data.tables import has_table
+from harness.data.tables import has_table, is_table_name, possible_tables
 from harness.errors import DataError
 
 SPLIT = "test"
@@ -78,13 +80,14 @@ def open_class_folder(folder: ClassFolder) -> PictureFolder:
     """Pictures with a class each as a zero-shot test set: split `test`, one task.
 
     Understood: a sub-folder of pictures a class, in a folder, zip or tar, in which single folders
-    around all the others are looked through; and an export of clip-benchmark (`test/0.tar` with
-    `.cls`, classnames.txt, zeroshot_classification_templates.txt).
+    around all the others are looked through; an export of clip-benchmark (`test/0.tar` with `.cls`,
+    classnames.txt, zeroshot_classification_templates.txt); and a table of pictures and labels.
 
     Raises DataError with fewer than two classes, two classes of one name, or folders that are
     splits.
     """
     found = read_classes(folder.path)
+    _add_numbers(found, listed_names(folder.classnames) or found.names or ())
     names, told = class_names(found.classes, folder.classnames, found.names)
     templates = folder.templates
     if found.templates is not None and templates == type(folder).model_fields["templates"].default:
@@ -140,18 +143,32 @@ def task_line(task: Task) -> str:
 def looks_labelled(place: Path) -> bool:
     """Whether there are classes at a place, and no captions: labelled tars, or folders of pictures.
 
-    A table, or a text of the same name beside a picture, stands for captions.
+    A table of captions, or a text of the same name beside a picture, stands for captions.
     """
     if has_labels(place):
         return True
+    if place.is_file() and is_table_name(place.name):
+        return _has_label_table(FileTree(place.parent), [place.name])
     if not place.is_dir() and place.suffix.lower() not in {".zip", ".tar"}:
         return False
     files = FileTree(place)
     stems = {posixpath.splitext(image)[0] for image in files.images()}
     texts = {posixpath.splitext(name) for name in files.entries if not is_image(name)}
     beside = any(suffix in {".txt", ".json"} and stem in stems for stem, suffix in texts)
-    captioned = beside or has_table(files) or not stems
-    return not captioned and bool(_tops(files, _class_level(files)[1]))
+    if has_table(files):
+        return _has_label_table(files, _tables_at_top(files))
+    return not beside and bool(stems) and bool(_tops(files, _class_level(files)[1]))
+
+
+def _has_label_table(files: FileTree, names: Sequence[str]) -> bool:
+    return not is_captioned(files, names) and label_table(files, names) is not None
+
+
+def _tables_at_top(files: FileTree) -> list[str]:
+    """The files that may be tables, of those that no other is above."""
+    names = possible_tables(files)
+    depth = min((name.count("/") for name in names), default=0)
+    return [name for name in names if name.count("/") == depth]
 
 
 def read_classes(path: str) -> Labelled:
@@ -159,7 +176,50 @@ def read_classes(path: str) -> Labelled:
     place = existing(path)
     if is_export(place):
         return _of_export(place)
-    return _of_folders(place)
+    if place.is_file() and is_table_name(place.name):
+        return _of_table(place, FileTree(place.parent), [place.name])
+    try:
+        return _of_folders(place)
+    except RefusedData as error:
+        files = FileTree(place)
+        if label_table(files, _tables_at_top(files)) is None:
+            raise error
+    return _of_table(place, files, _tables_at_top(files))
+
+
+def _of_table(place: Path, files: FileTree, names: Sequence[str]) -> Labelled:
+    table = label_table(files, names)
+    if table is None:
+        raise DataError(
+            f"{place} is no table of pictures and labels: a column of "
+            f"{'|'.join(LABEL_COLUMNS)} is wanted beside that of the pictures"
+        )
+    rows = labelled_rows(table, files)
+    found = Labelled(files, sorted(rows.labels), [], sorted(set(rows.labels.values())))
+    places = {each: label for label, each in enumerate(found.classes)}
+    found.labels = [places[rows.labels[image]] for image in found.images]
+    found.problems, found.notes = rows.problems, [*files.notes, *rows.notes]
+    _check_classes(place, found)
+    _read_names(found, table.name.rpartition("/")[0])
+    return found
+
+
+def _read_names(found: Labelled, *folders: str) -> None:
+    """Take the names and prompts that lie beside the classes, or above them."""
+    for folder in (*folders, ""):
+        level = f"{folder.rstrip('/')}/" if folder else ""
+        found.names = found.names or _lines_beside(found.files, level + NAMES_FILE)
+        found.templates = found.templates or _templates(found.files, level)
+
+
+def _add_numbers(found: Labelled, names: Sequence[str]) -> None:
+    """Where classes are numbers from 0 and names are given for more, those are classes too."""
+    numbers = {int(each) for each in found.classes if each.isdecimal()}
+    if len(numbers) < len(found.classes) or 0 not in numbers or max(numbers) >= len(names):
+        return
+    was = [int(each) for each in found.classes]
+    found.classes = [str(number) for number in range(len(names))]
+    found.labels = [was[label] for label in found.labels]
 
 
 def _of_export(place: Path) -> Labelled:
@@ -167,7 +227,7 @@ def _of_export(place: Path) -> Labelled:
     names = export.names
     if names is None:
         raise DataError(f"{place}: there is no {NAMES_FILE} beside test/, which names the classes")
-    labels = [_label(target, len(names), place) for target in export.targets]
+    labels = [_label(each["cls"], len(names), place) for each in export.texts]
     classes = [str(number) for number in range(len(names))]
     return Labelled(
         export.files, list(export.files.entries), labels, classes, names, export.templates
@@ -208,9 +268,7 @@ def _of_folders(place: Path) -> Labelled:
     _add_others(found, outside)
     _note_archives(found)
     _check_classes(place, found)
-    for level in dict.fromkeys((prefix, "")):
-        found.names = found.names or _lines_beside(files, level + NAMES_FILE)
-        found.templates = found.templates or _templates(files, level)
+    _read_names(found, prefix)
     return found
 
 
@@ -347,5 +405,5 @@ def _check_classes(place: Path, found: Labelled) -> None:
     if occurring > 1:
         return
     what = f"pictures in {occurring} sub-folders" if occurring else "no picture in any"
-    line = f"{place}: {what}; wanted: one sub-folder of pictures a class"
+    line = f"{place}: {what}; wanted: a sub-folder of pictures a class, or a table"
     raise RefusedData(line, Account(notes=tuple(found.notes)), found.problems, found.seen)

@@ -72,6 +72,14 @@ def class_names(
 # --------------------------------------------------------------------------- lists of names
 
 
+def listed_names(given: tuple[str, ...] | str | None) -> Sequence[str]:
+    """The names that are given in an order; none where they are given otherwise."""
+    if given is None or given == WORDNET:
+        return ()
+    names = names_in(Path(given).expanduser()) if isinstance(given, str) else given
+    return () if isinstance(names, Mapping) else names
+
+
 def _listed(classes: Sequence[str], given: tuple[str, ...] | str) -> list[str]:
     if not isinstance(given, str):
         return _in_order(classes, given, "classnames")

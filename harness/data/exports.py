@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
 
 from harness.data.classnames import NAMES_FILE, TEMPLATES_FILE, lines_of, text_of
 from harness.data.files import Entry, FileTree
@@ -28,12 +29,12 @@ class Export:
 
     Attributes:
         files: a picture a sample, called `0.tar/key`.
-        targets: the text of each sample's `.cls` or `.txt`.
+        texts: of each sample, field (`cls`, `json`, `txt`) -> what it holds.
         names, templates: of the classes, where they lie beside the tars.
     """
 
     files: FileTree
-    targets: list[str]
+    texts: list[dict[str, str]]
     names: list[str] | None
     templates: tuple[str, ...] | None
 
@@ -50,28 +51,26 @@ def has_labels(place: Path) -> bool:
     return bool(shards) and _labelled(shards[0])
 
 
-def read_export(place: Path, target: str) -> Export:
-    """The pictures of an export with the texts of the field `target` (`cls` or `txt`).
+def read_export(place: Path, *wanted: str) -> Export:
+    """The pictures of an export with the texts of the fields `wanted` (`cls`; `json` and `txt`).
 
-    Raises DataError when a shard is missing or torn, or a sample lacks one of the two.
+    Raises DataError when a shard is missing or torn, or a sample lacks its picture or all texts.
     """
     entries: dict[str, Entry] = {}
-    targets: list[str] = []
+    texts: list[dict[str, str]] = []
     home = _home(place)
     for shard in _shards(place):
-        for key, image, text in _samples(shard, target):
+        for key, image, of_sample in _samples(shard, wanted):
             entries[f"{shard.name}/{key}"] = image
-            targets.append(text)
-    texts = {
+            texts.append(of_sample)
+    lists = {
         name: lines_of(text_of(found))
         for name in (NAMES_FILE, TEMPLATES_FILE)
         if (found := next((p / name for p in (home, home.parent) if (p / name).is_file()), None))
     }
-    templates = texts.get(TEMPLATES_FILE)
-    tree = FileTree(home, entries)
-    return Export(
-        tree, targets, texts.get(NAMES_FILE), None if templates is None else tuple(templates)
-    )
+    templates = lists.get(TEMPLATES_FILE)
+    prompts = None if templates is None else tuple(templates)
+    return Export(FileTree(home, entries), texts, lists.get(NAMES_FILE), prompts)
 
 
 def _home(place: Path) -> Path:
@@ -113,22 +112,21 @@ def _labelled(shard: Path) -> bool:
         return False
 
 
-def _samples(shard: Path, target: str) -> Iterator[tuple[str, Entry, str]]:
-    """Key, picture and target of each sample; DataError when one lacks either."""
+def _samples(shard: Path, wanted: Sequence[str]) -> Iterator[tuple[str, Entry, dict[str, str]]]:
+    """Key, picture and texts of each sample; DataError when one lacks either."""
     archives, problems = read_members(shard, shard.name)
     if problems:
         raise DataError(f"{shard} cannot be read: {problems[0].reason}")
     with shard.open("rb") as file:
         for members in archives:
-            for key, fields in by_key(members, {*IMAGE_FIELDS, target}).items():
-                image, text = _last(fields, IMAGE_FIELDS), _last(fields, {target})
-                if image is not None and text is not None:
-                    where = image.name, image.offset_data
-                    entry = Entry(image.size, None, str(shard), *where)
-                    data = read_at(file, text.offset_data, text.size, shard.name, text.name)
-                    yield key, entry, _decoded(data, shard)
-                elif image is not None or text is not None:
-                    missing = "picture" if image is None else f".{target}"
+            for key, fields in by_key(members, {*IMAGE_FIELDS, *wanted}).items():
+                image = _last(fields, IMAGE_FIELDS)
+                texts = {f: found for f in wanted if (found := _last(fields, {f})) is not None}
+                if image is not None and texts:
+                    entry = Entry(image.size, None, str(shard), image.name, image.offset_data)
+                    yield key, entry, {f: _text(file, m, shard) for f, m in texts.items()}
+                elif image is not None or texts:
+                    missing = "picture" if image is None else f".{wanted[-1]}"
                     raise DataError(f"{shard}: sample {key} has no {missing}")
 
 
@@ -139,8 +137,7 @@ def _last(
     return max(found, key=lambda member: member.offset_data, default=None)
 
 
-def _decoded(data: bytes, shard: Path) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{shard} cannot be read: {error}") from error
+def _text(file: BinaryIO, member: tarfile.TarInfo, shard: Path) -> str:
+    """The text of a member; bytes that are not UTF-8 stay in it as lone surrogates."""
+    data = read_at(file, member.offset_data, member.size, shard.name, member.name)
+    return data.decode("utf-8-sig", "surrogateescape")

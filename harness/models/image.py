@@ -15,6 +15,9 @@ from harness.models.names import BACKBONES, backbone_names
 from harness.models.pretrained import load_pretrained
 from harness.models.tokens import patch_layout
 
+#: What the towers ask of a backbone: widths, (N, 3, S, S) to features, and features to (N, width).
+TIMM_INTERFACE = ("num_features", "head_hidden_size", "forward_features", "forward_head")
+
 
 def build_backbone(name: str, size: int, output_stride: int | None = None) -> nn.Module:
     """A headless backbone for square pictures of `size` pixels, randomly initialised.
@@ -27,7 +30,13 @@ def build_backbone(name: str, size: int, output_stride: int | None = None) -> nn
     if name in BACKBONES:
         if output_stride is not None:
             raise ConfigError(f"model.image.output_stride: backbone {name!r} cannot be dilated")
-        return BACKBONES.get(name)(size)
+        backbone = BACKBONES.get(name)(size)
+        if missing := [part for part in TIMM_INTERFACE if not hasattr(backbone, part)]:
+            raise ConfigError(
+                f"model.image.backbone {name!r} lacks {', '.join(missing)}: a registered backbone "
+                f"has timm's {', '.join(TIMM_INTERFACE)}"
+            )
+        return backbone
     if not is_model(name):
         raise ConfigError(unknown("backbone", name, backbone_names()))
     fixed = timm.get_pretrained_cfg(name, allow_unregistered=True)
@@ -86,7 +95,7 @@ def check_image_tower(config: ImageConfig, embed_dim: int, *, patches: bool = Fa
     try:
         with torch.inference_mode():
             tower(torch.zeros(2, 3, config.size, config.size))
-    except (RuntimeError, AssertionError, ValueError) as error:
+    except (RuntimeError, AssertionError, ValueError, TypeError, AttributeError) as error:
         words = " ".join(str(error).split())
         raise ConfigError(
             f"model.image.backbone {config.backbone!r} cannot take {config.size}-pixel pictures: "

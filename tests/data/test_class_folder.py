@@ -328,6 +328,89 @@ def test_an_export_without_its_names_is_refused(tmp_path, change, reason):
         opened(export(tmp_path, **change))
 
 
+# --------------------------------------------------------------------------- tables of labels
+
+
+def label_set(root, table, name="labels.csv", pictures=6):
+    put(root, *(f"images/{i}.jpg" for i in range(pictures)))
+    (root / name).write_text(table)
+    return root
+
+
+ROWS = "0.jpg,cat\n1.jpg,cat\n2.jpg,hot_dog\n3.jpg,hot_dog\n"
+
+
+TABLES = {
+    "labels.csv": f"image,label\n{ROWS}",
+    "test.tsv": "filename\tclass_name\ttarget\n" + ROWS.replace(",", "\t").replace("\n", "\t7\n"),
+    "GT-final_test.csv": f"Filename;ClassName\n{ROWS.replace(',', ';')}",
+    "a.jsonl": "".join(
+        json.dumps({"file_name": f"images/{row[0]}.jpg", "label": row[6:]}) + "\n"
+        for row in ROWS.split()
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "table"), TABLES.items())
+@pytest.mark.parametrize("given", ["folder", "table", "zip"])
+def test_a_table_of_labels_is_a_class_set(tmp_path, name, table, given):
+    root = label_set(tmp_path / "set", table, name, pictures=4)
+    path = {"folder": root, "table": root / name, "zip": tmp_path / "set.zip"}[given]
+    if given == "zip":
+        shutil.make_archive(str(tmp_path / "set"), "zip", tmp_path, "set")
+    assert classes_of(path) == {"cat": 2, "hot dog": 2}
+    assert looks_like(str(path)) == "classes"
+    assert not opened(path).problems
+
+
+def test_every_row_of_a_table_is_a_picture_or_a_problem(tmp_path):
+    table = (
+        f"image,label\n{ROWS}0.jpg,hot_dog\n4.jpg,\n9.jpg,cat\n,cat\n5.jpg,cat,more\n1.jpg,cat\n"
+    )
+    data = opened(label_set(tmp_path, table))
+    assert [(p.where, p.reason) for p in data.problems] == [
+        ("labels.csv:6", "picture has the labels cat and hot_dog"),
+        ("labels.csv:7", "no label"),
+        ("labels.csv:8", "picture is not there"),
+        ("labels.csv:9", "no picture is named"),
+        ("labels.csv:10", "3 fields where the header has 2"),
+    ]
+    assert len(data.splits["test"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("splits", "tested"), [("train,test,val", 2), ("train,train,val", 2), ("a,b,c", 6)]
+)
+def test_of_a_table_with_splits_the_test_pictures_are_tested_on(tmp_path, splits, tested):
+    rows = [f"{i}.jpg,c{i % 2},{split}" for i, split in enumerate(splits.split(",") * 2)]
+    data = opened(label_set(tmp_path, "image,label,split\n" + "\n".join(rows)))
+    assert len(data.splits["test"]) == tested
+    assert ("rows of others" in told(tmp_path)) is (tested < 6)
+
+
+def test_numbers_in_a_table_are_those_of_the_names_and_no_name_vanishes(tmp_path):
+    table = "image,label\n0.jpg,0\n1.jpg,10\n2.jpg,2\n"
+    root = label_set(tmp_path, table)
+    names = ("zero", "one", "two", *(f"n{i}" for i in range(3, 10)), "ten", "eleven")
+    counts = classes_of(root, classnames=names)
+    assert {name: n for name, n in counts.items() if n} == {"zero": 1, "two": 1, "ten": 1}
+    assert list(counts) == list(names)
+    (root / "classnames.txt").write_text("\n".join(names))
+    assert classes_of(root) == counts
+    with pytest.raises(DataError, match="has 2 names, and there are 3 classes"):
+        opened(root, classnames=("a", "b"))
+
+
+def test_a_table_without_labels_says_what_is_wanted(tmp_path):
+    root = label_set(tmp_path, "image,size\n0.jpg,3\n")
+    with pytest.raises(
+        DataError, match=r"no table of pictures and labels: a column of class_name\|"
+    ):
+        opened(root / "labels.csv")
+    with pytest.raises(DataError, match="a sub-folder of pictures a class, or a table"):
+        opened(root)
+
+
 # --------------------------------------------------------------------------- check
 
 

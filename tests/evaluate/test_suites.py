@@ -162,7 +162,7 @@ def test_a_bad_caption_is_told_with_its_shard_and_key(tmp_path: Path, text: byte
     folder = retrieval_webdataset(tmp_path / "told")
     members = {"0.jpg": png((255, 0, 0)), "0.txt": b"red", "1.jpg": png((0, 255, 0)), "1.txt": text}
     shard(folder / "test" / "0.tar", members)
-    with pytest.raises(DataError, match=r"test/0\.tar"):
+    with pytest.raises(DataError, match=r"told/test/0\.tar/1: .*caption"):
         opened(CAPTIONS, tmp_path)
 
 
@@ -266,6 +266,17 @@ def test_wordnet_folders_have_the_names_of_their_ids(tmp_path: Path) -> None:
     by_image = dict(zip(data.split("test").images, data.tasks[0].labels["test"], strict=True))
     assert by_image["n01440764/0.png"] == 0
     assert by_image["n01443537/0.png"] == 1
+
+
+def test_five_captions_are_five_lines_and_a_record_wins(tmp_path: Path) -> None:
+    five = replace(CAPTIONS, samples=2, captions=6)
+    texts = b"one\r\ntwo\n\nthree\nfour\nfive\n"
+    members = {"a.png": png((1, 2, 3)), "a.txt": texts, "b.png": png((3, 2, 1))}
+    record = {"b.txt": b"in\ntwo", "b.json": b'{"caption": "in\\ntwo"}'}
+    shard(tmp_path / "told" / "test" / "0.tar", members | record)
+    (tmp_path / "told" / "test" / "nshards.txt").write_text("1")
+    captions = list(opened(five, tmp_path).split("test").captions)
+    assert captions == [("one", "two", "three", "four", "five"), ("in two",)]
 
 
 # --------------------------------------------------------------------------- fingerprint

@@ -9,6 +9,7 @@ from harness.config import TextTower as TextConfig
 from harness.data.text import EOT, SOT, Tokenizer, corpus_rows
 from harness.errors import ConfigError
 from harness.models.image import build_backbone, check_image_tower
+from harness.models.names import BACKBONES
 from harness.models.two_tower import TwoTower
 
 TINY = Model(
@@ -165,3 +166,11 @@ def test_a_long_text_is_cut_and_still_ends_in_eot():
 
 def test_an_empty_text_is_sot_and_eot():
     assert Tokenizer(77).encode("") == [SOT, EOT]
+
+
+def test_a_registered_backbone_without_timms_interface_is_told_what_it_lacks(monkeypatch):
+    assert "swin_nano" in BACKBONES
+    bare = {"bare": lambda size: torch.nn.Conv2d(3, 8, 4)}
+    monkeypatch.setattr(BACKBONES, "_parts", {**BACKBONES._parts, **bare})
+    with pytest.raises(ConfigError, match=r"'bare' lacks num_features, head_hidden_size, forward"):
+        build_backbone("bare", 32)

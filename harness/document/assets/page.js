@@ -1,6 +1,6 @@
 
 "use strict";
-// Sorts tables, filters long ones, and shows the runs behind a number.  Everything foreign is set
+// Sorts tables, filters long ones, copies one as LaTeX, and shows the runs behind a number.  Everything foreign is set
 // as text, never as markup.
 (() => {
   const make = (name, text, attributes = {}) => {
@@ -58,6 +58,26 @@
     field.addEventListener("input", () => {
       const wanted = field.value.toLowerCase();
       for (const row of table.querySelectorAll("tbody tr:not(.group)")) row.hidden = !row.textContent.toLowerCase().includes(wanted);
+    });
+  }
+
+  // ---- a table to take along
+
+  for (const button of document.querySelectorAll("button.copy")) {
+    const source = button.parentElement.nextElementSibling.content.textContent;
+    const said = button.textContent;
+    button.addEventListener("click", async () => {
+      try {
+        await navigator.clipboard.writeText(source);
+      } catch { // a page that may not reach the clipboard by itself
+        const field = make("textarea", source);
+        document.body.append(field);
+        field.select();
+        document.execCommand("copy");
+        field.remove();
+      }
+      button.textContent = "Copied";
+      setTimeout(() => { button.textContent = said; }, 1500);
     });
   }
 

@@ -131,7 +131,7 @@ def _built_in(found: Found, cache: Path) -> DataSet:
 
 
 def _captions(found: Found, cache: Path) -> DataSet:
-    folder = open_folder(str(found.path), unsplit=SPLIT)
+    folder = open_folder(str(found.path), unsplit=SPLIT, cache=cache)
     split = folder.split(SPLIT)
     return _data_set(found, split.images, folder.read, captions=split.captions)
 
@@ -195,12 +195,12 @@ def _webdataset(found: Found, cache: Path) -> DataSet:
         return _data_set(
             found, images, labelled.files.read, labels=labelled.labels, classnames=names
         )
-    export = read_export(found.path, "txt")
+    export = read_export(found.path, "json", "txt")
     images = list(export.files.entries)
-    owned = [
-        tuple(_checked(f"{found.path}/test/{image}.txt", c) for c in sample_captions(None, text))
-        for image, text in zip(images, export.targets, strict=True)
-    ]
+    owned = []
+    for image, texts in zip(images, export.texts, strict=True):
+        given = sample_captions(texts.get("json"), texts.get("txt"))
+        owned.append(tuple(_checked(f"{found.path}/test/{image}", caption) for caption in given))
     return _data_set(found, images, export.files.read, captions=owned)
 
 
