@@ -310,6 +310,8 @@ def pack_data(args: argparse.Namespace) -> int:
     from harness.data.tools.pack import making_of, pack
 
     data, _ = _opened(args)
+    if not any(any(split.captions) for split in data.splits.values()):
+        raise ConfigError(f"{args.data} has no captions, and pack writes pictures with captions")
     making = making_of(
         data,
         size=args.size,

@@ -471,3 +471,10 @@ def test_check_tells_the_classes_of_a_set(tmp_path, capsys):
     (alone / "cat").mkdir()
     assert main(["check", str(alone), "--json"]) == 2
     assert "pictures in 1 sub-folders" in json.loads(capsys.readouterr().out)["refused"]
+
+
+def test_a_class_set_is_not_packed(tmp_path, capsys):
+    root = put(tmp_path / "set", "a/1.jpg", "b/1.jpg")
+    assert main(["pack", str(root), "--size", "8", "--out", str(tmp_path / "out")]) == 2
+    assert "has no captions" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
