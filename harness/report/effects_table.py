@@ -24,7 +24,7 @@ _MOST_ROWS = 40
 
 
 @dataclass(frozen=True)
-class _Row:
+class _EffectRow:
     words: str
     judged: Mapping[str, Judged]
     """Metric -> the test."""
@@ -54,16 +54,16 @@ def _titled(title: str, answered: Answered, findings: ReportFindings) -> str:
     return title if len(findings.answered) == 1 else f"{answered.study.name}: {title}"
 
 
-def _groups(collection: Collection, answered: Answered) -> Iterator[tuple[str, list[_Row]]]:
+def _groups(collection: Collection, answered: Answered) -> Iterator[tuple[str, list[_EffectRow]]]:
     """Title and rows of the slopes, of the main effects and of the interactions."""
     by_line: dict[int, dict[str, Judged]] = {}
     lines = {id(line): line for line in answered.lines}
     for trend in trends_of(answered):
         by_line.setdefault(id(trend.line), {})[trend.metric] = trend.judged
-    yield "Slopes", [_Row(slope_words(collection, lines[n]), by_line[n]) for n in by_line]
+    yield "Slopes", [_EffectRow(slope_words(collection, lines[n]), by_line[n]) for n in by_line]
     for parts, title in ((1, "Main effects"), (2, "Interactions")):
         rows = [
-            _Row(effect_words(collection, effect), found)
+            _EffectRow(effect_words(collection, effect), found)
             for number, effect in enumerate(answered.effects)
             if len(effect.parts) == parts
             if (found := _of_effect(answered, number))
@@ -79,7 +79,7 @@ def _of_effect(answered: Answered, number: int) -> dict[str, Judged]:
     }
 
 
-def _cells(row: _Row, names: Sequence[str]) -> tuple[TableCell, ...]:
+def _cells(row: _EffectRow, names: Sequence[str]) -> tuple[TableCell, ...]:
     return (TableCell(row.words), *(_cell(row.judged.get(name), name) for name in names))
 
 
