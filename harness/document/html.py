@@ -183,8 +183,8 @@ def table(given: Table) -> Iterator[str]:
     """The table within what scrolls it, and its notes below.
 
     A cell with a number carries it as `data-value`, for sorting; one of several runs carries their
-    keys as `data-runs`, and leads to the first of them.  Classes: `number`, `word`, `centred`, the mark,
-    `group` (a row of a group's title), `notes`.
+    keys as `data-runs`, and leads to the first of them.  Classes: `number`, `word`, `centred`, the
+    mark, `group` (a row of a group's title), `notes`.
     """
     table = stacked(given) if len(given.columns) > _WIDE else given
     header = [spans for spans in table.header() if any(span.text for span in spans)]
