@@ -23,7 +23,7 @@ from harness.files import read_json
 from harness.launch.slurm import scheduler
 from harness.launch.slurm.submissions import QueuePlace
 from harness.monitor.logs import POINTS, NumberLog, X, log_files, node_of, tail, thinned
-from harness.monitor.points import PointSnapshot, alike_failures, by_point
+from harness.monitor.points import PointSnapshot, alike_failures, by_point, leading_metric
 from harness.monitor.snapshot import (
     RunSnapshot,
     RunState,
@@ -98,7 +98,9 @@ class Board:
         """The runs of a sweep; RecordError if there is none of that name."""
         with self._lock:
             manifest, known = self._manifest(name), self._known(name)
-            shown = list(manifest.sweep.show.metrics)[:METRICS_SHOWN]
+            show = manifest.sweep.show
+            shown = list(dict.fromkeys(filter(None, [leading_metric(show, known), *show.metrics])))
+            shown = shown[:METRICS_SHOWN]
             return {
                 "name": name,
                 "question": manifest.sweep.question,
