@@ -131,7 +131,7 @@ def test_one_set_that_is_broken_leaves_the_others(
         (["nosuchrun"], "holds no run"),
         (["--suite", "smok"], "unknown suite 'smok'; nearest: smoke"),
         (["--slots", "0", "--suite", "smoke"], "name what to evaluate"),
-        (["runtime.thread=2"], "unknown field 'thread'; nearest: threads"),
+        (["runtime.thread=2"], "unknown field 'runtime.thread'; nearest: runtime.threads"),
         (["--fetch", "--suite", "cars"], "--fetch needs --data-root DIR to put cars in"),
     ],
 )
