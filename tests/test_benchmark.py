@@ -183,6 +183,7 @@ def test_the_longest_benchmark_of_all_is_the_one_with_the_most_pictures_and_prom
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_processes_share_the_data_sets_and_one_that_dies_leaves_a_hole(
     export: Path, tmp_path: Path
 ) -> None:
