@@ -48,8 +48,6 @@ def finisher(runtime: Runtime) -> Callable[[RunConfig], RunConfig]:
     def finish(config: RunConfig) -> RunConfig:
         data = open_data(config.data, runtime)
         folders = tuple(_with_fingerprint(f, runtime) for f in config.evaluate.class_folders)
-            _with_fingerprint(folder, runtime) for folder in config.evaluate.class_folders
-        )
         return override(
             config,
             {
