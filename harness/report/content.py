@@ -252,7 +252,8 @@ def _protocol(collection: Collection, cells: Cells) -> Iterator[Text]:
     if known:
         yield _fact("Fingerprint of the data", _listing(known), coded=True)
     read = [record.training.get("data", {}).get("notes", ()) for record in used]
-    for note in _distinct(note for notes in read for note in notes):
+    of_data = _distinct(note for notes in read for note in notes)
+    for note in [*of_data, *_each(protocols, prose.notes)]:
         yield _fact("Note on the data", note)
     samples = {
         metrics.display(metric): _spans(
