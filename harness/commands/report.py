@@ -21,6 +21,7 @@ from harness.commands.shared import (
     under_a_root,
 )
 from harness.config.sweep_files import load_sweep
+from harness.document.layout import LAYOUTS, NARROWEST
 from harness.errors import ConfigError, HarnessError, RecordError, one_line, unknown
 from harness.report import build
 from harness.report.result import ReportResult
@@ -93,8 +94,10 @@ def _parser() -> argparse.ArgumentParser:
         "commits begin (of the runs of NAME..., or of all)")  # fmt: skip
     add("--together", metavar="NEW", help="one report NEW of the sweeps NAME..., a group of rows "
         "each; a run that several share stands once")  # fmt: skip
-    add("--check", type=Path, metavar="DIR", help="fail unless the records of the report in DIR "
-        "give the same bytes again")  # fmt: skip
+    add("--check", type=Path, metavar="DIR", help="rebuild the report in DIR and fail if any byte "
+        "differs")  # fmt: skip
+    add("--layout", choices=LAYOUTS, default=NARROWEST, help="the paper whose text the tables and "
+        "figures fit (default: the narrowest, %(default)s)")  # fmt: skip
     add("--watch", type=_seconds, nargs="?", const=_WATCH_SECONDS, metavar="SECONDS",
         help="build again as runs finish, until all have (default: look every "
         f"{_WATCH_SECONDS:g} s)")  # fmt: skip
@@ -115,7 +118,7 @@ def _seconds(text: str) -> float:
 
 
 def _names(args: argparse.Namespace, store: Store) -> list[str]:
-    known = sorted({*manifest_names(store), *search_names(store)})
+    known = _known(store)
     if args.all and args.names:
         raise ConfigError("give names or --all, not both")
     names = list(dict.fromkeys(args.names)) if args.names else known
@@ -123,12 +126,22 @@ def _names(args: argparse.Namespace, store: Store) -> list[str]:
         raise ConfigError(f"which sweep? {_on_file(known, store)}; or --all")
     if not names:
         raise RecordError(_on_file(known, store))
-    for name in names:
-        if name not in known:
-            raise RecordError(f"{unknown('sweep', name, known)} ({_on_file(known, store)})")
+    check_on_file(store, names)
     if args.out is not None and len(names) > 1 and args.together is None:
         raise ConfigError(f"--out is the folder of one report; {len(names)} were asked for")
     return names
+
+
+def _known(store: Store) -> list[str]:
+    return sorted({*manifest_names(store), *search_names(store)})
+
+
+def check_on_file(store: Store, names: Sequence[str]) -> None:
+    """RecordError, naming the nearest, for a name that no sweep or search was launched by."""
+    known = _known(store)
+    for name in names:
+        if name not in known:
+            raise RecordError(f"{unknown('sweep', name, known)} ({_on_file(known, store)})")
 
 
 def _on_file(known: Sequence[str], store: Store) -> str:
@@ -142,17 +155,23 @@ def _on_file(known: Sequence[str], store: Store) -> str:
 
 def _build(args: argparse.Namespace, store: Store, name: str) -> ReportResult:
     out = args.out or store.root / "reports" / name
-    if is_search(store, name):
-        from harness.report.search import build_search
-
-        result, of = build_search(name, store, out), ""
-    else:
-        manifest = read_manifest(store, name)
-        result = build(manifest.sweep, manifest.runs, store, out)
-        of = f" of {len(manifest.runs)}"
+    result, of = build_named(store, name, out, args.layout)
     _keep(args, store, [name], out)
     _say(result, out, of)
     return result
+
+
+def build_named(
+    store: Store, name: str, out: Path, layout: str = NARROWEST
+) -> tuple[ReportResult, str]:
+    """Write the report of a sweep or search that is on file; ` of 12` runs, where that is known."""
+    if is_search(store, name):
+        from harness.report.search import build_search
+
+        return build_search(name, store, out, layout), ""
+    manifest = read_manifest(store, name)
+    result = build(manifest.sweep, manifest.runs, store, out, layout)
+    return result, f" of {len(manifest.runs)}"
 
 
 def _keep(args: argparse.Namespace, store: Store, names: Sequence[str], out: Path) -> None:
@@ -189,7 +208,7 @@ def _compare(args: argparse.Namespace, store: Store) -> int:
 
     first, second = args.compare
     out = args.out or store.root / "reports" / f"{first}-against-{second}"
-    result, runs = compare(store, first, second, args.names, out)
+    result, runs = compare(store, first, second, args.names, out, args.layout)
     _say(result, out, f" of {runs}")
     return _code([result])
 
@@ -200,7 +219,7 @@ def _together(args: argparse.Namespace, store: Store, names: Sequence[str]) -> i
     if args.watch is not None:
         raise ConfigError("--watch builds the reports of single sweeps, not --together")
     out = args.out or store.root / "reports" / args.together
-    result, runs = together(store, names, args.together, out)
+    result, runs = together(store, names, args.together, out, args.layout)
     _keep(args, store, names, out)
     _say(result, out, f" of {runs}")
     return _code([result])

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from harness.document.text import VisibleStream
 from harness.errors import ConfigError, HarnessError, one_line, refuse_controls
+from harness.files import open_streams
 from harness.store.record import Store
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def exit_code_of(
     Args:
         stopped: what to say when the user interrupts.
     """
-    _open_streams()
+    open_streams()
     with _shown():
         return _exit_code(command, stopped)
 
@@ -120,19 +121,6 @@ def _code_of(command: Callable[[], int], stopped: Callable[[], str]) -> int:
     except OSError as error:
         _tell(f"error: {one_line(error)}")
         return 2
-
-
-def _open_streams() -> None:
-    """Give what was closed a place to go, and what has no such character another way to say it."""
-    for name in ("stdin", "stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:
-            nowhere = os.open(os.devnull, os.O_RDWR)  # the lowest number free: that of the stream
-            os.set_inheritable(nowhere, True)
-            mode = "r" if name == "stdin" else "w"
-            setattr(sys, name, open(nowhere, mode, closefd=False))  # noqa: SIM115
-        elif name != "stdin" and getattr(stream, "errors", "") == "strict":
-            stream.reconfigure(errors="backslashreplace")
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from harness.errors import ConfigError, InterruptedRun, SweepError, unknown
 from harness.launch.executor import EXECUTORS, Assignment, add_options, make_executor
 from harness.planning.plan import Rerun, make_plan, request_fills
 from harness.store.manifest import refuse_other_file, write_manifest
+from harness.store.provenance import shared_note
 from harness.store.record import Store
 from harness.store.state import State
 
@@ -52,6 +53,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args, rest = parser.parse_known_intermixed_args(argv)
     if rest:
         raise ConfigError(_unknown_option(parser, rest[0], [*rest[1:], *args.overrides]))
+    args.words = None  # those that were typed
     return args
 
 
@@ -156,7 +158,7 @@ def run_command(args: argparse.Namespace) -> int:
     rerun = Rerun(args.rerun)
     steps = make_plan(select(runs, args.only), store, rerun)
     print_plan(steps, executor.capacity(sum(step.pending for step in steps)))
-    print_lines("note", [*store.shared_note(), *data_notes(runs, runtime)])
+    print_lines("note", [*shared_note(store.root), *data_notes(runs, runtime)])
     if args.dry_run:
         script = executor.script(steps)
         print("" if script is None else f"\n{script}\n", end="")
@@ -164,7 +166,7 @@ def run_command(args: argparse.Namespace) -> int:
     from harness.monitor.terminal import watching
 
     def put_on_file() -> None:
-        write_manifest(store, sweep, runs, runtime, _words())
+        write_manifest(store, sweep, runs, runtime, args.words or _words())
         request_fills(steps, store)
 
     code = executor.carry_out(steps, put_on_file, watching, rerun)
@@ -202,7 +204,7 @@ def search(
         values,
         executor.work.runtime,
         executor,
-        _words(),
+        args.words or _words(),
         dry_run=args.dry_run,
         report_only=args.report_only,
     )

@@ -5,25 +5,16 @@ Torch-free, like the sources it opens: indexing decodes no pixel.
 
 from __future__ import annotations
 
-import os
 from functools import lru_cache
 from pathlib import Path
 
 from harness.config import SOURCES, ClassFolder, Data, Evaluate, Runtime
 from harness.data.dataset import DataSet
 from harness.data.duplicates import find_duplicates
-from harness.data.source import Source, path_of
+from harness.data.source import Source, cache_dir, path_of
 from harness.errors import DataError
 
-__all__ = ["SOURCES", "Source", "path_of"]
-
-
-def cache_dir(runtime: Runtime) -> Path:
-    """Where derived data may be kept between runs."""
-    if runtime.cache is not None:
-        return Path(runtime.cache)
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "lightclip-harness"
+__all__ = ["SOURCES", "Source", "cache_dir", "path_of"]
 
 
 def open_data(data: Data, runtime: Runtime) -> DataSet:
@@ -62,21 +53,22 @@ def _open_data(data: Data, cache: Path) -> DataSet:
     return found
 
 
-def open_class_folder(folder: ClassFolder) -> DataSet:
+def open_class_folder(folder: ClassFolder, runtime: Runtime | None = None) -> DataSet:
     """A class-folder (or zip) as a data set with one split `test` and one task, once a process.
 
     Raises DataError as `open_data` does.
     """
-    found = _open_class_folder(folder.model_copy(update={"fingerprint": None}))
+    cache = cache_dir(runtime or Runtime())
+    found = _open_class_folder(folder.model_copy(update={"fingerprint": None}), cache)
     _check_fingerprint(found.name, found.fingerprint, folder.fingerprint)
     return found
 
 
 @lru_cache(maxsize=32)
-def _open_class_folder(folder: ClassFolder) -> DataSet:
+def _open_class_folder(folder: ClassFolder, cache: Path) -> DataSet:
     from harness.data.class_sets import open_class_folder as index
 
-    return index(folder)
+    return index(folder, cache)
 
 
 def _check_fingerprint(name: str, found: str, expected: str | None) -> None:

@@ -5,12 +5,14 @@ Recorded once an attempt; never part of a run's identity.  Torch-free.
 
 from __future__ import annotations
 
+import grp
 import hashlib
 import inspect
 import json
 import os
 import platform
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -108,6 +110,21 @@ def machine() -> dict[str, Any]:
         "cpu": _cpu_name(),
         "cores": usable_cores(),
     }
+
+
+def shared_note(root: Path) -> list[str]:
+    """A line where `root` is a group's on purpose: set-group-ID, and the group may write."""
+    state = next(p for p in (root, *root.parents) if p.exists()).stat()
+    if not (state.st_mode & stat.S_ISGID and state.st_mode & stat.S_IWGRP):
+        return []
+    try:
+        group = grp.getgrgid(state.st_gid).gr_name
+    except KeyError:
+        group = str(state.st_gid)
+    return [
+        f"{root} is shared with group {group}: runs of others are read and reported; what is "
+        "submitted is your own code with your own profile"
+    ]
 
 
 def usable_cores() -> int:

@@ -20,11 +20,9 @@ Torch-free; knows nothing of what the numbers mean.
 
 from __future__ import annotations
 
-import grp
 import hashlib
 import json
 import os
-import stat
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -330,13 +328,6 @@ def _line(value: Mapping[str, Any]) -> str:
     return json.dumps(value, sort_keys=True, allow_nan=False) + "\n"
 
 
-def _group_name(number: int) -> str:
-    try:
-        return grp.getgrgid(number).gr_name
-    except KeyError:
-        return str(number)
-
-
 def _append_line(path: Path, value: Mapping[str, Any]) -> None:
     with path.open("a", encoding="utf-8") as file:
         file.write(_line(value))
@@ -408,17 +399,6 @@ class Store:
     def manifests(self) -> Path:
         """The folder of what each sweep came to; see harness.store.manifest."""
         return self.root / "results" / "sweeps"
-
-    def shared_note(self) -> list[str]:
-        """A line where the root is a group's on purpose: set-group-ID, and the group may write."""
-        folder = next(p for p in (self.root, *self.root.parents) if p.exists())
-        state = folder.stat()
-        if not (state.st_mode & stat.S_ISGID and state.st_mode & stat.S_IWGRP):
-            return []
-        return [
-            f"{self.root} is shared with group {_group_name(state.st_gid)}: runs of others are "
-            "read and reported; what is submitted is your own code with your own profile"
-        ]
 
     def manifest_file(self, sweep: str) -> Path:
         """The manifest of the sweep of that name, there or not."""

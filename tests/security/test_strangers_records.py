@@ -33,6 +33,7 @@ from harness.launch.slurm.submissions import Array, Intent, Submission, folder_o
 from harness.launch.slurm.submit import JobOrder
 from harness.planning.plan import Rerun, make_plan
 from harness.store.manifest import read_manifest, write_manifest
+from harness.store.provenance import shared_note
 from harness.store.record import Store
 from harness.store.state import State
 
@@ -365,10 +366,10 @@ def test_nothing_that_a_script_is_given_ends_a_word_of_it(store: Store, tmp_path
 
 def test_a_shared_root_is_said(store: Store) -> None:
     store.root.mkdir(exist_ok=True)
-    assert store.shared_note() == []
+    assert shared_note(store.root) == []
     store.root.chmod(0o2775)
     if not os.stat(store.root).st_mode & 0o2000:
         pytest.skip("this file system keeps no set-group-ID")
-    (note,) = store.shared_note()
+    (note,) = shared_note(store.root)
     assert "is shared with group" in note
     assert json.dumps(note)
