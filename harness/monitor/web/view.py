@@ -120,9 +120,11 @@ class Board:
         """A file of the report of a sweep; RecordError if there is none, or it lies elsewhere."""
         with self._lock:
             self._manifest(name)
-        folder = (self._store.root / "reports" / name).resolve()
+        reports = (self._store.root / "reports").resolve()
+        folder = (reports / name).resolve()
         file = (folder / path).resolve()
-        if not file.is_relative_to(folder) or not file.is_file():
+        inside = folder.is_relative_to(reports) and file.is_relative_to(folder)
+        if not inside or not file.is_file():
             raise RecordError(f"the report of {name} has no file {path}")
         return file
 
