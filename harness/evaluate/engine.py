@@ -16,11 +16,9 @@ import numpy as np
 from harness.config import ClassFolder, Evaluate, RunConfig, Runtime, content_key
 from harness.data.catalog import check_evaluated, notes_on, open_class_folder
 from harness.data.dataset import DataSet, Task
-from harness.device import resolve_precision
 from harness.errors import ConfigError, DataError, one_line
 from harness.evaluate import invariants
 from harness.evaluate.benchmarks import Part, combine, evaluate_part
-from harness.evaluate.embed import PRECISION_FIELD
 from harness.evaluate.model import Identity, identity_of_run, preprocessing
 from harness.evaluate.scoring import (
     Findings,
@@ -35,11 +33,13 @@ from harness.evaluate.scoring import (
 )
 from harness.evaluate.suites import benchmarks_of
 from harness.evaluate.suites.find import Found, Hole, find
+from harness.evaluate.terms import measure_terms
 from harness.files import write_atomic
-from harness.metrics import lacking, rules, versions
+from harness.metrics import CLASSIFICATION, RETRIEVAL, lacking, rules, versions
 from harness.store.first_stage import array_names
 
 if TYPE_CHECKING:
+    from harness.models.training import TrainingModel
     from harness.models.two_tower import TwoTower
 
 
@@ -52,6 +52,7 @@ def evaluate(
     checkpoint_sha256: str,
     out: Path | None,
     before: Mapping[str, Any] | None = None,
+    training: TrainingModel | None = None,
 ) -> dict[str, Any]:
     """Evaluate `model` as `config.evaluate` asks and check that the numbers can be true.
 
@@ -63,6 +64,7 @@ def evaluate(
     Args:
         before: the same evaluation as an earlier version made it, by today's names: what it has
             stays as it is, and what it lacks is added.
+        training: `model` with what trained beside it; None: metrics of loss terms are holes.
 
     Returns:
         {"content_key", "protocol", "metrics", "outcomes"}: plain values for the run's record.
@@ -73,14 +75,11 @@ def evaluate(
         InvariantError: NaN, collapsed towers, or numbers that contradict one another.
     """
     check_evaluated(data, config.evaluate)
-    device = next(model.parameters()).device
-    precision = resolve_precision(config.evaluate.precision, device, PRECISION_FIELD)
     found = Findings()
     job = Job(model, config.evaluate, runtime, found)
     protocol = {
-        "metrics": versions(),
-        "rules": rules(),
-        "precision": precision,
+        **_of_metrics(config),
+        "precision": job.precision,
         "batch_size": config.evaluate.batch_size,
         "preprocessing": preprocessing(config.model),
         "data": {"name": data.name, "fingerprint": data.evaluation_fingerprint},
@@ -88,11 +87,12 @@ def evaluate(
         "class_folders": {
             folder.name: _evaluate_folder(job, folder) for folder in config.evaluate.class_folders
         },
+        **measure_terms(job, data, config, training),
         **({} if out is None else _evaluate_suites(job, model, checkpoint_sha256, out)),
     }
     file = None if out is None else out / f"{config.evaluation_key}.npz"
     if before is not None and file is not None:
-        _keep(before, file, protocol, found)
+        _keep(before, lacking(before, config.objective.active), file, protocol, found)
     entry = {
         "content_key": content_key({"checkpoint": checkpoint_sha256, "protocol": protocol}),
         "protocol": protocol,
@@ -105,12 +105,25 @@ def evaluate(
     return entry
 
 
-def _keep(before: Mapping[str, Any], file: Path, protocol: dict[str, Any], found: Findings) -> None:
+def _of_metrics(config: RunConfig) -> dict[str, Any]:
+    """Versions of the metrics that the run has, and what their numbers mean."""
+    found = versions([RETRIEVAL, CLASSIFICATION, *config.objective.active])
+    return {"metrics": found, "rules": rules(found)}
+
+
+def _keep(
+    before: Mapping[str, Any],
+    stale: Mapping[str, Any],
+    file: Path,
+    protocol: dict[str, Any],
+    found: Findings,
+) -> None:
     """Put the numbers and outcomes of an earlier evaluation in the place of those found now.
+
+    `stale` are those that it lacks.
 
     Raises DataError when they are of other pictures, so that nothing can be added to them.
     """
-    stale = lacking(before)
     found.metrics |= {
         name: metric
         for name, metric in before["metrics"].items()
