@@ -64,6 +64,11 @@ class Registry(Generic[T]):
         others = [part for part in self._parts.values() if not self._is_own(part)]
         return iter([*sorted(own, key=_module), *others])
 
+    def unsorted(self) -> tuple[T, ...]:
+        """Every part, quickly: a key for what is made of all of them."""
+        self._import()
+        return tuple(self._parts.values())
+
     def __iter__(self) -> Iterator[str]:
         self._import()
         return iter(sorted(self._parts))
@@ -85,3 +90,18 @@ def _module(part: object) -> str:
 def _place(part: object) -> tuple[object, object]:
     """Where a part is defined: a sweep file that is loaded again defines the same part anew."""
     return getattr(part, "__module__", None), getattr(part, "__qualname__", type(part).__qualname__)
+
+
+def lazy(module: str, **homes: str) -> Callable[[str], object]:
+    """The `__getattr__` of a module that hands out names of others, imported when asked for.
+
+    Args:
+        homes: name -> the module that has it.
+    """
+
+    def attribute(name: str) -> object:
+        if name not in homes:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(homes[name]), name)
+
+    return attribute

@@ -18,7 +18,7 @@ import pytest
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
 
-PHONE, DESK = (390, 844), (1280, 900)
+PHONE, NARROW, DESK = (390, 844), (400, 850), (1280, 900)
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -60,6 +60,12 @@ def view_size(browser: Chrome, size: tuple[int, int]) -> None:
         "Emulation.setDeviceMetricsOverride",
         {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600},
     )
+
+
+def prefer(browser: Chrome, scheme: str) -> None:
+    """Let the page see a `light` or a `dark` screen."""
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
 
 
 def complaints(browser: Chrome) -> list[str]:

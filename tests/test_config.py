@@ -220,6 +220,8 @@ def test_assignments_are_json_or_text(text, parsed):
         ("model.image.output_stride=8", 8),
         ("model.text.vocabulary=corpus", "corpus"),
         ("objective.mlm.stages=all", "all"),
+        ('objective.mlm.stages="all"', "all"),
+        ('model.text.vocabulary="corpus"', "corpus"),
         ("objective.mlm.stages=1", [1]),
         ("objective.mlm.stages=0,2", [0, 2]),
         ("objective.token.matching=top_k", "top_k"),

@@ -13,15 +13,16 @@ import os
 import re
 import shutil
 import sys
+import tarfile
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.commands.shared import command_parser, exit_code_of
-from harness.config import ClassFolder, Data, Runtime
-from harness.data.packed import PACK_FILE
+from harness.config import ClassFolder, RunConfig, Runtime, override, parse_assignment
 from harness.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 CLASSES = "classes"
 SOURCES = ("folder", "shards", "stream", CLASSES)
 _SHOWN = 12
+_SHOWN_CLASSES = 60
+_PROBED = 200
 _DEFAULTS = Runtime()
 
 
@@ -108,6 +111,13 @@ def _add_common(command: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"larger pictures are not decoded ({_DEFAULTS.max_pixels:,})",
     )
+    command.add_argument(
+        "--columns",
+        metavar="FIELD=COLUMN",
+        nargs="+",
+        default=[],
+        help="as data.columns has them: image=img caption=description split=fold",
+    )
     command.add_argument("--cache", metavar="DIR", help="as runtime.cache has it")
 
 
@@ -133,7 +143,9 @@ def _opened(args: argparse.Namespace) -> tuple[DataSet, Runtime]:
     if source == CLASSES:
         name = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(args.data).stem) or CLASSES
         return open_class_folder(ClassFolder(name=name, path=args.data)), runtime
-    data = find_data(Data(source=source, path=args.data), runtime)
+    columns = dict(parse_assignment(f"data.columns.{text}") for text in args.columns)
+    config = override(RunConfig(), {"data.source": source, "data.path": args.data, **columns})
+    data = find_data(config.data, runtime)
     if isinstance(data, Shards):
         with _progress("indexing", "shards") as progress:
             data.make_index(
@@ -148,7 +160,7 @@ def looks_like(path: str) -> str:
     Of folders and tars, those with a class for each picture and no captions are classes.
     """
     from harness.data.class_sets import looks_labelled
-    from harness.data.shard_list import SEPARATOR, is_remote
+    from harness.data.shard_list import SEPARATOR, has_shards, is_remote
 
     first = path.split(SEPARATOR)[0].strip()
     if is_remote(first):
@@ -157,9 +169,20 @@ def looks_like(path: str) -> str:
     if folder.exists() and looks_labelled(folder):
         return CLASSES
     if not folder.is_dir():
-        return "shards" if ".tar" in first else "folder"
-    has_tars = next(folder.glob("*.tar"), None) or next(folder.glob("*/*.tar"), None)
-    return "shards" if has_tars or (folder / PACK_FILE).exists() else "folder"
+        return "shards" if ".tar" in first and not _has_rows(folder) else "folder"
+    return "shards" if has_shards(folder) else "folder"
+
+
+def _has_rows(archive: Path) -> bool:
+    """Whether a tar holds a table among its first files, and so is a folder that was packed."""
+    from harness.data.tables import TABLE_SUFFIXES
+
+    tables = tuple(suffix for suffix in TABLE_SUFFIXES if suffix != ".json")
+    try:
+        with tarfile.open(archive) as tar:
+            return any(m.name.lower().endswith(tables) for m in islice(tar, _PROBED))
+    except (OSError, tarfile.TarError, EOFError):
+        return False
 
 
 # --------------------------------------------------------------------------- check
@@ -226,6 +249,10 @@ def _print_summary(tree: Mapping[str, Any]) -> None:
     ]
     _print_rows(("split", "pictures", "captions", "by"), splits)
     classes = [(n, _count(c["pictures"]), c["prompt"]) for n, c in tree["classes"].items()]
+    if len(classes) > _SHOWN_CLASSES:
+        rest = [c["pictures"] for c in tree["classes"].values()][_SHOWN:]
+        span = f"{min(rest):,} to {max(rest):,} each"
+        classes = [*classes[:_SHOWN], (f"{len(rest):,} more", _count(sum(rest)), span)]
     _print_rows(("class", "pictures", "first prompt"), classes)
     for name, caption in tree["captions"].items():
         text = textwrap.shorten(caption["caption"], 100, placeholder=" ...")
@@ -283,6 +310,8 @@ def pack_data(args: argparse.Namespace) -> int:
     from harness.data.tools.pack import making_of, pack
 
     data, _ = _opened(args)
+    if not any(any(split.captions) for split in data.splits.values()):
+        raise ConfigError(f"{args.data} has no captions, and pack writes pictures with captions")
     making = making_of(
         data,
         size=args.size,

@@ -93,7 +93,7 @@ def _seconds(text: str) -> float:
 
 
 def _names(args: argparse.Namespace, store: Store) -> list[str]:
-    known = sorted({*manifest_names(store), *search_names(store)})
+    known = _known(store)
     if args.all and args.names:
         raise ConfigError("give names or --all, not both")
     names = list(dict.fromkeys(args.names)) if args.names else known
@@ -101,12 +101,22 @@ def _names(args: argparse.Namespace, store: Store) -> list[str]:
         raise ConfigError(f"which sweep? {_on_file(known, store)}; or --all")
     if not names:
         raise RecordError(_on_file(known, store))
-    for name in names:
-        if name not in known:
-            raise RecordError(f"{unknown('sweep', name, known)} ({_on_file(known, store)})")
+    check_on_file(store, names)
     if args.out is not None and len(names) > 1 and args.together is None:
         raise ConfigError(f"--out is the folder of one report; {len(names)} were asked for")
     return names
+
+
+def _known(store: Store) -> list[str]:
+    return sorted({*manifest_names(store), *search_names(store)})
+
+
+def check_on_file(store: Store, names: Sequence[str]) -> None:
+    """RecordError, naming the nearest, for a name that no sweep or search was launched by."""
+    known = _known(store)
+    for name in names:
+        if name not in known:
+            raise RecordError(f"{unknown('sweep', name, known)} ({_on_file(known, store)})")
 
 
 def _on_file(known: Sequence[str], store: Store) -> str:
@@ -120,17 +130,20 @@ def _on_file(known: Sequence[str], store: Store) -> str:
 
 def _build(args: argparse.Namespace, store: Store, name: str) -> ReportResult:
     out = args.out or store.root / "reports" / name
-    if is_search(store, name):
-        from harness.report.search import build_search
-
-        result, of = build_search(name, store, out), ""
-    else:
-        manifest = read_manifest(store, name)
-        result = build(manifest.sweep, manifest.runs, store, out)
-        of = f" of {len(manifest.runs)}"
+    result, of = build_named(store, name, out)
     _keep(args, store, [name], out)
     _say(result, out, of)
     return result
+
+
+def build_named(store: Store, name: str, out: Path) -> tuple[ReportResult, str]:
+    """Write the report of a sweep or search that is on file; ` of 12` runs, where that is known."""
+    if is_search(store, name):
+        from harness.report.search import build_search
+
+        return build_search(name, store, out), ""
+    manifest = read_manifest(store, name)
+    return build(manifest.sweep, manifest.runs, store, out), f" of {len(manifest.runs)}"
 
 
 def _keep(args: argparse.Namespace, store: Store, names: Sequence[str], out: Path) -> None:

@@ -51,6 +51,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args, rest = parser.parse_known_intermixed_args(argv)
     if rest:
         raise ConfigError(_unknown_option(parser, rest[0], [*rest[1:], *args.overrides]))
+    args.words = None  # those that were typed
     return args
 
 
@@ -162,7 +163,7 @@ def run_command(args: argparse.Namespace) -> int:
     from harness.monitor.terminal import watching
 
     def put_on_file() -> None:
-        write_manifest(store, sweep, runs, runtime, _words())
+        write_manifest(store, sweep, runs, runtime, args.words or _words())
         request_fills(steps, store)
 
     code = executor.carry_out(steps, put_on_file, watching, rerun)
@@ -200,7 +201,7 @@ def search(
         values,
         executor.work.runtime,
         executor,
-        _words(),
+        args.words or _words(),
         dry_run=args.dry_run,
         report_only=args.report_only,
     )

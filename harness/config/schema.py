@@ -148,6 +148,11 @@ class Data(Strict):
     columns: Annotated[Columns, Field(json_schema_extra=NOT_IDENTITY)] = Columns()
     """Of the tables at `path`; null: those known by their names (`image`, `caption`, `split`, ...).
     What is read through them is identity, their names are not."""
+    captions: Annotated[Literal["own", "synthetic"], Field(json_schema_extra={"born": "own"})] = (
+        "own"
+    )
+    """`synthetic`: of `shards` and `stream`, those of each sample's `syn.json`, as DataCompDR has
+    them, in place of its own."""
     fingerprint: str | None = None
     """SHA-256 of the content; filled in from the data when a sweep is expanded."""
     resolution: Annotated[Int, Field(ge=8, le=512)] = 64

@@ -148,8 +148,8 @@ def read_text(text: str, annotation: Any) -> Any:
         return None
     kinds = [kind for kind in kinds if kind is not type(None)]
     named = {str(value): value for value in choices(annotation)}
-    if text.strip() in named:
-        return named[text.strip()]
+    if (name := text.strip().strip('"')) in named:
+        return named[name]
     if any(get_origin(kind) is tuple for kind in kinds):
         return _read_list(text, next(kind for kind in kinds if get_origin(kind) is tuple))
     return _read_tree(_json(text) if text.lstrip()[:1] in {'"', "{"} else Unwritten(text), kinds[0])

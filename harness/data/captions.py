@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 import json
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from harness.errors import DataError
 
@@ -54,14 +54,16 @@ def lines_of(text: str) -> list[str]:
     return text.split("\n")
 
 
-def sample_captions(record: str | None, text: str | None) -> list[object]:
+def sample_captions(
+    record: str | None, text: str | None, names: Sequence[str] = ("captions", "caption")
+) -> list[object]:
     """The captions of a picture, of its JSON record, its .txt file, or both; none is checked.
 
-    The record's own (`captions` or `caption`: a text or a list) win, for they are whole; else each
-    line of the text is one.  DataError when neither holds any.
+    The record's own (under the first of `names` that it has: a text or a list) win, for they are
+    whole; else each line of the text is one.  DataError when neither holds any.
     """
     try:
-        given = None if record is None else _in_record(record)
+        given = None if record is None else _in_record(record, names)
     except DataError:
         if text is None:
             raise
@@ -69,18 +71,18 @@ def sample_captions(record: str | None, text: str | None) -> list[object]:
     if given is not None and (text is None or any(isinstance(one, str) for one in given)):
         return given
     if text is None:
-        raise DataError("no caption" if record is None else 'no "caption" in its JSON')
+        raise DataError("no caption" if record is None else f'no "{names[-1]}" in its JSON')
     return [line for line in lines_of(text) if line.strip()] or [""]
 
 
-def _in_record(record: str) -> list[object] | None:
+def _in_record(record: str, names: Sequence[str]) -> list[object] | None:
     try:
         tree = json.loads(record)
     except (ValueError, RecursionError) as error:
         raise DataError(f"caption is not JSON: {error}") from error
     if not isinstance(tree, Mapping):
         return None
-    name = next((name for name in ("captions", "caption") if name in tree), None)
+    name = next((name for name in names if name in tree), None)
     if name is None:
         return None
     return tree[name] if isinstance(tree[name], list) else [tree[name]]

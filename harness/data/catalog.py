@@ -5,25 +5,16 @@ Torch-free, like the sources it opens: indexing decodes no pixel.
 
 from __future__ import annotations
 
-import os
 from functools import lru_cache
 from pathlib import Path
 
 from harness.config import SOURCES, ClassFolder, Data, Evaluate, Runtime
 from harness.data.dataset import DataSet
 from harness.data.duplicates import find_duplicates
-from harness.data.source import Source, path_of
+from harness.data.source import Source, cache_dir, path_of
 from harness.errors import DataError
 
-__all__ = ["SOURCES", "Source", "path_of"]
-
-
-def cache_dir(runtime: Runtime) -> Path:
-    """Where derived data may be kept between runs."""
-    if runtime.cache is not None:
-        return Path(runtime.cache)
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "lightclip-harness"
+__all__ = ["SOURCES", "Source", "cache_dir", "path_of"]
 
 
 def open_data(data: Data, runtime: Runtime) -> DataSet:

@@ -30,6 +30,8 @@ from harness.errors import DataError
 
 HASHED = "the SHA-256 of each picture's name, about 80 : 10 : 10"
 OUTSIDE = "outside of the folders named after splits"
+_TOLD = 6
+"""Files that are named one by one."""
 _SHARED = 0.5
 """Share of a table's pictures that another one has with other captions: one is a copy of old."""
 
@@ -164,7 +166,10 @@ class Collected:
         if repeated:
             rows = "row repeats another and is" if repeated == 1 else "rows repeat others and are"
             yield f"{repeated:,} {rows} left out"
-        yield from (f"{file.file} is not used: {file.reason}" for file in self._unread)
+        if len(self._unread) > _TOLD:
+            yield f"{len(self._unread):,} files are not used, such as {self._unread[0].file}"
+        else:
+            yield from (f"{file.file} is not used: {file.reason}" for file in self._unread)
 
     def _split_notes(self) -> Iterator[str]:
         if any(HASHED in origins for origins in self._origins.values()):

@@ -56,7 +56,7 @@ def index_key(shards: Iterable[Shard], *, hashed: bool) -> str:
     lines = [
         _VERSION,
         hashed,
-        *([s.name, s.place if s.is_remote else "", s.size, s.changed] for s in shards),
+        *([s.name, s.place if s.is_remote else "", s.size, s.changed, s.synthetic] for s in shards),
     ]
     return hashlib.sha256(json.dumps(lines).encode()).hexdigest()[:16]
 
@@ -149,7 +149,7 @@ def _part(parts: Path, number: int) -> Path:
 
 def _make_part(shard: Shard, part: Path, fetch: Fetch) -> None:
     path, sha256 = fetch(shard)
-    read = read_shard(path, shard.base)
+    read = read_shard(path, shard.base, synthetic=shard.synthetic)
     records, names, captions = _arrays(shard, read.samples)
     about = {
         "bytes": path.stat().st_size,

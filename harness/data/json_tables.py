@@ -38,22 +38,22 @@ def json_table(name: str, text: str, columns: Columns) -> CaptionTable:
     except (json.JSONDecodeError, RecursionError) as error:
         lines = list(_json_lines(name, text))
         if len(lines) > 1 and sum(isinstance(line, tuple) for line in lines) == len(lines):
-            return _record_table(name, lines, columns)  # JSON lines under another suffix
+            return record_table(name, lines, columns)  # JSON lines under another suffix
         raise NotATableError(f"{name} is not JSON: {error}", broken=True) from error
     if isinstance(tree, dict):
         if _is_coco(tree):
             return CaptionTable(name, ("file_name", "caption"), None, _coco_rows(name, tree))
         if tree and all(map(is_image, tree)):
             return CaptionTable(name, ("image", "caption"), None, _mapped_rows(name, tree))
-    return _record_table(name, list(_numbered(name, _records_in(name, tree, columns))), columns)
+    return record_table(name, list(_numbered(name, _records_in(name, tree, columns))), columns)
 
 
 def json_lines_table(name: str, text: str, columns: Columns) -> CaptionTable:
     """The table in a file with a record a line; NotATableError when no line is one."""
-    return _record_table(name, list(_json_lines(name, text)), columns)
+    return record_table(name, list(_json_lines(name, text)), columns)
 
 
-_Numbered = tuple[str, object]
+Numbered = tuple[str, object]
 """Where a record is, and the record."""
 
 
@@ -63,11 +63,11 @@ def _may_hold_captions(text: str) -> bool:
     )
 
 
-def _numbered(name: str, records: Sequence[object]) -> Iterator[_Numbered]:
+def _numbered(name: str, records: Sequence[object]) -> Iterator[Numbered]:
     return ((f"{name}[{number}]", record) for number, record in enumerate(records))
 
 
-def _json_lines(name: str, text: str) -> Iterator[_Numbered | Problem]:
+def _json_lines(name: str, text: str) -> Iterator[Numbered | Problem]:
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
@@ -95,9 +95,8 @@ def _records_in(name: str, tree: object, columns: Columns) -> Sequence[object]:
 # --------------------------------------------------------------------------- records
 
 
-def _record_table(
-    name: str, found: Sequence[_Numbered | Problem], columns: Columns
-) -> CaptionTable:
+def record_table(name: str, found: Sequence[Numbered | Problem], columns: Columns) -> CaptionTable:
+    """The table of these records, in order; NotATableError when none pairs picture and caption."""
     records = [each[1] for each in found if not isinstance(each, Problem)]
     for record in records:
         places = _places(record, columns)
@@ -130,7 +129,7 @@ def _split_field(record: object, columns: Columns) -> str | None:
 
 
 def _rows(
-    found: Sequence[_Numbered | Problem], columns: Columns, split: str | None
+    found: Sequence[Numbered | Problem], columns: Columns, split: str | None
 ) -> Iterator[Row]:
     for each in found:
         if isinstance(each, Problem):

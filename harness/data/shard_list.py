@@ -9,7 +9,7 @@ import posixpath
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from glob import glob
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +20,7 @@ from braceexpand import braceexpand
 from harness.data.files import existing
 from harness.data.packed import PACK_FILE, read_pack
 from harness.data.split_names import SPLIT_NAMES, split_folder, split_in
+from harness.data.unpacked import GZIPPED
 from harness.errors import DataError
 
 SEPARATOR = "::"
@@ -41,6 +42,7 @@ class Shard:
         size: bytes; -1 behind a URL, where it is known once it is fetched.
         changed: modification time in nanoseconds: an index made before it is of no use.
         sha256: of its content, where a record beside it says so.
+        synthetic: whether its captions are those of `syn.json`.
     """
 
     place: str
@@ -50,6 +52,7 @@ class Shard:
     size: int = -1
     changed: int = 0
     sha256: str | None = None
+    synthetic: bool = False
 
     @property
     def name(self) -> str:
@@ -64,7 +67,11 @@ class Shard:
     @property
     def stamp(self) -> str:
         """What a fingerprint says of the content."""
-        return f"{self.name}:{self.sha256 or self.size}"
+        return self.stamp_of(self.sha256 or self.size)
+
+    def stamp_of(self, content: object) -> str:
+        """The same with what is known of its content."""
+        return f"{self.name}:{content}" + ":synthetic" * self.synthetic
 
 
 @dataclass(frozen=True)
@@ -81,8 +88,8 @@ class FoundShards:
     notes: tuple[str, ...]
 
 
-def find_shards(path: str) -> FoundShards:
-    """The shards that `path` names.
+def find_shards(path: str, *, synthetic: bool = False) -> FoundShards:
+    """The shards that `path` names, with their own or their synthetic captions.
 
     Each source is a folder, a tar file, a glob, or a URL that webdataset opens (http, https, s3,
     gs, hf, `pipe:` and a command); all but folders may have brace ranges such as
@@ -107,7 +114,7 @@ def find_shards(path: str) -> FoundShards:
         for each in listed:
             counts = origins[each.split or "train"]
             counts[each.origin] = counts.get(each.origin, 0) + 1
-        of_source = [_shard(each, number, prefix) for each in listed]
+        of_source = [replace(_shard(each, number, prefix), synthetic=synthetic) for each in listed]
         shards += sorted(of_source, key=lambda shard: (shard.place, shard.split))
     for name, count in Counter(shard.name for shard in shards).items():
         if count > 1:
@@ -177,11 +184,22 @@ class _Listed(NamedTuple):
     depth: int = 0
 
 
+def has_shards(folder: Path) -> bool:
+    """Whether a folder is one of shards: a pack, or tars in it or a little below."""
+    patterns = [f"{below}*{end}" for below in ("", "*/", "*/*/") for end in (".tar", *GZIPPED)]
+    return (folder / PACK_FILE).exists() or any(any(folder.glob(p)) for p in patterns)
+
+
+def _below(folder: Path, end: str) -> list[str]:
+    return glob(f"**/*{end}", root_dir=folder, recursive=True)
+
+
 def _in_folder(folder: Path) -> Iterator[_Listed]:
     if (folder / PACK_FILE).exists():
         yield from _in_pack(folder)
         return
-    for file in sorted(glob("**/*.tar", root_dir=folder, recursive=True)):
+    files = _below(folder, ".tar") or [f for end in GZIPPED for f in _below(folder, end)]
+    for file in sorted(files):
         inside = Path(file).as_posix()
         split, origin = _split_said(inside)
         parts = inside.split("/")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar
 
-from harness.config import Data, Strict
+from harness.config import Data, Runtime, Strict
 from harness.data.dataset import DataSet
 from harness.errors import ConfigError
 
@@ -37,3 +38,11 @@ def path_of(data: Data) -> str:
     if not data.path:
         raise ConfigError(f"source {data.source} needs data.path=...")
     return data.path
+
+
+def cache_dir(runtime: Runtime) -> Path:
+    """Where derived data may be kept between runs."""
+    if runtime.cache is not None:
+        return Path(runtime.cache)
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "lightclip-harness"

@@ -30,7 +30,8 @@ from harness.data.table_columns import (
     wanted_words,
 )
 
-TABLE_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".csv.gz", ".tsv.gz", ".jsonl.gz")
+_PLAIN = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
+TABLE_SUFFIXES = (*_PLAIN, *(f"{suffix}.gz" for suffix in _PLAIN), ".parquet")
 TEXT_SUFFIXES = (".txt", ".token")
 """Of files that may be a table, and may be anything else."""
 _DELIMITERS = ",\t;|"

@@ -20,9 +20,11 @@ from harness.errors import DataError
 
 IMAGE_FIELDS = frozenset(suffix[1:] for suffix in IMAGE_SUFFIXES)
 CAPTION_FIELDS = ("json", "txt")
+SYNTHETIC_FIELD = "syn.json"
 MAX_TEXT_BYTES = 1 << 20
 """Of a member with captions; a longer one is refused before it is read."""
 _CHUNK = 1 << 20
+_GZIP = b"\x1f\x8b"
 
 ByKey = Mapping[str, Mapping[str, Sequence[tarfile.TarInfo]]]
 """Key -> field in lower case -> its members, keys in the order of their first wanted member."""
@@ -49,7 +51,7 @@ class ReadShard(NamedTuple):
     skipped: Mapping[str, int]
 
 
-def read_shard(path: Path, name: str | None = None) -> ReadShard:
+def read_shard(path: Path, name: str | None = None, *, synthetic: bool = False) -> ReadShard:
     """The samples of a tar by key.
 
     The members of a key need not be neighbours.  Captions are those of `key.json` ("caption" or
@@ -58,12 +60,14 @@ def read_shard(path: Path, name: str | None = None) -> ReadShard:
 
     Args:
         name: of the shard in Problems; None: the file's.
+        synthetic: captions are those of `key.syn.json` ("syn_text"), as DataCompDR has them.
     """
     name = name or path.name
+    captions = (SYNTHETIC_FIELD,) if synthetic else CAPTION_FIELDS
     archives, problems = read_members(path, name)
     samples: list[Sample] = []
     skipped: Counter[str] = Counter()
-    wanted = {*IMAGE_FIELDS, *CAPTION_FIELDS}
+    wanted = {*IMAGE_FIELDS, *captions}
     with path.open("rb") as file:
         for members in archives:
             for key, fields in by_key(members, wanted).items():
@@ -71,7 +75,8 @@ def read_shard(path: Path, name: str | None = None) -> ReadShard:
                     skipped.update({f".{field}": len(found) for field, found in fields.items()})
                     continue
                 try:
-                    samples.append(_sample(fields, file, name, key, problems))
+                    chosen = {f: found for f, found in fields.items() if f in wanted}
+                    samples.append(_sample(chosen, file, name, key, problems))
                 except DataError as error:
                     problems.append(Problem(f"{name}/{key}", str(error)))
     return ReadShard(samples, problems, skipped)
@@ -115,6 +120,9 @@ def _read_archive(file: BinaryIO, start: int, members: list[tarfile.TarInfo]) ->
                     members.append(member)
             end = tar.offset
     except tarfile.ReadError:
+        file.seek(0)
+        if file.read(2) == _GZIP:
+            raise DataError("compressed: a tar.gz is read from local disk alone") from None
         if start == 0 or members:
             raise
         raise DataError(f"damaged at byte {start}: what follows is not read") from None
@@ -204,8 +212,8 @@ def _sample(
     images.sort(key=lambda member: member.offset_data)
     for member in images[1:]:
         problems.append(Problem(f"{shard}/{member.name}", "a second picture of its key"))
-    for field in CAPTION_FIELDS:
-        for member in fields.get(field, ())[1:]:
+    for field in sorted(fields.keys() - IMAGE_FIELDS):
+        for member in fields[field][1:]:
             problems.append(Problem(f"{shard}/{member.name}", "a second caption of its key"))
     if not images:
         raise DataError("no picture")
@@ -219,8 +227,8 @@ def _given(
 ) -> list[object]:
     texts: dict[str, str] = {}
     too_long = ""
-    for field in CAPTION_FIELDS:
-        for member in fields.get(field, ())[:1]:
+    for field in sorted(fields.keys() - IMAGE_FIELDS):
+        for member in fields[field][:1]:
             if member.size > MAX_TEXT_BYTES:
                 too_long = f"caption of {member.size} bytes, {MAX_TEXT_BYTES} are allowed"
                 continue
@@ -228,6 +236,8 @@ def _given(
             texts[field] = data.decode("utf-8-sig", "surrogateescape")
     if not texts:
         raise DataError(too_long or "no caption")
+    if SYNTHETIC_FIELD in texts:
+        return sample_captions(texts[SYNTHETIC_FIELD], None, names=("syn_text",))
     return sample_captions(texts.get("json"), texts.get("txt"))
 
 

@@ -12,11 +12,13 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from importlib.resources import files
+from itertools import groupby
 
 from harness.document import blocks as b
 from harness.document.blocks import Block, Document
 from harness.document.escaping import html
-from harness.document.table import Heading, Mark, RowGroup, Table, TableCell, stacked
+from harness.document.latex import to_latex
+from harness.document.table import Column, Heading, Mark, RowGroup, Table, TableCell, stacked
 from harness.document.text import Inline, Text, flat, write
 
 #: Columns past which a table is too wide for a window, and rows past which it scrolls by itself.
@@ -105,6 +107,18 @@ def _names(document: Document) -> dict[str, b.Section]:
 
 
 def _blocks(blocks: Iterable[Block], level: int) -> Iterator[str]:
+    for is_figure, group in groupby(blocks, key=lambda block: isinstance(block, b.Figure)):
+        members = list(group)
+        drawn = [_figure(block) for block in members if isinstance(block, b.Figure)]
+        if len(drawn) > 1:
+            yield "\n".join(['<div class="figures">', *drawn, "</div>"])
+        elif is_figure:
+            yield from drawn
+        else:
+            yield from _words_and_tables(members, level)
+
+
+def _words_and_tables(blocks: Iterable[Block], level: int) -> Iterator[str]:
     for block in blocks:
         match block:
             case b.Section():
@@ -121,8 +135,6 @@ def _blocks(blocks: Iterable[Block], level: int) -> Iterator[str]:
                 yield f'<p class="warning" role="note">{said}</p>'
             case b.Code():
                 yield f"<pre><code>{escape(block.lines)}</code></pre>"
-            case b.Figure():
-                yield _figure(block)
             case b.Details():
                 start = "<details open>" if block.is_open else "<details>"
                 yield f"{start}<summary>{words(block.summary)}</summary>"
@@ -140,17 +152,27 @@ def words(text: Text) -> str:
 def _inline(inline: Inline) -> str:
     if inline.style != "link":
         return _STYLES[inline.style].format(html(inline.text))
-    if inline.href.startswith(("#", "../", "https://", "http://")):
-        return f'<a href="{html(inline.href.replace(".*", ".html"))}">{html(inline.text)}</a>'
-    return f"{html(inline.text)} (<code>{html(inline.href)}</code>)"  # the page may stand alone
+    return f'<a href="{html(inline.href.replace(".*", ".html"))}">{html(inline.text)}</a>'
+
+
+#: What a reader calls a file by its ending.
+_ENDINGS = {"pdf": "PDF", "svg": "SVG", "png": "PNG", "csv": "data (CSV)"}
 
 
 def _figure(figure: b.Figure) -> str:
+    """The picture within the page, and the way to each of its files beside the page."""
     data = base64.b64encode(figure.files["svg"]).decode()  # an image can run nothing
     caption = html(figure.caption)
+    links = [
+        f'<a href="figures/{html(figure.name)}.{ending}">{name}</a>'
+        for ending, name in _ENDINGS.items()
+        if ending in figure.files
+    ]
+    kind = "" if figure.wide else ' class="narrow"'
+    picture = f'<img src="data:image/svg+xml;base64,{data}" alt="{caption}">'
     return (
-        f'<figure><img src="data:image/svg+xml;base64,{data}" alt="{caption}">\n<figcaption>'
-        f"{caption} Data: figures/{html(figure.name)}.csv.</figcaption></figure>"
+        f'<figure{kind}><a href="figures/{html(figure.name)}.svg">{picture}</a>\n<figcaption>'
+        f"{caption} {' · '.join(links)}</figcaption></figure>"
     )
 
 
@@ -161,17 +183,18 @@ def table(given: Table) -> Iterator[str]:
     """The table within what scrolls it, and its notes below.
 
     A cell with a number carries it as `data-value`, for sorting; one of several runs carries their
-    keys as `data-runs`, and leads to the first of them.  Classes: `number`, `word`, the mark,
-    `group` (a row of a group's title), `notes`.
+    keys as `data-runs`, and leads to the first of them.  Classes: `number`, `word`, `centred`, the
+    mark, `group` (a row of a group's title), `notes`.
     """
     table = stacked(given) if len(given.columns) > _WIDE else given
     header = [spans for spans in table.header() if any(span.text for span in spans)]
     tall = len(header) == 1 and len(table.rows) > _TALL
-    yield f'<div class="scroll{" tall" * tall}" tabindex="0" role="region" aria-label="Table">'
-    kinds = " ".join(["results"] * bool(table.caption) + ["sticky"] * tall)
-    yield f'<table id="{html(table.label)}" class="{kinds}">' if kinds else "<table>"
+    caption = f"{table.label}-caption"
     if table.caption:
-        yield f"<caption>{html(table.caption)}</caption>"
+        yield f'<p class="caption" id="{html(caption)}">{html(table.caption)}</p>'
+    named = f'aria-labelledby="{html(caption)}"' if table.caption else 'aria-label="Table"'
+    yield f'<div class="scroll{" tall" * tall}" tabindex="0" role="region" {named}>'
+    yield f'<table id="{html(table.label)}" class="results">' if table.caption else "<table>"
     yield "<thead>"
     yield from (_head_row(table, spans) for spans in header)
     yield "</thead>"
@@ -183,6 +206,15 @@ def table(given: Table) -> Iterator[str]:
         yield "</tfoot>"
     yield "</table>\n</div>"
     yield from (f'<p class="notes">{words(said)}</p>' for said in table.explained())
+    if table.caption:
+        yield from _to_copy(given)
+
+
+def _to_copy(table: Table) -> Iterator[str]:
+    """A button that takes the table along as LaTeX."""
+    source = to_latex(Document(flat(table.caption), (table,)))
+    yield '<p class="files"><button type="button" class="copy">Copy LaTeX</button></p>'
+    yield f"<template>{escape(source)}</template>"
 
 
 def _head_row(table: Table, spans: Sequence[Heading]) -> str:
@@ -190,10 +222,16 @@ def _head_row(table: Table, spans: Sequence[Heading]) -> str:
     for span in spans:
         scope = "col" if span.width == 1 else "colgroup"
         across = f' colspan="{span.width}"' if span.width > 1 else ""
-        kind = "number" if table.columns[span.first].numeric else "word"
+        kind = _kind(table.columns[span.first])
         said = html(span.text) + _notes(table, span.notes)
         cells.append(f'<th scope="{scope}"{across} class="{kind}">{said}</th>')
     return f"<tr>{''.join(cells)}</tr>"
+
+
+def _kind(column: Column) -> str:
+    if column.centred:
+        return "centred"
+    return "number" if column.numeric else "word"
 
 
 def _group(table: Table, group: RowGroup) -> Iterator[str]:
@@ -210,7 +248,7 @@ def _row(table: Table, row: Sequence[TableCell]) -> str:
     for column, cell in zip(table.columns, row, strict=True):
         data = "" if cell.value is None else f' data-value="{cell.value!r}"'
         data += f' data-runs="{html(" ".join(cell.keys))}"' if len(cell.keys) > 1 else ""
-        kinds = ["number" if column.numeric else "word", cell.mark.value]
+        kinds = [_kind(column), cell.mark.value]
         lines = "<br>".join(_line(table, line) for line in cell.lines)
         cells.append(f'<td class="{" ".join(filter(None, kinds))}"{data}>{lines}</td>')
     keys = next((cell.keys for cell in row if cell.keys), ()) if table.anchored else ()

@@ -43,7 +43,7 @@ class Drawing:
         """The figure in a page, within the settings of `style.house()`."""
         files = {**style.figure_files(self.figure), "csv": self.data.encode()}
         wide = bool(self.figure.get_figwidth() > style.COLUMN + 0.5)
-        return blocks.Figure(self.name, self.words, files, wide)
+        return blocks.Figure(self.name, self.words[:1].upper() + self.words[1:], files, wide)
 
 
 @dataclass(frozen=True)

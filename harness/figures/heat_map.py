@@ -47,8 +47,6 @@ _NAMED = 20
 _LETTERS = 5
 #: The brightness from which letters are dark.
 _LIGHT = 0.5
-#: Of letters on colours, which stay as they are on dark screens.
-_DARK_LETTERS, _LIGHT_LETTERS = "#111111", "#fefefe"
 
 
 @dataclass(frozen=True)
@@ -187,7 +185,7 @@ def _numbers(
                 va="center",
                 fontsize=style.SMALL,
                 fontweight="bold" if (down, across) in bold else "normal",
-                color=_DARK_LETTERS if light else _LIGHT_LETTERS,
+                color=style.ON_COLOURS[0 if light else 1],
             )
 
 

@@ -7,6 +7,7 @@ the writers of PDF, SVG and PNG.  Knows nothing of what is drawn.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -39,6 +40,8 @@ LETTERS, SMALL = 8, 7
 INK, FAINT, PALE = "#262626", "#767676", "#d4d4d4"
 BETTER, WORSE, OPEN = "#0072b2", "#c24a00", "#767676"
 """Of a difference that is significant, by its direction, and of one that is not."""
+ON_COLOURS = ("#111111", "#fefefe")
+"""Of dark and of light letters on the colours of a map."""
 MOST_PATHS = 400
 """Points or lines of a figure past which they are drawn as pixels within the vector picture."""
 LINES = ("-", "--", ":", "-.")
@@ -81,7 +84,7 @@ _RC: Any = {
     "pdf.fonttype": 42,
     "savefig.dpi": DOTS_PER_INCH,
 }
-#: What a picture for screens looks like in the dark; colours of data stay what they are.
+#: What a picture for screens looks like in the dark, and the brightness that data has there.
 _DARK = {
     "#ffffff": "#14181d",
     INK: "#e6e9ec",
@@ -90,7 +93,18 @@ _DARK = {
     "#e6e6e6": "#2b3138",
     "#000000": "#e6e9ec",
 }
+_BRIGHT = 0.22
 _page_width: ContextVar[float] = ContextVar("_page_width", default=PAGE)
+
+
+def _in_the_dark(colour: str) -> str:
+    """The same hue, bright enough on a dark ground; letters on colours stay as they are."""
+    if colour in _DARK or colour in ON_COLOURS:
+        return _DARK.get(colour, colour)
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    while 0.2126 * parts[0] ** 2.2 + 0.7152 * parts[1] ** 2.2 + 0.0722 * parts[2] ** 2.2 < _BRIGHT:
+        parts = [part + 0.05 * (1 - part) for part in parts]
+    return "#" + "".join(f"{round(255 * part):02x}" for part in parts)
 
 
 @contextmanager
@@ -221,15 +235,16 @@ def svg(figure: Figure) -> bytes:
     picture = stream.getvalue().decode()
     own = ", ".join(f"'{name}'" for name in _FAMILIES)
     picture = picture.replace("'DejaVu Sans', sans-serif", f"{own}, sans-serif")
-    return picture.replace("<defs>", f"<style>{_dark_rules()}</style>\n <defs>", 1).encode()
+    return picture.replace("<defs>", f"<style>{_dark_rules(picture)}</style>\n <defs>", 1).encode()
 
 
-def _dark_rules() -> str:
-    """Style sheet that changes the colours of the house where the screen is dark."""
+def _dark_rules(picture: str) -> str:
+    """Style sheet that changes the colours of the picture where the screen is dark."""
+    used = sorted(set(re.findall(r"(fill|stroke): (#[0-9a-f]{6})", picture)))
     rules = [
-        f'[style*="{what}: {light}"]{{{what}:{dark} !important}}'
-        for light, dark in _DARK.items()
-        for what in ("fill", "stroke")
+        f'[style*="{what}: {colour}"]{{{what}:{dark} !important}}'
+        for what, colour in used
+        if (dark := _in_the_dark(colour)) != colour
     ]
     text = f'text:not([style*="fill"]){{fill:{_DARK["#000000"]}}}'
     return f"@media (prefers-color-scheme: dark){{{''.join([*rules, text])}}}"

@@ -113,7 +113,7 @@ def _words(curves: _Curves, others: int, *, many: bool) -> str:
         words += "; dashed: single seeds, where not every seed has finished"
     if others:
         ranged = ", as the range and the middle half of all" if many else ""
-        words += f". Grey: the {others:,} other points{ranged}"
+        words += f". Grey: the other {f'{others:,} points' if others > 1 else 'point'}{ranged}"
     return f"{words}."
 
 

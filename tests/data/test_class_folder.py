@@ -328,6 +328,23 @@ def test_an_export_without_its_names_is_refused(tmp_path, change, reason):
         opened(export(tmp_path, **change))
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"a photo of a {}.\n", r"holds 'a photo of a \{\}\.'; \{c\} stands for the class name"),
+        (b"a {c}.\n\nb {c}\n", "holds ''"),
+        (b"\n", "holds no template"),
+        (b"\xff{c}", "cannot be read"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["folders", "export"])
+def test_templates_without_a_place_for_the_class_are_refused(tmp_path, kind, content, reason):
+    root = export(tmp_path) if kind == "export" else put(tmp_path, "a/1.jpg", "b/1.jpg")
+    (root / "zeroshot_classification_templates.txt").write_bytes(content)
+    with pytest.raises(DataError, match=reason):
+        opened(root)
+
+
 # --------------------------------------------------------------------------- tables of labels
 
 
@@ -454,3 +471,10 @@ def test_check_tells_the_classes_of_a_set(tmp_path, capsys):
     (alone / "cat").mkdir()
     assert main(["check", str(alone), "--json"]) == 2
     assert "pictures in 1 sub-folders" in json.loads(capsys.readouterr().out)["refused"]
+
+
+def test_a_class_set_is_not_packed(tmp_path, capsys):
+    root = put(tmp_path / "set", "a/1.jpg", "b/1.jpg")
+    assert main(["pack", str(root), "--size", "8", "--out", str(tmp_path / "out")]) == 2
+    assert "has no captions" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

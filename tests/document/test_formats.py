@@ -233,7 +233,7 @@ BLOCKS = frozenset(
     re.findall(
         r"\w+",
         "h1 h2 h3 h4 p ul li section div details summary pre figure figcaption img table caption "
-        "thead tbody tfoot tr th td br a code strong sub sup u",
+        "thead tbody tfoot tr th td br a code strong sub sup u button template",
     )
 )
 
@@ -249,7 +249,8 @@ def test_html_shows_any_text_and_makes_no_tag_of_it(words: str) -> None:
     assert f"2 of 3 seeds: {one_line(words)}" in "".join(reader.texts)
     hrefs = {attributes["href"] or "" for tag, attributes in reader.tags if tag == "a"}
     address = f"https://example.org/{one_line(words)}"
-    assert {href for href in hrefs if not href.startswith("#")} == {address}
+    drawn = {f"figures/drawn.{ending}" for ending in ("svg", "png", "csv")}
+    assert {href for href in hrefs if not href.startswith("#")} == {address, *drawn}
     assert {"#run-k1", "#run-k3", "#run-k4"} <= hrefs
 
 

@@ -16,7 +16,7 @@ from report_records import T2I, Records, fill, runs_by, sweep_of
 from harness.config.sweep import Run
 from harness.report import build
 from harness.store.state import State
-from tests.browser import PHONE, asked, chromium, complaints, view_size
+from tests.browser import DESK, NARROW, PHONE, asked, chromium, complaints, prefer, view_size
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -69,7 +69,7 @@ def page(browser: Chrome, report: tuple[Path, list[Run]]) -> Chrome:
 def column(page: Chrome, number: int) -> list[str]:
     """The first line of each cell of a column of the table of results, as it is seen."""
     return page.execute_script(
-        "return [...document.querySelectorAll('table.results tbody tr')]"
+        "return [...document.querySelector('table.results').tBodies].flatMap(b => [...b.rows])"
         ".map(row => row.cells[arguments[0]].innerText.split('\\n')[0])",
         number,
     )
@@ -103,9 +103,9 @@ def test_the_policy_lets_no_page_reach_out(page: Chrome) -> None:
 
 
 def test_a_click_on_a_heading_sorts_by_number_and_keeps_holes_below(page: Chrome) -> None:
-    at = click_head(page, "mean")
+    at = click_head(page, "T2I")
     up = column(page, at)
-    click_head(page, "mean")
+    click_head(page, "T2I")
     down = column(page, at)
 
     means = ["30.3", "38.3", "40.2"]
@@ -120,17 +120,107 @@ def test_numbers_sort_as_numbers(page: Chrome) -> None:
     assert column(page, at) == ["1", "2", "4", "8", "12"]
 
 
-def test_every_link_resolves_within_the_page(page: Chrome) -> None:
+def test_every_link_resolves_within_the_page_or_beside_it(
+    page: Chrome, report: tuple[Path, list[Run]]
+) -> None:
     links: list[str] = page.execute_script(
         "return [...document.querySelectorAll('a')].map(a => a.getAttribute('href'))"
     )
+    within = [link for link in links if link.startswith("#")]
     broken: list[str] = page.execute_script(
-        "return arguments[0].filter(h => !document.getElementById(h.slice(1)))", links
+        "return arguments[0].filter(h => !document.getElementById(h.slice(1)))", within
     )
 
-    assert len(links) > 40
-    assert [link for link in links if not link.startswith("#")] == []
+    assert len(within) > 40
     assert broken == []
+    beside = {link for link in links if not link.startswith("#")}
+    folder = report[0].parent
+    assert [link for link in beside if not (folder / link).is_file()] == []
+    figures = {f"figures/{file.name}" for file in (folder / "figures").iterdir()}
+    assert figures <= beside, "every file of every figure"
+    assert {"table.tex", "table.csv"} <= beside
+
+
+def test_a_table_is_copied_as_latex(page: Chrome, report: tuple[Path, list[Run]]) -> None:
+    page.execute_script(
+        "navigator.clipboard.writeText = async (text) => { window.taken = text; };"
+        "document.querySelector('button.copy').click()"
+    )
+
+    taken: str = page.execute_script("return window.taken")
+    written = (report[0].parent / "table.tex").read_text()
+    assert taken.partition("\\toprule")[2] == written.partition("\\toprule")[2] != ""
+
+
+def test_the_first_column_stays_and_the_caption_is_not_scrolled(page: Chrome) -> None:
+    view_size(page, NARROW)
+
+    before, after, caption = page.execute_script(
+        """const table = document.querySelector('table.results'), box = table.closest('.scroll');
+        const left = () => table.tBodies[0].rows[0].cells[0].getBoundingClientRect().left;
+        const before = left(); box.scrollLeft = 200;
+        const caption = document.querySelector('p.caption');
+        return [before, left(), caption.closest('.scroll') === null && box.scrollLeft > 0];"""
+    )
+
+    assert before == pytest.approx(after, abs=1)
+    assert caption
+
+
+SCHEMES = {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 24, 29)"}
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("size", [NARROW, DESK], ids=["400", "1280"])
+def test_nothing_is_wider_than_the_page_and_all_text_is_told_from_its_ground(
+    page: Chrome, size: tuple[int, int], scheme: str
+) -> None:
+    prefer(page, scheme)
+    view_size(page, size)
+    for_all = "document.querySelectorAll('details').forEach(d => { d.open = true; });"
+
+    wide, shown, out = page.execute_script(for_all + WIDER)
+    assert wide <= shown
+    assert out == []
+    ground: str = page.execute_script("return getComputedStyle(document.body).backgroundColor")
+    assert ground == SCHEMES[scheme]
+    assert page.execute_script(FAINTEST) >= 4.5, "the contrast of WCAG AA"
+    tops: list[int] = page.execute_script(
+        "return [...document.querySelectorAll('.figures > figure')].slice(0, 2)"
+        ".map(f => Math.round(f.getBoundingClientRect().top))"
+    )
+    assert (len(set(tops)) == 1) is (size == DESK), "side by side where there is room"
+
+
+#: Widths of the page and its window, and what reaches out though nothing scrolls it.
+WIDER = """
+const room = document.documentElement.clientWidth;
+const out = [...document.querySelectorAll('body *')].filter((e) => {
+  const box = e.getBoundingClientRect();
+  return !e.closest('.scroll, pre, dialog') && box.width && (box.right > room + 1 || box.left < -1);
+});
+return [document.documentElement.scrollWidth, room, out.map((e) => e.tagName + '.' + e.className)];
+"""
+#: The least contrast of words with what is behind them.
+FAINTEST = """
+const light = (text) => {
+  const parts = text.match(/[\\d.]+/g).slice(0, 3).map((n) => n / 255);
+  const linear = parts.map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2];
+};
+const behind = (e) => {
+  for (; e; e = e.parentElement) {
+    const ground = getComputedStyle(e).backgroundColor;
+    if (!/, 0\\)$/.test(ground)) return ground;
+  }
+  return 'rgb(255, 255, 255)';
+};
+const kinds = 'p, li, td, th, summary, figcaption, h1, h2, a, dd, dt, button';
+return Math.min(...[...document.querySelectorAll(kinds)].filter((e) => e.offsetParent).map((e) => {
+  const [a, b] = [light(getComputedStyle(e).color), light(behind(e))].sort((x, y) => x - y);
+  return (b + 0.05) / (a + 0.05);
+}));
+"""
 
 
 def test_a_number_opens_its_runs_with_configuration_curve_and_provenance(
@@ -157,7 +247,7 @@ def test_a_number_opens_its_runs_with_configuration_curve_and_provenance(
 
 
 def test_a_hole_opens_the_run_that_failed(page: Chrome) -> None:
-    page.execute_script("document.querySelector('#holes-and-failures a[href^=\"#run-\"]').click()")
+    page.execute_script("document.querySelector('#missing-results a[href^=\"#run-\"]').click()")
 
     shown: str = page.execute_script("return document.getElementById('detail').textContent")
 

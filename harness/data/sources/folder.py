@@ -7,20 +7,22 @@ a `Problem` with its reason, and none ever stops the index.  Decodes no picture.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from harness.config import SOURCES, Columns, Data
+from harness.config import SOURCES, Columns, Data, Runtime
 from harness.data.collect import Collected
 from harness.data.dataset import DataSet, Split, content_fingerprint, halves
 from harness.data.files import FileTree, existing
+from harness.data.parquet import PARQUET, open_parquet
 from harness.data.sidecars import add_sidecars
-from harness.data.source import Source, path_of
+from harness.data.source import Source, cache_dir, path_of
 from harness.data.table_columns import NotATableError
 from harness.data.tables import is_table_name, open_table, possible_tables
+from harness.data.unpacked import is_gzipped, untarred
 
 _BY_NAME = Columns()
 _LOOKED_FOR = (
@@ -60,15 +62,21 @@ class PictureFolder(DataSet):
 class FolderSource(Source):
     """The folder, zip or table `data.path`."""
 
-    unused = frozenset({"weights", "shuffle_window"})
+    unused = frozenset({"weights", "shuffle_window", "captions"})
 
     def open(self, data: Data, cache: Path) -> DataSet:
         """See Source."""
-        return open_folder(path_of(data), data.columns)
+        return open_folder(path_of(data), data.columns, cache=cache)
 
 
-def open_folder(path: str, columns: Columns = _BY_NAME, *, unsplit: str | None = None) -> DataSet:
-    """Index pictures with captions below `path` (a folder, a zip, or a table in either).
+def open_folder(
+    path: str,
+    columns: Columns = _BY_NAME,
+    *,
+    unsplit: str | None = None,
+    cache: Path | None = None,
+) -> DataSet:
+    """Index pictures with captions below `path` (a folder, an archive, or a table in a folder).
 
     Understood: tables of captions (docs/data.md lists their layouts) whose pictures are next to
     them, in sub-folders or in zips beside them; without any, pictures with a same-named .txt file
@@ -79,31 +87,43 @@ def open_folder(path: str, columns: Columns = _BY_NAME, *, unsplit: str | None =
         columns: names of the tables' columns, where they have names of their own.
         unsplit: the split of pictures that nothing names one for; None: the SHA-256 of each
             picture's name decides, about 80 : 10 : 10.
+        cache: where what is compressed, or inside of a table, is laid down; None: the user's own.
 
     Raises RefusedData when nothing usable is found, saying what was looked for, and when tables
     cannot be read or contradict one another.
     """
     place = existing(path)
+    cache = cache or cache_dir(Runtime())
+    name = place.name.partition(".")[0] if is_gzipped(place.name) else place.stem
+    if not place.is_file():
+        name = place.name
     is_table = place.is_file() and is_table_name(place.name)
-    files = FileTree(place.parent if is_table else place)
+    archive = untarred(place, cache) if is_gzipped(place.name) else place
+    files = FileTree(place.parent if is_table else archive)
     collected = Collected(files, unsplit)
+
+    def read(tables: Iterable[str]) -> list[NotATableError]:
+        return _read_tables(collected, tables, columns, cache)
+
     if is_table:
-        refused = _read_tables(collected, [place.name], columns)
+        refused = read([place.name])
         if refused:
             raise collected.refusal(str(refused[0]))
     else:
-        refused = _read_shallowest(collected, columns)
-    return _finished(place.stem if place.is_file() else place.name, collected, refused)
+        refused = _read_shallowest(collected, read)
+    return _finished(name, collected, refused)
 
 
-def _read_shallowest(collected: Collected, columns: Columns) -> list[NotATableError]:
+def _read_shallowest(
+    collected: Collected, read: Callable[[Iterable[str]], list[NotATableError]]
+) -> list[NotATableError]:
     """Add the tables that no other is above, or the captions beside pictures; what was refused."""
     by_depth = defaultdict(list)
     for name in possible_tables(collected.files):
         by_depth[name.count("/")].append(name)
     refused: list[NotATableError] = []
     for depth in sorted(by_depth):
-        refused += _read_tables(collected, by_depth[depth], columns)
+        refused += read(by_depth[depth])
         if collected.has_tables:
             below = [name for other in by_depth if other > depth for name in by_depth[other]]
             for name in below:
@@ -114,7 +134,7 @@ def _read_shallowest(collected: Collected, columns: Columns) -> list[NotATableEr
 
 
 def _read_tables(
-    collected: Collected, tables: Iterable[str], columns: Columns
+    collected: Collected, tables: Iterable[str], columns: Columns, cache: Path
 ) -> list[NotATableError]:
     """Add the tables among these files; why others are none.
 
@@ -123,7 +143,10 @@ def _read_tables(
     refused = []
     for name in tables:
         try:
-            table = open_table(name, collected.files.read(name), columns)
+            if name.lower().endswith(PARQUET):
+                table = open_parquet(name, collected.files, columns, cache)
+            else:
+                table = open_table(name, collected.files.read(name), columns)
         except (NotATableError, OSError) as error:
             why = error if isinstance(error, NotATableError) else None
             why = why or NotATableError(f"{name}: {error}", broken=True)

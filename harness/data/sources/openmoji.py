@@ -93,7 +93,7 @@ class OpenMoji(DataSet):
 class OpenMojiSource(Source):
     """The drawings, rendered at `data.resolution`."""
 
-    unused = frozenset({"weights", "shuffle_window"})
+    unused = frozenset({"weights", "shuffle_window", "captions"})
 
     def open(self, data: Data, cache: Path) -> DataSet:
         """See Source."""

@@ -32,6 +32,7 @@ from harness.data.source import Source, path_of
 from harness.data.split_names import absent_splits
 from harness.data.tars import read_at
 from harness.data.tools.jobs import Progress
+from harness.data.unpacked import is_gzipped, untarred
 from harness.errors import ConfigError, DataError
 
 
@@ -54,6 +55,7 @@ class Shards(DataSet):
             found=found,
             shards=found.shards,
             weights=weights if found.sources > 1 else None,
+            cache=cache,
             index=cache / f"shards-{index_key(found.shards, hashed=self._hashed)}",
         )
 
@@ -61,6 +63,7 @@ class Shards(DataSet):
     found: FoundShards
     shards: tuple[Shard, ...]
     weights: Sequence[float] | None
+    cache: Path
     index: Path
 
     @cached_property
@@ -159,10 +162,15 @@ class Shards(DataSet):
         return (shard.stamp for shard in self.shards if (shard.split == "train") is train)
 
     def _fetch(self, shard: Shard) -> Content:
-        return Content(Path(shard.place), shard.sha256)
+        return Content(self._tar(shard), shard.sha256)
 
     def _open(self, shard: Shard) -> BinaryIO:
-        return Path(shard.place).open("rb")
+        return self._tar(shard).open("rb")
+
+    def _tar(self, shard: Shard) -> Path:
+        """A local shard, which is laid down once in the cache if it is compressed."""
+        place = Path(shard.place)
+        return untarred(place, self.cache) if is_gzipped(place.name) else place
 
     @cached_property
     def _by_name(self) -> dict[str, Shard]:
@@ -206,17 +214,20 @@ class ShardsSource(Source):
 
     def open(self, data: Data, cache: Path) -> DataSet:
         """See Source."""
-        return open_shards(path_of(data), cache, data.weights)
+        synthetic = data.captions == "synthetic"
+        return open_shards(path_of(data), cache, data.weights, synthetic=synthetic)
 
 
-def open_shards(path: str, cache: Path, weights: Sequence[float] | None = None) -> DataSet:
+def open_shards(
+    path: str, cache: Path, weights: Sequence[float] | None = None, *, synthetic: bool = False
+) -> DataSet:
     """The local shards that `path` names, read at random; see `find_shards`.
 
     Nothing but the list of files is read here.
 
     Raises DataError when there is none, when a file of a range is not there, or when one is a URL.
     """
-    found = find_shards(path)
+    found = find_shards(path, synthetic=synthetic)
     remote = next((shard for shard in found.shards if shard.is_remote), None)
     if remote is not None:
         raise DataError(

@@ -37,7 +37,8 @@ class StreamSource(Source):
 
     def open(self, data: Data, cache: Path) -> DataSet:
         """See Source."""
-        return Stream(find_shards(path_of(data)), cache, data.weights, data.shuffle_window)
+        found = find_shards(path_of(data), synthetic=data.captions == "synthetic")
+        return Stream(found, cache, data.weights, data.shuffle_window)
 
 
 class Stream(Shards):
@@ -74,12 +75,12 @@ class Stream(Shards):
     def _stamps(self, *, train: bool) -> Iterator[str]:
         for shard in self.summary["shards"]:
             if (shard["split"] == "train") is train:
-                yield f"{shard['name']}:{shard['sha256']}"
+                yield self._by_name[shard["name"]].stamp_of(shard["sha256"])
 
     def _fetch(self, shard: Shard) -> Content:
         if shard.is_remote:
             return Content(*self.spool.fetch(shard.place))
-        path = Path(shard.place)
+        path = self._tar(shard)
         return Content(path, shard.sha256 or sha256_of(path))
 
     def _open(self, shard: Shard) -> BinaryIO:

@@ -1,6 +1,6 @@
 
 "use strict";
-// Sorts tables, filters long ones, and shows the runs behind a number.  Everything foreign is set
+// Sorts tables, filters long ones, copies one as LaTeX, and shows the runs behind a number.  Everything foreign is set
 // as text, never as markup.
 (() => {
   const make = (name, text, attributes = {}) => {
@@ -40,8 +40,9 @@
   };
   for (const table of document.querySelectorAll("main table")) {
     for (const head of table.tHead.rows[table.tHead.rows.length - 1].cells) {
-      const button = make("button", head.textContent, { type: "button" });
-      head.replaceChildren(button);
+      const button = make("button", null, { type: "button" });
+      button.append(...head.childNodes);
+      head.append(button);
       head.setAttribute("aria-sort", "none");
       button.addEventListener("click", () => sortBy(table, head));
     }
@@ -58,6 +59,26 @@
     field.addEventListener("input", () => {
       const wanted = field.value.toLowerCase();
       for (const row of table.querySelectorAll("tbody tr:not(.group)")) row.hidden = !row.textContent.toLowerCase().includes(wanted);
+    });
+  }
+
+  // ---- a table to take along
+
+  for (const button of document.querySelectorAll("button.copy")) {
+    const source = button.parentElement.nextElementSibling.content.textContent;
+    const said = button.textContent;
+    button.addEventListener("click", async () => {
+      try {
+        await navigator.clipboard.writeText(source);
+      } catch { // a page that may not reach the clipboard by itself
+        const field = make("textarea", source);
+        document.body.append(field);
+        field.select();
+        document.execCommand("copy");
+        field.remove();
+      }
+      button.textContent = "Copied";
+      setTimeout(() => { button.textContent = said; }, 1500);
     });
   }
 

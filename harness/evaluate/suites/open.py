@@ -131,7 +131,7 @@ def _built_in(found: Found, cache: Path) -> DataSet:
 
 
 def _captions(found: Found, cache: Path) -> DataSet:
-    folder = open_folder(str(found.path), unsplit=SPLIT)
+    folder = open_folder(str(found.path), unsplit=SPLIT, cache=cache)
     split = folder.split(SPLIT)
     return _data_set(found, split.images, folder.read, captions=split.captions)
 

@@ -1,0 +1,120 @@
+"""What people call from Python, `harness.api`: the runs of a sweep as a table, reports, launches.
+
+The same as the commands, with values in place of words; what a command tells in one line is raised
+as HarnessError here.  Importing this imports neither torch nor pandas.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.commands.report import build_named, check_on_file
+from harness.commands.sweep import parse, run_command
+from harness.config.values import plain
+from harness.errors import ConfigError, InterruptedRun
+from harness.store.manifest import read_manifest
+from harness.store.record import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def load(name: str, root: str | PathLike[str] = ".") -> pd.DataFrame:
+    """The runs of a sweep or search, a row each, finished or not.
+
+    Columns: `label` and `seed`; each axis by its dotted field; every metric and cost by name
+    (`test/mean_recall`, `cost/parameters/inference`) in the unit of the records: fractions, counts,
+    milliseconds; `training_seconds`, `evaluation_seconds`, `samples_per_second`; `state`, `reason`
+    (why there is no number) and `key` (the run's directory is results/runs/KEY).  What is missing
+    is NaN.
+
+    Args:
+        name: as it was launched; `ablation_text_depth` for sweeps/ablation_text_depth.py.
+        root: the folder that holds results/.
+
+    Raises:
+        RecordError: there is no such sweep, or a record cannot be read; the line names the nearest.
+    """
+    from harness.results.collect import collect
+    from harness.results.run_table import run_table
+
+    store = _store(root)
+    check_on_file(store, [name])
+    manifest = read_manifest(store, name)
+    return run_table(collect(manifest.sweep, manifest.runs, store))
+
+
+def report(
+    name: str, root: str | PathLike[str] = ".", *, out: str | PathLike[str] | None = None
+) -> Path:
+    """Write the report of a sweep or search from its records; the folder it is in.
+
+    Args:
+        name, root: as of `load`.
+        out: the folder; None: reports/NAME below `root`.
+
+    Raises:
+        HarnessError: there is no such sweep, or a record cannot be read.
+    """
+    store = _store(root)
+    check_on_file(store, [name])
+    folder = store.root / "reports" / name if out is None else Path(out)
+    build_named(store, name, folder)
+    return folder
+
+
+def run(
+    sweep: str | PathLike[str],
+    overrides: Mapping[str, object] | None = None,
+    *,
+    root: str | PathLike[str] = ".",
+    seeds: Iterable[int] | None = None,
+    **options: object,
+) -> pd.DataFrame:
+    """Launch what is missing of a sweep, report it, and `load` it; called again, it goes on.
+
+    Args:
+        sweep: a sweep by name, or its file.
+        overrides: field of the base configuration, or `runtime.FIELD` -> value.
+        root: the folder that holds results/ and reports/.
+        seeds: in place of the sweep's own.
+        options: further options of `python -m harness.sweep`, with `_` for `-`: `base="cc3m"`,
+            `only="layers=1"`, `slots=2`, `executor="slurm"`; True for one that takes no value.
+
+    Raises:
+        HarnessError: the sweep cannot be launched as asked; nothing was started then.
+        InterruptedRun: it was stopped; what there is of it is on disk.
+    """
+    words = [str(sweep), *(f"{path}={_word(value)}" for path, value in (overrides or {}).items())]
+    words += ["--root", str(root)]
+    words += [] if seeds is None else ["--seeds", ",".join(str(plain(seed)) for seed in seeds)]
+    for name, value in options.items():
+        option = f"--{name.replace('_', '-')}"
+        given = [] if value in (None, False) else [option]
+        words += given if value is True else [f"{one}={plain(value)}" for one in given]
+    if options.get("dry_run"):
+        raise ConfigError("dry_run: a plan is for the command line; run() gives the runs")
+    args = parse(words)
+    args.words = ["-m", "harness.sweep", *words]
+    code = run_command(args)
+    if code == InterruptedRun.exit_code:
+        raise InterruptedRun("stopped; the same call goes on")
+    if code not in {0, _HOLES}:
+        raise ConfigError(f"{sweep} was not launched; what is wrong stands above")
+    return load(args.name or Path(sweep).stem, root)
+
+
+_HOLES = 3
+
+
+def _word(value: object) -> str:
+    """A value as `path=value` holds it; text that looks like another value keeps its quotes."""
+    return json.dumps(plain(value))
+
+
+def _store(root: str | PathLike[str]) -> Store:
+    return Store(Path(root).resolve())

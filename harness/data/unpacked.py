@@ -1,0 +1,69 @@
+"""What is compressed, or inside of a table, as a plain tar in the cache: laid down once.
+
+A picture of it is then one seek and one read, as of any other tar.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import shutil
+import tempfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from harness.errors import DataError
+from harness.files import locked
+
+GZIPPED = (".tar.gz", ".tgz")
+
+
+def is_gzipped(name: str) -> bool:
+    """Whether a file's suffix is that of a compressed tar."""
+    return name.lower().endswith(GZIPPED)
+
+
+def untarred(archive: Path, cache: Path) -> Path:
+    """The plain tar that a `.tar.gz` holds; DataError when it is damaged."""
+
+    def write(file: BinaryIO) -> None:
+        try:
+            with gzip.open(archive) as opened:
+                shutil.copyfileobj(opened, file, 1 << 20)
+        except (OSError, EOFError, zlib.error) as error:
+            raise DataError(f"{archive} cannot be unpacked: {error}") from error
+
+    return laid_down(archive, cache, write)
+
+
+def laid_down(source: Path, cache: Path, write: Callable[[BinaryIO], None]) -> Path:
+    """The file in the cache that `write` made of `source` as it is now; safe in several processes.
+
+    Its name holds the name, the size and the time of the source, so that another content is another
+    file.
+    """
+    state = source.stat()
+    what = f"{source.absolute()} {state.st_size} {state.st_mtime_ns}"
+    key = hashlib.sha256(what.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    target = cache / "unpacked" / f"{source.name.partition('.')[0]}-{key}.tar"
+    if target.exists():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with locked(target):
+        if not target.exists():
+            _write(target, write)
+    return target
+
+
+def _write(target: Path, write: Callable[[BinaryIO], None]) -> None:
+    number, name = tempfile.mkstemp(dir=target.parent, prefix=".")
+    try:
+        with os.fdopen(number, "wb") as file:
+            write(file)
+        os.replace(name, target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
