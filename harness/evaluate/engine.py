@@ -135,9 +135,9 @@ def _keep(
 
 
 def _class_set(folder: ClassFolder, runtime: Runtime) -> FoundTestSet:
-    data = open_class_folder(folder)
+    data = open_class_folder(folder, runtime)
     about = {"notes": notes_on(data, runtime)}
-    opened = partial(open_class_folder, folder)
+    opened = partial(open_class_folder, folder, runtime)
     return FoundTestSet(
         folder.name, CLASSIFICATION, data.fingerprint, opened, about, by_batch=False
     )
