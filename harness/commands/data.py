@@ -60,7 +60,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     check.add_argument("--out", type=Path, metavar="FILE", help="the list (JSON) here as well")
     check.add_argument("--json", action="store_true", help="print what was found as JSON")
-    check.add_argument("--again", action="store_true", help="index shards anew")
+    check.add_argument("--again", action="store_true", help="index shards, or a large folder, anew")
     check.set_defaults(command=check_data)
     packed = commands.add_parser(
         "pack",
@@ -134,7 +134,8 @@ def _cores() -> int:
 
 
 def _opened(args: argparse.Namespace) -> tuple[DataSet, Runtime]:
-    from harness.data.catalog import find_data, open_class_folder
+    from harness.data.catalog import cache_dir, find_data, open_class_folder
+    from harness.data.sources.folder import open_folder
     from harness.data.sources.shards import Shards
 
     source = args.source or looks_like(args.data)
@@ -144,6 +145,8 @@ def _opened(args: argparse.Namespace) -> tuple[DataSet, Runtime]:
         return open_class_folder(ClassFolder(name=name, path=args.data)), runtime
     columns = dict(parse_assignment(f"data.columns.{text}") for text in args.columns)
     config = override(RunConfig(), {"data.source": source, "data.path": args.data, **columns})
+    if source == "folder" and getattr(args, "again", False):
+        open_folder(args.data, config.data.columns, cache=cache_dir(runtime), again=True)
     data = find_data(config.data, runtime)
     if isinstance(data, Shards):
         with _progress("indexing", "shards") as progress:
