@@ -1,5 +1,6 @@
 # make sweep     install what is pinned and run the main job on the built-in data
 # make test      install the test tools as well; lint, types, layers and tests
+# make thorough  the tests that take long
 # make lock      renew requirements.lock from pyproject.toml
 # make bench     benchmarks, side by side with peers (minutes; never part of the tests)
 
@@ -9,7 +10,7 @@ PYTHON ?= python3
 VENV  := .venv
 BIN   := $(VENV)/bin
 
-.PHONY: sweep test lock bench
+.PHONY: sweep test thorough lock bench
 .DELETE_ON_ERROR:
 
 sweep: $(VENV)/.ready
@@ -20,8 +21,12 @@ test: $(VENV)/.ready-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slurm"
-	$(BIN)/python -m pytest -m slurm
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slurm and not thorough"
+	$(BIN)/python -m pytest -m "slurm and not thorough"
+
+thorough: $(VENV)/.ready-test
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "thorough and not slurm"
+	$(BIN)/python -m pytest -m "slurm and thorough"
 
 bench: $(VENV)/.ready
 	$(BIN)/python tests/benchmarks/train_step.py

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and what tells one content from another.
+"""Files written whole or not at all, what tells one content from another, and the streams.
 
 Level 0, so that both halves write the same way; knows nothing of what a file holds.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -120,3 +121,19 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
         except json.JSONDecodeError:
             if number < len(lines) - 1:
                 raise RecordError(f"{path}:{number} is not valid JSON") from None
+
+
+def open_streams() -> None:
+    """Make the standard streams safe to print to, at the start of a process.
+
+    One that was closed leads nowhere, and a character that one lacks is written as its number.
+    """
+    for name in ("stdin", "stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)  # the lowest number free: that of the stream
+            os.set_inheritable(nowhere, True)
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, open(nowhere, mode, closefd=False))  # noqa: SIM115
+        elif name != "stdin" and getattr(stream, "errors", "") == "strict":
+            stream.reconfigure(errors="backslashreplace")

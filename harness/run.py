@@ -408,7 +408,7 @@ def _check_data(config: RunConfig, runtime: Runtime) -> None:
     data.prepare()
     _check_pictures(data, runtime)
     for folder in config.evaluate.class_folders:
-        labelled = open_class_folder(folder)
+        labelled = open_class_folder(folder, runtime)
         _check_pictures(labelled, runtime)
         _bound_lost(labelled, runtime)
 

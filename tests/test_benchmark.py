@@ -131,7 +131,7 @@ def test_one_set_that_is_broken_leaves_the_others(
         (["nosuchrun"], "holds no run"),
         (["--suite", "smok"], "unknown suite 'smok'; nearest: smoke"),
         (["--slots", "0", "--suite", "smoke"], "name what to evaluate"),
-        (["runtime.thread=2"], "unknown field 'thread'; nearest: threads"),
+        (["runtime.thread=2"], "unknown field 'runtime.thread'; nearest: runtime.threads"),
         (["--fetch", "--suite", "cars"], "--fetch needs --data-root DIR to put cars in"),
     ],
 )
@@ -183,6 +183,7 @@ def test_the_longest_benchmark_of_all_is_the_one_with_the_most_pictures_and_prom
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_processes_share_the_data_sets_and_one_that_dies_leaves_a_hole(
     export: Path, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import pty
 import select
@@ -12,18 +13,23 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console, Group
 
 from harness.commands.status import main
 from harness.config import RunConfig, Runtime, override
 from harness.config.sweep import Run, Show, Sweep, expand, product
 from harness.launch.slurm.submissions import submissions
 from harness.launch.slurm.submit import JobOrder, submit
+from harness.monitor.snapshot import SnapshotReader
+from harness.monitor.terminal import points_page
 from harness.planning.plan import make_plan
 from harness.store.lease import Lease
-from harness.store.manifest import write_manifest
+from harness.store.manifest import read_manifest, write_manifest
 from harness.store.record import Store
 from harness.store.state import State
 from harness.store.trials import Ledger, Origin, Outcome, Trial
@@ -73,13 +79,26 @@ def status(store: Store, *words: str) -> int:
     return main([*words, "--root", str(store.root)])
 
 
-def finish(store: Store, run: Run) -> None:
+def screen_of(
+    store: Store, name: str, width: int, height: int, encoding: str = "utf-8"
+) -> list[str]:
+    """What `--watch` draws on a terminal of that size, line by line."""
+    out = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    console = Console(file=out, width=width, height=height, highlight=False)
+    manifest = read_manifest(store, name)
+    snapshots = SnapshotReader(store).read(manifest.runs)
+    console.print(Group(*points_page(store, manifest, snapshots, console)))
+    out.seek(0)
+    return [line.rstrip() for line in out.read().splitlines()]
+
+
+def finish(store: Store, run: Run, metrics: Mapping[str, object] | None = None) -> None:
     store.run_dir(run.key).write_result(
         {
             "code": "",
             "training": {"samples_seen": 1000, "seconds": 10.0},
             "cost": {},
-            "evaluations": {run.config.evaluation_key: {"metrics": {}}},
+            "evaluations": {run.config.evaluation_key: {"metrics": metrics or {}}},
         }
     )
 
@@ -263,6 +282,41 @@ class TestWatching:
         assert "\x1b[1A" in terminal.seen, "each page takes the place of the last"
         assert "Traceback" not in terminal.seen
         assert terminal.seen.rstrip().endswith("stopped")
+
+    def test_a_screen_has_totals_first_and_a_line_a_point_with_a_mark_a_seed(
+        self, store: Store
+    ) -> None:
+        points = product({"model.text.layers": list(range(1, 41))})
+        sweep = replace(SWEEP, points=points, seeds=range(3))
+        runs = expand(sweep)
+        write_manifest(store, sweep, runs, Runtime(), ["python"])
+        values = {runs[0].key: 0.25, runs[1].key: 0.35, runs[2].key: 0.3, runs[3].key: 0.5}
+        for run in runs[:4]:
+            finish(store, run, {"test/mean_recall": {"value": values[run.key]}})
+        for run, error in ((runs[4], "NaN at step 4"), (runs[60], "NaN at step 9")):
+            store.run_dir(run.key).write_status(
+                State.FAILED, failure="diverged", error=error, attempt=1
+            )
+
+        lines = screen_of(store, "depth", width=100, height=30)
+
+        assert len(lines) <= 29, "and the cursor"
+        assert max(map(len, lines)) <= 100
+        assert lines[0].startswith("depth: 4/120 done, 2 failed (diverged), 114 new")
+        assert lines[1] == "\u2717 failed  \u00b7 new  \u25cf done"
+        assert lines[2].split() == ["point", "seeds", "done", "mean", "recall", "(%)", "left"]
+        rows = [" ".join(line.split()) for line in lines]
+        assert "layers=1 \u25cf\u25cf\u25cf 100% 30.0 \u00b1 5.0 -" in rows
+        assert "layers=2 \u25cf\u2717\u00b7 33% 50.0 (1 of 3) -" in rows
+        assert any(row.startswith("layers=21 \u2717\u00b7\u00b7") for row in rows)
+        assert any(row.startswith("and ") and row.endswith(" new") for row in rows)
+        assert "and 1 more: diverged: NaN at step 4" in rows[-1]
+
+    def test_a_terminal_of_few_letters_has_marks_too(self, runs: list[Run], store: Store) -> None:
+        finish(store, runs[0])
+        lines = screen_of(store, "depth", width=80, height=24, encoding="ascii")
+        assert lines[1] == ". new  # done"
+        assert [line.split()[1] for line in lines[3:7]] == ["#", ".", ".", "."]
 
     def test_without_a_name_all_sweeps_are_drawn_again(self, runs: list[Run], store: Store) -> None:
         terminal = Terminal("--watch", "--root", str(store.root))

@@ -434,6 +434,7 @@ def test_after_a_killed_launcher_the_same_command_finishes(tiny: Path) -> None:
     assert len((root / "trained.txt").read_text().splitlines()) == 4
 
 
+@pytest.mark.thorough
 def test_two_launches_at_once_train_each_run_once_and_both_end_well(tiny: Path) -> None:
     root = behave(tiny, layers1="sleep 0.3", layers2="sleep 0.3")
     drivers = [start(tiny, "--slots", "2") for _ in range(2)]
@@ -447,6 +448,7 @@ def test_two_launches_at_once_train_each_run_once_and_both_end_well(tiny: Path) 
     ]
 
 
+@pytest.mark.thorough
 def test_a_run_of_a_launcher_that_dies_is_taken_over_by_the_other(tiny: Path) -> None:
     root = behave(tiny, layers2="wait 1")
     first = start(tiny, "--seeds", "0", "--only", "layers=2")

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 CLASSES = "classes"
 SOURCES = ("folder", "shards", "stream", CLASSES)
 _SHOWN = 12
+_SHOWN_CLASSES = 60
 _PROBED = 200
 _DEFAULTS = Runtime()
 
@@ -142,7 +143,7 @@ def _opened(args: argparse.Namespace) -> tuple[DataSet, Runtime]:
     runtime = Runtime(cache=args.cache, max_pixels=args.max_pixels)
     if source == CLASSES:
         name = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(args.data).stem) or CLASSES
-        return open_class_folder(ClassFolder(name=name, path=args.data)), runtime
+        return open_class_folder(ClassFolder(name=name, path=args.data), runtime), runtime
     columns = dict(parse_assignment(f"data.columns.{text}") for text in args.columns)
     config = override(RunConfig(), {"data.source": source, "data.path": args.data, **columns})
     if source == "folder" and getattr(args, "again", False):
@@ -251,6 +252,10 @@ def _print_summary(tree: Mapping[str, Any]) -> None:
     ]
     _print_rows(("split", "pictures", "captions", "by"), splits)
     classes = [(n, _count(c["pictures"]), c["prompt"]) for n, c in tree["classes"].items()]
+    if len(classes) > _SHOWN_CLASSES:
+        rest = [c["pictures"] for c in tree["classes"].values()][_SHOWN:]
+        span = f"{min(rest):,} to {max(rest):,} each"
+        classes = [*classes[:_SHOWN], (f"{len(rest):,} more", _count(sum(rest)), span)]
     _print_rows(("class", "pictures", "first prompt"), classes)
     for name, caption in tree["captions"].items():
         text = textwrap.shorten(caption["caption"], 100, placeholder=" ...")
@@ -308,6 +313,8 @@ def pack_data(args: argparse.Namespace) -> int:
     from harness.data.tools.pack import making_of, pack
 
     data, _ = _opened(args)
+    if not any(any(split.captions) for split in data.splits.values()):
+        raise ConfigError(f"{args.data} has no captions, and pack writes pictures with captions")
     making = making_of(
         data,
         size=args.size,

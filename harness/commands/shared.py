@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from harness.errors import ConfigError, HarnessError, one_line
+from harness.files import open_streams
 from harness.store.record import Store
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def exit_code_of(
     Args:
         stopped: what to say when the user interrupts.
     """
-    _open_streams()
+    open_streams()
     try:
         code = _code_of(command, stopped)
     except SystemExit as end:  # after --help, or where rich found that nobody reads
@@ -113,19 +114,6 @@ def _code_of(command: Callable[[], int], stopped: Callable[[], str]) -> int:
     except OSError as error:
         _tell(f"error: {one_line(error)}")
         return 2
-
-
-def _open_streams() -> None:
-    """Give what was closed a place to go, and what has no such character another way to say it."""
-    for name in ("stdin", "stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:
-            nowhere = os.open(os.devnull, os.O_RDWR)  # the lowest number free: that of the stream
-            os.set_inheritable(nowhere, True)
-            mode = "r" if name == "stdin" else "w"
-            setattr(sys, name, open(nowhere, mode, closefd=False))  # noqa: SIM115
-        elif name != "stdin" and getattr(stream, "errors", "") == "strict":
-            stream.reconfigure(errors="backslashreplace")
 
 
 def _tell(line: str) -> None:

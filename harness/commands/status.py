@@ -21,7 +21,7 @@ from harness.launch.slurm import scheduler
 from harness.launch.slurm.submissions import QueuePlace
 from harness.monitor.logs import log_files
 from harness.monitor.snapshot import SnapshotReader, places_in_queue
-from harness.monitor.terminal import sweep_lines, sweep_page
+from harness.monitor.terminal import points_page, sweep_lines, sweep_page
 from harness.store.manifest import Manifest, manifest_names, read_manifest
 from harness.store.record import Store
 
@@ -105,16 +105,20 @@ def show_all(store: Store, *, watch: bool = False) -> int:
 
 
 def show(store: Store, name: str, *, watch: bool) -> int:
-    """The table of a sweep, once or until interrupted."""
+    """The runs of a sweep once, or its points on one screen until interrupted."""
     reader = SnapshotReader(store)
+
+    console = _console()
 
     def look(places: Mapping[str, QueuePlace]) -> list[RenderableType]:
         manifest = read_manifest(store, name)  # that of a search grows
-        return sweep_page(store, manifest, reader.read(manifest.runs, places))
+        snapshots = reader.read(manifest.runs, places)
+        if watch:
+            return points_page(store, manifest, snapshots, console)
+        return sweep_page(store, manifest, snapshots)
 
     if watch:
-        return _watch(store, look)
-    console = _console()
+        return _watch(store, look, console)
     for part in look(places_in_queue(store, _to_stderr)):
         console.print(part)
     return 0
@@ -126,13 +130,13 @@ def _console() -> Console:
     return Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)
 
 
-def _watch(store: Store, look: Look) -> NoReturn:
+def _watch(store: Store, look: Look, console: Console | None = None) -> NoReturn:
     """What `look` shows, again and again in the same place; ends with KeyboardInterrupt."""
     from rich.console import Group
     from rich.live import Live
 
     places, asked = places_in_queue(store, _to_stderr), time.monotonic()
-    with Live(console=_console(), auto_refresh=False) as live:
+    with Live(console=console or _console(), auto_refresh=False) as live:
         while True:
             if time.monotonic() - asked >= scheduler.POLL_SECONDS:
                 places = places_in_queue(store, lambda line: None)

@@ -90,7 +90,7 @@ _ELSEWHERE = re.compile(r"\s*Elsewhere: ([\w, ]+)\.$")
 
 def declared_fields(model: type[BaseModel]) -> Mapping[str, DeclaredField]:
     """Dotted path -> declaration of every field of `model` that holds a value, as of now."""
-    return _declared_fields(model, (*TERMS.parts(), *SOURCES.parts()))
+    return _declared_fields(model, (*TERMS.unsorted(), *SOURCES.unsorted()))
 
 
 def field_paths(model: type[BaseModel]) -> tuple[str, ...]:

@@ -50,7 +50,7 @@ class Strict(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _from_python(cls, value: object) -> object:
-        return plain(value)
+        return value if isinstance(value, dict) else plain(value)  # a section sees to its own
 
     def idle(self) -> set[str]:
         """Fields with a default that cannot change the run, given what the others hold."""

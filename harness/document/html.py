@@ -18,7 +18,7 @@ from harness.document import blocks as b
 from harness.document.blocks import Block, Document
 from harness.document.escaping import html
 from harness.document.latex import to_latex
-from harness.document.table import Heading, Mark, RowGroup, Table, TableCell, stacked
+from harness.document.table import Column, Heading, Mark, RowGroup, Table, TableCell, stacked
 from harness.document.text import Inline, Text, flat, write
 
 #: Columns past which a table is too wide for a window, and rows past which it scrolls by itself.
@@ -183,8 +183,8 @@ def table(given: Table) -> Iterator[str]:
     """The table within what scrolls it, and its notes below.
 
     A cell with a number carries it as `data-value`, for sorting; one of several runs carries their
-    keys as `data-runs`, and leads to the first of them.  Classes: `number`, `word`, the mark,
-    `group` (a row of a group's title), `notes`.
+    keys as `data-runs`, and leads to the first of them.  Classes: `number`, `word`, `centred`, the
+    mark, `group` (a row of a group's title), `notes`.
     """
     table = stacked(given) if len(given.columns) > _WIDE else given
     header = [spans for spans in table.header() if any(span.text for span in spans)]
@@ -222,10 +222,16 @@ def _head_row(table: Table, spans: Sequence[Heading]) -> str:
     for span in spans:
         scope = "col" if span.width == 1 else "colgroup"
         across = f' colspan="{span.width}"' if span.width > 1 else ""
-        kind = "number" if table.columns[span.first].numeric else "word"
+        kind = _kind(table.columns[span.first])
         said = html(span.text) + _notes(table, span.notes)
         cells.append(f'<th scope="{scope}"{across} class="{kind}">{said}</th>')
     return f"<tr>{''.join(cells)}</tr>"
+
+
+def _kind(column: Column) -> str:
+    if column.centred:
+        return "centred"
+    return "number" if column.numeric else "word"
 
 
 def _group(table: Table, group: RowGroup) -> Iterator[str]:
@@ -242,7 +248,7 @@ def _row(table: Table, row: Sequence[TableCell]) -> str:
     for column, cell in zip(table.columns, row, strict=True):
         data = "" if cell.value is None else f' data-value="{cell.value!r}"'
         data += f' data-runs="{html(" ".join(cell.keys))}"' if len(cell.keys) > 1 else ""
-        kinds = ["number" if column.numeric else "word", cell.mark.value]
+        kinds = [_kind(column), cell.mark.value]
         lines = "<br>".join(_line(table, line) for line in cell.lines)
         cells.append(f'<td class="{" ".join(filter(None, kinds))}"{data}>{lines}</td>')
     keys = next((cell.keys for cell in row if cell.keys), ()) if table.anchored else ()

@@ -1,180 +1,63 @@
-"""Public benchmarks on one model: each a part of its own on disk, then combined into one entry.
+"""Suites of public benchmarks on one model: where they are, and one entry of all their parts.
 
-A part is keyed by all that its numbers depend on, so that a run that was cut off goes on with the
-next data set, and whoever asks for the same numbers again finds them.  A benchmark that is not on
-disk is a hole with its reason, and no mean is taken over it.
+A benchmark that is not on disk is a hole with its reason, and no mean is taken over it.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-import numpy as np
-
-from harness.config import Evaluate, Runtime, content_key
+from harness.config import Evaluate, Runtime
 from harness.data.catalog import cache_dir
-from harness.data.dataset import DataSet
-from harness.device import Precision, resolve_precision
-from harness.errors import InvariantError, RecordError
+from harness.errors import DataError
 from harness.evaluate import invariants
-from harness.evaluate.embed import PRECISION_FIELD
-from harness.evaluate.label_checks import suspicions
-from harness.evaluate.model import Encoders, Identity
-from harness.evaluate.scoring import (
-    Findings,
-    Job,
-    TaskClassifier,
-    TestSet,
-    npz,
-    score,
-    task_protocol,
-)
+from harness.evaluate.parts import FoundTestSet, Part
 from harness.evaluate.suites import SUITES, benchmarks_of
-from harness.evaluate.suites.find import Found, Hole
-from harness.evaluate.suites.open import SPLIT, open_found
-from harness.evaluate.suites.records import Benchmark
-from harness.evaluate.text_cache import TextCache
-from harness.files import write_atomic
-from harness.metrics import RETRIEVAL, described, headline_metrics, suite_mean_name, versions
-
-FOLDER = "benchmarks"
-_SCHEMA = 1
+from harness.evaluate.suites.find import Found, Hole, find
+from harness.evaluate.suites.open import open_found
+from harness.metrics import described, headline_metrics, suite_mean_name
 
 
-@dataclass(frozen=True)
-class Part:
-    """One benchmark's numbers for one model.
-
-    Attributes:
-        metrics, protocol: as in an entry, of this benchmark alone.
-        outcomes: file of its per-example outcomes.
-    """
-
-    name: str
-    key: str
-    metrics: Mapping[str, Mapping[str, Any]]
-    protocol: Mapping[str, Any]
-    outcomes: Path
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """The per-example outcomes by name."""
-        with np.load(self.outcomes, allow_pickle=False) as kept:
-            return {name: kept[name] for name in kept.files}
-
-
-def part_key(identity: Identity, found: Found, precision: Precision) -> str:
-    """Key of one benchmark's numbers: everything that changes them, and nothing else."""
-    return content_key(
-        {
-            "model": identity.plain(),
-            "data": found.fingerprint,
-            "precision": precision,
-            "metrics": versions([found.benchmark.task]),
-        },
-        digits=16,
-    )
-
-
-def evaluate_part(
-    model: Encoders,
-    identity: Identity,
-    found: Found,
-    settings: Evaluate,
-    runtime: Runtime,
-    store: Path,
-) -> Part:
-    """The part in `store`, evaluated first unless it is there.
-
-    Raises:
-        DataError: the data cannot be read or is not the benchmark's.
-        InvariantError: NaN, a collapsed tower, or numbers that contradict one another.
-    """
-    device = next(model.parameters()).device
-    precision = resolve_precision(settings.precision, device, PRECISION_FIELD)
-    key = part_key(identity, found, precision)
-    kept = kept_part(store, found.benchmark, key)
-    if kept is not None:
-        return kept
-    data = open_found(found, cache_dir(runtime))
-    data.prepare()
-    job = Job(model, settings, runtime, Findings(), by_batch=True)
-    cache = TextCache(
-        cache_dir(runtime), identity.text_tower, f"{precision}-{device.type}", job.texts
-    )
-    facts = _score(job, found.benchmark, data, cache)
-    protocol = {
-        "key": key,
-        "task": found.benchmark.task,
-        "metric": headline_metrics(found.benchmark),
-        "source": found.benchmark.source,
-        "split": found.benchmark.split,
-        "fingerprint": found.fingerprint,
+def place_of(found: Found, runtime: Runtime) -> FoundTestSet:
+    """A benchmark that was found, as a test set."""
+    benchmark = found.benchmark
+    about = {
+        "metric": headline_metrics(benchmark),
+        "source": benchmark.source,
+        "split": benchmark.split,
         "layout": found.layout,
-        "precision": precision,
-        "batch_size": settings.batch_size,
-        "model": identity.plain(),
-        **facts,
     }
-    part = Part(
-        found.benchmark.name, key, job.found.metrics, protocol, _file(store, found.benchmark, key)
-    )
-    invariants.check_part(part.name, part.metrics, part.protocol)
-    write_atomic(part.outcomes, npz(job.found.outcomes))
-    text = json.dumps(
-        {"schema": _SCHEMA, "key": key, "metrics": part.metrics, "protocol": protocol},
-        indent=1,
-        sort_keys=True,
-        allow_nan=False,
-    )
-    write_atomic(part.outcomes.with_suffix(".json"), (text + "\n").encode())
-    return part
+    opened = partial(open_found, found, cache_dir(runtime))
+    return FoundTestSet(benchmark.name, benchmark.task, found.fingerprint, opened, about)
 
 
-def kept_part(store: Path, benchmark: Benchmark, key: str) -> Part | None:
-    """The part of this key, if it is there and whole; its numbers are checked again."""
-    outcomes = _file(store, benchmark, key)
-    file = outcomes.with_suffix(".json")
-    try:
-        written = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
-        return None
-    whole = isinstance(written, dict) and written.get("schema") == _SCHEMA
-    if not whole or written.get("key") != key or not outcomes.exists():
-        return None
-    try:
-        invariants.check_part(benchmark.name, written["metrics"], written["protocol"])
-    except (InvariantError, KeyError) as error:
-        raise RecordError(f"{file} was edited ({error}); delete it to evaluate anew") from error
-    return Part(benchmark.name, key, written["metrics"], written["protocol"], outcomes)
+def located(settings: Evaluate, data_root: str | None) -> list[Found | Hole]:
+    """Where every benchmark of the suites is, as it was when the configuration was made.
+
+    Raises DataError when the content of one has changed since.
+    """
+    places = [find(benchmark, data_root) for benchmark in benchmarks_of(settings.suites)]
+    known = {data.name: data.fingerprint for data in settings.benchmarks}
+    return [_as_planned(place, known) for place in places]
 
 
-def _file(store: Path, benchmark: Benchmark, key: str) -> Path:
-    return store / FOLDER / f"{benchmark.name}-{key}.npz"
-
-
-# --------------------------------------------------------------------------- scoring
-
-
-def _score(job: Job, benchmark: Benchmark, data: DataSet, cache: TextCache) -> dict[str, Any]:
-    if benchmark.task == RETRIEVAL:
-        facts, _ = score(job, TestSet(benchmark.name, data, SPLIT))
-        return {**facts, "warnings": []}
-    task = data.tasks[0]
-    of = TaskClassifier(task, task.templates, cache.weights(task.classnames, task.templates))
-    facts, answers = score(job, TestSet(benchmark.name, data, SPLIT, {benchmark.name: of}))
-    found = answers[benchmark.name]
-    return {
-        **{what: facts[what] for what in ("images", "excluded")},
-        **task_protocol(of),
-        "warnings": suspicions(found.predictions, found.labels, found.classes),
-    }
-
-
-# --------------------------------------------------------------------------- one entry
+def _as_planned(place: Found | Hole, known: Mapping[str, str | None]) -> Found | Hole:
+    name = place.benchmark.name
+    if name not in known:
+        return place
+    wanted = known[name]
+    if isinstance(place, Found) and wanted is None:
+        return Hole(place.benchmark, "was not there when this evaluation was planned")
+    if isinstance(place, Hole) and wanted is not None:
+        raise DataError(f"data set {place}; it was there when this evaluation was planned")
+    if isinstance(place, Found) and place.fingerprint != wanted:
+        raise DataError(
+            f"data set {name} has fingerprint {place.fingerprint[:12]}, but the configuration "
+            f"was made for {str(wanted)[:12]}: its content has changed since"
+        )
+    return place
 
 
 def combine(
@@ -184,6 +67,8 @@ def combine(
 
     A hole's metrics are null with the reason, and so is the mean of a suite that has one.
     """
+    if not suites:
+        return {}, {}
     metrics: dict[str, dict[str, Any]] = {}
     sections: dict[str, Any] = {}
     for benchmark in benchmarks_of(suites):

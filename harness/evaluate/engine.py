@@ -8,20 +8,22 @@ record.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.config import ClassFolder, Evaluate, RunConfig, Runtime, content_key
+from harness.config import ClassFolder, RunConfig, Runtime, content_key
 from harness.data.catalog import check_evaluated, notes_on, open_class_folder
-from harness.data.dataset import DataSet, Task
+from harness.data.dataset import DataSet
 from harness.device import resolve_precision
 from harness.errors import ConfigError, DataError, one_line
 from harness.evaluate import invariants
-from harness.evaluate.benchmarks import Part, combine, evaluate_part
+from harness.evaluate.benchmarks import combine, located, place_of
 from harness.evaluate.embed import PRECISION_FIELD
-from harness.evaluate.model import Identity, identity_of_run, preprocessing
+from harness.evaluate.model import identity_of_run, preprocessing
+from harness.evaluate.parts import FoundTestSet, Part, evaluate_part, protocol_head
 from harness.evaluate.scoring import (
     Findings,
     Job,
@@ -33,10 +35,9 @@ from harness.evaluate.scoring import (
     task_protocol,
     with_weights,
 )
-from harness.evaluate.suites import benchmarks_of
-from harness.evaluate.suites.find import Found, Hole, find
+from harness.evaluate.suites.find import Hole
 from harness.files import write_atomic
-from harness.metrics import lacking, rules, versions
+from harness.metrics import CLASSIFICATION, lacking
 from harness.store.first_stage import array_names
 
 if TYPE_CHECKING:
@@ -55,8 +56,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluate `model` as `config.evaluate` asks and check that the numbers can be true.
 
-    Retrieval on every split that has captions, every task that has labels in a split, and every
-    class folder, and every benchmark of the suites, which is kept by itself once it is done.  The
+    Retrieval on every split that has captions and every task that has labels in a split; then every
+    class folder and every benchmark of the suites, each kept by itself once it is done.  The
     per-example outcomes go to `<out>/<evaluation_key>.npz`; `out` is the folder `outcomes` of the
     run's directory, or None to keep the metrics alone.
 
@@ -78,17 +79,11 @@ def evaluate(
     found = Findings()
     job = Job(model, config.evaluate, runtime, found)
     protocol = {
-        "metrics": versions(),
-        "rules": rules(),
-        "precision": precision,
-        "batch_size": config.evaluate.batch_size,
+        **protocol_head(config.evaluate, precision),
         "preprocessing": preprocessing(config.model),
         "data": {"name": data.name, "fingerprint": data.evaluation_fingerprint},
         **_evaluate_data(job, data),
-        "class_folders": {
-            folder.name: _evaluate_folder(job, folder) for folder in config.evaluate.class_folders
-        },
-        **({} if out is None else _evaluate_suites(job, model, checkpoint_sha256, out)),
+        **({} if out is None else _evaluate_parts(job, model, checkpoint_sha256, out)),
     }
     file = None if out is None else out / f"{config.evaluation_key}.npz"
     if before is not None and file is not None:
@@ -128,60 +123,46 @@ def _keep(before: Mapping[str, Any], file: Path, protocol: dict[str, Any], found
     found.outcomes |= {name: kept[name] for name in kept if name not in stale}
 
 
-# --------------------------------------------------------------------------- suites
+# --------------------------------------------------------------------------- kept by themselves
 
 
-def _evaluate_suites(
-    job: Job, model: TwoTower, checkpoint_sha256: str, out: Path
-) -> dict[str, Any]:
-    """Every benchmark of the suites; returns their sections of the protocol, if there are any."""
-    suites = job.settings.suites
-    if not suites:
-        return {}
+def _class_set(folder: ClassFolder, runtime: Runtime) -> FoundTestSet:
+    data = open_class_folder(folder, runtime)
+    about = {"notes": notes_on(data, runtime)}
+    opened = partial(open_class_folder, folder, runtime)
+    return FoundTestSet(
+        folder.name, CLASSIFICATION, data.fingerprint, opened, about, by_batch=False
+    )
+
+
+def _evaluate_parts(job: Job, model: TwoTower, checkpoint_sha256: str, out: Path) -> dict[str, Any]:
+    """Every class folder, and every benchmark of the suites; their sections of the protocol."""
+    settings, runtime = job.settings, job.runtime
+    if not settings.class_folders and not settings.suites:
+        return {"class_folders": {}}
     identity = identity_of_run(model, checkpoint_sha256)
+
+    def part_of(place: FoundTestSet) -> Part:
+        made = evaluate_part(model, identity, place, settings, runtime, out)
+        job.found.metrics |= {name: dict(metric) for name, metric in made.metrics.items()}
+        job.found.outcomes |= made.arrays()
+        return made
+
+    folders = {
+        folder.name: dict(part_of(_class_set(folder, runtime)).protocol)
+        for folder in settings.class_folders
+    }
+    part: Part | Hole
     parts: dict[str, Part | Hole] = {}
-    for place in located(job.settings, job.runtime.data_root):
-        name = place.benchmark.name
-        parts[name] = part = place if isinstance(place, Hole) else _part(job, identity, place, out)
-        if isinstance(part, Part):
-            job.found.outcomes |= part.arrays()
-    metrics, sections = combine(suites, parts)
+    for found in located(settings, runtime.data_root):
+        try:
+            part = found if isinstance(found, Hole) else part_of(place_of(found, runtime))
+        except DataError as error:
+            part = Hole(found.benchmark, one_line(error))
+        parts[found.benchmark.name] = part
+    metrics, sections = combine(settings.suites, parts)
     job.found.metrics |= metrics
-    return sections
-
-
-def _part(job: Job, identity: Identity, found: Found, out: Path) -> Part | Hole:
-    try:
-        return evaluate_part(job.model, identity, found, job.settings, job.runtime, out)
-    except DataError as error:
-        return Hole(found.benchmark, one_line(error))
-
-
-def located(settings: Evaluate, data_root: str | None) -> list[Found | Hole]:
-    """Where every benchmark of the suites is, as it was when the configuration was made.
-
-    Raises DataError when the content of one has changed since.
-    """
-    places = [find(benchmark, data_root) for benchmark in benchmarks_of(settings.suites)]
-    known = {data.name: data.fingerprint for data in settings.benchmarks}
-    return [_as_planned(place, known) for place in places]
-
-
-def _as_planned(place: Found | Hole, known: Mapping[str, str | None]) -> Found | Hole:
-    name = place.benchmark.name
-    if name not in known:
-        return place
-    wanted = known[name]
-    if isinstance(place, Found) and wanted is None:
-        return Hole(place.benchmark, "was not there when this evaluation was planned")
-    if isinstance(place, Hole) and wanted is not None:
-        raise DataError(f"data set {place}; it was there when this evaluation was planned")
-    if isinstance(place, Found) and place.fingerprint != wanted:
-        raise DataError(
-            f"data set {name} has fingerprint {place.fingerprint[:12]}, but the configuration "
-            f"was made for {str(wanted)[:12]}: its content has changed since"
-        )
-    return place
+    return {"class_folders": folders, **sections}
 
 
 # --------------------------------------------------------------------------- the run's own data
@@ -197,7 +178,8 @@ def _evaluate_data(job: Job, data: DataSet) -> dict[str, Any]:
                 "nothing to evaluate"
             )
     tasks = [task for task in data.tasks if any(applies(task, name) for name in splits)]
-    classifiers = _classifiers(job, tasks)
+    override = job.settings.templates
+    classifiers = with_weights(job, [(task, override or task.templates) for task in tasks])
     data.prepare()
     return {
         "splits": {name: _evaluate_split(job, data, name, classifiers) for name in splits},
@@ -212,23 +194,3 @@ def _evaluate_split(
     facts, answers = score(job, TestSet(name, data, name, tasks))
     labelled = {tasks[place].task.name: len(found.labels) for place, found in answers.items()}
     return {**facts, "labelled": labelled}
-
-
-def _classifiers(job: Job, tasks: Sequence[Task]) -> list[TaskClassifier]:
-    """One for each task; the prompts of all of them are embedded together."""
-    override = job.settings.templates
-    templates = [task.templates if override is None else override for task in tasks]
-    return with_weights(job, list(zip(tasks, templates, strict=True)))
-
-
-def _evaluate_folder(job: Job, folder: ClassFolder) -> dict[str, Any]:
-    """Zero-shot classification of a class folder; returns its section of the protocol."""
-    data = open_class_folder(folder)
-    (of,) = with_weights(job, [(data.tasks[0], data.tasks[0].templates)])
-    facts, _ = score(job, TestSet(folder.name, data, "test", {folder.name: of}))
-    return {
-        "fingerprint": data.fingerprint,
-        **{what: facts[what] for what in ("images", "excluded")},
-        **task_protocol(of),
-        "notes": notes_on(data, job.runtime),
-    }

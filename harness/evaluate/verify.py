@@ -32,9 +32,10 @@ from harness.data.dataset import DataSet
 from harness.data.images import decode
 from harness.device import Precision, resolve_precision
 from harness.errors import DataError
-from harness.evaluate.benchmarks import Part, evaluate_part
+from harness.evaluate.benchmarks import place_of
 from harness.evaluate.embed import PRECISION_FIELD, embed_images
 from harness.evaluate.model import Encoders, Identity, identity_of_run
+from harness.evaluate.parts import Part, evaluate_part
 from harness.evaluate.suites.find import Found
 from harness.evaluate.suites.open import SPLIT, open_found
 from harness.metrics import ACC1, KS, MEAN_PER_CLASS_RECALL
@@ -106,7 +107,7 @@ def compare(
     """Evaluate `found` both ways, ours anew and with nothing kept.
 
     Raises:
-        DataError, InvariantError: as `benchmarks.evaluate_part`.
+        DataError, InvariantError: as `parts.evaluate_part`.
     """
     device = next(model.parameters()).device
     precision = resolve_precision(settings.precision, device, PRECISION_FIELD)
@@ -115,7 +116,8 @@ def compare(
     model.eval()  # CLIP_benchmark leaves a model as it is, and norms then learn from the test set
     with tempfile.TemporaryDirectory() as folder:
         fresh = runtime.model_copy(update={"cache": str(_shared_cache(runtime, Path(folder)))})
-        part = evaluate_part(model, identity, found, settings, fresh, Path(folder))
+        place = place_of(found, fresh)
+        part = evaluate_part(model, identity, place, settings, fresh, Path(folder))
         rows = _rows(part, _theirs(model, data, settings, precision))
     worst = max(rows, key=lambda row: row.gap)
     difference = None

@@ -81,7 +81,7 @@ def _values(ax: Axes, sheet: Sheet, metric: str, rows: Sequence[PointRow]) -> No
     cells = [sheet.cells[(row.index, metric)] for row in rows]
     for at, cell in enumerate(cells):
         values = [value * marks.unit_of(cell) for value in cell.values.values()]
-        ax.scatter(values, [at] * len(values), s=9, color=[colour], alpha=0.4, linewidths=0)
+        ax.scatter(values, [at] * len(values), s=9, color=[colour], alpha=0.5, linewidths=0)
         if cell.estimate is not None:
             mean = cell.estimate.mean * marks.unit_of(cell)
             look: dict[str, Any] = {

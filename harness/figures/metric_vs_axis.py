@@ -157,7 +157,7 @@ def _seeds(ax: Axes, places: Sequence[float], cells: Sequence[Cell], line: Serie
     ]
     if dots:
         xs, ys = zip(*dots, strict=True)
-        ax.scatter(xs, ys, s=9, color=[line.colour], alpha=0.4, linewidths=0)
+        ax.scatter(xs, ys, s=9, color=[line.colour], alpha=0.5, linewidths=0)
 
 
 def _differences(

@@ -47,7 +47,7 @@ def finisher(runtime: Runtime) -> Callable[[RunConfig], RunConfig]:
 
     def finish(config: RunConfig) -> RunConfig:
         data = open_data(config.data, runtime)
-        folders = tuple(_with_fingerprint(folder) for folder in config.evaluate.class_folders)
+        folders = tuple(_with_fingerprint(f, runtime) for f in config.evaluate.class_folders)
         return override(
             config,
             {
@@ -68,8 +68,8 @@ def _weights(image: ImageTower) -> str | None:
     return weights_sha256(image.pretrained, image.pretrained_sha256)
 
 
-def _with_fingerprint(folder: ClassFolder) -> ClassFolder:
-    return folder.model_copy(update={"fingerprint": open_class_folder(folder).fingerprint})
+def _with_fingerprint(folder: ClassFolder, runtime: Runtime) -> ClassFolder:
+    return folder.model_copy(update={"fingerprint": open_class_folder(folder, runtime).fingerprint})
 
 
 def _benchmarks(suites: Sequence[str], runtime: Runtime) -> tuple[BenchmarkData, ...]:
@@ -99,7 +99,7 @@ def data_notes(runs: Sequence[Run], runtime: Runtime) -> list[str]:
     datas = dict.fromkeys(run.config.data for run in runs)
     folders = dict.fromkeys(f for run in runs for f in run.config.evaluate.class_folders)
     opened = [open_data(data, runtime) for data in datas]
-    opened += [open_class_folder(folder) for folder in folders]
+    opened += [open_class_folder(folder, runtime) for folder in folders]
     return [f"{data.name}: {note}" for data in opened for note in notes_on(data, runtime)]
 
 

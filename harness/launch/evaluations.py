@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import metrics
 from harness.config import (
     Evaluate,
     Runtime,
@@ -27,8 +26,8 @@ from harness.store.record import RunDir, Store
 if TYPE_CHECKING:
     from multiprocessing.queues import Queue
 
-    from harness.evaluate.benchmarks import Part
     from harness.evaluate.model import Encoders, Identity
+    from harness.evaluate.parts import Part
 
 _CONFIG = "open_clip_config.json"
 _WEIGHTS = (".safetensors", ".pt", ".pth", ".bin")
@@ -203,7 +202,8 @@ def _said(done: Iterator[Done], models: Sequence[ModelSpec]) -> Iterator[Done]:
 def _work_off(tasks: Iterator[EvaluationTask], work: Work) -> Iterator[Done]:
     """The tasks one after the other; a model is loaded once for those that follow one another."""
     from harness.device import pick_device, set_up
-    from harness.evaluate.benchmarks import evaluate_part
+    from harness.evaluate.benchmarks import place_of
+    from harness.evaluate.parts import evaluate_part
 
     device = pick_device(work.runtime)
     set_up(work.runtime, device)
@@ -216,9 +216,8 @@ def _work_off(tasks: Iterator[EvaluationTask], work: Work) -> Iterator[Done]:
                 model.to(device)  # type: ignore[attr-defined]
                 loaded = (task.spec, model, identity, folder)
             _, model, identity, folder = loaded
-            part = evaluate_part(
-                model, identity, task.found, work.settings, work.runtime, folder.parts
-            )
+            place = place_of(task.found, work.runtime)
+            part = evaluate_part(model, identity, place, work.settings, work.runtime, folder.parts)
             yield replace(failed, part=part, key=folder.key, identity=identity.plain())
         except HarnessError as error:
             yield replace(failed, reason=one_line(error))
@@ -333,30 +332,20 @@ def record_evaluation(
     """The entry of one model; kept on disk if any of its numbers was had."""
     from harness.evaluate import invariants
     from harness.evaluate.benchmarks import combine
+    from harness.evaluate.parts import protocol_head
     from harness.evaluate.scoring import npz
 
-    by_name = {d.benchmark: d for d in done}
-    parts: dict[str, Part | Hole] = {}
-    for place in places:
-        mine = by_name.get(place.benchmark.name)
-        if isinstance(place, Found):
-            assert mine is not None  # every data set that was found was a task
-            parts[place.benchmark.name] = mine.part or Hole(place.benchmark, str(mine.reason))
-        else:
-            parts[place.benchmark.name] = place
-    found, sections = combine(settings.suites, parts)
-    known = next((d for d in done if d.part is not None), None)
-    fingerprints = {p.benchmark.name: getattr(p, "fingerprint", None) for p in places}
-    protocol = {
-        "metrics": metrics.versions(),
-        "rules": metrics.rules(),
-        "precision": settings.precision if known is None else _first(parts)["precision"],
-        "batch_size": settings.batch_size,
-        "splits": {},
-        "tasks": {},
-        "class_folders": {},
-        **sections,
+    mine = {each.benchmark: each for each in done}
+    parts: dict[str, Part | Hole] = {
+        place.benchmark.name: place
+        if isinstance(place, Hole)
+        else (each := mine[place.benchmark.name]).part or Hole(place.benchmark, str(each.reason))
+        for place in places
     }
+    found, sections = combine(settings.suites, parts)
+    known = next((each for each in done if each.part is not None), None)
+    precision = settings.precision if known is None else _first(parts)["precision"]
+    protocol = {**protocol_head(settings, precision), **sections}
     entry: dict[str, Any] = {"protocol": protocol, "metrics": found, "outcomes": None}
     invariants.check(entry)
     if known is None or known.key is None or known.identity is None:
@@ -364,17 +353,15 @@ def record_evaluation(
     key = content_key(
         {
             "suites": list(settings.suites),
-            "benchmarks": fingerprints,
-            "precision": protocol["precision"],
-            "metrics": metrics.versions(),
+            "benchmarks": {p.benchmark.name: getattr(p, "fingerprint", None) for p in places},
+            "precision": precision,
+            "metrics": protocol["metrics"],
         }
     )
     folder = EvaluationDir(evaluations_root(store) / known.key)
     file = folder.outcomes / f"{key}.npz"
-    arrays = {
-        n: a for p in parts.values() if not isinstance(p, Hole) for n, a in p.arrays().items()
-    }
-    write_atomic(file, npz(arrays))
+    arrays = [part.arrays() for part in parts.values() if not isinstance(part, Hole)]
+    write_atomic(file, npz({name: array for each in arrays for name, array in each.items()}))
     entry["outcomes"] = f"{folder.outcomes.name}/{file.name}"
     entry["content_key"] = content_key({"model": known.identity, "protocol": protocol})
     model = {"kind": spec.kind, "name": spec.name, "source": str(spec.path), **known.identity}

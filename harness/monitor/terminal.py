@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TextIO
 
+from harness import metrics
 from harness.errors import RecordError, one_line
 from harness.launch.backlog import Say
 from harness.launch.slurm.rehearse import what_went_wrong
 from harness.launch.slurm.submissions import QueuePlace, submissions
 from harness.monitor.logs import log_files, node_of
+from harness.monitor.points import PointSnapshot, alike_failures, by_point, leading_metric
 from harness.monitor.snapshot import RunSnapshot, RunState, SnapshotReader, Summary
 from harness.planning.costs import duration
 from harness.planning.plan import Step
@@ -134,6 +136,118 @@ def sweep_page(
     ]
 
 
+# --------------------------------------------------------------------------- points
+
+#: A mark a seed; the second of each is for a terminal that has no such sign.
+_MARKS = {
+    RunState.DONE: ("\u25cf", "#"),
+    RunState.RUNNING: ("\u25d0", ">"),
+    RunState.FAILED: ("\u2717", "x"),
+    RunState.STALE: ("?", "?"),
+    RunState.HELD: ("!", "!"),
+    RunState.INTERRUPTED: ("\u25cc", "-"),
+    RunState.CANCELLED: ("\u2212", "-"),
+    RunState.PRUNED: ("\u2212", "-"),
+    RunState.STARTING: ("\u25cb", "o"),
+    RunState.QUEUED: ("\u25cb", "o"),
+    RunState.NEW: ("\u00b7", "."),
+}
+#: States that nobody waits to see.
+_LATER = (RunState.DONE, RunState.STARTING, RunState.QUEUED, RunState.NEW)
+_FAILURES_SHOWN = 4
+_AROUND = 4
+"""Lines of a page of points besides the points, failures and notes."""
+
+
+def points_page(
+    store: Store, manifest: Manifest, snapshots: Sequence[RunSnapshot], console: Console
+) -> list[RenderableType]:
+    """What fits on one screen: totals, what the marks mean, a line a point, failures by cause."""
+    from rich.text import Text
+
+    failures = failure_lines(store, snapshots)
+    notes = [*failures[:_FAILURES_SHOWN], *submission_notes(store, manifest.sweep.name)]
+    if len(failures) > _FAILURES_SHOWN:
+        notes.insert(_FAILURES_SHOWN, f"and {len(failures) - _FAILURES_SHOWN} more causes")
+    rows = max(3, console.height - _AROUND - len(notes))
+    lines = [
+        Text(f"{manifest.sweep.name}: {total(snapshots)}"),
+        Text(_legend(snapshots, console.encoding), style="dim"),
+    ]
+    below = [Text.from_markup(note) for note in notes]
+    for line in (*lines, *below):
+        line.no_wrap, line.overflow = True, "ellipsis"
+    return [*lines, _points_table(manifest, snapshots, rows, console.encoding), *below]
+
+
+def _points_table(
+    manifest: Manifest, snapshots: Sequence[RunSnapshot], rows: int, encoding: str
+) -> Table:
+    """A row a point, at most `rows`: those that go on or failed first, the others in one line."""
+    from rich.table import Table
+    from rich.text import Text
+
+    metric = leading_metric(manifest.sweep.show, snapshots)
+    named = "" if metric is None else f"{metrics.display(metric)} ({metrics.unit(metric)})"
+    made = Table(box=None, pad_edge=False)
+    made.add_column("point", overflow="ellipsis", no_wrap=True, ratio=1)
+    made.add_column("seeds", no_wrap=True)
+    for head in ("done", named, "left"):
+        made.add_column(head, justify="right", no_wrap=True)
+    points = by_point(snapshots)
+    chosen = points if len(points) <= rows else _most_wanted(points, rows - 1)
+    for point in chosen:
+        left = "-" if point.left is None else duration(point.left)
+        value = "-" if metric is None else _value(point, metric)
+        seeds = "".join(_mark(one, encoding) for one in point.runs)
+        style = "green" if point.is_done else ""
+        made.add_row(Text(point.label), seeds, f"{point.share:.0%}", value, left, style=style)
+    rest = [one for point in points if point not in chosen for one in point.runs]
+    if rest:
+        states = Counter(one.state for one in rest)
+        told = ", ".join(f"{n} {state}" for state, n in states.items())
+        made.add_row(f"and {len(points) - len(chosen)} more points: {told}", style="dim")
+    return made
+
+
+def _most_wanted(points: Sequence[PointSnapshot], rows: int) -> list[PointSnapshot]:
+    """Points whose runs go on or ask for attention, then those with results; in their order."""
+    order = [state for state in RunState if state not in _LATER] + list(_LATER)
+    urgency = [min(order.index(one.state) for one in point.runs) for point in points]
+    wanted = sorted(range(len(points)), key=lambda index: urgency[index])[:rows]
+    return [points[index] for index in sorted(wanted)]
+
+
+def _value(point: PointSnapshot, metric: str) -> str:
+    """`34.2 \u00b1 1.1`, with how many seeds where not all are done."""
+    found = point.values(metric)
+    if found is None:
+        return "-"
+    scale = metrics.scale(metric)
+    spread = "" if found.sd is None else f" \u00b1 {found.sd * scale:.1f}"
+    count = "" if found.seeds == len(point.runs) else f" ({found.seeds} of {len(point.runs)})"
+    return f"{found.mean * scale:.1f}{spread}{count}"
+
+
+def _mark(one: RunSnapshot, encoding: str) -> str:
+    return _MARKS[one.state][0 if _can_write(encoding) else 1]
+
+
+def _can_write(encoding: str) -> bool:
+    try:
+        "".join(sign for sign, _ in _MARKS.values()).encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def _legend(snapshots: Sequence[RunSnapshot], encoding: str) -> str:
+    """What the marks that are there mean."""
+    states = {one.state: one for one in snapshots}
+    there = [state for state in RunState if state in states]
+    return "  ".join(f"{_mark(states[state], encoding)} {state}" for state in there)
+
+
 def submission_notes(store: Store, sweep: str) -> list[str]:
     """The submissions that hold themselves back, and the rehearsal that went wrong."""
     held = [(one.folder.name, one.held()) for one in submissions(store, sweep)]
@@ -142,12 +256,8 @@ def submission_notes(store: Store, sweep: str) -> list[str]:
 
 
 def failure_lines(store: Store, snapshots: Iterable[RunSnapshot]) -> list[str]:
-    """`layers=4 seed 0 (1a2b3c4d5e6f) on n3: bug: KeyError: 'x'; log: ...`; the same error once."""
-    alike: dict[tuple[str | None, str | None], list[RunSnapshot]] = {}
-    for one in snapshots:
-        if one.state is RunState.FAILED:
-            alike.setdefault((one.status.failure, one.status.error), []).append(one)
-    return [_failure_line(store, *group) for group in alike.values()]
+    """`layers=4 seed 0 (1a2b3c4d5e6f) on n3: bug: KeyError: 'x'; log: ...`; the same cause once."""
+    return [_failure_line(store, *group) for group in alike_failures(snapshots)]
 
 
 def _failure_line(store: Store, first: RunSnapshot, *others: RunSnapshot) -> str:

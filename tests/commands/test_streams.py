@@ -7,6 +7,7 @@ import inspect
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,28 @@ def test_a_full_device_is_told_in_a_line(snowman: Path, tmp_path: Path) -> None:
         assert line.startswith(b"error: OSError: ")
         assert b"No space left on device" in line
     assert run(["fields", "xyzzy"], shell="2>/dev/full").returncode == 2
+
+
+def test_a_pipe_that_is_full_and_does_not_wait_is_told_in_a_line() -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"x" * 4096)
+    command = [sys.executable, "-m", "harness", "fields"]
+    buffered = {**os.environ, "PYTHONUNBUFFERED": ""}
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, env=buffered)
+    os.close(reader)
+    os.close(writer)
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"error: BlockingIOError: ")
+    assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("module", ["worker", "ranks", "slurm.supervisor", "slurm.report_job"])
+def test_the_processes_of_a_launch_are_as_safe(module: str) -> None:
+    main = importlib.import_module(f"harness.launch.{module}").main
+    assert "open_streams()" in inspect.getsource(main)
 
 
 def _dry(file: Path) -> list[str]:

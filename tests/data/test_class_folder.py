@@ -328,6 +328,23 @@ def test_an_export_without_its_names_is_refused(tmp_path, change, reason):
         opened(export(tmp_path, **change))
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"a photo of a {}.\n", r"holds 'a photo of a \{\}\.'; \{c\} stands for the class name"),
+        (b"a {c}.\n\nb {c}\n", "holds ''"),
+        (b"\n", "holds no template"),
+        (b"\xff{c}", "cannot be read"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["folders", "export"])
+def test_templates_without_a_place_for_the_class_are_refused(tmp_path, kind, content, reason):
+    root = export(tmp_path) if kind == "export" else put(tmp_path, "a/1.jpg", "b/1.jpg")
+    (root / "zeroshot_classification_templates.txt").write_bytes(content)
+    with pytest.raises(DataError, match=reason):
+        opened(root)
+
+
 # --------------------------------------------------------------------------- tables of labels
 
 
@@ -454,3 +471,30 @@ def test_check_tells_the_classes_of_a_set(tmp_path, capsys):
     (alone / "cat").mkdir()
     assert main(["check", str(alone), "--json"]) == 2
     assert "pictures in 1 sub-folders" in json.loads(capsys.readouterr().out)["refused"]
+
+
+def test_a_class_set_is_not_packed(tmp_path, capsys):
+    root = put(tmp_path / "set", "a/1.jpg", "b/1.jpg")
+    assert main(["pack", str(root), "--size", "8", "--out", str(tmp_path / "out")]) == 2
+    assert "has no captions" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("suffix", ["tar.gz", "tgz"])
+def test_a_compressed_tar_is_a_class_set_too(tmp_path, suffix):
+    root = put(tmp_path / "set", "n01440764/1.jpg", "dog/1.jpg", "dog/2.jpg")
+    (root / "zebra").mkdir()
+    archive = tmp_path / f"zoo.{suffix}"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(root, "birds")
+    folder = ClassFolder(name="zoo", path=str(archive))
+    data = open_class_folder(folder, tmp_path / "cache")
+    counts = dict(zip(data.tasks[0].classnames, pictures_a_class(data.tasks[0]), strict=True))
+    assert counts == {"dog": 2, "tench": 1, "zebra": 0}
+    assert data.read(data.splits["test"].images[0]) == b"bytes of dog/1.jpg"
+    assert looks_like(str(archive)) == "classes"
+    captioned = tmp_path / f"captions.{suffix}"
+    put(root, "dog/1.txt")
+    with tarfile.open(captioned, "w:gz") as tar:
+        tar.add(root, "birds")
+    assert looks_like(str(captioned)) != "classes"

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from harness.config import RunConfig
 from harness.data.dataset import DataSet, Split, Task
 
 CONTEXT = 8
@@ -63,6 +64,7 @@ class ColourModel(nn.Module):
         self.image[2].bias.data.zero_()
         self.text = _Text()
         self.logit_scale = nn.Parameter(torch.tensor(0.0))
+        self.config = RunConfig().model
         self.tokenizer = ColourTokenizer()
         self.image_batches: list[int] = []
         self.text_batches: list[tuple[int, ...]] = []

@@ -12,7 +12,8 @@ import pytest
 from harness.config import Evaluate, Runtime
 from harness.errors import DataError, InvariantError, RecordError
 from harness.evaluate import invariants
-from harness.evaluate.benchmarks import Part, combine, evaluate_part, part_key
+from harness.evaluate.benchmarks import combine, place_of
+from harness.evaluate.parts import FoundTestSet, Part, evaluate_part, part_key
 from harness.evaluate.suites import SUITES
 from harness.evaluate.suites.find import Found, Hole, find
 from harness.evaluate.suites.records import Benchmark
@@ -29,13 +30,13 @@ from tests.evaluate.benchmark_cases import (
 SETTINGS = Evaluate(splits=(), suites=("smoke",), batch_size=4)
 
 
-def located(benchmark: Benchmark, root: Path) -> Found:
+def located(benchmark: Benchmark, root: Path) -> FoundTestSet:
     found = find(benchmark, str(root))
     assert isinstance(found, Found)
-    return found
+    return place_of(found, Runtime(cache=str(root / "cache")))
 
 
-def evaluated(model: Any, found: Found, tmp_path: Path, **more: Any) -> Part:
+def evaluated(model: Any, found: FoundTestSet, tmp_path: Path, **more: Any) -> Part:
     identity = more.pop("identity", IDENTITY)
     runtime = Runtime(cache=str(tmp_path / "cache"), **more)
     return evaluate_part(model, identity, found, SETTINGS, runtime, tmp_path / "store")

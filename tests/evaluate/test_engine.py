@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from harness.config import Evaluate, RunConfig, Runtime, override
+from harness.data import catalog
 from harness.data.dataset import Task
 from harness.errors import ConfigError, DataError
 from harness.evaluate.engine import evaluate
@@ -216,6 +217,19 @@ def test_class_folder_is_a_test_set_of_its_own(
     facts = entry["protocol"]["class_folders"]["patches"]
     assert facts["classnames"] == ["blue", "green", "red"]
     assert (facts["images"], facts["templates"]) == (3, ["a {c} patch"])
+    assert facts["notes"] == [
+        "3 classes, 1 pictures a class, first prompt 'a blue patch'",
+        "in several classes: 1 picture of blue and of red, such as blue/1.png = red/1.png",
+    ]
+    # It is kept by itself, as a public benchmark is: another protocol evaluates it no second time.
+    seen = list(model.image_batches)
+    again = run(model, make_data(PICTURES), tmp_path, override(config, {"evaluate.batch_size": 5}))
+    assert model.image_batches[len(seen) :] == [5]
+    assert again["metrics"]["patches/acc1"] == entry["metrics"]["patches/acc1"]
+    (tmp_path / "set" / "red" / "2.png").write_bytes(b"<html>")
+    catalog._open_class_folder.cache_clear()
+    with pytest.raises(DataError, match="1 of 4 pictures cannot be evaluated"):
+        run(model, make_data(PICTURES), tmp_path, config)
 
 
 def test_unknown_split_and_one_with_nothing_to_evaluate(

@@ -236,6 +236,7 @@ def test_a_file_that_computes_something_else_is_never_handed_out(tmp_path, monke
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_swin_nano_is_written_as_onnx(tmp_path):
     write_onnx(build("swin_nano", 32), tmp_path)  # checked with onnxruntime as it is written
     assert sorted(file.name for file in tmp_path.iterdir()) == [

@@ -71,6 +71,9 @@ def test_from_all_sweeps_to_a_curve_that_grows_with_its_file(
     assert browser.title == "Board"
     browser.find_element("link text", "depth").click()
     shows(browser, "Training curves", "running: train", "failed: bug")
+    shows(browser, "Failures by cause", "1 run, bug", ERROR)
+    shows(browser, EVIL, "25.0", within=".points tbody tr")
+    shows(browser, "No report yet: python -m harness.report depth", within="p.report")
     wait(browser, lambda page: points_drawn(page) == 5)
     before = wait(browser, line_of_the_curve)
     for samples in (600, 700):
@@ -80,6 +83,19 @@ def test_from_all_sweeps_to_a_curve_that_grows_with_its_file(
     shows(browser, "70%")
     assert complaints(browser) == []
     assert hosts_asked(browser) == {f"127.0.0.1:{board.port}"}
+
+
+def test_from_a_sweep_to_its_report(board: Served, root: Root, browser: Chrome) -> None:
+    report = root.path / "reports" / "depth" / "report.html"
+    report.parent.mkdir(parents=True)
+    said = "document.body.append(location.origin === window.origin ? 'the same' : 'kept apart');"
+    head = "<link rel=icon href='data:,'><title>It</title>"
+    report.write_text(f"{head}<body><p>What came of it: <script>{said}</script>")
+    browser.get(f"{board.address}/sweep/depth")
+    shows(browser, "Report", within="p.report")
+    browser.find_element("link text", "Report").click()
+    shows(browser, "What came of it:", "kept apart", within="body")
+    assert complaints(browser) == []
 
 
 def test_a_run_with_its_curves_and_a_log_that_grows(

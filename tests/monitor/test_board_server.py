@@ -71,6 +71,25 @@ def test_it_only_reads(board: Served, root: Root, method: str) -> None:
     )
 
 
+def test_a_report_is_shown_as_it_is_and_kept_from_the_board(board: Served, root: Root) -> None:
+    assert board.ask("/report/depth/report.html").status == 404
+    folder = root.path / "reports" / "depth" / "figures"
+    folder.mkdir(parents=True)
+    (folder.parent / "report.html").write_text("<p>the report")
+    (folder / "a.svg").write_text("<svg/>")
+
+    page, figure = (board.ask(f"/report/depth/{f}") for f in ("report.html", "figures/a.svg"))
+
+    assert (page.body, figure.headers["content-type"]) == (b"<p>the report", "image/svg+xml")
+    policy = page.headers["content-security-policy"]
+    assert policy.startswith(
+        "sandbox allow-scripts allow-popups allow-downloads; default-src 'none'"
+    )
+    assert "allow-same-origin" not in policy
+    assert "connect-src" not in policy, "nothing is fetched by it, the board's numbers least of all"
+    assert board.ask("/report/depth/report.html", method="POST").status == 405
+
+
 def test_names_that_point_here_from_elsewhere_get_nothing(board: Served) -> None:
     for host in ("evil.example", f"evil.example:{board.port}", "127.0.0.1.evil.example", "0.0.0.0"):
         for path in ("/", "/api/overview", "/assets/board.js"):
@@ -105,6 +124,11 @@ def test_pages_may_ask_nobody_else_and_are_nobodys_frame(board: Served) -> None:
         "/api/runs/{key}/log?file=..%2fconfig.json",
         "/api/runs/{key}/log?file=/etc/passwd",
         "/api/sweeps/..%2fsweeps%2fdepth",
+        "/report/depth/../../results/sweeps/depth.json",
+        "/report/depth/..%2f..%2fresults%2fsweeps%2fdepth.json",
+        "/report/depth//etc/passwd",
+        "/report/..%2f..%2f/etc/passwd",
+        "/report/deep/report.html",
     ],
 )
 def test_no_path_leads_out(board: Served, root: Root, path: str) -> None:

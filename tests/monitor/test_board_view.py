@@ -10,6 +10,7 @@ import pytest
 from board_cases import ERROR, EVIL, QUESTION, SWEEP, Root
 
 from harness.config import Runtime
+from harness.config.sweep import expand
 from harness.errors import RecordError
 from harness.monitor.logs import NumberLog, tail, thinned
 from harness.monitor.snapshot import SnapshotReader
@@ -17,6 +18,7 @@ from harness.monitor.terminal import total
 from harness.monitor.web import view
 from harness.monitor.web.view import Board
 from harness.store.manifest import write_manifest
+from harness.store.state import State
 from harness.store.trials import Ledger, Origin, Outcome, Trial
 
 
@@ -87,6 +89,58 @@ class TestSweep:
         assert (running["state"], running["share"], running["loss"]) == ("running", 0.5, 1.5)
         assert (failed["words"], failed["error"]) == ("failed: bug", ERROR)
         assert (new["state"], new["beat"], new["values"]) == ("new", None, [None])
+
+    def test_a_point_has_the_mean_of_the_seeds_that_are_done(
+        self, board: Board, root: Root
+    ) -> None:
+        seeds = [*root.runs, *expand(SWEEP, seeds=[1, 2])]
+        write_manifest(root.store, SWEEP, seeds, Runtime(), ["x"])
+        second_seed = next(run for run in seeds[4:] if run.point == root.done.point)
+        result = root.directory(root.done).result()
+        assert result is not None
+        (evaluation,) = result["evaluations"].values()
+        found = {"test/mean_recall": {"value": 0.35, "n": 40, "chance": 0.01}}
+        mine = {second_seed.config.evaluation_key: {**evaluation, "metrics": found}}
+        root.directory(second_seed).write_result({**result, "evaluations": mine})
+
+        first, second, *_ = board.sweep("depth")["points"]
+
+        assert (first["label"], [seed["state"] for seed in first["seeds"]]) == (
+            EVIL,
+            ["done", "done", "new"],
+        )
+        (value,) = first["values"]
+        assert value == {
+            "mean": pytest.approx(0.3),
+            "sd": pytest.approx(0.0707, abs=1e-4),
+            "seeds": 2,
+        }
+        assert second["values"] == [None]
+        assert second["share"] == pytest.approx(0.5 / 3, abs=1e-4)
+
+    def test_failures_are_told_by_their_cause(self, board: Board, root: Root) -> None:
+        for run, step in zip(root.runs[2:], (41, 7), strict=True):
+            error = f"loss is NaN at step {step}"
+            root.directory(run).write_status(
+                State.FAILED, failure="diverged", error=error, attempt=1
+            )
+
+        (cause,) = board.sweep("depth")["failures"]
+
+        assert (cause["failure"], cause["error"], cause["count"]) == (
+            "diverged",
+            "loss is NaN at step 41",
+            2,
+        )
+        assert [run["key"] for run in cause["runs"]] == [run.key for run in root.runs[2:]]
+
+    def test_the_way_to_the_report_or_how_to_make_it(self, board: Board, root: Root) -> None:
+        report = board.sweep("depth")["report"]
+        assert report == {"made": None, "command": "python -m harness.report depth"}
+        file = root.path / "reports" / "depth" / "report.html"
+        file.parent.mkdir(parents=True)
+        file.write_text("x")
+        assert board.sweep("depth")["report"]["made"] == pytest.approx(file.stat().st_mtime)
 
     def test_what_changes_on_disk_is_seen_at_the_next_look(self, board: Board, root: Root) -> None:
         board.sweep("depth")

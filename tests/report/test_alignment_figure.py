@@ -101,6 +101,7 @@ assert "torch" not in sys.modules  # drawing needs none of it
 """
 
 
+@pytest.mark.thorough
 def test_another_process_draws_the_same_bytes():
     outputs = {
         subprocess.run(

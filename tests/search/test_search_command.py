@@ -202,6 +202,7 @@ def test_the_command_searches_confirms_and_then_has_nothing_to_do(tiny: Path) ->
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_killed_controllers_and_workers_cost_no_trial_and_double_none(tiny: Path) -> None:
     for enough in (2, 5, 8):
         controller = subprocess.Popen(
@@ -225,6 +226,7 @@ def test_killed_controllers_and_workers_cost_no_trial_and_double_none(tiny: Path
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_second_controller_is_refused_while_the_first_lives(tiny: Path) -> None:
     first = subprocess.Popen(command(tiny), cwd=tiny.parent, env=fakes(), stdout=subprocess.DEVNULL)
     wait_until(lambda: len(ledger(tiny)) > 0)

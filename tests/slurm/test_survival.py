@@ -48,6 +48,7 @@ def classes(site: Site, run: int) -> list[str]:
     return [end["class"] for end in site.directory(run).ends()]
 
 
+@pytest.mark.thorough
 def test_twelve_runs_on_a_cluster_that_falls_apart(
     cluster: Cluster, make_site: MakeSite, undisturbed: Undisturbed, subtests: pytest.Subtests
 ) -> None:

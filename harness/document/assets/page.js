@@ -40,8 +40,9 @@
   };
   for (const table of document.querySelectorAll("main table")) {
     for (const head of table.tHead.rows[table.tHead.rows.length - 1].cells) {
-      const button = make("button", head.textContent, { type: "button" });
-      head.replaceChildren(button);
+      const button = make("button", null, { type: "button" });
+      button.append(...head.childNodes);
+      head.append(button);
       head.setAttribute("aria-sort", "none");
       button.addEventListener("click", () => sortBy(table, head));
     }

@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.errors import HarnessError, one_line
+from harness.files import open_streams
 from harness.launch.slurm import scheduler
 from harness.launch.slurm.array_task import ArrayTask, say
 from harness.launch.slurm.scheduler import Silent
@@ -31,6 +32,7 @@ ROUNDS = 3
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Submit what was lost, and become the command that writes the report."""
+    open_streams()
     parser = argparse.ArgumentParser(prog="python -m harness.launch.slurm.report_job")
     parser.add_argument("folder", type=Path, help="of the submission")
     submission = Submission(parser.parse_args(argv).folder)

@@ -25,7 +25,7 @@ from typing import Any
 
 from harness.config.sweep import Run
 from harness.errors import HarnessError, one_line
-from harness.files import read_json
+from harness.files import open_streams, read_json
 from harness.launch.backlog import Backlog
 from harness.launch.executor import Assignment
 from harness.launch.executors.local import LocalExecutor
@@ -53,6 +53,7 @@ _TAIL_BYTES = 20_000
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code is 0 if every run of the task is done."""
     signals = _Signals()
+    open_streams()
     parser = argparse.ArgumentParser(prog="python -m harness.launch.slurm.supervisor")
     parser.add_argument("folder", type=Path, help="of the submission")
     parser.add_argument("array", type=int, help="which of its arrays")

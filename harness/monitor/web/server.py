@@ -78,12 +78,21 @@ def make_app(board: Board) -> Starlette:
             asked.path_params["key"], asked.query_params.get("file")
         ),
     }
+
+    def report(request: Request) -> Response:
+        asked = request.path_params
+        try:
+            return FileResponse(board.report_file(asked["name"], asked["path"]))
+        except HarnessError as error:
+            return Response(str(error), 404, media_type="text/plain")
+
     pages = [Route(path, page, methods=["GET"]) for path in ("/", "/sweep/{name}", "/run/{key}")]
     data = [Route(path, _json(answer), methods=["GET"]) for path, answer in answers.items()]
     return Starlette(
         routes=[
             *pages,
             *data,
+            Route("/report/{name}/{path:path}", report, methods=["GET"]),
             Route("/assets/plotly.min.js", plotly, methods=["GET"]),
             Mount("/assets", StaticFiles(directory=_STATIC)),
         ],
@@ -111,8 +120,17 @@ def _json(answer: Callable[[Request], Mapping[str, Any]]) -> Callable[[Request],
     return endpoint
 
 
+#: A report brings a policy of its own; here it has no part in what the board may do.
+_OF_REPORTS = {
+    **_HEADERS,
+    "Content-Security-Policy": "sandbox allow-scripts allow-popups allow-downloads; "
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+}
+
+
 class _Headers:
-    """Adds `_HEADERS` to every answer."""
+    """Adds `_HEADERS` to every answer, to a report's files those of reports."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -120,7 +138,8 @@ class _Headers:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                own = [(name.lower().encode(), text.encode()) for name, text in _HEADERS.items()]
+                of = _OF_REPORTS if scope["path"].startswith("/report/") else _HEADERS
+                own = [(name.lower().encode(), text.encode()) for name, text in of.items()]
                 message["headers"] = [*message.get("headers", []), *own]
             await send(message)
 

@@ -7,6 +7,7 @@ runs and logs is passed on as it is, for the page to set as text.
 from __future__ import annotations
 
 import re
+import shlex
 import threading
 import time
 from collections import Counter, OrderedDict
@@ -22,6 +23,7 @@ from harness.files import read_json
 from harness.launch.slurm import scheduler
 from harness.launch.slurm.submissions import QueuePlace
 from harness.monitor.logs import POINTS, NumberLog, X, log_files, node_of, tail, thinned
+from harness.monitor.points import PointSnapshot, alike_failures, by_point, leading_metric
 from harness.monitor.snapshot import (
     RunSnapshot,
     RunState,
@@ -45,6 +47,9 @@ CURVES_SHOWN = 60
 CURVE_POINTS = 250
 """Points of each of them."""
 LOGS_KEPT = 256
+REPORT = "report.html"
+_RUNS_NAMED = 12
+"""Runs of one cause of failure that are named."""
 _KEY = re.compile(r"[0-9a-f]{12}")
 _FIRST_DRAWN = {RunState.RUNNING: 0, RunState.FAILED: 1, RunState.STALE: 2}
 
@@ -93,7 +98,9 @@ class Board:
         """The runs of a sweep; RecordError if there is none of that name."""
         with self._lock:
             manifest, known = self._manifest(name), self._known(name)
-            shown = list(manifest.sweep.show.metrics)[:METRICS_SHOWN]
+            show = manifest.sweep.show
+            shown = list(dict.fromkeys(filter(None, [leading_metric(show, known), *show.metrics])))
+            shown = shown[:METRICS_SHOWN]
             return {
                 "name": name,
                 "question": manifest.sweep.question,
@@ -103,8 +110,21 @@ class Board:
                 "search": self._search(name),
                 "notes": [*self._queue.notes, *submission_notes(self._store, name)],
                 "metrics": [_about_metric(metric) for metric in shown],
+                "points": [_point_row(point, shown) for point in by_point(known)],
+                "failures": [_failure_row(alike) for alike in alike_failures(known)],
+                "report": self._report(name),
                 "runs": [_run_row(one, shown) for one in known],
             }
+
+    def report_file(self, name: str, path: str) -> Path:
+        """A file of the report of a sweep; RecordError if there is none, or it lies elsewhere."""
+        with self._lock:
+            self._manifest(name)
+        folder = (self._store.root / "reports" / name).resolve()
+        file = (folder / path).resolve()
+        if not file.is_relative_to(folder) or not file.is_file():
+            raise RecordError(f"the report of {name} has no file {path}")
+        return file
 
     def sweep_curves(self, name: str, series: str) -> dict[str, Any]:
         """One number of the training logs of a sweep's runs, and which numbers there are.
@@ -135,6 +155,12 @@ class Board:
                 "curves": curves,
                 "left_out": max(0, len(begun) - CURVES_SHOWN),
             }
+
+    def _report(self, name: str) -> dict[str, Any]:
+        """When the page of the report was made, None if there is none; how to make it (again)."""
+        found = sign(self._store.root / "reports" / name / REPORT)
+        made = None if found is None else found[0] / 1e9
+        return {"made": made, "command": f"python -m harness.report {shlex.quote(name)}"}
 
     # ---- a run
 
@@ -342,6 +368,24 @@ def _run_row(one: RunSnapshot, shown: Iterable[str]) -> dict[str, Any]:
         "error": one.status.error,
         "values": [values.get(name) for name in shown],
     }
+
+
+def _point_row(point: PointSnapshot, shown: Iterable[str]) -> dict[str, Any]:
+    """The seeds of a point as they stand, and each metric over those that are done."""
+    return {
+        "label": point.label,
+        "share": round(point.share, 4),
+        "seeds": [{"seed": r.run.seed, "key": r.run.key, "state": r.state} for r in point.runs],
+        "values": [None if (v := point.values(name)) is None else vars(v) for name in shown],
+    }
+
+
+def _failure_row(alike: Sequence[RunSnapshot]) -> dict[str, Any]:
+    """What these runs died of, in the words of the first, and which they are."""
+    first = alike[0]
+    named = [{"key": r.run.key, "label": r.run.label, "seed": r.run.seed} for r in alike]
+    about = {"failure": first.failure, "error": first.status.error, "count": len(alike)}
+    return {**about, "runs": named[:_RUNS_NAMED]}
 
 
 def _about_metric(name: str) -> dict[str, Any]:

@@ -82,6 +82,7 @@ class TestEnds:
         assert run(task) == 0
         assert trained(store) == ["a seed 0"]
 
+    @pytest.mark.thorough
     def test_a_killed_worker_is_replaced_and_its_run_goes_on(
         self, job: Any, steps: Plan, store: Store
     ) -> None:
@@ -90,6 +91,7 @@ class TestEnds:
         assert classes(store, planned[0]) == ["killed"]
         assert trained(store) == ["a seed 0"]
 
+    @pytest.mark.thorough
     def test_a_run_that_is_always_killed_is_given_up(
         self, job: Any, steps: Plan, store: Store
     ) -> None:
@@ -191,6 +193,7 @@ class TestSignals:
         thread.join()
         assert status(store, planned[0]).state is State.INTERRUPTED
 
+    @pytest.mark.thorough
     def test_the_next_start_of_the_job_goes_on(
         self, job: Any, steps: Plan, store: Store, slurm: FakeSlurm
     ) -> None:

@@ -6,10 +6,11 @@ import { STATES, Table, ago, byState, count, dash, duration, facts, fixed, hours
 
 export function sweep(main, name) {
   trail([name]);
-  const parts = { question: make("p", { class: "sub" }), summary: make("section", { "aria-label": "How it stands" }), notes: make("div"), about: make("div") };
+  const parts = { question: make("p", { class: "sub" }), report: make("p", { class: "report" }), failures: make("section", { "aria-label": "Failures" }), summary: make("section", { "aria-label": "How it stands" }), notes: make("div"), about: make("div") };
   const curves = curvesOf(name);
   const runs = runsOf(name, curves.chart);
-  main.replaceChildren(make("h1", {}, name), parts.question, parts.notes, parts.summary, curves.node, runs.node, parts.about);
+  const points = pointsOf(name);
+  main.replaceChildren(make("h1", {}, name), parts.question, parts.report, parts.notes, parts.summary, parts.failures, points.node, curves.node, runs.node, parts.about);
   follow(
     () => `/api/sweeps/${encodeURIComponent(name)}`,
     (found) => {
@@ -25,6 +26,9 @@ export function sweep(main, name) {
           ["device time so far", hours(summary.hours)],
         ]),
       ]);
+      refill(parts.report, [found.report, Math.floor(since(found.report.made ?? 0) / 60)], ([report]) => reportOf(name, report));
+      refill(parts.failures, found.failures, (failures) => failures.length ? failuresOf(name, failures) : []);
+      points.show(found);
       runs.show(found);
       refill(parts.about, [found.file, found.command], ([file, command]) => [
         make("h2", {}, "Where it comes from"),
@@ -34,6 +38,56 @@ export function sweep(main, name) {
     (error) => main.replaceChildren(make("h1", {}, name), make("p", { class: "problem" }, error)),
     { ticks: true },
   );
+}
+
+function reportOf(name, report) {
+  if (report.made === null) return ["No report yet: ", make("code", {}, report.command), " makes it of the runs that are done."];
+  return [make("a", { href: `/report/${encodeURIComponent(name)}/report.html` }, "Report"), ` made ${ago(since(report.made))}`];
+}
+
+// ---- failures by cause
+
+function failuresOf(name, failures) {
+  const cause = (one) => {
+    const runs = one.runs.flatMap((run, i) => [i ? ", " : "", make("a", { href: runAddress(run.key, name) }, `${run.label} seed ${run.seed}`)]);
+    const more = one.count - one.runs.length;
+    return make("li", {}, make("span", { class: "state", "data-state": "failed" }, `${plural(one.count, "run")}, ${one.failure.replaceAll("_", " ")}`), make("p", { class: "error", title: one.error ?? "" }, one.error ?? ""), make("p", { class: "hint" }, ...runs, more ? ` and ${count(more)} more` : ""));
+  };
+  return [make("h2", {}, "Failures by cause"), make("ul", { class: "causes" }, ...failures.map(cause))];
+}
+
+// ---- points
+
+/** Means over the seeds that are done, which say how many those are while some are not. */
+function pointsOf(sweepName) {
+  const table = new Table({ columns: pointColumns(sweepName, []), key: (point) => point.label, caption: "Points" });
+  const node = make("section", { class: "points", hidden: true }, make("div", { class: "tools" }, make("h2", {}, "Points"), make("p", { class: "hint" }, "mean ± standard deviation over the seeds that are done")), table.node);
+  let known = null;
+  const show = (found) => {
+    node.hidden = !found.points.some((point) => point.values.some((value) => value));
+    const names = found.metrics.map((metric) => metric.name).join();
+    if (names !== known) {
+      known = names;
+      table.setColumns(pointColumns(sweepName, found.metrics));
+    }
+    table.show(found.points);
+  };
+  return { node, show };
+}
+
+function pointColumns(sweepName, metrics) {
+  const mark = (seed) => make("a", { class: "state", "data-state": seed.state, title: `seed ${seed.seed}: ${seed.state}`, "aria-label": `seed ${seed.seed}: ${seed.state}`, href: runAddress(seed.key, sweepName) });
+  const words = (value, metric, seeds) => {
+    if (!value) return dash;
+    const spread = value.sd === null ? "" : ` ± ${scaled(value.sd, metric)}`;
+    return `${scaled(value.mean, metric)}${spread}${value.seeds < seeds ? ` (${value.seeds} of ${seeds})` : ""}`;
+  };
+  return [
+    { name: "point", words: "point", className: "run", value: (point) => point.label, shown: (point) => point.label, cell: (point) => point.label },
+    { name: "seeds", words: "seeds", className: "marks", value: (point) => point.share, shown: (point) => point.seeds, cell: (point) => point.seeds.map(mark) },
+    { name: "share", words: "done", className: "number", value: (point) => point.share, shown: (point) => point.share, cell: (point) => percent(point.share) },
+    ...metrics.map((metric, i) => ({ name: metric.name, words: `${metric.words}${metric.unit === "%" ? "" : ` (${metric.unit})`}`, title: metric.name, className: "number", value: (point) => point.values[i]?.mean ?? null, shown: (point) => point.values[i], cell: (point) => words(point.values[i], metric, point.seeds.length) })),
+  ];
 }
 
 function searchFacts(search) {

@@ -1,0 +1,189 @@
+"""A test set's numbers for one model, kept by themselves: public benchmarks and class sets.
+
+A part is keyed by all that its numbers depend on, so that an evaluation that was cut off goes on
+with the next test set, and whoever asks for the same numbers again finds them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.config import Evaluate, Runtime, content_key
+from harness.data.catalog import cache_dir
+from harness.data.class_sets import SPLIT
+from harness.data.dataset import DataSet
+from harness.device import Precision, resolve_precision
+from harness.errors import InvariantError, RecordError
+from harness.evaluate import invariants
+from harness.evaluate.embed import PRECISION_FIELD
+from harness.evaluate.label_checks import suspicions
+from harness.evaluate.model import Encoders, Identity
+from harness.evaluate.scoring import (
+    Findings,
+    Job,
+    TaskClassifier,
+    TestSet,
+    npz,
+    score,
+    task_protocol,
+)
+from harness.evaluate.text_cache import TextCache
+from harness.files import write_atomic
+from harness.metrics import RETRIEVAL, rules, versions
+
+FOLDER = "benchmarks"
+_SCHEMA = 1
+
+
+def protocol_head(settings: Evaluate, precision: str) -> dict[str, Any]:
+    """What every protocol begins with; its sections are empty."""
+    return {
+        "metrics": versions(),
+        "rules": rules(),
+        "precision": precision,
+        "batch_size": settings.batch_size,
+        "splits": {},
+        "tasks": {},
+        "class_folders": {},
+    }
+
+
+@dataclass(frozen=True)
+class FoundTestSet:
+    """A test set that has been found, and is opened once it is needed.
+
+    Attributes:
+        name: what its metrics are called by.
+        task: `retrieval`, or the `classification` of its pictures.
+        about: what a protocol says of it besides what is counted.
+        by_batch: whether batches are normalised and not pictures, which is faster and has the last
+            bits of a convolution in another order.
+    """
+
+    name: str
+    task: str
+    fingerprint: str
+    open: Callable[[], DataSet]
+    about: Mapping[str, Any]
+    by_batch: bool = True
+
+
+@dataclass(frozen=True)
+class Part:
+    """One test set's numbers for one model.
+
+    Attributes:
+        metrics, protocol: as in an entry, of this test set alone.
+        outcomes: file of its per-example outcomes.
+    """
+
+    name: str
+    key: str
+    metrics: Mapping[str, Mapping[str, Any]]
+    protocol: Mapping[str, Any]
+    outcomes: Path
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The per-example outcomes by name."""
+        with np.load(self.outcomes, allow_pickle=False) as kept:
+            return {name: kept[name] for name in kept.files}
+
+
+def part_key(identity: Identity, place: FoundTestSet, precision: Precision) -> str:
+    """Key of one test set's numbers: everything that changes them, and nothing else."""
+    return content_key(
+        {
+            "model": identity.plain(),
+            "data": place.fingerprint,
+            "precision": precision,
+            "metrics": versions([place.task]),
+        },
+        digits=16,
+    )
+
+
+def evaluate_part(
+    model: Encoders,
+    identity: Identity,
+    place: FoundTestSet,
+    settings: Evaluate,
+    runtime: Runtime,
+    store: Path,
+) -> Part:
+    """The part in `store`, evaluated first unless it is there.
+
+    Raises:
+        DataError: the data cannot be read or is not the benchmark's.
+        InvariantError: NaN, a collapsed tower, or numbers that contradict one another.
+    """
+    device = next(model.parameters()).device
+    precision = resolve_precision(settings.precision, device, PRECISION_FIELD)
+    key = part_key(identity, place, precision)
+    kept = kept_part(store, place, key)
+    if kept is not None:
+        return kept
+    data = place.open()
+    data.prepare()
+    job = Job(model, settings, runtime, Findings(), place.by_batch)
+    kind = f"{precision}-{device.type}"
+    cache = TextCache(cache_dir(runtime), identity.text_tower, kind, job.texts)
+    protocol = {
+        "key": key,
+        "task": place.task,
+        **place.about,
+        "fingerprint": place.fingerprint,
+        "precision": precision,
+        "batch_size": settings.batch_size,
+        "model": identity.plain(),
+        **_score(job, place, data, cache),
+    }
+    part = Part(place.name, key, job.found.metrics, protocol, _file(store, place, key))
+    invariants.check_part(part.name, part.metrics, part.protocol)
+    write_atomic(part.outcomes, npz(job.found.outcomes))
+    written = {"schema": _SCHEMA, "key": key, "metrics": part.metrics, "protocol": protocol}
+    text = json.dumps(written, indent=1, sort_keys=True, allow_nan=False)
+    write_atomic(part.outcomes.with_suffix(".json"), (text + "\n").encode())
+    return part
+
+
+def kept_part(store: Path, place: FoundTestSet, key: str) -> Part | None:
+    """The part of this key, if it is there and whole; its numbers are checked again."""
+    outcomes = _file(store, place, key)
+    file = outcomes.with_suffix(".json")
+    try:
+        written = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        return None
+    whole = isinstance(written, dict) and written.get("schema") == _SCHEMA
+    if not whole or written.get("key") != key or not outcomes.exists():
+        return None
+    try:
+        invariants.check_part(place.name, written["metrics"], written["protocol"])
+    except (InvariantError, KeyError) as error:
+        raise RecordError(f"{file} was edited ({error}); delete it to evaluate anew") from error
+    return Part(place.name, key, written["metrics"], written["protocol"], outcomes)
+
+
+def _file(store: Path, place: FoundTestSet, key: str) -> Path:
+    return store / FOLDER / f"{place.name}-{key}.npz"
+
+
+def _score(job: Job, place: FoundTestSet, data: DataSet, cache: TextCache) -> dict[str, Any]:
+    if place.task == RETRIEVAL:
+        facts, _ = score(job, TestSet(place.name, data, SPLIT))
+        return {**facts, "warnings": []}
+    task = data.tasks[0]
+    of = TaskClassifier(task, task.templates, cache.weights(task.classnames, task.templates))
+    facts, answers = score(job, TestSet(place.name, data, SPLIT, {place.name: of}))
+    found = answers[place.name]
+    return {
+        **{what: facts[what] for what in ("images", "excluded")},
+        **task_protocol(of),
+        "warnings": suspicions(found.predictions, found.labels, found.classes),
+    }
