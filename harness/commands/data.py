@@ -177,13 +177,15 @@ def looks_like(path: str) -> str:
 
 
 def _has_rows(archive: Path) -> bool:
-    """Whether a tar holds a table among its first files, and so is a folder that was packed."""
+    """Whether a tar is a folder that was packed: a table, or no caption, among its first files."""
     from harness.data.tables import TABLE_SUFFIXES
 
-    tables = tuple(suffix for suffix in TABLE_SUFFIXES if suffix != ".json")
+    beside = (".txt", ".json")
+    tables = tuple(suffix for suffix in TABLE_SUFFIXES if suffix not in beside)
     try:
         with tarfile.open(archive) as tar:
-            return any(m.name.lower().endswith(tables) for m in islice(tar, _PROBED))
+            names = [member.name.lower() for member in islice(tar, _PROBED) if member.isfile()]
+        return any(n.endswith(tables) for n in names) or not any(n.endswith(beside) for n in names)
     except (OSError, tarfile.TarError, EOFError):
         return False
 
