@@ -142,7 +142,7 @@ def _opened(args: argparse.Namespace) -> tuple[DataSet, Runtime]:
     runtime = Runtime(cache=args.cache, max_pixels=args.max_pixels)
     if source == CLASSES:
         name = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(args.data).stem) or CLASSES
-        return open_class_folder(ClassFolder(name=name, path=args.data)), runtime
+        return open_class_folder(ClassFolder(name=name, path=args.data), runtime), runtime
     columns = dict(parse_assignment(f"data.columns.{text}") for text in args.columns)
     config = override(RunConfig(), {"data.source": source, "data.path": args.data, **columns})
     data = find_data(config.data, runtime)

@@ -53,21 +53,22 @@ def _open_data(data: Data, cache: Path) -> DataSet:
     return found
 
 
-def open_class_folder(folder: ClassFolder) -> DataSet:
+def open_class_folder(folder: ClassFolder, runtime: Runtime | None = None) -> DataSet:
     """A class-folder (or zip) as a data set with one split `test` and one task, once a process.
 
     Raises DataError as `open_data` does.
     """
-    found = _open_class_folder(folder.model_copy(update={"fingerprint": None}))
+    cache = cache_dir(runtime or Runtime())
+    found = _open_class_folder(folder.model_copy(update={"fingerprint": None}), cache)
     _check_fingerprint(found.name, found.fingerprint, folder.fingerprint)
     return found
 
 
 @lru_cache(maxsize=32)
-def _open_class_folder(folder: ClassFolder) -> DataSet:
+def _open_class_folder(folder: ClassFolder, cache: Path) -> DataSet:
     from harness.data.class_sets import open_class_folder as index
 
-    return index(folder)
+    return index(folder, cache)
 
 
 def _check_fingerprint(name: str, found: str, expected: str | None) -> None:

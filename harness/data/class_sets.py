@@ -7,11 +7,14 @@ no picture.
 from __future__ import annotations
 
 import posixpath
+import tarfile
+import zlib
 from collections import Counter
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
-from harness.config import ClassFolder
+from harness.config import ClassFolder, Runtime
 from harness.data.account import Account, FileRead, RefusedData
 from harness.data.class_folders import Labelled, has_folders, read_class_folders, some_of
 from harness.data.classnames import (
@@ -25,24 +28,31 @@ from harness.data.dataset import Split, Task, content_fingerprint
 from harness.data.exports import has_labels, is_export, read_export
 from harness.data.files import FileTree, existing, is_image
 from harness.data.label_tables import LABEL_COLUMNS, is_captioned, label_table, labelled_rows
+from harness.data.source import cache_dir
 from harness.data.sources.folder import PictureFolder
 from harness.data.tables import has_table, is_table_name, possible_tables
+from harness.data.unpacked import is_gzipped, untarred
 from harness.errors import DataError
 
 SPLIT = "test"
+_PROBED = 500
+"""Members of a compressed tar that are looked at for what kind of set it is of."""
 
 
-def open_class_folder(folder: ClassFolder) -> PictureFolder:
+def open_class_folder(folder: ClassFolder, cache: Path | None = None) -> PictureFolder:
     """Pictures with a class each as a zero-shot test set: split `test`, one task.
 
     Understood: a sub-folder of pictures a class, in a folder, zip or tar, in which single folders
     around all the others are looked through; an export of clip-benchmark (`test/0.tar` with `.cls`,
     classnames.txt, zeroshot_classification_templates.txt); and a table of pictures and labels.
 
+    Args:
+        cache: where what is compressed is laid down; None: the user's own.
+
     Raises DataError with fewer than two classes, two classes of one name, or folders that are
     splits.
     """
-    found = read_classes(folder.path)
+    found = read_classes(folder.path, cache)
     _add_numbers(found, listed_names(folder.classnames) or found.names or ())
     names, told = class_names(found.classes, folder.classnames, found.names)
     templates = folder.templates
@@ -103,6 +113,8 @@ def looks_labelled(place: Path) -> bool:
     """
     if has_labels(place):
         return True
+    if is_gzipped(place.name):
+        return _begins_with_classes(place)
     if place.is_file() and is_table_name(place.name):
         return _has_label_table(FileTree(place.parent), [place.name])
     if not place.is_dir() and place.suffix.lower() not in {".zip", ".tar"}:
@@ -116,6 +128,20 @@ def looks_labelled(place: Path) -> bool:
     return not beside and bool(stems) and has_folders(files)
 
 
+def _begins_with_classes(archive: Path) -> bool:
+    """Whether the first members of a compressed tar are labels, or pictures in folders alone."""
+    try:
+        with tarfile.open(archive, "r:gz") as tar:
+            names = [member.name for member in islice(tar, _PROBED) if member.isfile()]
+    except (tarfile.TarError, OSError, EOFError, zlib.error):
+        return False
+    suffixes = {posixpath.splitext(name)[1].lower() for name in names}
+    return ".cls" in suffixes or (
+        any("/" in name.removeprefix("./") and is_image(name) for name in names)
+        and not suffixes & {".txt", ".json"}
+    )
+
+
 def _has_label_table(files: FileTree, names: Sequence[str]) -> bool:
     return not is_captioned(files, names) and label_table(files, names) is not None
 
@@ -127,9 +153,11 @@ def _tables_at_top(files: FileTree) -> list[str]:
     return [name for name in names if name.count("/") == depth]
 
 
-def read_classes(path: str) -> Labelled:
+def read_classes(path: str, cache: Path | None = None) -> Labelled:
     """The pictures at `path` with their classes; DataError as `open_class_folder`."""
     place = existing(path)
+    if is_gzipped(place.name):
+        place = untarred(place, cache or cache_dir(Runtime()))
     if is_export(place):
         return _of_export(place)
     if place.is_file() and is_table_name(place.name):

@@ -7,7 +7,7 @@ with the next test set, and whoever asks for the same numbers again finds them.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,17 +35,22 @@ from harness.evaluate.scoring import (
 )
 from harness.evaluate.text_cache import TextCache
 from harness.files import write_atomic
-from harness.metrics import RETRIEVAL, rules, versions
+from harness.metrics import CLASSIFICATION, RETRIEVAL, rules, versions
 
 FOLDER = "benchmarks"
 _SCHEMA = 1
 
 
-def protocol_head(settings: Evaluate, precision: str) -> dict[str, Any]:
-    """What every protocol begins with; its sections are empty."""
+def protocol_head(settings: Evaluate, precision: str, terms: Iterable[str] = ()) -> dict[str, Any]:
+    """What every protocol begins with; its sections are empty.
+
+    Args:
+        terms: names of the loss terms that are on, of which there are metrics too.
+    """
+    found = versions([RETRIEVAL, CLASSIFICATION, *terms])
     return {
-        "metrics": versions(),
-        "rules": rules(),
+        "metrics": found,
+        "rules": rules(found),
         "precision": precision,
         "batch_size": settings.batch_size,
         "splits": {},

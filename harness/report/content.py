@@ -109,6 +109,8 @@ def _all_metrics(collection: Collection, findings: ReportFindings, parts: Parts)
     if parts.tables.every is not None:
         folded = "Every point and metric" if parts.tables.cut else "Differences, metric by metric"
         yield Details(folded, (parts.tables.every,))
+    if parts.tables.effects is not None:
+        yield Details("Slopes, main effects and interactions", (parts.tables.effects,))
     links = [piece for name in parts.files for piece in (", ", link(name, name))]
     yield Paragraph(("Files: ", *links[1:], "."))
 
@@ -250,7 +252,8 @@ def _protocol(collection: Collection, cells: Cells) -> Iterator[Text]:
     if known:
         yield _fact("Fingerprint of the data", _listing(known), coded=True)
     read = [record.training.get("data", {}).get("notes", ()) for record in used]
-    for note in _distinct(note for notes in read for note in notes):
+    of_data = _distinct(note for notes in read for note in notes)
+    for note in [*of_data, *_each(protocols, prose.notes)]:
         yield _fact("Note on the data", note)
     samples = {
         metrics.display(metric): _spans(

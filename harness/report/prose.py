@@ -20,8 +20,13 @@ def evaluated_on(protocol: Mapping[str, Any]) -> Iterator[str]:
             parts.append(f"{len(facts['excluded']):,} images left out as unusable")
         yield f"split {split}: {', '.join(parts)}"
     for folder, facts in protocol["class_folders"].items():
-        notes = facts.get("notes", ())
-        yield "; ".join([f"class folder {folder}: {facts['images']:,} images", *notes])
+        yield f"class folder {folder}: {facts['images']:,} images"
+
+
+def notes(protocol: Mapping[str, Any]) -> Iterator[str]:
+    """What a reader must know of each class folder, a line each: its task, names, oddities."""
+    for folder, facts in protocol["class_folders"].items():
+        yield from (f"{folder}: {note}" for note in facts.get("notes", ()))
 
 
 def prompts(protocol: Mapping[str, Any]) -> Iterator[Text]:

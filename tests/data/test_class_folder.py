@@ -478,3 +478,23 @@ def test_a_class_set_is_not_packed(tmp_path, capsys):
     assert main(["pack", str(root), "--size", "8", "--out", str(tmp_path / "out")]) == 2
     assert "has no captions" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("suffix", ["tar.gz", "tgz"])
+def test_a_compressed_tar_is_a_class_set_too(tmp_path, suffix):
+    root = put(tmp_path / "set", "n01440764/1.jpg", "dog/1.jpg", "dog/2.jpg")
+    (root / "zebra").mkdir()
+    archive = tmp_path / f"zoo.{suffix}"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(root, "birds")
+    folder = ClassFolder(name="zoo", path=str(archive))
+    data = open_class_folder(folder, tmp_path / "cache")
+    counts = dict(zip(data.tasks[0].classnames, pictures_a_class(data.tasks[0]), strict=True))
+    assert counts == {"dog": 2, "tench": 1, "zebra": 0}
+    assert data.read(data.splits["test"].images[0]) == b"bytes of dog/1.jpg"
+    assert looks_like(str(archive)) == "classes"
+    captioned = tmp_path / f"captions.{suffix}"
+    put(root, "dog/1.txt")
+    with tarfile.open(captioned, "w:gz") as tar:
+        tar.add(root, "birds")
+    assert looks_like(str(captioned)) != "classes"

@@ -138,7 +138,7 @@ def _captions(found: Found, cache: Path) -> DataSet:
 
 def _class_folder(found: Found, cache: Path) -> DataSet:
     benchmark = found.benchmark
-    labelled = read_classes(str(found.path))
+    labelled = read_classes(str(found.path), cache)
     labels, classnames = labelled.labels, [spelt(each) for each in labelled.classes]
     if benchmark.classnames is not None:
         classnames, of_folder = _curated(benchmark, labelled.classes)
@@ -190,7 +190,7 @@ def _by_name(benchmark: Benchmark, folder: str, known: Mapping[str, int]) -> int
 
 def _webdataset(found: Found, cache: Path) -> DataSet:
     if found.benchmark.task == "classification":
-        labelled = read_classes(str(found.path))
+        labelled = read_classes(str(found.path), cache)
         images, names = labelled.images, labelled.names or ()
         return _data_set(
             found, images, labelled.files.read, labels=labelled.labels, classnames=names
