@@ -35,7 +35,7 @@ from harness.errors import (
 )
 from harness.evaluate.cost import count_parameters, measure_cost
 from harness.evaluate.engine import evaluate
-from harness.finished import inherit, kept_weights, parent_record
+from harness.finished import inherit, kept_weights, parent_record, take_up_training_only
 from harness.loggers import LoggedRun
 from harness.models.image import ImageEncoder, check_image_tower
 from harness.models.names import BACKBONES
@@ -208,13 +208,14 @@ def _run(
     data = open_data(config.data, runtime)
     data.prepare()
     training = TrainingModel(config, _rows(config.model, data)).to(device)
-    model = training.model
+    model, whole = training.model, True
     result = directory.result()
     if result is None:
         result = _train(config, runtime, directory, training, data, device, attempt, stop, company)
         result["training"]["data"] = data.account.record() | {"notes": notes_on(data, runtime)}
     else:
         model.load_state_dict(kept_weights(directory, result["checkpoint"]))
+        whole = take_up_training_only(training, directory, result)
     directory.write_status(
         State.RUNNING,
         attempt=attempt,
@@ -231,6 +232,7 @@ def _run(
         checkpoint_sha256=result["checkpoint"]["sha256"],
         out=directory.outcomes,
         before=result["evaluations"].get(config.evaluation_key),
+        training=training if whole else None,
     )
     result["training"].setdefault("evaluation_seconds", time.monotonic() - began)
     result["evaluations"] = {**result["evaluations"], config.evaluation_key: entry}

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.commands.shared import command_parser, exit_code_of, store_of, under_a_root
+from harness.document.layout import LAYOUTS, NARROWEST
 from harness.errors import ConfigError, RecordError, unknown
 from harness.report import build
 from harness.report.result import ReportResult
@@ -71,8 +72,10 @@ def _parser() -> argparse.ArgumentParser:
         "commits begin (of the runs of NAME..., or of all)")  # fmt: skip
     add("--together", metavar="NEW", help="one report NEW of the sweeps NAME..., a group of rows "
         "each; a run that several share stands once")  # fmt: skip
-    add("--check", type=Path, metavar="DIR", help="fail unless the records of the report in DIR "
-        "give the same bytes again")  # fmt: skip
+    add("--check", type=Path, metavar="DIR", help="rebuild the report in DIR and fail if any byte "
+        "differs")  # fmt: skip
+    add("--layout", choices=LAYOUTS, default=NARROWEST, help="the paper whose text the tables and "
+        "figures fit (default: the narrowest, %(default)s)")  # fmt: skip
     add("--watch", type=_seconds, nargs="?", const=_WATCH_SECONDS, metavar="SECONDS",
         help="build again as runs finish, until all have (default: look every "
         f"{_WATCH_SECONDS:g} s)")  # fmt: skip
@@ -130,20 +133,23 @@ def _on_file(known: Sequence[str], store: Store) -> str:
 
 def _build(args: argparse.Namespace, store: Store, name: str) -> ReportResult:
     out = args.out or store.root / "reports" / name
-    result, of = build_named(store, name, out)
+    result, of = build_named(store, name, out, args.layout)
     _keep(args, store, [name], out)
     _say(result, out, of)
     return result
 
 
-def build_named(store: Store, name: str, out: Path) -> tuple[ReportResult, str]:
+def build_named(
+    store: Store, name: str, out: Path, layout: str = NARROWEST
+) -> tuple[ReportResult, str]:
     """Write the report of a sweep or search that is on file; ` of 12` runs, where that is known."""
     if is_search(store, name):
         from harness.report.search import build_search
 
-        return build_search(name, store, out), ""
+        return build_search(name, store, out, layout), ""
     manifest = read_manifest(store, name)
-    return build(manifest.sweep, manifest.runs, store, out), f" of {len(manifest.runs)}"
+    result = build(manifest.sweep, manifest.runs, store, out, layout)
+    return result, f" of {len(manifest.runs)}"
 
 
 def _keep(args: argparse.Namespace, store: Store, names: Sequence[str], out: Path) -> None:
@@ -180,7 +186,7 @@ def _compare(args: argparse.Namespace, store: Store) -> int:
 
     first, second = args.compare
     out = args.out or store.root / "reports" / f"{first}-against-{second}"
-    result, runs = compare(store, first, second, args.names, out)
+    result, runs = compare(store, first, second, args.names, out, args.layout)
     _say(result, out, f" of {runs}")
     return _code([result])
 
@@ -191,7 +197,7 @@ def _together(args: argparse.Namespace, store: Store, names: Sequence[str]) -> i
     if args.watch is not None:
         raise ConfigError("--watch builds the reports of single sweeps, not --together")
     out = args.out or store.root / "reports" / args.together
-    result, runs = together(store, names, args.together, out)
+    result, runs = together(store, names, args.together, out, args.layout)
     _keep(args, store, names, out)
     _say(result, out, f" of {runs}")
     return _code([result])

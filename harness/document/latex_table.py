@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import inf
 
 from harness.document.escaping import latex
@@ -19,6 +20,7 @@ from harness.document.table import (
     Mark,
     Table,
     TableCell,
+    first_rows,
     split,
     stacked,
     width,
@@ -29,9 +31,11 @@ from harness.document.text import Text, flat, write
 #: Points of letters, and of space at either side of a column, in the order that they are tried.
 _SIZES = ((9.0, 5.0), (9.0, 4.0), (8.0, 4.0), (8.0, 3.0), (7.0, 3.0), (7.0, 2.5))
 #: Small letters of Computer Modern are wider for their size.
-_WIDER = {9.0: 1.0, 8.0: 1.02, 7.0: 1.09}
+_WIDER = {9.0: 1.03, 8.0: 1.065, 7.0: 1.14}
 #: Lines that stand on one page below a caption, and notes that are printed of a table of holes.
 _LINES, _NOTES = 46, 12
+#: Rows past which an appendix refers to the CSV file: nobody reads them on paper.
+_MOST_ROWS = 400
 #: Width of a script and of a bold letter as multiples of the letter's.
 _SCRIPT, _BOLD = 0.9, 1.16
 #: The most of a line that the words which name a row may take, and the least for one of them.
@@ -67,13 +71,14 @@ def set_table(table: Table, layout: PaperLayout) -> str:
     and without those that say the same as others.
     """
     points = layout.text * POINTS - 1
+    table = first_rows(table, _MOST_ROWS, "table.csv")
     fit = _fit(table, points)
     for narrower in (stacked, without_spare):
         if fit is None:
             table = narrower(table)
             fit = _fit(table, points)
-    fit = fit or _Fit(8.0, 3.0, table, points)
-    parts = split(table, points + 2 * fit.gap, fit.measure)
+    fit = fit or _Fit(8.0, 3.0, table, points, _naturals(table))
+    parts = [table] if _width(table, fit) <= points else _parts(table, fit)
     heights = [_height(part) for part in parts]
     if sum(heights) <= _LINES:
         return _floating(parts, fit, layout)
@@ -95,6 +100,8 @@ class _Fit:
     table: Table
     points: float
     """Of the line."""
+    naturals: Mapping[tuple[str, ...], float]
+    """Headings of a column -> its width in multiples of the letters' size."""
     paragraphs: Mapping[tuple[str, ...], float] = field(init=False)
     """Headings of a column of words that is broken into lines -> its points."""
 
@@ -109,10 +116,7 @@ class _Fit:
         object.__setattr__(self, "paragraphs", broken)
 
     def _natural(self, table: Table, index: int) -> float:
-        column = table.columns[index]
-        notes = _SCRIPT * ems(table.letters(column.notes))
-        head = max(map(ems, _head_lines(table, index))) + notes
-        return _WIDER[self.size] * self.size * max(head, _cells_width(table, index))
+        return _WIDER[self.size] * self.size * self.naturals[table.columns[index].heads]
 
     def measure(self, table: Table, index: int) -> float:
         """Points of a column with the space beside it."""
@@ -134,11 +138,46 @@ class _Fit:
 
 def _fit(table: Table, points: float) -> _Fit | None:
     """The largest letters with which the table is within `points`; None where none are."""
+    naturals = _naturals(table)
     for size, gap in _SIZES:
-        fit = _Fit(size, gap, table, points)
-        if width(table, fit.measure) - 2 * gap <= points:
+        fit = _Fit(size, gap, table, points, naturals)
+        if _width(table, fit) <= points:
             return fit
     return None
+
+
+def _width(table: Table, fit: _Fit) -> float:
+    """Points of the table, whose headings may be wider than the columns below them."""
+    own = width(table, fit.measure) - 2 * fit.gap
+    return own + sum(_excess(span, table, fit) for spans in table.header()[:-1] for span in spans)
+
+
+def _excess(span: Heading, table: Table, fit: _Fit) -> float:
+    """Points by which the longest word of a heading is wider than the columns below it."""
+    columns = range(span.first, span.first + span.width)
+    room = sum(fit.measure(table, index) for index in columns) - 2 * fit.gap
+    longest = max(map(ems, span.text.split()), default=0.0)
+    return max(0.0, _WIDER[fit.size] * fit.size * longest - room)
+
+
+def _parts(table: Table, fit: _Fit) -> list[Table]:
+    """The table as several that fit, whatever headings come to stand over a single column."""
+    above = {word for c in table.columns for head in c.heads[:-1] for word in head.split()}
+    widest = max(map(ems, above), default=0.0)
+    narrowest = min(fit.measure(table, index) for index in range(len(table.columns)))
+    spare = max(0.0, _WIDER[fit.size] * fit.size * widest - narrowest + 2 * fit.gap)
+    return split(table, fit.points + 2 * fit.gap - spare, fit.measure)
+
+
+def _naturals(table: Table) -> dict[tuple[str, ...], float]:
+    """Width of each column, of its cells and of its heading; of equal headings the wider."""
+    found: dict[tuple[str, ...], float] = {}
+    for index, column in enumerate(table.columns):
+        cells = _cells_width(table, index)
+        notes = _SCRIPT * ems(table.letters(column.notes))
+        head = notes + max(map(ems, _wrapped(column.heads[-1], cells)))
+        found[column.heads] = max(head, cells, found.get(column.heads, 0.0))
+    return found
 
 
 def _share_out(natural: Sequence[float], points: float) -> float:
@@ -172,11 +211,6 @@ def _after_width(cell: TableCell) -> float:
     return 0.1 + _SCRIPT * max(by_style.values()) if by_style else 0.0
 
 
-def _head_lines(table: Table, index: int) -> list[str]:
-    """The heading of a column, in lines no wider than its cells where its words allow that."""
-    return _wrapped(table.columns[index].heads[-1], _cells_width(table, index))
-
-
 def _wrapped(said: str, most: float) -> list[str]:
     lines: list[str] = []
     for word in said.split():
@@ -193,7 +227,7 @@ def _wrapped(said: str, most: float) -> list[str]:
 def _floating(parts: Sequence[Table], fit: _Fit, layout: PaperLayout, part: int = 0) -> str:
     """One float of the parts below each other; `part` counts the floats of one table."""
     table = parts[0]
-    within = max(width(each, fit.measure) for each in parts) <= layout.column * POINTS
+    within = max(_width(each, fit) for each in parts) <= layout.column * POINTS
     environment = "table" if within or layout.column == layout.text else "table*"
     tabulars = [_tabular(each, fit) for each in parts]
     lines = [
@@ -213,7 +247,7 @@ def _caption(table: Table, part: int) -> list[str]:
     if part:
         return [r"\addtocounter{table}{-1}", r"\caption{(continued)}"]
     label = [rf"\label{{{table.label}}}"] if table.label else []
-    return [rf"\caption{{{latex(table.caption)}}}", *label]
+    return [rf"\caption{{{_breakable(latex(table.caption))}}}", *label]
 
 
 def _tabular(table: Table, fit: _Fit) -> list[str]:
@@ -265,7 +299,8 @@ def _column(table: Table, fit: _Fit, index: int) -> str:
 def _height(table: Table) -> int:
     """Lines of the table."""
     heads = sum(1 for spans in table.header() if any(span.text for span in spans))
-    return heads + sum(max(len(e.lines) for e in row) for row in (*table.rows, *table.footer))
+    lines = [max(len(e.lines) for e in row) for row in (*table.rows, *table.footer)]
+    return heads + sum(lines) + (len(lines) // 2 if max(lines, default=1) > 1 else 0)
 
 
 def _explained(table: Table) -> list[str]:
@@ -275,7 +310,7 @@ def _explained(table: Table) -> list[str]:
         lines.append(f"{len(told) - _NOTES} more notes: see the CSV file.")
     if not lines:
         return []
-    head = r"\par\smallskip\begin{minipage}{\linewidth}\raggedright"
+    head = r"\par\smallskip\noindent\begin{minipage}{\linewidth}\raggedright"
     return [head, r" \quad ".join(map(_breakable, lines)), r"\end{minipage}"]
 
 
@@ -306,7 +341,8 @@ def _name(table: Table, span: Heading, fit: _Fit) -> str:
     if fit.paragraph(table, span.first) < inf:
         return rf"\raggedright {_breakable(latex(span.text))}{_notes(table, span.notes)}"
     align = _ALIGN[table.columns[span.first].align]
-    return _stack(_head_lines(table, span.first), align, _notes(table, span.notes))
+    lines = _wrapped(span.text, fit.naturals[table.columns[span.first].heads])
+    return _stack(lines, align, _notes(table, span.notes))
 
 
 def _stack(lines: Sequence[str], align: str, after: str) -> str:
@@ -327,53 +363,73 @@ def _rule(span: Heading) -> str:
 
 def _body(table: Table, fit: _Fit) -> Iterator[str]:
     tall = any(len(entry.lines) > 1 for row in table.rows for entry in row)
+    set_row = partial(_row, table, fit, _longest_scripts(table))
     for number, group in enumerate(table.groups):
         if number:
             yield r"\midrule"
         if group.title:
-            title = rf"\textit{{{_breakable(latex(group.title))}}}"
-            yield rf"\multicolumn{{{len(table.columns)}}}{{@{{}}l}}{{{title}}} \\"
+            title = rf"\raggedright\textit{{{_breakable(latex(group.title))}}}"
+            across = f"@{{}}p{{{_width(table, fit):.1f}pt}}@{{}}"
+            yield rf"\multicolumn{{{len(table.columns)}}}{{{across}}}{{{title}}} \\"
         for place, row in enumerate(group.rows):
             yield from [r"\addlinespace"] * bool(place and tall)
-            yield from _row(table, fit, row)
+            yield from set_row(row)
     if table.footer:
         yield r"\midrule"
         for row in table.footer:
-            yield from _row(table, fit, row)
+            yield from set_row(row)
 
 
-def _row(table: Table, fit: _Fit, row: Sequence[TableCell]) -> Iterator[str]:
+def _row(
+    table: Table, fit: _Fit, scripts: Sequence[_Scripts], row: Sequence[TableCell]
+) -> Iterator[str]:
     for level in range(max(len(entry.lines) for entry in row)):
         cells = [e.lines[level] if level < len(e.lines) else TableCell() for e in row]
-        yield " & ".join(_line(table, fit, i, cell) for i, cell in enumerate(cells)) + r" \\"
+        lines = (
+            _line(table, fit.paragraph(table, index) < inf, longest, cell)
+            for index, (cell, longest) in enumerate(zip(cells, scripts, strict=True))
+        )
+        yield " & ".join(lines) + r" \\"
 
 
-def _line(table: Table, fit: _Fit, index: int, cell: TableCell) -> str:
+def _line(table: Table, broken: bool, longest: _Scripts, cell: TableCell) -> str:
     shown = words(cell.text)
-    if fit.paragraph(table, index) < inf:
+    if broken:
         shown = rf"\raggedright {_breakable(shown)}" if shown else ""
-    return (
-        _MARKS[cell.mark].format(shown) + _scripts(table, index, cell) + _notes(table, cell.notes)
-    )
+    return _MARKS[cell.mark].format(shown) + _scripts(longest, cell) + _notes(table, cell.notes)
 
 
-def _scripts(table: Table, index: int, cell: TableCell) -> str:
+def _scripts(longest: _Scripts, cell: TableCell) -> str:
     """What stands after a number, its spread below and its star above at the same place.
 
     Spreads of a column are made as wide as the widest, so that its numbers stand under each other.
     """
     below, above = _script(cell, "subscript"), _script(cell, "superscript")
-    longest = max(len(_script(row[index], "subscript")) for row in table.rows)
-    if not longest:  # of differences: the star is a place of its own
-        longest = max(len(_script(row[index], "superscript")) for row in table.rows)
-        space = "*" * (longest - len(above)) if cell.value is not None else ""
+    widest, stars = longest
+    if not widest:  # of differences: the star is a place of its own
+        space = "*" * (stars - len(above)) if cell.value is not None else ""
         space = rf"\phantom{{{space}}}" if space else ""
         return f"$^{{{above.translate(_MATH)}{space}}}$" if above or space else ""
     if not below and not above:
         return ""
-    space = rf"\phantom{{{'0' * (longest - len(below))}}}" if longest > len(below) else ""
+    space = rf"\phantom{{{'0' * (widest - len(below))}}}" if widest > len(below) else ""
     star = f"^{{{above.translate(_MATH)}}}" if above else ""
     return f"$_{{{below.translate(_MATH)}{space}}}{star}$"
+
+
+_Scripts = tuple[int, int]
+"""Letters of the longest spread, and of the longest star, of a column."""
+
+
+def _longest_scripts(table: Table) -> list[_Scripts]:
+    found = [(0, 0)] * len(table.columns)
+    for row in table.rows:
+        for index, cell in enumerate(row):
+            if cell.after:
+                below, above = found[index]
+                below = max(below, len(_script(cell, "subscript")))
+                found[index] = below, max(above, len(_script(cell, "superscript")))
+    return found
 
 
 def _script(cell: TableCell, style: str) -> str:
@@ -387,5 +443,6 @@ def _notes(table: Table, notes: Iterable[str]) -> str:
 
 def _breakable(shown: str) -> str:
     """LaTeX in which a long word may be broken after signs, and after so many letters."""
-    broken = re.sub(r"(\\_|[/=:.,]|(?<!-)-(?!-))(?=[^\W\d]|\\)", r"\1\\allowbreak{}", shown)
+    broken = shown.replace(r"}\texttt{", r"}\allowbreak{}\texttt{")
+    broken = re.sub(r"(\\_|[/=:.,]|(?<!-)-(?!-))(?=[^\W\d]|\\)", r"\1\\allowbreak{}", broken)
     return re.sub(rf"([^\W\d_]{{{_WHOLE}}})(?=[^\W\d_]{{4}})(?![a-z]*\{{)", r"\1\\-", broken)

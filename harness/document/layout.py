@@ -36,13 +36,15 @@ NARROWEST = min(LAYOUTS.values(), key=lambda layout: layout.text).name
 
 #: Thousandths of the letters' size that a character of cmr10 takes.
 _WIDTHS = {
-    278: "ijl.,:;'!|`I",
-    389: "ftrs()[]-?/ J\\",
-    445: "zceavxy",
-    528: "ngoqpbdhku0123456789*~^_\u2013\u00a0",
-    640: "FLPTES$#",
-    778: "ABCDGHKNOQRUVXYZ&@+=<>\u2212\u00b1\u00d7",
-    834: "mw%\u0394\u2713",
+    278: "ijl.,:;'!|`[]",
+    334: "f-\u00a0 ",
+    394: "Irst()",
+    445: "cez",
+    501: "ago0123456789*/?~^_\u2013\\",
+    556: "bdhknpquvxyJS",
+    681: "EFLPZ",
+    778: "ABCDGHKNOQRTUVXYw&@$+=<>\u2212\u00b1\u00d7",
+    834: "m%#\u0394\u2713",
     1028: "MW\u2014\u2026\u2192\u2264\u2265\u2248\u00b5\u2018\u2019\u201c\u201d",
 }
 _WIDTH_OF = {letter: width for width, letters in _WIDTHS.items() for letter in letters}

@@ -246,6 +246,21 @@ def without_spare(table: Table) -> Table:
     return _derived(found, footer=footer)
 
 
+def first_rows(table: Table, most: int, where: str) -> Table:
+    """The rows that are worth paper; the others are in the file `where`."""
+    left = len(table.rows) - most
+    if left <= 0:
+        return table
+    groups, room = [], most
+    for group in table.groups:
+        groups.append(replace(group, rows=group.rows[:room]))
+        room -= len(groups[-1].rows)
+    remark = f"{left:,} more of {len(table.rows):,} rows are in {where}."
+    return replace(
+        table, groups=tuple(g for g in groups if g.rows), remarks=(remark, *table.remarks)
+    )
+
+
 def _derived(table: Table, **changes: Any) -> Table:
     """Another view of `table`, in which every footnote keeps its letter."""
     view = replace(table, **changes)

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -21,7 +20,7 @@ import typst
 from harness.document import blocks as b
 from harness.document.blocks import Block, Document
 from harness.document.escaping import typst_string
-from harness.document.table import Heading, Mark, Table, TableCell, split, stacked
+from harness.document.table import Heading, Mark, Table, TableCell, first_rows, split, stacked
 from harness.document.text import Inline, Text, flat, write
 from harness.errors import HarnessError
 
@@ -114,7 +113,8 @@ def _inline(inline: Inline) -> str:
 
 def _numbered(given: Table, late: list[str]) -> list[str]:
     """A table with its caption, in the text; one that takes whole pages is added to `late`."""
-    table = _first_rows(stacked(given) if len(given.columns) > _WIDE else given, _ROWS)
+    shown = stacked(given) if len(given.columns) > _WIDE else given
+    table = first_rows(shown, _ROWS, "report.html")
     columns, lines = len(table.columns), sum(_height(row) for row in table.rows)
     flipped = columns > _PORTRAIT_COLUMNS
     size = 7.6 if columns <= 8 else 5.8 if columns > 12 else 6.6
@@ -132,21 +132,6 @@ def _numbered(given: Table, late: list[str]) -> list[str]:
         return source
     late += source
     return []
-
-
-def _first_rows(table: Table, most: int) -> Table:
-    """The rows that are worth paper."""
-    left = len(table.rows) - most
-    if left <= 0:
-        return table
-    groups, room = [], most
-    for group in table.groups:
-        groups.append(replace(group, rows=group.rows[:room]))
-        room -= len(groups[-1].rows)
-    remark = f"{left:,} more of {len(table.rows):,} rows are in report.html."
-    return replace(
-        table, groups=tuple(g for g in groups if g.rows), remarks=(remark, *table.remarks)
-    )
 
 
 def _height(row: Sequence[TableCell]) -> int:
@@ -226,7 +211,7 @@ def _explained(table: Table) -> Iterator[str]:
 
 def _in_text(given: Table) -> Iterator[str]:
     """A table as wide as the column, whose long words are broken."""
-    table = _first_rows(given, _ROWS_IN_TEXT)
+    table = first_rows(given, _ROWS_IN_TEXT, "report.html")
     shares = [_share(table, index) for index in range(len(table.columns))]
     yield f"#grid-of(({', '.join(f'{share}fr' for share in shares)},),"
     yield f"({', '.join(column.align for column in table.columns)},), ("

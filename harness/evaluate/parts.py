@@ -7,7 +7,7 @@ with the next test set, and whoever asks for the same numbers again finds them.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -42,11 +42,16 @@ FOLDER = "benchmarks"
 _SCHEMA = 1
 
 
-def protocol_head(settings: Evaluate, precision: str) -> dict[str, Any]:
-    """What every protocol begins with; its sections are empty."""
+def protocol_head(settings: Evaluate, precision: str, terms: Iterable[str] = ()) -> dict[str, Any]:
+    """What every protocol begins with; its sections are empty.
+
+    Args:
+        terms: names of the loss terms that are on, of which there are metrics too.
+    """
+    found = versions([RETRIEVAL, CLASSIFICATION, *terms])
     return {
-        "metrics": versions(),
-        "rules": rules(),
+        "metrics": found,
+        "rules": rules(found),
         "precision": precision,
         "batch_size": settings.batch_size,
         "splits": {},

@@ -84,6 +84,13 @@ class TokenLoss(RampedTerm):
         tokens: Tokens = module(seen.features, seen.hidden, seen.tokens)
         return tokens
 
+    def probe(self, seen: Pass, module: TokenProjections, inputs: object) -> Tensor:
+        """See Term: the mean matched cosine of each text, 0 without words."""
+        patches, words, mask = module(seen.features, seen.hidden, seen.tokens)
+        similarity = words @ patches.mT
+        weights = match(similarity, mask, self)
+        return _over_matches((weights * similarity).sum(dim=-1), weights)
+
     def loss(self, step: StepTensors, outputs: Tokens, module: object) -> Tensor:
         """See Term."""
         return token_loss(*outputs, self, step.gather)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.document.layout import NARROWEST
 from harness.errors import RecordError
 from harness.files import read_json
 from harness.report.folder import MANIFEST, RECORDS, listed, makers, write_report
@@ -47,25 +48,25 @@ def check(folder: Path, root: Path) -> list[str]:
 
 
 def _build_again(told: Mapping[str, Any], store: Store, out: Path) -> None:
-    made = told.get("made", {})
+    made, layout = told.get("made", {}), told.get("layout", NARROWEST)
     if "compare" in made:
         from harness.report.compare import compare
 
         first, second = made["compare"]
-        compare(store, first, second, made["names"], out)
+        compare(store, first, second, made["names"], out, layout)
         return
     if "together" in made:
         from harness.report.together import together
 
-        together(store, made["together"], made["name"], out)
+        together(store, made["together"], made["name"], out, layout)
         return
     if "search" in made:
         from harness.report.search import build_search
 
-        build_search(made["search"], store, out)
+        build_search(made["search"], store, out, layout)
         return
     manifest = read_manifest(store, str(made.get("sweep")))
-    write_report(manifest.sweep, manifest.runs, store, out)
+    write_report(manifest.sweep, manifest.runs, store, out, layout)
 
 
 def _changed_files(folder: Path) -> Iterator[str]:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.config.sweep import Points, Run, Show, Sweep, declared_by_all
+from harness.document.layout import NARROWEST
 from harness.errors import RecordError, unknown
 from harness.files import read_json
 from harness.report.folder import locked, write_collection
@@ -23,7 +24,12 @@ _Places = list[tuple[Run, RunDir]]
 
 
 def compare(
-    store: Store, first: str, second: str, names: Sequence[str], out: Path
+    store: Store,
+    first: str,
+    second: str,
+    names: Sequence[str],
+    out: Path,
+    layout: str = NARROWEST,
 ) -> tuple[ReportResult, int]:
     """Write the report of `second` against `first` to `out`; returns it and its number of runs.
 
@@ -49,7 +55,8 @@ def compare(
         sweep, places = _of_versions(store, first, second, names or known)
     with locked(out):
         made = {"compare": [first, second], "names": list(names)}
-        return write_collection(collect_from(sweep, places, store), store, out, made), len(places)
+        found = collect_from(sweep, places, store)
+        return write_collection(found, store, out, made, layout), len(places)
 
 
 def _of_sweeps(store: Store, first: str, second: str) -> tuple[Sweep, _Places]:

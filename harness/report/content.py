@@ -109,6 +109,8 @@ def _all_metrics(collection: Collection, findings: ReportFindings, parts: Parts)
     if parts.tables.every is not None:
         folded = "Every point and metric" if parts.tables.cut else "Differences, metric by metric"
         yield Details(folded, (parts.tables.every,))
+    if parts.tables.effects is not None:
+        yield Details("Slopes, main effects and interactions", (parts.tables.effects,))
     links = [piece for name in parts.files for piece in (", ", link(name, name))]
     yield Paragraph(("Files: ", *links[1:], "."))
 

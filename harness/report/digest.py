@@ -33,8 +33,8 @@ def _verdict(answered: Answered, tell: Teller, findings: ReportFindings) -> list
         return [
             *tell.enough(),
             *tell.differences(primary),
-            *tell.trends(primary, significant=True),
-            *tell.effects(primary, significant=True),
+            *tell.trends(primary),
+            *tell.effects(primary),
         ]
     quality = [metric for metric in findings.shown if metric in answered.analysis.by_metric]
     return [said for metric in quality[:2] for said in tell.differences(metric)]
@@ -87,10 +87,8 @@ def _of_metric(collection: Collection, findings: ReportFindings, metric: str) ->
         first = []
         if parts:
             yield f"{prefix}{'; '.join(parts)}."
-        known = False if is_primary else None
-        yield from tell.trends(metric, significant=known)
-        yield from tell.effects(metric, significant=known)
-        yield from [] if is_primary else tell.noisy(metric)
+        if not is_primary:
+            yield from [*tell.trends(metric), *tell.effects(metric), *tell.noisy(metric)]
 
 
 def _studies(

@@ -120,13 +120,14 @@ def _table_files(
     """The tables for a paper and for other programs."""
     question = collection.sweep.question.strip()
 
-    def tex(table: Table) -> bytes:
-        told = replace(table, caption=f"{question} {table.caption}".strip())
-        return to_latex(Document(question, (told,)), layout).encode()
+    def tex(*given: Table) -> bytes:
+        told = [replace(each, caption=f"{question} {each.caption}".strip()) for each in given]
+        return to_latex(Document(question, tuple(told)), layout).encode()
 
+    appendix = [each for each in (tables.every, tables.effects) if each is not None]
     return {
         "table.tex": tex(tables.lead),
-        **({} if tables.every is None else {"appendix.tex": tex(tables.every)}),
+        **({"appendix.tex": tex(*appendix)} if appendix else {}),
         "table.csv": statistics_csv(collection, findings).encode(),
         "runs.csv": runs_csv(collection).encode(),
     }

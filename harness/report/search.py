@@ -15,6 +15,7 @@ from typing import Any
 
 from harness.config.sweep import Run
 from harness.document.blocks import Figure
+from harness.document.layout import LAYOUTS, NARROWEST, PaperLayout
 from harness.figures.base import SEARCH
 from harness.report.folder import document_files, facts_of_run, locked, makers, write_files
 from harness.report.result import ReportResult
@@ -28,7 +29,7 @@ from harness.store.record import Store
 from harness.store.trials import Ledger, Outcome
 
 
-def build_search(name: str, store: Store, out: Path) -> ReportResult:
+def build_search(name: str, store: Store, out: Path, layout: str = NARROWEST) -> ReportResult:
     """Write the report of the search `name` to the folder `out`.
 
     Raises:
@@ -40,10 +41,10 @@ def build_search(name: str, store: Store, out: Path) -> ReportResult:
         collection = _collection(name, store)
         records = () if collection is None else collection.records
         runs = None if collection is None else partial(run_data, collection)
-        document = write_search_content(data, _figures(data), records)
+        document = write_search_content(data, _figures(data, LAYOUTS[layout]), records)
         trials = data.frame().to_csv(index=False, lineterminator="\n").encode()
         files = {**document_files(document, runs), "trials.csv": trials}
-        written = write_files(out, files, _manifest(data, store, records))
+        written = write_files(out, files, _manifest(data, store, records, layout))
     left = sum(not trial.over for trial in data.trials)
     return ReportResult(
         complete=bool(data.trials) and not left + data.holes and not _to_confirm(data),
@@ -53,10 +54,10 @@ def build_search(name: str, store: Store, out: Path) -> ReportResult:
     )
 
 
-def _figures(data: SearchData) -> tuple[Figure, ...]:
+def _figures(data: SearchData, layout: PaperLayout) -> tuple[Figure, ...]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # evaluators of importance that are marked experimental
-        return SEARCH.rendered(data)
+        return SEARCH.rendered(data, layout.text)
 
 
 def _to_confirm(data: SearchData) -> bool:
@@ -71,10 +72,13 @@ def _collection(name: str, store: Store) -> Collection | None:
     return collect(manifests[0].sweep, list(runs.values()), store) if runs else None
 
 
-def _manifest(data: SearchData, store: Store, records: Sequence[Record]) -> dict[str, Any]:
+def _manifest(
+    data: SearchData, store: Store, records: Sequence[Record], layout: str
+) -> dict[str, Any]:
     """Every file read, with its hash."""
     return {
         "made": {"search": data.name},
+        "layout": layout,
         "makers": makers(),
         "external": {},
         "inputs": dict(_inputs(data, store)),

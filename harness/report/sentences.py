@@ -5,21 +5,24 @@ Plain text without markup; each format escapes it.  Nothing is computed here.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 
 from harness import metrics
 from harness.document import text
+from harness.report.effects_table import (
+    effect_words,
+    left_out_words,
+    size_words,
+    slope_words,
+)
 from harness.report.numbers import decimals_of, difference_text
 from harness.results.collect import Collection
 from harness.results.comparisons import Comparison, Verdict
-from harness.results.contrast import contrast_of, listed, point_words, points_listed, value_of
+from harness.results.contrast import contrast_of, listed, point_words, points_listed
 from harness.results.findings import Answered, ReportFindings, Trend, trends_of
 from harness.results.guards import TrainingLoss
-from harness.stats.effects import Effect
 from harness.stats.power import seeds_to_find
-from harness.stats.tests import Judged
 
 #: Differences, or points, that a sentence still names one by one.
 _MANY = 4
@@ -186,34 +189,22 @@ class Teller:
 
     # ----------------------------------------------------------------------- trends
 
-    def trends(self, metric: str, *, significant: bool | None = None) -> list[str]:
-        """The slopes of one metric along its lines: all, or those that are significant or not."""
+    def trends(self, metric: str) -> list[str]:
+        """The significant slopes of one metric along its lines."""
         found = [trend for trend in trends_of(self._answered) if trend.metric == metric]
-        kept = [t for t in found if significant in (None, t.judged.significant)]
-        if len(found) > _LINES:
-            return [self._many_trends(found)] if kept and significant is not False else []
+        kept = [trend for trend in found if trend.judged.significant]
+        if len(found) > _LINES and kept:
+            return [self._many_trends(found)]
         return [self._trend(trend) for trend in kept]
 
     def _trend(self, trend: Trend) -> str:
         collection, metric = self._collection, trend.metric
-        axis, name = collection.axis_name(trend.line.axis), metrics.display(metric)
-        held = [value_of(collection.axis_name(p), v) for p, v in trend.line.held.items()]
-        where = f"At {listed(held)}, {name}" if held else _capital(name)
-        test = trend.judged.test
-        per = f"per doubling of {axis}" if trend.line.doubling else f"per step of {axis}"
-        if test.interval is None:
-            return f"{where}: the slope along {axis} has no spread over seeds to be tested by."
-        scale = metrics.scale(metric)
-        size = text.number(test.estimate * scale, 1, sign=True)
-        low, high = (text.number(bound * scale, 1) for bound in test.interval)
-        verdict = "significant" if trend.judged.significant else "not significant"
+        slope = slope_words(collection, trend.line)
         said = (
-            f"{where} changes by {size} {_unit(metric)} [{low}, {high}] {per} "
-            f"({verdict}, Holm, {_tests(trend.judged.family)})"
+            f"{_capital(metrics.display(metric))} changes by {size_words(trend.judged, metric)} "
+            f"{_unit(metric)} {slope} (significant, Holm, {_tests(trend.judged.family)})"
         )
-        if trend.left_out:
-            said += f"; without {axis} {listed([f'{level:g}' for level in trend.left_out])}"
-        return f"{said}."
+        return f"{said}{left_out_words(collection, trend)}."
 
     def _many_trends(self, trends: Sequence[Trend]) -> str:
         axis = self._collection.axis_name(trends[0].line.axis)
@@ -228,43 +219,21 @@ class Teller:
 
     # ----------------------------------------------------------------------- effects
 
-    def effects(self, metric: str, *, significant: bool | None = None) -> list[str]:
-        """Main effects and interactions of one metric: all, or those that are significant or not.
-
-        Interactions that are not significant are told by their number.
-        """
+    def effects(self, metric: str) -> list[str]:
+        """The significant main effects and interactions of one metric."""
         found = self._answered.of(metric).effects
-        told = [
-            (effect, found[n])
-            for n, effect in enumerate(self._answered.effects)
-            if n in found and significant in (None, found[n].significant)
-        ]
-        main = [(e, j) for e, j in told if len(e.parts) == 1]
-        crossed = [(e, j) for e, j in told if len(e.parts) == 2]
-        name, said = metrics.display(metric), []
-        if main:
-            parts = [self._effect(*each, metric) for each in main]
-            tests = f"Holm, {_tests(main[0][1].family)} with interactions"
-            said.append(f"Main effects on {name} ({tests}): {'; '.join(parts)}.")
-        decided = [self._effect(e, j, metric) for e, j in crossed if j.significant]
-        if decided:
-            said.append(f"Interactions on {name}: {'; '.join(decided)}.")
-        elif crossed:
-            said.append(f"No significant interaction on {name} ({len(crossed)} tested).")
-        return said
-
-    def _effect(self, effect: Effect, judged: Judged, metric: str) -> str:
+        told = [(e, found[n]) for n, e in enumerate(self._answered.effects) if n in found]
+        kept = [(effect, judged) for effect, judged in told if judged.significant]
+        if not kept:
+            return []
         parts = [
-            f"{self._collection.axis_name(axis)} {_level(new)} against {_level(old)}"
-            for axis, new, old in effect.parts
+            f"{effect_words(self._collection, effect)} {size_words(judged, metric)}"
+            for effect, judged in kept[:_MANY]
         ]
-        scale, test = metrics.scale(metric), judged.test
-        size = text.number(test.estimate * scale, 1, sign=True)
-        if test.interval is not None:
-            low, high = (text.number(bound * scale, 1) for bound in test.interval)
-            size += f" [{low}, {high}]"
-        star = " (significant)" if judged.significant else ""
-        return f"{' x '.join(parts)} {size}{star}"
+        more = f" and {len(kept) - _MANY} more" if len(kept) > _MANY else ""
+        tests = f"significant, Holm, {_tests(kept[0][1].family)}"
+        name = metrics.display(metric)
+        return [f"Effects on {name} in {_unit(metric)} ({tests}): {'; '.join(parts)}{more}."]
 
     # ----------------------------------------------------------------------- the design
 
@@ -371,8 +340,3 @@ def _tests(count: int) -> str:
 
 def _capital(words: str) -> str:
     return words[:1].upper() + words[1:]
-
-
-def _level(level: object) -> str:
-    """A level of an effect, which is canonical JSON."""
-    return text.plain(json.loads(str(level)))

@@ -24,6 +24,7 @@ from harness.report.columns import (
     has_values_of_the_base,
     of_every_row,
 )
+from harness.report.effects_table import STAR, effects_table
 from harness.report.numbers import decimals_of, difference_text
 from harness.results.collect import Collection
 from harness.results.comparisons import Comparison, Verdict
@@ -36,9 +37,8 @@ from harness.stats.intervals import Estimate
 from harness.stats.tests import ALPHA, Over
 
 DELTA = "\u0394"
-STAR, TIE = "*", "\u2248"
-"""What stands after a mean that differs from the baseline's significantly, and after one that
-cannot be told from the best of its column."""
+TIE = "\u2248"
+"""What stands after a mean that cannot be told from the best of its column."""
 MOST_ROWS = 40
 """Lines of the leading table; of more points the best ones and the baselines are shown."""
 _MOST_BASELINES = 5
@@ -56,6 +56,8 @@ class Tables:
     lead: Table
     every: Table | None
     """Of all points and metrics: what the leading one leaves out, and the differences."""
+    effects: Table | None
+    """Slopes, main effects and interactions."""
     cut: bool = False
     """Whether the leading one leaves out some of the points."""
 
@@ -64,7 +66,9 @@ class Tables:
 def build_tables(collection: Collection, findings: ReportFindings) -> Tables:
     """The leading table, and the one with all that it leaves out."""
     builder = _Builder(collection, findings)
-    return Tables(builder.lead(), builder.every(), builder.is_cut)
+    return Tables(
+        builder.lead(), builder.every(), effects_table(collection, findings), builder.is_cut
+    )
 
 
 class _Builder:
@@ -160,9 +164,8 @@ class _Builder:
                 heads = Column((*above, name), notes=notes)
                 yield PointColumn(heads, tuple(self._means(column, decimals)))
             if deltas and not metrics.is_cost(metric):
-                said = f"{DELTA} {name}" if metric not in means else DELTA
-                cells = tuple(_difference_cell(cell, decimals) for cell in column)
-                yield PointColumn(Column((*above, said), below=metric in means), cells)
+                heads = Column((*above, f"{DELTA} {name}"), below=metric in means)
+                yield PointColumn(heads, tuple(_difference_cell(c, decimals) for c in column))
 
     def _means(self, column: Sequence[Cell], decimals: int) -> Iterator[TableCell]:
         marks = _ranked([column[row] for row in self._rows], decimals)
@@ -217,7 +220,8 @@ class _Builder:
     def _chance_of(self, metric: str) -> str:
         column = [self._findings.cells[(r.index, metric)] for r in self._collection.points]
         known = [c.chance * metrics.scale(metric) for c in column if c.chance is not None]
-        shown = {text.number(value, decimals_of(column)): value for value in known}
+        decimals = decimals_of(column)
+        shown = {text.number(value, decimals): value for value in known}
         ends = sorted(shown, key=lambda name: shown[name])
         return "\u2013".join(dict.fromkeys([ends[0], ends[-1]])) if ends else ""
 
@@ -275,7 +279,9 @@ class _Builder:
         yield f"{DELTA}: difference to {base}{_about_interval(units)}."
 
     def _tested(self) -> list[Comparison]:
-        return [c for metric in self._findings.shown for c in self._findings.comparisons(metric)]
+        cells, points = self._findings.cells, self._collection.points
+        found = (cells[(r.index, m)].comparison for m in self._findings.shown for r in points)
+        return [comparison for comparison in found if comparison is not None]
 
 
 def flat_of(cell: TableCell) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.document.layout import NARROWEST
 from harness.errors import ConfigError
 from harness.report.folder import locked, write_collection
 from harness.report.result import ReportResult
@@ -15,7 +16,9 @@ from harness.store.manifest import manifest_names, read_manifest
 from harness.store.record import Store
 
 
-def together(store: Store, names: Sequence[str], name: str, out: Path) -> tuple[ReportResult, int]:
+def together(
+    store: Store, names: Sequence[str], name: str, out: Path, layout: str = NARROWEST
+) -> tuple[ReportResult, int]:
     """Write the report `name` of the sweeps `names` to `out`; returns it and its number of runs.
 
     Raises:
@@ -28,7 +31,7 @@ def together(store: Store, names: Sequence[str], name: str, out: Path) -> tuple[
     collection = merge(parts, name=name, question=f"{listed(list(names))} in one table")
     made = {"together": list(names), "name": name}
     with locked(out):
-        result = write_collection(collection, store, out, made)
+        result = write_collection(collection, store, out, made, layout)
     return result, len(collection.records)
 
 

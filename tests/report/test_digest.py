@@ -155,10 +155,9 @@ def test_effects_of_crossed_axes_are_told(records: Records) -> None:
 
     first, *_, last = digest_of(records, sweep, runs)
 
-    effects = "Main effects on T2I R@1 (Holm, 3 tests with interactions): "
-    assert f"{effects}MLM weight 0.5 against 0 +2.1 [2.0, 2.1] (significant)." in first
-    assert f"{effects}token weight 0.5 against 0" in last
-    assert "MLM weight 0.5 against 0 +" not in last, "nothing is said twice"
+    effects = "Effects on T2I R@1 in points (significant, Holm, 3 tests): "
+    assert first.endswith(f"{effects}MLM weight 0.5 against 0 +2.1 [2.0, 2.1].")
+    assert "against" not in last, "nothing is said twice"
 
 
 def test_one_seed_judges_nothing(records: Records) -> None:

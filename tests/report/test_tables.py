@@ -206,7 +206,7 @@ def test_columns_are_those_asked_for_in_their_order(records: Records) -> None:
     assert column(tables.lead, "latency (ms)", "image + text")[0] == "1.5 + 2.5"
     assert tables.every is not None
     heads = [c.heads[-1] for c in tables.every.columns]
-    assert heads == ["layers", "\u0394 T2I", "I2T", "\u0394"]
+    assert heads == ["layers", "\u0394 T2I", "I2T", "\u0394 I2T"]
 
 
 @pytest.mark.parametrize(("delta", "lines"), [("column", 1), ("line", 2)])

@@ -14,6 +14,7 @@ import pytest
 from pypdf import PdfReader
 from search_cases import BASE, GOAL, LAYERS, LR, Desk, finish, halving, run_of, search
 
+from harness.api import load
 from harness.commands.report import main
 from harness.config import Runtime
 from harness.config.searchspace import Choice, Search
@@ -234,6 +235,15 @@ def test_the_report_command_makes_the_report_of_a_search_and_checks_it(
     capsys.readouterr()
     assert main(["--check", str(moved), "--root", str(tmp_path)]) == 3
     assert f"{told} is another than the one" in capsys.readouterr().err
+
+
+def test_the_trials_of_a_search_are_a_table_in_python(tmp_path: Path) -> None:
+    desk = finished(tmp_path)
+    table = load("s", desk.store.root)
+    assert {LR, "seed", "test/mean_recall", "state", "key"} <= set(table.columns)
+    assert set(table["key"]) == {trial.key for trial in desk.ledger}
+    assert list(table[LR]) == [trial.point[LR] for trial in desk.ledger]
+    assert set(table["state"]) >= {"interrupted"}, "what was pruned is a row too"
 
 
 def test_a_search_that_is_not_over_is_a_report_with_holes(tmp_path: Path) -> None:
