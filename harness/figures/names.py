@@ -11,7 +11,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.transforms import Bbox
 
-from harness.document.text import shorten
 from harness.figures import style
 
 #: Letters of a name beside a point.
@@ -79,7 +78,7 @@ def name_points(
 
 def _annotate(ax: Axes, name: Name) -> Any:
     return ax.annotate(
-        shorten(name.text, _LETTERS),
+        style.shorten(name.text, _LETTERS),
         (name.x, name.y),
         xytext=(0, 0),
         textcoords="offset points",
@@ -125,7 +124,7 @@ def name_line_ends(ax: Axes, names: Sequence[Name]) -> None:
     """
     labels = [
         ax.annotate(
-            shorten(name.text, _LETTERS),
+            style.shorten(name.text, _LETTERS),
             (1.0, name.y),
             xycoords=("axes fraction", "data"),
             xytext=(4, 0),
