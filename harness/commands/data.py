@@ -263,7 +263,8 @@ def _print_summary(tree: Mapping[str, Any]) -> None:
         text = textwrap.shorten(caption["caption"], 100, placeholder=" ...")
         _say(f"{name} caption: {caption['characters']:,} characters, {text!r}")
     for split, count in tree["duplicates"]["within"].items():
-        print(f"repeated: {count:,} pictures of {split} have the content of another")
+        what = "picture has" if count == 1 else "pictures have"
+        print(f"repeated: {count:,} {what} the content of another in {split}")
     for note in tree["notes"]:
         _say(f"note: {note}")
     _print_problems(tree["problems"])
