@@ -8,20 +8,19 @@ record.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.config import ClassFolder, RunConfig, Runtime, content_key
-from harness.data.catalog import check_evaluated, notes_on, open_class_folder
+from harness.config import RunConfig, Runtime, content_key
+from harness.data.catalog import check_evaluated
 from harness.data.dataset import DataSet
 from harness.errors import ConfigError, DataError, one_line
 from harness.evaluate import invariants
 from harness.evaluate.benchmarks import combine, located, place_of
 from harness.evaluate.model import identity_of_run, preprocessing
-from harness.evaluate.parts import FoundTestSet, Part, evaluate_part, protocol_head
+from harness.evaluate.parts import FoundTestSet, Part, class_set, evaluate_part, protocol_head
 from harness.evaluate.scoring import (
     Findings,
     Job,
@@ -36,7 +35,7 @@ from harness.evaluate.scoring import (
 from harness.evaluate.suites.find import Hole
 from harness.evaluate.terms import measure_terms
 from harness.files import write_atomic
-from harness.metrics import CLASSIFICATION, lacking
+from harness.metrics import lacking
 from harness.store.first_stage import array_names
 
 if TYPE_CHECKING:
@@ -134,15 +133,6 @@ def _keep(
 # --------------------------------------------------------------------------- kept by themselves
 
 
-def _class_set(folder: ClassFolder, runtime: Runtime) -> FoundTestSet:
-    data = open_class_folder(folder, runtime)
-    about = {"notes": notes_on(data, runtime)}
-    opened = partial(open_class_folder, folder, runtime)
-    return FoundTestSet(
-        folder.name, CLASSIFICATION, data.fingerprint, opened, about, by_batch=False
-    )
-
-
 def _evaluate_parts(job: Job, model: TwoTower, checkpoint_sha256: str, out: Path) -> dict[str, Any]:
     """Every class folder, and every benchmark of the suites; their sections of the protocol."""
     settings, runtime = job.settings, job.runtime
@@ -157,7 +147,7 @@ def _evaluate_parts(job: Job, model: TwoTower, checkpoint_sha256: str, out: Path
         return made
 
     folders = {
-        folder.name: dict(part_of(_class_set(folder, runtime)).protocol)
+        folder.name: dict(part_of(class_set(folder, runtime)).protocol)
         for folder in settings.class_folders
     }
     part: Part | Hole

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from harness.config import Evaluate, Runtime, content_key
-from harness.data.catalog import cache_dir
+from harness.config import ClassFolder, Evaluate, Runtime, content_key
+from harness.data.catalog import cache_dir, notes_on, open_class_folder
 from harness.data.class_sets import SPLIT
 from harness.data.dataset import DataSet
 from harness.device import Precision, resolve_precision
@@ -77,6 +78,14 @@ class FoundTestSet:
     open: Callable[[], DataSet]
     about: Mapping[str, Any]
     by_batch: bool = True
+
+
+def class_set(folder: ClassFolder, runtime: Runtime) -> FoundTestSet:
+    """A class folder as a test set; DataError when it is none."""
+    data = open_class_folder(folder, runtime)
+    about = {"notes": notes_on(data, runtime)}
+    opened = partial(open_class_folder, folder, runtime)
+    return FoundTestSet(folder.name, CLASSIFICATION, data.fingerprint, opened, about, False)
 
 
 @dataclass(frozen=True)
