@@ -69,16 +69,25 @@ def load_finished(directory: RunDir) -> TrainingModel:
     towers = kept_weights(directory, result["checkpoint"])
     rows = towers.get("token_rows")
     training = TrainingModel(config, None if rows is None else rows.numpy())
-    weights = {f"model.{name}": tensor for name, tensor in towers.items()}
-    if training.training_only():
-        if "training_modules" not in result:
-            raise RecordError(
-                f"run {directory.key} kept the towers alone, as an earlier version did; "
-                "the sweep that has it, with --rerun all, makes it anew"
-            )
-        weights |= kept_weights(directory, result["training_modules"])
-    training.load_state_dict(weights)
+    training.model.load_state_dict(towers)
+    if not take_up_training_only(training, directory, result):
+        raise RecordError(
+            f"run {directory.key} kept the towers alone, as an earlier version did; "
+            "the sweep that has it, with --rerun all, makes it anew"
+        )
     return training.eval()
+
+
+def take_up_training_only(
+    training: TrainingModel, directory: RunDir, result: Mapping[str, Any]
+) -> bool:
+    """Load what trained beside the towers; False if it was not kept, as by an earlier version."""
+    wanted = training.training_only()
+    if wanted and "training_modules" not in result:
+        return False
+    kept = kept_weights(directory, result["training_modules"]) if wanted else {}
+    training.load_state_dict({**training.state_dict(), **kept})
+    return True
 
 
 def kept_weights(directory: RunDir, entry: Mapping[str, str]) -> dict[str, Tensor]:

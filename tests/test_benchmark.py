@@ -13,6 +13,7 @@ import pytest
 
 from harness.commands.evaluate import main
 from harness.config import Evaluate, ImageTower, Model, Runtime, TextTower
+from harness.data import catalog
 from harness.evaluate import invariants
 from harness.evaluate.suites import BENCHMARKS, SUITES
 from harness.evaluate.suites.find import Found, find
@@ -122,10 +123,36 @@ def test_one_set_that_is_broken_leaves_the_others(
     assert "holds 5 pictures, and Patches has 6 in its split test" in told.err
 
 
+def test_class_sets_of_ones_own_stand_beside_the_suites(
+    export: Path, made: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    zoo = class_folder(tmp_path / "zoo", {"red": "red", "green": "green", "blue": "sea_blue"})
+    asked = [str(export), *made, "--class-folder", f"zoo={zoo}"]
+    assert main([*asked, "--dry-run"]) == 0
+    assert capsys.readouterr().out == "export small: patches, told, zoo\n"
+    assert main(asked) == 0
+    assert "zoo acc@1" in capsys.readouterr().out
+    (record,) = read_evaluations(Store(tmp_path))
+    (entry,) = record["evaluations"].values()
+    invariants.check(entry)
+    assert entry["protocol"]["class_folders"]["zoo"]["classnames"] == ["green", "red", "sea blue"]
+    (zoo / "red" / "0.png").write_bytes(b"<html>")
+    (zoo / "red" / "1.png").write_bytes(b"<html>")
+    catalog._open_class_folder.cache_clear()
+    assert main([*asked, "--out", str(tmp_path / "table.csv")]) == 3
+    told = capsys.readouterr()
+    assert "2 of 6 pictures cannot be evaluated" in told.err
+    assert "1 of 3 numbers are missing" in told.err
+    heads, row = csv.reader((tmp_path / "table.csv").open())
+    assert dict(zip(heads, row, strict=True))["zoo/acc1"] == ""
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
         ([], "name what to evaluate"),
+        (["--class-folder", "zoo"], "evaluate.class_folders.0.path: Field required"),
+        (["--class-folder", "zoo=/no/where"], "no data at /no/where"),
         (["--pretrained", "x.pt"], "is a checkpoint of --model NAME, which is missing"),
         (["--model", "RN50", "--pretrained", "no.pt"], "there is no checkpoint no.pt"),
         (["nosuchrun"], "holds no run"),

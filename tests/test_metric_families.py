@@ -19,7 +19,15 @@ import harness
 from harness import metrics
 from harness.evaluate.retrieval import own_relevance, rank_both_ways
 from harness.evaluate.zeroshot import classify
-from harness.metrics import CLASSIFICATION, METRICS, RETRIEVAL, WAYS, Classified, Retrieved
+from harness.metrics import (
+    CLASSIFICATION,
+    METRICS,
+    RETRIEVAL,
+    WAYS,
+    Classified,
+    Contrasted,
+    Retrieved,
+)
 from harness.metrics.retrieval_rank import mean_rank_chance, median_rank_chance
 
 PACKAGE = Path(harness.__file__).parent
@@ -175,9 +183,12 @@ def outcomes() -> dict[str, Any]:
     pairs = zip((False, True), rank_both_ways(image, text, rules), strict=True)
     found = {(way, s): r for s, pair in pairs for way, r in zip(WAYS, pair, strict=True)}
     labels = torch.randint(6, (20,), generator=generator)
+    contrasted = Contrasted(*torch.rand(2, 20, generator=generator).double().numpy())
     return {
         RETRIEVAL: Retrieved(found),
         CLASSIFICATION: classify(image, F.normalize(text[:6], dim=1), labels),
+        "token": contrasted,
+        "mlm": contrasted,
     }
 
 
@@ -202,7 +213,11 @@ def test_a_metric_describes_itself_and_keeps_to_what_it_says(kind: str) -> None:
 
 def test_a_lower_error_or_rank_is_the_better_one() -> None:
     lower = {kind for kind in METRICS if not METRICS.get(kind).higher_is_better}
-    assert lower == {"ece", *(f"{way}_{m}_rank" for way in WAYS for m in ("mean", "median"))}
+    assert lower == {
+        "ece",
+        "mlm_loss",
+        *(f"{way}_{m}_rank" for way in WAYS for m in ("mean", "median")),
+    }
     assert not metrics.higher_is_better("test/role/ece")
     assert metrics.unit("test/image_retrieval_mean_rank") == "place"
 

@@ -27,12 +27,16 @@ from harness.commands.shared import (
     under_a_root,
 )
 from harness.config import (
+    ClassFolder,
     Evaluate,
+    RunConfig,
     Runtime,
+    override,
     override_runtime,
     parse_assignments,
 )
 from harness.config.overrides import RUNTIME
+from harness.data.catalog import open_class_folder
 from harness.errors import ConfigError, InvariantError
 from harness.evaluate.suites import SUITES, benchmarks_of
 from harness.evaluate.suites.find import Found, Hole, find
@@ -85,6 +89,13 @@ def _parser() -> argparse.ArgumentParser:
         "or runtime.FIELD=VALUE",
     )
     add("--suite", metavar="NAME", action="append", help="listed below (default: smoke)")
+    add(
+        "--class-folder",
+        metavar="NAME=PATH",
+        action="append",
+        default=[],
+        help="pictures with a class each, as evaluate.class_folders has them; may be repeated",
+    )
     add("--model", metavar="NAME", help="open_clip's architecture of the checkpoints")
     add("--pretrained", metavar="FILE", type=Path, help="a checkpoint of --model")
     add("--data-root", metavar="DIR", help="holds each data set in a folder of its name")
@@ -110,16 +121,16 @@ def _epilog() -> str:
 
 def run_command(args: argparse.Namespace) -> int:
     """Do what the arguments say; returns the exit code."""
-    suites = tuple(dict.fromkeys(args.suite or ["smoke"]))
+    suites = tuple(dict.fromkeys(args.suite or ([] if args.class_folder else ["smoke"])))
     places = [find(benchmark, args.data_root) for benchmark in benchmarks_of(suites)]
     if args.fetch:
         return fetch(places)
     if args.list:
         return print_places(places)
     runtime = _runtime(args)
-    settings = Evaluate(
-        splits=(), suites=suites, batch_size=args.batch_size, precision=args.precision
-    )
+    settings = _settings(args, suites)
+    for folder in settings.class_folders:
+        open_class_folder(folder, runtime)
     store = store_of(args)
     models = models_of(args, store)
     if args.verify:
@@ -127,7 +138,7 @@ def run_command(args: argparse.Namespace) -> int:
     if not models:
         raise ConfigError("name what to evaluate: a run, an export, or --model with --pretrained")
     if args.dry_run:
-        return print_plan(models, places)
+        return print_plan(models, places, settings.class_folders)
     for place in places:
         if isinstance(place, Hole):
             print(f"hole: {place}", file=sys.stderr)
@@ -135,6 +146,21 @@ def run_command(args: argparse.Namespace) -> int:
     found = [place for place in places if isinstance(place, Found)]
     done = evaluate_all(models, found, Work(store.root, settings, runtime), slots)
     return _report(models, places, done, settings, store, args.out)
+
+
+def _settings(args: argparse.Namespace, suites: Sequence[str]) -> Evaluate:
+    """The protocol that the arguments ask for; ConfigError for a class folder that is none."""
+    folders = [
+        dict(zip(("name", "path"), t.split("=", 1), strict=False)) for t in args.class_folder
+    ]
+    values = {
+        "splits": (),
+        "suites": suites,
+        "class_folders": folders,
+        "batch_size": args.batch_size,
+        "precision": args.precision,
+    }
+    return override(RunConfig(), {f"evaluate.{name}": v for name, v in values.items()}).evaluate
 
 
 def _runtime(args: argparse.Namespace) -> Runtime:
@@ -173,24 +199,33 @@ def _report(
         record_evaluation(spec, places, [d for d in done if d.model == i], settings, store)
         for i, spec in enumerate(models)
     ]
-    rows = [(spec.name, entry["metrics"]) for spec, entry in zip(models, entries, strict=True)]
-    columns = _columns(settings.suites)
+    columns = _columns(settings)
+    lacking = {name: {"value": None} for name in columns}
+    rows = [(s.name, {**lacking, **e["metrics"]}) for s, e in zip(models, entries, strict=True)]
     print_table(_table(columns, rows))
     if out is not None:
         write_atomic(out, _table_file(out, columns, rows))
         print(f"written: {out}")
     for spec, entry in zip(models, entries, strict=True):
-        for name, facts in entry["protocol"]["benchmarks"].items():
+        for name, facts in _sections(entry).items():
             for line in facts.get("warnings", []):
                 print(f"warning: {spec.name} on {name}: {line}", file=sys.stderr)
-    holes = sum("hole" in f for e in entries for f in e["protocol"]["benchmarks"].values())
+    every = len(models) * (len(places) + len(settings.class_folders))
+    holes = every - sum("hole" not in f for e in entries for f in _sections(e).values())
     if holes:
-        print(f"{holes} of {len(models) * len(places)} numbers are missing", file=sys.stderr)
+        print(f"{holes} of {every} numbers are missing", file=sys.stderr)
     return _HOLES if holes else 0
 
 
-def _columns(suites: Sequence[str]) -> list[str]:
+def _sections(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the protocol says of each benchmark and class folder."""
+    return {**entry["protocol"].get("benchmarks", {}), **entry["protocol"]["class_folders"]}
+
+
+def _columns(settings: Evaluate) -> list[str]:
+    suites = settings.suites
     shown = [name for b in benchmarks_of(suites) for name in metrics.headline_metrics(b)]
+    shown += [f"{folder.name}/{metrics.ACC1}" for folder in settings.class_folders]
     return [*shown, *(metrics.suite_mean_name(name) for name in suites if name in SUITES)]
 
 
@@ -251,13 +286,17 @@ def print_places(places: Sequence[Found | Hole]) -> int:
     return _HOLES if any(isinstance(place, Hole) for place in places) else 0
 
 
-def print_plan(models: Sequence[ModelSpec], places: Sequence[Found | Hole]) -> int:
+def print_plan(
+    models: Sequence[ModelSpec],
+    places: Sequence[Found | Hole],
+    folders: Sequence[ClassFolder] = (),
+) -> int:
     """Which data sets each model would be evaluated on, in their order."""
     found = [place for place in places if isinstance(place, Found)]
     ordered = sorted(found, key=lambda place: cost(place.benchmark), reverse=True)
     for spec in models:
-        names = ", ".join(place.benchmark.name for place in ordered) or "nothing"
-        print(f"{spec.kind} {spec.name}: {names}")
+        names = [place.benchmark.name for place in ordered] + [folder.name for folder in folders]
+        print(f"{spec.kind} {spec.name}: {', '.join(names) or 'nothing'}")
     for place in places:
         if isinstance(place, Hole):
             print(f"hole: {place}")

@@ -23,6 +23,7 @@ from harness.config.overrides import parse_assignment as parse_assignment
 from harness.config.overrides import parse_assignments as parse_assignments
 from harness.config.runtime import Runtime as Runtime
 from harness.config.runtime import check_processes as check_processes
+from harness.config.schema import VALIDATION as VALIDATION
 from harness.config.schema import BenchmarkData as BenchmarkData
 from harness.config.schema import ClassFolder as ClassFolder
 from harness.config.schema import Columns as Columns

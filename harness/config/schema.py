@@ -338,6 +338,11 @@ class BenchmarkData(Strict):
     """SHA-256 of its definition and content; null: it is not there, and a hole in every table."""
 
 
+VALIDATION = "validation"
+"""The split that choices are made on: a search's, and what is told of the terms of the loss; what
+is reported is another."""
+
+
 class Evaluate(Strict):
     """The protocol: changing it re-evaluates a finished run and never retrains it."""
 

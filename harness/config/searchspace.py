@@ -24,13 +24,11 @@ from typing import Any
 from harness import metrics
 from harness.config.identity import canonical_json
 from harness.config.overrides import check_path, override
-from harness.config.schema import RunConfig
+from harness.config.schema import VALIDATION, RunConfig
 from harness.config.values import plain
 from harness.errors import ConfigError, SweepError, unknown
 
 SAMPLERS = ("tpe", "gp", "random", "quasi_random", "nsga2")
-VALIDATION = "validation"
-"""The one split that a search may select on; what is reported is another."""
 
 _SAMPLES = "train.samples"
 

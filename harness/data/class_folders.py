@@ -93,7 +93,7 @@ def read_class_folders(place: Path) -> Labelled:
     _refuse_parts(place, prefix, by_folder)
     for part in _masks(prefix, by_folder):
         lost = by_folder.pop(part)
-        found.notes.append(f"folder {part}: {len(lost):,} files are left out, it is no class")
+        found.notes.append(f"folder {part} is no class: {some_of(lost, 'file', 'files')} left out")
     found.classes = sorted(by_folder)
     labels = {
         name: label

@@ -182,7 +182,7 @@ def _notes(classes: Sequence[str], names: Sequence[str]) -> list[str]:
     numbers = [name for name in names if name.isdecimal()]
     if numbers:
         notes.append(
-            f"{len(numbers):,} classes are called by numbers in prompts ({_some(numbers)}); "
+            f"classes that are called by numbers in prompts, {len(numbers):,}: {_some(numbers)}; "
             "classnames=... names them"
         )
     twice = [name for name, count in Counter(names).items() if count > 1]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -130,6 +130,48 @@ def _as_it_is(views: Tensor) -> Tensor:
     return views
 
 
+class PictureBatch(NamedTuple):
+    """Pixels (K, 3, S, S) of the pictures of a batch that could be read.
+
+    Attributes:
+        places: of these pictures among those that were asked for.
+        problems: of the others.
+    """
+
+    pixels: Tensor
+    places: list[int]
+    problems: list[Problem]
+
+
+def batches_of_pictures(
+    model: Encoders,
+    data: DataSet,
+    images: Sequence[str],
+    size: int,
+    runtime: Runtime,
+    *,
+    by_batch: bool = False,
+) -> Iterator[PictureBatch]:
+    """The pictures of `data` called `images` as `model` takes them, `size` at a time."""
+    device = next(model.parameters()).device
+    view, finish = _halves(model.preprocess) if by_batch else (model.preprocess, _as_it_is)
+    loader: DataLoader[Any] = DataLoader(
+        _Views(data, images, view, runtime.max_pixels),
+        batch_size=size,
+        num_workers=runtime.workers,
+        collate_fn=list,
+        # A generator of its own: starting a loader must not move the run's random state.
+        generator=torch.Generator(),
+    )
+    for rows in loader:
+        views = [view for _, view in rows if isinstance(view, Tensor)]
+        yield PictureBatch(
+            finish(torch.stack(views).to(device)) if views else torch.empty(0),
+            [place for place, view in rows if isinstance(view, Tensor)],
+            [view for _, view in rows if isinstance(view, Problem)],
+        )
+
+
 def embed_images(
     model: Encoders,
     data: DataSet,
@@ -150,27 +192,18 @@ def embed_images(
         InvariantError: an embedding is not finite, or all are equal.
     """
     device = next(model.parameters()).device
-    view, finish = _halves(model.preprocess) if by_batch else (model.preprocess, _as_it_is)
-    loader: DataLoader[Any] = DataLoader(
-        _Views(data, images, view, runtime.max_pixels),
-        batch_size=evaluate.batch_size,
-        num_workers=runtime.workers,
-        collate_fn=list,
-        # A generator of its own: starting a loader must not move the run's random state.
-        generator=torch.Generator(),
-    )
     kept: list[int] = []
     problems: list[Problem] = []
     batches: list[Tensor] = []
     with encoding(model, resolve_precision(evaluate.precision, device, PRECISION_FIELD)):
-        for rows in loader:
-            views = [view for _, view in rows if isinstance(view, Tensor)]
-            kept += [place for place, view in rows if isinstance(view, Tensor)]
-            problems += [view for _, view in rows if isinstance(view, Problem)]
-            if views:
-                pixels = finish(torch.stack(views).to(device))
-                batches.append(model.encode_image(pixels).float().cpu())
-    _bounded(data.name, problems, len(images), runtime.max_bad_fraction)
+        for batch in batches_of_pictures(
+            model, data, images, evaluate.batch_size, runtime, by_batch=by_batch
+        ):
+            kept += batch.places
+            problems += batch.problems
+            if batch.places:
+                batches.append(model.encode_image(batch.pixels).float().cpu())
+    bounded(data.name, problems, len(images), runtime.max_bad_fraction)
     if not batches:
         raise DataError(f"data set {data.name}: no picture to evaluate is left")
     embeddings = torch.cat(batches)
@@ -178,7 +211,8 @@ def embed_images(
     return Pictures(embeddings, tuple(kept), tuple(problems))
 
 
-def _bounded(name: str, problems: Sequence[Problem], looked_at: int, allowed: float) -> None:
+def bounded(name: str, problems: Sequence[Problem], looked_at: int, allowed: float) -> None:
+    """DataError when more pictures than `allowed`, a share, cannot be used."""
     if len(problems) <= allowed * looked_at:
         return
     shown = "; ".join(f"{p.where}: {p.reason}" for p in problems[:_SHOWN])

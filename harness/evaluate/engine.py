@@ -8,22 +8,19 @@ record.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.config import ClassFolder, RunConfig, Runtime, content_key
-from harness.data.catalog import check_evaluated, notes_on, open_class_folder
+from harness.config import RunConfig, Runtime, content_key
+from harness.data.catalog import check_evaluated
 from harness.data.dataset import DataSet
-from harness.device import resolve_precision
 from harness.errors import ConfigError, DataError, one_line
 from harness.evaluate import invariants
 from harness.evaluate.benchmarks import combine, located, place_of
-from harness.evaluate.embed import PRECISION_FIELD
 from harness.evaluate.model import identity_of_run, preprocessing
-from harness.evaluate.parts import FoundTestSet, Part, evaluate_part, protocol_head
+from harness.evaluate.parts import FoundTestSet, Part, class_set, evaluate_part, protocol_head
 from harness.evaluate.scoring import (
     Findings,
     Job,
@@ -36,11 +33,13 @@ from harness.evaluate.scoring import (
     with_weights,
 )
 from harness.evaluate.suites.find import Hole
+from harness.evaluate.terms import measure_terms
 from harness.files import write_atomic
-from harness.metrics import CLASSIFICATION, lacking
+from harness.metrics import lacking
 from harness.store.first_stage import array_names
 
 if TYPE_CHECKING:
+    from harness.models.training import TrainingModel
     from harness.models.two_tower import TwoTower
 
 
@@ -53,6 +52,7 @@ def evaluate(
     checkpoint_sha256: str,
     out: Path | None,
     before: Mapping[str, Any] | None = None,
+    training: TrainingModel | None = None,
 ) -> dict[str, Any]:
     """Evaluate `model` as `config.evaluate` asks and check that the numbers can be true.
 
@@ -64,6 +64,7 @@ def evaluate(
     Args:
         before: the same evaluation as an earlier version made it, by today's names: what it has
             stays as it is, and what it lacks is added.
+        training: `model` with what trained beside it; None: metrics of loss terms are holes.
 
     Returns:
         {"content_key", "protocol", "metrics", "outcomes"}: plain values for the run's record.
@@ -74,20 +75,19 @@ def evaluate(
         InvariantError: NaN, collapsed towers, or numbers that contradict one another.
     """
     check_evaluated(data, config.evaluate)
-    device = next(model.parameters()).device
-    precision = resolve_precision(config.evaluate.precision, device, PRECISION_FIELD)
     found = Findings()
     job = Job(model, config.evaluate, runtime, found)
     protocol = {
-        **protocol_head(config.evaluate, precision),
+        **protocol_head(config.evaluate, job.precision, config.objective.active),
         "preprocessing": preprocessing(config.model),
         "data": {"name": data.name, "fingerprint": data.evaluation_fingerprint},
         **_evaluate_data(job, data),
+        **measure_terms(job, data, config, training),
         **({} if out is None else _evaluate_parts(job, model, checkpoint_sha256, out)),
     }
     file = None if out is None else out / f"{config.evaluation_key}.npz"
     if before is not None and file is not None:
-        _keep(before, file, protocol, found)
+        _keep(before, lacking(before, config.objective.active), file, protocol, found)
     entry = {
         "content_key": content_key({"checkpoint": checkpoint_sha256, "protocol": protocol}),
         "protocol": protocol,
@@ -100,12 +100,19 @@ def evaluate(
     return entry
 
 
-def _keep(before: Mapping[str, Any], file: Path, protocol: dict[str, Any], found: Findings) -> None:
+def _keep(
+    before: Mapping[str, Any],
+    stale: Mapping[str, Any],
+    file: Path,
+    protocol: dict[str, Any],
+    found: Findings,
+) -> None:
     """Put the numbers and outcomes of an earlier evaluation in the place of those found now.
+
+    `stale` are those that it lacks.
 
     Raises DataError when they are of other pictures, so that nothing can be added to them.
     """
-    stale = lacking(before)
     found.metrics |= {
         name: metric
         for name, metric in before["metrics"].items()
@@ -126,15 +133,6 @@ def _keep(before: Mapping[str, Any], file: Path, protocol: dict[str, Any], found
 # --------------------------------------------------------------------------- kept by themselves
 
 
-def _class_set(folder: ClassFolder, runtime: Runtime) -> FoundTestSet:
-    data = open_class_folder(folder, runtime)
-    about = {"notes": notes_on(data, runtime)}
-    opened = partial(open_class_folder, folder, runtime)
-    return FoundTestSet(
-        folder.name, CLASSIFICATION, data.fingerprint, opened, about, by_batch=False
-    )
-
-
 def _evaluate_parts(job: Job, model: TwoTower, checkpoint_sha256: str, out: Path) -> dict[str, Any]:
     """Every class folder, and every benchmark of the suites; their sections of the protocol."""
     settings, runtime = job.settings, job.runtime
@@ -149,7 +147,7 @@ def _evaluate_parts(job: Job, model: TwoTower, checkpoint_sha256: str, out: Path
         return made
 
     folders = {
-        folder.name: dict(part_of(_class_set(folder, runtime)).protocol)
+        folder.name: dict(part_of(class_set(folder, runtime)).protocol)
         for folder in settings.class_folders
     }
     part: Part | Hole

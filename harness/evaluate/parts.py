@@ -7,15 +7,16 @@ with the next test set, and whoever asks for the same numbers again finds them.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from harness.config import Evaluate, Runtime, content_key
-from harness.data.catalog import cache_dir
+from harness.config import ClassFolder, Evaluate, Runtime, content_key
+from harness.data.catalog import cache_dir, notes_on, open_class_folder
 from harness.data.class_sets import SPLIT
 from harness.data.dataset import DataSet
 from harness.device import Precision, resolve_precision
@@ -35,17 +36,22 @@ from harness.evaluate.scoring import (
 )
 from harness.evaluate.text_cache import TextCache
 from harness.files import write_atomic
-from harness.metrics import RETRIEVAL, rules, versions
+from harness.metrics import CLASSIFICATION, RETRIEVAL, rules, versions
 
 FOLDER = "benchmarks"
 _SCHEMA = 1
 
 
-def protocol_head(settings: Evaluate, precision: str) -> dict[str, Any]:
-    """What every protocol begins with; its sections are empty."""
+def protocol_head(settings: Evaluate, precision: str, terms: Iterable[str] = ()) -> dict[str, Any]:
+    """What every protocol begins with; its sections are empty.
+
+    Args:
+        terms: names of the loss terms that are on, of which there are metrics too.
+    """
+    found = versions([RETRIEVAL, CLASSIFICATION, *terms])
     return {
-        "metrics": versions(),
-        "rules": rules(),
+        "metrics": found,
+        "rules": rules(found),
         "precision": precision,
         "batch_size": settings.batch_size,
         "splits": {},
@@ -72,6 +78,14 @@ class FoundTestSet:
     open: Callable[[], DataSet]
     about: Mapping[str, Any]
     by_batch: bool = True
+
+
+def class_set(folder: ClassFolder, runtime: Runtime) -> FoundTestSet:
+    """A class folder as a test set; DataError when it is none."""
+    data = open_class_folder(folder, runtime)
+    about = {"notes": notes_on(data, runtime)}
+    opened = partial(open_class_folder, folder, runtime)
+    return FoundTestSet(folder.name, CLASSIFICATION, data.fingerprint, opened, about, False)
 
 
 @dataclass(frozen=True)

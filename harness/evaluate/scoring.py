@@ -18,9 +18,11 @@ import torch
 from torch import Tensor
 
 from harness.config import Evaluate, Runtime
+from harness.data.account import Problem
 from harness.data.dataset import DataSet, Split, Task
+from harness.device import Precision, resolve_precision
 from harness.errors import DataError
-from harness.evaluate.embed import Pictures, embed_images, embed_texts
+from harness.evaluate.embed import PRECISION_FIELD, Pictures, embed_images, embed_texts
 from harness.evaluate.retrieval import (
     normalise_caption,
     own_relevance,
@@ -65,6 +67,17 @@ class Findings:
             for name, items in value.items.items():
                 self.outcomes[f"{place}/{name}"] = _compact(items)
 
+    def leave_out(self, place: str, needs: str, facts: Mapping[str, Any], reason: str) -> None:
+        """Every metric of `needs` without a value, and why."""
+        for metric in metrics_for(needs):
+            self.metrics[f"{place}/{metric.kind}"] = {
+                "value": None,
+                "n": metric.count(facts),
+                "chance": None,
+                "reason": reason,
+                **metric.described().plain(),
+            }
+
 
 @dataclass(frozen=True)
 class Job:
@@ -86,6 +99,12 @@ class Job:
             self.runtime,
             by_batch=self.by_batch,
         )
+
+    @property
+    def precision(self) -> Precision:
+        """Of the encoders, on the device where they are."""
+        device = next(self.model.parameters()).device
+        return resolve_precision(self.settings.precision, device, PRECISION_FIELD)
 
     @property
     def logit_scale(self) -> float:
@@ -134,7 +153,7 @@ def score(job: Job, test_set: TestSet) -> tuple[dict[str, Any], dict[str, Classi
     pictures = job.pictures(test_set.data, split)
     kept = [split.images[place] for place in pictures.kept]
     job.found.outcomes[f"{name}/items/images"] = np.array(kept, dtype=np.str_)
-    facts = _facts(split, pictures)
+    facts = facts_of(split, pictures.problems)
     if any(split.captions):
         _some_left(facts["captions"], f"captioned picture of {name!r}")
         facts |= _retrieve(job, name, split, pictures)
@@ -150,16 +169,16 @@ def _some_left(count: int, what: str) -> None:
         raise DataError(f"every {what} is unreadable: nothing is left to evaluate")
 
 
-def _facts(split: Split, pictures: Pictures) -> dict[str, Any]:
-    """Sizes, independently of any metric."""
-    left_out = {problem.where for problem in pictures.problems}
+def facts_of(split: Split, problems: Sequence[Problem]) -> dict[str, Any]:
+    """Sizes without the pictures that could not be read, independently of any metric."""
+    left_out = {problem.where for problem in problems}
     rows = zip(split.images, split.captions, strict=True)
     counts = [len(captions) for image, captions in rows if image not in left_out]
     return {
         "images": len(counts),
         "captioned": sum(n > 0 for n in counts),
         "captions": sum(counts),
-        "excluded": [{"where": p.where, "reason": p.reason} for p in pictures.problems],
+        "excluded": [{"where": p.where, "reason": p.reason} for p in problems],
     }
 
 

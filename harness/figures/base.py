@@ -69,10 +69,13 @@ class Sheet:
 
     @property
     def lead(self) -> str | None:
-        """The metric that the question is answered by, else the first shown; None without runs."""
+        """The metric that the question is answered by, else the first shown.
+
+        None without two points that have it: one alone is a number and no figure.
+        """
         for name in self.quality[:1]:
-            if any(self.cells[(row.index, name)].values for row in self.collection.points):
-                return name
+            known = [bool(self.cells[(row.index, name)].values) for row in self.collection.points]
+            return name if sum(known) > 1 else None
         return None
 
     @property
@@ -132,7 +135,7 @@ SEARCH: Figures[SearchData] = Figures("figure of a search")
 
 def axis_words(collection: Collection, axis: str, letters: int = _AXIS) -> str:
     """What a figure calls an axis."""
-    return text.shorten(collection.axis_name(axis), letters)
+    return style.shorten(collection.axis_name(axis), letters)
 
 
 def point_words(collection: Collection, row: PointRow, *, without: Sequence[str] = ()) -> str:
@@ -144,10 +147,10 @@ def point_words(collection: Collection, row: PointRow, *, without: Sequence[str]
         without: axes whose values are told elsewhere.
     """
     if row.label in collection.sweep.show.names:
-        return text.shorten(row.label, _POINT)
+        return style.shorten(row.label, _POINT)
     axes = [axis for axis in collection.varying_axes if axis not in without]
     values = [text.plain(row.axes[a]) if a in row.given else "\u2013" for a in axes]
-    return text.shorten(", ".join(values) or row.label, _POINT)
+    return style.shorten(", ".join(values) or row.label, _POINT)
 
 
 def by_words(collection: Collection, letters: int = _AXIS, *, without: Sequence[str] = ()) -> str:
@@ -155,7 +158,7 @@ def by_words(collection: Collection, letters: int = _AXIS, *, without: Sequence[
     if all(row.label in collection.sweep.show.names for row in collection.points):
         return ""
     axes = [axis for axis in collection.varying_axes if axis not in without]
-    return text.shorten(", ".join(collection.axis_name(axis) for axis in axes), letters)
+    return style.shorten(", ".join(collection.axis_name(axis) for axis in axes), letters)
 
 
 def name_axes(ax: Axes, collection: Collection) -> None:
@@ -167,12 +170,12 @@ def name_axes(ax: Axes, collection: Collection) -> None:
 
 def legend_words(name: str) -> str:
     """What a legend calls a line of this name."""
-    return text.shorten(name, _LEGEND)
+    return style.shorten(name, _LEGEND)
 
 
 def value_words(value: Any) -> str:
     """What a figure calls a value of an axis."""
-    return text.shorten(text.plain(value), _VALUE)
+    return style.shorten(text.plain(value), _VALUE)
 
 
 def setting_words(collection: Collection, row: PointRow, axis: str) -> str:

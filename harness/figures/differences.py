@@ -12,7 +12,6 @@ from matplotlib.axes import Axes
 
 from harness import metrics
 from harness.document.escaping import csv_text
-from harness.document.text import shorten
 from harness.figures import marks, style
 from harness.figures.base import SWEEP, Drawing, Sheet, by_words, point_words
 from harness.figures.heat_map import grid_of
@@ -21,12 +20,10 @@ from harness.results.contrast import contrast_of
 
 #: Rows past which only those with the largest differences are drawn.
 _MOST = 30
-#: Panels side by side, and panels at most.
-_ACROSS, _PANELS = 4, 12
 #: Rows up to which each difference has its number.
 _NUMBERED = 12
-#: Letters of a row's name, and of a panel's.
-_LETTERS, _TITLE = 30, 22
+#: Letters of a group's name.
+_LETTERS = 30
 
 
 @SWEEP.register("differences", place=60)
@@ -34,30 +31,23 @@ def differences(sheet: Sheet) -> Drawing | None:
     """What each point changes in its baseline; None where nothing is compared."""
     collection = sheet.collection
     has_own = grid_of(collection) is None  # a figure of the leading metric's differences
-    names = [m for m in sheet.quality[int(has_own) :] if sheet.compared(m)][:_PANELS]
+    names = [m for m in sheet.quality[int(has_own) :] if sheet.compared(m)]
     compared = _compared(sheet, names)
     if not compared:
         return None
     rows = _grouped(collection, _largest(sheet, compared, names[0]))
-    figure, axes = style.panels(
-        len(names), row_height=0.5 + _row(len(rows)) * len(rows), most=_ACROSS, wide=True
-    )
-    across = -(-len(names) // -(-len(names) // _ACROSS))
-    for place, (ax, metric) in enumerate(zip(axes, names, strict=True)):
+    longest = max(len(name) for name, _ in rows)
+    head = by_words(collection, max(18, longest), without=collection.places)
+    figure, panels = marks.forest(names, [name for name, _ in rows], _row(len(rows)), head)
+    for ax, metric in panels:
         _panel(ax, sheet, metric, rows)
-        marks.down(ax, [name for name, _ in rows], ticks=3)
         _emphasise(ax, rows)
-        if place % across:
-            ax.tick_params(labelleft=False)
-        else:
-            longest = max(len(name) for name, _ in rows)
-            words = by_words(collection, max(18, longest), without=collection.places)
-            marks.head_of_rows(ax, words)
-        ax.set_title(shorten(metrics.display(metric), _TITLE))
     figure.supxlabel("difference to the baseline (points)", fontsize=style.LETTERS)
-    style.finish(axes)
+    style.finish([ax for ax, _ in panels])
     words = _words(sheet, names, len([row for _, row in rows if row is not None]), len(compared))
-    return Drawing(words, figure, _data(sheet, compared, names))
+    return Drawing(
+        words + marks.left_out(len(panels), names), figure, _data(sheet, compared, names)
+    )
 
 
 def _row(rows: int) -> float:
@@ -90,13 +80,12 @@ def _grouped(collection: Collection, rows: Sequence[PointRow]) -> _Rows:
         groups.setdefault(place, []).append((name, row))
     listed: _Rows = []
     for place, members in groups.items():
-        listed += [(shorten(place, _LETTERS), None)] if place and len(groups) > 1 else []
+        listed += [(style.shorten(place, _LETTERS), None)] if place and len(groups) > 1 else []
         listed += members
     return listed
 
 
 def _panel(ax: Axes, sheet: Sheet, metric: str, rows: _Rows) -> None:
-    marks.zero(ax, None, metric)
     made = {c.point: c for c in sheet.compared(metric)}
     for at, (_, row) in enumerate(rows):
         if row is not None and row.index in made:

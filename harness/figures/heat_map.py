@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from harness import metrics
 from harness.config import canonical_json
-from harness.document.text import number, shorten
+from harness.document.text import number
 from harness.figures import style
 from harness.figures.base import (
     SWEEP,
@@ -132,7 +132,7 @@ def _means(ax: Axes, sheet: Sheet, grid: Grid, metric: str) -> None:
     colours = matplotlib.colormaps["cividis"]
     ax.imshow(means, cmap=colours, norm=norm, aspect="auto")
     _numbers(ax, grid, means, norm, colours)
-    ax.set_title(shorten(metric_words(metric), _TITLE))
+    ax.set_title(style.shorten(metric_words(metric), _TITLE))
 
 
 def _differences(ax: Axes, grid: Grid, compared: Sequence[Comparison]) -> None:

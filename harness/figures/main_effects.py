@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 
 from harness import metrics
-from harness.document import text
 from harness.document.escaping import csv_text
 from harness.figures import marks, style
 from harness.figures.base import SWEEP, Drawing, Sheet, axis_words, value_words
@@ -18,8 +17,8 @@ from harness.results.findings import Answered
 from harness.stats.effects import Effect
 from harness.stats.tests import Judged
 
-#: Panels side by side, and panels at most.
-_ACROSS, _PANELS = 4, 8
+#: Inches of a row.
+_HIGH = 0.23
 #: Rows past which only those with the largest effects on the leading metric are drawn.
 _MOST = 16
 #: Interactions drawn, the largest of those that are significant.
@@ -48,29 +47,22 @@ def main_effects(sheet: Sheet) -> Drawing | None:
     if len(found) != 1 or sheet.lead is None:
         return None
     rows = _rows(sheet, found[0])
-    names = [m for m in sheet.quality if any(m in row.sizes for row in rows)][:_PANELS]
+    names = [m for m in sheet.quality if any(m in row.sizes for row in rows)]
     shown = _shown(rows, names)
     if not shown or not names:
         return None
-    figure, axes = style.panels(
-        len(names), row_height=0.55 + 0.23 * len(shown), most=_ACROSS, wide=True
-    )
-    across = -(-len(names) // -(-len(names) // _ACROSS))
-    for place, (ax, metric) in enumerate(zip(axes, names, strict=True)):
+    figure, panels = marks.forest(names, [row.name for row in shown], _HIGH)
+    for ax, metric in panels:
         _panel(ax, metric, shown)
-        marks.down(ax, [row.name for row in shown], ticks=3)
-        if place % across:
-            ax.tick_params(labelleft=False)
-        ax.set_title(text.shorten(metrics.display(metric), 22))
     figure.supxlabel("effect (points)", fontsize=style.LETTERS)
-    style.finish(axes)
+    style.finish([ax for ax, _ in panels])
     words = (
         "Main effects in points: the change of one axis, averaged over the settings of the others, "
         f"with 95 % intervals. {marks.FILLED}"
     )
     if any(not row.main for row in shown):
         words += " Below: the largest interactions that are significant on some metric."
-    return Drawing(words, figure, _data(rows))
+    return Drawing(words + marks.left_out(len(panels), names), figure, _data(rows))
 
 
 def _rows(sheet: Sheet, answered: Answered) -> list[_Row]:
@@ -95,7 +87,7 @@ def _name(sheet: Sheet, effect: Effect, *, levels: bool) -> str:
     pairs = [(axis_words(sheet.collection, axis, _LETTERS), new) for axis, new, _ in effect.parts]
     if levels:
         pairs = [(f"{axis} {value_words(json.loads(str(new)))}", new) for axis, new in pairs]
-    return text.shorten(" \u00d7 ".join(name for name, _ in pairs), _ROW_LETTERS)
+    return style.shorten(" \u00d7 ".join(name for name, _ in pairs), _ROW_LETTERS)
 
 
 def _shown(rows: Sequence[_Row], names: Sequence[str]) -> list[_Row]:
@@ -117,7 +109,6 @@ def _size(row: _Row, metric: str) -> float:
 
 
 def _panel(ax: Axes, metric: str, rows: Sequence[_Row]) -> None:
-    marks.zero(ax, None, metric)
     unit = metrics.scale(metric)
     for at, row in enumerate(rows):
         judged = row.sizes.get(metric)

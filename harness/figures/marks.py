@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from harness import metrics
@@ -20,6 +21,10 @@ _REACH = 0.6
 #: Towards a chance that is not drawn, by whether it lies below the data.
 _ARROWS = {True: "\u2193", False: "\u2191"}
 _SIDEWAYS = {True: "\u2190", False: "\u2192"}
+#: Panels of a forest side by side, fewer where the names of rows are long; letters of a title.
+_ACROSS, _NARROW, _LONG, _TITLE = 4, 3, 26, 22
+#: Inches around the rows of a panel.
+_AROUND = 0.52
 #: What the marks of differences mean, for captions.
 FILLED = "Filled: significant (Holm); hollow: not."
 
@@ -116,6 +121,34 @@ def down(ax: Axes, names: Sequence[str], *, ticks: int = 4, **look: Any) -> None
     ax.xaxis.set_major_locator(MaxNLocator(ticks, steps=[1, 2, 5, 10]))
     ax.grid(visible=True, axis="x")
     ax.grid(visible=False, axis="y")
+
+
+def forest(
+    metrics_shown: Sequence[str], names: Sequence[str], row: float, head: str = ""
+) -> tuple[Figure, list[tuple[Axes, str]]]:
+    """A panel a metric with a row a name, each `row` inches high; as many panels as a page holds.
+
+    Returns the figure, and each panel with its metric.
+    """
+    most = _NARROW if max(map(len, names)) > _LONG else _ACROSS
+    height = _AROUND + row * len(names)
+    shown = metrics_shown[: most * max(1, int(style.TALLEST / height))]
+    figure, axes = style.panels(len(shown), row_height=height, most=most, wide=True)
+    across = -(-len(shown) // -(-len(shown) // most))
+    for place, (ax, metric) in enumerate(zip(axes, shown, strict=True)):
+        zero(ax, None, metric)
+        down(ax, names, ticks=3)
+        ax.set_title(style.shorten(metrics.display(metric), _TITLE))
+        if place % across:
+            ax.tick_params(labelleft=False)
+        else:
+            head_of_rows(ax, head)
+    return figure, list(zip(axes, shown, strict=True))
+
+
+def left_out(shown: int, names: Sequence[str]) -> str:
+    """What a caption says of metrics that have no panel."""
+    return "" if shown == len(names) else f" The first {shown} of {len(names)} metrics."
 
 
 def head_of_rows(ax: Axes, words: str) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from harness import metrics
-from harness.document.text import shorten
 from harness.figures import marks, style
 from harness.figures.base import (
     SWEEP,
@@ -90,7 +89,7 @@ def _values(ax: Axes, sheet: Sheet, metric: str, rows: Sequence[PointRow]) -> No
                 "mew": 0.5,
             }
             ax.plot([mean], [at], "s" if cell.point in baselines else "o", zorder=3, **look)
-    ax.set_title(shorten(metric_words(metric), _LETTERS))
+    ax.set_title(style.shorten(metric_words(metric), _LETTERS))
     marks.chance_line(ax, cells, metric, across=False)
 
 

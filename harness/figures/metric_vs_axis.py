@@ -145,7 +145,7 @@ def _values(ax: Axes, sheet: Sheet, metric: str, series: Sequence[Series], scale
         }
         ax.plot(places, means, marker=line.marker, zorder=3, **look)
         drawn += cells
-    ax.set_title(text.shorten(metric_words(metric), _LETTERS))
+    ax.set_title(style.shorten(metric_words(metric), _LETTERS))
     marks.chance_line(ax, drawn, metric)
 
 

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.transforms import Bbox
+from numpy.typing import NDArray
 
-from harness.document.text import shorten
 from harness.figures import style
 
+#: Names that are tried, of those that matter most.
+_MOST = 80
 #: Letters of a name beside a point.
 _LETTERS = 28
 #: Points of space around a mark and between a mark and its name.
@@ -22,6 +24,12 @@ _MARK, _GAP = 3.0, 3.5
 _STEP = 8.5
 #: Shares of the way along a stretch at which a line is looked for under a name.
 _ALONG = np.linspace(0.0, 1.0, 24)
+
+
+_Boxes = NDArray[np.float64]
+"""Corners in pixels, (N, 4) or (N, 2)."""
+_Shift = tuple[float, float, str, str]
+"""Points to the right and up, and which side of the name stands there."""
 
 
 @dataclass(frozen=True)
@@ -48,38 +56,57 @@ def name_points(
     figure: Any = ax.figure
     renderer = style.settle(figure)
     inch = float(figure.dpi) / 72  # of a point
-    places: Any = ax.transData.transform([(name.x, name.y) for name in names]) if names else []
-    taken = [_around(place, _MARK * inch) for place in places]
-    marks = list(taken)
+    places = np.asarray(ax.transData.transform([(n.x, n.y) for n in names])).reshape(-1, 2)
+    reach = _MARK * inch
+    taken = np.hstack([places - reach, places + reach])
     path = _along(ax, lines)
     written = []
-    for name, own in zip(names, marks, strict=True):
+    for place, name in enumerate(names[:_MOST]):
         label = _annotate(ax, name)
-        chosen = None
-        for shift in _shifts():
-            label.xyann, ha, va = (shift[0], shift[1]), shift[2], shift[3]
-            label.set(ha=ha, va=va)
-            box = label.get_window_extent(renderer)
-            if not _is_inside(ax, box) or any(box.overlaps(o) for o in taken if o is not own):
-                continue
-            crossed = sum(box.contains(x, y) for x, y in path)
-            if chosen is None or crossed < chosen[0]:
-                chosen = (crossed, shift, box)
-            if not crossed:
-                break
+        others = np.delete(taken, place, axis=0)
+        chosen = _best_place(label, renderer, ax, others, path)
         if chosen is None:
             label.remove()
             continue
-        label.xyann = chosen[1][:2]
-        label.set(ha=chosen[1][2], va=chosen[1][3])
-        taken.append(chosen[2])
+        _move(label, chosen[0])
+        taken = np.vstack([taken, chosen[1]])
         written.append(name)
     return written
 
 
+def _best_place(
+    label: Any, renderer: Any, ax: Axes, taken: _Boxes, path: _Boxes
+) -> tuple[_Shift, _Boxes] | None:
+    """Where the name covers nothing taken and as little of the line as may be, and its box."""
+    best: tuple[int, _Shift, _Boxes] | None = None
+    for shift in _shifts():
+        _move(label, shift)
+        box = label.get_window_extent(renderer)
+        if not _is_inside(ax, box) or _overlaps(box, taken):
+            continue
+        within = (path >= (box.x0, box.y0)) & (path <= (box.x1, box.y1))
+        crossed = int(within.all(axis=1).sum())
+        if best is None or crossed < best[0]:
+            best = crossed, shift, np.array(box.extents)
+        if not crossed:
+            break
+    return None if best is None else best[1:]
+
+
+def _move(label: Any, shift: _Shift) -> None:
+    label.xyann = shift[:2]
+    label.set(ha=shift[2], va=shift[3])
+
+
+def _overlaps(box: Bbox, taken: _Boxes) -> bool:
+    left, low, right, high = taken.T
+    apart = (right <= box.x0) | (left >= box.x1) | (high <= box.y0) | (low >= box.y1)
+    return not bool(apart.all())
+
+
 def _annotate(ax: Axes, name: Name) -> Any:
     return ax.annotate(
-        shorten(name.text, _LETTERS),
+        style.shorten(name.text, _LETTERS),
         (name.x, name.y),
         xytext=(0, 0),
         textcoords="offset points",
@@ -89,7 +116,7 @@ def _annotate(ax: Axes, name: Name) -> Any:
     )
 
 
-def _shifts() -> Iterator[tuple[float, float, str, str]]:
+def _shifts() -> Iterator[_Shift]:
     """Where a name may stand beside its point, the best place first."""
     for gap in (_GAP, 2.5 * _GAP):
         yield from ((gap, 0.6 * gap, "left", "bottom"), (-gap, 0.6 * gap, "right", "bottom"))
@@ -98,24 +125,18 @@ def _shifts() -> Iterator[tuple[float, float, str, str]]:
         yield from ((1.4 * gap, 0, "left", "center"), (-1.4 * gap, 0, "right", "center"))
 
 
-def _around(place: Any, reach: float) -> Bbox:
-    x, y = place
-    return Bbox.from_extents(x - reach, y - reach, x + reach, y + reach)
-
-
 def _is_inside(ax: Axes, box: Bbox) -> bool:
     room = ax.get_window_extent()
     wide = room.x0 <= box.x0 and box.x1 <= room.x1
     return bool(wide and room.y0 <= box.y0 and box.y1 <= room.y1 + 2 * _GAP)
 
 
-def _along(ax: Axes, corners: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Places in pixels along the line through `corners`."""
+def _along(ax: Axes, corners: Sequence[tuple[float, float]]) -> _Boxes:
+    """Places in pixels along the line through `corners`, (N, 2)."""
     if len(corners) < 2:
-        return []
+        return np.empty((0, 2))
     at = ax.transData.transform(corners)
-    stretches = [a + np.outer(_ALONG, b - a) for a, b in pairwise(at)]
-    return [(float(x), float(y)) for x, y in np.concatenate(stretches)]
+    return np.concatenate([a + np.outer(_ALONG, b - a) for a, b in pairwise(at)])
 
 
 def name_line_ends(ax: Axes, names: Sequence[Name]) -> None:
@@ -125,7 +146,7 @@ def name_line_ends(ax: Axes, names: Sequence[Name]) -> None:
     """
     labels = [
         ax.annotate(
-            shorten(name.text, _LETTERS),
+            style.shorten(name.text, _LETTERS),
             (1.0, name.y),
             xycoords=("axes fraction", "data"),
             xytext=(4, 0),

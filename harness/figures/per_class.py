@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 
 from harness import metrics
 from harness.document.escaping import csv_text
-from harness.document.text import shorten
 from harness.figures import marks, style
 from harness.figures.base import SWEEP, Drawing, Sheet
 from harness.results.collect import Collection
@@ -114,12 +113,12 @@ def _panel(ax: Axes, collection: Collection, task: _Change) -> None:
         if difference.low is not None and difference.high is not None:
             ends = [difference.low * 100, difference.high * 100]
             ax.plot(ends, [at, at], color=style.INK, linewidth=0.7, zorder=2)
-    names_of_rows = [shorten(name, _LETTERS) for name in names]
+    names_of_rows = [style.shorten(name, _LETTERS) for name in names]
     marks.down(ax, names_of_rows, fontsize=style.SMALL)
     reach = 1.1 * max(abs(task.differences[name].mean) for name in names) * 100 or 1.0
     ax.set_xlim(-max(reach, 5.0), max(reach, 5.0))
     row, base = (collection.points[point] for point in (task.point, task.reference))
-    label = shorten(contrast_of(collection, row, base).short, _LETTERS)
+    label = style.shorten(contrast_of(collection, row, base).short, _LETTERS)
     ax.set_title(f"{metrics.display(task.metric)}\n{label}")
 
 

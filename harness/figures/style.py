@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from typing import Any
 
 import matplotlib
@@ -22,9 +23,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
-from harness.document.text import shorten
+from harness.document import text
 
 COLUMN, PAGE = 3.03, 5.5
 """The narrowest column, and the narrowest text, of the papers a figure may stand in, in inches."""
@@ -105,6 +107,21 @@ def _in_the_dark(colour: str) -> str:
     while 0.2126 * parts[0] ** 2.2 + 0.7152 * parts[1] ** 2.2 + 0.0722 * parts[2] ** 2.2 < _BRIGHT:
         parts = [part + 0.05 * (1 - part) for part in parts]
     return "#" + "".join(f"{round(255 * part):02x}" for part in parts)
+
+
+def shorten(words: str, letters: int) -> str:
+    """`words` cut to `letters`, those that the figures' font lacks as code points: `U+4E2D`."""
+    return text.shorten("".join(map(_legible, text.one_line(words))), letters)
+
+
+def _legible(letter: str) -> str:
+    return letter if ord(letter) in _known_letters() else f"U+{ord(letter):04X}"
+
+
+@cache
+def _known_letters() -> frozenset[int]:
+    """The code points that the figures' font has."""
+    return frozenset(get_font(findfont(_FAMILIES[0])).get_charmap())
 
 
 @contextmanager
@@ -207,7 +224,7 @@ def _fit_titles(ax: Axes, renderer: Any) -> None:
     words = left.get_text()
     lines = words.split("\n")
     for letters in range(max(map(len, lines)), 5, -1):
-        left.set_text("\n".join(shorten(line, letters) for line in lines))
+        left.set_text("\n".join(text.shorten(line, letters) for line in lines))
         if left.get_window_extent(renderer).width <= room + 2:
             break
     taken = left.get_window_extent(renderer).width if words else 0.0
@@ -246,8 +263,8 @@ def _dark_rules(picture: str) -> str:
         for what, colour in used
         if (dark := _in_the_dark(colour)) != colour
     ]
-    text = f'text:not([style*="fill"]){{fill:{_DARK["#000000"]}}}'
-    return f"@media (prefers-color-scheme: dark){{{''.join([*rules, text])}}}"
+    rest = f'text:not([style*="fill"]){{fill:{_DARK["#000000"]}}}'
+    return f"@media (prefers-color-scheme: dark){{{''.join([*rules, rest])}}}"
 
 
 def png(figure: Figure) -> bytes:

@@ -170,7 +170,7 @@ def _name(
     ordered = sorted(marks, key=lambda mark: (mark.cost, mark.value) not in on_front)
     names = [Name(mark.label, mark.cost, mark.value) for mark in ordered]
     names += [Name(mark.label, mark.cost, mark.value, style.FAINT) for mark in published]
-    return len(name_points(ax, names[:200], best))
+    return len(name_points(ax, names, best))
 
 
 def _rows(

@@ -27,11 +27,13 @@ from harness.evaluate.suites.find import Found, Hole, find
 from harness.loggers import check_loggers
 from harness.metrics import (
     OF_TOWERS,
+    TermMetric,
     benchmark_metrics,
     headline_metrics,
     known_metrics,
     match_metrics,
     match_primary,
+    metrics_of_terms,
     suite_mean_name,
 )
 from harness.models.names import backbone_names
@@ -106,7 +108,7 @@ def data_notes(runs: Sequence[Run], runtime: Runtime) -> list[str]:
 def check_runs(runs: Sequence[Run], show: Show, runtime: Runtime) -> Show:
     """`show` with the names of the metrics that it means on the data of `runs`.
 
-    Its primary metric is among those shown, be it the last.
+    Its primary metric is among those shown, and so are those of the loss's terms that are on.
 
     Raises ConfigError or DataError unless every run can be trained and has a metric to show, and
     the primary metric is one and the same for all.
@@ -115,13 +117,20 @@ def check_runs(runs: Sequence[Run], show: Show, runtime: Runtime) -> Show:
     shown: dict[str, None] = {}
     primary: dict[str, None] = {}
     every: dict[str, None] = {}
-    configs = {(c.data, c.evaluate): c for c in (run.config for run in runs)}
+    of_terms: dict[str, None] = {}
+    configs = {(c.data, c.evaluate, tuple(c.objective.active)): c for c in (r.config for r in runs)}
     known_backbones = backbone_names()
     for backbone in dict.fromkeys(run.config.model.image.backbone for run in runs):
         if backbone not in known_backbones:
             raise ConfigError(unknown("backbone", backbone, known_backbones))
     for config in configs.values():
-        known = known_metrics(open_data(config.data, runtime), config.evaluate)
+        opened, terms = open_data(config.data, runtime), config.objective.active
+        known = known_metrics(opened, config.evaluate, terms)
+        of_terms |= {
+            name: None
+            for name, metric in metrics_of_terms(opened, config.evaluate, terms)
+            if isinstance(metric, TermMetric) and metric.shown
+        }
         of_suites, judged_by = _suite_metrics(config.evaluate.suites)
         named = [p for p in patterns if "*" not in p and p in of_suites]
         others = [p for p in patterns if p not in named]
@@ -141,7 +150,7 @@ def check_runs(runs: Sequence[Run], show: Show, runtime: Runtime) -> Show:
         raise ConfigError(
             f"primary = {show.primary!r} is {len(primary)} metrics: {', '.join(primary)}"
         )
-    metrics = tuple(shown | primary)
+    metrics = tuple(shown | primary | of_terms)
     resolved = replace(show, metrics=metrics, primary=next(iter(primary), None))
     if show.columns is None:
         return resolved

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.config import (
+    ClassFolder,
     Evaluate,
     Runtime,
     content_key,
@@ -158,7 +159,12 @@ class EvaluationTask:
 
     model: int
     spec: ModelSpec
-    found: Found
+    found: Found | ClassFolder
+
+    @property
+    def name(self) -> str:
+        """Of the data set."""
+        return self.found.benchmark.name if isinstance(self.found, Found) else self.found.name
 
 
 @dataclass(frozen=True)
@@ -183,9 +189,10 @@ def cost(benchmark: Benchmark) -> int:
 def evaluate_all(
     models: Sequence[ModelSpec], found: Sequence[Found], work: Work, slots: Sequence[str | None]
 ) -> list[Done]:
-    """Every data set on every model, model by model, the longest data set first."""
-    ordered = sorted(found, key=lambda place: cost(place.benchmark), reverse=True)
-    tasks = [EvaluationTask(i, spec, place) for i, spec in enumerate(models) for place in ordered]
+    """Every data set on every model, model by model, the longest benchmark first."""
+    longest = sorted(found, key=lambda place: cost(place.benchmark), reverse=True)
+    places: list[Found | ClassFolder] = [*longest, *work.settings.class_folders]
+    tasks = [EvaluationTask(i, spec, place) for i, spec in enumerate(models) for place in places]
     if not tasks:
         return []
     if min(len(slots), len(tasks)) == 1 and slots[0] is None:
@@ -205,7 +212,7 @@ def _work_off(tasks: Iterator[EvaluationTask], work: Work) -> Iterator[Done]:
     """The tasks one after the other; a model is loaded once for those that follow one another."""
     from harness.device import pick_device, set_up
     from harness.evaluate.benchmarks import place_of
-    from harness.evaluate.parts import evaluate_part
+    from harness.evaluate.parts import class_set, evaluate_part
 
     device = pick_device(work.runtime)
     set_up(work.runtime, device)
@@ -218,7 +225,8 @@ def _work_off(tasks: Iterator[EvaluationTask], work: Work) -> Iterator[Done]:
                 model.to(device)  # type: ignore[attr-defined]
                 loaded = (task.spec, model, identity, folder)
             _, model, identity, folder = loaded
-            place = place_of(task.found, work.runtime)
+            located = place_of if isinstance(task.found, Found) else class_set
+            place = located(task.found, work.runtime)  # type: ignore[arg-type]
             part = evaluate_part(model, identity, place, work.settings, work.runtime, folder.parts)
             yield replace(failed, part=part, key=folder.key, identity=identity.plain())
         except HarnessError as error:
@@ -227,7 +235,7 @@ def _work_off(tasks: Iterator[EvaluationTask], work: Work) -> Iterator[Done]:
 
 def _nothing_of(task: EvaluationTask) -> Done:
     """Nothing yet of a task."""
-    return Done(task.model, task.found.benchmark.name)
+    return Done(task.model, task.name)
 
 
 # --------------------------------------------------------------------------- processes
@@ -282,7 +290,7 @@ def _collect(
 ) -> Iterator[Done]:
     import queue
 
-    left = {(task.model, task.found.benchmark.name): task for task in tasks}
+    left = {(task.model, task.name): task for task in tasks}
     taken: dict[int, EvaluationTask] = {}
     while left:
         try:
@@ -291,7 +299,7 @@ def _collect(
             for number, process in enumerate(processes):
                 if process.exitcode not in (None, 0) and number in taken:
                     task = taken.pop(number)
-                    if left.pop((task.model, task.found.benchmark.name), None) is not None:
+                    if left.pop((task.model, task.name), None) is not None:
                         reason = f"its process died (exit code {process.exitcode})"
                         yield replace(_nothing_of(task), reason=reason)
             if all(process.exitcode is not None for process in processes) and answers.empty():
@@ -345,9 +353,13 @@ def record_evaluation(
         for place in places
     }
     found, sections = combine(settings.suites, parts)
+    folders = {f.name: part for f in settings.class_folders if (part := mine[f.name].part)}
+    found |= {n: dict(m) for part in folders.values() for n, m in part.metrics.items()}
     known = next((each for each in done if each.part is not None), None)
-    precision = settings.precision if known is None else _first(parts)["precision"]
-    protocol = {**protocol_head(settings, precision), **sections}
+    made = [*folders.values(), *(part for part in parts.values() if not isinstance(part, Hole))]
+    precision = made[0].protocol["precision"] if made else settings.precision
+    of_folders = {name: dict(part.protocol) for name, part in folders.items()}
+    protocol = {**protocol_head(settings, precision), "class_folders": of_folders, **sections}
     entry: dict[str, Any] = {"protocol": protocol, "metrics": found, "outcomes": None}
     invariants.check(entry)
     if known is None or known.key is None or known.identity is None:
@@ -356,20 +368,17 @@ def record_evaluation(
         {
             "suites": list(settings.suites),
             "benchmarks": {p.benchmark.name: getattr(p, "fingerprint", None) for p in places},
+            **({"class_folders": [part.key for part in folders.values()]} if folders else {}),
             "precision": precision,
             "metrics": protocol["metrics"],
         }
     )
     folder = EvaluationDir(evaluations_root(store) / known.key)
     file = folder.outcomes / f"{key}.npz"
-    arrays = [part.arrays() for part in parts.values() if not isinstance(part, Hole)]
-    write_atomic(file, npz({name: array for each in arrays for name, array in each.items()}))
+    arrays = {name: array for part in made for name, array in part.arrays().items()}
+    write_atomic(file, npz(arrays))
     entry["outcomes"] = f"{folder.outcomes.name}/{file.name}"
     entry["content_key"] = content_key({"model": known.identity, "protocol": protocol})
     model = {"kind": spec.kind, "name": spec.name, "source": str(spec.path), **known.identity}
     folder.add(model, key, entry)
     return entry
-
-
-def _first(parts: Mapping[str, Part | Hole]) -> Mapping[str, Any]:
-    return next(part.protocol for part in parts.values() if not isinstance(part, Hole))

@@ -21,12 +21,16 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-#: What a metric needs: rankings of a captioned set, or class scores of a labelled one.
+#: What a metric needs: rankings of a captioned set, class scores of a labelled one, or what the
+#: loss term of that name makes of captions (`Contrasted`).
 RETRIEVAL, CLASSIFICATION = "retrieval", "classification"
 #: The k of recall@k (CLIP, and everyone since).
 KS = (1, 5, 10)
 #: Captions that look for pictures, and pictures that look for captions, as CLIP_benchmark has it.
 IMAGE_RETRIEVAL, TEXT_RETRIEVAL = WAYS = ("image_retrieval", "text_retrieval")
+
+#: The array that says which picture each caption of a metric of a loss term belongs to.
+ITEMS_OF_TERMS = "items/terms"
 
 _SCALES = {"%": 100.0, "M": 1e-6}
 _DIRECTIONS = ("lower", "higher")
@@ -102,6 +106,18 @@ class Classified:
     def top(self, k: int) -> NDArray[np.float64]:
         """Per-example outcomes (N,) of top-k accuracy, k = 1 or 5."""
         return self.hits[:, (1, 5).index(k)]
+
+
+@dataclass(frozen=True)
+class Contrasted:
+    """What a term of the loss makes of each of N captions, with its own picture and with another.
+
+    Attributes:
+        own, other: float64 (N,).
+    """
+
+    own: NDArray[np.float64]
+    other: NDArray[np.float64]
 
 
 # --------------------------------------------------------------------------- a metric
@@ -211,7 +227,7 @@ class Metric(ABC):
 
     @abstractmethod
     def compute(self, found: Any) -> Value:
-        """The value of `found`: `Retrieved` or `Classified`, as `needs` says."""
+        """The value of `found`: `Retrieved`, `Classified` or `Contrasted`, as `needs` says."""
 
     def why_not(self, classes: int) -> str | None:
         """Why a task of so many classes has no value; None where it has one."""
@@ -228,6 +244,25 @@ class Metric(ABC):
         return Described(
             self.kind, self.title, self.unit, self.higher_is_better, self.version, self.needs
         )
+
+
+class TermMetric(Metric):
+    """A metric of what a term of the loss learnt, read through the modules that trained with it.
+
+    Of every caption of the split `validation`, and of the evaluated splits where there is none.
+    """
+
+    shown: bool = True
+    """Whether the report of every sweep with the term on shows it."""
+
+    @property
+    def items(self) -> str:
+        """See Metric: the caption's picture."""
+        return ITEMS_OF_TERMS
+
+    def count(self, facts: Mapping[str, Any]) -> int:
+        """See Metric: captions."""
+        return int(facts["captions"])
 
 
 def items_of_way(way: str) -> str:

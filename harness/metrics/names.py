@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import product
 from typing import Protocol
 
-from harness.config import Evaluate
+from harness.config import VALIDATION, Evaluate
 from harness.errors import ConfigError, unknown
 from harness.metrics.accuracy import ACC1
 from harness.metrics.base import (
@@ -26,6 +27,7 @@ from harness.metrics.base import (
     RETRIEVAL,
     TEXT_RETRIEVAL,
     Described,
+    Metric,
     metrics_for,
     recorded_of,
 )
@@ -79,11 +81,14 @@ class _Data(Protocol):
 # --------------------------------------------------------------------------- which there are
 
 
-def known_metrics(data: _Data, evaluate: Evaluate) -> list[str]:
+def known_metrics(data: _Data, evaluate: Evaluate, terms: Iterable[str] = ()) -> list[str]:
     """Every metric that `evaluate` on `data` will give a value, cost metrics included.
 
     Top-5 accuracy of a task with fewer than five classes is not among them.  The classes of a
     class folder are not looked at, so all its metrics are taken for known.
+
+    Args:
+        terms: names of the loss terms that are on.
 
     Raises:
         ConfigError: a split is not in `data`.
@@ -95,7 +100,22 @@ def known_metrics(data: _Data, evaluate: Evaluate) -> list[str]:
         names += _split_metrics(data, split)
     for folder in evaluate.class_folders:
         names += _of_classes(folder.name, None)
-    return [*names, *COSTS]
+    return [*names, *(name for name, _ in metrics_of_terms(data, evaluate, terms)), *COSTS]
+
+
+def metrics_of_terms(
+    data: _Data, evaluate: Evaluate, terms: Iterable[str]
+) -> Iterator[tuple[str, Metric]]:
+    """The metrics of what loss terms learnt, by their names."""
+    for split, term in product(splits_of_terms(data.splits, evaluate), terms):
+        yield from ((f"{split}/{metric.kind}", metric) for metric in metrics_for(term))
+
+
+def splits_of_terms(splits: Mapping[str, _Split], evaluate: Evaluate) -> list[str]:
+    """The splits on which the terms of the loss are measured: `validation`, else the evaluated."""
+    captioned = [name for name, split in splits.items() if any(split.captions)]
+    wanted = [VALIDATION] if VALIDATION in captioned else evaluate.splits
+    return [name for name in wanted if name in captioned]
 
 
 def _split_metrics(data: _Data, split: str) -> Iterator[str]:

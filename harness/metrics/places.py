@@ -1,16 +1,18 @@
 """Where the numbers of an evaluation are, by its protocol: which there must be, which are lacking.
 
-A place is a captioned set or a labelled one: a split, a task of it, a class folder, a benchmark.
+A place is a captioned set or a labelled one: a split, a task of it, a class folder, a benchmark;
+the section `terms` has the splits on which the metrics of loss terms were computed.
 The section `metrics` of a protocol has kind -> version of every metric that was computed.  Pure
 functions of plain values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from harness.config import VALIDATION
 from harness.metrics.base import CLASSIFICATION, RETRIEVAL, Metric, metric_of, metrics_for
 from harness.metrics.names import suite_mean_name
 
@@ -36,6 +38,8 @@ def places_of(protocol: Mapping[str, Any]) -> Iterator[Place]:
     for name, facts in protocol.get("benchmarks", {}).items():
         if "hole" not in facts:
             yield Place(name, facts["task"], facts)
+    for split, facts in protocol.get("terms", {}).items():
+        yield from (Place(split, term, facts) for term in facts["measured"])
 
 
 def computed(protocol: Mapping[str, Any]) -> Iterator[tuple[Place, Metric]]:
@@ -63,8 +67,11 @@ def suite_means_of(protocol: Mapping[str, Any]) -> dict[str, int]:
     return {suite_mean_name(s): len(names) for s, names in protocol.get("suites", {}).items()}
 
 
-def lacking(entry: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def lacking(entry: Mapping[str, Any], terms: Iterable[str] = ()) -> dict[str, dict[str, Any]]:
     """The numbers that an evaluation of today would have beside those of `entry`.
+
+    Args:
+        terms: names of the run's loss terms that are on.
 
     Returns:
         Name -> what a record says of it: no value, and why.
@@ -72,10 +79,19 @@ def lacking(entry: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     versions = entry["protocol"]["metrics"]
     return {
         f"{place.name}/{metric.kind}": _hole(place, metric, versions.get(metric.kind))
-        for place in places_of(entry["protocol"])
+        for place in [*places_of(entry["protocol"]), *_unmeasured(entry["protocol"], terms)]
         for metric in metrics_for(place.needs)
         if versions.get(metric.kind) != metric.version
     }
+
+
+def _unmeasured(protocol: Mapping[str, Any], terms: Iterable[str]) -> Iterator[Place]:
+    """Where the terms of a run would be measured that was evaluated before they were.
+
+    Which splits its data have is not on record, so that it is the one that they are for.
+    """
+    if "terms" not in protocol and protocol["splits"]:
+        yield from (Place(VALIDATION, term, {"captions": 0}) for term in terms)
 
 
 def _hole(place: Place, metric: Metric, version: int | None) -> dict[str, Any]:

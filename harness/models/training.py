@@ -41,6 +41,10 @@ class Pass(NamedTuple):
     hidden: Tensor
     tokens: Tensor
 
+    def with_pictures(self, places: Tensor) -> Pass:
+        """The same texts, each with the picture of this pass that `places` (M,) has for it."""
+        return self._replace(features=self.features[places], image=self.image[places])
+
 
 class Outputs(NamedTuple):
     """What some pairs give to the terms of the loss.
@@ -119,15 +123,18 @@ class TrainingModel(nn.Module):
             tokens: (N, L) ids.
             inputs: what the terms drew for these pairs, by name; None outside of training.
         """
-        model = self.model
-        features = model.image.features(pixels)
-        image = F.normalize(model.image.embed(features).float(), dim=-1)
-        hidden = model.text.hidden(tokens)
-        text = F.normalize(model.text.pool(hidden, tokens).float(), dim=-1)
-        seen = Pass(model, features, self.layout, image, hidden, tokens)
+        seen = self.look(pixels, tokens)
+        text = F.normalize(self.model.text.pool(seen.hidden, tokens).float(), dim=-1)
         of_terms = {}
         for name, module in self.term_modules().items():
             found = self.terms[name].outputs(seen, module, (inputs or {}).get(name))
             if found is not None:
                 of_terms[name] = found
-        return Outputs(image, text, of_terms)
+        return Outputs(seen.image, text, of_terms)
+
+    def look(self, pixels: Tensor, tokens: Tensor) -> Pass:
+        """One pass of each tower, over pictures (N, 3, S, S) and texts (M, L)."""
+        features = self.model.image.features(pixels)
+        image = F.normalize(self.model.image.embed(features).float(), dim=-1)
+        hidden = self.model.text.hidden(tokens)
+        return Pass(self.model, features, self.layout, image, hidden, tokens)

@@ -127,6 +127,20 @@ class MlmLoss(RampedTerm):
         *masked, targets = inputs
         return HiddenWords(module(seen.towers.text, *masked, image), targets)
 
+    def probe(self, seen: Pass, module: MaskedPass, inputs: Masked) -> Tensor:
+        """See Term: the mean loss of each text's hidden words, 0 without words."""
+        import torch
+        from torch.nn import functional as F
+
+        found = self.outputs(seen, module, inputs)
+        assert found is not None
+        logits = F.linear(found.states.float(), module.table(seen.towers.text).float(), module.bias)
+        of_words = F.cross_entropy(logits, found.targets, reduction="none")
+        texts = inputs.positions // seen.tokens.shape[1]
+        sums = of_words.new_zeros(2, len(seen.tokens))
+        sums.index_add_(1, texts, torch.stack([of_words, torch.ones_like(of_words)]))
+        return sums[0] / sums[1].clamp(min=1)
+
     def loss(self, step: StepTensors, outputs: HiddenWords, module: MaskedPass) -> Tensor:
         """See Term."""
         import torch

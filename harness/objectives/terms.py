@@ -164,6 +164,14 @@ class Term(Strict, ABC):
         """
         return None
 
+    def probe(self, seen: Pass, module: Any, inputs: Any) -> Tensor | None:
+        """What the term's metrics compare between pictures (`metrics.Contrasted`): (N,), a text.
+
+        Computed twice in evaluation, with the texts' own pictures and with others; None where a
+        term has no such metric.  Arguments as for `outputs`.
+        """
+        return None
+
     @abstractmethod
     def loss(self, step: StepTensors, outputs: Any, module: Any) -> Tensor:
         """The term before its weight, a scalar; see `StepTensors` for several processes."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+from harness.config import RunConfig
 from harness.config.sweep import Run
 from harness.errors import RecordError
 from harness.metrics import lacking
@@ -89,7 +90,9 @@ def _step(run: Run, store: Store, rerun: Rerun) -> Step:
     if directory.path.exists() and (directory.path / "config.json").exists():
         directory.read_config()
     status = directory.status(run.config.evaluation_key)
-    action, note = _decide(status, directory.result(), rerun, run.config.evaluation_key)
+    result = directory.result()
+    lacks = _lacks(result, run.config)
+    action, note = _decide(status, result, rerun, run.config.evaluation_key, lacks)
     step = Step(run, status, action, note, None)
     begins = step.pending and (step.from_scratch or not directory.begun)
     return replace(step, waits_for=run.config.model.text.init_parent if begins else None)
@@ -125,7 +128,11 @@ def request_fills(steps: Sequence[Step], store: Store) -> None:
 
 
 def _decide(
-    status: Status, result: Mapping[str, Any] | None, rerun: Rerun, evaluation_key: str
+    status: Status,
+    result: Mapping[str, Any] | None,
+    rerun: Rerun,
+    evaluation_key: str,
+    lacks: str,
 ) -> tuple[Action, str]:
     older = result is not None and result.get("code") != code_hash()
     if status.state is State.RUNNING:
@@ -135,7 +142,6 @@ def _decide(
             return Action.RUN, "asked for again; the old result is kept in superseded/"
         if older and rerun is Rerun.STALE:
             return Action.RUN, "made by other code; the old result is kept in superseded/"
-        lacks = _lacks(result, evaluation_key)
         if lacks and rerun in {Rerun.STALE, Rerun.METRICS}:
             return Action.EVALUATE, f"lacks {lacks}; filled in without training"
         if older:
@@ -156,12 +162,12 @@ def _decide(
     return Action.RUN, ""
 
 
-def _lacks(result: Mapping[str, Any] | None, evaluation_key: str) -> str:
+def _lacks(result: Mapping[str, Any] | None, config: RunConfig) -> str:
     """`4 metrics`, which an evaluation of today would have beside those there are; or nothing."""
-    entry = {} if result is None else result["evaluations"].get(evaluation_key, {})
+    entry = {} if result is None else result["evaluations"].get(config.evaluation_key, {})
     if not {"metrics", "protocol"} <= set(entry):
         return ""
-    kinds = {name.rpartition("/")[2] for name in lacking(entry)}
+    kinds = {name.rpartition("/")[2] for name in lacking(entry, config.objective.active)}
     return f"{len(kinds)} {'metric' if len(kinds) == 1 else 'metrics'}" if kinds else ""
 
 

@@ -67,20 +67,20 @@ def _about_confirmed(data: SearchData) -> Text:
 def _warnings(data: SearchData, records: Sequence[Record]) -> Iterator[str]:
     left = [str(trial.number) for trial in data.trials if not trial.over]
     if left:
-        yield f"not over: trials {', '.join(left)}; the same command goes on with them"
+        yield f"Unfinished trials: {', '.join(left)}; the same command resumes them."
     if not data.best:
-        yield "no trial was trained to the end, so there is no best one"
+        yield "No trial was trained to the end, so there is no best one."
     elif not data.confirmed and data.about["confirm"]:
-        yield "the best trial has not been confirmed with fresh seeds yet"
+        yield "The best trial has not been confirmed with fresh seeds yet."
     if data.holes:
         plural = "s" if data.holes > 1 else ""
         yield (
-            f"{data.holes} run{plural} of the confirmation gave no number; "
-            "nothing is averaged over it"
+            f"Results of {data.holes} run{plural} of the confirmation are missing; means are never "
+            "taken over fewer seeds."
         )
     codes = _codes(records)
     if len(codes) > 1:
-        yield f"these numbers were made by {len(codes)} versions of the code: {', '.join(codes)}"
+        yield f"These numbers were made by {len(codes)} versions of the code: {', '.join(codes)}."
 
 
 def _codes(records: Sequence[Record]) -> list[str]:
@@ -99,7 +99,10 @@ def _answers(data: SearchData) -> Iterator[Text]:
             f"{_number(goal, trial.values[0])}, optimistic (selected on this split)",
         )
     elif data.best:
-        yield (strong(f"{len(data.best)} trials"), " are beaten by none in every objective")
+        yield (
+            strong(f"{len(data.best)} trials"),
+            " are not dominated: none is at least as good in every objective",
+        )
     for found in data.confirmed:
         if found.judged is not None:
             yield _verdict(found, found.judged)
@@ -248,8 +251,8 @@ def _protocol(data: SearchData) -> Iterator[str]:
     counts = Counter(trial.outcome.value for trial in data.trials)
     yield (
         f"{len(data.trials)} trials with seed {about['seed']}, "
-        f"{', '.join(f'{n} {outcome}' for outcome, n in counts.items())}; {free(data.trials)} were "
-        "free, as their runs were finished before"
+        f"{', '.join(f'{n} {outcome}' for outcome, n in counts.items())}; {free(data.trials)} "
+        "cost nothing (runs finished before)"
     )
     selected = f"selected by {', '.join(about['objectives'])}"
     if about["confirm"]:
@@ -262,10 +265,9 @@ def _protocol(data: SearchData) -> Iterator[str]:
     if about["rungs"]:
         rungs = ", ".join(f"{rung:,}" for rung in about["rungs"])
         yield (
-            f"rungs at {rungs} of {about['samples']:,} samples: the objective of the model in the "
-            "midst of the schedule of the full budget (learning rate not yet low, labels not yet "
-            "soft), which is not that of a run with so small a budget; it is compared with other "
-            "trials at the same rung alone, and a trial that goes on was never stopped"
+            f"rungs at {rungs} of {about['samples']:,} samples, evaluated within the schedule of "
+            "the full budget (learning rate and soft labels as at that place of it), which is not "
+            "the result of a run with so small a budget; trials are compared at the same rung alone"
         )
     yield _hours(data)
 

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from harness import metrics
-from harness.config import canonical_json
+from harness.config import TERMS, canonical_json
 from harness.config.sweep import Point, Run, Show, Sweep, matches, short_names, value_at
 from harness.errors import unknown
 from harness.results.lasting import no_garbage
@@ -256,7 +256,7 @@ def _measured(record: Record, name: str) -> _Measured:
     if found is None and metrics.is_cost(name):
         found = {"value": metrics.cost_value(record.result["cost"], name), "reason": "not measured"}
     elif found is None:
-        found = {"value": None, "reason": unknown("metric", name, record.evaluation["metrics"])}
+        found = {"value": None, "reason": _why_absent(record, name)}
     value = found["value"]
     return (
         math.nan if value is None else value,
@@ -264,6 +264,14 @@ def _measured(record: Record, name: str) -> _Measured:
         _or_nan(found.get("chance")),
         (found.get("reason") or "no value") if value is None else None,
     )
+
+
+def _why_absent(record: Record, name: str) -> str:
+    described, on = metrics.described(name), record.run.config.objective.active
+    if described is not None and described.needs in TERMS and described.needs not in on:
+        return f"of the loss term {described.needs}, which is off in this run"
+    assert record.evaluation is not None
+    return unknown("metric", name, record.evaluation["metrics"])
 
 
 def _or_nan(value: float | None) -> float:

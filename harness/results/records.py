@@ -150,7 +150,8 @@ class Reader:
         except InvariantError as error:
             broken = Status(State.FAILED, failure=INVALID, error=one_line(error))
             return Record(*start, broken, f"result refused: {one_line(error)}", **common)
-        filled = {**evaluation, "metrics": {**evaluation["metrics"], **lacking(evaluation)}}
+        lacks = lacking(evaluation, run.config.objective.active)
+        filled = {**evaluation, "metrics": {**evaluation["metrics"], **lacks}}
         return Record(*start, status, None, evaluation=filled, **common)
 
     def _curve(self, files: _Files, directory: RunDir) -> Curve:

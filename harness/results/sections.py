@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness import metrics
+from harness.config import TERMS
 
 RETRIEVAL, ZERO_SHOT, COST, OTHER = "Retrieval", "Zero-shot classification", "Cost", ""
+OBJECTIVES = "Objectives"
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ def _title(name: str) -> str:
     found = metrics.described(name)
     if found is not None and found.needs == metrics.RETRIEVAL:
         return _of_split(RETRIEVAL, name.rpartition("/")[0])
+    if found is not None and found.needs in TERMS:
+        return OBJECTIVES
     return ZERO_SHOT if found is not None and found.needs == metrics.CLASSIFICATION else OTHER
 
 

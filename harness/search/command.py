@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from harness import metrics
-from harness.config import RunConfig, Runtime, field_paths, override, override_runtime
-from harness.config.searchspace import VALIDATION, Search, check_pruner, check_search
+from harness.config import VALIDATION, RunConfig, Runtime, field_paths, override, override_runtime
+from harness.config.searchspace import Search, check_pruner, check_search
 from harness.config.sweep import Point, Points, Run, Show, Sweep, expand, matches, value_at
 from harness.errors import ConfigError, InterruptedRun, RecordError, SweepError, unknown
 from harness.launch.backlog import Backlog
@@ -147,7 +147,8 @@ class SearchPlan:
         """`show` with the names of its metrics, the split that is selected on left out."""
         from harness.data.catalog import open_data
 
-        known = known_metrics(open_data(self.base.data, self.runtime), self.base.evaluate)
+        data, base = open_data(self.base.data, self.runtime), self.base
+        known = known_metrics(data, base.evaluate, base.objective.active)
         for goal in self.search.goals:
             if goal not in known:
                 possible = [m for m in known if m.startswith(VALIDATION) or metrics.is_cost(m)]

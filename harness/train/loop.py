@@ -372,7 +372,7 @@ class Trainer:
     def _validate(self) -> None:
         if self.directory is None:
             return
-        found = validate(self.towers, self.data, self.config, self.runtime)
+        found = validate(self.model, self.data, self.config, self.runtime)
         self.directory.append_progress(
             {"samples_seen": self.samples_seen, "step": self.step, **found}
         )

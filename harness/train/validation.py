@@ -11,18 +11,17 @@ from typing import Any
 
 import torch
 
-from harness.config import RunConfig, Runtime
-from harness.config.searchspace import VALIDATION
+from harness.config import VALIDATION, RunConfig, Runtime
 from harness.data.dataset import DataSet
 from harness.errors import InvariantError
 from harness.evaluate.engine import evaluate
-from harness.models.two_tower import TwoTower
+from harness.models.training import TrainingModel
 
 
 def validate(
-    towers: TwoTower, data: DataSet, config: RunConfig, runtime: Runtime
+    training: TrainingModel, data: DataSet, config: RunConfig, runtime: Runtime
 ) -> dict[str, Any]:
-    """What the towers are worth now on the split `validation`.
+    """What the towers, and what trains beside them, are worth now on the split `validation`.
 
     Returns:
         `metrics`, name -> value, None for all when the numbers cannot be true (collapsed towers,
@@ -35,7 +34,15 @@ def validate(
     reason = None
     with torch.random.fork_rng(devices=[]):  # drawn from by the data loader alone
         try:
-            entry = evaluate(towers, data, job, runtime, checkpoint_sha256="", out=None)
+            entry = evaluate(
+                training.model,
+                data,
+                job,
+                runtime,
+                checkpoint_sha256="",
+                out=None,
+                training=training,
+            )
             metrics = {name: found["value"] for name, found in entry["metrics"].items()}
         except InvariantError as error:
             reason = str(error)

@@ -186,8 +186,8 @@ def test_masks_beside_the_classes_and_beside_the_pictures_are_left_out(tmp_path)
     assert classes_of(tmp_path) == {"cat": 1, "dog": 1}
     lines = told(tmp_path)
     assert "cat: 2 masks of its pictures are left out (such as a (1)_mask.png)" in lines
-    assert "folder masks: 2 files are left out" in lines
-    assert "folder copy: 1 files are left out" in lines
+    assert "folder masks is no class: 2 files (" in lines
+    assert "folder copy is no class: 1 file (copy/cat/a (1).jpg) left out" in lines
 
 
 def test_a_picture_in_no_class_and_an_unknown_kind_of_file_are_counted(tmp_path):
@@ -227,7 +227,7 @@ def test_words_that_are_no_folders_are_told(tmp_path):
     put(tmp_path, "n01440764/1.jpg", "dog/1.jpg", "7/1.jpg")
     lines = told(tmp_path)
     assert "n01440764 = tench" in lines
-    assert "1 classes are called by numbers in prompts (7)" in lines
+    assert "called by numbers in prompts, 1: 7;" in lines
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ def test_check_counts_repeats_as_well_and_agrees(
     assert main([*words, "--max-bad-fraction", "1"]) == 0
     said = capsys.readouterr().out
     assert "note: leakage between splits: 1 picture of test and of train," in said
-    assert "repeated: 1 pictures of train" in said
+    assert "repeated: 1 picture has the content of another in train" in said
 
 
 def test_a_data_set_without_sizes_is_not_looked_into(tmp_path: Path) -> None:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_records import T2I, Records, sweep_of
+from pypdf import PdfReader
+from report_records import PROTOCOL, ROLE, T2I, Records, metric, sweep_of
 
 from harness.config.sweep import Sweep, expand
+from harness.figures.base import Figures
 from harness.report import build
 
 LAYERS = "model.text.layers"
@@ -82,6 +84,57 @@ def test_what_cannot_be_tested_is_said(
         assert any(found.startswith(line) for found in told)
     significant = [line for line in told if "significant" in line and "Filled" not in line]
     assert not significant or "no verdict" in lines[0]
+
+
+SIGNS = "a_b & 50 % #1 $x$ <i> | {y} \\z ~ ^ \u6a21\u578b \u043c\u043e\u0434\u0435\u043b\u044c"
+
+
+def test_a_page_of_many_metrics_classes_holes_and_signs(
+    records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """40 points of one seed, 500 class names, 9 further tasks, every third run failed."""
+    monkeypatch.setattr(Figures, "draw", lambda self, material: [])  # they have tests of their own
+    rates = [1e-4 * n for n in range(1, 41)]
+    more = [f"test/task_{n}/acc1" for n in range(9)]
+    sweep = sweep_of({"train.lr": rates}, metrics=[T2I, ROLE, *more], primary=T2I, margin=1.0,
+                     baseline={"train.lr": rates[0]}, labels={"train.lr": SIGNS})  # fmt: skip
+    sweep = replace(sweep, seeds=range(1), question=f"What of {SIGNS}?")
+    runs = expand(sweep)
+    for place, run in enumerate(runs):
+        if place % 3 == 2:
+            records.failed(run, error=f"ValueError: {SIGNS} {place}")
+        else:
+            found, protocol = tasks_of(more, classes=500, value=0.3 + 0.01 * place)
+            records.done(run, t2i=0.3 + 0.01 * place, metrics=found, protocol=protocol)
+
+    result = build(sweep, runs, records.store, tmp_path / "report")
+    text = (tmp_path / "report" / "report.md").read_text()
+
+    assert (result.holes, result.failed) == (13, 13)
+    lead, rest = text.split("\n## ", 1)
+    assert len([line for line in lead.splitlines() if line and line[0] not in "|<"]) <= 14
+    shown = [line for line in lead.splitlines() if line.startswith("| ")]
+    assert len(shown) == 2 + 40 + 1, "a row a point below its headings, and chance"
+    assert len({line.count("|") - line.count("\\|") for line in shown}) == 1
+    assert "500 classes" in rest
+    assert "name 499" not in text, "class names are counted, not listed"
+    assert len(PdfReader(tmp_path / "report" / "report.pdf").pages) <= 12
+
+
+def tasks_of(
+    names: list[str], *, classes: int, value: float
+) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """The metrics of tasks so named, and the protocol that asks for them."""
+    places = [name.rpartition("/")[0] for name in names]
+    found = {f"{place}/{kind}": metric(value, 150, 1 / classes)
+             for place in places for kind in ("acc1", "acc5", "mean_per_class_recall")}  # fmt: skip
+    words = [f"name {n}" for n in range(classes)]
+    tasks = {
+        place.partition("/")[2]: {"classnames": words, "templates": ["{c}"]} for place in places
+    }
+    labelled = {**PROTOCOL["splits"]["test"]["labelled"], **dict.fromkeys(tasks, 150)}
+    split = {**PROTOCOL["splits"]["test"], "labelled": labelled}
+    return found, {**PROTOCOL, "tasks": {**PROTOCOL["tasks"], **tasks}, "splits": {"test": split}}
 
 
 def test_without_a_primary_metric_no_other_is_secondary(records: Records, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from pypdf import PdfReader
 from search_cases import BASE, GOAL, LAYERS, LR, Desk, finish, halving, run_of, search
 
+from harness.api import load
 from harness.commands.report import main
 from harness.config import Runtime
 from harness.config.searchspace import Choice, Search
@@ -112,7 +113,7 @@ def test_nothing_is_averaged_over_a_hole(tmp_path: Path) -> None:
     desk = searched(tmp_path, search())
     confirmed(desk, {"base": [0.30, 0.31, 0.32], "best": [0.40, None, 0.41]})
     page = report(desk)
-    assert "1 run of the confirmation gave no number" in page
+    assert "Results of 1 run of the confirmation are missing" in page
     assert "**better**" not in page
     assert "| mean recall | base | 31.00 % ± 2.48 | — | 3 |" in page
 
@@ -121,7 +122,7 @@ def test_a_search_that_goes_on_says_so(tmp_path: Path) -> None:
     desk = searched(tmp_path, search(), most=3)
     desk.open().take()
     page = report(desk)
-    assert "not over: trials 3; the same command goes on with them" in page
+    assert "Unfinished trials: 3; the same command resumes them." in page
     assert "the best trial has not been confirmed with fresh seeds yet" in page
 
 
@@ -180,7 +181,7 @@ def test_two_objectives_have_a_trade_off(tmp_path: Path) -> None:
     desk = searched(tmp_path, search(objectives=goals, sampler="nsga2", trials=15))
     page = report(desk)
     front = best_trials(list(desk.on_disk()), goals)
-    assert f"**{len(front)} trials** are beaten by none in every objective" in page
+    assert f"**{len(front)} trials** are not dominated: none is at least as good" in page
     drawn = [int(r["trial"]) for r in rows(desk, "figures/pareto.csv") if r["not_beaten"] == "True"]
     assert sorted(drawn) == sorted(trial.number for trial in front)
 
@@ -197,7 +198,7 @@ def test_free_trials_are_marked(tmp_path: Path) -> None:
     desk.ledger.define(plan.definition(), plan.about())
     page = report(desk)
     assert "| complete, free" in page
-    assert "1 were free" in page
+    assert "1 cost nothing" in page
 
 
 def test_a_search_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -234,6 +235,15 @@ def test_the_report_command_makes_the_report_of_a_search_and_checks_it(
     capsys.readouterr()
     assert main(["--check", str(moved), "--root", str(tmp_path)]) == 3
     assert f"{told} is another than the one" in capsys.readouterr().err
+
+
+def test_the_trials_of_a_search_are_a_table_in_python(tmp_path: Path) -> None:
+    desk = finished(tmp_path)
+    table = load("s", desk.store.root)
+    assert {LR, "seed", "test/mean_recall", "state", "key"} <= set(table.columns)
+    assert set(table["key"]) == {trial.key for trial in desk.ledger}
+    assert list(table[LR]) == [trial.point[LR] for trial in desk.ledger]
+    assert set(table["state"]) >= {"interrupted"}, "what was pruned is a row too"
 
 
 def test_a_search_that_is_not_over_is_a_report_with_holes(tmp_path: Path) -> None:

@@ -1,0 +1,50 @@
+"""Whether words are matched to what the picture shows: the own picture against another."""
+
+from __future__ import annotations
+
+from harness.metrics.base import Contrasted, TermMetric, Value, register
+
+TOKEN = "token"
+
+
+class Grounding(TermMetric):
+    """Share of captions whose matched cosine is higher in the own picture than in another.
+
+    A position code that aligns words and patches whatever the picture shows gives 50 %.
+    """
+
+    kind = per_item = "grounding"
+    title = "grounding"
+    needs = TOKEN
+    rules = (
+        (
+            "grounding",
+            "share of captions whose mean matched cosine is higher in the own picture than in "
+            "another of the split, drawn once for all runs; equal ones count half",
+        ),
+    )
+
+    def compute(self, found: Contrasted) -> Value:
+        """The value of `found`, whose numbers are matched cosines."""
+        hits = (found.own > found.other) + 0.5 * (found.own == found.other)
+        return Value.mean(self.kind, hits, 0.5)
+
+
+class GroundingGap(TermMetric):
+    """Mean matched cosine in the own picture minus that in another."""
+
+    kind = per_item = "grounding_gap"
+    title = "grounding gap"
+    needs = TOKEN
+    unit = "cosine"
+    has_chance = False
+    least, most = -2.0, 2.0
+
+    def compute(self, found: Contrasted) -> Value:
+        """The value of `found`, whose numbers are matched cosines."""
+        gaps = found.own - found.other
+        return Value(float(gaps.mean()), len(gaps), items={self.kind: gaps})
+
+
+register(Grounding())
+register(GroundingGap())
