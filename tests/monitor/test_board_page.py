@@ -91,7 +91,7 @@ def test_from_a_sweep_to_its_report(board: Served, root: Root, browser: Chrome) 
     said = "document.body.append(location.origin === window.origin ? 'the same' : 'kept apart');"
     head = "<link rel=icon href='data:,'><title>It</title>"
     report.write_text(f"{head}<body><p>What came of it: <script>{said}</script>")
-    browser.get(f"{board.address}/sweep/depth")
+    browser.get(board.at("/sweep/depth"))
     shows(browser, "Report", within="p.report")
     browser.find_element("link text", "Report").click()
     shows(browser, "What came of it:", "kept apart", within="body")
