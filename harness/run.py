@@ -22,7 +22,7 @@ from harness.data.catalog import SOURCES, cache_dir, notes_on, open_class_folder
 from harness.data.dataset import DataSet
 from harness.data.images import BadImage, decode
 from harness.data.loader import advice
-from harness.data.text import corpus_rows
+from harness.data.text import corpus_rows_of
 from harness.device import numerics, pick_device, resolve_precision, set_up
 from harness.errors import (
     ConfigError,
@@ -189,7 +189,7 @@ def assist(
     set_up(runtime, device)
     data = open_data(config.data, runtime)
     data.prepare()
-    training = TrainingModel(config, _rows(config.model, data)).to(device)
+    training = TrainingModel(config, _rows(config.model, data, runtime)).to(device)
     store = open_store(place, runtime.process_timeout)
     with process_group(place, store, device, runtime.process_timeout) as group:
         Trainer(training, data, config, runtime, None, device, 0, group).train(stop)
@@ -207,7 +207,7 @@ def _run(
     set_up(runtime, device)
     data = open_data(config.data, runtime)
     data.prepare()
-    training = TrainingModel(config, _rows(config.model, data)).to(device)
+    training = TrainingModel(config, _rows(config.model, data, runtime)).to(device)
     model, whole = training.model, True
     result = directory.result()
     if result is None:
@@ -358,13 +358,13 @@ def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
-def _rows(model: Model, data: DataSet) -> np.ndarray | None:
-    return _corpus_rows(data) if model.text.vocabulary == "corpus" else None
+def _rows(model: Model, data: DataSet, runtime: Runtime) -> np.ndarray | None:
+    return _corpus_rows(data, runtime) if model.text.vocabulary == "corpus" else None
 
 
 @lru_cache(maxsize=4)
-def _corpus_rows(data: DataSet) -> np.ndarray:
-    return corpus_rows(c for captions in data.split("train").captions for c in captions)
+def _corpus_rows(data: DataSet, runtime: Runtime) -> np.ndarray:
+    return corpus_rows_of(data, cache_dir(runtime))
 
 
 # --------------------------------------------------------------------------- before anything starts

@@ -136,10 +136,8 @@ def _begins_with_classes(archive: Path) -> bool:
     except (tarfile.TarError, OSError, EOFError, zlib.error):
         return False
     suffixes = {posixpath.splitext(name)[1].lower() for name in names}
-    return ".cls" in suffixes or (
-        any("/" in name.removeprefix("./") and is_image(name) for name in names)
-        and not suffixes & {".txt", ".json"}
-    )
+    folders = {posixpath.dirname(name) for name in names if is_image(name)}
+    return ".cls" in suffixes or (len(folders) > 1 and not any(map(is_table_name, names)))
 
 
 def _has_label_table(files: FileTree, names: Sequence[str]) -> bool:

@@ -63,7 +63,7 @@ class FileTree:
         self.root = root
         self.folders: set[str] = set()
         self.notes: list[str] = []
-        self.entries = self._list() if entries is None else dict(entries)
+        self.entries: Mapping[str, Entry] = self._list() if entries is None else entries
         self._open: dict[str, zipfile.ZipFile] = {}
         self._owner = os.getpid()
 
@@ -90,6 +90,11 @@ class FileTree:
             if name not in unpacked:
                 free = name not in entries
                 entries[name if free else f"{posixpath.splitext(archive)[0]}/{name}"] = entry
+
+    def add(self, name: str, entry: Entry) -> None:
+        """Put a file beside those that were found."""
+        assert isinstance(self.entries, dict)  # it was listed here
+        self.entries[name] = entry
 
     def read(self, name: str, most: int = -1) -> bytes:
         """The bytes of a file; KeyError for an unknown name, OSError for a lost or damaged one.

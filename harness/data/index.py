@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, overload
+from typing import Any, ClassVar, NamedTuple, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -32,9 +32,11 @@ _VERSION = 3
 _RECORD = np.dtype(
     [("offset", "<i8"), ("size", "<i8"), ("name_end", "<i8"), ("caption_end", "<i8")]
 )
-_PARTS = {"samples": _RECORD, "names": np.dtype("u1"), "captions": np.dtype("u1")}
+_BYTE = np.dtype("u1")
+_TEXTS = ("names", "captions")
 _BETWEEN_CAPTIONS = "\n"  # which a checked caption does not hold
 T = TypeVar("T")
+S = TypeVar("S", bound="Samples")
 
 
 class Content(NamedTuple):
@@ -236,7 +238,8 @@ class _Writer:
     """Appends the samples of one split to the three files of its index."""
 
     def __init__(self, folder: Path, split: str) -> None:
-        self._files = {part: (folder / f"{split}.{part}").open("wb") for part in _PARTS}
+        parts = ("samples", *_TEXTS)
+        self._files = {part: (folder / f"{split}.{part}").open("wb") for part in parts}
         self._ends = {"name_end": 0, "caption_end": 0}
 
     def add(self, part: Any) -> None:
@@ -245,7 +248,7 @@ class _Writer:
             records[which] += self._ends[which]
             self._ends[which] = int(records[which][-1])
         self._files["samples"].write(records.tobytes())
-        for texts in ("names", "captions"):
+        for texts in _TEXTS:
             self._files[texts].write(part[texts].tobytes())
 
     def close(self) -> None:
@@ -259,29 +262,38 @@ class _Writer:
 class Samples:
     """The index of one split, memory-mapped anew in each process that unpickles it."""
 
+    RECORD: ClassVar[np.dtype[Any]] = _RECORD
+    TEXTS: ClassVar[tuple[str, ...]] = _TEXTS
+
     def __init__(self, index: Path, split: str) -> None:
         self.index, self.split = index, split
-        self.records, self.names, self.captions = (
-            np.memmap(index / f"{split}.{part}", dtype, mode="r") for part, dtype in _PARTS.items()
-        )
+        self.records = _mapped(index / f"{split}.samples", self.RECORD)
+        self.ends = {name: self.records[name] for name in self.RECORD.names or ()}
+        self.texts = {name: _mapped(index / f"{split}.{name}", _BYTE) for name in self.TEXTS}
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __reduce__(self) -> tuple[type[Samples], tuple[Path, str]]:
-        return Samples, (self.index, self.split)
+        return type(self), (self.index, self.split)
 
-    def text(self, which: str, texts: npt.NDArray[np.uint8], i: int) -> str:
-        """Text `i` of `texts`, whose ends are in the field `which` of the records."""
-        start = int(self.records[which][i - 1]) if i else 0
-        data = texts[start : int(self.records[which][i])].tobytes()
+    def text(self, which: str, i: int) -> str:
+        """Text `i` of those called `which`s, whose ends are in the field `which_end`."""
+        ends = self.ends[f"{which}_end"]
+        start = ends[i - 1] if i else 0
+        data = self.texts[f"{which}s"][start : ends[i]].tobytes()
         return data.decode("utf-8", "surrogateescape")
+
+
+def _mapped(file: Path, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    # An empty file cannot be mapped.
+    return np.memmap(file, dtype, mode="r") if file.stat().st_size else np.empty(0, dtype)
 
 
 class Lazy(Sequence[T]):
     """A sequence whose items are made, by a function of a module, when they are asked for."""
 
-    def __init__(self, samples: Samples, item: Callable[[Samples, int], T]) -> None:
+    def __init__(self, samples: S, item: Callable[[S, int], T]) -> None:
         self._samples, self._item = samples, item
 
     def __len__(self) -> int:
@@ -304,11 +316,11 @@ class Lazy(Sequence[T]):
 def name_at(samples: Samples, i: int) -> str:
     """`split/shard.tar/member.jpg@offset+size`: all that `read` needs."""
     record = samples.records[i]
-    member = samples.text("name_end", samples.names, i)
+    member = samples.text("name", i)
     return f"{member}@{record['offset']}+{record['size']}"
 
 
 def captions_at(samples: Samples, i: int) -> tuple[str, ...]:
     """The captions of a sample, as the tuple that a Split holds."""
-    text = samples.text("caption_end", samples.captions, i)
+    text = samples.text("caption", i)
     return tuple(text.split(_BETWEEN_CAPTIONS))

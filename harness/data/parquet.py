@@ -52,7 +52,7 @@ def open_parquet(name: str, files: FileTree, columns: Columns, cache: Path) -> C
     if inside is not None and loose:
         tar = laid_down(files.root / name, cache, lambda out: _write_tar(file, inside, out))
         for inner, entry in FileTree(tar).entries.items():
-            files.entries[f"{name}/{inner}"] = entry
+            files.add(f"{name}/{inner}", entry)
     elif inside is not None:
         raise NotATableError(f"{name} holds pictures and is in an archive: unpack it", broken=True)
     image = columns.image or IMAGE_COLUMNS[0]

@@ -6,14 +6,23 @@ model can be written out with the full table again and used with CLIP's own toke
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor
+
+from harness.files import write_atomic
+
+if TYPE_CHECKING:
+    from harness.data.dataset import DataSet
 
 SOT, EOT = 49_406, 49_407
 FULL_SIZE = 49_408
@@ -41,6 +50,26 @@ def corpus_rows(captions: Iterable[str]) -> np.ndarray:
     """
     used = sorted({piece for caption in captions for piece in _pieces(caption)})
     return np.array([PAD, *used, SOT, EOT], dtype=np.int64)
+
+
+_MANY = 20_000
+"""Pictures from which on the rows of a corpus are kept: to find them takes seconds."""
+
+
+def corpus_rows_of(data: DataSet, cache: Path) -> np.ndarray:
+    """The rows that the captions of the split `train` use, found once for each content."""
+    train = data.split("train")
+    if len(train) < _MANY:
+        return corpus_rows(caption for captions in train.captions for caption in captions)
+    what = [data.fingerprint, len(train), version("open_clip_torch")]
+    key = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
+    file = cache / "vocabulary" / f"{data.name}-{key}.json"
+    try:
+        return np.array(json.loads(file.read_bytes()), dtype=np.int64)
+    except (OSError, ValueError):
+        rows = corpus_rows(caption for captions in train.captions for caption in captions)
+        write_atomic(file, json.dumps(rows.tolist()).encode())
+        return rows
 
 
 class Word(NamedTuple):

@@ -28,6 +28,15 @@ class Tokens(NamedTuple):
     mask: Tensor
 
 
+class DrawnTokens(NamedTuple):
+    """The same with each pair's place (N,) in an order of the global batch."""
+
+    patches: Tensor
+    words: Tensor
+    mask: Tensor
+    places: Tensor
+
+
 @dataclass(frozen=True)
 class PatchLayout:
     """Where the patches are in what a backbone's `forward_features` gives for square pictures.
@@ -87,7 +96,13 @@ class TokenProjections(nn.Module):
         layout: where the backbone keeps its patches.
         text_width: width of the text transformer.
         dim: dimension of the tokens.
+
+    Attributes:
+        last: words, patches and mask of the last step, for the log; None before, and where nothing
+            is told of them.
     """
+
+    last: tuple[Tensor, Tensor, Tensor] | None = None
 
     def __init__(self, layout: PatchLayout, text_width: int, dim: int) -> None:
         super().__init__()

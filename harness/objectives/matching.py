@@ -12,6 +12,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+MOST_SWEEPS = 2_000
+"""Of a plan that does not come within its tolerance; how far it is off is in the log."""
+_FIRST_EPS, _SWEEPS_AT_ONCE = 0.5, 10
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -57,29 +61,83 @@ def top_k(similarity: Tensor, mask: Tensor, keep: float) -> Tensor:
     return weights * (matched & (rank < count)).unsqueeze(-1)
 
 
-def sinkhorn(similarity: Tensor, mask: Tensor, eps: float, iterations: int) -> Tensor:
+def sinkhorn(
+    similarity: Tensor, mask: Tensor, eps: float, iterations: int, tolerance: float | None = None
+) -> Tensor:
     """Entropic transport plan of the rectangular assignment, in the log domain (Cuturi, 2013).
 
     A word has mass 1 and a patch room for 1.  A slack row takes up the room of surplus patches, a
     slack column the mass of surplus words, so as eps goes to 0 the plan becomes `one_to_one`.
-    """
-    import torch
-    from torch.nn import functional as F
 
+    Args:
+        iterations: sweeps over rows and columns, without a `tolerance`.
+        tolerance: sweeps go on until no patch's room is missed by more, `MOST_SWEEPS` at most; they
+            begin at a greater eps that falls, which takes far fewer of them.
+    """
     similarity = similarity.detach()
-    patches = similarity.shape[-1]
-    surplus = patches - mask.sum(dim=-1, keepdim=True)
-    rows = torch.cat([mask, surplus.clamp(min=0)], dim=-1).to(similarity.dtype).log()
-    room = torch.ones(len(mask), patches, device=mask.device)
-    columns = torch.cat([room, (-surplus).clamp(min=0)], dim=-1).to(similarity.dtype).log()
-    scores = F.pad(similarity / eps, (0, 1, 0, 1))
-    of_rows, of_columns = rows, columns
-    for sweep in range(iterations):
-        if sweep:
-            of_columns = columns - (scores + of_rows.unsqueeze(2)).logsumexp(dim=1)
-        of_rows = rows - (scores + of_columns.unsqueeze(1)).logsumexp(dim=2)
-    plan = (scores + of_rows.unsqueeze(2) + of_columns.unsqueeze(1)).exp()
-    return plan[:, :-1, :-1]
+    similarity = similarity.float() if similarity.element_size() < 4 else similarity
+    if tolerance is None:
+        plan = _Plan(similarity, mask, eps)
+        for _ in range(iterations - 1):
+            plan.sweep()
+    else:
+        plan = _Plan(similarity, mask, max(eps, _FIRST_EPS))
+        while plan.eps > eps:
+            for _ in range(_SWEEPS_AT_ONCE):
+                plan.sweep()
+            plan.sharpen(max(eps, plan.eps / 2))
+        for _ in range(MOST_SWEEPS // _SWEEPS_AT_ONCE):
+            for _ in range(_SWEEPS_AT_ONCE):
+                plan.sweep()
+            if not plan.violation() > tolerance:  # of a NaN too, which reaches the loss
+                break
+    return plan.weights()
+
+
+class _Plan:
+    """A plan whose rows hold their mass exactly, and its columns after enough sweeps."""
+
+    def __init__(self, similarity: Tensor, mask: Tensor, eps: float) -> None:
+        import torch
+        from torch.nn import functional as F
+
+        patches = similarity.shape[-1]
+        surplus = patches - mask.sum(dim=-1, keepdim=True)
+        rows = torch.cat([mask, surplus.clamp(min=0)], dim=-1)
+        room = torch.ones(len(mask), patches, device=mask.device)
+        columns = torch.cat([room, (-surplus).clamp(min=0)], dim=-1)
+        self.rows, self.columns = (m.to(similarity.dtype).log() for m in (rows, columns))
+        self.similarity, self.eps = F.pad(similarity, (0, 1, 0, 1)), eps
+        self.scores = self.similarity / eps
+        self.of_columns = self.columns
+        self._fill_rows()
+
+    def sweep(self) -> None:
+        """Fill the columns, then the rows."""
+        filled = (self.scores + self.of_rows.unsqueeze(2)).logsumexp(dim=1)
+        self.of_columns = self.columns - filled
+        self._fill_rows()
+
+    def _fill_rows(self) -> None:
+        filled = (self.scores + self.of_columns.unsqueeze(1)).logsumexp(dim=2)
+        self.of_rows = self.rows - filled
+
+    def sharpen(self, eps: float) -> None:
+        """Go on from here at a smaller eps."""
+        self.of_columns = (self.of_columns - self.columns) * (self.eps / eps) + self.columns
+        self.of_columns = self.of_columns.where(self.columns.isfinite(), self.columns)
+        self.eps, self.scores = eps, self.similarity / eps
+        self._fill_rows()
+
+    def violation(self) -> float:
+        """By how much a column's mass is missed at most."""
+        plan = self.scores + self.of_rows.unsqueeze(2) + self.of_columns.unsqueeze(1)
+        return float((plan.logsumexp(dim=1).exp() - self.columns.exp()).abs().max())
+
+    def weights(self) -> Tensor:
+        """Of words and patches alone, (N, L, P)."""
+        plan = (self.scores + self.of_rows.unsqueeze(2) + self.of_columns.unsqueeze(1)).exp()
+        return plan[:, :-1, :-1]
 
 
 def match(similarity: Tensor, mask: Tensor, config: TokenLoss) -> Tensor:
@@ -90,4 +148,13 @@ def match(similarity: Tensor, mask: Tensor, config: TokenLoss) -> Tensor:
         return many_to_one(similarity, mask)
     if config.matching == "top_k":
         return top_k(similarity, mask, config.keep)
-    return sinkhorn(similarity, mask, config.eps, config.iterations)
+    return sinkhorn(similarity, mask, config.eps, config.iterations, config.tolerance)
+
+
+def match_patches(similarity: Tensor, mask: Tensor, config: TokenLoss) -> Tensor:
+    """The same from the side of the patches: with `many_to_one` each patch has its best word."""
+    if config.matching != "many_to_one":
+        return match(similarity, mask, config)
+    words = similarity.masked_fill(~mask.unsqueeze(-1), -math.inf)
+    best = many_to_one(words.mT, mask.any(dim=-1, keepdim=True).expand(-1, words.shape[-1]))
+    return best.mT

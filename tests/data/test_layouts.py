@@ -247,6 +247,15 @@ def test_a_data_set_in_an_archive(tmp_path, name, top):
     assert (data.name, splits(data)) == ("all", {"train": (6, 6)})
 
 
+def test_a_packed_folder_whose_table_comes_last(tmp_path):
+    path = tmp_path / "all.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for i in range(600):
+            archive.addfile(tarfile.TarInfo(f"images/{i}.png"), io.BytesIO())
+        archive.addfile(tarfile.TarInfo("train.csv"), io.BytesIO())
+    assert looks_like(str(path)) == "folder"
+
+
 def test_a_damaged_archive_is_named(tmp_path):
     folder = put(tmp_path / "set", **{"train.csv": rows(DRAWN)})
     path = archived(tmp_path / "all.tar.gz", folder, "")

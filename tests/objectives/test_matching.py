@@ -7,7 +7,14 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch.nn import functional as F
 
-from harness.objectives.matching import many_to_one, match, one_to_one, sinkhorn, top_k
+from harness.objectives.matching import (
+    many_to_one,
+    match,
+    match_patches,
+    one_to_one,
+    sinkhorn,
+    top_k,
+)
 from harness.objectives.token import TokenLoss
 
 MATCHINGS = ["one_to_one", "many_to_one", "top_k", "sinkhorn"]
@@ -204,3 +211,44 @@ def test_a_nan_of_one_pair_leaves_the_others_alone(matching):
     others = np.delete(np.arange(12), 3)
     expected = match(similarity, mask, config)[others]
     torch.testing.assert_close(match(broken, mask, config)[others], expected)
+
+
+# --------------------------------------------------------------------------- within a tolerance
+
+
+@pytest.mark.parametrize("eps", [0.05, 0.01, 0.001, 1e-4])
+@pytest.mark.parametrize(("words", "patches"), [(7, 36), (9, 9), (16, 9)])
+def test_within_a_tolerance_a_patch_holds_at_most_a_hundredth_more_than_a_word(eps, words, patches):
+    similarity, mask = batch(n=16, words=words, patches=patches)
+    weights = sinkhorn(similarity, mask, eps, 1, tolerance=0.01)
+    assert weights.sum(1).max() <= 1.01
+    assert weights.sum(2).max() <= 1.01
+    assert weights.isfinite().all()
+    assert (weights[~mask] == 0).all()
+
+
+def test_within_a_tolerance_the_plan_is_that_of_many_sweeps():
+    similarity, mask = batch()
+    exact = sinkhorn(similarity.double(), mask, 0.05, 2_000).float()
+    close = sinkhorn(similarity, mask, 0.05, 1, tolerance=1e-4)
+    torch.testing.assert_close(close, exact, atol=1e-3, rtol=0)
+
+
+def test_at_the_least_eps_the_plan_within_a_tolerance_is_as_good_as_one_to_one():
+    similarity, mask = batch()
+    best = total(one_to_one(similarity, mask), similarity)
+    found = total(sinkhorn(similarity, mask, 1e-4, 1, tolerance=0.01), similarity)
+    torch.testing.assert_close(found, best, atol=0.02, rtol=0)
+
+
+def test_a_nan_stops_the_sweeps_and_stays():
+    similarity, mask = batch()
+    similarity[5, 1, 2] = math.nan
+    assert sinkhorn(similarity, mask, 0.05, 1, tolerance=0.01).isnan().any()
+
+
+def test_from_the_patches_each_has_its_best_word_and_none_where_there_is_none():
+    similarity = torch.tensor([[[0.1, 0.9], [0.5, 0.2], [0.9, 0.95]], [[0.1, 0.2]] * 3])
+    mask = torch.tensor([[True, True, False], [False] * 3])
+    weights = match_patches(similarity, mask, TokenLoss(matching="many_to_one"))
+    assert weights.tolist() == [[[0, 1], [1, 0], [0, 0]], [[0, 0]] * 3]

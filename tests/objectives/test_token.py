@@ -4,9 +4,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from harness.config import RunConfig, override
 from harness.errors import ConfigError
 from harness.objectives import token
 from harness.objectives.matching import match, one_to_one
+from harness.objectives.negatives import drawn_negatives, hardest_negatives
+from harness.objectives.terms import BatchPlace, StepTensors
 from harness.objectives.token import (
     TokenLoss,
     in_batch_loss,
@@ -288,3 +291,187 @@ def test_a_few_steps_down_the_gradient_lower_the_loss(negatives, matching):
         ):
             tensor.data -= 0.3 * grad
     assert losses[-1] < losses[0]
+
+
+# --------------------------------------------------------------------------- K negatives
+
+
+def of_all_but(k, matching="one_to_one", **fields):
+    return TokenLoss(matching=matching, negatives="in_batch", negatives_per_pair=k, **fields)
+
+
+def step_of(seed=0, lengths=LENGTHS):
+    """A step's tensors on embeddings of the batch, with the pairs' drawn places."""
+    rng = torch.Generator().manual_seed(seed)
+    n = len(lengths)
+    image, text = (F.normalize(torch.randn(n, 5, generator=rng), dim=-1) for _ in range(2))
+    return StepTensors(image, text, torch.tensor(0.0), 0.0), torch.randperm(n, generator=rng)
+
+
+def loss_of(config, tokens, lengths=LENGTHS, seed=0):
+    step, places = step_of(seed, lengths)
+    drawn = (places,) if config.negatives_from == "random" else ()
+    return config.loss(step, (*tokens, *drawn), None)
+
+
+@pytest.mark.parametrize("matching", MATCHINGS)
+@pytest.mark.parametrize("negatives_from", ["random", "hardest"])
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("lengths", [LENGTHS, [3, 0, 2, 1]])
+def test_all_others_chosen_equal_in_batch_in_value_and_gradient(
+    matching, negatives_from, symmetric, lengths
+):
+    whole, some = batch(lengths), batch(lengths)
+    fields = {"symmetric": symmetric, "matching": matching}
+    expected = token_loss(*whole, TokenLoss(negatives="in_batch", **fields))
+    found = loss_of(of_all_but(3, negatives_from=negatives_from, **fields), some, lengths)
+    torch.testing.assert_close(found, expected)
+    expected.backward()
+    found.backward()
+    torch.testing.assert_close(some[0].grad, whole[0].grad)
+    torch.testing.assert_close(some[1].grad, whole[1].grad)
+
+
+def test_drawn_negatives_by_hand():
+    # the order is 2, 0, 3, 1: pair 0 is followed by 3 and then 1, and 2 and then 1 stand before it
+    chosen = drawn_negatives(torch.tensor([1, 3, 0, 2]), 2)
+    assert chosen.images.tolist() == [[0, 3, 1], [1, 2, 0], [2, 0, 3], [3, 1, 2]]
+    assert chosen.texts[0].tolist() == [0, 2, 1]
+
+
+def test_every_picture_and_every_text_has_as_many_negatives_and_none_twice():
+    places = torch.randperm(16, generator=torch.Generator().manual_seed(3))
+    chosen = drawn_negatives(places, 5)
+    for rows in (chosen.images, chosen.texts):
+        assert all(len(set(row)) == 6 for row in rows.tolist())
+        assert rows[:, 0].tolist() == list(range(16))
+        assert rows.flatten().bincount().tolist() == [6] * 16
+
+
+def test_hardest_negatives_are_the_most_similar_others():
+    image = torch.eye(3)
+    text = F.normalize(torch.tensor([[1.0, 0.5, 0], [0, 1.0, 0.2], [0.9, 0, 1.0]]), dim=-1)
+    chosen = hardest_negatives(image.requires_grad_(), text, 1)
+    assert chosen.texts.tolist() == [[0, 2], [1, 0], [2, 1]]
+    assert chosen.images.tolist() == [[0, 1], [1, 2], [2, 0]]
+
+
+@pytest.mark.parametrize("negatives_from", ["random", "hardest"])
+def test_chosen_negatives_by_hand(negatives_from):
+    # S is the identity: every text finds its word in its own picture alone
+    patches, words = torch.eye(4)[:, None].repeat(1, 2, 1), torch.eye(4)[:, None]
+    mask = torch.ones(4, 1, dtype=torch.bool)
+    config = of_all_but(2, negatives_from=negatives_from, tau=1.0)
+    expected = math.log(math.e + 2) - 1
+    assert loss_of(config, (patches, words, mask)).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_only_the_chosen_pairs_are_matched(monkeypatch):
+    matched = []
+
+    def noted(similarity, *more):
+        matched.append(len(similarity))
+        return match(similarity, *more)
+
+    monkeypatch.setattr(token, "match", noted)
+    lengths = [2] * 16
+    with torch.no_grad():
+        loss_of(of_all_but(3), batch(lengths), lengths)
+    assert sum(matched) == 16 * (3 + 1)
+
+
+def test_chosen_pairs_taken_one_at_a_time_give_the_same(monkeypatch):
+    whole, chunked = batch(), batch()
+    loss = loss_of(of_all_but(2), whole)
+    loss.backward()
+    monkeypatch.setattr(token, "CHUNK_ELEMENTS", 1)
+    in_chunks = loss_of(of_all_but(2), chunked)
+    in_chunks.backward()
+    torch.testing.assert_close(in_chunks, loss)
+    torch.testing.assert_close(chunked[0].grad, whole[0].grad)
+
+
+def test_the_order_is_drawn_by_the_step_and_shared_by_the_processes():
+    config, ids = of_all_but(2, weight=1.0), torch.zeros(4, 3, dtype=torch.int64)
+    places = [
+        config.inputs(ids, BatchPlace(0, step, first, 8, 77, 20)).places
+        for step, first in ((0, 0), (0, 4), (1, 0))
+    ]
+    assert sorted(torch.cat(places[:2]).tolist()) == list(range(8))
+    assert not torch.equal(places[0], places[2])
+    assert TokenLoss(weight=1.0).inputs(ids, BatchPlace(0, 0, 0, 8, 77, 20)) is None
+
+
+# --------------------------------------------------------------------------- the patches' side
+
+
+def test_symmetric_within_pair_is_the_mean_of_both_cross_entropies():
+    patches, words, mask = batch([3])
+    weights = one_to_one((words @ patches.mT).detach(), mask)[0]
+    rows, columns = weights.nonzero(as_tuple=True)
+    logits = (words[0, rows] @ patches[0, columns].T) / 0.07
+    own = torch.arange(3)
+    expected = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+    loss = token_loss(patches, words, mask, TokenLoss(symmetric=True))
+    torch.testing.assert_close(loss, expected)
+
+
+def test_symmetric_many_to_one_in_batch_is_filip():
+    patches, words, mask = batch()
+    cosines = torch.einsum("ipd,jld->ijlp", patches, words)
+    by_words = (cosines.amax(-1) * mask).sum(-1) / mask.sum(-1)
+    by_patches = cosines.masked_fill(~mask[None, :, :, None], -2).amax(-2).mean(-1)
+    target = torch.arange(4)
+    expected = F.cross_entropy(by_words.T / 0.07, target)
+    expected = (expected + F.cross_entropy(by_patches / 0.07, target)) / 2
+    config = TokenLoss(matching="many_to_one", negatives="in_batch", symmetric=True)
+    torch.testing.assert_close(token_loss(patches, words, mask, config), expected)
+
+
+# --------------------------------------------------------------------------- bad input
+
+
+@every_combination
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("some", [None, 2])
+def test_half_precision_tokens_give_a_finite_loss_and_gradient(negatives, matching, dtype, some):
+    patches, words, mask = batch([3, 0, 6, 2])
+    halves = [t.detach().to(dtype).requires_grad_() for t in (patches, words)]
+    config = TokenLoss(
+        negatives=negatives, matching=matching, negatives_per_pair=some, symmetric=True
+    )
+    loss = loss_of(config, (*halves, mask), [3, 0, 6, 2])
+    loss.backward()
+    exact = loss_of(config, (*(t.detach() for t in (patches, words)), mask), [3, 0, 6, 2])
+    assert loss.item() == pytest.approx(exact.item(), abs=0.3)
+    assert all(t.grad.isfinite().all() for t in halves)
+
+
+def test_more_negatives_than_other_pairs_are_refused_with_how_many_there_are():
+    values = {
+        "objective.token.weight": 0.5,
+        "objective.token.negatives": "in_batch",
+        "train.batch_size": 8,
+    }
+    override(RunConfig(), {**values, "objective.token.negatives_per_pair": 7})
+    with pytest.raises(ConfigError, match=r"negatives_per_pair = 8 is more than the 7 other pairs"):
+        override(RunConfig(), {**values, "objective.token.negatives_per_pair": 8})
+
+
+def test_an_eps_that_single_precision_cannot_carry_is_refused():
+    values = {"objective.token.weight": 0.5, "objective.token.matching": "sinkhorn"}
+    override(RunConfig(), {**values, "objective.token.eps": 1e-4})
+    with pytest.raises(ConfigError, match=r"eps = 1e-05: single precision .* 0\.0001 and more"):
+        override(RunConfig(), {**values, "objective.token.eps": 1e-5})
+
+
+def test_switches_that_change_nothing_change_no_key():
+    plain = override(RunConfig(), {"objective.token.weight": 0.5})
+    for field, value in (
+        ("negatives_per_pair", 3), ("negatives_from", "hardest"), ("tolerance", 0.01)
+    ):  # fmt: skip
+        assert override(plain, {f"objective.token.{field}": value}).run_key == plain.run_key
+    in_batch = override(plain, {"objective.token.negatives": "in_batch"})
+    assert override(in_batch, {"objective.token.symmetric": True}).run_key == in_batch.run_key
+    some = override(in_batch, {"objective.token.negatives_per_pair": 3})
+    assert len({plain.run_key, in_batch.run_key, some.run_key}) == 3

@@ -54,11 +54,20 @@ TOKEN = {"objective.token.weight": 0.5, "objective.token.dim": 8}
 MLM = {"objective.mlm.weight": 0.5, "objective.mlm.mask_ratio": 0.4}
 SOFT = {"objective.instance.a_max": 0.3, "objective.instance.schedule": "constant"}
 IN_BATCH = {**TOKEN, "objective.token.negatives": "in_batch"}
+DRAWN = {**IN_BATCH, "objective.token.negatives_per_pair": 3}
+HARDEST = {
+    **DRAWN,
+    "objective.token.negatives_from": "hardest",
+    "objective.token.matching": "many_to_one",
+    "objective.token.symmetric": True,
+}
 CASES = {
     "clip": {},
     "softened": SOFT,
     "within_pair": TOKEN,
     "in_batch": IN_BATCH,
+    "drawn": DRAWN,
+    "hardest": HARDEST,
     "mlm": MLM,
     "everything": {**SOFT, **IN_BATCH, **MLM},
 }

@@ -21,6 +21,14 @@ from harness.data.parquet import PARQUET, open_parquet
 from harness.data.sidecars import add_sidecars
 from harness.data.source import Source, cache_dir, path_of
 from harness.data.table_columns import NotATableError
+from harness.data.table_index import (
+    LARGE,
+    Indexed,
+    IndexedEntries,
+    index_folder,
+    keep_index,
+    read_index,
+)
 from harness.data.tables import is_table_name, open_table, possible_tables
 from harness.data.unpacked import is_gzipped, untarred
 
@@ -48,6 +56,8 @@ class PictureFolder(DataSet):
     def sizes(self, split: str) -> np.ndarray:
         """See DataSet."""
         entries = self.files.entries
+        if isinstance(entries, IndexedEntries):
+            return entries.sizes(split)
         return np.array([entries[image].size for image in self.splits[split].images], np.int64)
 
     def checksum(self, image: str) -> int | None:
@@ -75,6 +85,7 @@ def open_folder(
     *,
     unsplit: str | None = None,
     cache: Path | None = None,
+    again: bool = False,
 ) -> DataSet:
     """Index pictures with captions below `path` (a folder, an archive, or a table in a folder).
 
@@ -88,19 +99,31 @@ def open_folder(
         unsplit: the split of pictures that nothing names one for; None: the SHA-256 of each
             picture's name decides, about 80 : 10 : 10.
         cache: where what is compressed, or inside of a table, is laid down; None: the user's own.
+        again: read everything, though an index of it is kept.
 
     Raises RefusedData when nothing usable is found, saying what was looked for, and when tables
     cannot be read or contradict one another.
     """
     place = existing(path)
     cache = cache or cache_dir(Runtime())
-    name = place.name.partition(".")[0] if is_gzipped(place.name) else place.stem
-    if not place.is_file():
-        name = place.name
+    name = place.name if place.is_dir() else place.name.removesuffix(".gz").rpartition(".")[0]
     is_table = place.is_file() and is_table_name(place.name)
-    archive = untarred(place, cache) if is_gzipped(place.name) else place
-    files = FileTree(place.parent if is_table else archive)
-    collected = Collected(files, unsplit)
+    if is_gzipped(place.name):
+        place = untarred(place, cache)
+    index = index_folder(place, (columns, unsplit), cache)
+    root = place.parent if is_table else place
+    kept = None if again else read_index(index, root)
+    if kept is None:
+        kept = _indexed(place, root, is_table, columns, unsplit, cache)
+        if kept.indexed >= LARGE:
+            kept = keep_index(index, kept)
+    return PictureFolder(name=name, **kept._asdict())
+
+
+def _indexed(
+    place: Path, root: Path, is_table: bool, columns: Columns, unsplit: str | None, cache: Path
+) -> Indexed:
+    collected = Collected(FileTree(root), unsplit)
 
     def read(tables: Iterable[str]) -> list[NotATableError]:
         return _read_tables(collected, tables, columns, cache)
@@ -111,7 +134,7 @@ def open_folder(
             raise collected.refusal(str(refused[0]))
     else:
         refused = _read_shallowest(collected, read)
-    return _finished(name, collected, refused)
+    return _finished(collected, refused)
 
 
 def _read_shallowest(
@@ -164,7 +187,7 @@ def _read_tables(
     return refused
 
 
-def _finished(name: str, collected: Collected, refused: Sequence[NotATableError]) -> DataSet:
+def _finished(collected: Collected, refused: Sequence[NotATableError]) -> Indexed:
     splits = collected.join()
     if not splits:
         reasons = Counter(problem.reason for problem in collected.problems).most_common(3)
@@ -174,8 +197,7 @@ def _finished(name: str, collected: Collected, refused: Sequence[NotATableError]
             f"no usable pair in {collected.files.root}: {seen}; wanted: {_LOOKED_FOR}"
         )
     train, rest = halves(splits)
-    return PictureFolder(
-        name=name,
+    return Indexed(
         fingerprint=content_fingerprint(train, (), _stamps(train, collected.files)),
         evaluation_fingerprint=content_fingerprint(rest, (), _stamps(rest, collected.files)),
         splits=splits,
