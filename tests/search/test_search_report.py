@@ -123,7 +123,7 @@ def test_a_search_that_goes_on_says_so(tmp_path: Path) -> None:
     desk.open().take()
     page = report(desk)
     assert "Unfinished trials: 3; the same command resumes them." in page
-    assert "the best trial has not been confirmed with fresh seeds yet" in page
+    assert "The best trial has not been confirmed with fresh seeds yet" in page
 
 
 def test_a_search_without_a_finished_trial_has_no_best(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_a_search_without_a_finished_trial_has_no_best(tmp_path: Path) -> None:
     plan = plan_of(desk.search)
     desk.ledger.define(plan.definition(), plan.about())
     page = report(desk)
-    assert "no trial was trained to the end, so there is no best one" in page
+    assert "No trial was trained to the end, so there is no best one" in page
     assert page.count("failed (diverged: loss is NaN \\| at step 7)") == 2
 
 
