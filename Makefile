@@ -2,6 +2,7 @@
 # make test      install the test tools as well; lint, types, layers and tests
 # make thorough  the tests that take long
 # make lock      renew requirements.lock from pyproject.toml
+# make audit     known weaknesses of what is pinned, for the weekly check; needs a network
 # make bench     benchmarks, side by side with peers (minutes; never part of the tests)
 
 NAME  ?= ablation_text_depth
@@ -10,7 +11,7 @@ PYTHON ?= python3
 VENV  := .venv
 BIN   := $(VENV)/bin
 
-.PHONY: sweep test thorough lock bench
+.PHONY: sweep test thorough lock audit bench
 .DELETE_ON_ERROR:
 
 sweep: $(VENV)/.ready
@@ -33,8 +34,9 @@ bench: $(VENV)/.ready
 
 # uv installs the pinned set in half a minute and reads UV_INDEX_URL; where only pip's own
 # configuration knows the package index, pip installs the same set in two or three minutes.
-INSTALL = $(BIN)/uv pip install --python $(BIN)/python --no-deps -r $(1) \
-	|| $(BIN)/pip install --no-deps -r $(1)
+# Whatever is installed has one of the SHA-256 in the file.
+INSTALL = $(BIN)/uv pip install --python $(BIN)/python --no-deps --require-hashes -r $(1) \
+	|| $(BIN)/pip install --no-deps --require-hashes -r $(1)
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'
@@ -50,8 +52,11 @@ $(VENV)/.ready-test: $(VENV)/.ready requirements-test.lock
 	$(call INSTALL,requirements-test.lock)
 	touch $@
 
+audit: $(BIN)/python
+	$(BIN)/uv tool run pip-audit --require-hashes --disable-pip -r requirements-test.lock
+
 lock: $(BIN)/python
-	$(BIN)/uv pip compile --universal --no-annotate --no-header --no-emit-index-url --python-version 3.11 \
+	$(BIN)/uv pip compile --universal --generate-hashes --no-annotate --no-header --no-emit-index-url --python-version 3.11 \
 		pyproject.toml --group build -o requirements.lock
-	$(BIN)/uv pip compile --universal --no-annotate --no-header --no-emit-index-url --python-version 3.11 \
+	$(BIN)/uv pip compile --universal --generate-hashes --no-annotate --no-header --no-emit-index-url --python-version 3.11 \
 		pyproject.toml --extra test -c requirements.lock -o requirements-test.lock

@@ -15,14 +15,18 @@ import os
 import stat
 import sys
 import uuid
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import orjson
 
 from harness.errors import RecordError
+
+if TYPE_CHECKING:
+    from numpy.lib.npyio import NpzFile
 
 KEY_FILE = Path("~/.config/harness/key")
 """With it this user's commands seal what later commands shall trust."""
@@ -30,6 +34,7 @@ _KEY_BYTES = 32
 MAX_JSON_BYTES = 256 << 20
 """Of a record, which is read whole."""
 MAX_LOG_BYTES = 1 << 30
+MAX_NPZ_BYTES = 4 << 30
 _MOST_DIGITS = 300
 
 
@@ -184,6 +189,32 @@ def _whole(text: str) -> int:
 
 def _no_number(text: str) -> NoReturn:
     raise ValueError(f"{text[:20]} is no number that a record can hold")
+
+
+def open_npz(source: Path | IO[bytes]) -> NpzFile:
+    """The arrays of an archive, of which none is larger than its content.
+
+    Raises OSError or ValueError for what is damaged, or declares more than `MAX_NPZ_BYTES`.
+    """
+    import numpy as np
+
+    try:
+        archive: NpzFile = np.load(source, allow_pickle=False)
+        members = archive.zip.infolist() if archive.zip is not None else []
+    except (AttributeError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"it is no archive of arrays: {error}") from None
+    size = sum(member.file_size for member in members)
+    if size > MAX_NPZ_BYTES:
+        raise ValueError(f"it declares {size:,} bytes, and {MAX_NPZ_BYTES:,} are read")
+    for member in members:
+        with archive.zip.open(member) as opened:
+            npy: Any = np.lib.format
+            old = npy.read_magic(opened) == (1, 0)
+            read = npy.read_array_header_1_0 if old else npy.read_array_header_2_0
+            shape, _, dtype = read(opened)
+        if math.prod(shape) * dtype.itemsize > member.file_size:
+            raise ValueError(f"{member.filename} declares more than it holds")
+    return archive
 
 
 def numbers_of(tree: Mapping[str, Any], before: str = "") -> dict[str, float]:

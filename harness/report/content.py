@@ -28,6 +28,7 @@ from harness.report.tables import Tables
 from harness.results.collect import Collection
 from harness.results.findings import ReportFindings
 from harness.results.numerics import Numerics
+from harness.results.outcomes import DAMAGED
 from harness.results.records import Record
 from harness.results.summary import Cells
 from harness.store.state import State
@@ -50,7 +51,7 @@ class Parts:
 def write_content(collection: Collection, findings: ReportFindings, parts: Parts) -> Document:
     """The page of the report on `collection`: what leads it, and all else behind headings."""
     said = verdicts(collection, findings)
-    notes = [*warnings(collection, findings), *_warnings(collection)]
+    notes = [*warnings(collection, findings), *_warnings(collection, findings)]
     lead: list[Block] = [
         *map(Paragraph, said[:_MOST_LINES]),
         Paragraph(_design(collection, findings)),
@@ -156,7 +157,7 @@ def runs_with_holes(collection: Collection) -> int:
     return len(holes[["point", "seed"]].drop_duplicates())
 
 
-def _warnings(collection: Collection) -> Iterator[str]:
+def _warnings(collection: Collection, findings: ReportFindings) -> Iterator[str]:
     codes = _distinct(record.code for record in _used(collection))
     if len(codes) > 1:
         yield (
@@ -164,6 +165,13 @@ def _warnings(collection: Collection) -> Iterator[str]:
             "--rerun stale repeats the older ones."
         )
     yield from Numerics.of(collection.records).warnings
+    for reason, keys in findings.unread.items():
+        if reason.startswith(DAMAGED):
+            yield (
+                f"The {reason} (runs {', '.join(keys)}; their files in outcomes/). Intervals and "
+                "tests over pictures leave these runs out; --rerun all, or the file restored, "
+                "brings them back."
+            )
     holes = runs_with_holes(collection)
     if holes:
         yield (

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import RecordError
+from harness.files import open_npz
 from harness.metrics import RETRIEVAL, Metric, metric_of
 from harness.results.records import Record
 from harness.store.first_stage import array_names
 from harness.store.record import RunDir
 
+_TORN = (MemoryError, zipfile.BadZipFile, zlib.error)
+DAMAGED = "per-example outcomes cannot be used"
 _TOLERANCE = 1e-5
 """How far the mean of the outcomes, which are kept in single precision, may lie from the value."""
 
@@ -66,15 +70,15 @@ def read_scores(
     file = _file(record)
     try:
         data = file.read_bytes()
-        arrays = _Arrays(np.load(io.BytesIO(data), allow_pickle=False))
+        arrays = _Arrays(open_npz(io.BytesIO(data)))
         recorded = record.evaluation["metrics"]
         told = [name for name in metrics if recorded.get(name, {"value": 0.0})["value"] is not None]
         found = {name: arrays.score(name, averages or {}) for name in told}
         _check_values(recorded, found)
     except FileNotFoundError:
         return RunScores({}, None, "no per-example outcomes on disk")
-    except (OSError, ValueError, IndexError, EOFError, zipfile.BadZipFile, RecordError) as error:
-        return RunScores({}, None, f"per-example outcomes cannot be used: {error}")
+    except (OSError, ValueError, LookupError, EOFError, *_TORN, RecordError) as error:
+        return RunScores({}, None, f"{DAMAGED}: {error}")
     kept = {name: score for name, score in found.items() if score is not None}
     return RunScores(kept, hashlib.sha256(data).hexdigest())
 
@@ -191,9 +195,9 @@ def read_class_recalls(record: Record, metric: str) -> dict[str, float] | None:
     task = {**protocol.get("tasks", {}), **protocol["class_folders"]}.get(place.rpartition("/")[2])
     file = _file(record)
     try:
-        arrays = _Arrays(np.load(file, allow_pickle=False))
+        arrays = _Arrays(open_npz(file))
         right, labels = arrays.get(metric), arrays.get(f"{place}/labels")
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, LookupError, EOFError, *_TORN):
         return None
     names = (task or {}).get("classnames")
     if right is None or labels is None or names is None or len(right) != len(labels):
