@@ -143,7 +143,8 @@ def csv_field(value: object) -> object:
     if isinstance(value, int):
         return value
     text = plain(value)
-    return visible("'" + text if text.lstrip(" \xa0").startswith(_FORMULA) else text)
+    inert = "'" + text if text.lstrip(" \xa0").startswith(_FORMULA) else text
+    return "\r".join(map(visible, inert.split("\r")))  # a line break, as \n is
 
 
 def csv_text(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
