@@ -32,6 +32,9 @@ def no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Broken(nn.Module):
+    num_features = head_hidden_size = 8
+    forward_features = forward_head = nn.Module.forward
+
     def __init__(self, size: int) -> None:
         super().__init__()
         self.size = size

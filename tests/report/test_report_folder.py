@@ -167,12 +167,14 @@ def test_files_of_an_earlier_report_go_and_foreign_files_stay(
     sweep = depth_sweep()
     runs, at = runs_by(sweep)
     out = tmp_path / "report"
-    records.done(at(1, 0), t2i=0.3)
+    for layers in (1, 2):
+        records.done(at(layers, 0), t2i=0.3)
     build(sweep, runs, records.store, out)
     (out / "notes.txt").write_text("mine")
     assert (out / "figures" / "metric_vs_axis.svg").exists()
 
-    records.store.run_dir(at(1, 0).key).set_aside()
+    for layers in (1, 2):
+        records.store.run_dir(at(layers, 0).key).set_aside()
     build(sweep, runs, records.store, out)
 
     assert set(contents(out)) == {

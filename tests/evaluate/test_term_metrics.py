@@ -43,7 +43,7 @@ def with_validation(data: MemoryData) -> MemoryData:
 
 
 def model_of(config: RunConfig, data: MemoryData, gate: float = 0.0) -> TrainingModel:
-    training = TrainingModel(config, _corpus_rows(data))
+    training = TrainingModel(config, _corpus_rows(data, Runtime()))
     for name, parameter in training.named_parameters():
         if name.endswith("gate"):
             parameter.data.fill_(gate)
