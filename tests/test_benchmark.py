@@ -223,7 +223,7 @@ def test_processes_share_the_data_sets_and_one_that_dies_leaves_a_hole(
     done = evaluate_all(specs, [found], Work(tmp_path, settings, runtime), [None, None])
     by_model = {each.model: each for each in done}
     assert by_model[0].part is not None
-    assert "open_clip_config.json cannot be used" in str(by_model[1].reason)
+    assert "open_clip_config.json is missing" in str(by_model[1].reason)
 
 
 def test_the_task_of_a_dead_process_is_a_hole_and_the_rest_goes_on() -> None:

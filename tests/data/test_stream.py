@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from harness.config import RunConfig, Runtime, override
+from harness.config.pipes import allow_pipes
 from harness.data.catalog import open_data
 from harness.data.loader import Batches
 from harness.data.shard_list import find_shards
@@ -34,6 +35,7 @@ def server(folder):
 
 
 def config(path, **changes):
+    allow_pipes([path])  # as the command line and sweep files do
     values = {
         "train.batch_size": 4,
         "train.samples": 100,
@@ -253,6 +255,7 @@ def test_weights_and_window_are_identity_where_they_count():
     ],
 )
 def test_split_and_name_of_a_url(url, split, base):
+    allow_pipes([url])
     [shard] = find_shards(url).shards
     assert (shard.split, shard.base, shard.is_remote) == (split, base, True)
 

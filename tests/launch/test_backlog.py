@@ -186,7 +186,7 @@ class TestParents:
         run = replace(runs_of(["a"])[0], source=SweepFile("/sweeps/a.py", "ab" * 32))
         Backlog(make_plan([run], store), store, silent).take()
         job = read_json(store.run_dir(run.key).path / "job.json")
-        assert job["sweep"] == {"path": "/sweeps/a.py", "sha256": "ab" * 32}
+        assert job["sweep"] == {"path": "/sweeps/a.py", "sha256": "ab" * 32, "seal": ""}
 
 
 class TestStop:
