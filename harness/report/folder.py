@@ -194,6 +194,7 @@ def _manifest(
     layout: PaperLayout,
 ) -> dict[str, Any]:
     """Every run that was asked for with the hash of each file read."""
+    chosen = collection.selection
     return {
         "made": dict(made),
         "layout": layout.name,
@@ -203,7 +204,7 @@ def _manifest(
         "sweep_sha256": collection.sweep.source and collection.sweep.source.sha256,
         "metrics": collection.metrics,
         "external": dict(published.files),
-        "inputs": dict(published.records),
+        "inputs": {**published.records, **(chosen.inputs if chosen else {})},
         "runs": [
             {
                 **facts_of_run(record, store),
