@@ -28,8 +28,6 @@ from harness.errors import RecordError
 if TYPE_CHECKING:
     from numpy.lib.npyio import NpzFile
 
-KEY_FILE = Path("~/.config/harness/key")
-"""With it this user's commands seal what later commands shall trust."""
 _KEY_BYTES = 32
 MAX_JSON_BYTES = 256 << 20
 """Of a record, which is read whole."""
@@ -69,6 +67,12 @@ def locked(path: Path) -> AbstractContextManager[object]:
 # --------------------------------------------------------------------------- one's own
 
 
+def own_folder() -> Path:
+    """The folder of this user's settings: `$XDG_CONFIG_HOME/harness`, else `~/.config/harness`."""
+    base = Path(os.environ.get("XDG_CONFIG_HOME", ""))
+    return (base if base.is_absolute() else Path("~/.config").expanduser()) / "harness"
+
+
 def seal(content: str) -> str:
     """What only this user can have written of `content`; empty where no key can be kept.
 
@@ -88,9 +92,10 @@ def is_sealed(content: str, given: object) -> bool:
 
 
 def _key(*, make: bool) -> bytes | None:
-    """The key; None where it is not there, or others could know it."""
+    """With it this user's commands seal what later commands shall trust; None where it is not
+    there, or others could know it."""
     try:
-        file = KEY_FILE.expanduser()
+        file = own_folder() / "key"
         if make and not file.exists():
             _make_key(file)
         state = file.stat()
