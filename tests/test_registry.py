@@ -1,7 +1,7 @@
 import pytest
 
 from harness.config.sweep_files import load_sweep
-from harness.errors import ConfigError
+from harness.errors import ConfigError, SweepError
 from harness.models.names import BACKBONES
 from harness.registry import Registry
 
@@ -44,7 +44,7 @@ def test_what_a_test_registers_the_next_one_does_not_find(_, tmp_path):
         "from harness.models.names import BACKBONES\n"
         "BACKBONES.register('left_over')(lambda size: None)\n"
     )
-    with pytest.raises(ConfigError, match="defines no SWEEP"):
+    with pytest.raises(SweepError, match="defines no SWEEP"):
         load_sweep(str(file))
     assert "left_over" in BACKBONES
     assert "swin_nano" in BACKBONES
