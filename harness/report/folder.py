@@ -24,7 +24,7 @@ from harness.document.layout import LAYOUTS, NARROWEST, PaperLayout
 from harness.document.markdown import to_markdown
 from harness.document.table import Table
 from harness.document.typst import to_pdf
-from harness.errors import HarnessError
+from harness.errors import HarnessError, RecordError
 from harness.figures.base import SWEEP, Sheet
 from harness.files import dump_json, inside, read_json, write_atomic
 from harness.report import external
@@ -174,9 +174,14 @@ def write_files(
 def listed(out: Path) -> dict[str, str]:
     """Files of the report that is there now with their SHA-256, as its manifest lists them."""
     files = (read_json(out / MANIFEST) or {}).get("files", {})
-    for name in files:
-        inside(out, name, replaced=True)
-    return dict(files)
+    return {name: digest for name, digest in files.items() if _is_inside(out, name)}
+
+
+def _is_inside(out: Path, name: str) -> bool:
+    try:
+        return inside(out, name, replaced=True) == out / name
+    except RecordError:
+        return False
 
 
 def makers() -> dict[str, str]:
