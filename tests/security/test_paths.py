@@ -68,20 +68,20 @@ def test_a_run_does_not_write_through_a_link(folder: Path) -> None:
     assert (folder.parent / "x").read_text() == "elsewhere"
 
 
-@pytest.mark.parametrize("target", ["elsewhere", "here/elsewhere"])
-def test_a_report_writes_and_deletes_in_its_own_folder(here: Path, target: str) -> None:
+def test_a_report_writes_and_deletes_in_its_own_folder(here: Path) -> None:
     (here / "elsewhere").mkdir()
     (here / "elsewhere" / "old.png").write_text("mine")
     out = here / "report"
     out.mkdir()
     (out / "figures").symlink_to(here / "elsewhere")
     write_json(out / MANIFEST, {"files": {"figures/old.png": "0"}})
-    for files in ({"figures/new.png": b"x"}, {"report.md": b"x"}):
-        with pytest.raises(RecordError, match="a record names what lies in it alone"):
-            write_files(out, files, {})
-    assert [file.name for file in (here / "elsewhere").iterdir()] == ["old.png"]
+    with pytest.raises(RecordError, match="a record names what lies in it alone"):
+        write_files(out, {"report.md": b"x", "figures/new.png": b"x"}, {})
     assert not (out / "report.md").exists()
+    write_files(out, {"report.md": b"x"}, {})
+    assert [file.name for file in (here / "elsewhere").iterdir()] == ["old.png"]
     (out / "figures").unlink()
+    (out / "report.md").unlink()
     (out / "report.md").symlink_to(here / "elsewhere" / "old.png")
     write_json(out / MANIFEST, {"files": {}})
     write_files(out, {"report.md": b"page"}, {})
