@@ -1,9 +1,9 @@
 """How shallow can the text encoder be, each depth at its own best learning rate and warm-up?
 
-`ablation_text_depth` gives every depth the same learning rate and warm-up, so a depth may win because
-they suit it: at a rate of 4e-3, a warm-up of 6,000 instead of 2,000 samples moves 12 layers from 38
-to 54 % mean recall.  Here each depth chooses both from one grid, on the validation split and by
-a seed of its own, and is reported with fresh seeds on the test split.
+`ablation_text_depth` gives every depth the same learning rate and warm-up, so a depth may win
+because they suit it: at a rate of 4e-3, a warm-up of 6,000 instead of 2,000 samples moves 12 layers
+from 38 to 54 % mean recall.  Here each depth chooses both from one grid, on the validation split
+and by a seed of its own, and is reported with fresh seeds on the test split.
 """
 
 from harness.bases import LONGER, SMALL

@@ -70,7 +70,7 @@ class Combination:
 
 
 @dataclass(frozen=True)
-class Choice:
+class PointChoice:
     """What one point chose."""
 
     point: Point
@@ -98,7 +98,7 @@ class Selection:
     """The choices of a sweep, as far as they can be made."""
 
     tune_on: str
-    choices: Mapping[str, Choice]
+    choices: Mapping[str, PointChoice]
     """Canonical JSON of a point -> its choice."""
     waiting: tuple[str, ...]
     """Keys of runs of the grid that have not ended."""
@@ -177,8 +177,8 @@ def _combination(sweep: Sweep, tried: Sequence[tuple[Run, float | str | None]]) 
     )
 
 
-def _choice(point: Point, tried: Sequence[Combination], sign: int) -> Choice:
-    made = Choice(point, tuple(tried), sign)
+def _choice(point: Point, tried: Sequence[Combination], sign: int) -> PointChoice:
+    made = PointChoice(point, tuple(tried), sign)
     if made.best is None:
         return made
     edges = [path for path, value in made.best.values.items() if _is_edge(path, value, tried)]

@@ -11,11 +11,11 @@ from harness.config.sweep import Point, short_names
 from harness.document import text
 from harness.document.blocks import Block, Paragraph
 from harness.document.table import plain_table
-from harness.planning.selection import Choice
+from harness.planning.selection import PointChoice
 from harness.results.collect import Collection
 from harness.results.contrast import listed, point_words
 from harness.results.findings import Answered, ReportFindings
-from harness.stats.sequential import Standing
+from harness.stats.sequential import ComparisonState
 from harness.stats.tests import ALPHA, ContrastTest
 
 
@@ -69,7 +69,7 @@ def choices(collection: Collection) -> Iterator[Block]:
     yield plain_table((*heads, "edge of the grid"), rows, numeric={*heads[1:]})
 
 
-def _choices(collection: Collection) -> list[Choice]:
+def _choices(collection: Collection) -> list[PointChoice]:
     """In the order of the table's points."""
     selection = collection.selection
     if selection is None:
@@ -79,13 +79,13 @@ def _choices(collection: Collection) -> list[Choice]:
     return [choice for choice in found if choice is not None]
 
 
-def _chosen(choice: Choice, names: Mapping[str, str]) -> list[object]:
+def _chosen(choice: PointChoice, names: Mapping[str, str]) -> list[object]:
     if choice.best is None:
         return [text.DASH for _ in names]
     return [text.plain(choice.best.values[path]) for path in names]
 
 
-def _scores(choice: Choice, scale: float) -> list[object]:
+def _scores(choice: PointChoice, scale: float) -> list[object]:
     failed = sum(bool(each.failed) for each in choice.tried)
     edges = listed([path.rpartition(".")[2] for path in choice.edges]) or text.DASH
     if choice.best is None:
@@ -99,7 +99,7 @@ def _scores(choice: Choice, scale: float) -> list[object]:
     ]
 
 
-def _worth(choice: Choice) -> float:
+def _worth(choice: PointChoice) -> float:
     assert choice.best is not None
     if choice.reference is not None:
         return choice.best.mean - choice.reference.mean
@@ -107,7 +107,7 @@ def _worth(choice: Choice) -> float:
     return choice.best.mean - math.fsum(means) / len(means)
 
 
-def _value(choice: Choice, path: str) -> str:
+def _value(choice: PointChoice, path: str) -> str:
     assert choice.best is not None
     return f"{path.rpartition('.')[2]} {text.plain(choice.best.values[path])}"
 
@@ -163,10 +163,10 @@ def looks(collection: Collection, answered: Answered) -> Iterator[Block]:
 
 
 _CLOSED = {
-    Standing.SIGNIFICANT: "significant",
-    Standing.WITHIN: "within the margin",
-    Standing.HOPELESS: "given up",
-    Standing.LAST: "undecided at the last",
+    ComparisonState.SIGNIFICANT: "significant",
+    ComparisonState.WITHIN: "within the margin",
+    ComparisonState.HOPELESS: "given up",
+    ComparisonState.LAST: "undecided at the last",
 }
 
 

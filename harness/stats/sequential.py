@@ -25,7 +25,7 @@ Seeds = Mapping[int, Sequence[int]]
 """Point -> its seeds."""
 
 
-class Standing(Enum):
+class ComparisonState(Enum):
     """How a comparison stands."""
 
     OPEN = "open"
@@ -40,7 +40,7 @@ class Standing(Enum):
 class Followed:
     """One comparison or slope up to the look at which it was closed, or the last one."""
 
-    standing: Standing
+    standing: ComparisonState
     look: int
     test: ContrastTest | None
     overall: float = 1.0
@@ -50,7 +50,7 @@ class Followed:
 
 
 @dataclass(frozen=True)
-class Look:
+class LookTaken:
     """One look that was complete."""
 
     seeds: int
@@ -58,7 +58,7 @@ class Look:
     """Comparisons that were open before it."""
     runs: int
     """Runs of all points together."""
-    closed: Mapping[Asked, Standing]
+    closed: Mapping[Asked, ComparisonState]
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Course:
     """How far a sweep has come."""
 
     schedule: Looks
-    looks: tuple[Look, ...]
+    looks: tuple[LookTaken, ...]
     standings: Mapping[Asked, Followed]
     """Comparisons (pairs of points) and slopes (numbers of lines)."""
     seen: Mapping[int, tuple[int, ...]]
@@ -114,7 +114,7 @@ class _State:
     seeds: dict[int, int]
     """Point -> how many it has."""
     standings: dict[Asked, Followed] = field(default_factory=dict)
-    looks: list[Look] = field(default_factory=list)
+    looks: list[LookTaken] = field(default_factory=list)
 
 
 def follow(
@@ -152,7 +152,7 @@ def follow(
 
 
 def _is_open(found: Followed | None) -> bool:
-    return found is None or found.standing is Standing.OPEN
+    return found is None or found.standing is ComparisonState.OPEN
 
 
 def _look(
@@ -171,20 +171,20 @@ def _look(
         p = _p(test)
         overall = 1.0 if p is None else schedule.overall(number, p)
         overall = min(overall, 1.0 if before is None else before.overall)
-        state.standings[key] = Followed(Standing.OPEN, number, test, overall)
+        state.standings[key] = Followed(ComparisonState.OPEN, number, test, overall)
     known = [key for key, each in state.standings.items() if _p(each.test) is not None]
     adjusted = dict(zip(known, holm([state.standings[key].overall for key in known]), strict=True))
     left = max(1, sum(p >= ALPHA for p in adjusted.values()))
-    closed: dict[Asked, Standing] = {}
+    closed: dict[Asked, ComparisonState] = {}
     for key in live:
-        each = state.standings.get(key, Followed(Standing.OPEN, number, None))
+        each = state.standings.get(key, Followed(ComparisonState.OPEN, number, None))
         hope = _power(each.test, number, schedule, ALPHA / left, margin)
         standing = _standing(each, adjusted.get(key), number, schedule, margin, hope)
         state.standings[key] = replace(each, standing=standing, power=hope)
-        if standing is not Standing.OPEN:
+        if standing is not ComparisonState.OPEN:
             closed[key] = standing
     count = schedule.counts[number]
-    state.looks.append(Look(count, len(live), sum(state.seeds.values()), closed))
+    state.looks.append(LookTaken(count, len(live), sum(state.seeds.values()), closed))
 
 
 def _standing(
@@ -194,16 +194,18 @@ def _standing(
     schedule: Looks,
     margin: float | None,
     hope: float | None,
-) -> Standing:
+) -> ComparisonState:
     if each.test is None:
-        return Standing.UNTESTED
+        return ComparisonState.UNTESTED
     if adjusted is not None and adjusted < ALPHA:
-        return Standing.SIGNIFICANT
+        return ComparisonState.SIGNIFICANT
     if margin is not None and _inside(each.test, schedule.level(number, ALPHA), margin):
-        return Standing.WITHIN
+        return ComparisonState.WITHIN
     if number == len(schedule.counts) - 1:
-        return Standing.LAST
-    return Standing.HOPELESS if hope is not None and hope < HOPELESS else Standing.OPEN
+        return ComparisonState.LAST
+    return (
+        ComparisonState.HOPELESS if hope is not None and hope < HOPELESS else ComparisonState.OPEN
+    )
 
 
 def _inside(test: ContrastTest, level: float, margin: float) -> bool:

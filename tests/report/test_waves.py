@@ -61,9 +61,9 @@ LRS = [0.001, 0.01, 0.1]
 GRID: dict[str, list[Any]] = {"train.lr": LRS, "train.warmup_samples": [0, 100]}
 
 
-@pytest.fixture(scope="module")
-def sweep(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
-    file = tmp_path_factory.mktemp("sweeps") / "waves.py"
+@pytest.fixture
+def sweep(tmp_path: Path) -> Sweep:
+    file = tmp_path / "waves.py"
     file.write_text(FILE)
     return load_sweep(str(file))
 

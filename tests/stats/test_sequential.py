@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from harness.stats.analysis import Measured, Plan, analyse, contrasts_of
-from harness.stats.sequential import Course, Standing, follow
+from harness.stats.sequential import ComparisonState, Course, follow
 from harness.stats.spending import Looks, _crossings
 
 SCHEDULE = Looks((3, 5, 8))
@@ -97,8 +97,8 @@ def course(means: tuple[float, ...], sd: float, most: int = 8, seed: int = 1) ->
 def test_what_is_decided_gets_no_seeds_and_the_baseline_gets_those_of_what_is_open() -> None:
     found = course((0.3, 0.475, 0.5), 0.02, most=3)
 
-    assert found.standings[0, 2].standing is Standing.SIGNIFICANT
-    assert found.standings[1, 2].standing is Standing.OPEN
+    assert found.standings[0, 2].standing is ComparisonState.SIGNIFICANT
+    assert found.standings[1, 2].standing is ComparisonState.OPEN
     assert found.wanted == {0: (0, 1, 2), 1: (0, 1, 2, 3, 4), 2: (0, 1, 2, 3, 4)}
     assert not found.over
 
@@ -106,14 +106,14 @@ def test_what_is_decided_gets_no_seeds_and_the_baseline_gets_those_of_what_is_op
 def test_points_that_are_equal_within_the_margin_are_closed() -> None:
     found = course((0.5, 0.5, 0.5), 0.002)
 
-    assert {each.standing for each in found.standings.values()} == {Standing.WITHIN}
+    assert {each.standing for each in found.standings.values()} == {ComparisonState.WITHIN}
     assert (found.over, len(found.looks)) == (True, 1)
 
 
 def test_what_no_number_of_seeds_would_decide_is_given_up() -> None:
     found = course((0.5, 0.5, 0.5), 0.2)
 
-    assert Standing.HOPELESS in {each.standing for each in found.standings.values()}
+    assert ComparisonState.HOPELESS in {each.standing for each in found.standings.values()}
     assert all(each.power is None or each.power <= 1 for each in found.standings.values())
 
 
