@@ -41,6 +41,7 @@ from harness.models.image import ImageEncoder, check_image_tower
 from harness.models.names import BACKBONES
 from harness.models.pretrained import load_pretrained
 from harness.models.training import TrainingModel, needs_patches
+from harness.store.checksums import LOGS, of_logs
 from harness.store.lease import Lease
 from harness.store.provenance import attempt_entry, code_hash, sources_of
 from harness.store.record import RunDir, Store
@@ -276,6 +277,7 @@ def _train(
             "precision": trainer.precision,
         },
         "checkpoint": {"file": f"checkpoints/{file.name}", "sha256": sha256},
+        LOGS: of_logs(directory.metrics_file, directory.progress_file),
         **parent_record(directory, config),
         **_keep_training_only(directory, training),
         "cost": _cost_record(training, config, device),

@@ -37,6 +37,7 @@ from harness.report.tables import Tables, build_tables
 from harness.results.collect import Collection, collect
 from harness.results.findings import ReportFindings, find
 from harness.results.records import Record
+from harness.store.checksums import is_told
 from harness.store.record import Store
 
 MANIFEST = "manifest.json"
@@ -111,6 +112,7 @@ def write_collection(
         holes=holes,
         failed=sum(record.failed for record in collection.records),
         files=written,
+        unchecked=sum(not is_told(r.result) for r in collection.records if r.result is not None),
     )
 
 
