@@ -170,7 +170,10 @@ def build_named(
         from harness.report.search import build_search
 
         return build_search(name, store, out, layout), ""
-    manifest = read_manifest(store, name)
+    from harness.results.lasting import no_garbage
+
+    with no_garbage():
+        manifest = read_manifest(store, name)
     result = build(manifest.sweep, manifest.runs, store, out, layout)
     return result, f" of {len(manifest.runs)}"
 
