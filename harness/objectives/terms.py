@@ -181,6 +181,10 @@ class Term(Strict, ABC):
         """
         return None
 
+    def locate(self, seen: Pass, module: Any) -> Tensor | None:
+        """How much of each word of text i is put on each patch of picture i, (N, L, P), or None."""
+        return None
+
     @abstractmethod
     def loss(self, step: StepTensors, outputs: Any, module: Any) -> Tensor:
         """The term before its weight, a scalar; see `StepTensors` for several processes."""
