@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -33,7 +33,7 @@ class Over(Enum):
     ITEMS = "test items"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ContrastTest:
     """One contrast: its estimate, and what it would be over other seeds and items."""
 
@@ -77,7 +77,7 @@ class ContrastTest:
         half = self.critical(lambda df: quantile(df, 1 - self.level)) * self.error
         return self.estimate - half, self.estimate + half
 
-    @property
+    @cached_property
     def p(self) -> float | None:
         """Two-sided, of this contrast alone."""
         if self.error is None:
