@@ -144,8 +144,15 @@ def test_a_verdict_stays_as_it_was_at_the_look_that_closed_it() -> None:
 # ---- simulated
 
 
-def test_looks_keep_their_error_and_find_more_with_fewer_runs(simulation: ModuleType) -> None:
-    null = simulation.count(simulation.TRUTHS[0], 80)
+@pytest.fixture(scope="module")
+def null(simulation: ModuleType) -> dict[str, float]:
+    found: dict[str, float] = simulation.count(simulation.TRUTHS[0], 80)
+    return found
+
+
+def test_looks_keep_their_error_and_find_more_with_fewer_runs(
+    simulation: ModuleType, null: dict[str, float]
+) -> None:
     small = simulation.count(simulation.Truth("small", (0, -4, 0, 0, 0)), 30)
 
     assert null["false"] <= 0.12  # three Monte Carlo standard errors above 5 %
@@ -154,9 +161,9 @@ def test_looks_keep_their_error_and_find_more_with_fewer_runs(simulation: Module
 
 
 def test_the_simulation_can_see_a_fault(
-    simulation: ModuleType, monkeypatch: pytest.MonkeyPatch
+    simulation: ModuleType, null: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Looks that are no cost at all make twice as many false claims, and the counts show it."""
+    """Looks that cost nothing make more false claims in the same sweeps, and the counts show it."""
     monkeypatch.setattr(Looks, "overall", lambda self, look, p: p)
 
-    assert simulation.count(simulation.TRUTHS[0], 80)["false"] > 0.11
+    assert simulation.count(simulation.TRUTHS[0], 80)["false"] > 1.5 * null["false"]
