@@ -276,7 +276,7 @@ def _train(
         "checkpoint": {"file": f"checkpoints/{file.name}", "sha256": sha256},
         **parent_record(directory, config),
         **_keep_training_only(directory, training),
-        "cost": _cost_record(training, config, device),
+        "cost": _cost_record(training, config),
         "evaluations": {},
     }
 
@@ -318,12 +318,10 @@ def _write_end(directory: RunDir, state: State, attempt: int, **details: Any) ->
         print(f"{directory.status_file} could not be written: {error}", file=sys.stderr)
 
 
-def _cost_record(
-    training: TrainingModel, config: RunConfig, device: torch.device
-) -> dict[str, Any]:
+def _cost_record(training: TrainingModel, config: RunConfig) -> dict[str, Any]:
     """Cost of the towers, which is all that inference needs, and all parameters that trained."""
     size, context_length = config.model.image.size, config.model.text.context_length
-    cost = measure_cost(training.model, size, context_length, device)
+    cost = measure_cost(training.model, size, context_length)
     total = count_parameters(training.parameters())
     return {**cost, "parameters": {**cost["parameters"], "total": total}}
 

@@ -293,7 +293,7 @@ def _write_tower(tower: nn.Module, takes: str, batch: Tensor, wanted: Tensor, fi
 def _onnx_bytes(tower: nn.Module, takes: str, batch: Tensor, name: str) -> bytes:
     from torch.onnx import OnnxExporterError
 
-    with torch.no_grad(), _quiet("torch.onnx", "onnxscript", "onnx_ir"):
+    with torch.no_grad(), quiet("torch.onnx", "onnxscript", "onnx_ir"):
         try:
             program = torch.onnx.export(
                 tower,
@@ -340,7 +340,7 @@ def _check_onnx(file: Path, takes: str, batch: Tensor, wanted: Tensor) -> None:
 
 
 @contextmanager
-def _quiet(*names: str) -> Iterator[None]:
+def quiet(*names: str) -> Iterator[None]:
     """Without the exporter's notes on its own progress."""
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
