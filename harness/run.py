@@ -35,7 +35,7 @@ from harness.errors import (
 )
 from harness.evaluate.cost import count_parameters, measure_cost
 from harness.evaluate.engine import evaluate
-from harness.finished import inherit, kept_weights, parent_record, take_up_training_only
+from harness.finished import inherit, parent_record, take_up_training_only
 from harness.loggers import LoggedRun
 from harness.models.image import ImageEncoder, check_image_tower
 from harness.models.names import BACKBONES
@@ -48,6 +48,7 @@ from harness.store.state import State
 from harness.train.checkpoint import (
     can_go_on,
     drop_steps,
+    load_weights,
     save_final,
     save_training_only,
 )
@@ -92,6 +93,7 @@ def execute(
     _check_parent_is_known(config)
     directory = Store(root).run_dir(config.run_key)
     with Lease(directory.lease_file):
+        directory.refuse_links()
         if not (directory.path / "job.json").exists():
             directory.write_intent(config, {"label": label})
         if directory.status(config.evaluation_key).state is State.DONE:
@@ -214,7 +216,7 @@ def _run(
         result = _train(config, runtime, directory, training, data, device, attempt, stop, company)
         result["training"]["data"] = data.account.record() | {"notes": notes_on(data, runtime)}
     else:
-        model.load_state_dict(kept_weights(directory, result["checkpoint"]))
+        model.load_state_dict(load_weights(directory.path, result["checkpoint"]))
         whole = take_up_training_only(training, directory, result)
     directory.write_status(
         State.RUNNING,

@@ -135,8 +135,7 @@ def _load_run(spec: ModelSpec, folder: Path) -> tuple[Encoders, Identity, Evalua
 
     run = RunDir(spec.path)
     config, checkpoint = read_run(run, spec.sweep), run.finished()["checkpoint"]
-    weights = load_weights(run.path / checkpoint["file"], checkpoint["sha256"])
-    model = load_model(config.model, weights)
+    model = load_model(config.model, load_weights(run.path, checkpoint))
     identity = identity_of_run(model, checkpoint["sha256"])
     return model, identity, EvaluationDir(folder / run.key, run)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from harness.document.layout import NARROWEST
 from harness.errors import RecordError
-from harness.files import read_json
+from harness.files import inside, read_json, replacing
 from harness.report.folder import MANIFEST, RECORDS, listed, makers, write_report
 from harness.results.records import Reader, Record
 from harness.store.manifest import read_manifest
@@ -81,20 +81,31 @@ def _changed_files(folder: Path) -> Iterator[str]:
 
 def _changed_inputs(told: Mapping[str, Any], store: Store) -> Iterator[str]:
     """Records that are not those the report was made from."""
-    folder = store.root / "results" / "external"
-    files = [(folder / name, digest) for name, digest in told["external"].items()]
-    files += [(store.root / place, digest) for place, digest in told.get("inputs", {}).items()]
-    files += [
-        (store.root / run["place"] / name, digest)
-        for run in told["runs"]
-        for name, digest in run["inputs"].items()
-    ]
-    for file, digest in files:
+    for file, digest in _inputs(told, store):
         found = _digest(file)
         if found is None:
             yield f"{file} is gone: the report was made from it"
         elif found != digest:
             yield f"{file} is another than the one that the report was made from"
+
+
+def _inputs(told: Mapping[str, Any], store: Store) -> Iterator[tuple[Path, str]]:
+    """Every file that the report was made from, and its SHA-256; RecordError for one elsewhere."""
+    folder = store.root / "results" / "external"
+    for name, digest in told["external"].items():
+        yield inside(folder, name), digest
+    for place, digest in told.get("inputs", {}).items():
+        yield _in_results(store, place), digest
+    for run in told["runs"]:
+        for name, digest in run["inputs"].items():
+            yield inside(_in_results(store, run["place"]), name), digest
+
+
+def _in_results(store: Store, place: str) -> Path:
+    """What a manifest calls `place`, from the root; `results` and `runs` may be links."""
+    if place.startswith(runs := "results/runs/"):
+        return inside(store.runs, place.removeprefix(runs))
+    return inside(store.root / "results", place.removeprefix("results/"))
 
 
 def _differences(files: Mapping[str, str], folder: Path, again: Path) -> Iterator[str]:
@@ -144,19 +155,10 @@ def keep_records(store: Store, names: Sequence[str], out: Path) -> int:
             "records can be kept once they rest"
         )
     told = read_json(out / MANIFEST) or {"runs": [], "external": {}}
-    target = out / RECORDS
-    shutil.rmtree(target, ignore_errors=True)
-    files = {*_read_files(told, store), *_of_parents(records, store)}
+    files = {file for file, _ in _inputs(told, store)} | set(_of_parents(records, store))
     files |= set(map(store.manifest_file, names))
-    files |= {store.root / "results" / "external" / file for file in told["external"]}
-    files |= {store.root / place for place in told.get("inputs", {})}
-    return sum(_copy(file, store.root, target) for file in sorted(files))
-
-
-def _read_files(told: Mapping[str, Any], store: Store) -> Iterator[Path]:
-    for run in told["runs"]:
-        for name in run["inputs"]:
-            yield store.root / run["place"] / name
+    with replacing(out / RECORDS) as target:
+        return sum(_copy(file, store.root, target) for file in sorted(files))
 
 
 def _of_parents(records: list[Record], store: Store) -> Iterator[Path]:

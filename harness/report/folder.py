@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -24,9 +24,9 @@ from harness.document.layout import LAYOUTS, NARROWEST, PaperLayout
 from harness.document.markdown import to_markdown
 from harness.document.table import Table
 from harness.document.typst import to_pdf
-from harness.errors import HarnessError
+from harness.errors import HarnessError, RecordError
 from harness.figures.base import SWEEP, Sheet
-from harness.files import dump_json, read_json, write_atomic
+from harness.files import dump_json, inside, read_json, write_atomic
 from harness.report import external
 from harness.report.content import Parts, runs_with_holes, write_content
 from harness.report.csv_files import runs_csv, statistics_csv
@@ -161,27 +161,30 @@ def write_files(
     """Put `files` into `out`, each atomically, and `manifest` with the hash of each beside them.
 
     Those of an earlier report that are not part of this one go, foreign ones stay.  Returns what
-    was written.
+    was written.  RecordError, and nothing is, where a folder below `out` is a link that leaves it.
     """
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     told = {"schema": _SCHEMA, **manifest, "files": digests}
-    stale = set(listed(out)) - set(files)
+    stale = sorted(set(listed(out)) - set(files))
+    places = {name: inside(out, name, replaced=True) for name in [*files, *stale, MANIFEST]}
     for name, data in {**files, MANIFEST: dump_json(told)}.items():
-        write_atomic(out / name, data)
-    for name in sorted(stale):
-        (out / name).unlink(missing_ok=True)
+        write_atomic(places[name], data)
+    for name in stale:
+        places[name].unlink(missing_ok=True)
     return tuple(out / name for name in [*files, MANIFEST])
 
 
 def listed(out: Path) -> dict[str, str]:
     """Files of the report that is there now with their SHA-256, as its manifest lists them."""
     files = (read_json(out / MANIFEST) or {}).get("files", {})
-    return {name: digest for name, digest in files.items() if _is_inside(name)}
+    return {name: digest for name, digest in files.items() if _is_inside(out, name)}
 
 
-def _is_inside(name: str) -> bool:
-    path = PurePosixPath(name)
-    return not path.is_absolute() and ".." not in path.parts
+def _is_inside(out: Path, name: str) -> bool:
+    try:
+        return inside(out, name, replaced=True) == out / name
+    except RecordError:
+        return False
 
 
 def makers() -> dict[str, str]:
