@@ -34,6 +34,7 @@ from harness.errors import (
     one_line,
 )
 from harness.evaluate.cost import count_parameters, measure_cost
+from harness.evaluate.deploy.sessions import check_packages
 from harness.evaluate.engine import evaluate
 from harness.finished import inherit, parent_record, take_up_training_only
 from harness.loggers import LoggedRun
@@ -380,6 +381,8 @@ def preflight(configs: Sequence[RunConfig], runtime: Runtime) -> list[str]:
     checks: list[Callable[[], None]] = [lambda: _check_device(configs, runtime)]
     checks += [lambda c=c: check_processes(c, runtime) for c in {c.train for c in configs}]  # type: ignore[misc]
     checks += [lambda t=t: check_image_tower(t[0], t[1], patches=t[2]) for t in towers]  # type: ignore[misc]
+    if any(c.evaluate.deploy for c in configs):
+        checks.append(lambda: check_packages("evaluate.deploy"))
     if runtime.micro_batch is not None:
         images = {c.model.image for c in configs if c.train.norm_batch is None}
         checks += [lambda i=i: refuse_micro_batch(ImageEncoder(i, 2)) for i in images]  # type: ignore[misc]

@@ -45,6 +45,8 @@ _COLUMNS: dict[str, Callable[[TowerRow], str]] = {
     "GMACs": lambda row: _number(row.gmacs, 3),
     "ms, batch 1": lambda row: _number(row.latency_ms_batch1, 1),
     "ms, batch 64": lambda row: _number(row.latency_ms_batch64, 0),
+    "ONNX ms, batch 1": lambda row: _number(row.onnx_ms_batch1, 2),
+    "ONNX ms, batch 64": lambda row: _number(row.onnx_ms_batch64, 0),
     "patches": lambda row: _number(row.patches, 0),
     "channels": lambda row: _number(row.channels, 0),
     "pooled": lambda row: _number(row.width, 0),
@@ -177,7 +179,8 @@ def _table(rows: Sequence[TowerRow], size: int, device: str) -> tuple[Table, lis
 
     caption = (
         f"Image towers without projection, {size} x {size} pixels, re-parameterised where they can "
-        f"be; latency in fp32, median of up to 30 calls, on {device}."
+        f"be; latency in fp32 by torch and by ONNX Runtime (CPU), median of up to 30 calls, on "
+        f"{device}."
     )
     cells = [[cell(row) for cell in _COLUMNS.values()] for row in rows]
     table = plain_table(list(_COLUMNS), cells, numeric=list(_COLUMNS)[1:], caption=caption)

@@ -19,7 +19,7 @@ from harness.config import DeployedForm, Evaluate, Runtime, content_key
 from harness.data.dataset import DataSet
 from harness.errors import HarnessError
 from harness.evaluate.deploy.encoders import DeployedModel
-from harness.evaluate.deploy.recipes import TOWERS, Trials
+from harness.evaluate.deploy.recipes import TOWERS, RecipeSearch
 from harness.evaluate.deploy.sessions import open_session
 from harness.evaluate.model import Identity, preprocessing, tokenizer_key
 from harness.files import read_json, sha256_of, write_json
@@ -94,7 +94,7 @@ def build(
     else:
         plain = build("onnx", own, checkpoint_sha256, data, settings, runtime, folder)
         files = {tower: plain.folder / told["file"] for tower, told in plain.files.items()}
-        trials = Trials(own, files, data, settings, runtime)
+        trials = RecipeSearch(own, files, data, settings, runtime)
         recipe = {tower: trials.choose(tower, own_folder) for tower in TOWERS}
     files = {tower: _file(own_folder / f"{tower}.onnx") for tower in TOWERS}
     told = {"schema": _SCHEMA, "form": form, **made_of, "files": files, "recipe": recipe}

@@ -62,7 +62,7 @@ def _reader(tower: Path, batches: Batches) -> Any:
 
     name = onnx.load(tower, load_external_data=False).graph.input[0].name
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
+    class CalibrationBatches(CalibrationDataReader):  # type: ignore[misc]
         """Hands out each batch once."""
 
         def __init__(self) -> None:
@@ -71,7 +71,7 @@ def _reader(tower: Path, batches: Batches) -> Any:
         def get_next(self) -> Any:
             return next(self._left, None)
 
-    return Reader()
+    return CalibrationBatches()
 
 
 def _static(tower: Path, out: Path, batches: Batches) -> None:

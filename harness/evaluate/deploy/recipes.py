@@ -41,7 +41,7 @@ TOWERS = ("image", "text")
 
 
 @dataclass(frozen=True)
-class Trial:
+class RecipeTrial:
     """What one recipe did to one tower.
 
     Attributes:
@@ -61,7 +61,7 @@ class Trial:
     why: str = ""
 
 
-class Trials:
+class RecipeSearch:
     """Tries recipes on the towers of one trained model.
 
     Args:
@@ -90,7 +90,7 @@ class Trials:
         ConfigError where every recipe fails.
         """
         made: dict[str, bytes] = {}
-        tried: list[Trial] = []
+        tried: list[RecipeTrial] = []
         for recipe in RECIPES:
             try:
                 made[recipe] = quantised(self._fp32[tower], recipe, self._calibration[tower])
@@ -99,7 +99,7 @@ class Trials:
             except (ConfigError, InvariantError) as error:
                 collapsed = isinstance(error, InvariantError)
                 outcome = COLLAPSED if collapsed else FAILED
-                tried.append(Trial(recipe, ABOUT[recipe], outcome, why=one_line(error)))
+                tried.append(RecipeTrial(recipe, ABOUT[recipe], outcome, why=one_line(error)))
         best = chosen(tried)
         if best is None:
             reasons = "; ".join(f"{t.recipe}: {t.why}" for t in tried)
@@ -114,12 +114,12 @@ class Trials:
             "tried": [asdict(each) for each in told],
         }
 
-    def _tried(self, tower: str, recipe: str, data: bytes) -> Trial:
+    def _tried(self, tower: str, recipe: str, data: bytes) -> RecipeTrial:
         session = session_of(data, f"{tower}.onnx", self._runtime.threads)
         ms, mb = _least_ms(session, self._calibration[tower][0][:1]), len(data) / 1e6
         _, accuracy, _ = self._accuracy({tower: session})
         outcome = self._judged(accuracy)
-        return Trial(recipe, ABOUT[recipe], outcome, accuracy, ms, mb)
+        return RecipeTrial(recipe, ABOUT[recipe], outcome, accuracy, ms, mb)
 
     def _judged(self, accuracy: float) -> str:
         if accuracy - self._chance < (self._reference - self._chance) / 2:
@@ -145,7 +145,7 @@ class Trials:
         return " + ".join(names), value, chance
 
 
-def chosen(tried: Sequence[Trial]) -> str | None:
+def chosen(tried: Sequence[RecipeTrial]) -> str | None:
     """The recipe to take: the quickest that fits, of those about as quick the smallest file.
 
     The most accurate where none fits; None where none ran.
