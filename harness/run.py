@@ -41,7 +41,8 @@ from harness.loggers import LoggedRun
 from harness.models.image import ImageEncoder, check_image_tower
 from harness.models.names import BACKBONES
 from harness.models.pretrained import load_pretrained
-from harness.models.training import TrainingModel, needs_patches
+from harness.models.training import TrainingModel, needs_patches, needs_stages
+from harness.store.checksums import LOGS, of_logs
 from harness.store.lease import Lease
 from harness.store.provenance import attempt_entry, code_hash, sources_of
 from harness.store.record import RunDir, Store
@@ -277,6 +278,7 @@ def _train(
             "precision": trainer.precision,
         },
         "checkpoint": {"file": f"checkpoints/{file.name}", "sha256": sha256},
+        LOGS: of_logs(directory.metrics_file, directory.progress_file),
         **parent_record(directory, config),
         **_keep_training_only(directory, training),
         "cost": _cost_record(training, config),
@@ -377,10 +379,12 @@ def preflight(configs: Sequence[RunConfig], runtime: Runtime) -> list[str]:
     Builds every distinct image tower and sends two pictures through it, and decodes a few pictures
     of each split of every distinct data set.
     """
-    towers = {(c.model.image, c.model.embed_dim, needs_patches(c)) for c in configs}
+    towers = {
+        (c.model.image, c.model.embed_dim, needs_patches(c), needs_stages(c)) for c in configs
+    }
     checks: list[Callable[[], None]] = [lambda: _check_device(configs, runtime)]
     checks += [lambda c=c: check_processes(c, runtime) for c in {c.train for c in configs}]  # type: ignore[misc]
-    checks += [lambda t=t: check_image_tower(t[0], t[1], patches=t[2]) for t in towers]  # type: ignore[misc]
+    checks += [lambda t=t: check_image_tower(t[0], t[1], patches=t[2], stages=t[3]) for t in towers]  # type: ignore[misc]
     if any(c.evaluate.deploy for c in configs):
         checks.append(lambda: check_packages("evaluate.deploy"))
     if runtime.micro_batch is not None:

@@ -7,6 +7,10 @@ is the caller's to record.
 
 from __future__ import annotations
 
+import hashlib
+import io
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -36,8 +40,9 @@ from harness.evaluate.scoring import (
 )
 from harness.evaluate.suites.find import Hole
 from harness.evaluate.terms import measure_terms
-from harness.files import write_atomic
+from harness.files import open_npz, write_atomic
 from harness.metrics import lacking
+from harness.store.checksums import OUTCOMES
 from harness.store.first_stage import array_names
 
 if TYPE_CHECKING:
@@ -69,8 +74,9 @@ def evaluate(
         training: `model` with what trained beside it; None: metrics of loss terms are holes.
 
     Returns:
-        {"content_key", "protocol", "metrics", "outcomes"}: plain values for the run's record; and
-        "deployed", form -> the same of each of `config.evaluate.deploy`, or {"hole": reason}.
+        {"content_key", "protocol", "metrics", "outcomes", "outcomes_sha256"}: plain values for the
+        run's record; and "deployed", form -> the same of each of `config.evaluate.deploy`, or
+        {"hole": reason}.
 
     Raises:
         ConfigError: a split with nothing to evaluate, or bf16 without a GPU.
@@ -121,7 +127,9 @@ def _entry(
     }
     invariants.check(entry)
     if file is not None:
-        write_atomic(file, npz(found.outcomes))
+        arrays = npz(found.outcomes)
+        write_atomic(file, arrays)
+        entry[OUTCOMES] = hashlib.sha256(arrays).hexdigest()
     return entry
 
 
@@ -168,7 +176,8 @@ def _keep(
 
     `stale` are those that it lacks.
 
-    Raises DataError when they are of other pictures, so that nothing can be added to them.
+    Raises DataError when they are of other pictures, so that nothing can be added to them, and
+    RecordError when they are damaged.
     """
     found.metrics |= {
         name: metric
@@ -176,8 +185,7 @@ def _keep(
         if name not in stale and (metric["value"] is not None or name not in found.metrics)
     }
     protocol["metrics"] = {**before["protocol"]["metrics"], **protocol["metrics"]}
-    with np.load(file, allow_pickle=False) as archive:
-        kept = {name: archive[was] for name, was in array_names(archive.files).items()}
+    kept = _kept_arrays(file, before.get(OUTCOMES))
     for name, items in kept.items():
         if "/items" in name and not np.array_equal(items, found.outcomes.get(name, np.empty(0))):
             raise DataError(
@@ -185,6 +193,20 @@ def _keep(
                 "added to it; --rerun all makes the run anew"
             )
     found.outcomes |= {name: kept[name] for name in kept if name not in stale}
+
+
+def _kept_arrays(file: Path, sha256: str | None) -> dict[str, np.ndarray]:
+    """The outcomes of an earlier evaluation by today's names; RecordError for damaged ones."""
+    try:
+        data = file.read_bytes()
+        if sha256 not in (None, hashlib.sha256(data).hexdigest()):
+            raise ValueError("its result tells another checksum")
+        archive = open_npz(io.BytesIO(data))
+        return {name: archive[was] for name, was in array_names(archive.files).items()}
+    except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise RecordError(
+            f"{file} cannot be added to ({error}); restore it, or --rerun all makes the run anew"
+        ) from None
 
 
 # --------------------------------------------------------------------------- kept by themselves

@@ -175,6 +175,12 @@ def _warnings(collection: Collection, findings: ReportFindings) -> Iterator[str]
                 "tests over pictures leave these runs out; --rerun all, or the file restored, "
                 "brings them back."
             )
+    changed = [record.key for record in collection.records if record.log_changed]
+    if changed:
+        yield (
+            f"metrics.jsonl of runs {', '.join(changed)} is not as training left it: these runs "
+            "have no curve here. The file restored brings it back."
+        )
     holes = runs_with_holes(collection)
     if holes:
         yield (

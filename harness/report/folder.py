@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,10 @@ from harness.report.run_data import run_data
 from harness.report.tables import Tables, build_tables
 from harness.results.collect import Collection, collect
 from harness.results.findings import ReportFindings, find
+from harness.results.lasting import lasting
 from harness.results.records import Record
+from harness.results.second_process import begin
+from harness.store.checksums import is_told
 from harness.store.record import Store
 
 MANIFEST = "manifest.json"
@@ -93,19 +97,35 @@ def write_collection(
     """
     layout = LAYOUTS[layout_name]
     findings = find(collection)
+    with lasting():
+        return _write(collection, findings, store, out, made, layout)
+
+
+def _write(
+    collection: Collection,
+    findings: ReportFindings,
+    store: Store,
+    out: Path,
+    made: Mapping[str, Any],
+    layout: PaperLayout,
+) -> ReportResult:
     for record in collection.records:
         if record.key in findings.outcomes:
             name = f"outcomes/{record.evaluation_key}.npz"
             record.inputs[name] = findings.outcomes[record.key]
     printed = external.load(store.root / "results" / "external")
     published = beside_ours(collection, findings.cells, printed, evaluated_here(store))
+    sheet = Sheet(collection, findings, published.matched)
+    figures = begin(lambda: SWEEP.rendered(sheet, layout.text))
     tables = build_tables(collection, findings)
-    figures = SWEEP.rendered(Sheet(collection, findings, published.matched), layout.text)
+    runs = run_data(collection)
+    drawn = figures()
     beside = _table_files(collection, findings, tables, layout)
+    made_beside = begin(lambda: {name: make().encode() for name, make in beside.items()})
     devices = on_devices(collection, store)
-    parts = Parts(tables, figures, published, tuple(beside), devices.blocks)
+    parts = Parts(tables, drawn, published, tuple(beside), devices.blocks)
     document = write_content(collection, findings, parts)
-    files = {**document_files(document, lambda: run_data(collection)), **beside}
+    files = {**document_files(document, runs), **made_beside()}
     inputs = {"external": dict(published.files), "inputs": {**published.records, **devices.inputs}}
     written = write_files(out, files, _manifest(collection, store, inputs, made, layout))
     holes = runs_with_holes(collection)
@@ -114,29 +134,30 @@ def write_collection(
         holes=holes,
         failed=sum(record.failed for record in collection.records),
         files=written,
+        unchecked=sum(not is_told(r.result) for r in collection.records if r.result is not None),
     )
 
 
 def _table_files(
     collection: Collection, findings: ReportFindings, tables: Tables, layout: PaperLayout
-) -> dict[str, bytes]:
-    """The tables for a paper and for other programs."""
+) -> dict[str, Callable[[], str]]:
+    """The tables for a paper and for other programs: name of a file -> what makes it."""
     question = collection.sweep.question.strip()
 
-    def tex(*given: Table) -> bytes:
+    def tex(*given: Table) -> str:
         told = [replace(each, caption=f"{question} {each.caption}".strip()) for each in given]
-        return to_latex(Document(question, tuple(told)), layout).encode()
+        return to_latex(Document(question, tuple(told)), layout)
 
     appendix = [each for each in (tables.every, tables.effects) if each is not None]
     return {
-        "table.tex": tex(tables.lead),
-        **({"appendix.tex": tex(*appendix)} if appendix else {}),
-        "table.csv": statistics_csv(collection, findings).encode(),
-        "runs.csv": runs_csv(collection).encode(),
+        "table.tex": partial(tex, tables.lead),
+        **({"appendix.tex": partial(tex, *appendix)} if appendix else {}),
+        "table.csv": partial(statistics_csv, collection, findings),
+        "runs.csv": partial(runs_csv, collection),
     }
 
 
-def document_files(document: Document, runs: Callable[[], str] | None = None) -> dict[str, bytes]:
+def document_files(document: Document, runs: str | None = None) -> dict[str, bytes]:
     """The files of a page: each figure in all its forms, and Markdown, HTML and PDF.
 
     Args:
@@ -150,7 +171,7 @@ def document_files(document: Document, runs: Callable[[], str] | None = None) ->
     with ThreadPoolExecutor(1) as beside:
         paper = beside.submit(to_pdf, document)  # another process sets it meanwhile
         files["report.md"] = to_markdown(document).encode()
-        files["report.html"] = to_html(document, runs and runs())
+        files["report.html"] = to_html(document, runs)
         files["report.pdf"] = paper.result()
     return files
 

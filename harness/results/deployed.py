@@ -70,11 +70,27 @@ def newest_with_most(collection: Collection, sittings: Iterable[Sitting]) -> Sit
 
 def _entries(record: Record) -> Mapping[str, Mapping[str, Any]]:
     """Form -> its entry, of a run that gave numbers."""
-    return {} if record.evaluation is None else record.evaluation.get("deployed", {})
+    found = {} if record.evaluation is None else record.evaluation.get("deployed", {})
+    if not isinstance(found, Mapping):
+        return {}
+    return {form: _sound(entry) for form, entry in found.items()}
+
+
+def _sound(entry: Any) -> Mapping[str, Any]:
+    """`entry`, or a hole in its place where it is not what an evaluation writes."""
+    if isinstance(entry, Mapping) and isinstance(entry.get("hole"), str):
+        return {"hole": entry["hole"]}
+    try:
+        for told in entry["files"].values():
+            told["sha256"].encode(), float(told["mb"])
+        entry["protocol"]["metrics"].keys() | entry["metrics"].keys()
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return {"hole": "the entry of this form was edited"}
+    return entry  # type: ignore[no-any-return]
 
 
 def _digests(entry: Mapping[str, Any]) -> list[str]:
-    return [str(told["sha256"]) for told in entry.get("files", {}).values()]
+    return [told["sha256"] for told in entry.get("files", {}).values()]
 
 
 def _timings(own: Sequence[Record], form: str, sitting: Sitting | None) -> list[Timing]:

@@ -24,6 +24,7 @@ from harness.errors import RecordError
 from harness.files import open_npz
 from harness.metrics import RETRIEVAL, Metric, metric_of
 from harness.results.records import Record
+from harness.store.checksums import OUTCOMES
 from harness.store.first_stage import array_names
 from harness.store.record import RunDir
 
@@ -70,6 +71,9 @@ def read_scores(
     file = outcomes_file(record)
     try:
         data = file.read_bytes()
+        sha256 = hashlib.sha256(data).hexdigest()
+        if record.evaluation.get(OUTCOMES, sha256) != sha256:
+            raise RecordError(f"{file.name} is not as it was written")
         arrays = _Arrays(open_npz(io.BytesIO(data)))
         recorded = record.evaluation["metrics"]
         told = [name for name in metrics if recorded.get(name, {"value": 0.0})["value"] is not None]
@@ -80,7 +84,7 @@ def read_scores(
     except (OSError, ValueError, LookupError, EOFError, *_TORN, RecordError) as error:
         return RunScores({}, None, f"{DAMAGED}: {error}")
     kept = {name: score for name, score in found.items() if score is not None}
-    return RunScores(kept, hashlib.sha256(data).hexdigest())
+    return RunScores(kept, sha256)
 
 
 def outcomes_file(record: Record) -> Path:

@@ -109,6 +109,20 @@ def test_numbers_that_cannot_be_true_are_refused(records: Records, runs: list[Ru
     assert all("result refused" in reason for reason in one["reason"])
 
 
+@pytest.mark.parametrize(
+    "entry", [None, [], "x", {}, {"files": []}, {"files": {"image": 1}}, {"hole": 1}]
+)
+def test_an_entry_that_is_none_is_a_hole(records: Records, runs: list[Run], entry: Any) -> None:
+    directory, key = records.store.run_dir(runs[0].key), runs[0].config.evaluation_key
+    result = directory.result()
+    result["evaluations"][key]["deployed"]["onnx"] = entry
+    directory.write_result(result)
+    forms = deployed(collect(sweep(), runs, records.store), None)
+    assert forms is not None
+    one = forms.frame[(forms.frame["key"] == runs[0].key) & (forms.frame[FORM] == "onnx")]
+    assert set(one["reason"]) == {"the entry of this form was edited"}
+
+
 # --------------------------------------------------------------------------- timings
 
 
