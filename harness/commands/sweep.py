@@ -171,7 +171,13 @@ def run_command(args: argparse.Namespace) -> int:
         if args.report_only or waves.is_one:
             break
     assert seen is not None
-    return report(seen.sweep, seen.runs, store) if code is None else code
+    if code is not None:
+        return code
+    if not args.report_only and any(run.config.evaluate.deploy for run in seen.runs):
+        from harness.launch.latency import time_what_is_untimed
+
+        time_what_is_untimed(seen.runs, store, runtime.threads, _say)
+    return report(seen.sweep, seen.runs, store)
 
 
 def _run_wave(args: argparse.Namespace, wave: Wave, executor: Executor) -> int | None:
@@ -226,6 +232,10 @@ def _asked(sweep: Sweep, args: argparse.Namespace) -> Sweep:
     if args.until_decided and not sweep.look_counts:
         return replace(sweep, until=max(MAX_SEEDS, len([*sweep.seeds]) + 1))
     return sweep
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _named(sweep: Sweep, name: str | None, store: Store) -> Sweep:

@@ -31,7 +31,8 @@ from harness.files import dump_json, inside, read_json, write_atomic
 from harness.report import external
 from harness.report.content import Parts, runs_with_holes, write_content
 from harness.report.csv_files import runs_csv, statistics_csv
-from harness.report.published import Beside, beside_ours, evaluated_here
+from harness.report.deployed import on_devices
+from harness.report.published import beside_ours, evaluated_here
 from harness.report.result import ReportResult
 from harness.report.run_data import run_data
 from harness.report.tables import Tables, build_tables
@@ -121,10 +122,14 @@ def _write(
     drawn = figures()
     beside = _table_files(collection, findings, tables, layout)
     made_beside = begin(lambda: {name: make().encode() for name, make in beside.items()})
-    parts = Parts(tables, drawn, published, tuple(beside))
+    devices = on_devices(collection, store)
+    parts = Parts(tables, drawn, published, tuple(beside), devices.blocks)
     document = write_content(collection, findings, parts)
     files = {**document_files(document, runs), **made_beside()}
-    written = write_files(out, files, _manifest(collection, store, published, made, layout))
+    chosen = {} if collection.selection is None else collection.selection.inputs
+    read = {**published.records, **devices.inputs, **chosen}
+    inputs = {"external": dict(published.files), "inputs": read}
+    written = write_files(out, files, _manifest(collection, store, inputs, made, layout))
     holes = runs_with_holes(collection)
     return ReportResult(
         complete=holes == 0,
@@ -213,12 +218,11 @@ def makers() -> dict[str, str]:
 def _manifest(
     collection: Collection,
     store: Store,
-    published: Beside,
+    inputs: Mapping[str, Any],
     made: Mapping[str, Any],
     layout: PaperLayout,
 ) -> dict[str, Any]:
     """Every run that was asked for with the hash of each file read."""
-    chosen = collection.selection
     return {
         "made": dict(made),
         "layout": layout.name,
@@ -227,8 +231,7 @@ def _manifest(
         "question": collection.sweep.question,
         "sweep_sha256": collection.sweep.source and collection.sweep.source.sha256,
         "metrics": collection.metrics,
-        "external": dict(published.files),
-        "inputs": {**published.records, **(chosen.inputs if chosen else {})},
+        **inputs,
         "runs": [
             {
                 **facts_of_run(record, store),
