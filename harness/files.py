@@ -221,7 +221,7 @@ def read_regular(path: Path, most: int | None) -> bytes:
 
 
 def bounded(read: Callable[[int], bytes], most: int) -> Iterator[bytes]:
-    """What a stream's `read` gives, block by block; OSError where that is more than `most` bytes."""
+    """What a stream's `read` gives, in blocks; OSError where that is more than `most` bytes."""
     size = 0
     while block := read(1 << 20):
         size += len(block)

@@ -55,10 +55,8 @@ def open_parquet(name: str, files: FileTree, columns: Columns, cache: Path) -> C
 
 
 def _table(name: str, file: Any, files: FileTree, columns: Columns, cache: Path) -> CaptionTable:
-    inside, loose = (
-        _pictures_column(file.schema_arrow, columns),
-        files.entries[name].archive is None,
-    )
+    inside = _pictures_column(file.schema_arrow, columns)
+    loose = files.entries[name].archive is None
     if inside is not None and loose:
         tar = laid_down(files.root / name, cache, lambda out: _write_tar(file, inside, out))
         for inner, entry in FileTree(tar).entries.items():
