@@ -1,8 +1,8 @@
 """One evaluation: which numbers are computed, under which protocol, and what is kept of them.
 
 Puts the parts together for a run: its own splits and class folders here, public benchmarks in
-`benchmarks`.  Writes one file, the per-example outcomes; the entry it returns is the caller's to
-record.
+`benchmarks`, its deployed forms in `deploy`.  Writes the per-example outcomes; the entry it returns
+is the caller's to record.
 """
 
 from __future__ import annotations
@@ -11,19 +11,21 @@ import hashlib
 import io
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.config import RunConfig, Runtime, content_key
+from harness.config import FORMS, DeployedForm, RunConfig, Runtime, content_key
 from harness.data.catalog import check_evaluated
 from harness.data.dataset import DataSet
-from harness.errors import ConfigError, DataError, RecordError, one_line
+from harness.errors import ConfigError, DataError, InvariantError, RecordError, one_line
 from harness.evaluate import invariants
 from harness.evaluate.benchmarks import combine, located, place_of
-from harness.evaluate.model import identity_of_run, preprocessing
+from harness.evaluate.deploy.forms import build
+from harness.evaluate.model import Identity, identity_of_run, preprocessing
 from harness.evaluate.parts import FoundTestSet, Part, class_set, evaluate_part, protocol_head
 from harness.evaluate.scoring import (
     Findings,
@@ -73,7 +75,8 @@ def evaluate(
 
     Returns:
         {"content_key", "protocol", "metrics", "outcomes", "outcomes_sha256"}: plain values for the
-        run's record.
+        run's record; and "deployed", form -> the same of each of `config.evaluate.deploy`, or
+        {"hole": reason}.
 
     Raises:
         ConfigError: a split with nothing to evaluate, or bf16 without a GPU.
@@ -83,19 +86,41 @@ def evaluate(
     check_evaluated(data, config.evaluate)
     found = Findings()
     job = Job(model, config.evaluate, runtime, found)
+    identity = partial(identity_of_run, model, checkpoint_sha256)
+    terms = config.objective.active
     protocol = {
-        **protocol_head(config.evaluate, job.precision, config.objective.active),
-        "preprocessing": preprocessing(config.model),
-        "data": {"name": data.name, "fingerprint": data.evaluation_fingerprint},
-        **_evaluate_data(job, data),
+        **protocol_head(config.evaluate, job.precision, terms),
+        **_sections(job, data, config, out, identity),
         **measure_terms(job, data, config, training),
-        **({} if out is None else _evaluate_parts(job, model, checkpoint_sha256, out)),
     }
     file = None if out is None else out / f"{config.evaluation_key}.npz"
     if before is not None and file is not None:
-        _keep(before, lacking(before, config.objective.active), file, protocol, found)
+        _keep(before, lacking(before, terms), file, protocol, found)
+    entry = _entry(checkpoint_sha256, protocol, found, file)
+    if out is not None and config.evaluate.deploy:
+        made = partial(_evaluate_form, model, data, config, runtime, checkpoint_sha256, out)
+        entry["deployed"] = {form: made(form) for form in config.evaluate.deploy}
+    return entry
+
+
+def _sections(
+    job: Job, data: DataSet, config: RunConfig, out: Path | None, identity: Callable[[], Identity]
+) -> dict[str, Any]:
+    """Evaluate all that a model gives by its towers alone; the sections of the protocol."""
+    return {
+        "preprocessing": preprocessing(config.model),
+        "data": {"name": data.name, "fingerprint": data.evaluation_fingerprint},
+        **_evaluate_data(job, data),
+        **({} if out is None else _evaluate_parts(job, identity, out)),
+    }
+
+
+def _entry(
+    checkpoint: str, protocol: dict[str, Any], found: Findings, file: Path | None
+) -> dict[str, Any]:
+    """What a result says of one evaluation, whose outcomes go to `file`."""
     entry = {
-        "content_key": content_key({"checkpoint": checkpoint_sha256, "protocol": protocol}),
+        "content_key": content_key({"checkpoint": checkpoint, "protocol": protocol}),
         "protocol": protocol,
         "metrics": found.metrics,
         "outcomes": None if file is None else f"{file.parent.name}/{file.name}",
@@ -106,6 +131,38 @@ def evaluate(
         write_atomic(file, arrays)
         entry[OUTCOMES] = hashlib.sha256(arrays).hexdigest()
     return entry
+
+
+def _evaluate_form(
+    model: TwoTower,
+    data: DataSet,
+    config: RunConfig,
+    runtime: Runtime,
+    checkpoint_sha256: str,
+    out: Path,
+    form: DeployedForm,
+) -> dict[str, Any]:
+    """The entry of a deployed form, or the reason why there is none.
+
+    It has the numbers that towers give, with outcomes of its own, the files that were scored, and
+    how their 8 bits were chosen.  The forms are kept beside `out`.
+    """
+    settings = config.evaluate
+    try:
+        built = build(form, model, checkpoint_sha256, data, settings, runtime, out.parent / FORMS)
+        deployed = built.load(model, runtime.threads)
+        identity = built.identity(deployed, model)
+        job = Job(deployed, settings, runtime, Findings())
+        protocol = {
+            **protocol_head(settings, job.precision),
+            **_sections(job, data, config, out, lambda: identity),
+        }
+        file = out / f"{config.form_key(form)}.npz"
+        entry = _entry(identity.checkpoint, protocol, job.found, file)
+    except (ConfigError, DataError, InvariantError, RecordError) as error:
+        return {"hole": one_line(error)}
+    files = {tower: dict(told) for tower, told in built.files.items()}
+    return {**entry, "files": files, "recipe": dict(built.recipe)}
 
 
 def _keep(
@@ -155,15 +212,15 @@ def _kept_arrays(file: Path, sha256: str | None) -> dict[str, np.ndarray]:
 # --------------------------------------------------------------------------- kept by themselves
 
 
-def _evaluate_parts(job: Job, model: TwoTower, checkpoint_sha256: str, out: Path) -> dict[str, Any]:
+def _evaluate_parts(job: Job, identity_of: Callable[[], Identity], out: Path) -> dict[str, Any]:
     """Every class folder, and every benchmark of the suites; their sections of the protocol."""
     settings, runtime = job.settings, job.runtime
     if not settings.class_folders and not settings.suites:
         return {"class_folders": {}}
-    identity = identity_of_run(model, checkpoint_sha256)
+    identity = identity_of()
 
     def part_of(place: FoundTestSet) -> Part:
-        made = evaluate_part(model, identity, place, settings, runtime, out)
+        made = evaluate_part(job.model, identity, place, settings, runtime, out)
         job.found.metrics |= {name: dict(metric) for name, metric in made.metrics.items()}
         job.found.outcomes |= made.arrays()
         return made

@@ -22,10 +22,9 @@ from harness.config import ClassFolder, Evaluate, Runtime, content_key
 from harness.data.catalog import cache_dir, notes_on, open_class_folder
 from harness.data.class_sets import SPLIT
 from harness.data.dataset import DataSet
-from harness.device import Precision, resolve_precision
 from harness.errors import InvariantError, RecordError
 from harness.evaluate import invariants
-from harness.evaluate.embed import PRECISION_FIELD
+from harness.evaluate.embed import precision_of
 from harness.evaluate.label_checks import suspicions
 from harness.evaluate.model import Encoders, Identity
 from harness.evaluate.scoring import (
@@ -113,7 +112,7 @@ class Part:
         return {name: kept[name] for name in kept.files}
 
 
-def part_key(identity: Identity, place: FoundTestSet, precision: Precision) -> str:
+def part_key(identity: Identity, place: FoundTestSet, precision: str) -> str:
     """Key of one test set's numbers: everything that changes them, and nothing else."""
     return content_key(
         {
@@ -141,7 +140,7 @@ def evaluate_part(
         InvariantError: NaN, a collapsed tower, or numbers that contradict one another.
     """
     device = next(model.parameters()).device
-    precision = resolve_precision(settings.precision, device, PRECISION_FIELD)
+    precision = precision_of(model, settings)
     key = part_key(identity, place, precision)
     kept = kept_part(store, place, key)
     if kept is not None:

@@ -68,7 +68,7 @@ def read_scores(
     """
     if record.evaluation is None:
         return RunScores({}, None, "no evaluation")
-    file = _file(record)
+    file = outcomes_file(record)
     try:
         data = file.read_bytes()
         sha256 = hashlib.sha256(data).hexdigest()
@@ -87,8 +87,8 @@ def read_scores(
     return RunScores(kept, sha256)
 
 
-def _file(record: Record) -> Path:
-    """In the run's own directory, wherever that lies."""
+def outcomes_file(record: Record) -> Path:
+    """Of its per-example outcomes, in the run's own directory, wherever that lies."""
     return RunDir(record.directory).outcomes / f"{record.evaluation_key}.npz"
 
 
@@ -197,7 +197,7 @@ def read_class_recalls(record: Record, metric: str) -> dict[str, float] | None:
     place = metric.rpartition("/")[0]
     protocol = record.evaluation["protocol"]
     task = {**protocol.get("tasks", {}), **protocol["class_folders"]}.get(place.rpartition("/")[2])
-    file = _file(record)
+    file = outcomes_file(record)
     try:
         arrays = _Arrays(open_npz(file))
         right, labels = arrays.get(metric), arrays.get(f"{place}/labels")

@@ -19,6 +19,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from harness import metrics
 from harness.config.sweep import Run
 from harness.errors import InvariantError, RecordError, one_line
 from harness.evaluate.invariants import Expected, check
@@ -161,6 +162,11 @@ class Reader:
         result = None
         if data is not None:
             result = directory.checked_result(parse_json(data, directory.result_file))
+            result["cost"] = {
+                section: values
+                for section, values in result["cost"].items()
+                if section not in metrics.MEASURED_APART  # timed beside a training, once
+            }
             self._share_protocols(result)
         status = directory.status_given(result, asked)
         if status.state is not State.DONE:

@@ -1,7 +1,7 @@
 """SHA-256 of what a run left, as its result tells them: against accidents, not against attackers.
 
     checkpoint, training_modules   file and sha256
-    evaluations/<key>              outcomes and outcomes_sha256
+    evaluations/<key>              outcomes and outcomes_sha256; of deployed forms likewise
     logs                           name -> SHA-256, as training left them
     digest                         of the result itself
 
@@ -62,6 +62,7 @@ def _told(result: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
         if entry is not None:
             yield entry.get("file"), entry.get("sha256")
     for evaluation in result["evaluations"].values():
-        if OUTCOMES in evaluation:
-            yield evaluation["outcomes"], evaluation[OUTCOMES]
+        for entry in (evaluation, *evaluation.get("deployed", {}).values()):
+            if OUTCOMES in entry:
+                yield entry["outcomes"], entry[OUTCOMES]
     yield from result.get(LOGS, {}).items()
