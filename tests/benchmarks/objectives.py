@@ -1,6 +1,7 @@
 """What each objective adds to a training step: CLIP, token matching, MLM, the preset `LIGHTCLIP`.
 
-    python tests/benchmarks/objectives.py [--batch 128] [--size 112] [--layers 4] [--turns 3] [--only lightclip]
+    python tests/benchmarks/objectives.py [--batch 128] [--size 112] [--layers 4] [--turns 3]
+        [--only lightclip]
 
 The same towers, batch and optimiser in one run, a step each in turn; medians of CPU seconds, their
 ratio to CLIP's turn by turn, and the peak memory of a process that takes the same steps alone.
