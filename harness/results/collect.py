@@ -17,6 +17,7 @@ import pandas as pd
 from harness import metrics
 from harness.config import TERMS, canonical_json
 from harness.config.sweep import Point, Run, Show, Sweep, matches, short_names, value_at
+from harness.document.text import encodable
 from harness.errors import unknown
 from harness.results.lasting import no_garbage
 from harness.results.records import Record, read_all
@@ -206,7 +207,7 @@ def frame_of(
 
     def each(column: Sequence[Any]) -> pd.Series[Any]:
         """One value a record, repeated for every metric."""
-        return pd.Series(column).repeat(len(names)).reset_index(drop=True)
+        return pd.Series(list(map(encodable, column))).repeat(len(names)).reset_index(drop=True)
 
     return pd.DataFrame(
         {
