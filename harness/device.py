@@ -179,7 +179,11 @@ def _has_bf16(device: torch.device) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
-def autocast(precision: Precision) -> torch.autocast:
+#: The precisions of 16 bits.
+NARROW = ("bf16", "fp16")
+
+
+def autocast(precision: str) -> torch.autocast:
     """Autocast to 16 bits on the GPU, or nothing."""
     narrow = torch.float16 if precision == "fp16" else torch.bfloat16
     return torch.autocast("cuda", narrow, enabled=precision != "fp32")

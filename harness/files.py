@@ -12,6 +12,7 @@ import hmac
 import json
 import math
 import os
+import shutil
 import stat
 import sys
 import uuid
@@ -28,9 +29,9 @@ from harness.errors import RecordError
 if TYPE_CHECKING:
     from numpy.lib.npyio import NpzFile
 
-KEY_FILE = Path("~/.config/harness/key")
-"""With it this user's commands seal what later commands shall trust."""
 _KEY_BYTES = 32
+APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+"""How a file is opened that is written to the end of; a link might lead to any other."""
 MAX_JSON_BYTES = 256 << 20
 """Of a record, which is read whole."""
 MAX_LOG_BYTES = 1 << 30
@@ -53,6 +54,61 @@ def write_atomic(path: Path, data: bytes) -> None:
         raise
 
 
+@contextlib.contextmanager
+def replacing(out: Path) -> Iterator[Path]:
+    """A new folder that takes the place of `out` when all went well, and leaves nothing if not."""
+    mark = f"{os.getpid()}.{uuid.uuid4().hex[:8]}"
+    new = out.with_name(f".{out.name}.{mark}.tmp")
+    old = out.with_name(f".{out.name}.{mark}.old")
+    new.mkdir(parents=True)
+    try:
+        yield new
+        if os.path.lexists(out):
+            os.rename(out, old)
+        os.rename(new, out)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        if os.path.lexists(old):
+            os.rename(old, out)
+        raise
+    if old.is_symlink():
+        old.unlink()
+    elif old.exists():
+        shutil.rmtree(old)
+
+
+def append(path: Path, data: bytes) -> None:
+    """Put `data` at the end of `path`, in one piece; OSError where that is a link."""
+    with open(os.open(path, APPEND, 0o666), "ab") as file:
+        file.write(data)
+
+
+def inside(folder: Path, name: object, *, replaced: bool = False) -> Path:
+    """What a record calls `name`, a path from `folder`.
+
+    RecordError for one that leads out of it, be it by its words or by a link.
+
+    Args:
+        replaced: the file is to be replaced or removed, so that it may be a link itself.
+    """
+    path = folder / name if isinstance(name, str) else folder
+    try:
+        real = path.parent.resolve() / path.name if replaced else path.resolve()
+        plain = path != folder and ".." not in path.parts and "\0" not in path.name
+        if plain and real.is_relative_to(folder.resolve()):
+            return path
+    except (OSError, RuntimeError, ValueError):  # links in a circle, a zero byte
+        pass
+    raise RecordError(f"{name!r:.200} is no file in {folder}: a record names what lies in it alone")
+
+
+def one_name(name: object) -> str:
+    """`name`, if a file or folder can be called so; RecordError for what leads elsewhere."""
+    if not isinstance(name, str) or name in {"", ".", ".."} or {"/", "\0"} & set(name):
+        raise RecordError(f"{name!r:.200} is no name of a record: it would lie elsewhere")
+    return name
+
+
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file's content, in hex digits."""
     with path.open("rb") as file:
@@ -67,6 +123,12 @@ def locked(path: Path) -> AbstractContextManager[object]:
 
 
 # --------------------------------------------------------------------------- one's own
+
+
+def own_folder() -> Path:
+    """The folder of this user's settings: `$XDG_CONFIG_HOME/harness`, else `~/.config/harness`."""
+    base = Path(os.environ.get("XDG_CONFIG_HOME", ""))
+    return (base if base.is_absolute() else Path("~/.config").expanduser()) / "harness"
 
 
 def seal(content: str) -> str:
@@ -88,9 +150,10 @@ def is_sealed(content: str, given: object) -> bool:
 
 
 def _key(*, make: bool) -> bytes | None:
-    """The key; None where it is not there, or others could know it."""
+    """With it this user's commands seal what later commands shall trust; None where it is not
+    there, or others could know it."""
     try:
-        file = KEY_FILE.expanduser()
+        file = own_folder() / "key"
         if make and not file.exists():
             _make_key(file)
         state = file.stat()

@@ -13,6 +13,7 @@ from harness.errors import (
     ConfigError,
     RecordError,
 )
+from harness.files import one_name
 from harness.models.training import TrainingModel
 from harness.models.two_tower import TwoTower
 from harness.store.record import RunDir
@@ -29,9 +30,9 @@ def inherit(model: TwoTower, config: RunConfig, directory: RunDir) -> None:
     text = config.model.text
     if text.init_parent is None or text.init_blocks is None:
         return
-    parent = RunDir(directory.path.parent / text.init_parent)
+    parent = RunDir(directory.path.parent / one_name(text.init_parent))
     checkpoint = parent.finished()["checkpoint"]
-    weights = kept_weights(parent, checkpoint)
+    weights = load_weights(parent.path, checkpoint)
     rows, own = weights.get("token_rows"), model.token_rows
     if isinstance(own, Tensor) and (rows is None or not torch.equal(rows, own.cpu())):
         raise ConfigError(
@@ -66,7 +67,7 @@ def load_finished(directory: RunDir) -> TrainingModel:
     """
     result = directory.finished()
     config = directory.read_config()
-    towers = kept_weights(directory, result["checkpoint"])
+    towers = load_weights(directory.path, result["checkpoint"])
     rows = towers.get("token_rows")
     training = TrainingModel(config, None if rows is None else rows.numpy())
     training.model.load_state_dict(towers)
@@ -85,11 +86,6 @@ def take_up_training_only(
     wanted = training.training_only()
     if wanted and "training_modules" not in result:
         return False
-    kept = kept_weights(directory, result["training_modules"]) if wanted else {}
+    kept = load_weights(directory.path, result["training_modules"]) if wanted else {}
     training.load_state_dict({**training.state_dict(), **kept})
     return True
-
-
-def kept_weights(directory: RunDir, entry: Mapping[str, str]) -> dict[str, Tensor]:
-    """Name -> tensor of a file that a result names; RecordError if it is not that file."""
-    return load_weights(directory.path / entry["file"], entry["sha256"])

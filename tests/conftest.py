@@ -1,20 +1,61 @@
-"""Small real data for the tests: coloured shapes as PNG files and in memory."""
+"""Small real data for the tests, coloured shapes as PNG files and in memory; and what every test
+leaves as it was: the registries, and the settings of whoever runs them."""
 
 import io
+import sys
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from harness.config import RunConfig, Runtime, override
+from harness.config import RunConfig, Runtime, override, sweep_files
 from harness.data.catalog import open_data
 from harness.data.dataset import DataSet, Split, Task
+from harness.registry import Registry
 
 COLOURS = {"red": (220, 40, 30), "green": (40, 180, 60), "blue": (40, 70, 220), "black": (0, 0, 0)}
 SHAPES = ("square", "bar", "frame")
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A folder of settings for the tests and the processes that they start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def registries() -> Iterator[None]:
+    """Whatever a test or the sweep file it loads registers is forgotten after it."""
+    before = {registry: dict(registry._parts) for registry in found_registries()}
+    yield
+    for registry in found_registries():
+        shipped = {name: part for name, part in registry._parts.items() if is_shipped(part)}
+        registry._parts = {**shipped, **before.get(registry, {})}
+
+
+def found_registries() -> Iterator[Registry]:
+    """Of every module of the harness that is imported."""
+    for name in [name for name in sys.modules if name.startswith("harness.")]:
+        if name not in _found:
+            values = [getattr(v, "_registry", v) for v in vars(sys.modules[name]).values()]
+            _found[name] = [value for value in values if isinstance(value, Registry)]
+        yield from _found[name]
+
+
+_found: dict[str, list[Registry]] = {}
+
+
+def is_shipped(part: object) -> bool:
+    """Whether a part is of a module of the package, which registers it but once in a process."""
+    part = getattr(part, "draw", part)
+    module = str(getattr(part, "__module__", None) or type(part).__module__)
+    return module.startswith("harness.") and not module.startswith(sweep_files.__name__)
 
 
 def draw(colour: str, shape: str, shift: int, size: int = 32) -> bytes:

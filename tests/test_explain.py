@@ -111,7 +111,7 @@ def test_what_is_shown_is_what_trained(root, key, tmp_path, capsys):
     directory = Store(root).run_dir(key)
     result = read_json(directory.result_file)
     entry = result["training_modules"]
-    weights = load_weights(directory.path / entry["file"], entry["sha256"])
+    weights = load_weights(directory.path, entry)
     assert set(weights) == {"tokens.image.weight", "tokens.text.weight"}
     turned = {**weights, "tokens.text.weight": -weights["tokens.text.weight"]}
     file, sha256 = save_training_only(directory.checkpoints, turned)

@@ -47,10 +47,9 @@ MADE: list[Kept] = []
 
 
 @pytest.fixture
-def kept(monkeypatch: pytest.MonkeyPatch) -> list[Kept]:
+def kept() -> list[Kept]:
     """`runtime.log=kept` keeps here what it is told, one an attempt."""
-    list(LOGGERS)
-    monkeypatch.setattr(LOGGERS, "_parts", {**LOGGERS._parts, "kept": Kept})
+    LOGGERS.register("kept")(Kept)
     MADE.clear()
     return MADE
 
@@ -172,8 +171,7 @@ def test_loggers_are_no_part_of_what_a_run_is(
     assert plans[0] == plans[1]
 
 
-def test_a_sweep_file_brings_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(LOGGERS, "_parts", dict(LOGGERS._parts))
+def test_a_sweep_file_brings_its_own(tmp_path: Path) -> None:
     file = tmp_path / "own.py"
     file.write_text(
         '''"""Is it told?"""

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from harness.config import TERMS, override
+from harness.config import override
 from harness.errors import ConfigError
 from harness.files import read_json, read_jsonl
 from harness.store.manifest import read_manifest
@@ -78,11 +78,6 @@ def own(tmp_path_factory):
     done = command("harness.sweep", file, "--slots", 1, "runtime.log_samples=8", root=root)
     assert done.returncode == 0, done.stdout + done.stderr
     return file
-
-
-@pytest.fixture(autouse=True)
-def _never_seen(monkeypatch):
-    monkeypatch.setattr(TERMS, "_parts", {name: TERMS.get(name) for name in TERMS})
 
 
 def command(module, *words, root):

@@ -32,7 +32,7 @@ SWEEP = Sweep(
 
 
 @pytest.fixture
-def own(shapes_folder, tmp_path, monkeypatch):
+def own(shapes_folder, tmp_path):
     """The sweep file of a finished run, whose backbone is forgotten again."""
     values = {
         "model.image.size": 64,
@@ -50,7 +50,6 @@ def own(shapes_folder, tmp_path, monkeypatch):
     }
     file = tmp_path / "own.py"
     file.write_text(SWEEP.format(values=values))
-    monkeypatch.setattr(BACKBONES, "_parts", dict(BACKBONES._parts))
     assert sweep.main([str(file), "--executor", "inline", "--root", str(tmp_path)]) == 0
     del BACKBONES._parts["own_vit"]
     return file

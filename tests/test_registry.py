@@ -1,6 +1,8 @@
 import pytest
 
-from harness.errors import ConfigError
+from harness.config.sweep_files import load_sweep
+from harness.errors import ConfigError, SweepError
+from harness.models.names import BACKBONES
 from harness.registry import Registry
 
 
@@ -32,3 +34,17 @@ def test_the_same_definition_loaded_again_takes_its_own_place():
     define(registry)
     again = define(registry)
     assert registry.get("a") is again
+
+
+@pytest.mark.parametrize("_", range(2))
+def test_what_a_test_registers_the_next_one_does_not_find(_, tmp_path):
+    assert "left_over" not in BACKBONES
+    file = tmp_path / "left_over.py"
+    file.write_text(
+        "from harness.models.names import BACKBONES\n"
+        "BACKBONES.register('left_over')(lambda size: None)\n"
+    )
+    with pytest.raises(SweepError, match="defines no SWEEP"):
+        load_sweep(str(file))
+    assert "left_over" in BACKBONES
+    assert "swin_nano" in BACKBONES

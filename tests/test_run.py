@@ -22,6 +22,7 @@ from harness.errors import (
 from harness.files import read_json
 from harness.run import execute, preflight
 from harness.store import record
+from harness.store.checksums import changed_files, is_told
 from harness.store.lease import Lease, LeaseHeld
 from harness.store.record import Store
 from harness.store.state import State
@@ -151,13 +152,15 @@ def test_what_trains_beside_the_towers_is_kept_apart_with_the_same_bits_however_
     execute(config, killed, RUNTIME, label="x")
     assert outcome(config, killed) == outcome(config, once)
     directory = Store(killed).run_dir(config.run_key)
+    assert is_told(directory.result())
+    assert list(changed_files(directory.path, directory.result())) == []
     kept = directory.result()["training_modules"]
     assert kept["file"] == f"checkpoints/training-{kept['sha256'][:16]}.safetensors"
-    final, beside = sorted(directory.checkpoints.iterdir())
+    _, beside = sorted(directory.checkpoints.iterdir())
     assert beside == directory.path / kept["file"]
-    beside_names = load_weights(beside, kept["sha256"]).keys()
+    beside_names = load_weights(directory.path, kept).keys()
     assert {name.split(".")[0] for name in beside_names} == {"tokens", "masked_pass"}
-    final_names = load_weights(final, directory.result()["checkpoint"]["sha256"]).keys()
+    final_names = load_weights(directory.path, directory.result()["checkpoint"]).keys()
     assert {name.split(".")[0] for name in final_names} == {
         *("image", "text", "logit_scale", "token_rows"),
     }

@@ -10,10 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,8 +24,9 @@ from harness.commands.shared import (
 )
 from harness.config import RunConfig
 from harness.errors import ConfigError
-from harness.files import read_json, sha256_of, write_atomic, write_json
+from harness.files import read_json, replacing, sha256_of, write_atomic, write_json
 from harness.plugins import read_run
+from harness.store.checksums import UNCHECKED, changed_files, is_told
 from harness.store.record import RunDir
 
 if TYPE_CHECKING:
@@ -108,27 +106,6 @@ def _is_ours(file: Path, written: Mapping[str, str]) -> bool:
     return file.is_file() and written.get(file.name) == sha256_of(file)
 
 
-@contextmanager
-def _replacing(out: Path) -> Iterator[Path]:
-    """A new folder that takes the place of `out` when all went well, and leaves nothing if not."""
-    mark = f"{os.getpid()}.{uuid.uuid4().hex[:8]}"
-    new = out.with_name(f".{out.name}.{mark}.tmp")
-    old = out.with_name(f".{out.name}.{mark}.old")
-    new.mkdir(parents=True)
-    try:
-        yield new
-        if out.exists():
-            os.rename(out, old)
-        os.rename(new, out)
-    except BaseException:
-        shutil.rmtree(new, ignore_errors=True)
-        if old.exists():
-            os.rename(old, out)
-        raise
-    if old.exists():
-        shutil.rmtree(old)
-
-
 # --------------------------------------------------------------------------- the export
 
 
@@ -148,7 +125,7 @@ def export(run: RunDir, out: Path, *, onnx: bool) -> list[str]:
     result = run.finished()
     check_target(out, run.key)
     model = _load(run, config, result)
-    with _replacing(out) as folder:
+    with replacing(out) as folder:
         why = _write_models(model, folder, onnx=onnx)
         _write_papers(run, config, result, model, folder, onnx=onnx, why=why)
         files = sorted(file.name for file in folder.iterdir())
@@ -161,17 +138,17 @@ def export(run: RunDir, out: Path, *, onnx: bool) -> list[str]:
                 "files": {name: sha256_of(folder / name) for name in files},
             },
         )
-    note = [f"note: {why}; only ONNX was written"] if why else []
-    return [f"run {run.key} in {out}: {', '.join(files)}", *note]
+    notes = [f"note: {why}; only ONNX was written"] if why else []
+    notes += [f"note: {line}" for line in changed_files(run.path, result)]
+    notes += [] if is_told(result) else [f"note: {UNCHECKED}"]
+    return [f"run {run.key} in {out}: {', '.join(files)}", *notes]
 
 
 def _load(run: RunDir, config: RunConfig, result: Mapping[str, Any]) -> TwoTower:
     from harness.models.export import load_model
     from harness.train.checkpoint import load_weights
 
-    checkpoint = result["checkpoint"]
-    weights = load_weights(run.path / checkpoint["file"], checkpoint["sha256"])
-    return load_model(config.model, weights)
+    return load_model(config.model, load_weights(run.path, result["checkpoint"]))
 
 
 def _write_models(model: TwoTower, folder: Path, *, onnx: bool) -> str:

@@ -19,6 +19,9 @@ from harness.config.values import plain
 
 NOT_IDENTITY: dict[str, Any] = {"identity": False}
 _UNSET = object()
+_CANONICAL = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True
+)
 
 
 def integer(value: object) -> object:
@@ -100,13 +103,7 @@ def identity_of(value: object) -> Any:
 
 def canonical_json(value: object) -> str:
     """One text for one value: sorted keys, no spaces, `1.0` written as `1`, NaN refused."""
-    return json.dumps(
-        identity_of(plain(value)),
-        sort_keys=True,
-        separators=(",", ":"),
-        allow_nan=False,
-        ensure_ascii=True,
-    )
+    return _CANONICAL.encode(identity_of(plain(value)))
 
 
 def content_key(value: object, *, digits: int = 12) -> str:

@@ -51,7 +51,7 @@ class FileTree:
 
     Attributes:
         folders: names of the folders, of empty ones too.
-        notes: what was left out of the list, a line each.
+        notes: what was left out of the list, and what is linked to from elsewhere, a line each.
     """
 
     def __init__(self, root: Path, entries: Mapping[str, Entry] | None = None) -> None:
@@ -68,7 +68,10 @@ class FileTree:
         self._owner = os.getpid()
 
     def _list(self) -> dict[str, Entry]:
-        found = _list_archive(self.root) if self.root.is_file() else _list_folder(self.root)
+        linked: list[str] = []
+        whole = self.root.is_file()
+        found = _list_archive(self.root) if whole else _list_folder(self.root, linked)
+        self.notes += _line_of_links(self.root, linked)
         self.folders = {name for name, entry in found.items() if entry is None}
         entries = {name: entry for name, entry in found.items() if entry is not None}
         zips = [n for n in entries if "/" not in n and n.lower().endswith(".zip")]
@@ -185,17 +188,25 @@ def _part_of(file: Path, offset: int, size: int, name: str) -> bytes:
     return data
 
 
-def _list_folder(root: Path) -> dict[str, Entry | None]:
+def _line_of_links(root: Path, linked: list[str]) -> Iterator[str]:
+    """A line on the links that lead out of the folder: they are read, as data that a user names."""
+    home = root.resolve()
+    out = [name for name in linked if not (root / name).resolve().is_relative_to(home)]
+    if out:
+        yield f"links that lead out of the folder are read: {len(out):,}, such as {out[0]}"
+
+
+def _list_folder(root: Path, linked: list[str]) -> dict[str, Entry | None]:
     try:
-        return dict(_walk(str(root), "", set()))
+        return dict(_walk(str(root), "", set(), linked))
     except OSError as error:
         raise DataError(f"cannot list {root}: {error.strerror or error}") from error
 
 
 def _walk(
-    folder: str, prefix: str, above: set[tuple[int, int]]
+    folder: str, prefix: str, above: set[tuple[int, int]], linked: list[str]
 ) -> Iterator[tuple[str, Entry | None]]:
-    """Files, and folders with None."""
+    """Files, and folders with None; what is a link is put into `linked` too."""
     here = os.stat(folder)
     identity = (here.st_dev, here.st_ino)
     if identity in above:  # a link back to a folder we are inside of
@@ -206,9 +217,11 @@ def _walk(
         name = prefix + child.name
         if _is_litter(child.name):
             continue
+        if child.is_symlink():
+            linked.append(name)
         if child.is_dir():
             yield name, None
-            yield from _walk(child.path, name + "/", above | {identity})
+            yield from _walk(child.path, name + "/", above | {identity}, linked)
         elif child.is_file():
             yield name, Entry(child.stat().st_size)
 

@@ -11,6 +11,7 @@ import io
 import math
 import re
 from collections.abc import Iterable, Sequence
+from functools import cache
 
 from harness.document.text import DASH, MINUS, one_line, plain, visible
 
@@ -152,5 +153,8 @@ def csv_text(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow([csv_field(head) for head in heads])
-    writer.writerows(map(csv_field, row) for row in rows)
+    text = cache(csv_field)  # the same words stand in very many rows
+    writer.writerows(
+        [text(field) if type(field) is str else csv_field(field) for field in row] for row in rows
+    )
     return stream.getvalue()

@@ -7,7 +7,8 @@ metric, never a row of a table.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import InvariantError
@@ -29,8 +30,30 @@ _NOTHING: dict[str, Any] = {"splits": {}, "class_folders": {}}
 Metrics = Mapping[str, Mapping[str, Any]]
 
 
-def check(entry: Mapping[str, Any]) -> None:
+@dataclass(frozen=True)
+class Expected:
+    """What must be there of every evaluation by one protocol."""
+
+    counts: Mapping[str, int]
+    """Metric -> number of samples that it is of."""
+    holes: Set[str]
+    known: Sequence[tuple[Place, Metric]]
+    """Those that are computed as this version defines them."""
+
+    @classmethod
+    def of(cls, protocol: Mapping[str, Any]) -> Expected:
+        """By the protocol alone; KeyError where it lacks a part."""
+        holes, known = holes_of(protocol), list(computed(protocol))
+        counts = suite_means_of(protocol) | dict.fromkeys(holes, 0)
+        counts |= {_name(place, metric): metric.count(place.facts) for place, metric in known}
+        return cls(counts, holes, known)
+
+
+def check(entry: Mapping[str, Any], expected: Expected | None = None) -> None:
     """Check one evaluation of a result (its `metrics` against its `protocol`).
+
+    Args:
+        expected: of its protocol, where that is known already.
 
     Raises:
         InvariantError: a metric is missing or unasked for, was computed on another number of
@@ -38,7 +61,7 @@ def check(entry: Mapping[str, Any]) -> None:
             another (R@1 > R@5, own > shared captions, acc1 > acc5); or the entry lacks a part.
     """
     try:
-        _check(entry["metrics"], entry["protocol"])
+        _check(entry["metrics"], entry["protocol"], expected or Expected.of(entry["protocol"]))
     except KeyError as error:
         raise InvariantError(f"the evaluation was edited: it lacks {error}") from error
 
@@ -55,10 +78,8 @@ def mean_of_benchmarks(metrics_of: Sequence[Sequence[str]], metrics: Metrics, wh
     return sum(each) / len(each)
 
 
-def _check(metrics: Metrics, protocol: Mapping[str, Any]) -> None:
-    holes, known = holes_of(protocol), list(computed(protocol))
-    counts = suite_means_of(protocol) | dict.fromkeys(holes, 0)
-    counts |= {_name(place, metric): metric.count(place.facts) for place, metric in known}
+def _check(metrics: Metrics, protocol: Mapping[str, Any], expected: Expected) -> None:
+    holes, known, counts = expected.holes, expected.known, expected.counts
     here = [name for name in metrics if name in counts or not _is_foreign(name, protocol)]
     for name in sorted(set(counts) ^ set(here)):
         what = "is missing" if name in counts else "is of nothing that was evaluated"

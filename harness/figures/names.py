@@ -22,6 +22,8 @@ _LETTERS = 28
 _MARK, _GAP = 3.0, 3.5
 #: Points between the middles of two names at the ends of lines.
 _STEP = 8.5
+#: How much of a name lies before the side of it that stands at a place.
+_BEFORE = {"left": 0.0, "bottom": 0.0, "center": 0.5, "right": 1.0, "top": 1.0}
 #: Shares of the way along a stretch at which a line is looked for under a name.
 _ALONG = np.linspace(0.0, 1.0, 24)
 
@@ -79,10 +81,9 @@ def _best_place(
 ) -> tuple[_Shift, _Boxes] | None:
     """Where the name covers nothing taken and as little of the line as may be, and its box."""
     best: tuple[int, _Shift, _Boxes] | None = None
-    for shift in _shifts():
-        _move(label, shift)
-        box = label.get_window_extent(renderer)
-        if not _is_inside(ax, box) or _overlaps(box, taken):
+    room = ax.get_window_extent()
+    for shift, box in _boxes(label, renderer):
+        if not _is_inside(room, box) or _overlaps(box, taken):
             continue
         within = (path >= (box.x0, box.y0)) & (path <= (box.x1, box.y1))
         crossed = int(within.all(axis=1).sum())
@@ -91,6 +92,17 @@ def _best_place(
         if not crossed:
             break
     return None if best is None else best[1:]
+
+
+def _boxes(label: Any, renderer: Any) -> Iterator[tuple[_Shift, Bbox]]:
+    """Each place of the name with the box that it then fills; it is measured once."""
+    own = label.get_window_extent(renderer)  # to the right of its point, and above it
+    inch = float(label.figure.dpi) / 72
+    for shift in _shifts():
+        right, up, side, edge = shift
+        x = own.x0 + right * inch - own.width * _BEFORE[side]
+        y = own.y0 + up * inch - own.height * _BEFORE[edge]
+        yield shift, Bbox.from_bounds(x, y, own.width, own.height)
 
 
 def _move(label: Any, shift: _Shift) -> None:
@@ -113,6 +125,8 @@ def _annotate(ax: Axes, name: Name) -> Any:
         fontsize=style.SMALL,
         color=name.colour,
         zorder=5,
+        ha="left",
+        va="bottom",
     )
 
 
@@ -125,8 +139,7 @@ def _shifts() -> Iterator[_Shift]:
         yield from ((1.4 * gap, 0, "left", "center"), (-1.4 * gap, 0, "right", "center"))
 
 
-def _is_inside(ax: Axes, box: Bbox) -> bool:
-    room = ax.get_window_extent()
+def _is_inside(room: Bbox, box: Bbox) -> bool:
     wide = room.x0 <= box.x0 and box.x1 <= room.x1
     return bool(wide and room.y0 <= box.y0 and box.y1 <= room.y1 + 2 * _GAP)
 

@@ -24,6 +24,7 @@ from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
+from matplotlib.layout_engine import PlaceHolderLayoutEngine
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
 from harness.document import text
@@ -208,7 +209,7 @@ def settle(figure: Figure) -> Any:
     """Lay the figure out for good; returns what measures its texts."""
     canvas: Any = FigureCanvasAgg(figure)
     renderer = canvas.get_renderer()
-    if figure.get_layout_engine() is not None:
+    if not isinstance(figure.get_layout_engine(), PlaceHolderLayoutEngine):
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # the slowest part of drawing
         for ax in figure.axes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from harness.errors import ConfigError, HarnessError, one_line
 from harness.evaluate.suites.find import Found, Hole
 from harness.evaluate.suites.records import Benchmark
 from harness.files import write_atomic
+from harness.store.checksums import OUTCOMES
 from harness.store.evaluations import EvaluationDir, evaluations_root
 from harness.store.record import RunDir, Store
 
@@ -135,8 +137,7 @@ def _load_run(spec: ModelSpec, folder: Path) -> tuple[Encoders, Identity, Evalua
 
     run = RunDir(spec.path)
     config, checkpoint = read_run(run, spec.sweep), run.finished()["checkpoint"]
-    weights = load_weights(run.path / checkpoint["file"], checkpoint["sha256"])
-    model = load_model(config.model, weights)
+    model = load_model(config.model, load_weights(run.path, checkpoint))
     identity = identity_of_run(model, checkpoint["sha256"])
     return model, identity, EvaluationDir(folder / run.key, run)
 
@@ -376,7 +377,9 @@ def record_evaluation(
     folder = EvaluationDir(evaluations_root(store) / known.key)
     file = folder.outcomes / f"{key}.npz"
     arrays = {name: array for part in made for name, array in part.arrays().items()}
-    write_atomic(file, npz(arrays))
+    data = npz(arrays)
+    write_atomic(file, data)
+    entry[OUTCOMES] = hashlib.sha256(data).hexdigest()
     entry["outcomes"] = f"{folder.outcomes.name}/{file.name}"
     entry["content_key"] = content_key({"model": known.identity, "protocol": protocol})
     model = {"kind": spec.kind, "name": spec.name, "source": str(spec.path), **known.identity}

@@ -22,6 +22,7 @@ from types import FrameType
 from typing import Any
 
 from harness.config.pipes import allow_pipes
+from harness.files import APPEND
 
 INSIST_SECONDS = 1.0
 """A second signal this much later means it; an earlier one is a wrapper's copy of the first."""
@@ -145,7 +146,7 @@ def print_to(output: int | Path) -> None:
     """
     if isinstance(output, Path):
         output.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        descriptor = os.open(output, APPEND, 0o644)
         print_to(descriptor)
         os.close(descriptor)
         return

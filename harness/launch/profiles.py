@@ -1,8 +1,8 @@
 """What a job asks a cluster for: named profiles, which are never part of a run's identity.
 
 A profile is a table `[tool.harness.profiles.NAME]` in the pyproject.toml of the working directory,
-or `[NAME]` in ~/.config/harness/profiles.toml; the first that has the name is taken.  Knows no
-scheduler but by the words its users know.
+or `[NAME]` in `profiles.toml` of `~/.config/harness`; the first that has the name is taken.  Knows
+no scheduler but by the words its users know.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from pydantic import (
 
 from harness.config import validate
 from harness.errors import ConfigError, one_line, refuse_controls, unknown
+from harness.files import own_folder
 from harness.planning.costs import GPU_PEAK_GMACS, GPU_UTILISATION, Pace, gpu_pace
 
 DEFAULT = "default"
-USER_FILE = Path("~/.config/harness/profiles.toml")
 _SIGNAL_SECONDS = 120
 _DAY, _HOUR, _MINUTE = 86_400, 3_600, 60
 
@@ -159,7 +159,7 @@ def load_profile(name: str | None, **changes: object) -> Profile:
 
 
 def _files() -> list[Path]:
-    return [Path("pyproject.toml").absolute(), USER_FILE.expanduser()]
+    return [Path("pyproject.toml").absolute(), own_folder() / "profiles.toml"]
 
 
 def _tables(file: Path) -> Mapping[str, Any]:

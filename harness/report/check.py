@@ -15,9 +15,10 @@ from typing import Any
 
 from harness.document.layout import NARROWEST
 from harness.errors import RecordError
-from harness.files import read_json
+from harness.files import inside, read_json, replacing
 from harness.report.folder import MANIFEST, RECORDS, listed, makers, write_report
 from harness.results.records import Reader, Record
+from harness.store.checksums import changed_files, is_told
 from harness.store.manifest import read_manifest
 from harness.store.record import RunDir, Store
 from harness.store.state import State
@@ -33,11 +34,8 @@ def check(folder: Path, root: Path) -> list[str]:
     Raises:
         RecordError: there is no report in `folder`, or its records are not to be found.
     """
-    told = read_json(folder / MANIFEST)
-    if told is None:
-        raise RecordError(f"{folder} holds no report: there is no {MANIFEST} in it")
-    store = Store(folder / RECORDS if (folder / RECORDS).is_dir() else root)
-    problems = [*_changed_files(folder), *_changed_inputs(told, store)]
+    told, store = _made_from(folder, root)
+    problems = [*_changed_files(folder), *_changed_inputs(told, store), *_damaged(told, store)]
     if problems:
         return problems
     with tempfile.TemporaryDirectory() as temporary:
@@ -45,6 +43,20 @@ def check(folder: Path, root: Path) -> list[str]:
         _build_again(told, store, again)
         problems = list(_differences(listed(folder), folder, again))
     return problems and [*problems, *_other_makers(told)]
+
+
+def unchecked(folder: Path, root: Path) -> int:
+    """How many of its runs tell no checksums of outcomes and logs; raises as `check` does."""
+    told, store = _made_from(folder, root)
+    return sum(not is_told(result) for _, result in _results(told, store))
+
+
+def _made_from(folder: Path, root: Path) -> tuple[dict[str, Any], Store]:
+    """The manifest of the report, and where its records lie."""
+    told = read_json(folder / MANIFEST)
+    if told is None:
+        raise RecordError(f"{folder} holds no report: there is no {MANIFEST} in it")
+    return told, Store(folder / RECORDS if (folder / RECORDS).is_dir() else root)
 
 
 def _build_again(told: Mapping[str, Any], store: Store, out: Path) -> None:
@@ -81,20 +93,46 @@ def _changed_files(folder: Path) -> Iterator[str]:
 
 def _changed_inputs(told: Mapping[str, Any], store: Store) -> Iterator[str]:
     """Records that are not those the report was made from."""
-    folder = store.root / "results" / "external"
-    files = [(folder / name, digest) for name, digest in told["external"].items()]
-    files += [(store.root / place, digest) for place, digest in told.get("inputs", {}).items()]
-    files += [
-        (store.root / run["place"] / name, digest)
-        for run in told["runs"]
-        for name, digest in run["inputs"].items()
-    ]
-    for file, digest in files:
+    for file, digest in _inputs(told, store):
         found = _digest(file)
         if found is None:
             yield f"{file} is gone: the report was made from it"
         elif found != digest:
             yield f"{file} is another than the one that the report was made from"
+
+
+def _damaged(told: Mapping[str, Any], store: Store) -> Iterator[str]:
+    """What is not as the results of the runs tell; see harness.store.checksums."""
+    for folder, result in _results(told, store):
+        yield from changed_files(folder, result)
+
+
+def _results(told: Mapping[str, Any], store: Store) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    """The folder and the result of every run that has one."""
+    for run in told["runs"]:
+        directory = RunDir(_in_results(store, run["place"]))
+        result = directory.result() if "result.json" in run["inputs"] else None
+        if result is not None:
+            yield directory.path, result
+
+
+def _inputs(told: Mapping[str, Any], store: Store) -> Iterator[tuple[Path, str]]:
+    """Every file that the report was made from, and its SHA-256; RecordError for one elsewhere."""
+    folder = store.root / "results" / "external"
+    for name, digest in told["external"].items():
+        yield inside(folder, name), digest
+    for place, digest in told.get("inputs", {}).items():
+        yield _in_results(store, place), digest
+    for run in told["runs"]:
+        for name, digest in run["inputs"].items():
+            yield inside(_in_results(store, run["place"]), name), digest
+
+
+def _in_results(store: Store, place: str) -> Path:
+    """What a manifest calls `place`, from the root; `results` and `runs` may be links."""
+    if place.startswith(runs := "results/runs/"):
+        return inside(store.runs, place.removeprefix(runs))
+    return inside(store.root / "results", place.removeprefix("results/"))
 
 
 def _differences(files: Mapping[str, str], folder: Path, again: Path) -> Iterator[str]:
@@ -144,19 +182,10 @@ def keep_records(store: Store, names: Sequence[str], out: Path) -> int:
             "records can be kept once they rest"
         )
     told = read_json(out / MANIFEST) or {"runs": [], "external": {}}
-    target = out / RECORDS
-    shutil.rmtree(target, ignore_errors=True)
-    files = {*_read_files(told, store), *_of_parents(records, store)}
+    files = {file for file, _ in _inputs(told, store)} | set(_of_parents(records, store))
     files |= set(map(store.manifest_file, names))
-    files |= {store.root / "results" / "external" / file for file in told["external"]}
-    files |= {store.root / place for place in told.get("inputs", {})}
-    return sum(_copy(file, store.root, target) for file in sorted(files))
-
-
-def _read_files(told: Mapping[str, Any], store: Store) -> Iterator[Path]:
-    for run in told["runs"]:
-        for name in run["inputs"]:
-            yield store.root / run["place"] / name
+    with replacing(out / RECORDS) as target:
+        return sum(_copy(file, store.root, target) for file in sorted(files))
 
 
 def _of_parents(records: list[Record], store: Store) -> Iterator[Path]:

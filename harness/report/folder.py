@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -24,19 +25,23 @@ from harness.document.layout import LAYOUTS, NARROWEST, PaperLayout
 from harness.document.markdown import to_markdown
 from harness.document.table import Table
 from harness.document.typst import to_pdf
-from harness.errors import HarnessError
+from harness.errors import HarnessError, RecordError
 from harness.figures.base import SWEEP, Sheet
-from harness.files import dump_json, read_json, write_atomic
+from harness.files import dump_json, inside, read_json, write_atomic
 from harness.report import external
 from harness.report.content import Parts, runs_with_holes, write_content
 from harness.report.csv_files import runs_csv, statistics_csv
-from harness.report.published import Beside, beside_ours, evaluated_here
+from harness.report.deployed import on_devices
+from harness.report.published import beside_ours, evaluated_here
 from harness.report.result import ReportResult
 from harness.report.run_data import run_data
 from harness.report.tables import Tables, build_tables
 from harness.results.collect import Collection, collect
 from harness.results.findings import ReportFindings, find
+from harness.results.lasting import lasting
 from harness.results.records import Record
+from harness.results.second_process import begin
+from harness.store.checksums import is_told
 from harness.store.record import Store
 
 MANIFEST = "manifest.json"
@@ -92,48 +97,67 @@ def write_collection(
     """
     layout = LAYOUTS[layout_name]
     findings = find(collection)
+    with lasting():
+        return _write(collection, findings, store, out, made, layout)
+
+
+def _write(
+    collection: Collection,
+    findings: ReportFindings,
+    store: Store,
+    out: Path,
+    made: Mapping[str, Any],
+    layout: PaperLayout,
+) -> ReportResult:
     for record in collection.records:
         if record.key in findings.outcomes:
             name = f"outcomes/{record.evaluation_key}.npz"
             record.inputs[name] = findings.outcomes[record.key]
     printed = external.load(store.root / "results" / "external")
     published = beside_ours(collection, findings.cells, printed, evaluated_here(store))
+    sheet = Sheet(collection, findings, published.matched)
+    figures = begin(lambda: SWEEP.rendered(sheet, layout.text))
     tables = build_tables(collection, findings)
-    figures = SWEEP.rendered(Sheet(collection, findings, published.matched), layout.text)
+    runs = run_data(collection)
+    drawn = figures()
     beside = _table_files(collection, findings, tables, layout)
-    parts = Parts(tables, figures, published, tuple(beside))
+    made_beside = begin(lambda: {name: make().encode() for name, make in beside.items()})
+    devices = on_devices(collection, store)
+    parts = Parts(tables, drawn, published, tuple(beside), devices.blocks)
     document = write_content(collection, findings, parts)
-    files = {**document_files(document, lambda: run_data(collection)), **beside}
-    written = write_files(out, files, _manifest(collection, store, published, made, layout))
+    files = {**document_files(document, runs), **made_beside()}
+    inputs = {"external": dict(published.files), "inputs": {**published.records, **devices.inputs}}
+    written = write_files(out, files, _manifest(collection, store, inputs, made, layout))
     holes = runs_with_holes(collection)
     return ReportResult(
         complete=holes == 0,
         holes=holes,
         failed=sum(record.failed for record in collection.records),
         files=written,
+        unchecked=sum(not is_told(r.result) for r in collection.records if r.result is not None),
     )
 
 
 def _table_files(
     collection: Collection, findings: ReportFindings, tables: Tables, layout: PaperLayout
-) -> dict[str, bytes]:
-    """The tables for a paper and for other programs."""
+) -> dict[str, Callable[[], str]]:
+    """The tables for a paper and for other programs: name of a file -> what makes it."""
     question = collection.sweep.question.strip()
 
-    def tex(*given: Table) -> bytes:
+    def tex(*given: Table) -> str:
         told = [replace(each, caption=f"{question} {each.caption}".strip()) for each in given]
-        return to_latex(Document(question, tuple(told)), layout).encode()
+        return to_latex(Document(question, tuple(told)), layout)
 
     appendix = [each for each in (tables.every, tables.effects) if each is not None]
     return {
-        "table.tex": tex(tables.lead),
-        **({"appendix.tex": tex(*appendix)} if appendix else {}),
-        "table.csv": statistics_csv(collection, findings).encode(),
-        "runs.csv": runs_csv(collection).encode(),
+        "table.tex": partial(tex, tables.lead),
+        **({"appendix.tex": partial(tex, *appendix)} if appendix else {}),
+        "table.csv": partial(statistics_csv, collection, findings),
+        "runs.csv": partial(runs_csv, collection),
     }
 
 
-def document_files(document: Document, runs: Callable[[], str] | None = None) -> dict[str, bytes]:
+def document_files(document: Document, runs: str | None = None) -> dict[str, bytes]:
     """The files of a page: each figure in all its forms, and Markdown, HTML and PDF.
 
     Args:
@@ -147,7 +171,7 @@ def document_files(document: Document, runs: Callable[[], str] | None = None) ->
     with ThreadPoolExecutor(1) as beside:
         paper = beside.submit(to_pdf, document)  # another process sets it meanwhile
         files["report.md"] = to_markdown(document).encode()
-        files["report.html"] = to_html(document, runs and runs())
+        files["report.html"] = to_html(document, runs)
         files["report.pdf"] = paper.result()
     return files
 
@@ -158,27 +182,30 @@ def write_files(
     """Put `files` into `out`, each atomically, and `manifest` with the hash of each beside them.
 
     Those of an earlier report that are not part of this one go, foreign ones stay.  Returns what
-    was written.
+    was written.  RecordError, and nothing is, where a folder below `out` is a link that leaves it.
     """
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     told = {"schema": _SCHEMA, **manifest, "files": digests}
-    stale = set(listed(out)) - set(files)
+    stale = sorted(set(listed(out)) - set(files))
+    places = {name: inside(out, name, replaced=True) for name in [*files, *stale, MANIFEST]}
     for name, data in {**files, MANIFEST: dump_json(told)}.items():
-        write_atomic(out / name, data)
-    for name in sorted(stale):
-        (out / name).unlink(missing_ok=True)
+        write_atomic(places[name], data)
+    for name in stale:
+        places[name].unlink(missing_ok=True)
     return tuple(out / name for name in [*files, MANIFEST])
 
 
 def listed(out: Path) -> dict[str, str]:
     """Files of the report that is there now with their SHA-256, as its manifest lists them."""
     files = (read_json(out / MANIFEST) or {}).get("files", {})
-    return {name: digest for name, digest in files.items() if _is_inside(name)}
+    return {name: digest for name, digest in files.items() if _is_inside(out, name)}
 
 
-def _is_inside(name: str) -> bool:
-    path = PurePosixPath(name)
-    return not path.is_absolute() and ".." not in path.parts
+def _is_inside(out: Path, name: str) -> bool:
+    try:
+        return inside(out, name, replaced=True) == out / name
+    except RecordError:
+        return False
 
 
 def makers() -> dict[str, str]:
@@ -189,7 +216,7 @@ def makers() -> dict[str, str]:
 def _manifest(
     collection: Collection,
     store: Store,
-    published: Beside,
+    inputs: Mapping[str, Any],
     made: Mapping[str, Any],
     layout: PaperLayout,
 ) -> dict[str, Any]:
@@ -202,8 +229,7 @@ def _manifest(
         "question": collection.sweep.question,
         "sweep_sha256": collection.sweep.source and collection.sweep.source.sha256,
         "metrics": collection.metrics,
-        "external": dict(published.files),
-        "inputs": dict(published.records),
+        **inputs,
         "runs": [
             {
                 **facts_of_run(record, store),

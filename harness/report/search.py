@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,7 @@ def build_search(name: str, store: Store, out: Path, layout: str = NARROWEST) ->
         data = read_search(name, store)
         collection = _collection(name, store)
         records = () if collection is None else collection.records
-        runs = None if collection is None else partial(run_data, collection)
+        runs = None if collection is None else run_data(collection)
         document = write_search_content(data, _figures(data, LAYOUTS[layout]), records)
         trials = data.frame().to_csv(index=False, lineterminator="\n").encode()
         files = {**document_files(document, runs), "trials.csv": trials}

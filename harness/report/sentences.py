@@ -191,7 +191,7 @@ class Teller:
 
     def trends(self, metric: str) -> list[str]:
         """The significant slopes of one metric along its lines."""
-        found = [trend for trend in trends_of(self._answered) if trend.metric == metric]
+        found = list(trends_of(self._answered, metric))
         kept = [trend for trend in found if trend.judged.significant]
         if len(found) > _LINES and kept:
             return [self._many_trends(found)]

@@ -19,7 +19,7 @@ from harness.config import TERMS, canonical_json
 from harness.config.sweep import Point, Run, Show, Sweep, matches, short_names, value_at
 from harness.errors import unknown
 from harness.results.lasting import no_garbage
-from harness.results.records import Reader, Record
+from harness.results.records import Record, read_all
 from harness.store.manifest import changed_declaration
 from harness.store.record import RunDir, Store
 
@@ -88,7 +88,7 @@ class Collection:
     @property
     def metrics(self) -> list[str]:
         """Every metric of the frame, the shown ones first."""
-        return list(dict.fromkeys(self.frame["metric"]))
+        return self.frame["metric"].unique().tolist()
 
     def axis_name(self, path: str) -> str:
         """What a table or figure calls the axis `path`."""
@@ -136,11 +136,7 @@ def collect_from(sweep: Sweep, places: Sequence[tuple[Run, RunDir]], store: Stor
     """The same, of runs that lie in any directories under the root of `store`."""
     order = {canonical_json(point): n for n, point in enumerate(_named_first(sweep, places))}
     indexed = [(order[canonical_json(run.point)], run, place) for run, place in places]
-    reader = Reader(store)
-    records = tuple(
-        reader.read(point, run, place)
-        for point, run, place in sorted(indexed, key=lambda item: item[0])
-    )
+    records = tuple(read_all(sorted(indexed, key=lambda item: item[0]), store))
     wanted = [sweep.show.x, sweep.show.hue, *sweep.axes]
     axes = tuple(dict.fromkeys(axis for axis in wanted if axis is not None))
     points = _points(sweep, records, axes)

@@ -110,13 +110,15 @@ class ReportFindings:
         return [cell.comparison for cell in cells if cell.comparison is not None]
 
 
-def trends_of(answered: Answered) -> Iterator[Trend]:
-    """The slopes of one sweep."""
-    for metric, found in answered.analysis.by_metric.items():
+def trends_of(answered: Answered, metric: str | None = None) -> Iterator[Trend]:
+    """The slopes of one sweep, of all metrics or of one."""
+    for name in answered.analysis.by_metric if metric is None else [metric]:
+        found = answered.of(name)
+        known = set(found.points)
         for number, judged in found.trends.items():
             line = answered.lines[number]
-            rows = [row for row in line.rows if row.index not in found.points]
-            yield Trend(line, metric, judged, tuple(float(row.axes[line.axis]) for row in rows))
+            rows = [row for row in line.rows if row.index not in known]
+            yield Trend(line, name, judged, tuple(float(row.axes[line.axis]) for row in rows))
 
 
 @no_garbage()

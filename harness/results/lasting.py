@@ -21,3 +21,17 @@ def no_garbage() -> Iterator[None]:
     finally:
         if not rested:
             gc.enable()
+
+
+@contextmanager
+def lasting() -> Iterator[None]:
+    """What is there now is no garbage, and is not looked through; also a decorator.
+
+    Of drawing and of writing pages, which do leave garbage: beside a million of records and cells,
+    whose collection would take longer than the work.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,15 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from harness import metrics
 from harness.config.sweep import Run
 from harness.errors import InvariantError, RecordError, one_line
-from harness.evaluate.invariants import check
+from harness.evaluate.invariants import Expected, check
 from harness.files import parse_json
 from harness.metrics import lacking
+from harness.metrics.base import remember
+from harness.results.second_process import begin
+from harness.store.checksums import LOGS
 from harness.store.record import RunDir, Store
 from harness.store.state import State, Status
 
@@ -30,6 +35,8 @@ UNREADABLE = "record"
 INVALID = "invariant"
 #: Lines of a training log that are kept: more than a page has dots for.
 _CURVE_LINES = 400
+#: Runs past which a second process is worth its start.
+_MANY = 400
 
 Column = NDArray[np.float64] | NDArray[np.int64]
 
@@ -70,6 +77,8 @@ class Record:
     attempts: Sequence[Mapping[str, Any]] = ()
     """Provenance, an entry an attempt."""
     curve: Curve = field(default_factory=Curve)
+    log_changed: bool = False
+    """Whether the training log is not the one of the result, and so gives no curve."""
     log: str | None = None
     inputs: dict[str, str] = field(default_factory=dict)
     """File, relative to the run's directory -> SHA-256 of what was read.  Who reads more of the run
@@ -101,12 +110,39 @@ class Record:
         return None if self.result is None else self.result.get("code")
 
 
+def read_all(places: Sequence[tuple[int, Run, RunDir]], store: Store) -> list[Record]:
+    """The record of each (point, run, directory), of very many by two processes."""
+    if len(places) <= _MANY:
+        return _read(places, store)
+    half = len(places) // 2
+    later = begin(lambda: [_without_run(record) for record in _read(places[half:], store)])
+    records = _read(places[:half], store)
+    for (_, run, _), told in zip(places[half:], later(), strict=True):
+        records.append(Record(run=run, **told))
+        for name, metric in (told["evaluation"] or {}).get("metrics", {}).items():
+            remember(name, metric)  # in this process too
+    return records
+
+
+def _read(places: Iterable[tuple[int, Run, RunDir]], store: Store) -> list[Record]:
+    reader = Reader(store)
+    return [reader.read(*place) for place in places]
+
+
+def _without_run(record: Record) -> dict[str, Any]:
+    return {
+        field.name: getattr(record, field.name) for field in fields(Record) if field.name != "run"
+    }
+
+
 class Reader:
     """Reads run directories of one store, keeping equal protocols once."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._protocols: dict[bytes, Mapping[str, Any]] = {}
+        self._expected: dict[int, Expected] = {}
+        self._lacking: dict[tuple[int, tuple[str, ...]], Mapping[str, Any]] = {}
         self._columns: dict[tuple[str, bytes], Column] = {}
 
     def read(self, point: int, run: Run, directory: RunDir) -> Record:
@@ -126,6 +162,11 @@ class Reader:
         result = None
         if data is not None:
             result = directory.checked_result(parse_json(data, directory.result_file))
+            result["cost"] = {
+                section: values
+                for section, values in result["cost"].items()
+                if section not in metrics.MEASURED_APART  # timed beside a training, once
+            }
             self._share_protocols(result)
         status = directory.status_given(result, asked)
         if status.state is not State.DONE:
@@ -133,7 +174,7 @@ class Reader:
         common: dict[str, Any] = {
             "result": result,
             "attempts": _attempts(files, directory),
-            "curve": self._curve(files, directory),
+            **self._curve(files, directory, (result or {}).get(LOGS, {})),
             "log": _log(status, directory),
             "inputs": files.digests,
         }
@@ -146,23 +187,42 @@ class Reader:
             return Record(*start, status, reason, **common)
         evaluation = result["evaluations"][asked]
         try:
-            check(evaluation)
+            check(evaluation, self._expected_of(evaluation))
         except InvariantError as error:
             broken = Status(State.FAILED, failure=INVALID, error=one_line(error))
             return Record(*start, broken, f"result refused: {one_line(error)}", **common)
-        lacks = lacking(evaluation, run.config.objective.active)
+        lacks = self._lacking_of(evaluation, tuple(run.config.objective.active))
         filled = {**evaluation, "metrics": {**evaluation["metrics"], **lacks}}
         return Record(*start, status, None, evaluation=filled, **common)
 
-    def _curve(self, files: _Files, directory: RunDir) -> Curve:
+    def _curve(
+        self, files: _Files, directory: RunDir, told: Mapping[str, str]
+    ) -> dict[str, Curve | bool]:
         """Columns that runs share, such as the samples seen, are one array."""
-        lines = _thinned(_log_lines(files.read("metrics.jsonl") or b"", directory))
-        return Curve(
-            {
-                name: self._columns.setdefault((column.dtype.char, column.tobytes()), column)
-                for name, column in _columns(lines)
-            }
-        )
+        name = directory.metrics_file.name
+        data = files.read(name) or b""
+        if name in told and told[name] != files.digests.get(name):
+            return {"log_changed": True}
+        found = _columns(_thinned(_log_lines(data, directory)))
+        kept = {n: self._columns.setdefault((c.dtype.char, c.tobytes()), c) for n, c in found}
+        return {"curve": Curve(kept)}
+
+    def _expected_of(self, evaluation: Mapping[str, Any]) -> Expected | None:
+        """By its protocol, which is one object for all that share it; None where it lacks a part,
+        which the check tells."""
+        place = id(evaluation.get("protocol"))
+        if place not in self._expected:
+            with suppress(KeyError):
+                self._expected[place] = Expected.of(evaluation["protocol"])
+        return self._expected.get(place)
+
+    def _lacking_of(
+        self, evaluation: Mapping[str, Any], terms: tuple[str, ...]
+    ) -> Mapping[str, Any]:
+        place = (id(evaluation["protocol"]), terms)
+        if place not in self._lacking:
+            self._lacking[place] = lacking(evaluation, terms)
+        return self._lacking[place]
 
     def _share_protocols(self, result: dict[str, Any]) -> None:
         for evaluation in result["evaluations"].values():

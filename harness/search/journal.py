@@ -12,6 +12,8 @@ from typing import Any
 
 from optuna.storages.journal import JournalFileBackend
 
+from harness.files import append
+
 
 class Journal(JournalFileBackend):
     """Appends without a wait for the disk, nine times a trial; a reader sees nothing of it.
@@ -26,5 +28,4 @@ class Journal(JournalFileBackend):
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Put these entries at the end of the file, a line each."""
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
-        with self._file.open("ab") as journal:
-            journal.write(lines.encode())
+        append(self._file, lines.encode())

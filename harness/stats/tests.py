@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -31,7 +31,7 @@ class Over(Enum):
     ITEMS = "test items"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ContrastTest:
     """One contrast: its estimate, and what it would be over other seeds and items."""
 
@@ -73,7 +73,7 @@ class ContrastTest:
         half = self.critical(lambda df: quantile(df, CONFIDENCE)) * self.error
         return self.estimate - half, self.estimate + half
 
-    @property
+    @cached_property
     def p(self) -> float | None:
         """Two-sided, of this contrast alone."""
         if self.error is None:

@@ -251,13 +251,14 @@ def _runs(
     above: dict[str, str] = {}
     for entry in entries:
         config = override(base, entry["set"]) if entry["set"] else base
-        if config.run_key != entry["key"]:
+        point: Point = dict(entry["point"])
+        run = Run(entry["label"], point, entry["seed"], config, source=source)
+        if run.key != entry["key"]:
             raise RecordError(
-                f"{file}: the configuration of run {entry['key']} has key {config.run_key}: "
+                f"{file}: the configuration of run {entry['key']} has key {run.key}: "
                 "it was edited, or written by another version; the sweep's command renews it"
             )
-        point: Point = dict(entry["point"])
-        runs[entry["key"]] = Run(entry["label"], point, entry["seed"], config, source=source)
+        runs[run.key] = run
         if entry["parent"] is not None:
             above[entry["key"]] = entry["parent"]
     known = {**parents, **runs}

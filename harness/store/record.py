@@ -20,7 +20,6 @@ Torch-free; knows nothing of what the numbers mean.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
@@ -32,9 +31,19 @@ from harness.config import RunConfig, unregistered_terms, validate
 from harness.config.sweep import SweepFile
 from harness.config.sweep_files import load_recorded
 from harness.errors import RecordError, unknown
-from harness.files import dump_json, read_json, read_jsonl, write_atomic, write_json
+from harness.files import (
+    append,
+    dump_json,
+    inside,
+    one_name,
+    read_json,
+    read_jsonl,
+    write_atomic,
+    write_json,
+)
 from harness.metrics import remember
 from harness.store import first_stage
+from harness.store.checksums import digest_of
 from harness.store.lease import lease_is_live
 from harness.store.state import State, Status
 
@@ -139,6 +148,12 @@ class RunDir:
         """The reason for which the run shall stop; None when it shall not."""
         written = read_json(self.stop_file)
         return None if written is None else str(of_this_schema(written, self.stop_file)["reason"])
+
+    def refuse_links(self) -> None:
+        """RecordError where a link leads out of the directory, which is about to be written to."""
+        for place, folders, files in os.walk(self.path):
+            for link in filter(os.path.islink, (f"{place}/{name}" for name in folders + files)):
+                inside(self.path, os.path.relpath(link, self.path))
 
     def read_config(self) -> RunConfig:
         """The configuration, verified against the directory's name.
@@ -337,8 +352,7 @@ def _line(value: Mapping[str, Any]) -> str:
 
 
 def _append_line(path: Path, value: Mapping[str, Any]) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(_line(value))
+    append(path, _line(value).encode())
 
 
 def of_this_schema(
@@ -385,13 +399,6 @@ def write_result_file(file: Path, result: Mapping[str, Any]) -> None:
     write_json(file, {**tree, "digest": digest_of(tree)})
 
 
-def digest_of(tree: Mapping[str, Any]) -> str:
-    """SHA-256 of a record without its digest: JSON with sorted keys, no spaces, ASCII alone."""
-    rest = {name: value for name, value in tree.items() if name != "digest"}
-    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 class Store:
     """All runs under one root."""
 
@@ -410,11 +417,11 @@ class Store:
 
     def manifest_file(self, sweep: str) -> Path:
         """The manifest of the sweep of that name, there or not."""
-        return self.manifests / f"{sweep}.json"
+        return self.manifests / f"{one_name(sweep)}.json"
 
     def run_dir(self, key: str) -> RunDir:
-        """The directory of the run `key`, there or not."""
-        return RunDir(self.runs / key)
+        """The directory of the run `key`, there or not; RecordError where that is no name."""
+        return RunDir(self.runs / one_name(key))
 
     def find(self, name: str) -> RunDir:
         """The run that `name` stands for: the path of its directory, its key, or how that begins.

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.errors import RecordError
-from harness.files import write_atomic
+from harness.files import inside, read_regular, write_atomic
 
 KEEP = 2
 _STEP = re.compile(r"step-(\d+)-([0-9a-f]{16})\.pt")
@@ -144,13 +144,19 @@ def save_training_only(folder: Path, weights: Mapping[str, Tensor]) -> tuple[Pat
     return _save_weights(folder, "training", weights)
 
 
-def load_weights(file: Path, sha256: str) -> dict[str, Tensor]:
-    """The kept weights in `file`; RecordError unless they are those that the result names."""
+def load_weights(folder: Path, entry: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The weights in the run's `folder` that an entry of its result names with their SHA-256.
+
+    Raises RecordError unless they are those.
+    """
+    file = inside(folder, entry.get("file"))
     try:
-        data = file.read_bytes()
+        data = read_regular(file, None)
     except FileNotFoundError:
         raise RecordError(f"{file} is missing: its result cannot be evaluated again") from None
-    if hashlib.sha256(data).hexdigest() != sha256:
+    except OSError as error:
+        raise RecordError(f"{file} cannot be read: {error}") from None
+    if hashlib.sha256(data).hexdigest() != entry.get("sha256"):
         raise RecordError(f"{file} is not the checkpoint that its result names")
     return safetensors.torch.load(data)
 

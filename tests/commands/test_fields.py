@@ -114,11 +114,9 @@ def test_a_pattern_that_nothing_matches_names_the_nearest(
 
 
 def test_options_of_what_a_sweep_file_registers_are_listed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from harness.config import TERMS
 
-    monkeypatch.setattr(TERMS, "_parts", dict(TERMS._parts))
     file = tmp_path / "listed.py"
     file.write_text(
         '''"""Is a hinge enough?"""

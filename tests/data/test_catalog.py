@@ -62,9 +62,7 @@ def test_another_class_folder_than_the_configuration_was_made_for(tmp_path):
         open_class_folder(kept.model_copy(update={"fingerprint": "a" * 64}))
 
 
-def test_a_sweep_file_may_add_a_source(folder, runtime, monkeypatch):
-    monkeypatch.setattr(SOURCES, "_parts", dict(SOURCES._parts))
-
+def test_a_sweep_file_may_add_a_source(folder, runtime):
     @SOURCES.register("mine")
     def mine(data, cache):
         assert cache == catalog.cache_dir(runtime)

@@ -74,10 +74,8 @@ SWEEP = Sweep(
 
 
 @pytest.fixture
-def noise(monkeypatch: pytest.MonkeyPatch) -> type[Source]:
+def noise() -> type[Source]:
     """A source with two options, known while a test runs."""
-    assert "folder" in SOURCES
-    monkeypatch.setattr(SOURCES, "_parts", dict(SOURCES._parts))
 
     @SOURCES.register("noise")
     class Noise(Source):
@@ -150,7 +148,6 @@ def test_a_sweep_file_brings_a_source_with_an_option_to_its_workers(
 ) -> None:
     file = tmp_path / "parrots.py"
     file.write_text(SWEEP.replace("FOLDER", str(shapes_folder)))
-    monkeypatch.setattr(SOURCES, "_parts", dict(SOURCES._parts))
     monkeypatch.setattr(sweep, "report", lambda *_: 0)
     words = [str(file), "--root", str(tmp_path), "--slots", "1", "runtime.workers=1"]
     assert sweep.main(words) == 0

@@ -13,7 +13,7 @@ from harness.config import Runtime
 from harness.errors import ConfigError, HarnessError
 from harness.files import read_json
 from harness.launch.backlog import Backlog
-from harness.launch.executor import EXECUTORS, Assignment, make_executor
+from harness.launch.executor import Assignment, make_executor
 from harness.launch.executors.prefix import PrefixExecutor
 from harness.planning.plan import Step
 from harness.store.record import Store
@@ -70,7 +70,7 @@ def prefixed(store: Store, *prefixes: str) -> PrefixExecutor:
 @pytest.mark.slow
 @pytest.mark.parametrize("own", [False, True])
 def test_real_runs_end_done_by_an_executor_that_is_one_file(
-    own: bool, ssh: str, shapes_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own: bool, ssh: str, shapes_folder: Path, tmp_path: Path
 ) -> None:
     values = {
         "model.image.size": 32, "model.text.width": 16, "model.text.heads": 2,
@@ -80,7 +80,6 @@ def test_real_runs_end_done_by_an_executor_that_is_one_file(
     }  # fmt: skip
     file = tmp_path / "where.py"
     file.write_text(SWEEP.format(values=values, ssh=ssh))
-    monkeypatch.setattr(EXECUTORS, "_parts", {n: EXECUTORS.get(n) for n in EXECUTORS})
     words = ["elsewhere", "--host", "a"] if own else ["prefix", "--prefix", f"{ssh} a"]
     assert sweep.main([str(file), "--executor", *words, "--root", str(tmp_path)]) == 0
     hosts = (tmp_path / "hosts.txt").read_text().split()

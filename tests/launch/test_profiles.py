@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from harness.errors import ConfigError
-from harness.launch import profiles
 from harness.launch.profiles import Profile, load_profile, seconds_of
 
 
@@ -15,7 +14,8 @@ from harness.launch.profiles import Profile, load_profile, seconds_of
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.setattr(profiles, "USER_FILE", tmp_path / "profiles.toml")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    (tmp_path / "harness").mkdir()
     return tmp_path
 
 
@@ -46,7 +46,9 @@ def test_a_profile_survives_being_written_down() -> None:
 
 def test_the_project_comes_before_the_user(places: Path) -> None:
     project('[tool.harness.profiles.a100]\npartition = "ours"\n')
-    (places / "profiles.toml").write_text('[a100]\npartition = "mine"\n[cpu]\ncpus = 4\n')
+    (places / "harness" / "profiles.toml").write_text(
+        '[a100]\npartition = "mine"\n[cpu]\ncpus = 4\n'
+    )
     assert load_profile("a100").partition == "ours"
     assert load_profile("cpu").cpus == 4
 

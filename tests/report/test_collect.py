@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +13,26 @@ import pandas as pd
 import pytest
 from report_records import (
     DEPTHS,
+    IMAGES,
+    PROTOCOL,
     ROLE,
     T2I,
     Records,
     depth_sweep,
     edit_json,
     fill,
+    metric,
     runs_by,
     sweep_of,
 )
 
 from harness.config.sweep import Sweep, expand, product
+from harness.errors import RecordError
+from harness.metrics import base
 from harness.results.collect import Collection, baselines_of, collect
 from harness.results.findings import find
 from harness.results.run_table import run_table
+from harness.results.second_process import begin
 from harness.results.summary import summarise
 
 
@@ -47,6 +56,61 @@ def test_one_row_a_point_seed_and_metric(records: Records) -> None:
     assert (row["value"], row["n"], row["chance"]) == (0.386, 200, 0.005)
     assert (row["label"], row["key"], row["state"]) == ("layers=4", at(4, 1).key, "done")
     assert set(frame["metric"]) >= {ROLE, "test/mean_recall", "cost/gmacs/text"}
+
+
+def test_two_processes_read_what_one_reads(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = depth_sweep()
+    runs, at = runs_by(sweep)
+    fill(records, runs, skip=((8, 2), (12, 1), (12, 2)))
+    records.failed(at(8, 2))
+    oddity = base.Described("oddity", "oddity", "points", True, 1, "retrieval")
+    odd = {**metric(0.25, IMAGES, 0.1), **oddity.plain()}
+    versions = {**PROTOCOL["metrics"], "oddity": 1}
+    records.done(
+        at(12, 1),
+        t2i=0.4,
+        metrics={"test/oddity": odd},
+        protocol={**PROTOCOL, "metrics": versions},
+    )
+    alone = collect(sweep, runs, records.store)
+    monkeypatch.setattr(base, "_MET", {})
+    monkeypatch.setattr("harness.results.records._MANY", 4)
+
+    both = collect(sweep, runs, records.store)
+
+    pd.testing.assert_frame_equal(alone.frame, both.frame)
+    for one, two in zip(alone.records, both.records, strict=True):
+        assert (one.run, one.status, one.inputs) == (two.run, two.status, two.inputs)
+        assert one.curve.points("loss").tolist() == two.curve.points("loss").tolist()
+    assert base.recorded_of("oddity") == oddity
+
+
+def test_a_second_process_does_the_task_and_what_fails_there_is_told_here() -> None:
+    def fails() -> int:
+        raise RecordError(f"in process {os.getpid()}")
+
+    assert begin(os.getpid)() != os.getpid()
+    with pytest.raises(RecordError, match=f"in process {os.getpid()}"):
+        begin(fails)()
+
+
+def test_beside_a_thread_no_process_is_copied() -> None:
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(int).result()
+        assert begin(os.getpid)() == os.getpid()
+
+
+def test_what_a_killed_process_owes_is_done_here() -> None:
+    here = os.getpid()
+
+    def task() -> int:
+        if os.getpid() != here:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return os.getpid()
+
+    assert begin(task)() == here
 
 
 def test_the_table_of_runs_has_a_row_a_run(records: Records) -> None:

@@ -112,14 +112,10 @@ def test_the_same_records_give_the_same_bytes(records: Records, tmp_path: Path) 
     assert {name for name in one if one[name] != two[name]} == set()
 
 
-def test_a_figure_is_one_registered_function(
-    records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_figure_is_one_registered_function(records: Records, tmp_path: Path) -> None:
     sweep = depth_sweep(metrics=[T2I])
     runs, _ = runs_by(sweep)
     fill(records, runs)
-    known = SWEEP._registry
-    monkeypatch.setattr(known, "_parts", {name: known.get(name) for name in known})
 
     @SWEEP.register("seeds_by_point", place=0)
     def draw(sheet: Sheet) -> Drawing | None:

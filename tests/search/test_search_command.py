@@ -16,7 +16,6 @@ import pytest
 
 import harness
 from harness.commands.sweep import main
-from harness.data.catalog import SOURCES
 from harness.store.manifest import read_manifest
 from harness.store.record import Store
 from harness.store.trials import Ledger, Outcome
@@ -64,8 +63,7 @@ SWEEP = Sweep(
 
 
 @pytest.fixture
-def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(SOURCES, "_parts", {name: SOURCES.get(name) for name in SOURCES})
+def tiny(tmp_path: Path) -> Path:
     file = tmp_path / "tiny.py"
     file.write_text(TINY)
     return file

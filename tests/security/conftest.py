@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from attacks import marked
 
-from harness import files
 from harness.config import sweep_files
 
 
@@ -18,7 +17,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(files, "KEY_FILE", tmp_path / "config" / "key")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setattr(sweep_files, "_named", {})
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
     yield folder

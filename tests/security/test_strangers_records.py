@@ -53,11 +53,8 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def planted(store: Store, monkeypatch: pytest.MonkeyPatch) -> Path:
+def planted(store: Store) -> Path:
     """The sweep file of a stranger's run, in the folder that came with it, and the run's key."""
-    from harness.models.names import BACKBONES
-
-    monkeypatch.setattr(BACKBONES, "_parts", dict(BACKBONES._parts))
     file = store.root / "sweeps" / "theirs.py"
     file.parent.mkdir(parents=True)
     file.write_text(PYTHON + PARTS)
@@ -153,7 +150,7 @@ def test_a_seal_is_of_one_file_of_one_content_and_of_one_user(
     assert own_file(replace(sealed, path=str(tmp_path / "other.py"))) is None
     planted.write_text("other")
     assert own_file(sealed) is None
-    monkeypatch.setattr("harness.files.KEY_FILE", tmp_path / "another" / "key")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "another"))
     assert not is_sealed(plain.told, sealed.seal)
     for other in ("", None, 7, [], "x" * 64, "\u202e"):
         assert not is_sealed(plain.told, other)
@@ -162,7 +159,7 @@ def test_a_seal_is_of_one_file_of_one_content_and_of_one_user(
 def test_a_key_that_others_can_read_seals_nothing(tmp_path: Path) -> None:
     given = seal("x")
     assert is_sealed("x", given)
-    (tmp_path / "config" / "key").chmod(0o644)
+    (tmp_path / "config" / "harness" / "key").chmod(0o644)
     assert not is_sealed("x", given)
     assert seal("x") == ""
 

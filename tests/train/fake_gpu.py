@@ -83,7 +83,7 @@ def step_on_fake_gpu(
         _move(model)
         # torch's engine wants a driver; see `step_on_meta` for the backward pass
         monkeypatch.setattr(Tensor, "backward", lambda loss: _fill_gradients(model))
-        t.optimiser = make_optimiser(model, config.train)
+        t.optimiser = make_optimiser(model, config.train, model.lr_factors())
         monkeypatch.setattr(t, "_inputs", lambda tokens: _faked(inputs))
         monkeypatch.setattr(loop, "upload", lambda tensor, device: _fake(tensor))
         model.train()

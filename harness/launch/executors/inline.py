@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from types import TracebackType
 
 from harness.config import RunConfig
+from harness.files import append
 from harness.launch.attempt import Attempt, failed, run_task
 from harness.launch.backlog import POLL_SECONDS, Say, StepSource
 from harness.launch.executor import EXECUTORS, Assignment, Executor
@@ -69,7 +70,7 @@ class InlineExecutor(Executor):
         except Exception as error:  # noqa: BLE001
             # The boundary between two runs: what ends one is put on record, and the next begins.
             attempt.log.parent.mkdir(parents=True, exist_ok=True)
-            with attempt.log.open("a", encoding="utf-8", errors="backslashreplace") as log:
-                log.writelines(traceback.format_exception(error))
+            told = "".join(traceback.format_exception(error))
+            append(attempt.log, told.encode(errors="backslashreplace"))
             answer = failed(error)
         attempt.ended(answer, source, say)
