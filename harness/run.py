@@ -47,6 +47,7 @@ from harness.store.lease import Lease
 from harness.store.provenance import attempt_entry, code_hash, sources_of
 from harness.store.record import RunDir, Store
 from harness.store.state import State
+from harness.train.activations import told_with_help, with_less_memory
 from harness.train.checkpoint import (
     can_go_on,
     drop_steps,
@@ -103,7 +104,7 @@ def execute(
         if (reason := directory.stop_requested()) is not None:
             raise StoppedRun(reason)
         device = pick_device(runtime)
-        runtime = _sparing(runtime, directory)
+        runtime = with_less_memory(runtime, directory)
         attempt = _begin_attempt(directory, config, runtime, device, label)
         try:
             asked = _either(stop, directory, runtime.log_seconds)
@@ -121,35 +122,11 @@ def execute(
                 State.FAILED,
                 attempt,
                 failure=failure_class(error),
-                error=_told(error, runtime),
+                error=told_with_help(error, runtime),
                 log=str(directory.log_file(attempt)),
                 trace="" if isinstance(error, HarnessError) else traceback.format_exc(),
             )
             raise
-
-
-def _sparing(runtime: Runtime, directory: RunDir) -> Runtime:
-    """`runtime`; a run that was out of memory before goes on with less, and has the same bits."""
-    if runtime.checkpoint_activations or runtime.compile or not directory.was_out_of_memory():
-        return runtime
-    print("out of memory before: goes on with runtime.checkpoint_activations", file=sys.stderr)
-    return runtime.model_copy(update={"checkpoint_activations": True})
-
-
-def _told(error: Exception, runtime: Runtime) -> str:
-    """The error in one line; of a lack of memory, what may help."""
-    line = one_line(error)
-    if failure_class(error) != "out_of_memory":
-        return line
-    helps = [
-        "more runtime.processes",
-        "a smaller runtime.micro_batch (unless there is BatchNorm)",
-    ]
-    if not runtime.checkpoint_activations:
-        helps.insert(0, "runtime.checkpoint_activations=true, which the same command now takes")
-    if runtime.compile:
-        helps[0] = "runtime.checkpoint_activations=true in place of runtime.compile"
-    return f"{line}; it helps to give {', or '.join(helps)}"
 
 
 def _begin_attempt(
@@ -291,7 +268,6 @@ def _train(
     with company(device) as group:
         _check_group_size(group, runtime)
         trainer = Trainer(training, data, config, runtime, directory, device, attempt, group)
-        _say_precision(config, device, trainer.precision)
         computed_with = numerics(config.train, runtime, device, trainer.precision)
         directory.complete_provenance(numerics=computed_with)
         trained = trainer.train(stop)
@@ -311,12 +287,6 @@ def _train(
         "cost": _cost_record(training, config),
         "evaluations": {},
     }
-
-
-def _say_precision(config: RunConfig, device: torch.device, precision: str) -> None:
-    if device.type == "cuda" and config.train.precision == "auto" and precision == "fp32":
-        name = torch.cuda.get_device_name(device)
-        print(f"train.precision = auto is fp32 here: {name} has no bf16", file=sys.stderr)
 
 
 def _check_parent_is_known(config: RunConfig) -> None:

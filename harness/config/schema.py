@@ -284,9 +284,8 @@ class Train(Strict):
     tf32: Annotated[
         Literal["none", "convolutions", "all"], Field(json_schema_extra={"born": "convolutions"})
     ] = "convolutions"
-    """fp32 operations that a GPU may do with TF32's 10 bits of mantissa: none, convolutions (as
-    torch does of itself), or matrix products too.  Evaluation never does.  Elsewhere: allow_tf32,
-    float32_matmul_precision."""
+    """What a GPU may do in TF32 where fp32 is asked for: `convolutions`, as torch of itself, or `all`
+    products.  Evaluation never does.  Elsewhere: allow_tf32, float32_matmul_precision."""
     norm_batch: Annotated[
         Annotated[Int, Field(ge=2)] | None, Field(json_schema_extra={"born": None})
     ] = None

@@ -7,6 +7,7 @@ batch, and where there is dropout.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -17,7 +18,10 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from harness.config import Runtime
+from harness.errors import failure_class, one_line
 from harness.models.two_tower import TwoTower
+from harness.store.record import RunDir
 from harness.train.norms import batch_norms
 
 
@@ -72,3 +76,30 @@ def _standing(norms: Sequence[_BatchNorm]) -> Iterator[None]:
             norm.momentum = momentum
         for counter, count in zip(counters, counts, strict=True):
             counter.copy_(count)
+
+
+# --------------------------------------------------------------------------- after a lack of memory
+
+
+def with_less_memory(runtime: Runtime, directory: RunDir) -> Runtime:
+    """`runtime`; a run that was out of memory before goes on with less, and has the same bits."""
+    if runtime.checkpoint_activations or runtime.compile or not directory.was_out_of_memory():
+        return runtime
+    print("out of memory before: goes on with runtime.checkpoint_activations", file=sys.stderr)
+    return runtime.model_copy(update={"checkpoint_activations": True})
+
+
+def told_with_help(error: Exception, runtime: Runtime) -> str:
+    """The error in one line; of a lack of memory, what may help."""
+    line = one_line(error)
+    if failure_class(error) != "out_of_memory":
+        return line
+    helps = [
+        "more runtime.processes",
+        "a smaller runtime.micro_batch (unless there is BatchNorm)",
+    ]
+    if not runtime.checkpoint_activations:
+        helps.insert(0, "runtime.checkpoint_activations=true, which the same command now takes")
+    if runtime.compile:
+        helps[0] = "runtime.checkpoint_activations=true in place of runtime.compile"
+    return f"{line}; it helps to give {', or '.join(helps)}"

@@ -9,6 +9,7 @@ has a directory writes.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -89,6 +90,8 @@ class Trainer:
         self.problems = {problem.where: problem for problem in known}
         self.optimiser = make_optimiser(model, config.train, model.lr_factors())
         self.precision = resolve_precision(config.train.precision, device, "train.precision")
+        if self.on_gpu and config.train.precision == "auto" and self.precision == "fp32":
+            print("train.precision = auto: fp32, as this GPU has no bf16", file=sys.stderr)
         self.forward: Callable[[Tensor, Tensor, _Inputs], Outputs] = (
             torch.compile(model) if runtime.compile else model
         )

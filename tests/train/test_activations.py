@@ -12,9 +12,12 @@ from torch import Tensor
 from harness.config import Runtime, check_processes, override
 from harness.errors import ConfigError
 from harness.models.two_tower import TwoTower
-from harness.run import _sparing, _told
 from harness.store.record import RunDir
-from harness.train.activations import recomputed_activations
+from harness.train.activations import (
+    recomputed_activations,
+    told_with_help,
+    with_less_memory,
+)
 from tests.train.rank_cases import CASES, CLIP, VIT, assert_same, on_ranks, trainer, weights
 
 EVERYTHING = override(CLIP, CASES["everything"])
@@ -93,15 +96,15 @@ def test_a_run_that_was_out_of_memory_goes_on_with_less(
     directory = RunDir(tmp_path)
     directory.status_file.write_text(json.dumps(status))
     (tmp_path / "provenance.json").write_text(json.dumps({"schema": 1, "attempts": attempts}))
-    assert _sparing(Runtime(), directory).checkpoint_activations is spared
-    assert not _sparing(Runtime(compile=True), directory).checkpoint_activations
+    assert with_less_memory(Runtime(), directory).checkpoint_activations is spared
+    assert not with_less_memory(Runtime(compile=True), directory).checkpoint_activations
 
 
 def test_the_line_of_a_lack_of_memory_says_what_helps() -> None:
-    assert _told(MemoryError("no memory"), Runtime()) == (
+    assert told_with_help(MemoryError("no memory"), Runtime()) == (
         "MemoryError: no memory; it helps to give runtime.checkpoint_activations=true, which the "
         "same command now takes, or more runtime.processes, or a smaller runtime.micro_batch "
         "(unless there is BatchNorm)"
     )
-    assert "in place of runtime.compile" in _told(MemoryError("no"), Runtime(compile=True))
-    assert _told(ValueError("wrong"), Runtime()) == "ValueError: wrong"
+    assert "in place of runtime.compile" in told_with_help(MemoryError("no"), Runtime(compile=True))
+    assert told_with_help(ValueError("wrong"), Runtime()) == "ValueError: wrong"
