@@ -31,7 +31,6 @@ from harness.errors import (
     InterruptedRun,
     StoppedRun,
     failure_class,
-    one_line,
 )
 from harness.evaluate.cost import count_parameters, measure_cost
 from harness.evaluate.deploy.sessions import check_packages
@@ -67,6 +66,7 @@ from harness.train.loop import Trainer
 from harness.train.meter import Trained
 from harness.train.norms import refuse_micro_batch
 
+_OF_ATTEMPTS = {"threads", "processes", "micro_batch", "checkpoint_activations"}
 _PROBES = 8
 """Pictures of each split that are decoded before anything is queued."""
 
@@ -103,8 +103,7 @@ def execute(
             return
         if (reason := directory.stop_requested()) is not None:
             raise StoppedRun(reason)
-        device = pick_device(runtime)
-        runtime = with_less_memory(runtime, directory)
+        device, runtime = pick_device(runtime), with_less_memory(runtime, directory)
         attempt = _begin_attempt(directory, config, runtime, device, label)
         try:
             asked = _either(stop, directory, runtime.log_seconds)
@@ -137,10 +136,7 @@ def _begin_attempt(
         attempt_entry(
             label=label,
             device=_device_name(device),
-            threads=runtime.threads,
-            processes=runtime.processes,
-            micro_batch=runtime.micro_batch,
-            checkpoint_activations=runtime.checkpoint_activations,
+            **runtime.model_dump(include=_OF_ATTEMPTS),
             **_registered_elsewhere(config),
         )
     )

@@ -284,7 +284,7 @@ class Train(Strict):
     tf32: Annotated[
         Literal["none", "convolutions", "all"], Field(json_schema_extra={"born": "convolutions"})
     ] = "convolutions"
-    """What a GPU may do in TF32 where fp32 is asked for: `convolutions`, as torch of itself, or `all`
+    """What a GPU does in TF32 in place of fp32: `convolutions`, as torch of itself, or `all`
     products.  Evaluation never does.  Elsewhere: allow_tf32, float32_matmul_precision."""
     norm_batch: Annotated[
         Annotated[Int, Field(ge=2)] | None, Field(json_schema_extra={"born": None})
