@@ -25,11 +25,12 @@ from harness.report import prose
 from harness.report.digest import conclusions, undecided, verdicts, warnings
 from harness.report.published import Beside
 from harness.report.tables import Tables
-from harness.results.collect import Collection
+from harness.results.collect import Collection, is_of_a_term_off
 from harness.results.findings import ReportFindings
 from harness.results.numerics import Numerics
 from harness.results.outcomes import DAMAGED
 from harness.results.records import Record
+from harness.results.run_table import PARTS_OF_A_STEP
 from harness.results.summary import Cells
 from harness.store.state import State
 
@@ -151,9 +152,10 @@ def _runs(collection: Collection) -> Iterator[Block]:
 
 
 def runs_with_holes(collection: Collection) -> int:
-    """How many runs miss a number that is shown."""
+    """How many runs miss a number that is shown and that they could have."""
     shown = collection.frame[collection.frame["metric"].isin(collection.shown)]
-    holes = shown[shown["value"].isna()]
+    missing = shown[shown["value"].isna()]
+    holes = missing[~missing["reason"].map(is_of_a_term_off).astype(bool)]
     return len(holes[["point", "seed"]].drop_duplicates())
 
 
@@ -381,26 +383,31 @@ def _rates(values: Iterable[float]) -> str:
 
 
 def _time(collection: Collection) -> Table:
+    """A row a point; the parts of a step where a clock saw them."""
     rows = []
     done: dict[int, list[Record]] = {}
     for record in _used(collection):
         done.setdefault(record.point, []).append(record)
+    seen = {part for r in _used(collection) for part in r.training.get("parts") or ()}
+    known = [part for part in PARTS_OF_A_STEP if part in seen]
     for row in collection.points:
         training = [record.training for record in done.get(row.index, [])]
         if training:
+            of_steps = [each.get("parts") or {} for each in training]
             rows.append(
                 [
                     row.label,
                     len(training),
                     _average(training, "seconds", 1, 1),
+                    *(_average(of_steps, part, 1, 1) for part in known),
                     _average(training, "evaluation_seconds", 1, 1),
                     _average(training, "samples_per_second", 1, 0),
                     _average(training, "data_wait", 100, 1),
                 ]
             )
     heads = [
-        "label", "finished runs", "training (s)", "evaluation (s)", "samples/s",
-        "waiting for data (%)",
+        "label", "finished runs", "training (s)", *(f"{part} (s)" for part in known),
+        "evaluation (s)", "samples/s", "waiting for data (%)",
     ]  # fmt: skip
     keys = [[r.key for r in done[row.index]] for row in collection.points if row.index in done]
     return plain_table(heads, rows, numeric=heads[1:], keys=keys)

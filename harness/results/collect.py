@@ -262,10 +262,18 @@ def _measured(record: Record, name: str) -> _Measured:
     )
 
 
+_OFF = "of the loss term "
+
+
+def is_of_a_term_off(reason: str) -> bool:
+    """Whether a number is missing since the run has nothing that it could be of."""
+    return reason.startswith(_OFF)
+
+
 def _why_absent(record: Record, name: str) -> str:
     described, on = metrics.described(name), record.run.config.objective.active
     if described is not None and described.needs in TERMS and described.needs not in on:
-        return f"of the loss term {described.needs}, which is off in this run"
+        return f"{_OFF}{described.needs}, which is off in this run"
     assert record.evaluation is not None
     return unknown("metric", name, record.evaluation["metrics"])
 
