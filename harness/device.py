@@ -99,7 +99,11 @@ def resolve_precision(
     return "fp32"
 
 
-def autocast(precision: Precision) -> torch.autocast:
+#: The precisions of 16 bits.
+NARROW = ("bf16", "fp16")
+
+
+def autocast(precision: str) -> torch.autocast:
     """Autocast to 16 bits on the GPU, or nothing."""
     narrow = torch.float16 if precision == "fp16" else torch.bfloat16
     return torch.autocast("cuda", narrow, enabled=precision != "fp32")

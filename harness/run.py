@@ -34,13 +34,15 @@ from harness.errors import (
     one_line,
 )
 from harness.evaluate.cost import count_parameters, measure_cost
+from harness.evaluate.deploy.sessions import check_packages
 from harness.evaluate.engine import evaluate
 from harness.finished import inherit, parent_record, take_up_training_only
 from harness.loggers import LoggedRun
 from harness.models.image import ImageEncoder, check_image_tower
 from harness.models.names import BACKBONES
 from harness.models.pretrained import load_pretrained
-from harness.models.training import TrainingModel, needs_patches
+from harness.models.training import TrainingModel, needs_patches, needs_stages
+from harness.store.checksums import LOGS, of_logs
 from harness.store.lease import Lease
 from harness.store.provenance import attempt_entry, code_hash, sources_of
 from harness.store.record import RunDir, Store
@@ -276,9 +278,10 @@ def _train(
             "precision": trainer.precision,
         },
         "checkpoint": {"file": f"checkpoints/{file.name}", "sha256": sha256},
+        LOGS: of_logs(directory.metrics_file, directory.progress_file),
         **parent_record(directory, config),
         **_keep_training_only(directory, training),
-        "cost": _cost_record(training, config, device),
+        "cost": _cost_record(training, config),
         "evaluations": {},
     }
 
@@ -320,12 +323,10 @@ def _write_end(directory: RunDir, state: State, attempt: int, **details: Any) ->
         print(f"{directory.status_file} could not be written: {error}", file=sys.stderr)
 
 
-def _cost_record(
-    training: TrainingModel, config: RunConfig, device: torch.device
-) -> dict[str, Any]:
+def _cost_record(training: TrainingModel, config: RunConfig) -> dict[str, Any]:
     """Cost of the towers, which is all that inference needs, and all parameters that trained."""
     size, context_length = config.model.image.size, config.model.text.context_length
-    cost = measure_cost(training.model, size, context_length, device)
+    cost = measure_cost(training.model, size, context_length)
     total = count_parameters(training.parameters())
     return {**cost, "parameters": {**cost["parameters"], "total": total}}
 
@@ -378,10 +379,14 @@ def preflight(configs: Sequence[RunConfig], runtime: Runtime) -> list[str]:
     Builds every distinct image tower and sends two pictures through it, and decodes a few pictures
     of each split of every distinct data set.
     """
-    towers = {(c.model.image, c.model.embed_dim, needs_patches(c)) for c in configs}
+    towers = {
+        (c.model.image, c.model.embed_dim, needs_patches(c), needs_stages(c)) for c in configs
+    }
     checks: list[Callable[[], None]] = [lambda: _check_device(configs, runtime)]
     checks += [lambda c=c: check_processes(c, runtime) for c in {c.train for c in configs}]  # type: ignore[misc]
-    checks += [lambda t=t: check_image_tower(t[0], t[1], patches=t[2]) for t in towers]  # type: ignore[misc]
+    checks += [lambda t=t: check_image_tower(t[0], t[1], patches=t[2], stages=t[3]) for t in towers]  # type: ignore[misc]
+    if any(c.evaluate.deploy for c in configs):
+        checks.append(lambda: check_packages("evaluate.deploy"))
     if runtime.micro_batch is not None:
         images = {c.model.image for c in configs if c.train.norm_batch is None}
         checks += [lambda i=i: refuse_micro_batch(ImageEncoder(i, 2)) for i in images]  # type: ignore[misc]

@@ -52,13 +52,14 @@ def test_the_table_holds_what_can_be_counted_by_hand(no_clock, tmp_path, capsys)
     # which its classifier has 513,000 and 512,000; convolutions go with the area.
     parameters, gmacs = 11_689_512 - 513_000, (1_814_073_344 - 512_000) * 64**2 // 224**2 / 1e9
     assert (tmp_path / "towers.csv").read_text() == (
-        "backbone,parameters,gmacs,latency_ms_batch1,latency_ms_batch64,patches,channels,width,"
+        "backbone,parameters,gmacs,latency_ms_batch1,latency_ms_batch64,onnx_ms_batch1,"
+        "onnx_ms_batch64,patches,channels,width,"
         "reparameterised,note,size,device\n"
-        f"resnet18,{parameters},{gmacs},1.0,64.0,4,512,512,false,,64,"
+        f"resnet18,{parameters},{gmacs},1.0,64.0,1.0,64.0,4,512,512,false,,64,"
         '"a processor, 1 thread"\n'
     )
     assert (
-        "| resnet18 | 11.18 | 0.148 | 1.0 | 64 | 4 | 512 | 512 | no |"
+        "| resnet18 | 11.18 | 0.148 | 1.0 | 64 | 1.00 | 64 | 4 | 512 | 512 | no |"
         in (tmp_path / "towers.md").read_text().splitlines()
     )
     assert "resnet18           11.18  0.148          1.0            64" in capsys.readouterr().out

@@ -22,6 +22,7 @@ from harness.errors import (
 from harness.files import read_json
 from harness.run import execute, preflight
 from harness.store import record
+from harness.store.checksums import changed_files, is_told
 from harness.store.lease import Lease, LeaseHeld
 from harness.store.record import Store
 from harness.store.state import State
@@ -151,6 +152,8 @@ def test_what_trains_beside_the_towers_is_kept_apart_with_the_same_bits_however_
     execute(config, killed, RUNTIME, label="x")
     assert outcome(config, killed) == outcome(config, once)
     directory = Store(killed).run_dir(config.run_key)
+    assert is_told(directory.result())
+    assert list(changed_files(directory.path, directory.result())) == []
     kept = directory.result()["training_modules"]
     assert kept["file"] == f"checkpoints/training-{kept['sha256'][:16]}.safetensors"
     _, beside = sorted(directory.checkpoints.iterdir())

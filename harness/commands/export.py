@@ -26,6 +26,7 @@ from harness.config import RunConfig
 from harness.errors import ConfigError
 from harness.files import read_json, replacing, sha256_of, write_atomic, write_json
 from harness.plugins import read_run
+from harness.store.checksums import UNCHECKED, changed_files, is_told
 from harness.store.record import RunDir
 
 if TYPE_CHECKING:
@@ -137,8 +138,10 @@ def export(run: RunDir, out: Path, *, onnx: bool) -> list[str]:
                 "files": {name: sha256_of(folder / name) for name in files},
             },
         )
-    note = [f"note: {why}; only ONNX was written"] if why else []
-    return [f"run {run.key} in {out}: {', '.join(files)}", *note]
+    notes = [f"note: {why}; only ONNX was written"] if why else []
+    notes += [f"note: {line}" for line in changed_files(run.path, result)]
+    notes += [] if is_told(result) else [f"note: {UNCHECKED}"]
+    return [f"run {run.key} in {out}: {', '.join(files)}", *notes]
 
 
 def _load(run: RunDir, config: RunConfig, result: Mapping[str, Any]) -> TwoTower:

@@ -25,6 +25,7 @@ from harness.document.layout import LAYOUTS, NARROWEST
 from harness.errors import ConfigError, HarnessError, RecordError, one_line, unknown
 from harness.report import build
 from harness.report.result import ReportResult
+from harness.store.checksums import UNCHECKED
 from harness.store.manifest import manifest_names, read_manifest
 from harness.store.record import Store
 from harness.store.trials import is_search, search_names
@@ -186,6 +187,8 @@ def _keep(args: argparse.Namespace, store: Store, names: Sequence[str], out: Pat
 
 def _say(result: ReportResult, out: Path, of: str) -> None:
     print(f"report: {out / 'report.html'}")
+    if result.unchecked:
+        print(f"{result.unchecked}{of} runs: {UNCHECKED}", file=sys.stderr)
     if result.holes:
         print(f"{result.holes}{of} runs are missing from it", file=sys.stderr)
 
@@ -195,7 +198,7 @@ def _code(results: Sequence[ReportResult]) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from harness.report.check import check
+    from harness.report.check import check, unchecked
 
     problems = check(args.check, args.root.resolve())
     for problem in problems:
@@ -203,6 +206,8 @@ def _check(args: argparse.Namespace) -> int:
     if problems:
         return _HOLES
     print(f"{args.check}: the same records give the same bytes")
+    if old := unchecked(args.check, args.root.resolve()):
+        print(f"{old} runs: {UNCHECKED}")
     return 0
 
 

@@ -172,7 +172,17 @@ def run_command(args: argparse.Namespace) -> int:
     code = executor.carry_out(steps, put_on_file, watching, rerun)
     if code == InterruptedRun.exit_code:
         print(_go_on(), file=sys.stderr)
-    return report(sweep, runs, store) if code is None else code
+    if code is not None:
+        return code
+    if any(run.config.evaluate.deploy for run in runs):
+        from harness.launch.latency import time_what_is_untimed
+
+        time_what_is_untimed(runs, store, runtime.threads, _say)
+    return report(sweep, runs, store)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _named(sweep: Sweep, name: str | None, store: Store) -> Sweep:

@@ -23,11 +23,13 @@ from harness.config.overrides import parse_assignment as parse_assignment
 from harness.config.overrides import parse_assignments as parse_assignments
 from harness.config.runtime import Runtime as Runtime
 from harness.config.runtime import check_processes as check_processes
+from harness.config.schema import FORMS as FORMS
 from harness.config.schema import VALIDATION as VALIDATION
 from harness.config.schema import BenchmarkData as BenchmarkData
 from harness.config.schema import ClassFolder as ClassFolder
 from harness.config.schema import Columns as Columns
 from harness.config.schema import Data as Data
+from harness.config.schema import DeployedForm as DeployedForm
 from harness.config.schema import Evaluate as Evaluate
 from harness.config.schema import Objective as Objective
 from harness.config.schema import RunConfig as RunConfig

@@ -343,6 +343,11 @@ VALIDATION = "validation"
 is reported is another."""
 
 
+DeployedForm = Literal["onnx", "onnx-int8"]
+#: Of a run's directory: the folder of its deployed forms.
+FORMS = "deploy"
+
+
 class Evaluate(Strict):
     """The protocol: changing it re-evaluates a finished run and never retrains it."""
 
@@ -367,6 +372,10 @@ class Evaluate(Strict):
     test_batch_size."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Precision of the encoders; scores are always computed in fp32."""
+    deploy: Annotated[tuple[DeployedForm, ...], Field(json_schema_extra={"born": []})] = ()
+    """Forms for devices that are written, measured and evaluated beside the model as trained, both
+    by ONNX Runtime: `onnx` in fp32, `onnx-int8` in 8 bits.
+    Elsewhere: export, quantize, quantization, int8, onnx."""
 
     @field_validator("templates")
     @classmethod
@@ -414,6 +423,10 @@ class RunConfig(Strict):
         for term in self.objective.active.values():
             term.check(self)
         return self
+
+    def form_key(self, form: DeployedForm) -> str:
+        """Names the outcomes of a deployed form, as `evaluation_key` those of the model."""
+        return f"{self.evaluation_key}-{form}"
 
     @property
     def run_key(self) -> str:

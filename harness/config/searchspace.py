@@ -326,6 +326,11 @@ def _check_objectives(goals: Sequence[str]) -> None:
     if all(metrics.is_cost(goal) for goal in goals):
         raise SweepError(f"{', '.join(goals)}: a cost alone is least for the worst model there is")
     for goal in goals:
+        if metrics.is_measured_apart(goal):
+            raise SweepError(
+                f"objective {goal!r}: speed is measured apart, of runs that are done "
+                "(python -m harness.bench latency); a search can weigh parameters and GMACs"
+            )
         if not metrics.is_cost(goal) and not goal.startswith(f"{VALIDATION}/"):
             raise SweepError(
                 f"objective {goal!r}: a search selects on the split {VALIDATION!r}, so that what "

@@ -1,8 +1,8 @@
-"""What a model costs at inference: parameters, multiply-accumulates and latency, per tower.
+"""What a model costs at inference: parameters and multiply-accumulates of each tower.
 
-Measured on a re-parameterised copy, whose outputs are first checked against the model's own, so
+Counted on a re-parameterised copy, whose outputs are first checked against the model's own, so
 that what is quoted is what would be deployed; the model itself is left alone.  The parts serve a
-tower by itself as well as the two of a run.
+tower by itself as well as the two of a run; `latency_ms` is for one that is measured alone.
 """
 
 from __future__ import annotations
@@ -34,15 +34,12 @@ _TOLERANCE = 1e-4
 M = TypeVar("M", bound=nn.Module)
 
 
-def measure_cost(
-    model: TwoTower, image_size: int, context_length: int, device: torch.device
-) -> dict[str, Any]:
-    """Parameters, GMACs of one sample and latency in milliseconds at batch 1.
+def measure_cost(model: TwoTower, image_size: int, context_length: int) -> dict[str, Any]:
+    """Parameters, and GMACs of one sample.
 
     `total` counts every parameter of training; the others count what inference needs: both towers
     with their projections, re-parameterised where timm can, and logit_scale.  Text is measured at
-    the full `context_length`, a picture at `image_size` pixels.  Latency is in fp32 on `device`,
-    which is named together with its threads; see `latency_ms`.
+    the full `context_length`, a picture at `image_size` pixels.
 
     Raises:
         InvariantError: re-parameterising changes an embedding by more than 1e-4.
@@ -55,17 +52,7 @@ def measure_cost(
     inputs = {"image": (deployed.encode_image, pixels), "text": (deployed.encode_text, tokens)}
     gmacs = {tower: count_gmacs(*call) for tower, call in inputs.items()}
     parameters = _parameters(model, deployed)
-    deployed.to(device)
-    latency = {
-        f"{tower}_batch1": latency_ms(encode, sample.to(device))
-        for tower, (encode, sample) in inputs.items()
-    }
-    return {
-        "parameters": parameters,
-        "gmacs": gmacs,
-        "latency_ms": latency,
-        "device": device_name(device),
-    }
+    return {"parameters": parameters, "gmacs": gmacs}
 
 
 def noise_pictures(count: int, size: int) -> Tensor:

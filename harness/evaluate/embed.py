@@ -22,7 +22,7 @@ from harness.data.account import Problem
 from harness.data.dataset import DataSet
 from harness.data.images import BadImage, decode
 from harness.data.transforms import EvaluationTransform
-from harness.device import Precision, autocast, resolve_precision
+from harness.device import NARROW, autocast, resolve_precision
 from harness.errors import DataError, InvariantError
 from harness.evaluate.ranking import check_finite
 
@@ -52,13 +52,20 @@ class Pictures:
     problems: tuple[Problem, ...]
 
 
+def precision_of(model: Encoders, evaluate: Evaluate) -> str:
+    """What the encoders compute in: the form of a deployed model, else what is asked for."""
+    own = getattr(model, "own_precision", None)
+    device = next(model.parameters()).device
+    return own or resolve_precision(evaluate.precision, device, PRECISION_FIELD)
+
+
 @contextmanager
-def encoding(model: nn.Module | Encoders, precision: Precision) -> Iterator[None]:
+def encoding(model: nn.Module | Encoders, precision: str) -> Iterator[None]:
     """Evaluation mode without gradients; every module's own mode is put back afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        with torch.inference_mode(), autocast(precision):
+        with torch.inference_mode(), autocast(precision if precision in NARROW else "fp32"):
             yield
     finally:
         for module, training in modes:
@@ -191,11 +198,10 @@ def embed_images(
         DataError: more than `runtime.max_bad_fraction` of them cannot be decoded, or none is left.
         InvariantError: an embedding is not finite, or all are equal.
     """
-    device = next(model.parameters()).device
     kept: list[int] = []
     problems: list[Problem] = []
     batches: list[Tensor] = []
-    with encoding(model, resolve_precision(evaluate.precision, device, PRECISION_FIELD)):
+    with encoding(model, precision_of(model, evaluate)):
         for batch in batches_of_pictures(
             model, data, images, evaluate.batch_size, runtime, by_batch=by_batch
         ):
@@ -241,7 +247,7 @@ def embed_texts(model: Encoders, texts: Sequence[str], evaluate: Evaluate) -> Te
     order = torch.argsort(lengths, stable=True)
     device = next(model.parameters()).device
     embedded: list[Tensor] = []
-    with encoding(model, resolve_precision(evaluate.precision, device, PRECISION_FIELD)):
+    with encoding(model, precision_of(model, evaluate)):
         for batch in torch.split(order, evaluate.batch_size):
             cut = tokens[batch, : int(lengths[batch].max())]
             embedded.append(model.encode_text(cut.to(device)).float().cpu())

@@ -1,25 +1,31 @@
 """One evaluation: which numbers are computed, under which protocol, and what is kept of them.
 
 Puts the parts together for a run: its own splits and class folders here, public benchmarks in
-`benchmarks`.  Writes one file, the per-example outcomes; the entry it returns is the caller's to
-record.
+`benchmarks`, its deployed forms in `deploy`.  Writes the per-example outcomes; the entry it returns
+is the caller's to record.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import io
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.config import RunConfig, Runtime, content_key
+from harness.config import FORMS, DeployedForm, RunConfig, Runtime, content_key
 from harness.data.catalog import check_evaluated
 from harness.data.dataset import DataSet
-from harness.errors import ConfigError, DataError, one_line
+from harness.errors import ConfigError, DataError, InvariantError, RecordError, one_line
 from harness.evaluate import invariants
 from harness.evaluate.benchmarks import combine, located, place_of
-from harness.evaluate.model import identity_of_run, preprocessing
+from harness.evaluate.deploy.forms import build
+from harness.evaluate.model import Identity, identity_of_run, preprocessing
 from harness.evaluate.parts import FoundTestSet, Part, class_set, evaluate_part, protocol_head
 from harness.evaluate.scoring import (
     Findings,
@@ -34,8 +40,9 @@ from harness.evaluate.scoring import (
 )
 from harness.evaluate.suites.find import Hole
 from harness.evaluate.terms import measure_terms
-from harness.files import write_atomic
+from harness.files import open_npz, write_atomic
 from harness.metrics import lacking
+from harness.store.checksums import OUTCOMES
 from harness.store.first_stage import array_names
 
 if TYPE_CHECKING:
@@ -67,7 +74,9 @@ def evaluate(
         training: `model` with what trained beside it; None: metrics of loss terms are holes.
 
     Returns:
-        {"content_key", "protocol", "metrics", "outcomes"}: plain values for the run's record.
+        {"content_key", "protocol", "metrics", "outcomes", "outcomes_sha256"}: plain values for the
+        run's record; and "deployed", form -> the same of each of `config.evaluate.deploy`, or
+        {"hole": reason}.
 
     Raises:
         ConfigError: a split with nothing to evaluate, or bf16 without a GPU.
@@ -77,27 +86,83 @@ def evaluate(
     check_evaluated(data, config.evaluate)
     found = Findings()
     job = Job(model, config.evaluate, runtime, found)
+    identity = partial(identity_of_run, model, checkpoint_sha256)
+    terms = config.objective.active
     protocol = {
-        **protocol_head(config.evaluate, job.precision, config.objective.active),
-        "preprocessing": preprocessing(config.model),
-        "data": {"name": data.name, "fingerprint": data.evaluation_fingerprint},
-        **_evaluate_data(job, data),
+        **protocol_head(config.evaluate, job.precision, terms),
+        **_sections(job, data, config, out, identity),
         **measure_terms(job, data, config, training),
-        **({} if out is None else _evaluate_parts(job, model, checkpoint_sha256, out)),
     }
     file = None if out is None else out / f"{config.evaluation_key}.npz"
     if before is not None and file is not None:
-        _keep(before, lacking(before, config.objective.active), file, protocol, found)
+        _keep(before, lacking(before, terms), file, protocol, found)
+    entry = _entry(checkpoint_sha256, protocol, found, file)
+    if out is not None and config.evaluate.deploy:
+        made = partial(_evaluate_form, model, data, config, runtime, checkpoint_sha256, out)
+        entry["deployed"] = {form: made(form) for form in config.evaluate.deploy}
+    return entry
+
+
+def _sections(
+    job: Job, data: DataSet, config: RunConfig, out: Path | None, identity: Callable[[], Identity]
+) -> dict[str, Any]:
+    """Evaluate all that a model gives by its towers alone; the sections of the protocol."""
+    return {
+        "preprocessing": preprocessing(config.model),
+        "data": {"name": data.name, "fingerprint": data.evaluation_fingerprint},
+        **_evaluate_data(job, data),
+        **({} if out is None else _evaluate_parts(job, identity, out)),
+    }
+
+
+def _entry(
+    checkpoint: str, protocol: dict[str, Any], found: Findings, file: Path | None
+) -> dict[str, Any]:
+    """What a result says of one evaluation, whose outcomes go to `file`."""
     entry = {
-        "content_key": content_key({"checkpoint": checkpoint_sha256, "protocol": protocol}),
+        "content_key": content_key({"checkpoint": checkpoint, "protocol": protocol}),
         "protocol": protocol,
         "metrics": found.metrics,
         "outcomes": None if file is None else f"{file.parent.name}/{file.name}",
     }
     invariants.check(entry)
     if file is not None:
-        write_atomic(file, npz(found.outcomes))
+        arrays = npz(found.outcomes)
+        write_atomic(file, arrays)
+        entry[OUTCOMES] = hashlib.sha256(arrays).hexdigest()
     return entry
+
+
+def _evaluate_form(
+    model: TwoTower,
+    data: DataSet,
+    config: RunConfig,
+    runtime: Runtime,
+    checkpoint_sha256: str,
+    out: Path,
+    form: DeployedForm,
+) -> dict[str, Any]:
+    """The entry of a deployed form, or the reason why there is none.
+
+    It has the numbers that towers give, with outcomes of its own, the files that were scored, and
+    how their 8 bits were chosen.  The forms are kept beside `out`.
+    """
+    settings = config.evaluate
+    try:
+        built = build(form, model, checkpoint_sha256, data, settings, runtime, out.parent / FORMS)
+        deployed = built.load(model, runtime.threads)
+        identity = built.identity(deployed, model)
+        job = Job(deployed, settings, runtime, Findings())
+        protocol = {
+            **protocol_head(settings, job.precision),
+            **_sections(job, data, config, out, lambda: identity),
+        }
+        file = out / f"{config.form_key(form)}.npz"
+        entry = _entry(identity.checkpoint, protocol, job.found, file)
+    except (ConfigError, DataError, InvariantError, RecordError) as error:
+        return {"hole": one_line(error)}
+    files = {tower: dict(told) for tower, told in built.files.items()}
+    return {**entry, "files": files, "recipe": dict(built.recipe)}
 
 
 def _keep(
@@ -111,7 +176,8 @@ def _keep(
 
     `stale` are those that it lacks.
 
-    Raises DataError when they are of other pictures, so that nothing can be added to them.
+    Raises DataError when they are of other pictures, so that nothing can be added to them, and
+    RecordError when they are damaged.
     """
     found.metrics |= {
         name: metric
@@ -119,8 +185,7 @@ def _keep(
         if name not in stale and (metric["value"] is not None or name not in found.metrics)
     }
     protocol["metrics"] = {**before["protocol"]["metrics"], **protocol["metrics"]}
-    with np.load(file, allow_pickle=False) as archive:
-        kept = {name: archive[was] for name, was in array_names(archive.files).items()}
+    kept = _kept_arrays(file, before.get(OUTCOMES))
     for name, items in kept.items():
         if "/items" in name and not np.array_equal(items, found.outcomes.get(name, np.empty(0))):
             raise DataError(
@@ -130,18 +195,32 @@ def _keep(
     found.outcomes |= {name: kept[name] for name in kept if name not in stale}
 
 
+def _kept_arrays(file: Path, sha256: str | None) -> dict[str, np.ndarray]:
+    """The outcomes of an earlier evaluation by today's names; RecordError for damaged ones."""
+    try:
+        data = file.read_bytes()
+        if sha256 not in (None, hashlib.sha256(data).hexdigest()):
+            raise ValueError("its result tells another checksum")
+        archive = open_npz(io.BytesIO(data))
+        return {name: archive[was] for name, was in array_names(archive.files).items()}
+    except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise RecordError(
+            f"{file} cannot be added to ({error}); restore it, or --rerun all makes the run anew"
+        ) from None
+
+
 # --------------------------------------------------------------------------- kept by themselves
 
 
-def _evaluate_parts(job: Job, model: TwoTower, checkpoint_sha256: str, out: Path) -> dict[str, Any]:
+def _evaluate_parts(job: Job, identity_of: Callable[[], Identity], out: Path) -> dict[str, Any]:
     """Every class folder, and every benchmark of the suites; their sections of the protocol."""
     settings, runtime = job.settings, job.runtime
     if not settings.class_folders and not settings.suites:
         return {"class_folders": {}}
-    identity = identity_of_run(model, checkpoint_sha256)
+    identity = identity_of()
 
     def part_of(place: FoundTestSet) -> Part:
-        made = evaluate_part(model, identity, place, settings, runtime, out)
+        made = evaluate_part(job.model, identity, place, settings, runtime, out)
         job.found.metrics |= {name: dict(metric) for name, metric in made.metrics.items()}
         job.found.outcomes |= made.arrays()
         return made

@@ -6,7 +6,10 @@ with the next test set, and whoever asks for the same numbers again finds them.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -19,10 +22,9 @@ from harness.config import ClassFolder, Evaluate, Runtime, content_key
 from harness.data.catalog import cache_dir, notes_on, open_class_folder
 from harness.data.class_sets import SPLIT
 from harness.data.dataset import DataSet
-from harness.device import Precision, resolve_precision
 from harness.errors import InvariantError, RecordError
 from harness.evaluate import invariants
-from harness.evaluate.embed import PRECISION_FIELD
+from harness.evaluate.embed import precision_of
 from harness.evaluate.label_checks import suspicions
 from harness.evaluate.model import Encoders, Identity
 from harness.evaluate.scoring import (
@@ -35,8 +37,9 @@ from harness.evaluate.scoring import (
     task_protocol,
 )
 from harness.evaluate.text_cache import TextCache
-from harness.files import write_atomic
+from harness.files import open_npz, sha256_of, write_atomic
 from harness.metrics import CLASSIFICATION, RETRIEVAL, rules, versions
+from harness.store.checksums import OUTCOMES
 
 FOLDER = "benchmarks"
 _SCHEMA = 1
@@ -105,11 +108,11 @@ class Part:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The per-example outcomes by name."""
-        with np.load(self.outcomes, allow_pickle=False) as kept:
-            return {name: kept[name] for name in kept.files}
+        kept = open_npz(self.outcomes)
+        return {name: kept[name] for name in kept.files}
 
 
-def part_key(identity: Identity, place: FoundTestSet, precision: Precision) -> str:
+def part_key(identity: Identity, place: FoundTestSet, precision: str) -> str:
     """Key of one test set's numbers: everything that changes them, and nothing else."""
     return content_key(
         {
@@ -137,7 +140,7 @@ def evaluate_part(
         InvariantError: NaN, a collapsed tower, or numbers that contradict one another.
     """
     device = next(model.parameters()).device
-    precision = resolve_precision(settings.precision, device, PRECISION_FIELD)
+    precision = precision_of(model, settings)
     key = part_key(identity, place, precision)
     kept = kept_part(store, place, key)
     if kept is not None:
@@ -159,8 +162,10 @@ def evaluate_part(
     }
     part = Part(place.name, key, job.found.metrics, protocol, _file(store, place, key))
     invariants.check_part(part.name, part.metrics, part.protocol)
-    write_atomic(part.outcomes, npz(job.found.outcomes))
+    arrays = npz(job.found.outcomes)
+    write_atomic(part.outcomes, arrays)
     written = {"schema": _SCHEMA, "key": key, "metrics": part.metrics, "protocol": protocol}
+    written[OUTCOMES] = hashlib.sha256(arrays).hexdigest()
     text = json.dumps(written, indent=1, sort_keys=True, allow_nan=False)
     write_atomic(part.outcomes.with_suffix(".json"), (text + "\n").encode())
     return part
@@ -175,13 +180,23 @@ def kept_part(store: Path, place: FoundTestSet, key: str) -> Part | None:
     except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
         return None
     whole = isinstance(written, dict) and written.get("schema") == _SCHEMA
-    if not whole or written.get("key") != key or not outcomes.exists():
+    if not whole or written.get("key") != key or not _is_whole(outcomes, written.get(OUTCOMES)):
         return None
     try:
         invariants.check_part(place.name, written["metrics"], written["protocol"])
     except (InvariantError, KeyError) as error:
         raise RecordError(f"{file} was edited ({error}); delete it to evaluate anew") from error
     return Part(place.name, key, written["metrics"], written["protocol"], outcomes)
+
+
+def _is_whole(outcomes: Path, sha256: str | None) -> bool:
+    """Whether outcomes are as they were written; those of earlier versions can be read at least."""
+    try:
+        if sha256 is not None:
+            return sha256_of(outcomes) == sha256
+        return open_npz(outcomes).zip.testzip() is None
+    except (OSError, ValueError, zipfile.BadZipFile, zlib.error):
+        return False
 
 
 def _file(store: Path, place: FoundTestSet, key: str) -> Path:

@@ -20,9 +20,8 @@ from torch import Tensor
 from harness.config import Evaluate, Runtime
 from harness.data.account import Problem
 from harness.data.dataset import DataSet, Split, Task
-from harness.device import Precision, resolve_precision
 from harness.errors import DataError
-from harness.evaluate.embed import PRECISION_FIELD, Pictures, embed_images, embed_texts
+from harness.evaluate.embed import Pictures, embed_images, embed_texts, precision_of
 from harness.evaluate.retrieval import (
     normalise_caption,
     own_relevance,
@@ -101,10 +100,9 @@ class Job:
         )
 
     @property
-    def precision(self) -> Precision:
+    def precision(self) -> str:
         """Of the encoders, on the device where they are."""
-        device = next(self.model.parameters()).device
-        return resolve_precision(self.settings.precision, device, PRECISION_FIELD)
+        return precision_of(self.model, self.settings)
 
     @property
     def logit_scale(self) -> float:

@@ -37,7 +37,8 @@ class _Captions(NamedTuple):
     Attributes:
         images: place of each caption's picture in the split, (N,).
         texts: place of each among the captions of that picture, (N,).
-        values: name of a term -> (2, N), with the own picture and with another.
+        values: name of a term -> (2, N), with the own picture and with another; (3, N) of a term
+            that puts words on patches, the last what of them is on the own picture beside another.
     """
 
     images: list[int]
@@ -94,8 +95,7 @@ def _record(
     order = np.lexsort((texts, images))
     for term in batches[0].values:
         pairs = torch.cat([batch.values[term] for batch in batches], dim=1).double().numpy()
-        own, other = pairs[:, order]
-        job.found.compute(name, term, Contrasted(own, other))
+        job.found.compute(name, term, Contrasted(*pairs[:, order]))
     left_out = {problem["where"] for problem in excluded}
     kept = [place for place, image in enumerate(split.images) if image not in left_out]
     job.found.outcomes[f"{name}/items/images"] = np.array(
@@ -155,6 +155,8 @@ def _seen(
     own = torch.tensor([i for i, _ in owners], device=pixels.device)
     seen = training.look(pixels, tokens.to(pixels.device))
     values = _values(training, config, seen, tokens, own, number)
+    located = _located(training, pixels, tokens.to(pixels.device), own)
+    values |= {name: torch.stack([*values[name], share]) for name, share in located.items()}
     return _Captions([places[i] for i, _ in owners], [k for _, k in owners], values)
 
 
@@ -184,3 +186,33 @@ def _values(
         if found:
             values[name] = torch.stack(found)
     return values
+
+
+def _located(
+    training: TrainingModel, pixels: Tensor, tokens: Tensor, own: Tensor
+) -> dict[str, Tensor]:
+    """Share (N,) of each text's words on the own picture, by the terms that put them on patches.
+
+    The middle half of each picture of `pixels` stands beside that of the next one, on the left of
+    every other canvas.  A patch on the border counts half; of a text without words, half is right.
+    """
+    layout, quarter = training.layout, pixels.shape[-1] // 4
+    if layout is None:
+        return {}
+    middle = pixels[..., quarter : pixels.shape[-1] - quarter]
+    left = torch.arange(len(pixels), device=pixels.device) % 2 == 0
+    one, two = middle, middle.roll(-1, dims=0)
+    of_left = left[:, None, None, None]
+    canvases = torch.cat([one.where(of_left, two), two.where(of_left, one)], dim=-1)
+    seen = training.look(canvases, tokens).with_pictures(own)
+    columns = torch.arange(layout.grid, device=pixels.device).repeat(layout.grid)
+    on_left = (layout.grid / 2 - columns).clamp(0, 1)
+    on_own = on_left.where(left[own, None], 1 - on_left)
+    shares = {}
+    for name, module in training.term_modules().items():
+        put = training.terms[name].locate(seen, module)
+        if put is not None:
+            words = put.float().sum((1, 2))
+            hits = (put.float().sum(1) * on_own).sum(1)
+            shares[name] = torch.where(words > 0, hits / words.clamp(min=1e-6), 0.5).cpu()
+    return shares

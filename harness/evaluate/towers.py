@@ -9,6 +9,7 @@ from harness.errors import ConfigError, HarnessError, one_line
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
 #: LightCLIP's three first, then one or two of each of today's mobile families.
 TOWERS = (
@@ -42,7 +43,8 @@ class TowerRow:
 
     Attributes:
         parameters, gmacs: of the re-parameterised tower; GMACs of one picture.
-        latency_ms_batch1, latency_ms_batch64: milliseconds of a batch in fp32.
+        latency_ms_batch1, latency_ms_batch64: milliseconds of a batch in fp32, by torch.
+    onnx_ms_batch1, onnx_ms_batch64: the same by ONNX Runtime on the CPU.
         patches, channels: tokens that it gives to token-level objectives, and their width.
         width: of the pooled features.
         reparameterised: whether branches or norms were merged first.
@@ -54,6 +56,8 @@ class TowerRow:
     gmacs: float | None = None
     latency_ms_batch1: float | None = None
     latency_ms_batch64: float | None = None
+    onnx_ms_batch1: float | None = None
+    onnx_ms_batch64: float | None = None
     patches: int | None = None
     channels: int | None = None
     width: int | None = None
@@ -92,6 +96,7 @@ def _measured(name: str, size: int, device: torch.device) -> TowerRow:
         patches, channels, note = layout.grid**2, layout.channels, ""
     except ConfigError as error:
         patches, channels, note = None, None, str(error)
+    onnx_once, onnx_many, obstacle = _by_onnx_runtime(deployed, name, size)
     deployed.to(device)
     once, many = (latency_ms(deployed, noise_pictures(n, size).to(device)) for n in BATCHES)
     return TowerRow(
@@ -100,9 +105,36 @@ def _measured(name: str, size: int, device: torch.device) -> TowerRow:
         gmacs=gmacs,
         latency_ms_batch1=once,
         latency_ms_batch64=many,
+        onnx_ms_batch1=onnx_once,
+        onnx_ms_batch64=onnx_many,
         patches=patches,
         channels=channels,
         width=int(backbone.head_hidden_size),  # type: ignore[arg-type]
         reparameterised=deployed.state_dict().keys() != backbone.state_dict().keys(),
-        note=note,
+        note="; ".join(filter(None, (note, obstacle))),
     )
+
+
+def _by_onnx_runtime(
+    tower: nn.Module, name: str, size: int
+) -> tuple[float | None, float | None, str]:
+    """Milliseconds of a batch of each of `BATCHES`, or why there are none."""
+    import torch
+
+    from harness.evaluate.cost import latency_ms, noise_pictures
+    from harness.evaluate.deploy.sessions import check_packages, refusals, session_of
+    from harness.models.export import onnx_bytes
+
+    try:
+        check_packages("latency by ONNX Runtime")
+        with refusals(f"{name} is not for ONNX Runtime"):
+            data = onnx_bytes(tower, "pixels", noise_pictures(2, size), f"{name}.onnx")
+            session = session_of(data, f"{name}.onnx", torch.get_num_threads())
+
+            def run(pixels: torch.Tensor) -> torch.Tensor:
+                return torch.from_numpy(session.run(None, {"pixels": pixels.numpy()})[0])
+
+            once, many = (latency_ms(run, noise_pictures(n, size)) for n in BATCHES)
+    except ConfigError as error:
+        return None, None, str(error)
+    return once, many, ""

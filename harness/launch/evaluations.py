@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from harness.errors import ConfigError, HarnessError, one_line
 from harness.evaluate.suites.find import Found, Hole
 from harness.evaluate.suites.records import Benchmark
 from harness.files import write_atomic
+from harness.store.checksums import OUTCOMES
 from harness.store.evaluations import EvaluationDir, evaluations_root
 from harness.store.record import RunDir, Store
 
@@ -375,7 +377,9 @@ def record_evaluation(
     folder = EvaluationDir(evaluations_root(store) / known.key)
     file = folder.outcomes / f"{key}.npz"
     arrays = {name: array for part in made for name, array in part.arrays().items()}
-    write_atomic(file, npz(arrays))
+    data = npz(arrays)
+    write_atomic(file, data)
+    entry[OUTCOMES] = hashlib.sha256(data).hexdigest()
     entry["outcomes"] = f"{folder.outcomes.name}/{file.name}"
     entry["content_key"] = content_key({"model": known.identity, "protocol": protocol})
     model = {"kind": spec.kind, "name": spec.name, "source": str(spec.path), **known.identity}

@@ -34,7 +34,16 @@ from harness.metrics.base import (
     rules,
     versions,
 )
-from harness.metrics.costs import COSTS, OF_TOWERS, check_cost, cost_value, is_cost
+from harness.metrics.costs import (
+    COSTS,
+    MEASURED_APART,
+    OF_TOWERS,
+    TITLES_OF_TOWERS,
+    check_cost,
+    cost_value,
+    is_cost,
+    is_measured_apart,
+)
 from harness.metrics.names import (
     HEADLINE,
     benchmark_metrics,
@@ -68,11 +77,13 @@ __all__ = [
     "ITEMS_OF_TERMS",
     "KS",
     "MEAN_PER_CLASS_RECALL",
+    "MEASURED_APART",
     "METRICS",
     "OF_TOWERS",
     "RETRIEVAL",
     "SHARED",
     "TEXT_RETRIEVAL",
+    "TITLES_OF_TOWERS",
     "WAYS",
     "Classified",
     "Contrasted",
@@ -90,6 +101,7 @@ __all__ = [
     "headline_metrics",
     "higher_is_better",
     "is_cost",
+    "is_measured_apart",
     "items_of_way",
     "known_metrics",
     "lacking",

@@ -114,10 +114,13 @@ class Contrasted:
 
     Attributes:
         own, other: float64 (N,).
+        located: float64 (N,), share of its words on the own picture where both stand side by side;
+            None of a term that puts no words on patches.
     """
 
     own: NDArray[np.float64]
     other: NDArray[np.float64]
+    located: NDArray[np.float64] | None = None
 
 
 # --------------------------------------------------------------------------- a metric

@@ -1,4 +1,8 @@
-"""Size and speed of a model: named, shown and read from the `cost` section of a result."""
+"""Size and speed of a model: named, shown and read from the `cost` section of a result.
+
+Speed and memory are those of deployed forms, measured in sittings of their own
+(`harness.store.deployed`); what a training process timed beside its work is never shown.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,17 @@ _TITLES = {
     "gmacs/text": ("text tower GMACs", "GMACs"),
     "latency_ms/image_batch1": ("image tower latency, batch 1", "ms"),
     "latency_ms/text_batch1": ("text tower latency, batch 1", "ms"),
+    "latency_ms/image_batch32": ("image tower latency, batch 32", "ms"),
+    "latency_ms/text_batch32": ("text tower latency, batch 32", "ms"),
+    "size_mb/image": ("image tower file", "MB"),
+    "size_mb/text": ("text tower file", "MB"),
+    "load_ms/image": ("image tower load", "ms"),
+    "load_ms/text": ("text tower load", "ms"),
+    "memory_mb/image": ("image tower memory", "MB"),
+    "memory_mb/text": ("text tower memory", "MB"),
 }
+#: Sections that a sitting measures, and no run.
+MEASURED_APART = ("latency_ms", "load_ms", "memory_mb")
 #: Name -> how it is shown; parameters are recorded as a count.
 COSTS = {
     f"cost/{name}": Described(f"cost/{name}", title, unit, higher_is_better=False)
@@ -32,12 +46,31 @@ OF_TOWERS = {
     "cost/parameters": ("cost/parameters/image", "cost/parameters/text"),
     "cost/gmacs": ("cost/gmacs/image", "cost/gmacs/text"),
     "cost/latency_ms": ("cost/latency_ms/image_batch1", "cost/latency_ms/text_batch1"),
+    "cost/latency_ms_batch32": ("cost/latency_ms/image_batch32", "cost/latency_ms/text_batch32"),
+    "cost/size_mb": ("cost/size_mb/image", "cost/size_mb/text"),
+    "cost/load_ms": ("cost/load_ms/image", "cost/load_ms/text"),
+    "cost/memory_mb": ("cost/memory_mb/image", "cost/memory_mb/text"),
+}
+#: What a table calls them.
+TITLES_OF_TOWERS = {
+    "cost/parameters": "parameters",
+    "cost/gmacs": "GMACs",
+    "cost/latency_ms": "latency",
+    "cost/latency_ms_batch32": "batch of 32",
+    "cost/size_mb": "files",
+    "cost/load_ms": "load",
+    "cost/memory_mb": "memory",
 }
 
 
 def is_cost(name: str) -> bool:
     """Whether `name` measures the model's size or speed and not its quality."""
     return name in COSTS
+
+
+def is_measured_apart(name: str) -> bool:
+    """Whether `name` is a cost that no run has on record when it is done."""
+    return is_cost(name) and name.split("/")[1] in (*MEASURED_APART, "size_mb")
 
 
 def check_cost(name: str) -> None:

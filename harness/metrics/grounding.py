@@ -46,5 +46,28 @@ class GroundingGap(TermMetric):
         return Value(float(gaps.mean()), len(gaps), items={self.kind: gaps})
 
 
+class Localisation(TermMetric):
+    """Share of words matched to patches of the own picture where another stands beside it."""
+
+    kind = per_item = "localisation"
+    title = "localisation"
+    needs = TOKEN
+    rules = (
+        (
+            "localisation",
+            "share of a caption's words whose patch lies on the own picture, mean over captions; "
+            "the middle halves of it and of another picture of the split stand side by side, the "
+            "sides taken in turn",
+        ),
+    )
+
+    def compute(self, found: Contrasted) -> Value:
+        """The value of `found`; none of a term that puts no words on patches."""
+        if found.located is None:
+            return Value(None, 0, reason="the term puts no words on patches (its `locate`)")
+        return Value.mean(self.kind, found.located, 0.5)
+
+
 register(Grounding())
 register(GroundingGap())
+register(Localisation())

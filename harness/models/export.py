@@ -286,14 +286,18 @@ def write_onnx(model: TwoTower, folder: Path) -> None:
 
 
 def _write_tower(tower: nn.Module, takes: str, batch: Tensor, wanted: Tensor, file: Path) -> None:
-    write_atomic(file, _onnx_bytes(_UnitNorm(tower).eval(), takes, batch, file.name))
+    write_atomic(file, onnx_bytes(_UnitNorm(tower).eval(), takes, batch, file.name))
     _check_onnx(file, takes, batch, wanted)
 
 
-def _onnx_bytes(tower: nn.Module, takes: str, batch: Tensor, name: str) -> bytes:
+def onnx_bytes(tower: nn.Module, takes: str, batch: Tensor, name: str) -> bytes:
+    """`tower` as an ONNX file `name` that takes any number of what `batch` holds several of.
+
+    Raises ConfigError when torch cannot write it.
+    """
     from torch.onnx import OnnxExporterError
 
-    with torch.no_grad(), _quiet("torch.onnx", "onnxscript", "onnx_ir"):
+    with torch.no_grad(), quiet("torch.onnx", "onnxscript", "onnx_ir"):
         try:
             program = torch.onnx.export(
                 tower,
@@ -340,7 +344,7 @@ def _check_onnx(file: Path, takes: str, batch: Tensor, wanted: Tensor) -> None:
 
 
 @contextmanager
-def _quiet(*names: str) -> Iterator[None]:
+def quiet(*names: str) -> Iterator[None]:
     """Without the exporter's notes on its own progress."""
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]

@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 class _CrossAttention(nn.Module):
     """Text attends to patches ahead of a block: pre-norm, residual, behind Flamingo's gate."""
 
-    def __init__(self, width: int, heads: int, image_width: int) -> None:
+    def __init__(self, width: int, heads: int, image_width: int, gate: float | None) -> None:
         super().__init__()
         self.norm_text = nn.LayerNorm(width)
         self.norm_image = nn.LayerNorm(image_width)
         self.attention = nn.MultiheadAttention(
             width, heads, kdim=image_width, vdim=image_width, batch_first=True
         )
-        self.gate = nn.Parameter(torch.zeros(()))
+        self.gate = nn.Parameter(torch.tensor(gate or 0.0))
 
     def forward(self, block: nn.Module, x: Tensor, image: Tensor, mask: Tensor) -> Tensor:
         keys = self.norm_image(image)
@@ -42,11 +42,11 @@ class _CrossAttention(nn.Module):
 class _Add(nn.Module):
     """The projected image embedding is added to every place ahead of a block, gated alike."""
 
-    def __init__(self, width: int, heads: int, image_width: int) -> None:
+    def __init__(self, width: int, heads: int, image_width: int, gate: float | None) -> None:
         super().__init__()
         self.norm_image = nn.LayerNorm(image_width)
         self.projection = nn.Linear(image_width, width)
-        self.gate = nn.Parameter(torch.zeros(()))
+        self.gate = nn.Parameter(torch.tensor(gate or 0.0))
 
     def forward(self, block: nn.Module, x: Tensor, image: Tensor, mask: Tensor) -> Tensor:
         seen = self.projection(self.norm_image(image))[:, None]
@@ -57,13 +57,15 @@ class _Concat(nn.Module):
     """Projected patches stand ahead of the text in one block's self-attention, and leave after it.
 
     Each stage gets the picture afresh.  What a block would make of the patches themselves is thrown
-    away with them, so it is not computed: the text alone asks, patches and text answer.
+    away with them, so it is not computed: the text alone asks, patches and text answer.  A gate
+    mixes that answer with the one that the text gives alone.
     """
 
-    def __init__(self, width: int, heads: int, image_width: int) -> None:
+    def __init__(self, width: int, heads: int, image_width: int, gate: float | None) -> None:
         super().__init__()
         self.norm_image = nn.LayerNorm(image_width)
         self.projection = nn.Linear(image_width, width)
+        self.gate = None if gate is None else nn.Parameter(torch.tensor(gate))
 
     def forward(self, block: nn.Module, x: Tensor, image: Tensor, mask: Tensor) -> Tensor:
         patches = self.projection(self.norm_image(image))
@@ -71,6 +73,9 @@ class _Concat(nn.Module):
         asking = both[:, patches.shape[1] :]
         seen_by_all = F.pad(mask, (patches.shape[1], 0))
         answer = block.attention(asking, both, both, _for_queries(seen_by_all, x))  # type: ignore[operator]
+        if self.gate is not None:
+            alone = block.attention(asking, asking, asking, _for_queries(mask, x))  # type: ignore[operator]
+            answer = alone + self.gate.tanh() * (answer - alone)
         x = x + block.ls_1(answer)  # type: ignore[operator]
         out: Tensor = x + block.ls_2(block.mlp(block.ln_2(x)))  # type: ignore[operator]
         return out
@@ -90,7 +95,7 @@ class MaskedPass(nn.Module):
         config: attention, stages, operator and head.
         text: the text tower's configuration.
         vocab_size: rows of the tower's embedding table.
-        image_width: C of the image tensor that `forward` will be given.
+        image_widths: C of the image tensor that `forward` will be given, for each of its stages.
 
     Raises:
         ConfigError: a stage that the tower does not have.
@@ -100,7 +105,7 @@ class MaskedPass(nn.Module):
     """
 
     def __init__(
-        self, config: MlmLoss, text: TextConfig, vocab_size: int, image_width: int
+        self, config: MlmLoss, text: TextConfig, vocab_size: int, *image_widths: int
     ) -> None:
         super().__init__()
         self.config = config
@@ -119,31 +124,45 @@ class MaskedPass(nn.Module):
         self.stages = nn.ModuleDict()
         if config.operator != "none":
             make = _OPERATORS[config.operator]
-            for block in blocks:
-                self.stages[str(block)] = make(text.width, text.heads, image_width)
+            widths = image_widths if len(image_widths) > 1 else image_widths * len(blocks)
+            for block, width in zip(blocks, widths, strict=True):
+                gate = config.gate_init
+                self.stages[str(block)] = make(text.width, text.heads, width, gate)
 
     def forward(
-        self, text: TextEncoder, ids: Tensor, hidden: Tensor, positions: Tensor, image: Tensor
+        self, text: TextEncoder, ids: Tensor, hidden: Tensor, positions: Tensor, *images: Tensor
     ) -> Tensor:
         """States (M, width) at the chosen places, for `mlm_loss`.
 
         Args:
             text: the tower whose blocks, table and last norm are shared with this pass.
             ids, hidden, positions: of `harness.objectives.masking.Masked`, on the tower's device.
-            image: of the unmasked pictures, with gradient: patch tokens (N, P, C) if the term
-                `needs_patches`, else the pooled embedding (N, C), which `none` does not look at.
+            images: of the unmasked pictures, with gradient, one for all stages or one for each:
+                tokens (N, P, C), or for `add` an embedding (N, C).
         """
         embedded = text.token_embedding(ids)
         embedded = torch.where(hidden[..., None], self.mask_embedding.to(embedded), embedded)
         x = embedded + text.positional_embedding[: ids.shape[1]]
         mask = self._mask(text, ids)
+        of_stages = dict(
+            zip(
+                self.stages,
+                images if len(images) > 1 else images * len(self.stages),
+                strict=True,
+            )
+        )
         for index, block in enumerate(text.transformer.resblocks):
             if str(index) in self.stages:
-                x = self.stages[str(index)](block, x, image, mask)
+                x = self.stages[str(index)](block, x, of_stages[str(index)], mask)
             else:
                 x = _run(block, x, mask)
         out: Tensor = self.transform(text.ln_final(x.flatten(0, 1)[positions]))
         return out
+
+    def gates(self) -> dict[str, float]:
+        """Block -> how far its gate is open, in (-1, 1); without the blocks that have none."""
+        gates = {block: stage.gate for block, stage in self.stages.items()}
+        return {b: float(g.detach().tanh()) for b, g in gates.items() if isinstance(g, Tensor)}
 
     def table(self, text: TextEncoder) -> Tensor:
         """Rows (V, width) against which states are scored: the tower's own when tied."""

@@ -13,7 +13,7 @@ from harness.config import ImageTower as ImageConfig
 from harness.errors import ConfigError, unknown
 from harness.models.names import BACKBONES, backbone_names
 from harness.models.pretrained import load_pretrained
-from harness.models.tokens import patch_layout
+from harness.models.tokens import patch_layout, with_stages
 
 #: What the towers ask of a backbone: widths, (N, 3, S, S) to features, and features to (N, width).
 TIMM_INTERFACE = ("num_features", "head_hidden_size", "forward_features", "forward_head")
@@ -84,11 +84,13 @@ class ImageEncoder(nn.Module):
         return out
 
 
-def check_image_tower(config: ImageConfig, embed_dim: int, *, patches: bool = False) -> None:
+def check_image_tower(
+    config: ImageConfig, embed_dim: int, *, patches: bool = False, stages: bool = False
+) -> None:
     """Build the tower and send two empty pictures through; ConfigError if it cannot take them.
 
     Also if its pretrained weights do not fit, and, with `patches`, if it has none for the
-    token-level objectives to look at.
+    token-level objectives to look at, or with `stages` no maps of stages.
     """
     tower = ImageEncoder(config, embed_dim).eval()
     load_pretrained(tower.backbone, config)
@@ -102,4 +104,6 @@ def check_image_tower(config: ImageConfig, embed_dim: int, *, patches: bool = Fa
             f"{words}"
         ) from error
     if patches:
-        patch_layout(tower.backbone, config.backbone, config.size)
+        layout = patch_layout(tower.backbone, config.backbone, config.size)
+        if stages:
+            with_stages(layout, tower.backbone, config.backbone, config.size)

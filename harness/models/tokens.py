@@ -6,7 +6,8 @@ matching or losses, and nothing here is part of the model at inference.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from math import isqrt
 from typing import Any, Literal, NamedTuple
 
@@ -46,12 +47,14 @@ class PatchLayout:
         prefix: tokens before the patches (class, distillation, registers), of `NLC` alone.
         grid: patches along each side; patch p is in row p // grid and column p % grid.
         channels: width of a patch.
+        stage_channels: width of the map of each stage; empty where no term looks at them.
     """
 
     format: Format
     prefix: int
     grid: int
     channels: int
+    stage_channels: tuple[int, ...] = ()
 
     def patches(self, features: Tensor) -> Tensor:
         """What `forward_features` gave, as (N, P, C) with the patches row by row."""
@@ -72,7 +75,7 @@ def patch_layout(backbone: nn.Module, name: str, size: int) -> PatchLayout:
     Raises:
         ConfigError: no map or tokens come out, or fewer than two patches to choose from.
     """
-    features = _features(backbone, size)
+    features = _of_empty_picture(backbone, size, backbone.forward_features)  # type: ignore[arg-type]
     layout = _layout(backbone, features) if isinstance(features, Tensor) else None
     if layout is None:
         raise ConfigError(
@@ -87,6 +90,27 @@ def patch_layout(backbone: nn.Module, name: str, size: int) -> PatchLayout:
             "matching needs at least 2 x 2; a larger model.image.size gives more"
         )
     return layout
+
+
+def stage_maps(backbone: nn.Module, pixels: Tensor, grid: int) -> tuple[Tensor, list[Tensor]]:
+    """What `forward_features` gives, and the maps (N, C, grid, grid) of the stages before it."""
+    features, maps = backbone.forward_intermediates(pixels)  # type: ignore[operator]
+    return features, [F.adaptive_avg_pool2d(one, grid) for one in maps]
+
+
+def with_stages(layout: PatchLayout, backbone: nn.Module, name: str, size: int) -> PatchLayout:
+    """`layout` with the widths of the stages, seen from one empty picture.
+
+    Raises:
+        ConfigError: the backbone has no stages that can be looked at.
+    """
+    if not hasattr(backbone, "forward_intermediates"):
+        raise ConfigError(
+            f"objective.mlm.source = 'stages': model.image.backbone {name!r} does not give the "
+            "maps of its stages (timm's forward_intermediates); source = 'last' takes its last map"
+        )
+    maps = _of_empty_picture(backbone, size, lambda one: stage_maps(backbone, one, layout.grid)[1])
+    return replace(layout, stage_channels=tuple(one.shape[1] for one in maps))
 
 
 class TokenProjections(nn.Module):
@@ -127,18 +151,17 @@ class TokenProjections(nn.Module):
         )
 
 
-def _features(backbone: nn.Module, size: int) -> object:
-    """`forward_features` of one empty picture, leaving statistics and mode as they were."""
+def _of_empty_picture(backbone: nn.Module, size: int, look: Callable[[Tensor], Any]) -> Any:
+    """What `look` finds in one empty picture, leaving statistics and mode as they were."""
     training = backbone.training
     empty = torch.zeros(1, 3, size, size, device=next(backbone.parameters()).device)
     backbone.eval()
     try:
         # Not inference_mode: some backbones cache tensors of an evaluation for later.
         with torch.no_grad():
-            features: object = backbone.forward_features(empty)  # type: ignore[operator]
+            return look(empty)
     finally:
         backbone.train(training)
-    return features
 
 
 def _layout(backbone: nn.Module, features: Tensor) -> PatchLayout | None:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from harness.config import RunConfig
 from harness.errors import ConfigError
-from harness.models.tokens import PatchLayout, patch_layout
+from harness.models.tokens import PatchLayout, patch_layout, stage_maps, with_stages
 from harness.models.two_tower import TwoTower, seeded
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class Pass(NamedTuple):
         image: unit-norm embeddings (N, D).
         hidden: (N, L, width) of the text tower before pooling.
         tokens: (N, L) ids.
+        stages: maps (N, C, G, G) of the image tower's stages; none where no term needs them.
     """
 
     towers: TwoTower
@@ -40,10 +41,15 @@ class Pass(NamedTuple):
     image: Tensor
     hidden: Tensor
     tokens: Tensor
+    stages: tuple[Tensor, ...] = ()
 
     def with_pictures(self, places: Tensor) -> Pass:
         """The same texts, each with the picture of this pass that `places` (M,) has for it."""
-        return self._replace(features=self.features[places], image=self.image[places])
+        return self._replace(
+            features=self.features[places],
+            image=self.image[places],
+            stages=tuple(one[places] for one in self.stages),
+        )
 
 
 class Outputs(NamedTuple):
@@ -79,6 +85,11 @@ def needs_patches(config: RunConfig) -> bool:
     return any(term.needs_patches for term in config.objective.active.values())
 
 
+def needs_stages(config: RunConfig) -> bool:
+    """Whether a term of the loss looks at the maps of the image tower's stages."""
+    return any(term.needs_stages for term in config.objective.active.values())
+
+
 class TrainingModel(nn.Module):
     """A TwoTower as `model`, and the modules that the objectives of `config` need beside it.
 
@@ -96,7 +107,10 @@ class TrainingModel(nn.Module):
         self.layout: PatchLayout | None = None
         if needs_patches(config):
             image = config.model.image
-            self.layout = patch_layout(self.model.image.backbone, image.backbone, image.size)
+            place = (self.model.image.backbone, image.backbone, image.size)
+            self.layout = patch_layout(*place)
+            if needs_stages(config):
+                self.layout = with_stages(self.layout, *place)
         self._module_names = {name: term.module_name or name for name, term in self.terms.items()}
         for name, term in self.terms.items():
             if hasattr(self, self._module_names[name]):
@@ -108,6 +122,16 @@ class TrainingModel(nn.Module):
     def term_modules(self) -> dict[str, Any]:
         """Name of a term -> its module, or None."""
         return {name: getattr(self, attribute) for name, attribute in self._module_names.items()}
+
+    def lr_factors(self) -> dict[str, float]:
+        """Name of a parameter -> what its learning rate is multiplied by, where that is not 1."""
+        return {
+            f"{attribute}.{name}": factor
+            for term, attribute in self._module_names.items()
+            if getattr(self, attribute) is not None
+            for name, _ in getattr(self, attribute).named_parameters()
+            if (factor := self.terms[term].lr_factor_of(name)) != 1.0
+        }
 
     def training_only(self) -> dict[str, Tensor]:
         """The weights beside the towers: those of `state_dict` that no inference needs."""
@@ -134,7 +158,12 @@ class TrainingModel(nn.Module):
 
     def look(self, pixels: Tensor, tokens: Tensor) -> Pass:
         """One pass of each tower, over pictures (N, 3, S, S) and texts (M, L)."""
-        features = self.model.image.features(pixels)
+        stages: list[Tensor] = []
+        if self.layout is not None and self.layout.stage_channels:
+            backbone = self.model.image.backbone
+            features, stages = stage_maps(backbone, pixels, self.layout.grid)
+        else:
+            features = self.model.image.features(pixels)
         image = F.normalize(self.model.image.embed(features).float(), dim=-1)
         hidden = self.model.text.hidden(tokens)
-        return Pass(self.model, features, self.layout, image, hidden, tokens)
+        return Pass(self.model, features, self.layout, image, hidden, tokens, tuple(stages))

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from harness.config import TERMS, Float, Int, Schedule
+from harness.config import TERMS, Float, Int, RunConfig, Schedule
+from harness.errors import ConfigError
 from harness.objectives.schedules import ramp
 from harness.objectives.terms import StepTensors, Term
 
@@ -45,6 +46,17 @@ class InstanceLoss(Term):
     """Temperature of the weighting."""
     steps: Annotated[Int, Field(ge=1)] = 4
     """Number of stairs of the `step` schedule."""
+    anneal: Annotated[Schedule | None, Field(json_schema_extra={"born": None})] = None
+    """How the softened mass falls to 0 again, from `anneal_start` to the end of the budget; with
+    the schedule `constant` it only falls.  null: it does not."""
+    anneal_start: Annotated[Float, Field(ge=0, lt=1), Field(json_schema_extra={"born": 0})] = 0.0
+    """Share of the budget that passes before the softened mass falls."""
+    per_sample: Annotated[bool, Field(json_schema_extra={"born": False})] = False
+    """Soften a pair by as much as it does not match: the mass times 1 - its own cosine, which is
+    taken as 0 where it is negative and takes no gradient."""
+    normalise: Annotated[bool, Field(json_schema_extra={"born": True})] = True
+    """Whether the positive gives up the mass; false: it stays at 1 and negatives are added (as
+    PyramidCLIP is written)."""
 
     def idle(self) -> set[str]:
         """Without softening, how to soften; of the rest, what the choices made do not use."""
@@ -52,8 +64,18 @@ class InstanceLoss(Term):
             return set(type(self).model_fields) - {"weight", *(["a_max"] if self.weight else [])}
         return {
             *(["tau"] if self.weighting == "uniform" else []),
-            *(["steps"] if self.schedule != "step" else []),
+            *(["steps"] if "step" not in (self.schedule, self.anneal) else []),
+            *(["anneal_start"] if self.anneal is None else []),
         }
+
+    def check(self, config: RunConfig) -> None:
+        """See Term: the mass is not annealed before there is any."""
+        if self.a_max and self.anneal == "constant" and self.anneal_start <= self.start:
+            raise ConfigError(
+                f"objective.instance.anneal = 'constant' ends softening at anneal_start = "
+                f"{self.anneal_start:g}, and it begins at start = {self.start:g}: labels would "
+                "never be soft; a later anneal_start or another shape is wanted"
+            )
 
     def loss(self, step: StepTensors, outputs: object, module: object) -> Tensor:
         """See Term; every process has that of the whole batch."""
@@ -64,6 +86,8 @@ class InstanceLoss(Term):
             mass=soft_label_mass(self, step.progress),
             weighting=self.weighting,
             tau=self.tau,
+            per_sample=self.per_sample,
+            normalise=self.normalise,
         )
 
     def log(self, progress: float, module: object) -> dict[str, float]:
@@ -72,8 +96,16 @@ class InstanceLoss(Term):
 
 
 def soft_label_mass(config: InstanceLoss, progress: float) -> float:
-    """a(p) = a_max * f(p): the mass moved from the positive to the negatives."""
-    return config.a_max * ramp(config.schedule, progress, start=config.start, steps=config.steps)
+    """a(p) = a_max * f(p) * (1 - g(p)): the mass moved from the positive to the negatives.
+
+    f is the `schedule` and g, 0 without one, the ramp of `anneal`: a rises by the one and falls by
+    the other, and never leaves [0, a_max].
+    """
+    risen = config.a_max * ramp(config.schedule, progress, start=config.start, steps=config.steps)
+    if config.anneal is None:
+        return risen
+    fallen = ramp(config.anneal, progress, start=config.anneal_start, steps=config.steps)
+    return risen * (1.0 - fallen)
 
 
 def negative_weights(similarity: Tensor, tau: float) -> Tensor:
@@ -86,7 +118,14 @@ def negative_weights(similarity: Tensor, tau: float) -> Tensor:
 
 
 def soft_targets(
-    image: Tensor, text: Tensor, mass: float, weighting: Weighting, tau: float
+    image: Tensor,
+    text: Tensor,
+    mass: float,
+    weighting: Weighting,
+    tau: float,
+    *,
+    per_sample: bool = False,
+    normalise: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Targets of the image-to-text and of the text-to-image direction.
 
@@ -96,6 +135,8 @@ def soft_targets(
         weighting: `uniform` 1/(N-1); `similarity` the other modality's, per direction; `text` and
             `image` that modality's own (as SoftCLIP takes intra-modal similarity).
         tau: temperature of the weighting.
+        per_sample: the mass of pair i times 1 - its own cosine, in [0, 1].
+        normalise: the positive has 1 - mass; else 1, and a row sums to 1 + mass.
 
     Returns:
         Two (N, N) tensors whose rows sum to 1; row i of the second belongs to text i.  No gradient.
@@ -112,8 +153,14 @@ def soft_targets(
     else:
         of_one = (text if weighting == "text" else image).float()
         rows = columns = negative_weights(of_one @ of_one.T, tau)
-    positive = torch.eye(count, device=image.device) * (1.0 - mass)
-    return positive + mass * rows, positive + mass * columns
+    eye = torch.eye(count, device=image.device)
+    if not per_sample:
+        positive = eye * (1.0 - mass if normalise else 1.0)
+        return positive + mass * rows, positive + mass * columns
+    own = (image.float() * text.float()).sum(dim=-1, keepdim=True).clamp(0.0, 1.0)
+    of_pair = mass * (1.0 - own)
+    positive = eye * (1.0 - of_pair) if normalise else eye
+    return positive + of_pair * rows, positive + of_pair * columns
 
 
 def instance_loss(
@@ -124,6 +171,8 @@ def instance_loss(
     mass: float = 0.0,
     weighting: Weighting = "similarity",
     tau: float = 0.1,
+    per_sample: bool = False,
+    normalise: bool = True,
 ) -> Tensor:
     """Symmetric cross-entropy of scaled cosines against softened targets; a scalar.
 
@@ -132,6 +181,7 @@ def instance_loss(
     Args:
         image, text: unit-norm embeddings (N, D) of the global batch; pair i is (image i, text i).
         logit_scale: log of the factor on the cosines, a scalar.
+        mass, weighting, tau, per_sample, normalise: see `soft_targets`.
     """
     import torch
     from torch.nn import functional as F
@@ -140,5 +190,7 @@ def instance_loss(
     if mass == 0.0:
         target = torch.arange(len(image), device=image.device)
         return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
-    rows, columns = soft_targets(image, text, mass, weighting, tau)
+    rows, columns = soft_targets(
+        image, text, mass, weighting, tau, per_sample=per_sample, normalise=normalise
+    )
     return (F.cross_entropy(logits, rows) + F.cross_entropy(logits.T, columns)) / 2

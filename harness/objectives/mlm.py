@@ -69,12 +69,31 @@ class MlmLoss(RampedTerm):
     """Blocks ahead of which the picture enters, counted from 0; `middle` is layers // 2."""
     operator: Literal["cross_attention", "add", "concat", "none"] = "cross_attention"
     """How the picture enters; `none` is plain masked language modelling, the control."""
+    source: Annotated[Literal["last", "stages"], Field(json_schema_extra={"born": "last"})] = "last"
+    """Of the image tower: its last map, or those of its stages, from the first to the last as the
+    blocks go, each pooled to the grid of the last one."""
+    image_embedding: Annotated[
+        Literal["patches", "pooled"], Field(json_schema_extra={"born": "patches"})
+    ] = "patches"
+    """What `cross_attention` and `concat` let in: patches, or the pooled embedding as one token (of
+    `stages`, the mean of a map).  `add` takes the pooled one."""
+    gate_init: Annotated[Float | None, Field(json_schema_extra={"born": None})] = None
+    """What the gates start from, before the tanh that they pass through, and then of `concat` too:
+    0 is closed, 1 lets 76 % in.  null: 0, and `concat` has no gate."""
+    gate_lr_factor: Annotated[Float, Field(gt=0), Field(json_schema_extra={"born": 1})] = 1.0
+    """What the learning rate is multiplied by for the gates, beside `lr_factor`."""
     head: Literal["tied", "untied"] = "tied"
     """Whether words are scored against the token embedding or a table of the head's own."""
 
     def idle(self) -> set[str]:
         """As for every ramped term, and the stages where no picture enters."""
-        return super().idle() | ({"stages"} if self.operator == "none" else set())
+        if self.operator == "none":
+            picture = {"stages", "source", "image_embedding", "gate_init", "gate_lr_factor"}
+            return super().idle() | picture
+        unused = {"image_embedding"} if self.operator == "add" else set()
+        if self.operator == "concat" and self.gate_init is None:
+            unused |= {"gate_lr_factor"}
+        return super().idle() | unused
 
     def blocks(self, layers: int) -> tuple[int, ...]:
         """The blocks of `stages` in a text tower of `layers` blocks, in order.
@@ -100,7 +119,18 @@ class MlmLoss(RampedTerm):
     @property
     def needs_patches(self) -> bool:
         """See Term."""
-        return self.operator in {"cross_attention", "concat"}
+        of_last = self.operator in {"cross_attention", "concat"} and self.source == "last"
+        return self.needs_stages or (of_last and self.image_embedding == "patches")
+
+    @property
+    def needs_stages(self) -> bool:
+        """See Term."""
+        return self.operator != "none" and self.source == "stages"
+
+    def lr_factor_of(self, parameter: str) -> float:
+        """See Term."""
+        gate = parameter.endswith(".gate")
+        return self.lr_factor * (self.gate_lr_factor if gate else 1.0)
 
     def inputs(self, tokens: Tensor, place: BatchPlace) -> Masked:
         """See Term: the captions with words hidden."""
@@ -112,20 +142,36 @@ class MlmLoss(RampedTerm):
         """See Term: the operators that let the picture in, and the head."""
         from harness.models.fusion import MaskedPass
 
-        width = config.model.embed_dim
-        if self.needs_patches and layout is not None:
-            width = layout.channels
-        return MaskedPass(self, config.model.text, towers.tokenizer.vocab_size, width)
+        blocks = 0 if self.operator == "none" else len(self.blocks(config.model.text.layers))
+        widths = [config.model.embed_dim]
+        if layout is not None and self.needs_stages:
+            widths = [layout.stage_channels[i] for i in spread(len(layout.stage_channels), blocks)]
+        elif layout is not None and self.needs_patches:
+            widths = [layout.channels]
+        return MaskedPass(self, config.model.text, towers.tokenizer.vocab_size, *widths)
 
     def outputs(self, seen: Pass, module: MaskedPass, inputs: Masked | None) -> HiddenWords | None:
         """See Term: a second pass of the text tower."""
         if inputs is None:
             return None
-        image = seen.image
-        if self.needs_patches and seen.layout is not None:
-            image = seen.layout.patches(seen.features)
         *masked, targets = inputs
-        return HiddenWords(module(seen.towers.text, *masked, image), targets)
+        images = self.images(seen, len(module.stages))
+        return HiddenWords(module(seen.towers.text, *masked, *images), targets)
+
+    def images(self, seen: Pass, blocks: int) -> list[Tensor]:
+        """What of the pictures is let in: for all blocks alike, or with `stages` for each."""
+        pooled = self.operator == "add" or self.image_embedding == "pooled"
+        if self.needs_stages:
+            maps = [seen.stages[i].flatten(2).mT for i in spread(len(seen.stages), blocks)]
+            maps = [one.mean(dim=1, keepdim=True) for one in maps] if pooled else maps
+            return [one.squeeze(1) for one in maps] if self.operator == "add" else maps
+        if self.needs_patches and seen.layout is not None:
+            return [seen.layout.patches(seen.features)]
+        return [seen.image if self.operator in {"add", "none"} else seen.image[:, None]]
+
+    def log(self, progress: float, module: MaskedPass) -> dict[str, float]:
+        """See Term: how far the gate ahead of each block is open."""
+        return {f"mlm/gate/{block}": opened for block, opened in module.gates().items()}
 
     def probe(self, seen: Pass, module: MaskedPass, inputs: Masked) -> Tensor:
         """See Term: the mean loss of each text's hidden words, 0 without words."""
@@ -149,6 +195,13 @@ class MlmLoss(RampedTerm):
         states, targets = outputs
         count = step.gather(torch.tensor([float(len(targets))])).mean().item()
         return mlm_loss(states, module.table(step.towers.text), module.bias, targets, count)
+
+
+def spread(stages: int, blocks: int) -> list[int]:
+    """The stage for each block: from the first to the last, evenly; of a single block the last."""
+    if blocks == 1:
+        return [stages - 1]
+    return [round(block * (stages - 1) / (blocks - 1)) for block in range(blocks)]
 
 
 def mlm_loss(

@@ -143,6 +143,15 @@ class Term(Strict, ABC):
         """Whether it looks at the image tower's patches."""
         return False
 
+    @property
+    def needs_stages(self) -> bool:
+        """Whether it looks at the maps of the image tower's stages."""
+        return False
+
+    def lr_factor_of(self, parameter: str) -> float:
+        """What the learning rate is multiplied by for a parameter of its module, by its name."""
+        return 1.0
+
     def inputs(self, tokens: Tensor, place: BatchPlace) -> BatchInputs | None:
         """What it draws for captions (N, L) of ids, on the CPU; a function of the step."""
         return None
@@ -170,6 +179,10 @@ class Term(Strict, ABC):
         Computed twice in evaluation, with the texts' own pictures and with others; None where a
         term has no such metric.  Arguments as for `outputs`.
         """
+        return None
+
+    def locate(self, seen: Pass, module: Any) -> Tensor | None:
+        """How much of each word of text i is put on each patch of picture i, (N, L, P), or None."""
         return None
 
     @abstractmethod
@@ -209,6 +222,12 @@ class RampedTerm(Term):
     """Share of the budget that passes before the weight begins to grow."""
     steps: Annotated[Int, Field(ge=1)] = 4
     """Number of stairs of the `step` schedule."""
+    lr_factor: Annotated[Float, Field(gt=0), Field(json_schema_extra={"born": 1})] = 1.0
+    """What train.lr is multiplied by for what trains for the term beside the towers."""
+
+    def lr_factor_of(self, parameter: str) -> float:
+        """See Term."""
+        return self.lr_factor
 
     def idle(self) -> set[str]:
         """As for every term; the stairs of any schedule but `step`."""

@@ -162,6 +162,11 @@ class TokenLoss(RampedTerm):
         patches, words, mask = module(seen.features, seen.hidden, seen.tokens)
         return _matched_cosine(words @ patches.mT, mask, self)
 
+    def locate(self, seen: Pass, module: TokenProjections) -> Tensor:
+        """See Term: the matching."""
+        patches, words, mask = module(seen.features, seen.hidden, seen.tokens)
+        return match(words @ patches.mT, mask, self)
+
     def loss(
         self, step: StepTensors, outputs: Tokens | DrawnTokens, module: TokenProjections | None
     ) -> Tensor:

@@ -213,11 +213,9 @@ def _cost(config: RunConfig, cost: Mapping[str, Any]) -> Iterator[Block]:
         "cost/parameters/text",
         "cost/gmacs/image",
         "cost/gmacs/text",
-        "cost/latency_ms/image_batch1",
-        "cost/latency_ms/text_batch1",
     ]
     numbers = [[metrics.display(name), _cost_text(cost, name)] for name in names]
-    yield plain_table(["cost", "value"], [*numbers, ["measured on", cost["device"]]])
+    yield plain_table(["cost", "value"], numbers)
     if config.model.text.vocabulary == "corpus":
         rows = cost["parameters"]["text_embeddings"] // config.model.text.width
         yield Paragraph(

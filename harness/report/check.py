@@ -18,6 +18,7 @@ from harness.errors import RecordError
 from harness.files import inside, read_json, replacing
 from harness.report.folder import MANIFEST, RECORDS, listed, makers, write_report
 from harness.results.records import Reader, Record
+from harness.store.checksums import changed_files, is_told
 from harness.store.manifest import read_manifest
 from harness.store.record import RunDir, Store
 from harness.store.state import State
@@ -33,11 +34,8 @@ def check(folder: Path, root: Path) -> list[str]:
     Raises:
         RecordError: there is no report in `folder`, or its records are not to be found.
     """
-    told = read_json(folder / MANIFEST)
-    if told is None:
-        raise RecordError(f"{folder} holds no report: there is no {MANIFEST} in it")
-    store = Store(folder / RECORDS if (folder / RECORDS).is_dir() else root)
-    problems = [*_changed_files(folder), *_changed_inputs(told, store)]
+    told, store = _made_from(folder, root)
+    problems = [*_changed_files(folder), *_changed_inputs(told, store), *_damaged(told, store)]
     if problems:
         return problems
     with tempfile.TemporaryDirectory() as temporary:
@@ -45,6 +43,20 @@ def check(folder: Path, root: Path) -> list[str]:
         _build_again(told, store, again)
         problems = list(_differences(listed(folder), folder, again))
     return problems and [*problems, *_other_makers(told)]
+
+
+def unchecked(folder: Path, root: Path) -> int:
+    """How many of its runs tell no checksums of outcomes and logs; raises as `check` does."""
+    told, store = _made_from(folder, root)
+    return sum(not is_told(result) for _, result in _results(told, store))
+
+
+def _made_from(folder: Path, root: Path) -> tuple[dict[str, Any], Store]:
+    """The manifest of the report, and where its records lie."""
+    told = read_json(folder / MANIFEST)
+    if told is None:
+        raise RecordError(f"{folder} holds no report: there is no {MANIFEST} in it")
+    return told, Store(folder / RECORDS if (folder / RECORDS).is_dir() else root)
 
 
 def _build_again(told: Mapping[str, Any], store: Store, out: Path) -> None:
@@ -87,6 +99,21 @@ def _changed_inputs(told: Mapping[str, Any], store: Store) -> Iterator[str]:
             yield f"{file} is gone: the report was made from it"
         elif found != digest:
             yield f"{file} is another than the one that the report was made from"
+
+
+def _damaged(told: Mapping[str, Any], store: Store) -> Iterator[str]:
+    """What is not as the results of the runs tell; see harness.store.checksums."""
+    for folder, result in _results(told, store):
+        yield from changed_files(folder, result)
+
+
+def _results(told: Mapping[str, Any], store: Store) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    """The folder and the result of every run that has one."""
+    for run in told["runs"]:
+        directory = RunDir(_in_results(store, run["place"]))
+        result = directory.result() if "result.json" in run["inputs"] else None
+        if result is not None:
+            yield directory.path, result
 
 
 def _inputs(told: Mapping[str, Any], store: Store) -> Iterator[tuple[Path, str]]:

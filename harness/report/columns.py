@@ -170,8 +170,11 @@ def _cost_column(collection: Collection, cells: Cells, name: str) -> PointColumn
     values = [each if len(each) == len(towers) else [] for each in known]
     heads, scale, joined = _heads_of_cost(name, towers, values)
     decimals = _decimals(heads[0], [v * scale for each in values for v in each])
+    why = "cost is known once a seed is done"
+    if metrics.is_measured_apart(towers[0]):
+        why = "of the forms that ship alone, where it was measured quietly"
     made = [
-        _cost_cell([v * scale for v in each], decimals, joined=joined, keys=_keys(of_point))
+        _cost_cell([v * scale for v in each], decimals, why, joined=joined, keys=_keys(of_point))
         for each, of_point in zip(values, found, strict=True)
     ]
     return PointColumn(Column(heads), tuple(made))
@@ -195,16 +198,15 @@ def _heads_of_cost(
     if unit == "GMACs":
         small = max((sum(each) for each in values), default=0.0) < 0.1
         return (("MACs (M)",), 1000.0, True) if small else (("GMACs",), scale, True)
-    title = {"M": "parameters", "ms": "latency"}[unit]
-    return (f"{title} ({unit})", "image + text"), scale, False
+    return (f"{metrics.TITLES_OF_TOWERS[name]} ({unit})", "image + text"), scale, False
 
 
 def _cost_cell(
-    values: Sequence[float], decimals: int, *, joined: bool, keys: tuple[str, ...]
+    values: Sequence[float], decimals: int, why: str, *, joined: bool, keys: tuple[str, ...]
 ) -> TableCell:
     """A cost is a property of the point, so one finished seed is enough to know it."""
     if not values:
-        return TableCell(text.DASH, notes=("cost is known once a seed is done",))
+        return TableCell(text.DASH, notes=(why,))
     shown = [sum(values)] if joined else values
     words = " + ".join(text.number(value, decimals) for value in shown)
     return TableCell(words, value=sum(values), keys=keys)

@@ -47,6 +47,8 @@ class Parts:
     published: Beside
     files: Sequence[str] = ()
     """Names of the files of tables beside the page."""
+    deployed: Sequence[Block] = ()
+    """Of the forms that ship."""
 
 
 def write_content(collection: Collection, findings: ReportFindings, parts: Parts) -> Document:
@@ -65,6 +67,7 @@ def write_content(collection: Collection, findings: ReportFindings, parts: Parts
     sections = [
         Section("Further verdicts and notes", (BulletList(tuple(later)),) if later else ()),
         Section("All metrics", tuple(_all_metrics(collection, findings, parts))),
+        Section("Deployed forms", tuple(parts.deployed)),
         Section("Further figures", tuple(parts.figures[1:])),
         Section("Missing results", tuple(_problems(collection))),
         Section("Published figures", tuple(_published(parts.published))),
@@ -174,6 +177,12 @@ def _warnings(collection: Collection, findings: ReportFindings) -> Iterator[str]
                 "tests over pictures leave these runs out; --rerun all, or the file restored, "
                 "brings them back."
             )
+    changed = [record.key for record in collection.records if record.log_changed]
+    if changed:
+        yield (
+            f"metrics.jsonl of runs {', '.join(changed)} is not as training left it: these runs "
+            "have no curve here. The file restored brings it back."
+        )
     holes = runs_with_holes(collection)
     if holes:
         yield (
@@ -282,9 +291,6 @@ def _protocol(collection: Collection, cells: Cells) -> Iterator[Text]:
         yield _fact(
             "Samples left out of training", f"{_spans(bad)} a run, listed in each result.json"
         )
-    yield _fact(
-        "Cost measured on", _listing((r.result or {}).get("cost", {}).get("device") for r in used)
-    )
     source = collection.sweep.source
     if source is not None:
         yield _fact("SHA-256 of the sweep file", source.sha256, coded=True)

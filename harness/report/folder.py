@@ -31,7 +31,8 @@ from harness.files import dump_json, inside, read_json, write_atomic
 from harness.report import external
 from harness.report.content import Parts, runs_with_holes, write_content
 from harness.report.csv_files import runs_csv, statistics_csv
-from harness.report.published import Beside, beside_ours, evaluated_here
+from harness.report.deployed import on_devices
+from harness.report.published import beside_ours, evaluated_here
 from harness.report.result import ReportResult
 from harness.report.run_data import run_data
 from harness.report.tables import Tables, build_tables
@@ -40,6 +41,7 @@ from harness.results.findings import ReportFindings, find
 from harness.results.lasting import lasting
 from harness.results.records import Record
 from harness.results.second_process import begin
+from harness.store.checksums import is_told
 from harness.store.record import Store
 
 MANIFEST = "manifest.json"
@@ -120,16 +122,19 @@ def _write(
     drawn = figures()
     beside = _table_files(collection, findings, tables, layout)
     made_beside = begin(lambda: {name: make().encode() for name, make in beside.items()})
-    parts = Parts(tables, drawn, published, tuple(beside))
+    devices = on_devices(collection, store)
+    parts = Parts(tables, drawn, published, tuple(beside), devices.blocks)
     document = write_content(collection, findings, parts)
     files = {**document_files(document, layout, runs), **made_beside()}
-    written = write_files(out, files, _manifest(collection, store, published, made, layout))
+    inputs = {"external": dict(published.files), "inputs": {**published.records, **devices.inputs}}
+    written = write_files(out, files, _manifest(collection, store, inputs, made, layout))
     holes = runs_with_holes(collection)
     return ReportResult(
         complete=holes == 0,
         holes=holes,
         failed=sum(record.failed for record in collection.records),
         files=written,
+        unchecked=sum(not is_told(r.result) for r in collection.records if r.result is not None),
     )
 
 
@@ -214,7 +219,7 @@ def makers() -> dict[str, str]:
 def _manifest(
     collection: Collection,
     store: Store,
-    published: Beside,
+    inputs: Mapping[str, Any],
     made: Mapping[str, Any],
     layout: PaperLayout,
 ) -> dict[str, Any]:
@@ -227,8 +232,7 @@ def _manifest(
         "question": collection.sweep.question,
         "sweep_sha256": collection.sweep.source and collection.sweep.source.sha256,
         "metrics": collection.metrics,
-        "external": dict(published.files),
-        "inputs": dict(published.records),
+        **inputs,
         "runs": [
             {
                 **facts_of_run(record, store),

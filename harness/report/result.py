@@ -17,3 +17,5 @@ class ReportResult:
     failed: int
     """Those of them that failed, cannot be trusted or cannot be read."""
     files: tuple[Path, ...]
+    unchecked: int = 0
+    """Runs whose results, of an earlier version, tell no checksums of outcomes and logs."""

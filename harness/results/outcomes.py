@@ -24,6 +24,7 @@ from harness.errors import RecordError
 from harness.files import open_npz
 from harness.metrics import RETRIEVAL, Metric, metric_of
 from harness.results.records import Record
+from harness.store.checksums import OUTCOMES
 from harness.store.first_stage import array_names
 from harness.store.record import RunDir
 
@@ -67,9 +68,12 @@ def read_scores(
     """
     if record.evaluation is None:
         return RunScores({}, None, "no evaluation")
-    file = _file(record)
+    file = outcomes_file(record)
     try:
         data = file.read_bytes()
+        sha256 = hashlib.sha256(data).hexdigest()
+        if record.evaluation.get(OUTCOMES, sha256) != sha256:
+            raise RecordError(f"{file.name} is not as it was written")
         arrays = _Arrays(open_npz(io.BytesIO(data)))
         recorded = record.evaluation["metrics"]
         told = [name for name in metrics if recorded.get(name, {"value": 0.0})["value"] is not None]
@@ -80,11 +84,11 @@ def read_scores(
     except (OSError, ValueError, LookupError, EOFError, *_TORN, RecordError) as error:
         return RunScores({}, None, f"{DAMAGED}: {error}")
     kept = {name: score for name, score in found.items() if score is not None}
-    return RunScores(kept, hashlib.sha256(data).hexdigest())
+    return RunScores(kept, sha256)
 
 
-def _file(record: Record) -> Path:
-    """In the run's own directory, wherever that lies."""
+def outcomes_file(record: Record) -> Path:
+    """Of its per-example outcomes, in the run's own directory, wherever that lies."""
     return RunDir(record.directory).outcomes / f"{record.evaluation_key}.npz"
 
 
@@ -193,7 +197,7 @@ def read_class_recalls(record: Record, metric: str) -> dict[str, float] | None:
     place = metric.rpartition("/")[0]
     protocol = record.evaluation["protocol"]
     task = {**protocol.get("tasks", {}), **protocol["class_folders"]}.get(place.rpartition("/")[2])
-    file = _file(record)
+    file = outcomes_file(record)
     try:
         arrays = _Arrays(open_npz(file))
         right, labels = arrays.get(metric), arrays.get(f"{place}/labels")

@@ -19,6 +19,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from harness import metrics
 from harness.config.sweep import Run
 from harness.errors import InvariantError, RecordError, one_line
 from harness.evaluate.invariants import Expected, check
@@ -26,6 +27,7 @@ from harness.files import parse_json
 from harness.metrics import lacking
 from harness.metrics.base import remember
 from harness.results.second_process import begin
+from harness.store.checksums import LOGS
 from harness.store.record import RunDir, Store
 from harness.store.state import State, Status
 
@@ -75,6 +77,8 @@ class Record:
     attempts: Sequence[Mapping[str, Any]] = ()
     """Provenance, an entry an attempt."""
     curve: Curve = field(default_factory=Curve)
+    log_changed: bool = False
+    """Whether the training log is not the one of the result, and so gives no curve."""
     log: str | None = None
     inputs: dict[str, str] = field(default_factory=dict)
     """File, relative to the run's directory -> SHA-256 of what was read.  Who reads more of the run
@@ -158,6 +162,11 @@ class Reader:
         result = None
         if data is not None:
             result = directory.checked_result(parse_json(data, directory.result_file))
+            result["cost"] = {
+                section: values
+                for section, values in result["cost"].items()
+                if section not in metrics.MEASURED_APART  # timed beside a training, once
+            }
             self._share_protocols(result)
         status = directory.status_given(result, asked)
         if status.state is not State.DONE:
@@ -165,7 +174,7 @@ class Reader:
         common: dict[str, Any] = {
             "result": result,
             "attempts": _attempts(files, directory),
-            "curve": self._curve(files, directory),
+            **self._curve(files, directory, (result or {}).get(LOGS, {})),
             "log": _log(status, directory),
             "inputs": files.digests,
         }
@@ -186,15 +195,17 @@ class Reader:
         filled = {**evaluation, "metrics": {**evaluation["metrics"], **lacks}}
         return Record(*start, status, None, evaluation=filled, **common)
 
-    def _curve(self, files: _Files, directory: RunDir) -> Curve:
+    def _curve(
+        self, files: _Files, directory: RunDir, told: Mapping[str, str]
+    ) -> dict[str, Curve | bool]:
         """Columns that runs share, such as the samples seen, are one array."""
-        lines = _thinned(_log_lines(files.read("metrics.jsonl") or b"", directory))
-        return Curve(
-            {
-                name: self._columns.setdefault((column.dtype.char, column.tobytes()), column)
-                for name, column in _columns(lines)
-            }
-        )
+        name = directory.metrics_file.name
+        data = files.read(name) or b""
+        if name in told and told[name] != files.digests.get(name):
+            return {"log_changed": True}
+        found = _columns(_thinned(_log_lines(data, directory)))
+        kept = {n: self._columns.setdefault((c.dtype.char, c.tobytes()), c) for n, c in found}
+        return {"curve": Curve(kept)}
 
     def _expected_of(self, evaluation: Mapping[str, Any]) -> Expected | None:
         """By its protocol, which is one object for all that share it; None where it lacks a part,

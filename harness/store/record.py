@@ -20,7 +20,6 @@ Torch-free; knows nothing of what the numbers mean.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
@@ -44,6 +43,7 @@ from harness.files import (
 )
 from harness.metrics import remember
 from harness.store import first_stage
+from harness.store.checksums import digest_of
 from harness.store.lease import lease_is_live
 from harness.store.state import State, Status
 
@@ -389,13 +389,6 @@ def write_result_file(file: Path, result: Mapping[str, Any]) -> None:
     """Write a result of today's schema with its digest."""
     tree = json.loads(dump_json({**result, "schema": RESULT_SCHEMA}))
     write_json(file, {**tree, "digest": digest_of(tree)})
-
-
-def digest_of(tree: Mapping[str, Any]) -> str:
-    """SHA-256 of a record without its digest: JSON with sorted keys, no spaces, ASCII alone."""
-    rest = {name: value for name, value in tree.items() if name != "digest"}
-    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class Store:

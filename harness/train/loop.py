@@ -34,7 +34,7 @@ from harness.train.distributed import SINGLE_PROCESS, ProcessGroup
 from harness.train.grad_cache import cached_backward
 from harness.train.meter import Meter, Trained
 from harness.train.norms import RunningStatistics, global_statistics, refuse_micro_batch
-from harness.train.optimiser import learning_rate, make_optimiser
+from harness.train.optimiser import learning_rate, make_optimiser, set_learning_rate
 from harness.train.validation import validate
 
 _Inputs = Mapping[str, BatchInputs]
@@ -75,7 +75,7 @@ class Trainer:
         self.statistics = RunningStatistics(model)
         known = (*data.problems, *self.batches.known_bad)
         self.problems = {problem.where: problem for problem in known}
-        self.optimiser = make_optimiser(model, config.train)
+        self.optimiser = make_optimiser(model, config.train, model.lr_factors())
         self.precision = resolve_precision(config.train.precision, device, "train.precision")
         self.forward: Callable[[Tensor, Tensor, _Inputs], Outputs] = (
             torch.compile(model) if runtime.compile else model
@@ -171,9 +171,7 @@ class Trainer:
     def _step(self, pictures: Tensor, tokens: Tensor) -> None:
         torch.manual_seed(self._step_seed())
         train = self.config.train
-        rate = learning_rate(train, self.samples_seen)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
+        set_learning_rate(self.optimiser, learning_rate(train, self.samples_seen))
         pixels = normalise(pictures.to(self.device, non_blocking=True), self.config.model.image)
         inputs = self._inputs(tokens)
         tokens = tokens.to(self.device, non_blocking=True)

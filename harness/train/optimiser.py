@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import nn
@@ -10,23 +11,40 @@ from torch import nn
 from harness.config import Train
 
 
-def make_optimiser(model: nn.Module, train: Train) -> torch.optim.AdamW:
-    """AdamW; biases, norms, other one-dimensional parameters and logit_scale do not decay."""
-    decay: list[nn.Parameter] = []
-    no_decay: list[nn.Parameter] = []
-    for parameter in model.parameters():
+def make_optimiser(
+    model: nn.Module, train: Train, lr_factors: Mapping[str, float] = {}
+) -> torch.optim.AdamW:
+    """AdamW; biases, norms, other one-dimensional parameters and logit_scale do not decay.
+
+    Args:
+        lr_factors: name of a parameter -> what the learning rate is multiplied by for it; 1 for the
+            others, which are the first two groups.
+    """
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {(1.0, True): [], (1.0, False): []}
+    for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            (no_decay if parameter.ndim < 2 else decay).append(parameter)
+            group = (lr_factors.get(name, 1.0), parameter.ndim >= 2)
+            groups.setdefault(group, []).append(parameter)
     return torch.optim.AdamW(
         [
-            {"params": decay, "weight_decay": train.weight_decay},
-            {"params": no_decay, "weight_decay": 0.0},
+            {
+                "params": parameters,
+                "weight_decay": train.weight_decay if decays else 0.0,
+                "lr_factor": factor,
+            }
+            for (factor, decays), parameters in groups.items()
         ],
         lr=train.lr,
         betas=(train.beta1, train.beta2),
         eps=train.eps,
         foreach=True,
     )
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """The rate of a step, times each group's factor; a checkpoint of before has none."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate * group.get("lr_factor", 1.0)
 
 
 def learning_rate(train: Train, samples_seen: int) -> float:

@@ -1,4 +1,4 @@
-"""What each objective adds to a training step: CLIP, token matching, MLM, everything.
+"""What each objective adds to a training step: CLIP, token matching, MLM, the preset `LIGHTCLIP`.
 
     python tests/benchmarks/objectives.py [--batch 128] [--size 112] [--layers 4] [--turns 3]
 
@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from harness.bases import GROUNDED, LIGHTCLIP
 from harness.config import RunConfig, Runtime, override
 from harness.data.transforms import normalise
 from harness.device import set_up
 from harness.models.training import TrainingModel
-from harness.objectives.masking import mask_words, masking_noise
-from harness.objectives.terms import StepTensors, compute_loss
+from harness.objectives.terms import BatchPlace, StepTensors, compute_loss
 from harness.train.optimiser import make_optimiser
 
 CAPTIONS = [
@@ -38,8 +38,10 @@ MLM = {"objective.mlm.weight": 0.5}
 VARIANTS: dict[str, dict[str, object]] = {
     "clip": {},
     "token": TOKEN,
+    "token, 8 pictures": {**GROUNDED, **TOKEN},
     "mlm": MLM,
-    "everything": {**TOKEN, **MLM, "objective.instance.a_max": 0.1},
+    "mlm, gates open": {**GROUNDED, **MLM},
+    "lightclip": {name: v for name, v in LIGHTCLIP.items() if name.startswith("objective.")},
 }
 
 
@@ -52,11 +54,17 @@ def make_step(config: RunConfig, pictures: torch.Tensor) -> Callable[[], None]:
 
     def step() -> None:
         tokens = tokenizer(captions)
-        noise = masking_noise(
-            torch.Generator().manual_seed(0), len(tokens), tokenizer.context_length
+        place = BatchPlace(
+            seed=0,
+            step=0,
+            first=0,
+            size=len(tokens),
+            context_length=tokenizer.context_length,
+            vocab_size=tokenizer.vocab_size,
         )
-        masked = mask_words(tokens, noise, ratio=0.15, vocab_size=tokenizer.vocab_size)
-        outputs = model(normalise(pictures, config.model.image), tokens, {"mlm": masked})
+        drawn = {name: term.inputs(tokens, place) for name, term in model.terms.items()}
+        inputs = {name: of_term for name, of_term in drawn.items() if of_term is not None}
+        outputs = model(normalise(pictures, config.model.image), tokens, inputs)
         tensors = StepTensors(
             outputs.image,
             outputs.text,
@@ -118,7 +126,7 @@ def main() -> None:
     for name, times in seconds.items():
         ratio = statistics.median(a / b for a, b in zip(times, seconds["clip"], strict=True))
         print(
-            f"{name:>10}: {statistics.median(times):6.2f} CPU s a step, {ratio:.2f} x CLIP; "
+            f"{name:>17}: {statistics.median(times):6.2f} CPU s a step, {ratio:.2f} x CLIP; "
             f"peak {memory[name]:5.0f} MB, {memory[name] / memory['clip']:.2f} x"
         )
 

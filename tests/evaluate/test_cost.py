@@ -83,7 +83,7 @@ def model() -> Any:
 
 
 def test_parameters_leave_out_what_only_training_needs(model: Any) -> None:
-    found = measure_cost(model, SIZE, LENGTH, CPU)["parameters"]
+    found = measure_cost(model, SIZE, LENGTH)["parameters"]
     image = 3 * 3 * 9 + 3 * DIM
     block = 4 * WIDTH * WIDTH + 4 * WIDTH + 2 * 4 * WIDTH * WIDTH + 5 * WIDTH + 4 * WIDTH
     text = VOCABULARY * WIDTH + block + WIDTH * DIM
@@ -98,7 +98,7 @@ def test_parameters_leave_out_what_only_training_needs(model: Any) -> None:
 
 
 def test_gmacs_equal_a_count_by_hand(model: Any) -> None:
-    found = measure_cost(model, SIZE, LENGTH, CPU)["gmacs"]
+    found = measure_cost(model, SIZE, LENGTH)["gmacs"]
     assert found["image"] * 1e9 == SIZE * SIZE * 3 * 3 * 9 + 3 * DIM
     # q, k, v and output maps; scores and their sum over values; two maps of 4 x width.
     projections, attention = 4 * LENGTH * WIDTH**2, 2 * LENGTH * LENGTH * WIDTH
@@ -106,18 +106,11 @@ def test_gmacs_equal_a_count_by_hand(model: Any) -> None:
     assert found["text"] * 1e9 == projections + attention + feed_forward + WIDTH * DIM
 
 
-def test_latency_names_its_device(model: Any) -> None:
-    found = measure_cost(model, SIZE, LENGTH, CPU)
-    assert set(found["latency_ms"]) == {"image_batch1", "text_batch1"}
-    assert all(value > 0 for value in found["latency_ms"].values())
-    assert found["device"].endswith(("thread", "threads"))
-
-
 def test_the_model_itself_is_left_alone(model: Any) -> None:
     model.train()
     before = copy.deepcopy(model.state_dict())
     fast_path = torch.backends.mha.get_fastpath_enabled()
-    measure_cost(model, SIZE, LENGTH, CPU)
+    measure_cost(model, SIZE, LENGTH)
     assert model.training
     assert isinstance(model.image.branches, Branches)
     assert torch.backends.mha.get_fastpath_enabled() == fast_path
@@ -128,12 +121,12 @@ def test_the_model_itself_is_left_alone(model: Any) -> None:
 
 def test_re_parameterising_that_changes_the_outputs_is_refused() -> None:
     with pytest.raises(InvariantError, match="re-parameterising the image tower changes"):
-        measure_cost(Towers(error=0.5), SIZE, LENGTH, CPU)  # type: ignore[arg-type]
+        measure_cost(Towers(error=0.5), SIZE, LENGTH)  # type: ignore[arg-type]
 
 
 def test_context_the_tokenizer_cannot_fill_is_refused(model: Any) -> None:
     with pytest.raises(ConfigError, match="the context length of the text tower is not 20"):
-        measure_cost(model, SIZE, 20, CPU)
+        measure_cost(model, SIZE, 20)
 
 
 @pytest.mark.parametrize(

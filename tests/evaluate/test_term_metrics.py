@@ -16,6 +16,7 @@ from harness.data.dataset import Split
 from harness.errors import DataError
 from harness.evaluate.embed import encoding
 from harness.evaluate.engine import evaluate
+from harness.evaluate.terms import _located
 from harness.metrics import METRICS, Contrasted, is_cost, known_metrics, lacking
 from harness.models.training import TrainingModel
 from harness.objectives.masking import mask_words, masking_noise
@@ -24,7 +25,7 @@ from harness.run import _corpus_rows
 from harness.seeding import derive_seed
 from tests.conftest import MemoryData, memory_data, tiny_run
 
-KINDS = {"grounding", "grounding_gap", "fusion_gain", "mlm_loss"}
+KINDS = {"grounding", "grounding_gap", "localisation", "fusion_gain", "mlm_loss"}
 BOTH = {"objective.token.weight": 0.5, "objective.token.dim": 8, "objective.mlm.weight": 0.5}
 
 
@@ -81,6 +82,44 @@ def test_grounding_by_hand() -> None:
     share = METRICS.get("grounding").compute(found)
     assert (share.value, share.n, share.chance) == ((1 + 0.5 + 0 + 1) / 4, 4, 0.5)
     assert METRICS.get("grounding_gap").compute(found).value == (0.25 + 0 - 0.25 + 0.5) / 4
+
+
+def test_localisation_by_hand() -> None:
+    found = Contrasted(np.zeros(2), np.zeros(2), located=np.array([1.0, 0.25]))
+    share = METRICS.get("localisation").compute(found)
+    assert (share.value, share.n, share.chance) == (0.625, 2, 0.5)
+    nothing = METRICS.get("localisation").compute(Contrasted(np.zeros(2), np.zeros(2)))
+    assert nothing.value is None
+    assert "puts no words on patches" in str(nothing.reason)
+
+
+def test_words_are_located_on_the_own_side_of_a_canvas_of_two(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Dark and bright pictures in turn; words are put where the canvas is as bright as their own.
+    config, data = setting(), memory_data()
+    training = model_of(config, data).eval()
+    bright = torch.tensor([0.0, 1.0, 0.0])
+    pixels = bright[:, None, None, None].expand(3, 3, 32, 32)
+    tokens, own = training.model.tokenizer(["a", "b", "c", "b"]), torch.tensor([0, 1, 2, 1])
+    canvases = []
+
+    def look(canvas: torch.Tensor, _: torch.Tensor) -> Any:
+        canvases.append(canvas)
+        return SimpleNamespace(with_pictures=lambda places: canvas[places])
+
+    def locate(_: Any, seen: torch.Tensor, module: Any) -> torch.Tensor:
+        grid = training.layout.grid
+        patches = torch.nn.functional.adaptive_avg_pool2d(seen[:, :1], grid).flatten(1)
+        return (patches == bright[own][:, None])[:, None].float()
+
+    monkeypatch.setattr(training, "look", look)
+    monkeypatch.setattr(type(training.terms["token"]), "locate", locate)
+    shares = _located(training, pixels, tokens, own)
+    assert shares.keys() == {"token"}
+    # 0 stands left beside 1, 1 right beside 2, and 2 left beside 0, which is as dark
+    assert canvases[0][:, 0, 0, [0, -1]].tolist() == [[0, 1], [0, 1], [0, 0]]
+    assert shares["token"].tolist() == [1.0, 1.0, 0.5, 1.0]
 
 
 def test_fusion_gain_by_hand() -> None:
@@ -261,7 +300,9 @@ def test_an_evaluation_of_before_lacks_them_if_the_terms_are_on() -> None:
     )
     assert lacking(entry, ["instance"]) == {}
     holes = lacking(entry, ["instance", "token"])
-    assert holes.keys() == {"validation/grounding", "validation/grounding_gap"}
+    assert holes.keys() == {
+        f"validation/{k}" for k in ("grounding", "grounding_gap", "localisation")
+    }
     assert "--rerun metrics" in holes["validation/grounding"]["reason"]
     measured = entry_of(setting(), memory_data(), None)
     assert lacking(measured, ["instance", "token", "mlm"]) == {}

@@ -5,6 +5,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from harness.config import RunConfig, override
+from harness.errors import ConfigError
 from harness.objectives.instance import (
     InstanceLoss,
     instance_loss,
@@ -116,3 +118,83 @@ def test_loss_is_finite_for_large_scale_and_identical_embeddings():
 def test_mass_is_a_function_of_progress_alone():
     config = InstanceLoss(a_max=0.4, schedule="linear", start=0.5)
     assert [soft_label_mass(config, p) for p in (0.0, 0.5, 0.75, 1.0)] == [0.0, 0.0, 0.2, 0.4]
+
+
+# --------------------------------------------------------------------------- other softenings
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine", "step"])
+@pytest.mark.parametrize("anneal", ["linear", "cosine", "step"])
+def test_an_annealed_mass_is_back_at_0_in_the_end_and_never_above_a_max(schedule, anneal):
+    config = InstanceLoss(a_max=0.4, schedule=schedule, anneal=anneal)
+    masses = [soft_label_mass(config, i / 40) for i in range(41)]
+    assert masses[-1] == 0.0
+    assert all(0 <= mass <= 0.4 for mass in masses)
+    assert max(masses) > 0.05
+    if schedule == "constant":
+        assert masses[0] == 0.4
+        assert masses == sorted(masses, reverse=True)
+
+
+def test_a_mass_that_rises_and_falls_by_hand():
+    config = InstanceLoss(a_max=0.4, schedule="linear", anneal="linear", anneal_start=0.5)
+    masses = [soft_label_mass(config, p) for p in (0.25, 0.5, 0.75, 1.0)]
+    assert masses == pytest.approx([0.1, 0.2, 0.4 * 0.75 * 0.5, 0.0])
+
+
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+def test_per_sample_rows_sum_to_one_and_a_pair_that_matches_keeps_its_label(weighting):
+    image, text, _ = pairs()
+    with torch.no_grad():
+        text[2] = image[2]
+        text[3] = -image[3]
+    own = (image * text).sum(1).clamp(0, 1)
+    for target in soft_targets(image, text, 0.3, weighting, tau=0.1, per_sample=True):
+        torch.testing.assert_close(target.sum(1), torch.ones(6), atol=1e-6, rtol=0)
+        torch.testing.assert_close(target.diag(), 1 - 0.3 * (1 - own), atol=1e-6, rtol=0)
+        assert not target.requires_grad
+        assert target[2, 2].item() == pytest.approx(1.0)
+        assert target[3, 3].item() == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize("per_sample", [False, True])
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+def test_without_normalising_the_positive_stays_at_1_and_the_negatives_are_as_before(
+    weighting, per_sample
+):
+    image, text, _ = pairs()
+    usual = soft_targets(image, text, 0.3, weighting, tau=0.1, per_sample=per_sample)
+    more = {"per_sample": per_sample, "normalise": False}
+    others = soft_targets(image, text, 0.3, weighting, tau=0.1, **more)
+    for target, other in zip(usual, others, strict=True):
+        assert torch.equal(other.diag(), torch.ones(6))
+        off = ~torch.eye(6, dtype=torch.bool)
+        torch.testing.assert_close(other[off], target[off])
+        torch.testing.assert_close(other.sum(1), 2 - target.diag())
+
+
+def test_loss_without_normalising_by_hand():
+    # cosines are the identity, scale 1: CE of (1, 0) against (1, a) is the hard one and a * log sum
+    eye, log_sum = torch.eye(2), math.log(math.e + 1)
+    loss = instance_loss(
+        eye, eye, torch.tensor(0.0), mass=0.25, weighting="uniform", normalise=False
+    )
+    assert loss.item() == pytest.approx((log_sum - 1) + 0.25 * log_sum, abs=1e-6)
+
+
+@pytest.mark.parametrize("switch", [{"per_sample": True}, {"normalise": False}])
+def test_with_a_mass_of_0_every_switch_is_clips_loss(switch):
+    a, b = pairs(), pairs()
+    soft, hard = instance_loss(*a, mass=1e-9, **switch), instance_loss(*b)
+    torch.testing.assert_close(soft, hard, atol=1e-6, rtol=0)
+    assert instance_loss(*pairs(), mass=0.0, **switch).item() == hard.item()
+
+
+def test_an_anneal_that_leaves_no_softening_is_refused_and_switches_move_no_key_by_themselves():
+    values = {"objective.instance.a_max": 0.1, "objective.instance.anneal": "constant"}
+    with pytest.raises(ConfigError, match=r"labels would never be soft"):
+        override(RunConfig(), values)
+    override(RunConfig(), {**values, "objective.instance.anneal_start": 0.5})
+    assert override(RunConfig(), {"objective.instance.per_sample": True}).run_key == (
+        RunConfig().run_key
+    )

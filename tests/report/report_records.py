@@ -119,6 +119,30 @@ class Records:
         )
         return directory
 
+    def deployed(self, run: Run, forms: Mapping[str, float | str]) -> None:
+        """Give a finished run deployed forms: a R@1 each, or why there is none."""
+        directory, key = self.store.run_dir(run.key), run.config.evaluation_key
+        result = directory.result()
+        assert result is not None
+        entry = result["evaluations"][key]
+        entry["deployed"] = {
+            form: {"hole": t2i}
+            if isinstance(t2i, str)
+            else {
+                "content_key": "d" * 12,
+                "protocol": {**entry["protocol"], "precision": form},
+                "metrics": evaluation(t2i, t2i, 0.5),
+                "outcomes": f"outcomes/{key}-{form}.npz",
+                "files": {
+                    tower: {"file": f"{tower}.onnx", "sha256": f"{run.key}{form}{tower}", "mb": mb}
+                    for tower, mb in (("image", 1.5), ("text", 9.5))
+                },
+                "recipe": {},
+            }
+            for form, t2i in forms.items()
+        }
+        directory.write_result(result)
+
     def outcomes(self, run: Run, arrays: Mapping[str, np.ndarray]) -> None:
         """The per-example outcomes of a finished run."""
         folder = self.store.run_dir(run.key).outcomes

@@ -190,7 +190,7 @@ def test_ties_are_marked_on_request_alone(records: Records) -> None:
 
 
 def test_columns_are_those_asked_for_in_their_order(records: Records) -> None:
-    sweep = depth_sweep(columns=["test/role/acc1", "cost/latency_ms", T2I, "cost/gmacs/text"])
+    sweep = depth_sweep(columns=["test/role/acc1", "cost/parameters", T2I, "cost/gmacs/text"])
     runs, _ = runs_by(sweep)
     fill(records, runs)
 
@@ -198,12 +198,12 @@ def test_columns_are_those_asked_for_in_their_order(records: Records) -> None:
 
     assert [c.heads for c in tables.lead.columns] == [
         ("layers",),
-        ("latency (ms)", "image + text"),
+        ("parameters (M)", "image + text"),
         ("text tower GMACs (GMACs)",),
         ("Zero-shot classification (%)", "role acc@1"),
         ("Retrieval (%)", "T2I R@1"),
     ]
-    assert column(tables.lead, "latency (ms)", "image + text")[0] == "1.5 + 2.5"
+    assert column(tables.lead, "parameters (M)", "image + text")[0] == "0.40 + 0.60"
     assert tables.every is not None
     heads = [c.heads[-1] for c in tables.every.columns]
     assert heads == ["layers", "\u0394 T2I", "I2T", "\u0394 I2T"]

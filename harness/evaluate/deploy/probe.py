@@ -1,0 +1,84 @@
+"""What one ONNX tower costs, measured alone in a process of its own: `python -m ... FILE`.
+
+Prints JSON.  Knows ONNX Runtime, NumPy and psutil alone, so that neither torch's threads nor its
+memory have a say.  The caller has looked the file through; see `sessions`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import psutil
+
+_WARM_UP = 10
+_TOKENS = (49_406, 49_407)
+"""CLIP's first and last piece of a text."""
+
+
+def main() -> None:
+    """Measure the file that the command line names."""
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    add = parser.add_argument
+    add("file")
+    add("--threads", type=int, default=1)
+    add("--batches", type=int, nargs="+", default=[1])
+    add("--calls", type=int, default=200)
+    add("--seconds", type=float, default=60.0)
+    args = parser.parse_args()
+    json.dump(measured(args), sys.stdout)
+
+
+def measured(args: argparse.Namespace) -> dict[str, Any]:
+    """Time to load (ms), growth of memory (MB), and the times of each batch's calls (ms)."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = args.threads
+    options.inter_op_num_threads = 1
+    process = psutil.Process()
+    before = process.memory_info().rss
+    began = time.perf_counter()
+    session = onnxruntime.InferenceSession(args.file, options, providers=["CPUExecutionProvider"])
+    load_ms = (time.perf_counter() - began) * 1e3
+    times = {
+        batch: _times(session, _sample(session, batch), args.calls, args.seconds)
+        for batch in args.batches
+    }
+    grown = (process.memory_info().rss - before) / 1e6
+    return {"load_ms": load_ms, "memory_mb": grown, "times_ms": times}
+
+
+def _times(session: Any, sample: dict[str, Any], calls: int, seconds: float) -> list[float]:
+    """Milliseconds of `calls` calls, or of fewer once `seconds` have passed."""
+    for _ in range(_WARM_UP):
+        session.run(None, sample)
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(times) < calls and (not times or time.perf_counter() < end):
+        start = time.perf_counter()
+        session.run(None, sample)
+        times.append((time.perf_counter() - start) * 1e3)
+    return times
+
+
+def _sample(session: Any, batch: int) -> dict[str, Any]:
+    """Noise for a picture, a text that fills the context for tokens."""
+    (taken,) = session.get_inputs()
+    shape = (batch, *taken.shape[1:])
+    noise = np.random.default_rng(0)
+    if taken.type == "tensor(float)":
+        return {taken.name: noise.standard_normal(shape, dtype=np.float32)}
+    tokens = noise.integers(1, _TOKENS[0], shape)
+    tokens[:, 0], tokens[:, -1] = _TOKENS
+    return {taken.name: tokens}
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    main()

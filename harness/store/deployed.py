@@ -1,0 +1,138 @@
+"""Deployed forms in the results store, and the sittings in which their speed was measured.
+
+    <root>/results/runs/<key>/deploy/<form>/    a form's files; see harness.evaluate.deploy.forms
+    <root>/results/latency/<time>-<host>.json   one sitting: all it measured, one after another
+
+Speed is no property of a run but of a file on a machine at a time: it is kept apart, and a table
+takes all its rows from one sitting.  Torch-free.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
+from harness.errors import RecordError, one_line
+from harness.files import read_json, sha256_of, write_json
+from harness.store.record import Store, of_this_schema
+
+_FOLDER = "latency"
+_SCHEMA = 1
+#: A 90th percentile beyond so many times the least was not measured quietly.
+LOUD = 2.0
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long one tower of one form of a run takes, a batch at a time.
+
+    Attributes:
+        sha256: of the ONNX file.
+        calls: how many were timed, over all turns.
+        least, median, p90: milliseconds of a call.
+        load_ms: time to make a session of the file, the least of the turns.
+        memory_mb: growth of memory by loading and running it, the greatest of the turns.
+    """
+
+    key: str
+    form: str
+    tower: str
+    sha256: str
+    batch: int
+    calls: int
+    least: float
+    median: float
+    p90: float
+    load_ms: float
+    memory_mb: float
+
+    @property
+    def quiet(self) -> bool:
+        """Whether it was measured with little else going on."""
+        return self.p90 <= LOUD * self.least
+
+
+@dataclass(frozen=True)
+class Sitting:
+    """All timings of one sitting, and on what.
+
+    Attributes:
+        machine: CPU, threads, versions, and the load of a minute before and after.
+        sha256: of the file that it was read from; empty before it is written.
+    """
+
+    when: str
+    machine: Mapping[str, Any]
+    timings: tuple[Timing, ...]
+    name: str = ""
+    sha256: str = ""
+
+    def of(self, key: str, form: str, sha256s: Iterable[str]) -> list[Timing]:
+        """The timings of these files."""
+        known = set(sha256s)
+        return [t for t in self.timings if (t.key, t.form) == (key, form) and t.sha256 in known]
+
+
+def write_sitting(store: Store, sitting: Sitting) -> Path:
+    """Keep a sitting; returns its file, whose name no other has."""
+    host = re.sub(r"[^A-Za-z0-9.-]", "_", str(sitting.machine.get("host", "")))[:60] or "host"
+    folder = store.root / "results" / _FOLDER
+    name = f"{re.sub('[^0-9T]', '', sitting.when)}-{host}"
+    file = folder / f"{name}.json"
+    for number in range(2, 1_000):
+        if not file.exists():
+            break
+        file = folder / f"{name}.{number}.json"
+    rows = [asdict(timing) for timing in sitting.timings]
+    machine = dict(sitting.machine)
+    write_json(file, {"schema": _SCHEMA, "when": sitting.when, "machine": machine, "timings": rows})
+    return file
+
+
+def read_sittings(store: Store) -> tuple[list[Sitting], list[str]]:
+    """Every sitting below a root, the oldest first; and a line for each that cannot be read."""
+    found, problems = [], []
+    for file in sorted((store.root / "results" / _FOLDER).glob("*.json")):
+        try:
+            found.append(_read(file))
+        except RecordError as error:
+            problems.append(one_line(error))
+    return found, problems
+
+
+def _read(file: Path) -> Sitting:
+    try:
+        rows = _Rows.validate_python(of_this_schema(read_json(file), file))
+    except ValidationError as error:
+        raise RecordError(f"{file} was edited: {error.errors()[0]['msg']}") from None
+    return Sitting(
+        rows["when"],
+        rows["machine"],
+        tuple(rows["timings"]),
+        file.relative_to(file.parents[2]).as_posix(),
+        sha256_of(file),
+    )
+
+
+class _Tree(TypedDict):
+    """What a sitting's file holds."""
+
+    schema: int
+    when: str
+    machine: dict[str, Any]
+    timings: list[Timing]
+
+
+_Rows = TypeAdapter(_Tree)
+
+
+def now() -> str:
+    """The time as a sitting tells it, in UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())

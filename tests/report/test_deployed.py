@@ -1,0 +1,295 @@
+"""Deployed forms in a report: rows beside the model, paired by seed, timed in one sitting."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_records import T2I, Records, fill, runs_by, sweep_of
+
+from harness.config.searchspace import check_search
+from harness.config.sweep import Run, Sweep
+from harness.document.markdown import words
+from harness.document.text import flat
+from harness.errors import ConfigError, RecordError, SweepError
+from harness.launch import latency
+from harness.launch.latency import CALLS, TURNS, first_of_each_point, sit, time_what_is_untimed
+from harness.metrics import COSTS, is_measured_apart
+from harness.report import build
+from harness.report.check import check
+from harness.report.deployed import on_devices
+from harness.results.collect import collect
+from harness.results.deployed import FORM, TRAINED, deployed, newest_with_most
+from harness.searchspace import Integers, Search
+from harness.store.deployed import Sitting, Timing, read_sittings, write_sitting
+
+MACHINE = {"host": "h", "cpu": "a CPU", "threads": 1, "onnxruntime": "1", "load": [0.1, 0.2]}
+
+
+NO_ROW = '{"schema": 1, "when": "x", "machine": {}, "timings": [{}]}'
+
+
+def sweep() -> Sweep:
+    return sweep_of({"model.text.layers": [1, 2, 4]}, primary=T2I, margin=1.0)
+
+
+def timing(run: Run, form: str, tower: str, median: float = 1.0, p90: float = 1.2) -> Timing:
+    sha256 = f"{run.key}{form}{tower}"
+    return Timing(run.key, form, tower, sha256, 1, 200, 0.9, median, p90, 10.0, 20.0)
+
+
+def sitting_of(runs: Sequence[Run], *, when: str = "2026-01-01T00:00:00", **more: float) -> Sitting:
+    towers = [(r, f, t) for r in runs for f in ("onnx", "onnx-int8") for t in ("image", "text")]
+    return Sitting(when, MACHINE, tuple(timing(*each, **more) for each in towers))
+
+
+@pytest.fixture
+def runs(records: Records) -> list[Run]:
+    runs, _ = runs_by(sweep())
+    fill(records, runs)
+    for run in runs:
+        plain = records.store.run_dir(run.key).result()["evaluations"][run.config.evaluation_key]
+        t2i = plain["metrics"][T2I]["value"]
+        records.deployed(run, {"onnx": t2i, "onnx-int8": t2i - 0.002 - 0.0004 * run.seed})
+    return runs
+
+
+def test_a_form_is_a_row_against_the_model_as_trained(records: Records, runs: list[Run]) -> None:
+    forms = deployed(collect(sweep(), runs, records.store), None)
+    assert forms is not None
+    assert [row.axes[FORM] for row in forms.points] == [TRAINED, "onnx", "onnx-int8"] * 3
+    assert [row.baseline for row in forms.points] == [None, 0, 0, None, 3, 3, None, 6, 6]
+    frame = forms.frame[forms.frame["metric"] == T2I]
+    values = frame.pivot_table("value", ["model.text.layers", "seed"], FORM)
+    lost = values[TRAINED] - values["onnx-int8"]
+    assert lost.tolist() == pytest.approx([0.002, 0.0024, 0.0028] * 3)
+    assert (values[TRAINED] == values["onnx"]).all()
+
+
+def test_the_page_says_what_is_lost_and_whether_it_is_within_the_margin(
+    records: Records, runs: list[Run]
+) -> None:
+    blocks = on_devices(collect(sweep(), runs, records.store), records.store).blocks
+    said = [flat(item) for item in blocks[0].items]  # type: ignore[union-attr]
+    assert said[0].startswith("onnx: T2I R@1 differs from the model as trained by 0.0 points;")
+    assert "onnx-int8: T2I R@1 differs from the model as trained by \u22120.2 points" in said[1]
+    assert "within the margin of 1" in said[1]
+    assert "python -m harness.bench latency" in said_of(blocks)
+
+
+def said_of(blocks: Sequence[Any]) -> str:
+    return " ".join(words(block.text) for block in blocks if hasattr(block, "text"))
+
+
+def test_a_hole_has_its_reason_and_runs_without_forms_have_no_section(
+    records: Records, runs: list[Run]
+) -> None:
+    records.deployed(runs[0], {"onnx": 0.5, "onnx-int8": "torch cannot write text.onnx"})
+    forms = deployed(collect(sweep(), runs, records.store), None)
+    assert forms is not None
+    hole = forms.frame[(forms.frame["key"] == runs[0].key) & (forms.frame[FORM] == "onnx-int8")]
+    assert set(hole["reason"]) == {"torch cannot write text.onnx"}
+    assert hole["value"].isna().all()
+    for run in runs:
+        records.deployed(run, {})
+    assert on_devices(collect(sweep(), runs, records.store), records.store).blocks == ()
+
+
+def test_numbers_that_cannot_be_true_are_refused(records: Records, runs: list[Run]) -> None:
+    directory, key = records.store.run_dir(runs[0].key), runs[0].config.evaluation_key
+    result = directory.result()
+    result["evaluations"][key]["deployed"]["onnx"]["metrics"][T2I]["value"] = 1.5
+    directory.write_result(result)
+    forms = deployed(collect(sweep(), runs, records.store), None)
+    assert forms is not None
+    one = forms.frame[(forms.frame["key"] == runs[0].key) & (forms.frame[FORM] == "onnx")]
+    assert all("result refused" in reason for reason in one["reason"])
+
+
+@pytest.mark.parametrize(
+    "entry", [None, [], "x", {}, {"files": []}, {"files": {"image": 1}}, {"hole": 1}]
+)
+def test_an_entry_that_is_none_is_a_hole(records: Records, runs: list[Run], entry: Any) -> None:
+    directory, key = records.store.run_dir(runs[0].key), runs[0].config.evaluation_key
+    result = directory.result()
+    result["evaluations"][key]["deployed"]["onnx"] = entry
+    directory.write_result(result)
+    forms = deployed(collect(sweep(), runs, records.store), None)
+    assert forms is not None
+    one = forms.frame[(forms.frame["key"] == runs[0].key) & (forms.frame[FORM] == "onnx")]
+    assert set(one["reason"]) == {"the entry of this form was edited"}
+
+
+# --------------------------------------------------------------------------- timings
+
+
+def test_all_rows_come_from_the_sitting_that_has_most_of_them(
+    records: Records, runs: list[Run]
+) -> None:
+    some = sitting_of(runs[:1], median=5.0, when="2026-03-01T00:00:00")
+    old, new = (
+        sitting_of(runs, median=1.0),
+        sitting_of(runs, median=2.0, when="2026-02-01T00:00:00"),
+    )
+    collection = collect(sweep(), runs, records.store)
+    chosen = newest_with_most(collection, [old, new, some])
+    assert chosen is new
+    forms = deployed(collection, chosen)
+    assert forms is not None
+    found = forms.frame[forms.frame["metric"] == "cost/latency_ms/text_batch1"]
+    assert set(found[found[FORM] != TRAINED]["value"]) == {2.0}
+    assert found[found[FORM] == TRAINED]["value"].isna().all()
+
+
+def test_one_seed_of_a_point_is_enough_and_another_file_is_not(
+    records: Records, runs: list[Run]
+) -> None:
+    by_point = first_of_each_point(runs, records.store)
+    assert [d.key for d in by_point] == [runs[0].key, runs[3].key, runs[6].key]
+    own = [run for run in runs if run.key in {d.key for d in by_point}]
+    collection = collect(sweep(), runs, records.store)
+    forms = deployed(collection, sitting_of(own))
+    assert forms is not None
+    found = forms.frame[(forms.frame["metric"] == "cost/load_ms/image")]
+    assert (found[found[FORM] != TRAINED]["value"] == 10.0).all()
+    stale = [Timing(**{**vars(t), "sha256": "of another file"}) for t in sitting_of(own).timings]
+    assert newest_with_most(collection, [Sitting("x", MACHINE, tuple(stale))]) is None
+
+
+def test_what_was_not_quiet_is_in_no_table(records: Records, runs: list[Run]) -> None:
+    write_sitting(records.store, sitting_of(runs, p90=1.9))
+    collection = collect(sweep(), runs, records.store)
+    made = on_devices(collection, records.store)
+    heads = [column.heads[0] for column in made.blocks[1].columns]  # type: ignore[union-attr]
+    assert "latency (ms)" not in heads
+    assert "memory (MB)" in heads
+    assert "36 of 36 timings were not measured quietly" in said_of(made.blocks)
+    write_sitting(records.store, sitting_of(runs, when="2026-02-01T00:00:00"))
+    made = on_devices(collection, records.store)
+    assert "latency (ms)" in [c.heads[0] for c in made.blocks[1].columns]  # type: ignore[union-attr]
+
+
+def test_a_report_with_timings_is_checked_with_them(records: Records, runs: list[Run]) -> None:
+    file = write_sitting(records.store, sitting_of(runs))
+    out = records.store.root / "reports" / "made_up"
+    build(sweep(), runs, records.store, out)
+    told = json.loads((out / "manifest.json").read_text())["inputs"]
+    assert list(told) == [f"results/latency/{file.name}"]
+    file.write_text(file.read_text().replace("10.0", "11.0"))
+    assert any(file.name in line for line in check(out, records.store.root))
+
+
+@pytest.mark.parametrize("text", ["{", '{"schema": 1}', '{"schema": 9}', "[]", NO_ROW])
+def test_a_damaged_sitting_is_a_line(records: Records, runs: list[Run], text: str) -> None:
+    write_sitting(records.store, sitting_of(runs)).with_name("0.json").write_text(text)
+    sittings, problems = read_sittings(records.store)
+    assert len(sittings) == 1
+    assert len(problems) == 1
+    assert "\n" not in problems[0]
+    made = on_devices(collect(sweep(), runs, records.store), records.store)
+    assert "Timings left out:" in said_of(made.blocks)
+
+
+def test_sittings_of_one_second_do_not_replace_one_another(records: Records) -> None:
+    files = {write_sitting(records.store, sitting_of([])) for _ in range(3)}
+    assert len(files) == 3
+
+
+# --------------------------------------------------------------------------- the sitting
+
+
+@pytest.fixture
+def played(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Files that were probed, in order; a file is as slow as its turn."""
+    probed: list[str] = []
+    monkeypatch.setattr(latency, "_towers", _towers)
+
+    def probe(tower: Any, threads: int) -> dict[str, Any]:
+        probed.append(tower.sha256)
+        turn = probed.count(tower.sha256)
+        times = {"1": [float(turn)] * (CALLS // TURNS), "32": [32.0] * (CALLS // TURNS)}
+        return {"load_ms": 10.0 * turn, "memory_mb": 5.0 * turn, "times_ms": times}
+
+    monkeypatch.setattr(latency, "_probe", probe)
+    return probed
+
+
+def _towers(run: Any) -> Any:
+    for tower in ("image", "text"):
+        shared = "shared" if tower == "image" else run.key
+        yield latency._Tower(run.key, "onnx", tower, Path("f"), shared)
+
+
+def test_files_are_timed_in_turns_and_each_once_a_turn(
+    records: Records, runs: list[Run], played: list[str]
+) -> None:
+    made = sit([records.store.run_dir(run.key) for run in runs[:2]], 1, lambda line: None)
+    assert played == ["shared", runs[0].key, runs[1].key] * TURNS
+    one = next(t for t in made.timings if t.batch == 1)
+    assert (one.calls, one.least, one.median, one.p90) == (CALLS, 1.0, 2.5, 4.0)
+    assert (one.load_ms, one.memory_mb) == (10.0, 20.0)
+    assert not one.quiet
+    assert all(t.quiet for t in made.timings if t.batch == 32)
+    assert len(made.timings) == 2 * 2 * 2
+
+
+def test_a_second_sitting_waits_and_then_says_so(
+    records: Records, runs: list[Run], played: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latency, "_LOCK_SECONDS", 0.0)
+    directory = [records.store.run_dir(runs[0].key)]
+    with latency._alone(), pytest.raises(ConfigError, match="another sitting has held"):
+        sit(directory, 1, lambda line: None)
+    assert sit(directory, 1, lambda line: None).timings
+
+
+def test_a_sweep_is_timed_once_and_a_failure_stops_nothing(
+    records: Records, runs: list[Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+
+    def refuse(*_: Any) -> Sitting:
+        raise ConfigError("no luck")
+
+    monkeypatch.setattr(latency, "sit", refuse)
+    time_what_is_untimed(runs, records.store, 1, said.append)
+    assert said == ["latency was not measured: no luck"]
+    monkeypatch.setattr(latency, "sit", lambda *_: sitting_of(runs))
+    time_what_is_untimed(runs, records.store, 1, said.append)
+    assert len(read_sittings(records.store)[0]) == 1
+    monkeypatch.setattr(latency, "sit", refuse)
+    time_what_is_untimed(runs, records.store, 1, said.append)
+    assert len(said) == 1
+
+
+def test_a_file_that_was_not_scored_is_not_timed(records: Records, runs: list[Run]) -> None:
+    directory = records.store.run_dir(runs[0].key)
+    with pytest.raises(RecordError, match="cannot be read"):
+        sit([directory], 1, lambda line: None)
+    folder = directory.path / "deploy" / "onnx"
+    folder.mkdir(parents=True)
+    (folder / "image.onnx").write_bytes(b"another")
+    with pytest.raises(RecordError, match=r"no ONNX file|differs"):
+        sit([directory], 1, lambda line: None)
+    records.deployed(runs[0], {})
+    with pytest.raises(ConfigError, match="none of these runs has a deployed form"):
+        sit([directory], 1, lambda line: None)
+
+
+def test_speed_is_no_goal_of_a_search_and_no_cost_of_a_run() -> None:
+    assert [n for n in COSTS if is_measured_apart(n)] == [
+        n for n in COSTS if not n.startswith(("cost/parameters/", "cost/gmacs/"))
+    ]
+    with pytest.raises(SweepError, match="speed is measured apart"):
+        check_search(
+            Search(
+                space={"model.text.layers": Integers(1, 4)},
+                objectives=["validation/mean_recall", "cost/latency_ms/text_batch1"],
+                trials=4,
+            ),
+            sweep().base,
+            [{}],
+        )
