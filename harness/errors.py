@@ -93,6 +93,17 @@ def refuse_controls(what: str, text: str) -> None:
         raise ConfigError(f"{what} {text!r} has the control character {found[0]!r}: rename it")
 
 
+MAX_NAME = 10_000
+
+
+def refuse_long(what: str, text: str) -> None:
+    """ConfigError where a name is longer than any page can show."""
+    if len(text) > MAX_NAME:
+        raise ConfigError(
+            f"{what} {text[:40]!r}... has {len(text):,} characters, {MAX_NAME:,} are allowed"
+        )
+
+
 def nearest(given: str, allowed: Iterable[str], *, most: int = 3) -> list[str]:
     """The allowed names closest to `given`, best first, at most `most` of them."""
     names = list(allowed)

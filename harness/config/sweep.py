@@ -27,7 +27,7 @@ from harness.config.points import short_names as short_names
 from harness.config.points import zipped as zipped
 from harness.config.searchspace import Search
 from harness.config.values import plain
-from harness.errors import ConfigError, SweepError, refuse_controls, unknown
+from harness.errors import ConfigError, SweepError, refuse_controls, refuse_long, unknown
 from harness.metrics import check_cost
 
 #: What may stand after a mean, and where differences may stand, in the leading table.
@@ -194,6 +194,7 @@ def _labels(sweep: Sweep, names: Mapping[str, str]) -> dict[str, str]:
         text = canonical_json(point)
         label = named.get(text) or label_of(point, names)
         refuse_controls("the label", label)
+        refuse_long("the label", label)
         numbered = (f"{label} #{number}" for number in itertools.count(2))
         free = (one for one in itertools.chain([label], numbered) if one not in labels.values())
         labels[text] = next(free)

@@ -23,7 +23,7 @@ from harness.config import (
 )
 from harness.config.sweep import Point, Points, Run, Show, Sweep, SweepFile
 from harness.config.sweep_files import load_recorded
-from harness.errors import RecordError, SweepError, one_line, unknown
+from harness.errors import RecordError, SweepError, one_line, refuse_long, unknown
 from harness.files import read_json, write_json
 from harness.metrics import display
 from harness.store.record import Store, of_this_schema
@@ -252,6 +252,7 @@ def _runs(
     for entry in entries:
         config = override(base, entry["set"]) if entry["set"] else base
         point: Point = dict(entry["point"])
+        refuse_long("the label", str(entry["label"]))
         run = Run(entry["label"], point, entry["seed"], config, source=source)
         if run.key != entry["key"]:
             raise RecordError(
