@@ -203,7 +203,7 @@ _OF_RUN: Mapping[str, Callable[[Record], object]] = {
     "failure": lambda record: record.status.failure or "bug",
     "error": lambda record: _last_line(record.status.error),
     "log": lambda record: record.log or text.DASH,
-    "attempts": lambda record: attempts_of(record),
+    "attempts": lambda record: record.starts,
     "state": lambda record: _STATES.get(record.status.state, record.status.state.value),
     "samples seen": lambda record: f"{record.status.samples_seen:,}",
     "of": lambda record: f"{record.run.config.train.samples:,}",
@@ -220,11 +220,6 @@ def _table_of(records: Sequence[Record], *heads: str, anchored: bool = False) ->
         keys=[[record.key] for record in records],
         anchored=anchored,
     )
-
-
-def attempts_of(record: Record) -> int:
-    """How often the run was started, as far as its files say."""
-    return max(len(record.attempts), record.status.attempt)
 
 
 def _last_line(error: str | None) -> str:
