@@ -25,6 +25,7 @@ from harness.report import prose
 from harness.report.digest import conclusions, undecided, verdicts, warnings
 from harness.report.published import Beside
 from harness.report.tables import Tables
+from harness.report.waves import choices, looks, wave_notes
 from harness.results.collect import Collection, is_of_a_term_off
 from harness.results.findings import ReportFindings
 from harness.results.numerics import Numerics
@@ -54,7 +55,8 @@ class Parts:
 def write_content(collection: Collection, findings: ReportFindings, parts: Parts) -> Document:
     """The page of the report on `collection`: what leads it, and all else behind headings."""
     said = verdicts(collection, findings)
-    notes = [*warnings(collection, findings), *_warnings(collection, findings)]
+    notes = [*wave_notes(collection, findings), *warnings(collection, findings)]
+    notes += _warnings(collection, findings)
     lead: list[Block] = [
         *map(Paragraph, said[:_MOST_LINES]),
         Paragraph(_design(collection, findings)),
@@ -67,6 +69,8 @@ def write_content(collection: Collection, findings: ReportFindings, parts: Parts
     sections = [
         Section("Further verdicts and notes", (BulletList(tuple(later)),) if later else ()),
         Section("All metrics", tuple(_all_metrics(collection, findings, parts))),
+        *(Section("Looks", tuple(looks(collection, each))) for each in findings.answered),
+        Section("Nuisance parameters", tuple(choices(collection))),
         Section("Deployed forms", tuple(parts.deployed)),
         Section("Further figures", tuple(parts.figures[1:])),
         Section("Missing results", tuple(_problems(collection))),

@@ -75,6 +75,8 @@ EVERYTHING = override(
         "objective.token.schedule": "linear",
         "objective.mlm.weight": 0.5,
         "objective.mlm.start": 0.4,
+        "objective.mlm.gate_init": 1.0,
+        "objective.mlm.gate_lr_factor": 3.0,
     },
 )
 
