@@ -26,7 +26,7 @@ from harness.report.digest import conclusions, undecided, verdicts, warnings
 from harness.report.published import Beside
 from harness.report.tables import Tables
 from harness.report.waves import choices, looks, wave_notes
-from harness.results.collect import Collection, is_of_a_term_off
+from harness.results.collect import Collection, term_off
 from harness.results.findings import ReportFindings
 from harness.results.numerics import Numerics
 from harness.results.outcomes import DAMAGED
@@ -159,11 +159,12 @@ def _runs(collection: Collection) -> Iterator[Block]:
 
 
 def runs_with_holes(collection: Collection) -> int:
-    """How many runs miss a number that is shown and that they could have."""
+    """How many runs miss a number that is shown, if it is not of a loss term that is off there."""
     shown = collection.frame[collection.frame["metric"].isin(collection.shown)]
-    missing = shown[shown["value"].isna()]
-    holes = missing[~missing["reason"].map(is_of_a_term_off).astype(bool)]
-    return len(holes[["point", "seed"]].drop_duplicates())
+    holes = shown[shown["value"].isna()]
+    records = {record.key: record for record in collection.records}
+    missed = zip(holes["key"], holes["metric"], strict=True)
+    return len({key for key, metric in missed if term_off(records[key], metric) is None})
 
 
 def _warnings(collection: Collection, findings: ReportFindings) -> Iterator[str]:
