@@ -149,7 +149,10 @@ def test_the_next_wave_is_submitted_as_the_last_one_was_and_followed_in_its_turn
 ) -> None:
     first = waved(steps, order, slurm, "a")
 
-    assert carry_out(following(first), steps({"a": "done", "b": "done"})[1:]) == 0
+    others = steps({"a": "done", "b": "done"})
+    planned = [step for step in others if step.run.key not in first.read().keys]
+
+    assert carry_out(following(first), planned) == 0
 
     second = list(submissions(Store(_root(first)), "ablation"))[-1].read()
     assert (second.code, second.profile) == (first.read().code, first.read().profile)
