@@ -7,10 +7,10 @@ import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.config import Runtime, Train, parts_of_a_batch
 from harness.errors import ConfigError, DeviceError, one_line
@@ -109,6 +109,16 @@ def tf32(used: Literal["none", "convolutions", "all"]) -> Iterator[None]:
         yield
     finally:
         _allow_tf32(convolutions=before[0], products=before[1])
+
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def placed(model: Module, device: torch.device) -> Module:
+    """`model` on `device`; on a GPU convolutions have channels last, as the pictures come."""
+    if device.type != "cuda":
+        return model.to(device)
+    return model.to(device, memory_format=torch.channels_last)
 
 
 def upload(tensor: Tensor, device: torch.device) -> Tensor:
