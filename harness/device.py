@@ -116,9 +116,10 @@ Module = TypeVar("Module", bound=nn.Module)
 
 def placed(model: Module, device: torch.device) -> Module:
     """`model` on `device`; on a GPU convolutions have channels last, as the pictures come."""
-    if device.type != "cuda":
-        return model.to(device)
-    return model.to(device, memory_format=torch.channels_last)
+    model.to(device)
+    if device.type == "cuda":
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model
 
 
 def upload(tensor: Tensor, device: torch.device) -> Tensor:

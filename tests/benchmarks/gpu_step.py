@@ -4,8 +4,8 @@
 
 For a rented GPU: under 8 minutes, and nothing is read from disk.  Both take the same decoded
 pictures and the same captions, with the same towers, AdamW and bf16 autocast; open_clip's text
-tower takes 77 tokens, ours the batch cut to its longest caption.  Prints JSON: samples a second of both
-and their ratio, milliseconds of each part of our step, waits of the host in a step (of torch's
+tower takes 77 tokens, ours the batch cut to its longest caption.  Prints JSON: samples a second of
+both and their ratio, milliseconds of each part of our step, waits of the host in a step (of torch's
 profiler), and samples a second that one core decodes from JPEGs of 512 pixels and from packed ones.
 """
 
