@@ -26,7 +26,7 @@ from harness.report.digest import conclusions, undecided, verdicts, warnings
 from harness.report.published import Beside
 from harness.report.tables import Tables
 from harness.report.waves import choices, looks, wave_notes
-from harness.results.collect import Collection
+from harness.results.collect import Collection, term_off
 from harness.results.findings import ReportFindings
 from harness.results.numerics import Numerics
 from harness.results.outcomes import DAMAGED
@@ -158,10 +158,12 @@ def _runs(collection: Collection) -> Iterator[Block]:
 
 
 def runs_with_holes(collection: Collection) -> int:
-    """How many runs miss a number that is shown."""
+    """How many runs miss a number that is shown, if it is not of a loss term that is off there."""
     shown = collection.frame[collection.frame["metric"].isin(collection.shown)]
     holes = shown[shown["value"].isna()]
-    return len(holes[["point", "seed"]].drop_duplicates())
+    records = {record.key: record for record in collection.records}
+    missed = zip(holes["key"], holes["metric"], strict=True)
+    return len({key for key, metric in missed if term_off(records[key], metric) is None})
 
 
 def _warnings(collection: Collection, findings: ReportFindings) -> Iterator[str]:

@@ -17,6 +17,7 @@ import pandas as pd
 from harness import metrics
 from harness.config import TERMS, canonical_json
 from harness.config.sweep import Point, Run, Show, Sweep, matches, short_names, value_at
+from harness.document.text import encodable
 from harness.errors import unknown
 from harness.planning.selection import Selection, selection_on_file
 from harness.results.lasting import no_garbage
@@ -229,7 +230,7 @@ def frame_of(
 
     def each(column: Sequence[Any]) -> pd.Series[Any]:
         """One value a record, repeated for every metric."""
-        return pd.Series(column).repeat(len(names)).reset_index(drop=True)
+        return pd.Series(list(map(encodable, column))).repeat(len(names)).reset_index(drop=True)
 
     return pd.DataFrame(
         {
@@ -285,10 +286,18 @@ def _measured(record: Record, name: str) -> _Measured:
     )
 
 
-def _why_absent(record: Record, name: str) -> str:
+def term_off(record: Record, name: str) -> str | None:
+    """The loss term that the metric `name` is of, if it is off in this run."""
     described, on = metrics.described(name), record.run.config.objective.active
     if described is not None and described.needs in TERMS and described.needs not in on:
-        return f"of the loss term {described.needs}, which is off in this run"
+        return described.needs
+    return None
+
+
+def _why_absent(record: Record, name: str) -> str:
+    term = term_off(record, name)
+    if term is not None:
+        return f"of the loss term {term}, which is off in this run"
     assert record.evaluation is not None
     return unknown("metric", name, record.evaluation["metrics"])
 
