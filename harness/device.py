@@ -118,7 +118,7 @@ def placed(model: Module, device: torch.device) -> Module:
     """`model` on `device`; on a GPU convolutions have channels last, as the pictures come."""
     model.to(device)
     if device.type == "cuda":
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.to(memory_format=torch.channels_last)
     return model
 
 
