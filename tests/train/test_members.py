@@ -165,5 +165,7 @@ def test_who_waits_for_a_first_process_that_failed_is_told(tmp_path: Path) -> No
             raise ConfigError("no such split")
         ranks.wait_for_first("validation")
 
-    with pytest.raises(AssertionError, match="RankLost: rank 0: no such split"):
+    with pytest.raises(
+        AssertionError, match=r"RankLost: (rank 0: no such split|another process .* is gone)"
+    ):
         on_ranks(tmp_path, 2, train)
