@@ -129,6 +129,20 @@ def upload(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.to(device, non_blocking=True)
 
 
+def download(*tensors: Tensor) -> list[Tensor]:
+    """Copies on the host; from a GPU into pinned memory, with one wait for all of them."""
+    if tensors[0].device.type != "cuda":
+        return [tensor.cpu() for tensor in tensors]
+    host = [
+        torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor, non_blocking=True)
+        for tensor in tensors
+    ]
+    arrived = torch.cuda.Event()
+    arrived.record(torch.cuda.current_stream(tensors[0].device))
+    arrived.synchronize()
+    return host
+
+
 def numerics(
     train: Train, runtime: Runtime, device: torch.device, precision: str
 ) -> dict[str, Any]:

@@ -152,8 +152,7 @@ def _move(model: nn.Module) -> None:
 
 def stand_in(similarity: Tensor, mask: Tensor) -> Tensor:
     """The device traffic of `matching.one_to_one`, whose answer wants numbers."""
-    similarity.double().nan_to_num().cpu()
-    mask.cpu()
+    devices.download(similarity, mask)
     return torch.zeros_like(similarity)
 
 
@@ -173,11 +172,13 @@ def _of_case(folder: Path, name: str) -> dict[str, Any]:
             if isinstance(module, (nn.Conv2d, nn.Linear)):
                 module.register_forward_hook(lambda m, i, o: kinds.update([str(o.dtype)]))
         with Waits() as first:
+            patch.setattr(devices, "download", lambda *tensors: first.found.update(["event"]))
             step()
         with Waits() as resumed:
             if name in RESUMED:
                 t._take_up(_resumed(t))
                 resumed.found.clear()
+                patch.setattr(devices, "download", lambda *tensors: resumed.found.update(["event"]))
                 step()
         steps = {str(s["step"].device) for s in t.optimiser.state.values()}
         found = {"waits": first.found, "after a resume": resumed.found, "kinds": kinds}
