@@ -137,7 +137,7 @@ def download(*tensors: Tensor) -> list[Tensor]:
         torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor, non_blocking=True)
         for tensor in tensors
     ]
-    arrived = torch.cuda.Event()
+    arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
     arrived.record(torch.cuda.current_stream(tensors[0].device))
     arrived.synchronize()
     return host
