@@ -9,6 +9,7 @@ import contextlib
 import errno
 import hashlib
 import hmac
+import io
 import json
 import math
 import os
@@ -17,7 +18,7 @@ import stat
 import sys
 import uuid
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
@@ -36,6 +37,10 @@ MAX_JSON_BYTES = 256 << 20
 """Of a record, which is read whole."""
 MAX_LOG_BYTES = 1 << 30
 MAX_NPZ_BYTES = 4 << 30
+MAX_MEMBER_BYTES = 1 << 30
+"""Of one file of a data set, in an archive or not, which is read whole."""
+LIMITS = "HARNESS_LIMITS"
+"""Environment variable: by how much every limit on what is read is multiplied."""
 _MOST_DIGITS = 300
 
 
@@ -190,8 +195,18 @@ def write_json(path: Path, value: object) -> None:
     write_atomic(path, dump_json(value))
 
 
+def too_large(what: str, size: float, limit: int) -> str:
+    """Why `what` of `size` bytes is not read; empty where the limit, if raised, allows it."""
+    given = os.environ.get(LIMITS, "1")
+    allowed = limit * (int(given) if given.isascii() and given.isdecimal() else 1)
+    if size <= allowed:
+        return ""
+    more = f"{LIMITS}={math.ceil(size / limit)} in the environment raises the limits"
+    return f"{what} {size:,.0f} bytes, and {allowed:,} are read; {more}"
+
+
 def read_regular(path: Path, most: int | None) -> bytes:
-    """The content of a regular file of at most `most` bytes.
+    """The content of a regular file of at most `most` bytes, unless that was raised.
 
     Raises OSError for what is none: a pipe or a device would be read for ever.
     """
@@ -200,10 +215,19 @@ def read_regular(path: Path, most: int | None) -> bytes:
         state = os.fstat(number)
         if not stat.S_ISREG(state.st_mode):
             raise OSError(errno.EINVAL, "it is no regular file", str(path))
-        if most is not None and state.st_size > most:
-            words = f"it has {state.st_size:,} bytes, and {most:,} are read"
+        if most is not None and (words := too_large("it has", state.st_size, most)):
             raise OSError(errno.EFBIG, words, str(path))
         return file.read()
+
+
+def bounded(read: Callable[[int], bytes], most: int) -> Iterator[bytes]:
+    """What a stream's `read` gives, in blocks; OSError where that is more than `most` bytes."""
+    size = 0
+    while block := read(1 << 20):
+        size += len(block)
+        if words := too_large("it comes to over", size, most):
+            raise OSError(errno.EFBIG, words)
+        yield block
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -267,8 +291,8 @@ def open_npz(source: Path | IO[bytes]) -> NpzFile:
     except (AttributeError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"it is no archive of arrays: {error}") from None
     size = sum(member.file_size for member in members)
-    if size > MAX_NPZ_BYTES:
-        raise ValueError(f"it declares {size:,} bytes, and {MAX_NPZ_BYTES:,} are read")
+    if words := too_large("it declares", size, MAX_NPZ_BYTES):
+        raise ValueError(words)
     for member in members:
         with archive.zip.open(member) as opened:
             npy: Any = np.lib.format
@@ -278,6 +302,18 @@ def open_npz(source: Path | IO[bytes]) -> NpzFile:
         if math.prod(shape) * dtype.itemsize > member.file_size:
             raise ValueError(f"{member.filename} declares more than it holds")
     return archive
+
+
+def check_stored(data: bytes) -> None:
+    """ValueError where a checkpoint, a zip by torch.save, unpacks to more than it is."""
+    if not zipfile.is_zipfile(io.BytesIO(data)):
+        return
+    try:
+        members = zipfile.ZipFile(io.BytesIO(data)).infolist()
+    except (zipfile.BadZipFile, NotImplementedError) as error:
+        raise ValueError(str(error)) from None
+    if sum(member.file_size for member in members) > len(data):
+        raise ValueError("it declares more bytes than it has: torch.save compresses nothing")
 
 
 def numbers_of(tree: Mapping[str, Any], before: str = "") -> dict[str, float]:

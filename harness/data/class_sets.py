@@ -16,6 +16,7 @@ from pathlib import Path
 
 from harness.config import ClassFolder, Runtime
 from harness.data.account import Account, FileRead, RefusedData
+from harness.data.captions import MAX_CAPTION
 from harness.data.class_folders import Labelled, has_folders, read_class_folders, some_of
 from harness.data.classnames import (
     NAMES_FILE,
@@ -55,6 +56,10 @@ def open_class_folder(folder: ClassFolder, cache: Path | None = None) -> Picture
     found = read_classes(folder.path, cache)
     _add_numbers(found, listed_names(folder.classnames) or found.names or ())
     names, told = class_names(found.classes, folder.classnames, found.names)
+    if (longest := max(map(len, names))) > MAX_CAPTION:
+        raise DataError(
+            f"{folder.path}: a class name has {longest:,} characters, {MAX_CAPTION:,} are allowed"
+        )
     templates = folder.templates
     if found.templates is not None and templates == type(folder).model_fields["templates"].default:
         templates = _checked_templates(found.templates)

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from harness.data.classnames import NAMES_FILE, TEMPLATES_FILE, lines_of, text_of
 from harness.data.files import Entry, FileTree
-from harness.data.tars import IMAGE_FIELDS, by_key, read_at, read_members
+from harness.data.tars import IMAGE_FIELDS, MAX_TEXT_BYTES, by_key, read_at, read_members
 from harness.errors import DataError
 
 COUNT_FILE = "nshards.txt"
@@ -139,5 +139,9 @@ def _last(
 
 def _text(file: BinaryIO, member: tarfile.TarInfo, shard: Path) -> str:
     """The text of a member; bytes that are not UTF-8 stay in it as lone surrogates."""
+    if member.size > MAX_TEXT_BYTES:
+        raise DataError(
+            f"{shard}: {member.name} has {member.size:,} bytes, {MAX_TEXT_BYTES:,} are allowed"
+        )
     data = read_at(file, member.offset_data, member.size, shard.name, member.name)
     return data.decode("utf-8-sig", "surrogateescape")

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import DataError
+from harness.files import MAX_MEMBER_BYTES, too_large
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
@@ -106,11 +107,13 @@ class FileTree:
             most: of a file that is in no zip, no more from its beginning; -1: all.
         """
         entry = self.entries[name]
+        size = entry.size if most < 0 else min(most, entry.size)
+        if words := too_large("it has", size, MAX_MEMBER_BYTES):
+            raise OSError(f"{name} is not read: {words}")
         if entry.archive is None or entry.member is None:
             with (self.root / name).open("rb", buffering=0 if most >= 0 else -1) as file:
                 return file.read(most)
         if entry.offset is not None:
-            size = entry.size if most < 0 else min(most, entry.size)
             return _part_of(Path(entry.archive), entry.offset, size, name)
         try:
             return self._zip(entry.archive).read(entry.member)

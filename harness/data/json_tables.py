@@ -35,7 +35,7 @@ def json_table(name: str, text: str, columns: Columns) -> CaptionTable:
         raise NotATableError(f"{name} names no field of captions")
     try:
         tree = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         lines = list(_json_lines(name, text))
         if len(lines) > 1 and sum(isinstance(line, tuple) for line in lines) == len(lines):
             return record_table(name, lines, columns)  # JSON lines under another suffix
@@ -72,7 +72,7 @@ def _json_lines(name: str, text: str) -> Iterator[Numbered | Problem]:
         if line.strip():
             try:
                 yield f"{name}:{number}", json.loads(line)
-            except (json.JSONDecodeError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:
                 yield Problem(f"{name}:{number}", f"not JSON: {error}")
 
 

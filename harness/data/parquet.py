@@ -48,7 +48,15 @@ def open_parquet(name: str, files: FileTree, columns: Columns, cache: Path) -> C
         file = parquet.ParquetFile(files.root / name if loose else io.BytesIO(files.read(name)))
     except (arrow.ArrowException, OSError) as error:
         raise NotATableError(f"{name} cannot be read as Parquet: {error}", broken=True) from error
+    try:
+        return _table(name, file, files, columns, cache)
+    except (arrow.ArrowException, OSError) as error:
+        raise NotATableError(f"{name} cannot be read as Parquet: {error}", broken=True) from error
+
+
+def _table(name: str, file: Any, files: FileTree, columns: Columns, cache: Path) -> CaptionTable:
     inside = _pictures_column(file.schema_arrow, columns)
+    loose = files.entries[name].archive is None
     if inside is not None and loose:
         tar = laid_down(files.root / name, cache, lambda out: _write_tar(file, inside, out))
         for inner, entry in FileTree(tar).entries.items():

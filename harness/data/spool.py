@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from harness.errors import DataError, one_line
-from harness.files import locked
+from harness.files import bounded, locked
 
 DEFAULT_BYTES = 50 * 10**9
 
@@ -24,7 +24,6 @@ _TRIES = 3
 _WAIT_SECONDS = 1.0
 """Before the second try to fetch a shard; the third waits twice as long."""
 _LOSSES = 20
-_BLOCK = 1 << 20
 
 
 class Spool:
@@ -74,7 +73,7 @@ class Spool:
         part = path.with_suffix(".part")
         for left in reversed(range(_TRIES)):
             try:
-                sha256 = _copy(url, part)
+                sha256 = _copy(url, part, self.max_bytes)
             except (OSError, ValueError) as error:
                 part.unlink(missing_ok=True)
                 if not left:
@@ -103,13 +102,14 @@ class Spool:
                     path.unlink()
 
 
-def _copy(url: str, part: Path) -> str:
-    """Put what `url` gives into a file; its SHA-256.  Raises OSError or ValueError."""
+def _copy(url: str, part: Path, most: int) -> str:
+    """Put what `url` gives into a file; its SHA-256.  Raises OSError, of more than `most` bytes
+    too, or ValueError."""
     from webdataset.gopen import gopen
 
     digest = hashlib.sha256()
     with part.open("wb") as out, gopen(_for_gopen(url)) as source:
-        while block := source.read(_BLOCK):
+        for block in bounded(source.read, most):
             digest.update(block)
             out.write(block)
     return digest.hexdigest()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import json
 import posixpath
 import re
@@ -29,6 +30,7 @@ from harness.data.table_columns import (
     find_columns,
     wanted_words,
 )
+from harness.files import MAX_MEMBER_BYTES, bounded
 
 _PLAIN = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
 TABLE_SUFFIXES = (*_PLAIN, *(f"{suffix}.gz" for suffix in _PLAIN), ".parquet")
@@ -92,7 +94,9 @@ def open_table(name: str, data: bytes, columns: Columns) -> CaptionTable:
 
 def _unzipped(name: str, data: bytes) -> bytes:
     try:
-        return gzip.decompress(data)
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as opened:
+            found = b"".join(bounded(opened.read, MAX_MEMBER_BYTES))
+        return found
     except (OSError, EOFError, zlib.error) as error:
         raise NotATableError(f"{name} cannot be unpacked: {error}", broken=True) from error
 
@@ -203,7 +207,7 @@ def _several(cell: str) -> list[object]:
     if cell.lstrip()[:1] == "[":
         try:
             found = json.loads(cell)
-        except ValueError:
+        except (ValueError, RecursionError):
             return [cell]
         if isinstance(found, list) and found:
             return found

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import csv
 import html as _html
-import io
 import math
 import re
 from collections.abc import Iterable, Sequence
 from functools import cache
+from typing import TYPE_CHECKING
 
 from harness.document.text import DASH, MINUS, one_line, plain, visible
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: What is markup anywhere, and what is markup only at the start of a line (lists, rules, headings,
 #: tasks) or of a link's target.
@@ -148,13 +151,33 @@ def csv_field(value: object) -> object:
     return "\r".join(map(visible, inert.split("\r")))  # a line break, as \n is
 
 
+def csv_given(text: str) -> str:
+    """The text of a cell that `csv_field` made inert."""
+    rest = text[1:]
+    return rest if text[:1] == "'" and rest.lstrip(" \xa0").startswith(_FORMULA) else text
+
+
+def frame_csv(frame: pd.DataFrame) -> str:
+    """A frame by `csv_text`, a row a row."""
+    return csv_text(list(frame.columns), frame.itertuples(index=False, name=None))
+
+
+class _Lines(list[str]):
+    """Takes the rows of a writer that puts a cell with either kind of line break into quotes."""
+
+    END = "\r\n"
+
+    def write(self, row: str) -> None:
+        self.append(row.removesuffix(self.END))
+
+
 def csv_text(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Rows as RFC 4180 text with `\\n` line ends; `csv_field` says what becomes of text."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
+    lines = _Lines()
+    writer = csv.writer(lines, lineterminator=_Lines.END)
     writer.writerow([csv_field(head) for head in heads])
     text = cache(csv_field)  # the same words stand in very many rows
     writer.writerows(
         [text(field) if type(field) is str else csv_field(field) for field in row] for row in rows
     )
-    return stream.getvalue()
+    return "".join(f"{line}\n" for line in lines)

@@ -21,6 +21,7 @@ class PlainConsole(Console):
             stderr=stderr,
             width=None if (sys.stderr if stderr else sys.stdout).isatty() else pipe_width,
             markup=False,
+            emoji=False,
             highlight=False,
         )
 

@@ -85,6 +85,11 @@ _STEERING = re.compile(
 """Controls, escapes, and what turns the direction of a line or hides in it."""
 
 
+def visible_line(text: object) -> str:
+    """`text` as one line, what `visible` writes and line breaks and tabs as `\\x0a`."""
+    return re.sub("[\t\n]", lambda found: _escaped(ord(found[0])), visible(str(text)))
+
+
 def visible(text: str) -> str:
     """`text` with what steers a terminal, or the direction of a line, written as `\\x1b`."""
     return _STEERING.sub(lambda found: _escaped(ord(found[0])), text)
@@ -124,6 +129,11 @@ def plain(value: object) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return ", ".join(map(plain, value))
     return str(value).encode("utf-8", errors="backslashreplace").decode()
+
+
+def encodable(value: object) -> object:
+    """`value`, of a text its lone surrogates as `\\ud800`: pandas takes none."""
+    return plain(value) if isinstance(value, str) else value
 
 
 def number(value: float, decimals: int, *, sign: bool = False) -> str:

@@ -28,7 +28,7 @@ from harness.data.transforms import EvaluationTransform
 from harness.errors import ConfigError, nearest, one_line
 from harness.evaluate.model import Identity, tensors_sha256, text_tower_sha256, tokenizer_key
 from harness.evaluate.open_clip_config import CONFIG, read_model_config, tokenizer_of
-from harness.files import read_regular
+from harness.files import check_stored, read_regular
 
 _CUT_TOLERANCE = 1e-5
 _PROBES = ("a cat", "a photo of a small grey cat on a red mat.", "two dogs and a bird")
@@ -239,6 +239,7 @@ def _read_weights(file: Path) -> dict[str, Tensor]:
         if data[8:9] == b"{":
             found: Any = safetensors.torch.load(data)
         else:
+            check_stored(data)
             found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ConfigError(

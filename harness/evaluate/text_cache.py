@@ -7,6 +7,7 @@ file is written once under a name of its own and never changed, so that no lock 
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from torch import Tensor
 from harness.config import content_key
 from harness.evaluate.scoring import npz
 from harness.evaluate.zeroshot import classifier, prompts
-from harness.files import write_atomic
+from harness.files import open_npz, write_atomic
 
 
 class TextCache:
@@ -65,9 +66,9 @@ def _kept(folder: Path, wanted: set[str]) -> dict[str, Tensor]:
     rows: dict[str, Tensor] = {}
     for file in sorted(folder.glob("*.npz")):
         try:
-            with np.load(file, allow_pickle=False) as kept:
-                names, weights = kept["names"].tolist(), kept["weights"]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            kept = open_npz(file)
+            names, weights = kept["names"].tolist(), kept["weights"]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
             continue
         if len(names) == len(weights):
             rows |= {

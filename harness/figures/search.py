@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from harness import metrics
 from harness.document import text
+from harness.document.escaping import frame_csv
 from harness.figures import style
 from harness.figures.base import SEARCH, Drawing
 from harness.report.search_data import Axis, SearchData
@@ -38,7 +39,7 @@ def _axis_label(goal: str) -> str:
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    return pd.DataFrame(list(rows)).to_csv(index=False, lineterminator="\n")
+    return frame_csv(pd.DataFrame(list(rows)))
 
 
 def _set_axis(ax: Axes, axis: Axis, which: str) -> None:

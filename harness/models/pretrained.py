@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.config import ImageTower
 from harness.errors import ConfigError, one_line
-from harness.files import sha256_of
+from harness.files import check_stored, sha256_of
 from harness.models.names import BACKBONES, backbone_names
 
 if TYPE_CHECKING:
@@ -181,13 +181,19 @@ def _no_state_dict(found: object) -> str | None:
 
 def _reader(data: bytes) -> Callable[[bytes], Any] | None:
     import safetensors.torch
-    import torch
 
     if data[8:9] == b"{":
         return safetensors.torch.load
     if data.startswith((b"PK", b"\x80")):
-        return lambda b: torch.load(io.BytesIO(b), map_location="cpu", weights_only=True)
+        return _load_stored
     return None
+
+
+def _load_stored(data: bytes) -> Any:
+    import torch
+
+    check_stored(data)
+    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
 
 
 def _read(path: str, data: bytes, reader: Callable[[bytes], Any]) -> Any:

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TextIO
 
 from harness import metrics
+from harness.document.text import visible_line
 from harness.errors import RecordError, one_line
 from harness.launch.backlog import Say
 from harness.launch.slurm.rehearse import what_went_wrong
@@ -49,7 +50,7 @@ def total(snapshots: Sequence[RunSnapshot]) -> str:
     parts = [f"{summary.states.get(RunState.DONE, 0)}/{summary.runs} done"]
     for state, count in summary.states.items():
         if state is not RunState.DONE:
-            reasons = ", ".join(summary.reasons.get(state, ()))
+            reasons = ", ".join(map(visible_line, summary.reasons.get(state, ())))
             parts.append(f"{count} {state}" + (f" ({reasons})" if reasons else ""))
     more = [] if summary.rate is None else [f"{summary.rate:,.0f} samples/s"]
     more += [f"{duration(summary.left)} left at this pace"] if summary.left else []
@@ -79,7 +80,8 @@ def table(snapshots: Sequence[RunSnapshot], rows: int = ROWS_SHOWN, *, live: boo
     ordered = sorted(snapshots, key=lambda one: order.index(one.state))
     for one in ordered[:rows]:
         cells = _numbers(one)
-        about = (Text(one.run.label), str(one.run.seed), one.run.key, Text(one.words))
+        told = (one.run.label, one.run.seed, one.run.key, one.words)
+        about = [Text(visible_line(word)) for word in told]
         made.add_row(*about, *(cells[head] for head in numbers), style=styles.get(one.state, ""))
     rest = Counter(one.state for one in ordered[rows:])
     if rest:
@@ -115,7 +117,7 @@ def sweep_lines(
         try:
             found = reader.read(read_manifest(store, name).runs, places)
         except RecordError as error:
-            lines.append(f"{name:{width}}  {one_line(error)}")
+            lines.append(f"{name:{width}}  {visible_line(one_line(error))}")
             continue
         everything |= {(one.run.key, one.run.evaluation_key): one for one in found}
         lines.append(f"{name:{width}}  {total(found)}")
@@ -174,7 +176,7 @@ def points_page(
         Text(f"{manifest.sweep.name}: {total(snapshots)}"),
         Text(_legend(snapshots, console.encoding), style="dim"),
     ]
-    below = [Text.from_markup(note) for note in notes]
+    below = [Text(note) for note in notes]
     for line in (*lines, *below):
         line.no_wrap, line.overflow = True, "ellipsis"
     return [*lines, _points_table(manifest, snapshots, rows, console.encoding), *below]
@@ -201,7 +203,9 @@ def _points_table(
         value = "-" if metric is None else _value(point, metric)
         seeds = "".join(_mark(one, encoding) for one in point.runs)
         style = "green" if point.is_done else ""
-        made.add_row(Text(point.label), seeds, f"{point.share:.0%}", value, left, style=style)
+        made.add_row(
+            Text(visible_line(point.label)), seeds, f"{point.share:.0%}", value, left, style=style
+        )
     rest = [one for point in points if point not in chosen for one in point.runs]
     if rest:
         states = Counter(one.state for one in rest)
@@ -252,7 +256,7 @@ def submission_notes(store: Store, sweep: str) -> list[str]:
     """The submissions that hold themselves back, and the rehearsal that went wrong."""
     held = [(one.folder.name, one.held()) for one in submissions(store, sweep)]
     notes = [f"submission {name} holds itself back: {why}" for name, why in held if why is not None]
-    return [*notes, *what_went_wrong(store, sweep)]
+    return [visible_line(note) for note in [*notes, *what_went_wrong(store, sweep)]]
 
 
 def failure_lines(store: Store, snapshots: Iterable[RunSnapshot]) -> list[str]:
@@ -265,7 +269,7 @@ def _failure_line(store: Store, first: RunSnapshot, *others: RunSnapshot) -> str
     printed = [first.log, *log_files(store, directory)[-1:]]
     log = next((f"; log: {file}" for file in printed if file), "")
     node = node_of(directory)
-    return (
+    return visible_line(
         f"{_name(first)}{f' on {node}' if node else ''}"
         f"{f' and {len(others)} more' if others else ''}: "
         f"{first.status.failure}: {first.status.error}{log}"
@@ -358,14 +362,14 @@ class Lines:
 def change_line(one: RunSnapshot) -> str:
     """`layers=4 seed 0 (1a2b3c4d5e6f): failed (killed): killed by SIGKILL; log: ...`."""
     if one.state is not RunState.FAILED:
-        return f"{_name(one)}: {one.state}"
-    return f"{_name(one)}: {one.status.how}" + (f"; log: {one.log}" if one.log else "")
+        return visible_line(f"{_name(one)}: {one.state}")
+    return visible_line(f"{_name(one)}: {one.status.how}{f'; log: {one.log}' * bool(one.log)}")
 
 
 def progress_line(snapshots: Sequence[RunSnapshot]) -> str:
     """The total, and the running runs with their share, pace and loss."""
     running = [
-        f"{one.run.label} seed {one.run.seed} {one.share:.0%}"
+        f"{visible_line(one.run.label)} seed {one.run.seed} {one.share:.0%}"
         f" ({_or_dash(one.rate, ',.0f')} samples/s, loss {_or_dash(one.loss, '.3f')})"
         for one in snapshots
         if one.state is RunState.RUNNING

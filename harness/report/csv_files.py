@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.document.escaping import csv_text
+from harness.document.escaping import csv_text, frame_csv
 from harness.results.collect import Collection, PointRow
 from harness.results.comparisons import Comparison
 from harness.results.findings import ReportFindings
@@ -29,8 +29,7 @@ def statistics_csv(collection: Collection, findings: ReportFindings) -> str:
 
 def runs_csv(collection: Collection) -> str:
     """The table of runs, a row a run."""
-    frame = run_table(collection)
-    return csv_text(list(frame.columns), frame.itertuples(index=False, name=None))
+    return frame_csv(run_table(collection))
 
 
 _CSV_CELL = (

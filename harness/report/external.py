@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
+from harness.document.escaping import csv_given, csv_text
 from harness.document.text import one_line
 from harness.errors import HarnessError, unknown
 
@@ -187,7 +188,8 @@ def read_figures(data: bytes, name: str) -> list[tuple[int, PublishedResult]]:
         for column in rows[0][1]:
             if column not in FIELDS:
                 raise ExternalError(f"{name}: {unknown('column', column, FIELDS)}")
-    return [(line, sourced_figure(row, f"{name}:{line}")) for line, row in rows]
+    cells = ((line, {k: csv_given(v) for k, v in row.items()}) for line, row in rows)
+    return [(line, sourced_figure(row, f"{name}:{line}")) for line, row in cells]
 
 
 def text_of(data: bytes, name: str) -> str:
@@ -246,16 +248,10 @@ def _problems(error: ValidationError) -> Iterable[str]:
 
 def to_csv(figures: Sequence[PublishedResult]) -> str:
     """The figures as the text of a file of `results/external/`, in a stable order."""
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")
-    writer.writeheader()
-    for figure in sorted(figures, key=lambda f: (f.method, f.backbone or "", *f.place)):
-        cells = figure.model_dump()
-        writer.writerow({name: _cell(cells[name]) for name in FIELDS})
-    return stream.getvalue()
+    ordered = sorted(figures, key=lambda f: (f.method, f.backbone or "", *f.place))
+    cells = [figure.model_dump() for figure in ordered]
+    return csv_text(FIELDS, ([_cell(each[name]) for name in FIELDS] for each in cells))
 
 
-def _cell(value: object) -> str:
-    if value is None:
-        return ""
-    return repr(value) if isinstance(value, float) else one_line(value)
+def _cell(value: object) -> object:
+    return value if value is None or isinstance(value, float) else one_line(value)

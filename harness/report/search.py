@@ -14,6 +14,7 @@ from typing import Any
 
 from harness.config.sweep import Run
 from harness.document.blocks import Figure
+from harness.document.escaping import frame_csv
 from harness.document.layout import LAYOUTS, NARROWEST, PaperLayout
 from harness.figures.base import SEARCH
 from harness.report.folder import document_files, facts_of_run, locked, makers, write_files
@@ -41,7 +42,7 @@ def build_search(name: str, store: Store, out: Path, layout: str = NARROWEST) ->
         records = () if collection is None else collection.records
         runs = None if collection is None else run_data(collection)
         document = write_search_content(data, _figures(data, LAYOUTS[layout]), records)
-        trials = data.frame().to_csv(index=False, lineterminator="\n").encode()
+        trials = frame_csv(data.frame()).encode()
         files = {**document_files(document, runs), "trials.csv": trials}
         written = write_files(out, files, _manifest(data, store, records, layout))
     left = sum(not trial.over for trial in data.trials)

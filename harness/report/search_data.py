@@ -16,6 +16,7 @@ import pandas as pd
 
 from harness import metrics
 from harness.config.sweep import short_names
+from harness.document.text import encodable
 from harness.errors import RecordError
 from harness.stats.analysis import Measured, Plan, analyse
 from harness.stats.intervals import Estimate, estimate
@@ -114,12 +115,12 @@ class SearchData:
                 "trial": trial.number,
                 "outcome": trial.outcome.value,
                 "origin": trial.origin.value,
-                **{axis.path: trial.point[axis.path] for axis in self.axes},
+                **{axis.path: encodable(trial.point[axis.path]) for axis in self.axes},
                 **dict(zip(self.goals, trial.values or [None] * len(self.goals), strict=True)),
                 "samples_seen": trial.samples_seen,
                 "seconds": round(trial.seconds, 3),
                 "run": trial.key,
-                "why": trial.why,
+                "why": encodable(trial.why),
             }
             for trial in self.trials
         ]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from harness.document.text import encodable
 from harness.results.collect import Collection
 from harness.results.records import Record
 
@@ -32,13 +33,13 @@ def run_table(collection: Collection) -> pd.DataFrame:
     names = collection.metrics
     values = collection.frame["value"].to_numpy().reshape(len(records), len(names))
     columns: dict[str, object] = {
-        "label": [row.label for row in rows],
+        "label": [encodable(row.label) for row in rows],
         "seed": [record.seed for record in records],
         **{axis: _axis([row.axes[axis] for row in rows]) for axis in collection.axes},
         **{name: values[:, number] for number, name in enumerate(names)},
         **{name: _times(records, field) for name, field in _TIMES.items()},
         "state": [record.status.state.value for record in records],
-        "reason": [record.reason for record in records],
+        "reason": [encodable(record.reason) for record in records],
         "key": [record.key for record in records],
     }
     return pd.DataFrame(columns)
@@ -46,7 +47,7 @@ def run_table(collection: Collection) -> pd.DataFrame:
 
 def _axis(values: list[object]) -> pd.Series[Any]:
     """The values as they are; None would become NaN among numbers."""
-    found = pd.Series(values, dtype="object")
+    found = pd.Series(list(map(encodable, values)), dtype="object")
     return found if None in values else found.infer_objects()
 
 
