@@ -252,11 +252,14 @@ class Teller:
         return said if primary is None else said + self.noisy(primary)
 
     def noisy(self, metric: str) -> list[str]:
-        """Points whose runs vary far more than the others'."""
+        """Points whose runs vary far more than the others', in one sentence."""
+        labels = [self._label(point) for point in self._answered.of(metric).noisy]
+        if not labels:
+            return []
+        named = "; ".join(labels) if len(labels) <= _MANY else f"{len(labels)} points"
         return [
-            f"{_capital(self._label(point))}: {metrics.display(metric)} varies far more over seeds "
-            "than at the other points, so its differences are judged by its own seeds alone."
-            for point in self._answered.of(metric).noisy
+            f"{_capital(named)}: {metrics.display(metric)} varies far more over seeds than at the "
+            "other points, so these differences are judged by their own seeds alone."
         ]
 
     def _under_trained(self, each: TrainingLoss) -> str:
