@@ -16,7 +16,7 @@ from harness.report.effects_table import (
     size_words,
     slope_words,
 )
-from harness.report.numbers import decimals_of, difference_text
+from harness.report.numbers import decimals_for, decimals_of, difference_text
 from harness.results.collect import Collection
 from harness.results.comparisons import Comparison, Verdict
 from harness.results.contrast import contrast_of, listed, point_words, points_listed
@@ -242,7 +242,7 @@ class Teller:
         found = self._answered.of(metric).detectable
         if found is None:
             return []
-        size = text.number(found * metrics.scale(metric), 1)
+        size = text.number(found * metrics.scale(metric), decimals_for(metric, [found]))
         return [f"smallest detectable difference (80 % power): {size} {_unit(metric)}"]
 
     def guards(self) -> list[str]:
