@@ -58,6 +58,13 @@ class InvariantError(HarnessError):
     exit_code = 3
 
 
+class DeviceError(HarnessError):
+    """A GPU that is there and cannot be used now."""
+
+    failure = "node_failure"
+    exit_code = 3
+
+
 class RankLost(HarnessError):
     """Another process of the run died, fell silent, or failed, whose `failure` this one takes."""
 
@@ -142,6 +149,10 @@ def unknown(kind: str, given: str, allowed: Iterable[str], *, show: int = 12) ->
     return line
 
 
+_NO_MEMORY = ("can't allocate memory", "out of memory", "_STATUS_ALLOC_FAILED")
+"""What torch, NCCL and cuBLAS say in errors of no class of their own."""
+
+
 def failure_class(error: BaseException) -> str:
     """The class a failed run is filed under: what a retry policy needs to know."""
     if isinstance(error, HarnessError):
@@ -150,7 +161,7 @@ def failure_class(error: BaseException) -> str:
         return "out_of_memory"
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return "disk_full"
-    if isinstance(error, RuntimeError) and "can't allocate memory" in str(error):
+    if isinstance(error, RuntimeError) and any(word in str(error) for word in _NO_MEMORY):
         return "out_of_memory"
     return "bug"
 

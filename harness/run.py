@@ -31,7 +31,6 @@ from harness.errors import (
     InterruptedRun,
     StoppedRun,
     failure_class,
-    one_line,
 )
 from harness.evaluate.cost import count_parameters, measure_cost
 from harness.evaluate.deploy.sessions import check_packages
@@ -47,6 +46,7 @@ from harness.store.lease import Lease
 from harness.store.provenance import attempt_entry, code_hash, sources_of
 from harness.store.record import RunDir, Store
 from harness.store.state import State
+from harness.train.activations import told_with_help, with_less_memory
 from harness.train.checkpoint import (
     can_go_on,
     drop_steps,
@@ -66,6 +66,7 @@ from harness.train.loop import Trainer
 from harness.train.meter import Trained
 from harness.train.norms import refuse_micro_batch
 
+_OF_ATTEMPTS = {"threads", "processes", "micro_batch", "checkpoint_activations"}
 _PROBES = 8
 """Pictures of each split that are decoded before anything is queued."""
 
@@ -102,7 +103,7 @@ def execute(
             return
         if (reason := directory.stop_requested()) is not None:
             raise StoppedRun(reason)
-        device = pick_device(runtime)
+        device, runtime = pick_device(runtime), with_less_memory(runtime, directory)
         attempt = _begin_attempt(directory, config, runtime, device, label)
         try:
             asked = _either(stop, directory, runtime.log_seconds)
@@ -120,7 +121,7 @@ def execute(
                 State.FAILED,
                 attempt,
                 failure=failure_class(error),
-                error=one_line(error),
+                error=told_with_help(error, runtime),
                 log=str(directory.log_file(attempt)),
                 trace="" if isinstance(error, HarnessError) else traceback.format_exc(),
             )
@@ -135,9 +136,7 @@ def _begin_attempt(
         attempt_entry(
             label=label,
             device=_device_name(device),
-            threads=runtime.threads,
-            processes=runtime.processes,
-            micro_batch=runtime.micro_batch,
+            **runtime.model_dump(include=_OF_ATTEMPTS),
             **_registered_elsewhere(config),
         )
     )

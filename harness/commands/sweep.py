@@ -17,21 +17,33 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.commands.shared import command_parser, exit_code_of, store_of, under_a_root
 from harness.config import RunConfig, Runtime, field_paths, override_runtime, parse_assignments
 from harness.config.bases import BASES, base
 from harness.config.overrides import RUNTIME
 from harness.config.pipes import allow_pipes
-from harness.config.sweep import Run, Sweep, expand
+from harness.config.sweep import Run, Sweep
 from harness.config.sweep_files import find_sweep, load_sweep, question_of, shipped_sweeps
+from harness.config.waves import MAX_SEEDS
 from harness.errors import ConfigError, InterruptedRun, SweepError, unknown
-from harness.launch.executor import EXECUTORS, Assignment, add_options, make_executor
+from harness.launch.executor import (
+    EXECUTORS,
+    REPORT_ONLY,
+    Assignment,
+    Executor,
+    add_options,
+    make_executor,
+)
 from harness.planning.plan import Rerun, make_plan, request_fills
 from harness.store.manifest import refuse_other_file, write_manifest
 from harness.store.provenance import shared_note
 from harness.store.record import Store
 from harness.store.state import State
+
+if TYPE_CHECKING:
+    from harness.launch.waves import Wave
 
 _CUT = "\N{HORIZONTAL ELLIPSIS}"
 
@@ -90,8 +102,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--only", metavar="PATTERN", help="launch runs whose label matches, or by start of a key")
     add("--name", help="of the report and of what is on file (default: that of the sweep file)")
     add("--seeds", type=_seeds, metavar="0,1,2", help="in place of the sweep's own")
+    add("--until-decided", action="store_true", help="further seeds for what is still open")
+    add("--max-seeds", type=int, metavar="N", help=f"of a point, then (default: {MAX_SEEDS})")
     add("--rerun", choices=[r.value for r in Rerun], default="missing", help="default: missing")
-    add("--report-only", action="store_true", help="start nothing, report what there is")
+    add(REPORT_ONLY, action="store_true", help="start nothing, report what there is")
     return parser
 
 
@@ -121,11 +135,11 @@ def _seeds(text: str) -> list[int]:
 
 def run_command(args: argparse.Namespace) -> int:
     """Plan, launch and report one sweep; returns the exit code."""
-    from harness.launch.check import check_runs, data_notes, finisher, holes
-    from harness.launch.preview import print_lines, print_plan
+    from harness.launch.check import finisher
+    from harness.launch.waves import Waves
 
     store = store_of(args)
-    sweep = _named(load_sweep(args.sweep), args.name, store)
+    sweep = _asked(_named(load_sweep(args.sweep), args.name, store), args)
     values, here = parse_assignments(args.overrides)
     allow_pipes([values.get("data.path")])
     file = find_sweep(args.sweep).resolve()
@@ -137,28 +151,51 @@ def run_command(args: argparse.Namespace) -> int:
         frozenset(here),
         report=None if sweep.search is not None else _report_words(args, file),
         search=sweep.search is not None,
+        waves=bool(sweep.nuisance or sweep.look_counts),
     )
     if sweep.search is not None:
         return search(args, sweep, values, work)
     executor = make_executor(args, work)
     runtime = executor.work.runtime
-    runs = expand(
-        sweep,
-        base=base(args.base) if args.base is not None else None,
-        overrides=values,
-        seeds=args.seeds,
-        finish=finisher(runtime),
-        finished=store.finished_config,
-    )
-    sweep = replace(sweep, show=check_runs(runs, sweep.show, runtime))
-    for line in holes(runs, runtime):
+    start = base(args.base) if args.base is not None else sweep.base
+    waves = Waves(sweep, store, runtime, start, values, finisher(runtime))
+    waves.check_seeds()
+    code: int | None = None
+    seen: Wave | None = None
+    while code is None:
+        wave = waves.now()
+        if seen is not None and _keys(wave) == _keys(seen):
+            break
+        seen = wave
+        code = _run_wave(args, wave, executor)
+        if args.report_only or waves.is_one:
+            break
+    assert seen is not None
+    if code is not None:
+        return code
+    if not args.report_only and any(run.config.evaluate.deploy for run in seen.runs):
+        from harness.launch.latency import time_what_is_untimed
+
+        time_what_is_untimed(seen.runs, store, runtime.threads, _say)
+    return report(seen.sweep, seen.runs, store)
+
+
+def _run_wave(args: argparse.Namespace, wave: Wave, executor: Executor) -> int | None:
+    """Plan and launch one wave; the exit code of a command that is over, None when it goes on."""
+    from harness.launch.check import data_notes, holes
+    from harness.launch.preview import print_lines, print_plan
+
+    store, runtime = executor.work.store, executor.work.runtime
+    for line in holes(wave.runs, runtime):
         print(f"hole: {line}", file=sys.stderr)
     if args.report_only:
-        return report(sweep, runs, store)
+        return None
     rerun = Rerun(args.rerun)
-    steps = make_plan(select(runs, args.only), store, rerun)
+    steps = make_plan(select(wave.runs, args.only), store, rerun)
+    if wave.title:
+        print(f"{wave.sweep.name}: {wave.title}; at most {wave.follow} runs may follow")
     print_plan(steps, executor.capacity(sum(step.pending for step in steps)))
-    print_lines("note", [*shared_note(store.root), *data_notes(runs, runtime)])
+    print_lines("note", [*shared_note(store.root), *data_notes(wave.runs, runtime)])
     if args.dry_run:
         script = executor.script(steps)
         print("" if script is None else f"\n{script}\n", end="")
@@ -166,19 +203,35 @@ def run_command(args: argparse.Namespace) -> int:
     from harness.monitor.terminal import watching
 
     def put_on_file() -> None:
-        write_manifest(store, sweep, runs, runtime, args.words or _words())
+        write_manifest(store, wave.sweep, wave.runs, runtime, args.words or _words())
         request_fills(steps, store)
 
     code = executor.carry_out(steps, put_on_file, watching, rerun)
     if code == InterruptedRun.exit_code:
         print(_go_on(), file=sys.stderr)
-    if code is not None:
-        return code
-    if any(run.config.evaluate.deploy for run in runs):
-        from harness.launch.latency import time_what_is_untimed
+    return code
 
-        time_what_is_untimed(runs, store, runtime.threads, _say)
-    return report(sweep, runs, store)
+
+def _keys(wave: Wave) -> list[str]:
+    return [run.key for run in wave.runs]
+
+
+def _asked(sweep: Sweep, args: argparse.Namespace) -> Sweep:
+    """`sweep` with the seeds and the looks that the command line asks for."""
+    if sweep.search is not None:
+        return sweep
+    if args.seeds is not None:
+        if not args.seeds or len(set(args.seeds)) < len(args.seeds):
+            raise SweepError(f"seeds must be given, each once; these were: {args.seeds}")
+        sweep = replace(sweep, seeds=args.seeds)
+    most = args.max_seeds
+    if most is not None and not args.until_decided and not sweep.look_counts:
+        raise ConfigError("--max-seeds is for --until-decided, or a sweep with until = ...")
+    if most is not None:
+        return replace(sweep, until=most, looks=None)
+    if args.until_decided and not sweep.look_counts:
+        return replace(sweep, until=max(MAX_SEEDS, len([*sweep.seeds]) + 1))
+    return sweep
 
 
 def _say(line: str) -> None:
@@ -204,6 +257,8 @@ def search(
         ("--only", args.only is not None),
         ("--seeds", args.seeds is not None),
         ("--rerun", Rerun(args.rerun) is not Rerun.MISSING),
+        ("--until-decided", args.until_decided),
+        ("--max-seeds", args.max_seeds is not None),
     ):
         if given:
             raise ConfigError(f"{option} is for a list of runs; {sweep.name} is a search")
@@ -230,7 +285,9 @@ def _report_words(args: argparse.Namespace, file: Path) -> tuple[str, ...]:
     words += ["--name", args.name] if args.name is not None else []
     words += ["--base", args.base] if args.base is not None else []
     words += ["--seeds", ",".join(map(str, args.seeds))] if args.seeds is not None else []
-    return (*words, "--report-only")
+    words += ["--until-decided"] if args.until_decided else []
+    words += ["--max-seeds", str(args.max_seeds)] if args.max_seeds is not None else []
+    return (*words, REPORT_ONLY)
 
 
 def select(runs: Sequence[Run], pattern: str | None) -> list[Run]:

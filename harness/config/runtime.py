@@ -39,14 +39,20 @@ class Runtime(Strict):
     second forward pass; the loss is that of the whole batch.  null: all at once.
     Elsewhere: accum_freq, grad_accum, gradient_accumulation_steps, accumulation_steps, microbatch,
     per_device_batch_size, local_batch_size, grad_cache."""
+    checkpoint_activations: bool = False
+    """Whether the blocks of both towers are computed again in the backward pass, to save memory at
+    the price of a second forward pass; the bits stay the same.  A run that was out of memory goes
+    on so by itself.  Elsewhere: grad_checkpointing, gradient_checkpointing,
+    activation_checkpointing."""
     checkpoint_seconds: Annotated[Float, Field(gt=0)] = 60.0
-    """Time between two states on disk that a stopped run goes on from.  Elsewhere: save_every,
+    """Least time between two states on disk that a stopped run goes on from; it is 50 times as long
+    as a state keeps the training waiting, if that is more.  Elsewhere: save_every,
     save_frequency, save_interval, save_steps, checkpoint_every."""
     log_seconds: Annotated[Float, Field(gt=0)] = 1.0
     """Least time between two rewrites of status.json."""
     log_samples: Annotated[Int, Field(ge=1)] = 2_000
-    """Samples between two lines of metrics.jsonl.  Elsewhere: log_every, log_interval, log_steps,
-    log_every_n_steps, logging_steps, print_freq."""
+    """Samples between two lines of metrics.jsonl; on a GPU 50 steps or more.
+    Elsewhere: log_every, log_interval, log_steps, log_every_n_steps, logging_steps, print_freq."""
     log: tuple[str, ...] = ()
     """Loggers that get each line of metrics.jsonl and progress.jsonl too: `tensorboard`, `wandb`,
     or one that a sweep file registers.  Elsewhere: report_to, logger, loggers, wandb, tensorboard,
@@ -58,6 +64,10 @@ class Runtime(Strict):
     compile: bool = False
     """Whether the forward pass is compiled (torch.compile): slower to start, faster a step.
     Elsewhere: torch_compile, torchcompile."""
+    deterministic: bool = False
+    """On a GPU: only algorithms that give the same bits each time, some of them slower; an
+    operation that has none fails the run.  A CPU has no others.  Elsewhere: cudnn_deterministic,
+    use_deterministic_algorithms."""
     max_bad_fraction: Annotated[Float, Field(ge=0, le=1)] = 0.01
     """Share of unusable samples past which a run fails instead of training on the rest."""
     max_pixels: Annotated[Int, Field(ge=1)] = 64_000_000
@@ -75,7 +85,15 @@ class Runtime(Strict):
 
 
 def check_processes(train: Train, runtime: Runtime) -> None:
-    """Raise ConfigError unless every process gets the same share of every batch."""
+    """Raise ConfigError unless every process gets the same share of every batch.
+
+    Also where ways to save memory exclude one another.
+    """
+    if runtime.compile and runtime.checkpoint_activations:
+        raise ConfigError(
+            "runtime.checkpoint_activations with runtime.compile: a compiled pass chooses by "
+            "itself what it keeps; leave one of them out"
+        )
     processes, batch_size, norm_batch = runtime.processes, train.batch_size, train.norm_batch
     if batch_size % processes:
         near = ", ".join(map(str, divisors_near(batch_size, processes)))

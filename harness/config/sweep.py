@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
-from harness.config import RunConfig, canonical_json, check_path, override
+from harness.config import VALIDATION, RunConfig, canonical_json, check_path, override
 from harness.config.inheritance import read_inheritance
 from harness.config.points import Point as Point
 from harness.config.points import Points as Points
@@ -27,6 +27,7 @@ from harness.config.points import short_names as short_names
 from harness.config.points import zipped as zipped
 from harness.config.searchspace import Search
 from harness.config.values import plain
+from harness.config.waves import check_looks, check_nuisance, check_tuning, seeds_in_order
 from harness.errors import ConfigError, SweepError, refuse_controls, refuse_long, unknown
 from harness.metrics import check_cost
 
@@ -146,6 +147,18 @@ class Sweep:
     show: Show
     search: Search | None = None
     """With it, the points are tried first and an optimiser chooses the others."""
+    nuisance: Mapping[str, Iterable[Any]] = field(default_factory=dict)
+    """Field -> values: a grid that each point chooses from on the validation split, before it runs
+    with its seeds."""
+    tune_on: str = f"{VALIDATION}/mean_recall"
+    """The metric that it chooses by."""
+    tune_seeds: Iterable[int] = (100,)
+    """Of the grid; none of them is reported."""
+    until: int | None = None
+    """Most seeds of a point: one whose comparison in the primary metric is still open after a look
+    gets more."""
+    looks: Iterable[int] | None = None
+    """Numbers of seeds at which comparisons are judged; None: half as many again each time."""
     name: str = ""
     question: str = ""
     source: SweepFile | None = None
@@ -153,8 +166,37 @@ class Sweep:
     """Text in the sweep file, the name of an axis for one -> the line where it first stands."""
 
     def __post_init__(self) -> None:
-        """Raise SweepError for seeds that are no whole numbers."""
+        """Raise SweepError or ConfigError for seeds, a grid or looks that mean nothing."""
         object.__setattr__(self, "seeds", whole_numbers(self.seeds))
+        object.__setattr__(self, "tune_seeds", whole_numbers(self.tune_seeds))
+        object.__setattr__(self, "nuisance", check_nuisance(self.nuisance, self.axes))
+        if self.nuisance:
+            check_tuning(self.tune_on, [*self.tune_seeds], self.seed_order)
+        for field_, given in (("nuisance", self.nuisance), ("until", self.look_counts)):
+            if given and self.search is not None:
+                raise SweepError(f"{field_} is for a list of points, and this is a search")
+        if self.look_counts and (self.show.primary is None or self.show.baseline is None):
+            raise SweepError(
+                "until: what is decided is the comparison of the primary metric with the baseline; "
+                'Show(primary="test/mean_recall", baseline={...}) declares both'
+            )
+
+    @cached_property
+    def look_counts(self) -> tuple[int, ...]:
+        """Numbers of seeds of all looks; empty where the sweep is looked at once."""
+        return check_looks([*self.seeds], self.until, self.looks)
+
+    @property
+    def seed_order(self) -> list[int]:
+        """Every seed that a point may come to, in the order in which they are run."""
+        taken = [*self.tune_seeds] if self.nuisance else []
+        return seeds_in_order([*self.seeds], self.look_counts, taken)
+
+    @property
+    def declared(self) -> dict[str, Any]:
+        """What is on record before the first run, in the first place what is asked."""
+        looks = {"looks": list(self.look_counts)} if self.look_counts else {}
+        return {**self.show.declared, **looks}
 
     @property
     def axes(self) -> list[str]:
@@ -209,6 +251,7 @@ def expand(
     seeds: Iterable[int] | None = None,
     finish: Callable[[RunConfig], RunConfig] = lambda config: config,
     finished: Callable[[str], RunConfig] | None = None,
+    chosen: Callable[[Point], Point] = lambda point: {},
 ) -> list[Run]:
     """Every run of `sweep`, points outermost, seeds innermost; one run per key.
 
@@ -220,15 +263,13 @@ def expand(
         finish: completes a configuration (the data's fingerprint) before it is hashed.
         finished: the configuration of the finished run whose key begins so, for points that name
             their parent by it.
+        chosen: what a point chose of the nuisance parameters.
 
     Raises:
         SweepError, ConfigError: a point cannot be made; the line names it.
     """
     overrides = dict(overrides or {})
-    clash = [path for path in overrides if path in sweep.axes or path == "seed"]
-    if clash:
-        hint = "use --seeds" if clash == ["seed"] else "choose points with --only"
-        raise SweepError(f"{clash[0]} is an axis of this sweep and cannot be overridden; {hint}")
+    refuse_clash(sweep, overrides)
     if not sweep.points:
         raise SweepError("the sweep has no points")
     start = base if base is not None else sweep.base
@@ -243,7 +284,7 @@ def expand(
         label = labels[canonical_json(point)]
         for seed in wanted_seeds:
             with _named(label, general, partial(_place, sweep, point)):
-                config = override(start, {**overrides, **point, "seed": seed})
+                config = override(start, {**overrides, **point, **chosen(point), "seed": seed})
             config = finish(config)
             with _named(label):
                 config, parent = _with_parent(config, finished)
@@ -251,6 +292,17 @@ def expand(
             runs.setdefault(config.run_key, Run(label, point, seed, config, above, sweep.source))
     _check_show(sweep)
     return [_known_parent(run, runs) for run in runs.values()]
+
+
+def refuse_clash(sweep: Sweep, overrides: Mapping[str, object]) -> None:
+    """SweepError where an override sets what the sweep sets for each of its runs."""
+    axes = [*sweep.axes, *sweep.nuisance, "seed"]
+    clash = [path for path in overrides if path in axes]
+    if clash:
+        hint = "use --seeds" if clash == ["seed"] else "choose points with --only"
+        what = "a nuisance parameter" if clash[0] in sweep.nuisance else "an axis"
+        hint = "its grid is in the sweep file" if clash[0] in sweep.nuisance else hint
+        raise SweepError(f"{clash[0]} is {what} of this sweep and cannot be overridden; {hint}")
 
 
 def _names_of_points(sweep: Sweep) -> dict[str, str]:

@@ -85,9 +85,14 @@ def scaled_view(
 
 def normalise(pictures: Tensor, tower: ImageTower) -> Tensor:
     """uint8 (N, S, S, 3) to float (N, 3, S, S), channels last in memory, mean and std removed."""
-    mean = torch.tensor(tower.mean, device=pictures.device).view(1, 3, 1, 1)
-    std = torch.tensor(tower.std, device=pictures.device).view(1, 3, 1, 1)
+    mean, std = (_of_channels(values, pictures.device) for values in (tower.mean, tower.std))
     return (pictures.permute(0, 3, 1, 2).float() / 255 - mean) / std
+
+
+def _of_channels(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """(1, C, 1, 1), filled on the device: `torch.tensor` would wait for a copy to a GPU."""
+    filled = [torch.full((1, 1, 1, 1), value, device=device) for value in values]
+    return torch.cat(filled, dim=1)
 
 
 class EvaluationTransform:

@@ -22,7 +22,7 @@ from harness.data.account import Problem
 from harness.data.dataset import DataSet
 from harness.data.images import BadImage, decode
 from harness.data.transforms import EvaluationTransform
-from harness.device import NARROW, autocast, resolve_precision
+from harness.device import NARROW, autocast, resolve_precision, tf32
 from harness.errors import DataError, InvariantError
 from harness.evaluate.ranking import check_finite
 
@@ -61,11 +61,12 @@ def precision_of(model: Encoders, evaluate: Evaluate) -> str:
 
 @contextmanager
 def encoding(model: nn.Module | Encoders, precision: str) -> Iterator[None]:
-    """Evaluation mode without gradients; every module's own mode is put back afterwards."""
+    """Evaluation mode, without gradients or TF32; all modes are as they were afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
+    narrow = autocast(precision if precision in NARROW else "fp32")
     try:
-        with torch.inference_mode(), autocast(precision if precision in NARROW else "fp32"):
+        with torch.inference_mode(), narrow, tf32("none"):
             yield
     finally:
         for module, training in modes:

@@ -25,6 +25,9 @@ from harness.planning.plan import Rerun, Step
 from harness.registry import Registry
 from harness.store.record import Store
 
+REPORT_ONLY = "--report-only"
+"""Option of the command that reports and starts nothing."""
+
 
 @dataclass(frozen=True)
 class Option:
@@ -65,6 +68,7 @@ class Assignment:
         given: the fields of the runtime that are the user's word.
         report: what writes the report in the end, after `python`; None: nothing does.
         search: whether steps are handed out as the launch goes on.
+        waves: whether other runs follow from what these come to.
     """
 
     store: Store
@@ -74,6 +78,7 @@ class Assignment:
     given: frozenset[str] = frozenset()
     report: tuple[str, ...] | None = None
     search: bool = False
+    waves: bool = False
 
 
 Watching = Callable[

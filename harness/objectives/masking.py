@@ -34,7 +34,9 @@ class Masked(NamedTuple):
 
     def to(self, device: torch.device) -> Masked:
         """On a device."""
-        return Masked(*(tensor.to(device, non_blocking=True) for tensor in self))
+        from harness.device import upload
+
+        return Masked(*(upload(tensor, device) for tensor in self))
 
     def rows(self, first: int, last: int) -> Masked:
         """The captions `first` to `last` alone, with their places counted from `first`."""

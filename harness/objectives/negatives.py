@@ -19,7 +19,9 @@ class DrawnPlaces(NamedTuple):
 
     def to(self, device: torch.device) -> DrawnPlaces:
         """On a device."""
-        return DrawnPlaces(self.places.to(device, non_blocking=True))
+        from harness.device import upload
+
+        return DrawnPlaces(upload(self.places, device))
 
     def rows(self, first: int, last: int) -> DrawnPlaces:
         """Of the pairs `first` to `last` alone."""

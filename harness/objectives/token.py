@@ -295,11 +295,10 @@ def in_batch_loss(
         texts, images = _chosen_pairs(patches, of_all, words, mask, config, gather, chosen, first)
         images = images.masked_fill(~worded[chosen.texts], -math.inf)
         targets = torch.zeros(len(of_all), dtype=torch.int64, device=worded.device)
-    if not worded.any():
-        return texts.sum() * 0.0
+    # A text without words asks nothing; picking the others by their mask would stop a GPU's queue.
+    targets = targets.where(worded, -100)
     losses = [
-        F.cross_entropy(scores[worded] / config.tau, targets[worded], reduction="sum")
-        for scores in (texts, images)
+        F.cross_entropy(scores / config.tau, targets, reduction="sum") for scores in (texts, images)
     ]
     return (losses[0] + losses[1]) / (2 * len(of_all))
 
@@ -350,7 +349,7 @@ def _equally_long(words: Tensor, mask: Tensor, gather: Gather) -> tuple[Tensor, 
     import torch
     from torch.nn import functional as F
 
-    lengths = gather(torch.tensor([words.shape[1]], device=words.device))
+    lengths = gather(torch.tensor([words.shape[1]]))  # known to the host: nobody waits for a GPU
     more = int(lengths.max()) - words.shape[1]
     return F.pad(words, (0, 0, 0, more)), F.pad(mask, (0, more))
 

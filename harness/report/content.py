@@ -25,7 +25,8 @@ from harness.report import prose
 from harness.report.digest import conclusions, undecided, verdicts, warnings
 from harness.report.published import Beside
 from harness.report.tables import Tables
-from harness.results.collect import Collection
+from harness.report.waves import choices, looks, wave_notes
+from harness.results.collect import Collection, term_off
 from harness.results.findings import ReportFindings
 from harness.results.numerics import Numerics
 from harness.results.outcomes import DAMAGED
@@ -53,7 +54,8 @@ class Parts:
 def write_content(collection: Collection, findings: ReportFindings, parts: Parts) -> Document:
     """The page of the report on `collection`: what leads it, and all else behind headings."""
     said = verdicts(collection, findings)
-    notes = [*warnings(collection, findings), *_warnings(collection, findings)]
+    notes = [*wave_notes(collection, findings), *warnings(collection, findings)]
+    notes += _warnings(collection, findings)
     lead: list[Block] = [
         *map(Paragraph, said[:_MOST_LINES]),
         Paragraph(_design(collection, findings)),
@@ -66,6 +68,8 @@ def write_content(collection: Collection, findings: ReportFindings, parts: Parts
     sections = [
         Section("Further verdicts and notes", (BulletList(tuple(later)),) if later else ()),
         Section("All metrics", tuple(_all_metrics(collection, findings, parts))),
+        *(Section("Looks", tuple(looks(collection, each))) for each in findings.answered),
+        Section("Nuisance parameters", tuple(choices(collection))),
         Section("Deployed forms", tuple(parts.deployed)),
         Section("Further figures", tuple(parts.figures[1:])),
         Section("Missing results", tuple(_problems(collection))),
@@ -154,10 +158,12 @@ def _runs(collection: Collection) -> Iterator[Block]:
 
 
 def runs_with_holes(collection: Collection) -> int:
-    """How many runs miss a number that is shown."""
+    """How many runs miss a number that is shown, if it is not of a loss term that is off there."""
     shown = collection.frame[collection.frame["metric"].isin(collection.shown)]
     holes = shown[shown["value"].isna()]
-    return len(holes[["point", "seed"]].drop_duplicates())
+    records = {record.key: record for record in collection.records}
+    missed = zip(holes["key"], holes["metric"], strict=True)
+    return len({key for key, metric in missed if term_off(records[key], metric) is None})
 
 
 def _warnings(collection: Collection, findings: ReportFindings) -> Iterator[str]:

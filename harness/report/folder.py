@@ -126,7 +126,9 @@ def _write(
     parts = Parts(tables, drawn, published, tuple(beside), devices.blocks)
     document = write_content(collection, findings, parts)
     files = {**document_files(document, runs), **made_beside()}
-    inputs = {"external": dict(published.files), "inputs": {**published.records, **devices.inputs}}
+    chosen = {} if collection.selection is None else collection.selection.inputs
+    read = {**published.records, **devices.inputs, **chosen}
+    inputs = {"external": dict(published.files), "inputs": read}
     written = write_files(out, files, _manifest(collection, store, inputs, made, layout))
     holes = runs_with_holes(collection)
     return ReportResult(

@@ -55,7 +55,7 @@ def merge(parts: Sequence[tuple[str, Collection]], *, name: str, question: str) 
             new: None if (base := part.points[old].baseline) is None else index_of[base]
             for old, new in index_of.items()
         }
-        studies.append(SweepPart(title, tuple(baselines), baselines, part.sweep.show))
+        studies.append(SweepPart.of(title, part.sweep, baselines, part.printed))
         for new, baseline in baselines.items():
             if rows[new].group == title:
                 rows[new] = replace(rows[new], baseline=baseline)

@@ -19,9 +19,10 @@ from harness.config import TERMS, canonical_json
 from harness.config.sweep import Point, Run, Show, Sweep, matches, short_names, value_at
 from harness.document.text import encodable
 from harness.errors import unknown
+from harness.planning.selection import Selection, selection_on_file
 from harness.results.lasting import no_garbage
 from harness.results.records import Record, read_all
-from harness.store.manifest import changed_declaration
+from harness.store.manifest import changed_declaration, printed_before
 from harness.store.record import RunDir, Store
 
 #: Name of the axis that tells two versions of one sweep apart; it is no field of a configuration.
@@ -53,6 +54,24 @@ class SweepPart:
     baselines: Mapping[int, int | None]
     """Point -> the point that its differences are taken to."""
     show: Show
+    looks: tuple[int, ...] = ()
+    """Numbers of seeds at which it is looked at; empty where that is done once."""
+    order: tuple[int, ...] = ()
+    """The seeds in the order in which a point gets them."""
+    printed: int | None = None
+    """Seeds of the verdict that may have been printed before the looks were declared."""
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        sweep: Sweep,
+        baselines: Mapping[int, int | None],
+        printed: int | None = None,
+    ) -> SweepPart:
+        """What `sweep` asks of the points of `baselines`."""
+        looks = (sweep.look_counts, tuple(sweep.seed_order), printed)
+        return cls(name, tuple(baselines), baselines, sweep.show, *looks)
 
 
 @dataclass(frozen=True)
@@ -72,14 +91,16 @@ class Collection:
     """The sweeps that it was put together from, where there are several."""
     notes: tuple[str, ...] = ()
     """What a reader must know of how it came about."""
+    selection: Selection | None = None
+    """What the points chose of the nuisance parameters."""
+    printed: int | None = None
+    """See `SweepPart`."""
 
     @cached_property
     def studies(self) -> tuple[SweepPart, ...]:
         """Each sweep of it by itself: what is said of one depends on no other."""
         baselines = {row.index: row.baseline for row in self.points}
-        return self.parts or (
-            SweepPart(self.sweep.name, tuple(baselines), baselines, self.sweep.show),
-        )
+        return self.parts or (SweepPart.of(self.sweep.name, self.sweep, baselines, self.printed),)
 
     @property
     def shown(self) -> list[str]:
@@ -129,7 +150,9 @@ def collect(sweep: Sweep, runs: Sequence[Run], store: Store) -> Collection:
     """Read every one of `runs` from `store`, in the order of the points."""
     found = collect_from(sweep, [(run, store.run_dir(run.key)) for run in runs], store)
     changed = changed_declaration(store, sweep)
-    return replace(found, notes=(f"{changed[:1].upper()}{changed[1:]}.",)) if changed else found
+    notes = (f"{changed[:1].upper()}{changed[1:]}.",) if changed else ()
+    selection, printed = selection_on_file(sweep, store), printed_before(store, sweep)
+    return replace(found, notes=notes, selection=selection, printed=printed)
 
 
 @no_garbage()
@@ -263,10 +286,18 @@ def _measured(record: Record, name: str) -> _Measured:
     )
 
 
-def _why_absent(record: Record, name: str) -> str:
+def term_off(record: Record, name: str) -> str | None:
+    """The loss term that the metric `name` is of, if it is off in this run."""
     described, on = metrics.described(name), record.run.config.objective.active
     if described is not None and described.needs in TERMS and described.needs not in on:
-        return f"of the loss term {described.needs}, which is off in this run"
+        return described.needs
+    return None
+
+
+def _why_absent(record: Record, name: str) -> str:
+    term = term_off(record, name)
+    if term is not None:
+        return f"of the loss term {term}, which is off in this run"
     assert record.evaluation is not None
     return unknown("metric", name, record.evaluation["metrics"])
 

@@ -19,13 +19,17 @@ from harness.results.item_outcomes import Outcomes
 from harness.results.lasting import no_garbage
 from harness.results.numerics import Numerics
 from harness.results.questions import Line, costs, lines_of, study_effects
+from harness.results.records import Record
 from harness.results.sections import MetricSection, averages_of, sections_of
 from harness.results.summary import Cell, Cells, summarise
-from harness.stats.analysis import Analysis, Measured, MetricAnalysis, Plan, analyse
+from harness.stats.analysis import Analysis, Measured, MetricAnalysis, Plan, analyse, contrasts_of
 from harness.stats.best import Best
 from harness.stats.effects import Effect
 from harness.stats.intervals import paired_difference
-from harness.stats.tests import Judged
+from harness.stats.sequential import Course, Seeds, follow
+from harness.stats.spending import Looks
+from harness.stats.tests import Asked, ContrastTest, Judged
+from harness.store.trials import TELLING
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,8 @@ class Answered:
     margin: float | None
     """In the printed unit of the primary metric."""
     under_trained: tuple[TrainingLoss, ...] = ()
+    course: Course | None = None
+    """Of a sweep that is looked at several times."""
 
     def of(self, metric: str) -> MetricAnalysis:
         """What is said of one metric."""
@@ -186,27 +192,77 @@ def _answer(
     tested = [metric for metric in shown if not metrics.is_cost(metric)]
     if primary is not None and primary not in tested:
         tested.insert(0, primary)
-    measured = [_measured(metric, study.points, cells, outcomes) for metric in tested]
-    lines = tuple(lines_of(collection, study))
-    effects = study_effects(collection, study)
-    margin = None if primary is None else study.show.margin
-    cost = costs(cells, study.points, study.show.cost)
-    analysis = analyse(
-        measured,
-        Plan(
-            comparisons=_pairs(study),
-            lines=[line.places for line in lines],
-            effects=effects,
-            primary=primary,
-            margin=None if margin is None or primary is None else margin / metrics.scale(primary),
-            cost=cost,
-            barred=barred,
-        ),
-    )
+    lines, plan = _plan(collection, study, cells, primary, barred)
+    course = _course(collection, study, cells, outcomes, plan)
+    seen = None if course is None else course.seen
+    measured = [_measured(metric, study.points, cells, outcomes, seen) for metric in tested]
     first = next((each for each in measured if each.name == primary), None)
-    guarded = under_training(collection, lines, cost, first) if first is not None else ()
-    answered = Answered(study, lines, effects, analysis, primary, margin, guarded)
+    guarded = under_training(collection, lines, plan.cost, first) if first is not None else ()
+    answered = Answered(
+        study=study,
+        lines=lines,
+        effects=tuple(plan.effects),
+        analysis=analyse(measured, plan, course),
+        primary=primary,
+        margin=None if primary is None else study.show.margin,
+        under_trained=guarded,
+        course=course,
+    )
     return answered, problem
+
+
+def _plan(
+    collection: Collection, study: SweepPart, cells: Cells, primary: str | None, barred: Barred
+) -> tuple[tuple[Line, ...], Plan]:
+    lines = tuple(lines_of(collection, study))
+    margin = None if primary is None else study.show.margin
+    return lines, Plan(
+        comparisons=_pairs(study),
+        lines=[line.places for line in lines],
+        effects=study_effects(collection, study),
+        primary=primary,
+        margin=None if margin is None or primary is None else margin / metrics.scale(primary),
+        cost=costs(cells, study.points, study.show.cost),
+        barred=barred,
+    )
+
+
+def course_of(collection: Collection) -> Course | None:
+    """How far the looks of a sweep have come; None where nothing can be read of it yet."""
+    (study,) = collection.studies
+    primary, _ = _primary(study, collection.metrics)
+    cells = summarise(collection)
+    barred = cache(Numerics.of(collection.records).comparable)
+    outcomes = Outcomes(collection, [primary] if primary is not None else [], {}, ())
+    _, plan = _plan(collection, study, cells, primary, barred)
+    return _course(collection, study, cells, outcomes, plan)
+
+
+def _course(
+    collection: Collection, study: SweepPart, cells: Cells, outcomes: Outcomes, plan: Plan
+) -> Course | None:
+    if not study.looks or plan.primary is None:
+        return None
+    primary = plan.primary
+    ended = {(r.point, r.seed) for r in collection.records if r.reason is None or _told(r)}
+
+    def measure(seeds: Seeds) -> dict[Asked, ContrastTest]:
+        return contrasts_of(_measured(primary, study.points, cells, outcomes, seeds), plan)
+
+    return follow(
+        measure,
+        plan.comparisons,
+        study.order,
+        Looks(study.looks),
+        points=study.points,
+        complete=lambda seeds: all((p, s) in ended for p, own in seeds.items() for s in own),
+        margin=plan.margin,
+    )
+
+
+def _told(record: Record) -> bool:
+    """Whether the run failed for good, which says something of its point."""
+    return record.failed and record.status.failure in TELLING
 
 
 def _primary(study: SweepPart, recorded: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -219,14 +275,22 @@ def _primary(study: SweepPart, recorded: Sequence[str]) -> tuple[str | None, lis
         return None, [f"{study.name}: no verdict on the primary metric: {error}"]
 
 
-def _measured(metric: str, points: Sequence[int], cells: Cells, outcomes: Outcomes) -> Measured:
+def _measured(
+    metric: str,
+    points: Sequence[int],
+    cells: Cells,
+    outcomes: Outcomes,
+    only: Seeds | None = None,
+) -> Measured:
     found = {point: cells.get((point, metric)) for point in points}
-    return Measured(
-        metric,
-        {point: cell.values for point, cell in found.items() if cell is not None},
-        metrics.higher_is_better(metric),
-        outcomes.spread(metric, points),
-    )
+    values = {point: cell.values for point, cell in found.items() if cell is not None}
+    if only is not None:
+        values = {
+            point: {seed: value for seed, value in own.items() if seed in only.get(point, ())}
+            for point, own in values.items()
+        }
+    spread = outcomes.spread(metric, points, only)
+    return Measured(metric, values, metrics.higher_is_better(metric), spread)
 
 
 def _comparisons(

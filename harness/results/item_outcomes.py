@@ -60,10 +60,20 @@ class Outcomes:
         self._pairs: dict[tuple[int, int, str], Pair] = {}
         self._read(collection, list(pairs))
 
-    def spread(self, metric: str, points: Sequence[int]) -> ItemSpread | None:
-        """Of these points; None unless two seeds of two points have scores of the same pictures."""
+    def spread(
+        self, metric: str, points: Sequence[int], only: Mapping[int, Sequence[int]] | None = None
+    ) -> ItemSpread | None:
+        """Of these points; None unless two seeds of two points have scores of the same pictures.
+
+        Args:
+            only: point -> the seeds that count; None: all.
+        """
         scores, pictures = self._scores.get(metric, {}), self._pictures.get(metric, {})
-        own = {place: pictures[place] for place in scores if place[0] in set(points)}
+        own = {
+            (point, seed): pictures[point, seed]
+            for point, seed in scores
+            if point in set(points) and (only is None or seed in only.get(point, ()))
+        }
         if len(set(own.values())) != 1:
             return None
         seeds: dict[int, set[int]] = {}

@@ -8,19 +8,24 @@ Owns which tests are made and which of them are one family under Holm's correcti
 - main effects and interactions: two families again, that of the primary metric and that of the
   others;
 - the best of a metric and what is enough: simultaneous over the points of that metric.
+
+Of a sweep that is looked at several times, the primary family is that of `sequential.Course`, and
+all others are judged at the last look alone, at the level of that look.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from harness.stats.best import Best, Enough, best_of, enough
 from harness.stats.effects import Effect
 from harness.stats.layout import Contrast, ItemSpread, Layout, Values
 from harness.stats.power import detectable
+from harness.stats.sequential import Course
 from harness.stats.tests import (
     ALPHA,
+    Asked,
     ContrastTest,
     Judged,
     MixedModel,
@@ -98,16 +103,20 @@ class Analysis:
     """Whether primary -> comparisons and trends in that family."""
 
 
-_Key = tuple[int, int] | int
-_Tests = dict[tuple[str, _Key], ContrastTest]
-_Results = Mapping[tuple[str, _Key], Judged]
+_Tests = dict[tuple[str, Asked], ContrastTest]
+_Results = Mapping[tuple[str, Asked], Judged]
 """(metric, what is tested) -> the test."""
 
 
-def analyse(measured: Sequence[Measured], plan: Plan) -> Analysis:
-    """Fit one model a metric and judge everything that `plan` asks."""
+def analyse(measured: Sequence[Measured], plan: Plan, course: Course | None = None) -> Analysis:
+    """Fit one model a metric and judge everything that `plan` asks.
+
+    Args:
+        measured: with a course, the seeds of its last complete look.
+        course: of the primary metric, where the sweep is looked at several times.
+    """
     models = _models(measured, plan.primary)
-    effects: dict[_Key, Contrast] = {
+    effects: dict[Asked, Contrast] = {
         number: effect.contrast for number, effect in enumerate(plan.effects)
     }
     families: dict[bool, _Tests] = {True: {}, False: {}}
@@ -116,11 +125,13 @@ def analyse(measured: Sequence[Measured], plan: Plan) -> Analysis:
         model, first = models[each.name], each.name == plan.primary
         families[first] |= _tests(each.name, model, plan, _main_contrasts(model, plan))
         of_effects[first] |= _tests(each.name, model, plan, effects)
-    judged = judge(families[True]) | judge(families[False])
-    of_effect = judge(of_effects[True]) | judge(of_effects[False])
+    judged = _judge(families[True], course) | _judge(families[False], course)
+    of_effect = _judge(of_effects[True], course) | _judge(of_effects[False], course)
+    if course is not None and plan.primary is not None:
+        judged |= {(plan.primary, asked): each for asked, each in course.judged.items()}
     return Analysis(
         {
-            each.name: _of_metric(each, models[each.name], plan, judged, of_effect)
+            each.name: _of_metric(each, models[each.name], plan, judged, of_effect, course)
             for each in measured
         },
         {
@@ -140,8 +151,23 @@ def _models(measured: Sequence[Measured], primary: str | None) -> dict[str, Mixe
     }
 
 
-def _main_contrasts(model: MixedModel, plan: Plan) -> dict[_Key, Contrast]:
-    found: dict[_Key, Contrast] = {pair: difference(*pair) for pair in plan.comparisons}
+def contrasts_of(measured: Measured, plan: Plan) -> dict[Asked, ContrastTest]:
+    """The comparisons and slopes of one metric by itself, not judged yet."""
+    model = MixedModel(Layout(measured.values), measured.items)
+    found = _tests(measured.name, model, plan, _main_contrasts(model, plan))
+    return {asked: test for (_, asked), test in found.items()}
+
+
+def _judge(family: _Tests, course: Course | None) -> dict[tuple[str, Asked], Judged]:
+    """The family by itself, at the level of the last look if there are several."""
+    if course is None:
+        return judge(family)
+    own = {key: replace(test, level=course.level(ALPHA)) for key, test in family.items()}
+    return judge(own, course.overall, course.level)
+
+
+def _main_contrasts(model: MixedModel, plan: Plan) -> dict[Asked, Contrast]:
+    found: dict[Asked, Contrast] = {pair: difference(*pair) for pair in plan.comparisons}
     for number, line in enumerate(plan.lines):
         known = {p: place for p, place in line.items() if p in model.layout.values}
         if len(known) >= FEWEST:
@@ -150,7 +176,7 @@ def _main_contrasts(model: MixedModel, plan: Plan) -> dict[_Key, Contrast]:
 
 
 def _tests(
-    metric: str, model: MixedModel, plan: Plan, contrasts: Mapping[_Key, Contrast]
+    metric: str, model: MixedModel, plan: Plan, contrasts: Mapping[Asked, Contrast]
 ) -> _Tests:
     return {
         (metric, key): test
@@ -202,13 +228,20 @@ def under_trained(loss: Values, metric: Measured, line: Mapping[int, float]) -> 
 
 
 def _of_metric(
-    each: Measured, model: MixedModel, plan: Plan, judged: _Results, of_effect: _Results
+    each: Measured,
+    model: MixedModel,
+    plan: Plan,
+    judged: _Results,
+    of_effect: _Results,
+    course: Course | None,
 ) -> MetricAnalysis:
     name, first = each.name, each.name == plan.primary
     points = list(model.layout.points)
     barred = _barred(dict.fromkeys(points, 0.0), plan) if points else True
-    whole = [p for p in points if len(model.layout.values[p]) == len(model.layout.seeds)]
-    best = None if barred else best_of(model, whole, each.sign)
+    wanted = dict.fromkeys(points, model.layout.seeds) if course is None else course.seen
+    whole = [p for p in points if len(model.layout.values[p]) == len(wanted[p])]
+    alpha = ALPHA if course is None else course.level(ALPHA)
+    best = None if barred else best_of(model, whole, each.sign, alpha)
     margin = plan.margin if first and not barred else None
     comparisons = {p: judged[name, p] for p in plan.comparisons if (name, p) in judged}
     return MetricAnalysis(
@@ -218,7 +251,9 @@ def _of_metric(
         trends={n: judged[name, n] for n in range(len(plan.lines)) if (name, n) in judged},
         effects={n: of_effect[name, n] for n in range(len(plan.effects)) if (name, n) in of_effect},
         best=best,
-        enough=None if margin is None else enough(model, points, plan.cost, margin, each.sign),
+        enough=None
+        if margin is None
+        else enough(model, points, plan.cost, margin, each.sign, alpha),
         detectable=detectable(comparisons.values()),
         noisy=model.noisy,
         points=model.layout.points,

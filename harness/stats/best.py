@@ -16,7 +16,7 @@ from scipy import optimize, special
 
 from harness.stats.layout import Array
 from harness.stats.power import MOST_SEEDS
-from harness.stats.tests import ALPHA, CONFIDENCE, Gaps, MixedModel, difference
+from harness.stats.tests import ALPHA, Gaps, MixedModel, difference
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,14 @@ class Best:
 RIVALS = 64
 
 
-def best_of(model: MixedModel, points: Sequence[int], sign: int) -> Best | None:
+def best_of(
+    model: MixedModel, points: Sequence[int], sign: int, alpha: float = ALPHA
+) -> Best | None:
     """None below two points, and where some pair of points has no error to judge by.
 
     Args:
         sign: 1 where higher is better, -1 where lower is.
+        alpha: error of all points together.
     """
     if len(points) < 2:
         return None
@@ -58,7 +61,7 @@ def best_of(model: MixedModel, points: Sequence[int], sign: int) -> Best | None:
     rivals = [points[place] for place in np.argsort(-first, kind="stable")[:RIVALS]]
     gaps = model.differences(rivals, points)
     ahead = sign * gaps.estimates
-    reach = gaps.errors * _criticals(gaps, len(points) - 1)
+    reach = gaps.errors * _criticals(gaps, len(points) - 1, alpha)
     own = np.array(rivals)[:, None] == np.array(points)[None, :]
     if np.isnan(reach[~own]).any():
         return None
@@ -74,32 +77,32 @@ def best_of(model: MixedModel, points: Sequence[int], sign: int) -> Best | None:
     )
 
 
-def _criticals(gaps: Gaps, comparisons: int) -> Array:
+def _criticals(gaps: Gaps, comparisons: int, alpha: float) -> Array:
     """One-sided critical values (R, K) of one of `comparisons` differences to a common point.
 
     Dunnett's where the variance is pooled (equal correlations of 1/2, which equal numbers of seeds
     give); Bonferroni's where a pair is judged by its own seeds.
     """
-    found = -special.stdtrit(np.maximum(gaps.dfs, 1), ALPHA / comparisons)
-    pooled = dunnett(comparisons, float(gaps.dfs[gaps.pooled].max(initial=1.0)))
+    found = -special.stdtrit(np.maximum(gaps.dfs, 1), alpha / comparisons)
+    pooled = dunnett(comparisons, float(gaps.dfs[gaps.pooled].max(initial=1.0)), alpha)
     seeds: Array = np.where(gaps.pooled, pooled, found)
     if not gaps.items:
         return seeds
-    return (1 - gaps.shares) * seeds + gaps.shares * dunnett(comparisons, gaps.items - 1.0)
+    return (1 - gaps.shares) * seeds + gaps.shares * dunnett(comparisons, gaps.items - 1.0, alpha)
 
 
 @lru_cache(maxsize=4096)
-def dunnett(comparisons: int, df: float) -> float:
-    """Dunnett's one-sided 95 % quantile for `comparisons` differences to one control.
+def dunnett(comparisons: int, df: float, alpha: float = ALPHA) -> float:
+    """Dunnett's one-sided quantile at 1 - `alpha` for `comparisons` differences to one control.
 
     Args:
         df: degrees of freedom of the common variance.
     """
     if comparisons == 1:
-        return float(special.stdtrit(df, CONFIDENCE))
-    top = -float(special.stdtrit(df, ALPHA / comparisons))  # Bonferroni's is never below
+        return float(special.stdtrit(df, 1 - alpha))
+    top = -float(special.stdtrit(df, alpha / comparisons))  # Bonferroni's is never below
     return float(
-        optimize.brentq(lambda d: _below(d, comparisons, df) - CONFIDENCE, 0.0, top + 1e-9)
+        optimize.brentq(lambda d: _below(d, comparisons, df) - (1 - alpha), 0.0, top + 1e-9)
     )
 
 
@@ -147,13 +150,18 @@ class Enough:
 
 
 def enough(
-    model: MixedModel, points: Sequence[int], cost: Mapping[int, float], margin: float, sign: int
+    model: MixedModel,
+    points: Sequence[int],
+    cost: Mapping[int, float],
+    margin: float,
+    sign: int,
+    alpha: float = ALPHA,
 ) -> Enough | None:
     """The cheapest point within `margin`; None where the points do not differ in cost.
 
     Every point with a value is a rival, also one that lacks a seed.
     """
-    best = best_of(model, points, sign)
+    best = best_of(model, points, sign, alpha)
     if best is None:
         return None
     points = [point for point in best.losses if point in cost]
@@ -163,7 +171,7 @@ def enough(
     found = next((point for point in order if best.losses[point] <= margin), None)
     cheaper = order if found is None else [p for p in order if cost[p] < cost[found]]
     undecided = next((point for point in cheaper if best.estimates[point] <= margin), None)
-    seeds = None if undecided is None else _seeds_for(undecided, best, model, margin, sign)
+    seeds = None if undecided is None else _seeds_for(undecided, best, model, margin * sign, alpha)
     return Enough(
         margin=margin,
         point=found,
@@ -174,8 +182,15 @@ def enough(
     )
 
 
-def _seeds_for(point: int, best: Best, model: MixedModel, margin: float, sign: int) -> int | None:
-    """Seeds with which the bound would be inside the margin, all means and variances as seen."""
+def _seeds_for(
+    point: int, best: Best, model: MixedModel, signed: float, alpha: float
+) -> int | None:
+    """Seeds with which the bound would be inside the margin, all means and variances as seen.
+
+    Args:
+        signed: the margin, below zero where lower is better.
+    """
+    sign, margin = math.copysign(1, signed), abs(signed)
     others = [other for other in best.losses if other != point]
     square, have = model.layout.mean_square, len(model.layout.seeds)
     if square is None:
@@ -186,7 +201,7 @@ def _seeds_for(point: int, best: Best, model: MixedModel, margin: float, sign: i
         if (test := model.test(difference(other, point))) is not None and test.error is not None
     ]
     for seeds in range(have + 1, MOST_SEEDS + 1):
-        quantile = dunnett(len(others), (len(best.losses) - 1) * (seeds - 1))
+        quantile = dunnett(len(others), (len(best.losses) - 1) * (seeds - 1), alpha)
         if all(
             ahead + quantile * math.sqrt(2 * square / seeds + rest) <= margin
             for ahead, rest in seen

@@ -10,7 +10,7 @@ from statistics import median
 
 from scipy import optimize, special
 
-from harness.stats.tests import ALPHA, ContrastTest, Judged
+from harness.stats.tests import ContrastTest, Judged
 
 POWER = 0.8
 """Chance of finding a difference that is said to be detectable."""
@@ -24,11 +24,7 @@ def detectable(judged: Iterable[Judged]) -> float | None:
     which at few degrees of freedom the estimated one is not.  The median over the comparisons; None
     where none has an error.
     """
-    found = [
-        _detectable(each.test, ALPHA / each.family)
-        for each in judged
-        if each.test.error is not None
-    ]
+    found = [_detectable(each.test, each.level) for each in judged if each.test.error is not None]
     return median(found) if found else None
 
 
@@ -58,7 +54,7 @@ def seeds_to_find(judged: Judged) -> int | None:
         variance = seeds * have / count + items
         df = test.df * (count - 1) / (have - 1)
         then = replace(test, df=df, share=items / variance if variance else 0.0)
-        least = then.critical(lambda df: noncentrality(df, ALPHA / judged.family))
+        least = then.critical(lambda df: noncentrality(df, judged.level))
         if math.sqrt(variance) * least <= abs(test.estimate):
             return count
     return None

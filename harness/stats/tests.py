@@ -16,6 +16,8 @@ from scipy import optimize, special
 from harness.stats.layout import NO_SPREAD, Array, Contrast, ItemSpread, Layout
 
 Key = TypeVar("Key")
+Asked = tuple[int, int] | int
+"""What is tested: a point against its baseline, or the number of a slope or an effect."""
 
 CONFIDENCE = 0.95
 ALPHA = 1 - CONFIDENCE
@@ -48,6 +50,8 @@ class ContrastTest:
     """Test items; 0 where the seeds alone are covered."""
     share: float = 0.0
     """Of the items in the variance."""
+    level: float = ALPHA
+    """Error of its interval: that of the look, where a sweep is looked at several times."""
 
     @property
     def over(self) -> Over:
@@ -67,10 +71,10 @@ class ContrastTest:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The 95 % interval of this contrast alone."""
+        """The interval of this contrast alone: 95 % in all, over every look there may be."""
         if self.error is None:
             return None
-        half = self.critical(lambda df: quantile(df, CONFIDENCE)) * self.error
+        half = self.critical(lambda df: quantile(df, 1 - self.level)) * self.error
         return self.estimate - half, self.estimate + half
 
     @cached_property
@@ -251,6 +255,13 @@ class Judged:
     """p after the correction; None where the test has none."""
     family: int
     """Tests in the family."""
+    at_look: float | None = None
+    """Level of the first step of the correction at this look, where there are several."""
+
+    @property
+    def level(self) -> float:
+        """What its p must be below if no other test of the family is significant."""
+        return ALPHA / self.family if self.at_look is None else self.at_look
 
     @property
     def significant(self) -> bool:
@@ -258,11 +269,21 @@ class Judged:
         return self.adjusted is not None and self.adjusted < ALPHA
 
 
-def judge(family: Mapping[Key, ContrastTest]) -> dict[Key, Judged]:
-    """Holm's correction over one family; tests without a p stay out of it."""
-    ps = {key: p for key, test in family.items() if (p := test.p) is not None}
+def judge(
+    family: Mapping[Key, ContrastTest],
+    overall: Callable[[float], float] = float,
+    level: Callable[[float], float] | None = None,
+) -> dict[Key, Judged]:
+    """Holm's correction over one family; tests without a p stay out of it.
+
+    Args:
+        overall: what a p-value is worth over all looks.
+        level: what is left for this look of an error in all; None: there is one look.
+    """
+    ps = {key: overall(p) for key, test in family.items() if (p := test.p) is not None}
     adjusted = dict(zip(ps, holm(list(ps.values())), strict=True))
-    return {key: Judged(test, adjusted.get(key), len(ps)) for key, test in family.items()}
+    own = None if level is None or not ps else level(ALPHA / len(ps))
+    return {key: Judged(test, adjusted.get(key), len(ps), own) for key, test in family.items()}
 
 
 def difference(point: int, reference: int) -> Contrast:

@@ -67,12 +67,27 @@ def write_manifest(
             "command": list(command),
             "runtime": runtime.model_dump(mode="json"),
             "show": _plain(asdict(sweep.show)),
-            "declared": _declarations(before, sweep.show, store, own),
+            **_waves(sweep),
+            "declared": _declarations(before, sweep, store, own),
             "base": base.model_dump(mode="json"),
             "runs": [_entry(run, base) for run in runs],
             "parents": [_entry(run, base) for key, run in beside.items() if key not in own],
         },
     )
+
+
+def _waves(sweep: Sweep) -> dict[str, Any]:
+    """What the sweep has besides its points and seeds; nothing for one that has no more."""
+    waves: dict[str, Any] = {}
+    if sweep.nuisance:
+        grid = [[path, [*values]] for path, values in sweep.nuisance.items()]
+        tree = sweep.base.model_dump(mode="json")
+        own = {path: _at(tree, path) for path in sweep.nuisance}
+        waves = {"nuisance": grid, "tune_on": sweep.tune_on, "tune_seeds": [*sweep.tune_seeds]}
+        waves["base"] = own
+    if sweep.look_counts:
+        waves |= {"seeds": [*sweep.seeds], "looks": [*sweep.look_counts]}
+    return {"waves": waves} if waves else {}
 
 
 def _on_file(store: Store, name: str) -> dict[str, Any] | None:
@@ -144,39 +159,63 @@ def changed_declaration(store: Store, sweep: Sweep) -> str:
     if tree is None:
         return ""
     keys = {entry["key"] for entry in tree["runs"]}
-    history = _declarations(tree, sweep.show, store, keys)
+    history = _declarations(tree, sweep, store, keys)
     first, now = history[0]["show"], history[-1]["show"]
-    changed = [field for field in _FIELDS if now[field] != first[field]]
+    changed = [field for field in _FIELDS if now.get(field) != first.get(field)]
     if not changed:
         return ""
-    was = [f"the {_FIELDS[field]} was {_words_of(field, first[field])}" for field in changed]
-    then = " and ".join(_words_of(field, now[field]) for field in changed)
+    was = [f"the {_FIELDS[field]} was {_words_of(field, first.get(field))}" for field in changed]
+    then = " and ".join(_words_of(field, now.get(field)) for field in changed)
     return f"{' and '.join(was)} when the first run finished; now {then}"
 
 
-_FIELDS = {"primary": "primary metric", "margin": "margin", "cost": "cost"}
+_FIELDS = {
+    "primary": "primary metric",
+    "margin": "margin",
+    "cost": "cost",
+    "looks": "number of seeds of each look",
+}
 
 
-def _words_of(field: str, value: str | float | None) -> str:
+def printed_before(store: Store, sweep: Sweep) -> int | None:
+    """Seeds of the verdict that may have been printed before the looks were declared.
+
+    None where no run had finished then.
+    """
+    tree = _on_file(store, sweep.name)
+    if tree is None or not sweep.look_counts:
+        return None
+    keys = {entry["key"] for entry in tree["runs"]}
+    last = _declarations(tree, sweep, store, keys)[-1]
+    return int(last["seeds"]) if last["finished"] else None
+
+
+def _words_of(field: str, value: str | float | Sequence[int] | None) -> str:
     if value is None:
         return "not declared"
-    return f"{value:g}" if isinstance(value, float | int) else display(value)
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float | int) else display(str(value))
 
 
 def _declarations(
-    before: Mapping[str, Any] | None, show: Show, store: Store, runs: Set[str]
+    before: Mapping[str, Any] | None, sweep: Sweep, store: Store, runs: Set[str]
 ) -> list[dict[str, Any]]:
-    """Every declaration since a run of the sweep had finished, the one of `show` last.
+    """Every declaration since a run of the sweep had finished, the one of `sweep` last.
 
     Each comes with the number of runs that had finished when it was made.  A manifest of before
     declarations were kept stands for one that declared nothing.
     """
-    now, history = show.declared, [] if before is None else before.get("declared", _NOT_KEPT)
+    now, history = sweep.declared, [] if before is None else before.get("declared", _NOT_KEPT)
     if history and history[-1]["show"] == now:
         return list(history)
     known = runs | {entry["key"] for entry in (before or {"runs": []})["runs"]}
     finished = sum(store.run_dir(key).result_file.exists() for key in known)
-    return [*(history if finished else []), {"show": now, "finished": finished}]
+    entry: dict[str, Any] = {"show": now, "finished": finished}
+    if sweep.look_counts and finished:
+        had = {run["seed"] for run in (before or {"runs": []})["runs"]}
+        entry["seeds"] = len(had) or sweep.look_counts[0]
+    return [*(history if finished else []), entry]
 
 
 _NOT_KEPT = [{"show": Show(x="", metrics=()).declared, "finished": 0}]
@@ -219,10 +258,11 @@ def _manifest_of(tree: Mapping[str, Any], file: Path) -> Manifest:
     base = validate(RunConfig, tree["base"])
     parents = _runs(tree["parents"], base, source, {}, file.name)
     runs = _runs(tree["runs"], base, source, parents, file.name)
+    own = tree.get("waves", {}).get("base", {})
     sweep = Sweep(
-        base=base,
+        base=override(base, own) if own else base,
         points=Points(run.point for run in runs.values()),
-        seeds=tuple(dict.fromkeys(run.seed for run in runs.values())),
+        **_read_waves(tree, dict.fromkeys(run.seed for run in runs.values())),
         show=Show(**tree["show"]),
         name=tree["name"],
         question=tree["question"],
@@ -230,6 +270,13 @@ def _manifest_of(tree: Mapping[str, Any], file: Path) -> Manifest:
     )
     runtime = validate(Runtime, tree["runtime"])
     return Manifest(sweep, tuple(runs.values()), runtime, tuple(tree["command"]))
+
+
+def _read_waves(tree: Mapping[str, Any], seeds: Iterable[int]) -> dict[str, Any]:
+    """Arguments of a Sweep for its seeds and what it has besides."""
+    waves = dict(tree.get("waves", {}))
+    grid = {"nuisance": dict(waves.pop("nuisance"))} if waves.pop("base", None) else {}
+    return {"seeds": tuple(seeds), **waves, **grid}
 
 
 def _terms_wanting(tree: Mapping[str, Any]) -> list[str]:

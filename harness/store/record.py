@@ -252,6 +252,14 @@ class RunDir:
         """How often this run was started."""
         return len(self.provenance())
 
+    def was_out_of_memory(self) -> bool:
+        """Whether an attempt at this run ended for want of memory, so that the next takes less."""
+        written = read_json(self.path / "provenance.json") or {"attempts": []}
+        spared = any(attempt.get("checkpoint_activations") for attempt in written["attempts"][-1:])
+        failure = (read_json(self.status_file) or {}).get("failure")
+        classes = [failure, *(end["class"] for end in self.ends())]
+        return spared or "out_of_memory" in classes
+
     def add_provenance(self, entry: Mapping[str, Any]) -> int:
         """Append the entry of a new attempt; returns its number, from 1."""
         file = self.path / "provenance.json"

@@ -14,6 +14,8 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,62 @@ def save_step(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
     return file
 
 
+class StateWriter:
+    """Writes states from copies, in a thread, while training goes on.
+
+    Attributes:
+        stalled: seconds that the last `save` kept its caller.
+    """
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        self._folder, self._device = folder, device
+        self._thread: threading.Thread | None = None
+        self._error: Exception | None = None
+        self.stalled = 0.0
+
+    def save(self, step: int, state: Mapping[str, Any]) -> None:
+        """Copy the state after `step` steps and begin to write it, once the last one is written.
+
+        Raises OSError if that could not be written.
+        """
+        began = time.monotonic()
+        self.wait()
+        copy = _on_host(state)
+        if self._device.type == "cuda":
+            torch.cuda.current_stream(self._device).synchronize()  # the copies were only queued
+        self._thread = threading.Thread(target=self._write, args=(step, copy), name="checkpoint")
+        self._thread.start()
+        self.stalled = time.monotonic() - began
+
+    def wait(self) -> None:
+        """Until all is written; raises OSError if it could not be."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def _write(self, step: int, state: Mapping[str, Any]) -> None:
+        try:
+            save_step(self._folder, step, state)
+        except Exception as error:  # noqa: BLE001 - raised where somebody hears it
+            self._error = error
+
+
+def _on_host(value: Any) -> Any:
+    """A copy of a state that no training step changes; tensors on the CPU."""
+    if isinstance(value, Mapping):
+        return {key: _on_host(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_on_host(item) for item in value)
+    if isinstance(value, Tensor):
+        value = value.detach()
+        host = torch.empty_like(value, device="cpu", pin_memory=value.is_cuda)
+        return host.copy_(value, non_blocking=True)
+    return value
+
+
 def to_bytes(state: Mapping[str, Any]) -> bytes:
     """A state as `from_bytes` reads it."""
     buffer = io.BytesIO()
@@ -47,18 +105,22 @@ def to_bytes(state: Mapping[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def from_bytes(data: bytes, device: torch.device) -> dict[str, Any]:
-    """The state in `data`, its tensors on `device`; tensors and plain values alone are read."""
-    state: dict[str, Any] = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+def from_bytes(data: bytes) -> dict[str, Any]:
+    """The state in `data`, on the CPU; tensors and plain values alone are read.
+
+    Who takes it up sends each tensor to where it belongs: AdamW's count of steps stays, for on a
+    GPU every later step would read it back, twice a tensor.
+    """
+    state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     return state
 
 
-def load_newest(folder: Path, device: torch.device) -> dict[str, Any] | None:
+def load_newest(folder: Path) -> dict[str, Any] | None:
     """The newest state whose content matches its name; None to start from the beginning."""
     for file in _steps(folder):
         data = file.read_bytes()
         if _digest(data) == file.stem.rpartition("-")[2]:
-            return from_bytes(data, device)
+            return from_bytes(data)
         file.unlink(missing_ok=True)
     return None
 

@@ -9,12 +9,17 @@ in open_clip's loss with `gather_with_grad`).  Knows neither files nor how proce
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import socket
+import struct
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from threading import Thread
 from typing import Any
 
 import torch
@@ -30,7 +35,10 @@ BUCKET_BYTES = 32 << 20
 _PIECE_BYTES = 256 << 20
 """Of a state that is sent to the others."""
 _POLL_SECONDS = 0.05
+_GIVE_UP_SECONDS = 10.0
+"""Of leaving processes that do not answer any more."""
 _FAILURE = "failure"
+_SIOCGIFADDR = 0x8915
 
 
 class ProcessGroup:
@@ -49,6 +57,13 @@ class ProcessGroup:
     def all_gather(self, tensor: Tensor) -> Tensor:
         """Rows (N, ...) of this process to those of all (size * N, ...), by rank, with gradient."""
         return tensor
+
+    def rows_of_all(self, tensor: Tensor) -> Tensor:
+        """The same rows without gradient."""
+        return tensor
+
+    def all_reduce_sum(self, tensor: Tensor) -> None:
+        """Put the sum over all processes in the place of a tensor."""
 
     def all_reduce_mean(self, tensors: Iterable[Tensor]) -> None:
         """Put the mean over all processes in the place of each tensor; shapes are the same."""
@@ -135,10 +150,14 @@ def process_group(
 
     Raises:
         RankLost: the others did not come, or one is gone.
+        ConfigError: they do not fit together; see `check_members`.
     """
+    store.set(f"here/{own.rank}", json.dumps(_member(device)))
     _wait_for_all(own, store, timeout, check)
+    check_members([json.loads(store.get(f"here/{rank}")) for rank in range(own.size)])
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    _name_interface(own.address)
     try:
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
@@ -147,24 +166,114 @@ def process_group(
             world_size=own.size,
             timeout=timedelta(seconds=timeout),
         )
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise RankLost(f"the processes of the run did not connect: {one_line(error)}") from error
     group = _Connected(own, store)
     try:
         yield group
         group.barrier()
-    except Exception as error:
-        group.report_failure(error)
+    except BaseException as error:
+        if isinstance(error, Exception):
+            group.report_failure(error)
+        _give_up(device)
         raise
-    finally:
-        dist.destroy_process_group()
+    dist.destroy_process_group()
+
+
+def _give_up(device: torch.device) -> None:
+    """Leave processes of which one may be dead, without waiting for it longer than a while.
+
+    If that does not come to an end this process can meet no others again, and says so when it is
+    to: that is a RankLost, of which the next start knows nothing.
+    """
+
+    def leave() -> None:
+        with suppress(RuntimeError, ValueError):
+            if device.type == "cuda":
+                dist.distributed_c10d._get_default_group()._get_backend(device).abort()
+            dist.destroy_process_group()
+
+    leaving = Thread(target=leave, name="leaving", daemon=True)
+    leaving.start()
+    leaving.join(_GIVE_UP_SECONDS)
+
+
+def _member(device: torch.device) -> dict[str, str | None]:
+    """What the others must know of this process."""
+    on_gpu, name, uuid = device.type == "cuda", None, None
+    if on_gpu:
+        gpu = torch.cuda.get_device_properties(device)
+        name, uuid = gpu.name, str(gpu.uuid)
+    return {
+        "host": socket.gethostname(),
+        "device": device.type,
+        "torch": str(torch.__version__),
+        "nccl": "there" if not on_gpu or dist.is_nccl_available() else "missing",
+        "GPU": name,
+        "uuid": uuid,
+    }
+
+
+def check_members(members: Sequence[Mapping[str, str | None]]) -> None:
+    """ConfigError, naming two ranks, unless processes can train a run together.
+
+    That is with one torch, on one kind of device, each on a GPU of its own.
+    """
+    for rank, member in enumerate(members):
+        first, where = members[0], f"rank {rank} on {member['host']}"
+        if member["nccl"] == "missing":
+            raise ConfigError(
+                f"{where}: this torch was built without NCCL, which several GPUs need to talk; "
+                "install a CUDA build of torch, or give runtime.processes=1"
+            )
+        for what in ("torch", "device", "GPU"):
+            if member[what] != first[what]:
+                raise ConfigError(
+                    f"{where} has {what} {member[what]}, and rank 0 on {first['host']} "
+                    f"{first[what]}: the processes of a run need the same"
+                )
+        taken = [other["uuid"] for other in members[:rank]]
+        if member["uuid"] is not None and member["uuid"] in taken:
+            raise ConfigError(
+                f"{where} and rank {taken.index(member['uuid'])} share one GPU: "
+                f"runtime.processes = {len(members)} wants a GPU each"
+            )
+
+
+def _name_interface(address: str) -> None:
+    """Have gloo and NCCL talk over the network on which rank 0 is, unless somebody chose another.
+
+    Of themselves they take the address of the machine's own name, which may be 127.0.1.1.
+    """
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((address, 9))  # sends nothing
+            own = probe.getsockname()[0]
+    except OSError:
+        return
+    name = _interface_with(own)
+    if name is not None:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+        if not own.startswith("127."):
+            os.environ.setdefault("NCCL_SOCKET_IFNAME", name)
+
+
+def _interface_with(address: str) -> str | None:
+    """The network interface that has an IPv4 address."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        for _, name in socket.if_nameindex():
+            request = struct.pack("256s", name.encode()[:15])
+            with suppress(OSError):  # it has none
+                found = fcntl.ioctl(asked.fileno(), _SIOCGIFADDR, request)[20:24]
+                if socket.inet_ntoa(found) == address:
+                    return name
+    return None
 
 
 def _wait_for_all(
     own: RankAddress, store: TCPStore, timeout: float, check: Callable[[], None]
 ) -> None:
     deadline = time.monotonic() + timeout
-    store.set(f"here/{own.rank}", "")
     missing = [f"here/{rank}" for rank in range(own.size)]
     while not store.check(missing):
         check()
@@ -188,12 +297,16 @@ class _Connected(ProcessGroup):
         out: Tensor = _Gather.apply(tensor, self)
         return out
 
+    def all_reduce_sum(self, tensor: Tensor) -> None:
+        """See ProcessGroup."""
+        with self._exchange():
+            dist.all_reduce(tensor)
+
     def all_reduce_mean(self, tensors: Iterable[Tensor]) -> None:
         """See ProcessGroup."""
         for bucket in _buckets(tensors):
             flat = torch.cat([tensor.flatten() for tensor in bucket])
-            with self._exchange():
-                dist.all_reduce(flat)
+            self.all_reduce_sum(flat)
             flat /= self.size
             parts = torch.split(flat, [tensor.numel() for tensor in bucket])
             for tensor, part in zip(bucket, parts, strict=True):
@@ -204,8 +317,7 @@ class _Connected(ProcessGroup):
     ) -> tuple[bool, tuple[Problem, ...]]:
         """See ProcessGroup."""
         counts = torch.tensor([int(stop), len(problems)])
-        with self._exchange():
-            dist.all_reduce(counts)
+        self.all_reduce_sum(counts)
         stops, found = counts.tolist()
         if found:
             text = json.dumps([[p.where, p.reason] for p in problems])
@@ -226,8 +338,7 @@ class _Connected(ProcessGroup):
 
     def barrier(self) -> None:
         """Wait until all are done, so that nobody hangs up on one that is still reading."""
-        with self._exchange():
-            dist.all_reduce(torch.zeros(1))
+        self.all_reduce_sum(torch.zeros(1))
 
     def report_failure(self, error: Exception) -> None:
         """Leave word of why this process goes, unless it goes because of another."""
@@ -242,7 +353,7 @@ class _Connected(ProcessGroup):
     # ---- what the methods above are made of
 
     def rows_of_all(self, tensor: Tensor) -> Tensor:
-        """Rows of every process, by rank; no gradient."""
+        """See ProcessGroup."""
         out = tensor.new_empty((self.size * len(tensor), *tensor.shape[1:]))
         with self._exchange():
             dist.all_gather(list(out.chunk(self.size)), tensor.contiguous())
@@ -272,6 +383,8 @@ class _Connected(ProcessGroup):
         try:
             yield
         except RuntimeError as error:
+            if failure_class(error) == "out_of_memory":
+                raise
             raise self._lost(error) from error
 
     def _lost(self, error: RuntimeError) -> RankLost:

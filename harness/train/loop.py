@@ -9,8 +9,10 @@ has a directory writes.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -22,20 +24,28 @@ from harness.data.account import Problem
 from harness.data.dataset import DataSet
 from harness.data.loader import Batches
 from harness.data.transforms import normalise
-from harness.device import autocast, resolve_precision
+from harness.device import autocast, resolve_precision, tf32, upload
 from harness.errors import DataError, InterruptedRun
 from harness.models.training import Outputs, TrainingModel
 from harness.objectives.terms import BatchInputs, BatchPlace, Loss, StepTensors, compute_loss
 from harness.seeding import derive_seed
 from harness.store.record import RunDir
 from harness.store.state import State
-from harness.train.checkpoint import from_bytes, load_newest, save_step, to_bytes
+from harness.train.activations import recomputed_activations
+from harness.train.checkpoint import StateWriter, from_bytes, load_newest, to_bytes
 from harness.train.distributed import SINGLE_PROCESS, ProcessGroup
 from harness.train.grad_cache import cached_backward
 from harness.train.meter import Meter, Trained
 from harness.train.norms import RunningStatistics, global_statistics, refuse_micro_batch
 from harness.train.optimiser import learning_rate, make_optimiser, set_learning_rate
 from harness.train.validation import validate
+
+_STEPS_BETWEEN_LOGS_ON_GPU = 50
+"""At the least: reading what a log tells waits for the device."""
+_STEPS_BETWEEN_TALKS_ON_GPU = 8
+"""Of a stop and of unusable samples: the processes of a GPU run ahead of it, and talk waits."""
+_TRAINED_TO_STALLED = 50
+"""Time trained for each time that a state on disk takes."""
 
 _Inputs = Mapping[str, BatchInputs]
 """What the terms of the loss drew for a batch, by their names."""
@@ -70,13 +80,18 @@ class Trainer:
         self.config, self.runtime = config, runtime
         self.directory, self.device, self.attempt = directory, device, attempt
         self.group = group
+        self.on_gpu = device.type == "cuda"
+        self.writer = None if directory is None else StateWriter(directory.checkpoints, device)
         self.batches = Batches(data, self.towers.tokenizer, config, runtime, group.rank)
         self.micro_batch_size = config.train.norm_batch or runtime.micro_batch
         self.statistics = RunningStatistics(model)
         known = (*data.problems, *self.batches.known_bad)
+        self.untold: list[Problem] = []
         self.problems = {problem.where: problem for problem in known}
         self.optimiser = make_optimiser(model, config.train, model.lr_factors())
         self.precision = resolve_precision(config.train.precision, device, "train.precision")
+        if self.on_gpu and config.train.precision == "auto" and self.precision == "fp32":
+            print("train.precision = auto: fp32, as this GPU has no bf16", file=sys.stderr)
         self.forward: Callable[[Tensor, Tensor, _Inputs], Outputs] = (
             torch.compile(model) if runtime.compile else model
         )
@@ -84,7 +99,7 @@ class Trainer:
         self.seconds = self.wait_seconds = 0.0
         # A GPU works on after the call returns, and waiting for it would cost each step time; and
         # in micro-batches the two take turns.
-        timed = device.type == "cpu" and self.micro_batch_size is None
+        timed = not self.on_gpu and self.micro_batch_size is None
         self.parts: dict[str, float] | None = (
             dict.fromkeys(("forward", "backward"), 0.0) if timed else None
         )
@@ -104,9 +119,14 @@ class Trainer:
         self._resume()
         self._bound_problems()
         self.model.train()
-        if self.config.train.norm_batch is not None:
-            return self._train(stop)
-        with global_statistics(self.model, self.group, self.device):
+        with ExitStack() as stack:
+            stack.enter_context(tf32(self.config.train.tf32))
+            if self.config.train.norm_batch is None:
+                stack.enter_context(global_statistics(self.model, self.group))
+            recomputed = self.runtime.checkpoint_activations
+            stack.enter_context(recomputed_activations(self.towers, recomputed))
+            if self.writer is not None:
+                stack.callback(self.writer.wait)
             return self._train(stop)
 
     def _train(self, stop: Callable[[], bool]) -> Trained:
@@ -119,11 +139,11 @@ class Trainer:
             waited = time.monotonic()
 
             # ---- what every process must know
-            stopping, problems = self.group.all_reduce_stop(stop(), batch.problems)
-            self._note(problems)
-            if stopping:
+            self.untold += batch.problems
+            if self._talk_is_due() and self._talk(stop()):
                 self.meter.read()
                 self._save()
+                self._wait_for_writing()
                 self._beat("train")
                 raise InterruptedRun(f"stopped at {self.samples_seen} samples; state saved")
 
@@ -143,12 +163,14 @@ class Trainer:
             if ended - logged >= self.runtime.log_seconds:
                 self._beat("train")
                 logged = ended
-            if ended - saved >= self.runtime.checkpoint_seconds:
+            if ended - saved >= self._seconds_between_states():
                 self.meter.read()
                 self._save()
                 saved = time.monotonic()
+        self._talk(stop=False)
         self.meter.read()
         self._save()
+        self._wait_for_writing()
         assert self.meter.last_loss is not None  # the budget is at least one step
         return Trained(
             samples_seen=self.samples_seen,
@@ -172,9 +194,9 @@ class Trainer:
         torch.manual_seed(self._step_seed())
         train = self.config.train
         set_learning_rate(self.optimiser, learning_rate(train, self.samples_seen))
-        pixels = normalise(pictures.to(self.device, non_blocking=True), self.config.model.image)
+        pixels = normalise(upload(pictures, self.device), self.config.model.image)
         inputs = self._inputs(tokens)
-        tokens = tokens.to(self.device, non_blocking=True)
+        tokens = upload(tokens, self.device)
         self.optimiser.zero_grad(set_to_none=True)
         loss = self._mean(self._backward(pixels, tokens, inputs))
         norm = torch.nn.utils.clip_grad_norm_(
@@ -271,12 +293,21 @@ class Trainer:
     def _progress(self) -> float:
         return min(1.0, self.samples_seen / self.config.train.samples)
 
-    # ---------------------------------------------------------------- unusable samples
+    # ---------------------------------------------------------------- what all must know
 
-    def _note(self, problems: tuple[Problem, ...]) -> None:
+    def _talk_is_due(self) -> bool:
+        """The same on all processes; one that is alone need not wait for anybody."""
+        several_on_gpu = self.on_gpu and self.group.size > 1
+        return not several_on_gpu or self.step % _STEPS_BETWEEN_TALKS_ON_GPU == 0
+
+    def _talk(self, stop: bool) -> bool:
+        """Whether any process is to stop; what any could not use is on the list of all."""
+        stopping, problems = self.group.all_reduce_stop(stop, self.untold)
+        self.untold = []
         if problems:
             self.problems.update({problem.where: problem for problem in problems})
             self._bound_problems()
+        return stopping
 
     def _bound_problems(self) -> None:
         pictures = len(self.problems) - len({problem.where for problem in self.data.problems})
@@ -298,12 +329,12 @@ class Trainer:
         """
         state = None
         if self.directory is not None:
-            state = load_newest(self.directory.checkpoints, self.device)
+            state = load_newest(self.directory.checkpoints)
             self._take_up(state)
             self.directory.rewind_logs(self.samples_seen)
         received = self.group.broadcast(lambda: to_bytes(self._state()))
         if received is not None:
-            self._take_up(from_bytes(received, self.device))
+            self._take_up(from_bytes(received))
 
     def _take_up(self, state: Mapping[str, Any] | None) -> None:
         if state is not None:
@@ -321,8 +352,16 @@ class Trainer:
         return None if self.parts is None or before is None else dict(before)
 
     def _save(self) -> None:
-        if self.directory is not None:
-            save_step(self.directory.checkpoints, self.step, self._state())
+        if self.writer is not None:
+            self.writer.save(self.step, self._state())
+
+    def _wait_for_writing(self) -> None:
+        if self.writer is not None:
+            self.writer.wait()
+
+    def _seconds_between_states(self) -> float:
+        stalled = 0.0 if self.writer is None else self.writer.stalled
+        return max(self.runtime.checkpoint_seconds, _TRAINED_TO_STALLED * stalled)
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -339,6 +378,8 @@ class Trainer:
 
     def _log_is_due(self) -> bool:
         every = self.runtime.log_samples
+        if self.on_gpu:
+            every = max(every, _STEPS_BETWEEN_LOGS_ON_GPU * self.config.train.batch_size)
         before = self.samples_seen - self.config.train.batch_size
         return self.samples_seen // every > before // every or self.step == self.batches.steps
 

@@ -52,10 +52,10 @@ class Meter:
 
     def read(self) -> None:
         """Read what is pending; DivergedError at the first that is not finite."""
-        for step, loss, norm in self._pending:
-            raw = {name: float(value) for name, value in loss.raw.items()}
-            weighted = {name: float(value) for name, value in loss.weighted.items()}
-            total, length = float(loss.total), float(norm)
+        for (step, loss, _), values in zip(self._pending, self._numbers(), strict=True):
+            total, length, *of_terms = values
+            raw = dict(zip(loss.raw, of_terms, strict=False))
+            weighted = dict(zip(loss.weighted, of_terms[len(raw) :], strict=True))
             self._refuse_infinite(step, {**raw, "total": total, "gradient norm": length})
             sums = self._sums
             sums.steps += 1
@@ -65,6 +65,15 @@ class Meter:
             sums.weighted = {k: sums.weighted.get(k, 0.0) + v for k, v in weighted.items()}
             self.last_loss = total
         self._pending = []
+
+    def _numbers(self) -> list[list[float]]:
+        """Total, gradient norm and terms of each pending step, read from the device at once."""
+        rows = [
+            torch.stack([loss.total, norm, *loss.raw.values(), *loss.weighted.values()])
+            for _, loss, norm in self._pending
+        ]
+        numbers: list[list[float]] = torch.stack(rows).tolist() if rows else []
+        return numbers
 
     def _refuse_infinite(self, step: int, values: Mapping[str, float]) -> None:
         for what, value in values.items():

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
-from timm.layers.norm_act import BatchNormAct2d, convert_sync_batchnorm
+from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -60,21 +61,14 @@ def _is_random(module: nn.Module) -> bool:
 
 
 @contextmanager
-def global_statistics(
-    model: nn.Module, group: ProcessGroup, device: torch.device
-) -> Iterator[None]:
+def global_statistics(model: nn.Module, group: ProcessGroup) -> Iterator[None]:
     """Have every BatchNorm of `model`, in training mode, see the batch of all processes.
 
-    On a GPU by torch's SyncBatchNorm in timm's conversion, whose parameters and buffers are those
-    of the module it stands in for; torch has none for the CPU, so there by `_over_processes`.
+    In evaluation mode each is itself: no process then waits for another.
     """
     norms = batch_norms(model) if group.size > 1 else []
     for norm in norms:
-        if device.type == "cuda":
-            synced = convert_sync_batchnorm(norm)  # type: ignore[no-untyped-call]
-            norm.forward = synced.forward  # type: ignore[method-assign]
-        else:
-            norm.forward = partial(_over_processes, norm, group)  # type: ignore[method-assign]
+        norm.forward = partial(_over_processes, norm, group)  # type: ignore[method-assign]
     try:
         yield
     finally:
@@ -83,19 +77,27 @@ def global_statistics(
 
 
 def _over_processes(norm: _BatchNorm, group: ProcessGroup, x: Tensor) -> Tensor:
-    """A BatchNorm over the rows (N, C, ...) of all processes, exact in value and gradient.
-
-    The statistics of equal shares are averaged, the variance with the spread of the means, which
-    does not cancel as a mean of squares would.
-    """
+    """A BatchNorm over the rows (N, C, ...) of all processes, exact in value and gradient."""
     if not norm.training:
         out: Tensor = type(norm).forward(norm, x)
         return out
+    y = _on_gpu(norm, group, x) if x.is_cuda else _on_cpu(norm, group, x)
+    if isinstance(norm, BatchNormAct2d):
+        y = norm.act(norm.drop(y))
+    return y
+
+
+def _on_cpu(norm: _BatchNorm, group: ProcessGroup, x: Tensor) -> Tensor:
+    """The statistics of equal shares are averaged, the variance with the spread of the means.
+
+    That does not cancel as a mean of squares would.
+    """
     own = torch.var_mean(x, dim=[0, *range(2, x.ndim)], correction=0)
     variances, means = group.all_gather(torch.stack(own)[None]).unbind(dim=1)
     mean = means.mean(dim=0)
     variance = (variances + (means - mean).square()).mean(dim=0)
-    _move(norm, mean.detach(), variance.detach(), group.size * x.numel() // x.shape[1])
+    if norm.track_running_stats:
+        _move(norm, mean.detach(), variance.detach(), group.size * x.numel() // x.shape[1])
     scale = (variance + norm.eps).rsqrt()
     if norm.affine:
         scale = scale * norm.weight
@@ -103,10 +105,81 @@ def _over_processes(norm: _BatchNorm, group: ProcessGroup, x: Tensor) -> Tensor:
     if norm.affine:
         shift = shift + norm.bias
     shape = (1, -1) + (1,) * (x.ndim - 2)
-    y = torch.addcmul(shift.view(shape), x, scale.view(shape))
-    if isinstance(norm, BatchNormAct2d):
-        y = norm.act(norm.drop(y))
-    return y
+    return torch.addcmul(shift.view(shape), x, scale.view(shape))
+
+
+def _on_gpu(norm: _BatchNorm, group: ProcessGroup, x: Tensor) -> Tensor:
+    moving = norm.track_running_stats and norm.running_mean is not None
+    momentum = norm.momentum
+    if moving:
+        assert norm.num_batches_tracked is not None
+        norm.num_batches_tracked.add_(1)
+        if momentum is None:
+            momentum = 1 / float(norm.num_batches_tracked)
+    out: Tensor = _SyncedNorm.apply(
+        x,
+        norm.weight,
+        norm.bias,
+        norm.running_mean if moving else None,
+        norm.running_var if moving else None,
+        0.0 if momentum is None else momentum,
+        norm.eps,
+        group,
+    )
+    return out
+
+
+class _SyncedNorm(torch.autograd.Function):
+    """torch's SyncBatchNorm for equal shares: its kernels, and an exchange a direction.
+
+    torch's own, whose shares may be empty, picks the others by a mask, and for that the host waits
+    for the GPU three times a layer.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        momentum: float,
+        eps: float,
+        group: ProcessGroup,
+    ) -> Tensor:
+        x = _dense(x)
+        own = torch.stack(torch.batch_norm_stats(x, eps))
+        means, scales = group.rows_of_all(own[None]).unbind(dim=1)
+        counts = means.new_full((group.size,), x.numel() // x.shape[1])
+        mean, scale = torch.batch_norm_gather_stats_with_counts(
+            x, means, scales, running_mean, running_var, momentum, eps, counts
+        )
+        ctx.save_for_backward(x, weight, mean, scale, counts.to(torch.int32))
+        ctx.group = group
+        return torch.batch_norm_elemt(x, weight, bias, mean, scale, eps)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, scale, counts = ctx.saved_tensors
+        gradient = _dense(gradients[0])
+        *sums, of_weight, of_bias = torch.batch_norm_backward_reduce(
+            gradient, x, mean, scale, weight, *ctx.needs_input_grad[:3]
+        )
+        of_x = None
+        if ctx.needs_input_grad[0]:
+            both = torch.stack(sums)
+            ctx.group.all_reduce_sum(both)
+            of_x = torch.batch_norm_backward_elemt(  # type: ignore[call-arg]
+                gradient, x, mean, scale, weight, *both.unbind(), counts
+            )
+        return of_x, of_weight, of_bias, *(None,) * 5
+
+
+def _dense(x: Tensor) -> Tensor:
+    """As the kernels take it: channels last stay so."""
+    last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    return x if last else x.contiguous()
 
 
 @torch.no_grad()

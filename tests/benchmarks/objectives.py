@@ -1,6 +1,7 @@
 """What each objective adds to a training step: CLIP, token matching, MLM, the preset `LIGHTCLIP`.
 
     python tests/benchmarks/objectives.py [--batch 128] [--size 112] [--layers 4] [--turns 3]
+        [--only lightclip]
 
 The same towers, batch and optimiser in one run, a step each in turn; medians of CPU seconds, their
 ratio to CLIP's turn by turn, and the peak memory of a process that takes the same steps alone.
@@ -90,6 +91,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--alone", choices=VARIANTS, help="take two steps and print peak memory")
     given = parser.parse_args()
     base = override(
@@ -110,7 +112,11 @@ def main() -> None:
         step()
         print(_peak_mb())
         return
-    steps = {name: make_step(override(base, v), pictures) for name, v in VARIANTS.items()}
+    steps = {
+        name: make_step(override(base, v), pictures)
+        for name, v in VARIANTS.items()
+        if name in {"clip", *given.only}
+    }
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(given.turns + 1):
         for name, step in steps.items():
@@ -122,7 +128,7 @@ def main() -> None:
         f"{given.backbone} {given.size} px, text {given.layers} x {base.model.text.width}, "
         f"batch {given.batch}, 1 thread, {given.turns} turns"
     )
-    memory = {name: _memory_alone(name) for name in VARIANTS}
+    memory = {name: _memory_alone(name) for name in steps}
     for name, times in seconds.items():
         ratio = statistics.median(a / b for a, b in zip(times, seconds["clip"], strict=True))
         print(

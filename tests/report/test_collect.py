@@ -29,6 +29,7 @@ from report_records import (
 from harness.config.sweep import Sweep, expand, product
 from harness.errors import RecordError
 from harness.metrics import base
+from harness.report.content import runs_with_holes
 from harness.results.collect import Collection, baselines_of, collect
 from harness.results.findings import find
 from harness.results.run_table import run_table
@@ -216,6 +217,21 @@ def test_a_null_metric_is_a_hole_with_its_own_reason(records: Records) -> None:
 
     assert one_hole(collection, ROLE)["reason"] == "no labels"
     assert collection.frame[collection.frame["metric"] == T2I]["value"].notna().all()
+
+
+def test_a_number_of_a_term_that_is_off_is_not_missing(records: Records) -> None:
+    sweep = depth_sweep(metrics=[T2I, "validation/grounding"])
+    runs, at = runs_by(sweep)
+    fill(records, runs, skip=((4, 1),))
+
+    assert runs_with_holes(collect(sweep, runs, records.store)) == 1
+
+    records.done(at(4, 1), t2i=0.386)
+    collection = collect(sweep, runs, records.store)
+    assert set(collection.frame.query("metric == 'validation/grounding'")["reason"]) == {
+        "of the loss term token, which is off in this run"
+    }
+    assert runs_with_holes(collection) == 0
 
 
 def test_an_unknown_metric_names_the_nearest(records: Records) -> None:

@@ -61,6 +61,18 @@ HARDEST = {
     "objective.token.matching": "many_to_one",
     "objective.token.symmetric": True,
 }
+OPEN = {
+    **MLM,
+    "objective.instance.a_max": 0.3,
+    "objective.instance.schedule": "constant",
+    "objective.instance.anneal": "linear",
+    "objective.instance.per_sample": True,
+    "objective.instance.normalise": False,
+    "objective.mlm.operator": "concat",
+    "objective.mlm.source": "stages",
+    "objective.mlm.gate_init": 1.0,
+    "objective.mlm.gate_lr_factor": 10.0,
+}
 CASES = {
     "clip": {},
     "softened": SOFT,
@@ -70,6 +82,7 @@ CASES = {
     "hardest": HARDEST,
     "mlm": MLM,
     "everything": {**SOFT, **IN_BATCH, **MLM},
+    "open": {**DRAWN, **OPEN},
 }
 VIT = {"model.image.backbone": "test_vit", "model.image.output_stride": None}
 

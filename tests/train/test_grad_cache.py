@@ -26,9 +26,9 @@ pytestmark = pytest.mark.usefixtures("in_64_bits")
 GHOSTS = override(CLIP, {**CASES["everything"], "train.norm_batch": 2})
 
 
-@pytest.mark.parametrize("size", [3, 4])
-def test_parts_have_the_gradients_of_the_whole(tmp_path, size):
-    config = override(CLIP, {**VIT, **CASES["everything"]})
+@pytest.mark.parametrize(("size", "case"), [(3, "everything"), (4, "everything"), (3, "open")])
+def test_parts_have_the_gradients_of_the_whole(tmp_path, size, case):
+    config = override(CLIP, {**VIT, **CASES[case]})
     whole = gradients(after(trainer(tmp_path / "whole", config), 1))
     parts = gradients(after(trainer(tmp_path / "parts", config, micro_batch=size), 1))
     assert len(whole) > 50

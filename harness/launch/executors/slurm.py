@@ -12,8 +12,9 @@ import sys
 import time
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Self
 
 from harness.config import RunConfig
@@ -28,7 +29,7 @@ from harness.launch.slurm import scheduler
 from harness.launch.slurm.freeze import freeze
 from harness.launch.slurm.policy import why_stop
 from harness.launch.slurm.scheduler import Silent
-from harness.launch.slurm.submissions import QueuePlace, Submission, queued
+from harness.launch.slurm.submissions import AFTER, QueuePlace, Submission, queued
 from harness.launch.slurm.submit import (
     JobOrder,
     Submitted,
@@ -53,6 +54,7 @@ PACK = Option("--pack", "runs side by side in one job", {"type": int, "metavar":
 NODES = Option("--nodes", "nodes of a job, which train one run", {"type": int, "metavar": "N"})
 GPUS = Option("--gpus", "GPUs of a job on each node", {"type": int, "metavar": "G"})
 REHEARSE = Option("--rehearse", "each distinct run for 20 steps first", {"action": "store_true"})
+FOLLOWING = Option(AFTER, "submit what follows from the submission in DIR", {"metavar": "DIR"})
 WATCH = Option("--watch", "stay, and report in the end", {"action": "store_true"})
 
 
@@ -74,9 +76,11 @@ class SlurmExecutor(Executor):
         work: for every submission; the code is frozen once, when the context is entered.
         trials: of a search, in the queue at a time.
         stay: until the runs of a sweep are over.
+        before: keys of the runs that the next ones follow from: with one of them left there is
+            nothing to follow yet.
     """
 
-    options = (SLOTS, PROFILE, PACK, NODES, GPUS, REHEARSE, WATCH)
+    options = (SLOTS, PROFILE, PACK, NODES, GPUS, REHEARSE, WATCH, FOLLOWING)
     work: JobOrder
 
     def __init__(
@@ -86,10 +90,12 @@ class SlurmExecutor(Executor):
         *,
         trials: int = TRIALS_IN_QUEUE,
         stay: bool = False,
+        before: Collection[str] = (),
     ) -> None:
         super().__init__(work, stop)
         self._trials = trials
         self._stay = stay
+        self._before = before
         self._there: dict[str, _Queued] = {}
         self._waiting: list[Step] = []
         """Handed out, and not taken by the scheduler yet."""
@@ -102,6 +108,8 @@ class SlurmExecutor(Executor):
     @classmethod
     def of(cls, work: Assignment, args: Namespace) -> Self:
         """See Executor."""
+        if (folder := FOLLOWING.value(args)) is not None:
+            return cls._following(Submission(Path(folder)))
         changes = {option.name: option.value(args) for option in (PACK, NODES, GPUS)}
         profile = load_profile(PROFILE.value(args), **changes)
         runtime = with_processes(profile, work.runtime, given="processes" in work.given)
@@ -119,6 +127,13 @@ class SlurmExecutor(Executor):
         base = {**vars(work), "runtime": runtime}
         order = JobOrder(**base, profile=profile, rehearse=rehearse)
         return cls(order, trials=trials, stay=bool(WATCH.value(args)))
+
+    @classmethod
+    def _following(cls, submission: Submission) -> Self:
+        intent = submission.read()
+        if not submission.is_own(intent):
+            raise ConfigError(f"{submission.folder} is not a submission of yours")
+        return cls(JobOrder.again(intent), before=intent.keys)
 
     def capacity(self, runs: int) -> Capacity:
         """See Executor."""
@@ -144,7 +159,8 @@ class SlurmExecutor(Executor):
         """See Executor; unless it is to stay, the command is over when all is in the queue."""
         scheduler.require()
         put_on_file()
-        if not any(step.pending for step in steps):
+        pending = [step for step in steps if step.pending]
+        if not pending or any(step.run.key in self._before for step in pending):
             return None
         check_not_held(self.work.store, self.work.sweep, rerun)
         submitted = submit(steps, self.work, lambda line: print(line, file=sys.stderr))
@@ -152,7 +168,7 @@ class SlurmExecutor(Executor):
             print(line)
         if not self._stay:
             return 3 if submitted.left else 0
-        self._follow([step for step in steps if step.pending], watching)
+        self._follow(pending, watching)
         return None
 
     def _follow(self, steps: Sequence[Step], watching: Watching) -> None:

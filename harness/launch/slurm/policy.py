@@ -14,8 +14,8 @@ from harness.config import RunConfig, Runtime, divisors_near
 from harness.launch.profiles import Profile
 
 End = Mapping[str, Any]
-"""An entry of ends.json: class, error, attempt, samples_seen, micro_batch, submission, node, and
-whether it was judged to be the last one."""
+"""An entry of ends.json: class, error, attempt, samples_seen, micro_batch, submission, node,
+whether it was judged to be the last one, and whether its batch can be in no smaller parts."""
 
 #: Said by the cluster and not by the run: it goes on in the same directory, however often.
 TAKEN_AWAY = frozenset({"preempted", "interrupted"})
@@ -57,11 +57,17 @@ def _no_progress(ends: Sequence[End], profile: Profile) -> str | None:
 
 
 def micro_batch_of(ends: Iterable[End], config: RunConfig, runtime: Runtime) -> int | None:
-    """Pairs at once on a process after these ends: halved at each lack of memory; None: all."""
+    """Pairs at once on a process after these ends: halved at each lack of memory; None: all.
+
+    Not where that would be another run (`whole`), which then goes on by computing activations
+    again.
+    """
     size = runtime.micro_batch
     share = config.train.batch_size // runtime.processes
     for end in ends:
-        if end["class"] == "out_of_memory":
+        if end.get("whole"):
+            size = end["micro_batch"]
+        elif end["class"] == "out_of_memory":
             size = smaller(end["micro_batch"] or share, share)
     return size
 

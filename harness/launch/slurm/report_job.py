@@ -5,7 +5,8 @@
 A job can leave the queue without a word of its own: SLURM kills one that it cannot start, a site
 requeues none, a node dies as its job ends.  Runs that this happened to are submitted again, a
 bounded number of times; those that somebody cancelled are not, nor those of which the scheduler
-does not know how they ended.  The report is written in either case, with holes if need be.
+does not know how they ended.  The report is written in either case, with holes if need be; where a
+wave of runs is over and another follows from it, that one is submitted instead, as this one was.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from harness.config.pipes import allow_pipes
 from harness.config.sweep_files import name_sweep_file
 from harness.errors import HarnessError, one_line
 from harness.files import open_streams
+from harness.launch.executor import REPORT_ONLY
 from harness.launch.slurm import scheduler
 from harness.launch.slurm.array_task import ArrayTask, say
 from harness.launch.slurm.scheduler import Silent
-from harness.launch.slurm.submissions import Intent, Submission
+from harness.launch.slurm.submissions import AFTER, Intent, Submission
 from harness.launch.slurm.submit import JobOrder, submit
 from harness.planning.plan import Action, Step
 
@@ -48,7 +50,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         submit_what_was_lost(submission, intent)
     except (HarnessError, OSError) as error:
         say(f"what was lost is not in the queue again: {one_line(error)}")
-    os.execv(sys.executable, [sys.executable, *intent.report_command])
+    words = _words(submission, intent)
+    os.execv(sys.executable, [sys.executable, *words])
+
+
+def _words(submission: Submission, intent: Intent) -> list[str]:
+    """The command that writes the report, or submits the next wave if there is one."""
+    if not intent.waves or submission.held() is not None:
+        return [*intent.report_command]
+    words = [word for word in intent.report_command if word != REPORT_ONLY]
+    return [*words, "--executor", "slurm", AFTER, str(submission.folder)]
 
 
 def submit_what_was_lost(submission: Submission, intent: Intent) -> None:

@@ -40,6 +40,8 @@ from harness.store.record import Store
 
 SCHEMA = 1
 REPORT = "report"
+AFTER = "--after"
+"""Option of a command that submits what follows from a submission."""
 _SUFFIX = ".submissions"
 _LEASE_POLL_SECONDS = 0.5
 _NUMBER = re.compile(r"[0-9]{1,20}", re.ASCII)
@@ -75,6 +77,7 @@ class Intent:
         pipes: the commands that may be run as `data.path`, whatever the runs' records say.
         round: how many submissions before this one followed each other by themselves.
         rehearsal: whether the runs are short ones, of a store of their own.
+        waves: whether other runs follow from what these come to.
     """
 
     id: str
@@ -94,6 +97,7 @@ class Intent:
     round: int = 0
     by: Mapping[str, Any] = field(default_factory=dict)
     code_sha256: str = ""
+    waves: bool = False
     pipes: tuple[str, ...] = ()
 
     @property

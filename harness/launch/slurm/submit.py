@@ -85,6 +85,7 @@ class JobOrder(Assignment):
             profile=intent.profile,
             frozen=Frozen(Path(intent.code), file, intent.code_sha256),
             round=intent.round,
+            waves=intent.waves,
         )
 
 
@@ -319,6 +320,7 @@ def _intent(
         round=order.round,
         by={"host": socket.gethostname(), "pid": os.getpid(), "uid": os.getuid()},
         code_sha256=frozen.sha256,
+        waves=order.waves,
         pipes=tuple(dict.fromkeys(p for s in steps for p in check_pipes(s.run.config.data.path))),
     )
 

@@ -144,16 +144,29 @@ class Supervisor:
         ends = self.task.own_ends(run)
         if not ends or ends[-1]["class"] != "out_of_memory":
             return True
+        if ends[-1].get("whole"):
+            say(f"{run.label} seed {run.seed}: out of memory; again, activations computed twice")
+            return True
         error = str(ends[-1]["error"])
         problems = ["it is one pair at a time"]
         if size != ends[-1]["micro_batch"]:
             problems = executor.preflight([run.config])
+        if problems and self._may_recompute(ends):
+            parts = ends[-1]["micro_batch"]
+            self._ended(run, "out_of_memory", error, micro_batch=parts, whole=True)
+            return False  # its turn comes with those that take the batch in the same parts
         if problems:
             words = f"{error}; smaller parts of a batch are no way out: {problems[0]}"
             self.task.fail(run, "out_of_memory", words)
             return False
         say(f"{run.label} seed {run.seed}: out of memory; again with {size} pairs at once")
         return True
+
+    def _may_recompute(self, ends: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether a run can go on with the same parts and less memory, and has not tried to."""
+        runtime = self.task.intent.runtime
+        spared = runtime.checkpoint_activations or any(end.get("whole") for end in ends)
+        return not spared and not runtime.compile
 
     def _executor(self, micro_batch: int | None, runs: int) -> LocalExecutor:
         intent, nodes = self.task.intent, self.task.nodes
@@ -310,7 +323,19 @@ def _death(end: Mapping[str, Any]) -> tuple[str, str] | None:
 
 
 def _address() -> str:
-    return os.environ.get("SLURM_LAUNCH_NODE_IPADDR") or socket.gethostname()
+    """Where other nodes find this one: by its name, unless that is only known to itself."""
+    given = os.environ.get("SLURM_LAUNCH_NODE_IPADDR")
+    if given:
+        return given
+    name = socket.gethostname()
+    try:
+        if not socket.gethostbyname(name).startswith("127."):
+            return name
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect(("192.0.2.1", 9))  # sends nothing; any address outside would do
+            return str(probe.getsockname()[0])
+    except OSError:
+        return name
 
 
 def _warn_of_few_cores() -> None:

@@ -1,0 +1,194 @@
+"""What a page says of a sweep in waves: what each point chose, and what each look closed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+from harness import metrics
+from harness.config import canonical_json
+from harness.config.sweep import Point, short_names
+from harness.document import text
+from harness.document.blocks import Block, Paragraph
+from harness.document.table import plain_table
+from harness.planning.selection import PointChoice
+from harness.results.collect import Collection
+from harness.results.contrast import listed, point_words
+from harness.results.findings import Answered, ReportFindings
+from harness.stats.sequential import ComparisonState
+from harness.stats.tests import ALPHA, ContrastTest
+
+
+def wave_notes(collection: Collection, findings: ReportFindings) -> Iterator[str]:
+    """What stands against a conclusion: a grid that was too narrow, looks that came too late."""
+    edges = [
+        f"{_words(collection, each.point)} ({', '.join(_value(each, p) for p in each.edges)})"
+        for each in _choices(collection)
+        if each.edges
+    ]
+    if edges:
+        yield (
+            f"Chosen at the edge of the grid: {listed(edges)}. A wider grid may serve them better."
+        )
+    for answered in findings.answered:
+        yield from _joint(answered)
+
+
+def _joint(answered: Answered) -> Iterator[str]:
+    course, printed = answered.course, answered.study.printed
+    tests = answered.analysis.sizes[True]
+    if course is not None and printed is not None and tests:
+        bound = min(1.0, course.schedule.joint(printed, ALPHA / tests) * tests)
+        yield (
+            f"A verdict at 5 % may have been printed at {printed} seeds before these looks were "
+            f"declared: together the two may err in up to {100 * bound:.1f} % of sweeps."
+        )
+
+
+# --------------------------------------------------------------------------- nuisance parameters
+
+
+def choices(collection: Collection) -> Iterator[Block]:
+    """A row a point: what it chose, how that validated, what the choice was worth."""
+    found = _choices(collection)
+    selection = collection.selection
+    if selection is None or not found:
+        return
+    names = short_names(collection.sweep.nuisance)
+    metric = metrics.display(selection.tune_on)
+    yield Paragraph(
+        f"Every point chose from the same grid of {len(found[0].tried)} combinations, by {metric} "
+        f"on the validation split and {_seeds(collection)} of its own; the runs of this report "
+        "have other seeds. A choice is worth what it validates better than the base's own values, "
+        "or than the mean of the grid where the base is not in it: optimistic, since it was "
+        "selected by that number."
+    )
+    heads = ("point", *names.values(), f"{metric}, validation", "worth", "tried", "failed")
+    scale = metrics.scale(selection.tune_on)
+    rows = [[_words(collection, c.point), *_chosen(c, names), *_scores(c, scale)] for c in found]
+    yield plain_table((*heads, "edge of the grid"), rows, numeric={*heads[1:]})
+
+
+def _choices(collection: Collection) -> list[PointChoice]:
+    """In the order of the table's points."""
+    selection = collection.selection
+    if selection is None:
+        return []
+    points = [collection.of_point(row.index)[0].run.point for row in collection.points]
+    found = [selection.choices.get(canonical_json(point)) for point in points]
+    return [choice for choice in found if choice is not None]
+
+
+def _chosen(choice: PointChoice, names: Mapping[str, str]) -> list[object]:
+    if choice.best is None:
+        return [text.DASH for _ in names]
+    return [text.plain(choice.best.values[path]) for path in names]
+
+
+def _scores(choice: PointChoice, scale: float) -> list[object]:
+    failed = sum(bool(each.failed) for each in choice.tried)
+    edges = listed([path.rpartition(".")[2] for path in choice.edges]) or text.DASH
+    if choice.best is None:
+        return [text.DASH, text.DASH, len(choice.tried), failed, edges]
+    return [
+        text.number(scale * choice.best.mean, 1),
+        text.number(scale * _worth(choice), 1, sign=True),
+        len(choice.tried),
+        failed,
+        edges,
+    ]
+
+
+def _worth(choice: PointChoice) -> float:
+    assert choice.best is not None
+    if choice.reference is not None:
+        return choice.best.mean - choice.reference.mean
+    means = [each.mean for each in choice.tried if not math.isnan(each.mean)]
+    return choice.best.mean - math.fsum(means) / len(means)
+
+
+def _value(choice: PointChoice, path: str) -> str:
+    assert choice.best is not None
+    return f"{path.rpartition('.')[2]} {text.plain(choice.best.values[path])}"
+
+
+def _seeds(collection: Collection) -> str:
+    count = len([*collection.sweep.tune_seeds])
+    return f"{count} {'seed' if count == 1 else 'seeds'}"
+
+
+def _words(collection: Collection, point: Point) -> str:
+    wanted = canonical_json(point)
+    for row in collection.points:
+        if canonical_json(collection.of_point(row.index)[0].run.point) == wanted:
+            return point_words(collection, row)
+    return str(dict(point))
+
+
+# --------------------------------------------------------------------------- looks
+
+
+def looks(collection: Collection, answered: Answered) -> Iterator[Block]:
+    """A row a look, and how each comparison stands."""
+    course = answered.course
+    if course is None or answered.primary is None:
+        return
+    counts = course.schedule.counts
+    yield Paragraph(
+        f"Comparisons in {metrics.display(answered.primary)} are judged at "
+        f"{', '.join(map(str, counts))} seeds; the error of 5 % is spent over these looks. One "
+        "stops where it is significant, where its interval is within the margin, or where the "
+        "last look is unlikely to decide (conditional power below 10 %); the baseline gets every "
+        "seed that an open point gets."
+        + ("" if course.over else " The next look is not complete: nothing of it is judged.")
+    )
+    rows = [
+        [
+            number + 1,
+            look.seeds,
+            look.runs,
+            look.open,
+            *(sum(s is kind for s in look.closed.values()) for kind in _CLOSED),
+            f"{100 * course.schedule.level(number, ALPHA):.2g}",
+        ]
+        for number, look in enumerate(course.looks)
+    ]
+    heads = ("look", "seeds", "runs", "open before", *_CLOSED.values(), "level, %")
+    yield plain_table(heads, rows, numeric={*heads})
+    yield plain_table(
+        ("comparison", "seeds", "stands", "difference", "conditional power, %"),
+        [_standing(collection, answered, p) for p in course.standings if isinstance(p, tuple)],
+        numeric={"seeds", "difference", "conditional power, %"},
+    )
+
+
+_CLOSED = {
+    ComparisonState.SIGNIFICANT: "significant",
+    ComparisonState.WITHIN: "within the margin",
+    ComparisonState.HOPELESS: "given up",
+    ComparisonState.LAST: "undecided at the last",
+}
+
+
+def _standing(collection: Collection, answered: Answered, pair: tuple[int, int]) -> list[object]:
+    course, primary = answered.course, answered.primary
+    assert course is not None
+    assert primary is not None
+    each = course.standings[pair]
+    names = [point_words(collection, collection.points[point]) for point in pair]
+    seeds, shown = course.schedule.counts[each.look], text.DASH
+    if each.test is not None:
+        shown = _interval_text(each.test, primary)
+    power = text.DASH if each.power is None else text.number(100 * each.power, 0)
+    where = each.standing.value
+    return [f"{names[0]} against {names[1]}", seeds, where, shown, power]
+
+
+def _interval_text(test: ContrastTest, metric: str) -> str:
+    """`+1.2 [0.3, 2.1]` in the metric's unit."""
+    scale = metrics.scale(metric)
+    mean = text.number(test.estimate * scale, 1, sign=True)
+    if test.interval is None:
+        return mean
+    low, high = (text.number(bound * scale, 1) for bound in test.interval)
+    return f"{mean} [{low}, {high}]"
