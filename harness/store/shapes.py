@@ -21,15 +21,15 @@ T = TypeVar("T", bound=Mapping[str, Any])
 class WeightsShape(BaseModel):
     """A file of weights."""
 
-    file: str
-    sha256: str
+    file: str = _ABSENT
+    sha256: str = _ABSENT
 
 
 class TrainingShape(BaseModel):
     """What a result says of the training."""
 
     samples_seen: int
-    seconds: float
+    seconds: float = _ABSENT
     evaluation_seconds: float = _ABSENT
     samples_per_second: float = _ABSENT
     final_loss: float | None = _ABSENT
