@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,14 +13,18 @@ import numpy as np
 import pytest
 from report_records import PROTOCOL, Records, metric
 
+import harness
 from harness.config import RunConfig, Runtime
 from harness.config.sweep import Run, Show, Sweep, product
 from harness.config.sweep_files import load_sweep
 from harness.errors import HarnessError, SweepError
 from harness.launch.check import finisher
+from harness.launch.foresight import can_find, upper_cost
+from harness.launch.slots import Capacity
 from harness.launch.waves import Wave, Waves
 from harness.planning.selection import select_by, selection_on_file
 from harness.report import build
+from harness.stats.power import noncentrality
 from harness.store.manifest import read_manifest, write_manifest
 
 FILE = '''"""Is two more than one?"""
@@ -114,7 +120,7 @@ def test_the_grid_comes_first_with_equal_trials_and_sees_no_test_split(
     assert len(wave.runs) == 3 * 6 * 2
     assert {run.seed for run in wave.runs} == {100, 101}
     assert {run.config.evaluate.splits for run in wave.runs} == {("validation",)}
-    assert (wave.sweep.name, wave.follow) == ("waves_tuning", 9)
+    assert (wave.sweep.name, len(wave.later)) == ("waves_tuning", 9)
 
 
 def test_every_point_runs_with_its_own_choice_and_fresh_seeds(
@@ -356,3 +362,62 @@ def test_a_sweep_without_waves_is_one_and_as_it_was(sweep: Sweep, records: Recor
     assert product({"train.lr": LRS}) is not None
     assert select_by(sweep, [], records.store).waiting == ()
     assert PROTOCOL["splits"]
+
+
+# ---- what the plan says
+
+
+def test_the_plan_says_what_the_seeds_find_from_earlier_runs(
+    sweep: Sweep, records: Records
+) -> None:
+    made = waves(sweep, records)
+    wave = made.now()
+    assert [*can_find(sweep, wave.runs, records.store)] == [
+        "no earlier run here tells the variance of mean recall: what can be found is not known"
+    ]
+    rng = np.random.default_rng(0)
+    done(records, wave, lambda run: 0.3 + 0.01 * rng.normal())
+    values = {
+        (run.label, run.seed): records.store.run_dir(run.key).finished()["evaluations"][
+            run.config.evaluation_key
+        ]["metrics"]["test/mean_recall"]["value"]
+        for run in wave.runs
+    }
+    table = np.array(list(values.values())).reshape(3, 3)
+    residual = table - table.mean(0) - table.mean(1, keepdims=True) + table.mean()
+    square = (residual**2).sum() / 4
+
+    found, margin = can_find(sweep, wave.runs, records.store)
+
+    # two comparisons and a slope; noncentral t by scipy, checked in test_verdicts
+    least = noncentrality(4, 0.05 / 3) * np.sqrt(2 * square / 3)
+    assert found.startswith(f"3 seeds find a difference of {100 * least:.1f} points in mean recall")
+    assert "by the runs of waves, 4 degrees of freedom" in found
+    assert margin.startswith("a difference of the margin, 2 points, needs about ")
+
+
+def test_the_upper_cost_counts_the_grid_and_every_look(sweep: Sweep, records: Records) -> None:
+    made = waves(replace(tuned(sweep), looks=[3, 8]), records)
+    capacity = Capacity(2, "")
+
+    (line,) = upper_cost(made.now(), records.store, capacity)
+
+    assert line.startswith("upper cost: 60 runs in all waves, of which 36 now; at most about ")
+    assert [*upper_cost(waves(sweep, records).now(), records.store, capacity)] == []
+
+
+def test_the_plan_with_earlier_runs_is_made_without_torch_and_pandas() -> None:
+    code = (
+        "import sys\n"
+        "from harness.commands.sweep import main\n"
+        "root = 'reports/example/components/records'\n"
+        "main(['ablation_components', '--dry-run', '--root', root])\n"
+        "print(sorted({'torch', 'pandas', 'seaborn', 'optuna', 'submitit'} & set(sys.modules)))"
+    )
+    where = Path(harness.__file__).parents[1]
+    told = subprocess.run(
+        [sys.executable, "-c", code], cwd=where, capture_output=True, text=True, timeout=60
+    ).stdout.splitlines()
+
+    assert any(line.startswith("plan: 3 seeds find a difference of ") for line in told)
+    assert told[-1] == "[]"
