@@ -24,7 +24,7 @@ from harness.config import (
 from harness.config.sweep import Point, Points, Run, Show, Sweep, SweepFile
 from harness.config.sweep_files import load_recorded
 from harness.errors import NOT_WHOLE, RecordError, SweepError, one_line, refuse_long, unknown
-from harness.files import read_json, write_json
+from harness.files import drop_leftovers, read_json, write_json
 from harness.metrics import display
 from harness.store.record import Store, of_this_schema
 from harness.store.shapes import ManifestShape, shaped
@@ -57,6 +57,7 @@ def write_manifest(
     beside = {run.parent.key: run.parent for run in runs if run.parent is not None}
     own = {run.key for run in runs}
     before = _on_file(store, sweep.name)
+    drop_leftovers(store.manifests)
     write_json(
         store.manifest_file(sweep.name),
         {

@@ -34,7 +34,6 @@ from harness.errors import RecordError, unknown
 from harness.files import (
     append,
     dump_json,
-    inside,
     one_name,
     read_json,
     read_jsonl,
@@ -149,12 +148,6 @@ class RunDir:
         """The reason for which the run shall stop; None when it shall not."""
         written = read_json(self.stop_file)
         return None if written is None else str(of_this_schema(written, self.stop_file)["reason"])
-
-    def refuse_links(self) -> None:
-        """RecordError where a link leads out of the directory, which is about to be written to."""
-        for place, folders, files in os.walk(self.path):
-            for link in filter(os.path.islink, (f"{place}/{name}" for name in folders + files)):
-                inside(self.path, os.path.relpath(link, self.path))
 
     def read_config(self) -> RunConfig:
         """The configuration, verified against the directory's name.
