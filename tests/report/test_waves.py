@@ -209,21 +209,6 @@ def test_the_records_alone_tell_what_was_chosen_its_worth_and_its_edge(
     assert len([name for name in found.inputs if name.endswith("result.json")]) == 36
 
 
-def test_selection_on_validation_keeps_the_error_and_on_the_test_split_it_does_not() -> None:
-    """40 combinations whose true worth is one: the best by its own numbers looks better."""
-    rng = np.random.default_rng(0)
-    wrong = {"validation": 0, "test": 0}
-    for _ in range(2_000):
-        tries, fresh = rng.normal(size=(2, 40)), rng.normal(size=(2, 3))
-        best = tries.argmax(axis=1)
-        gap = fresh[0].mean() - fresh[1].mean()
-        seen = tries[0, best[0]] - 0.0
-        wrong["validation"] += abs(gap) / np.sqrt(2 / 3) > 1.96
-        wrong["test"] += seen > 1.96
-    assert wrong["validation"] / 2_000 == pytest.approx(0.05, abs=0.015)
-    assert wrong["test"] / 2_000 > 0.5
-
-
 # ---- seeds until decided
 
 
