@@ -66,7 +66,7 @@ def written(path: Path) -> Iterator[IO[bytes]]:
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            words = "no space is left for it: free some, and give the same command again"
+            words = "No space left on device: free some, and give the same command again"
             raise OSError(error.errno, words, str(path)) from error
         raise
 

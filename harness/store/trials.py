@@ -23,7 +23,7 @@ from typing import Any
 from harness import metrics
 from harness.config import RunConfig
 from harness.errors import RecordError, SweepError, whole
-from harness.files import dump_json, read_json, read_jsonl, write_json
+from harness.files import dump_json, one_name, read_json, read_jsonl, write_json
 from harness.store import first_stage
 from harness.store.record import SCHEMA, RunDir, Store, of_this_schema
 from harness.store.state import State, Status
@@ -197,7 +197,7 @@ def is_search(store: Store, name: str) -> bool:
 
 def search_folder(store: Store, name: str) -> Path:
     """Where the files of the search `name` are or will be."""
-    return store.root / "results" / "searches" / name
+    return store.root / "results" / "searches" / (one_name(name) if name else "")
 
 
 def _read_trial(file: Path) -> Trial:
