@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.config import RunConfig
 from harness.config.sweep import Run
-from harness.errors import RecordError
+from harness.errors import RecordError, whole
 from harness.metrics import lacking
 from harness.planning.costs import training_gmacs
 from harness.store.provenance import code_hash
@@ -77,6 +77,11 @@ def make_plan(runs: Sequence[Run], store: Store, rerun: Rerun = Rerun.MISSING) -
     A parent that is none of `runs` is in the plan while one of them needs it, for its weights
     alone.  RecordError when a run directory cannot be trusted.
     """
+    with whole(store.runs):
+        return _planned(runs, store, rerun)
+
+
+def _planned(runs: Sequence[Run], store: Store, rerun: Rerun) -> list[Step]:
     steps = [_step(run, store, rerun) for run in runs]
     parents = [_for_weights(_step(run, store, rerun)) for run in _parents_beside(steps)]
     refused = {step.run.key: step for step in [*parents, *steps] if step.action is Action.LEAVE}
