@@ -23,7 +23,7 @@ from harness.data.dataset import DataSet
 from harness.data.images import BadImage, decode
 from harness.data.loader import advice
 from harness.data.text import corpus_rows_of
-from harness.device import numerics, pick_device, resolve_precision, set_up
+from harness.device import numerics, pick_device, placed, resolve_precision, set_up
 from harness.errors import (
     ConfigError,
     DataError,
@@ -35,6 +35,7 @@ from harness.errors import (
 from harness.evaluate.cost import count_parameters, measure_cost
 from harness.evaluate.deploy.sessions import check_packages
 from harness.evaluate.engine import evaluate
+from harness.files import make_ready
 from harness.finished import inherit, parent_record, take_up_training_only
 from harness.loggers import LoggedRun
 from harness.models.image import ImageEncoder, check_image_tower
@@ -96,7 +97,7 @@ def execute(
     _check_parent_is_known(config)
     directory = Store(root).run_dir(config.run_key)
     with Lease(directory.lease_file):
-        directory.refuse_links()
+        make_ready(directory.path)
         if not (directory.path / "job.json").exists():
             directory.write_intent(config, {"label": label})
         if directory.status(config.evaluation_key).state is State.DONE:
@@ -192,7 +193,7 @@ def assist(
     set_up(runtime, device)
     data = open_data(config.data, runtime)
     data.prepare()
-    training = TrainingModel(config, _rows(config.model, data, runtime)).to(device)
+    training = placed(TrainingModel(config, _rows(config.model, data, runtime)), device)
     store = open_store(place, runtime.process_timeout)
     with process_group(place, store, device, runtime.process_timeout) as group:
         Trainer(training, data, config, runtime, None, device, 0, group).train(stop)
@@ -210,7 +211,7 @@ def _run(
     set_up(runtime, device)
     data = open_data(config.data, runtime)
     data.prepare()
-    training = TrainingModel(config, _rows(config.model, data, runtime)).to(device)
+    training = placed(TrainingModel(config, _rows(config.model, data, runtime)), device)
     model, whole = training.model, True
     result = directory.result()
     if result is None:
