@@ -1,6 +1,7 @@
 # make sweep     install what is pinned and run the main job on the built-in data
 # make test      install the test tools as well; lint, types, layers and tests
 # make thorough  the tests that take long
+# make test-gpu  what only one or two GPUs can show; minutes
 # make lock      renew requirements.lock from pyproject.toml
 # make audit     known weaknesses of what is pinned, for the weekly check; needs a network
 # make bench     benchmarks, side by side with peers (minutes; never part of the tests)
@@ -11,7 +12,7 @@ PYTHON ?= python3
 VENV  := .venv
 BIN   := $(VENV)/bin
 
-.PHONY: sweep test thorough lock audit bench
+.PHONY: sweep test test-gpu thorough lock audit bench
 .DELETE_ON_ERROR:
 
 sweep: $(VENV)/.ready
@@ -28,6 +29,9 @@ test: $(VENV)/.ready-test
 thorough: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "thorough and not slurm"
 	$(BIN)/python -m pytest -m "slurm and thorough"
+
+test-gpu: $(VENV)/.ready-test
+	$(BIN)/python -m pytest -n 0 -m gpu tests/gpu
 
 bench: $(VENV)/.ready
 	$(BIN)/python tests/benchmarks/train_step.py

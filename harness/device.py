@@ -7,10 +7,10 @@ import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.config import Runtime, Train, parts_of_a_batch
 from harness.errors import ConfigError, DeviceError, one_line
@@ -111,11 +111,36 @@ def tf32(used: Literal["none", "convolutions", "all"]) -> Iterator[None]:
         _allow_tf32(convolutions=before[0], products=before[1])
 
 
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def placed(model: Module, device: torch.device) -> Module:
+    """`model` on `device`; on a GPU convolutions have channels last, as the pictures come."""
+    model.to(device)
+    if device.type == "cuda":
+        model.to(memory_format=torch.channels_last)
+    return model
+
+
 def upload(tensor: Tensor, device: torch.device) -> Tensor:
     """`tensor` on `device`; to a GPU from pinned memory, so that nobody waits for the copy."""
     if device.type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
+
+
+def download(*tensors: Tensor) -> list[Tensor]:
+    """Copies on the host; from a GPU into pinned memory, with one wait for all of them."""
+    if tensors[0].device.type != "cuda":
+        return [tensor.cpu() for tensor in tensors]
+    host = [
+        torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor, non_blocking=True)
+        for tensor in tensors
+    ]
+    arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    arrived.record(torch.cuda.current_stream(tensors[0].device))
+    arrived.synchronize()
+    return host
 
 
 def numerics(

@@ -23,7 +23,7 @@ from harness.data.dataset import DataSet
 from harness.data.images import BadImage, decode
 from harness.data.loader import advice
 from harness.data.text import corpus_rows_of
-from harness.device import numerics, pick_device, resolve_precision, set_up
+from harness.device import numerics, pick_device, placed, resolve_precision, set_up
 from harness.errors import (
     ConfigError,
     DataError,
@@ -193,7 +193,7 @@ def assist(
     set_up(runtime, device)
     data = open_data(config.data, runtime)
     data.prepare()
-    training = TrainingModel(config, _rows(config.model, data, runtime)).to(device)
+    training = placed(TrainingModel(config, _rows(config.model, data, runtime)), device)
     store = open_store(place, runtime.process_timeout)
     with process_group(place, store, device, runtime.process_timeout) as group:
         Trainer(training, data, config, runtime, None, device, 0, group).train(stop)
@@ -211,7 +211,7 @@ def _run(
     set_up(runtime, device)
     data = open_data(config.data, runtime)
     data.prepare()
-    training = TrainingModel(config, _rows(config.model, data, runtime)).to(device)
+    training = placed(TrainingModel(config, _rows(config.model, data, runtime)), device)
     model, whole = training.model, True
     result = directory.result()
     if result is None:

@@ -89,3 +89,25 @@ def hosts_asked(browser: Chrome) -> set[str]:
     """Whom the pages asked for something since the last call: `127.0.0.1:8321`."""
     urls = map(urlsplit, asked(browser))
     return {url.netloc for url in urls if url.scheme in {"http", "https", "ws", "wss"}}
+
+
+#: The least contrast of words with what is behind them.
+FAINTEST = """
+const light = (text) => {
+  const parts = text.match(/[\\d.]+/g).slice(0, 3).map((n) => n / 255);
+  const linear = parts.map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2];
+};
+const behind = (e) => {
+  for (; e; e = e.parentElement) {
+    const ground = getComputedStyle(e).backgroundColor;
+    if (!/, 0\\)$/.test(ground)) return ground;
+  }
+  return 'rgb(255, 255, 255)';
+};
+const kinds = 'p, li, td, th, summary, figcaption, h1, h2, a, dd, dt, button';
+return Math.min(...[...document.querySelectorAll(kinds)].filter((e) => e.offsetParent).map((e) => {
+  const [a, b] = [light(getComputedStyle(e).color), light(behind(e))].sort((x, y) => x - y);
+  return (b + 0.05) / (a + 0.05);
+}));
+"""

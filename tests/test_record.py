@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import subprocess
 
 import pytest
 
@@ -8,7 +9,7 @@ from harness.config import override
 from harness.config.bases import SMALL
 from harness.errors import RecordError
 from harness.files import dump_json, read_json, read_jsonl, write_atomic, write_json
-from harness.store import record
+from harness.store import provenance, record
 from harness.store.lease import Lease
 from harness.store.record import Store
 from harness.store.state import State
@@ -167,3 +168,23 @@ def test_a_run_without_a_result_says_how_far_it_came(run):
         run.finished()
     run.write_result(RESULT)
     assert run.finished()["code"] == "c"
+
+
+def test_uncommitted_changes_in_any_encoding_are_told(tmp_path, monkeypatch):
+    def git(*words):
+        who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        subprocess.run(["git", "-C", str(tmp_path), *who, *words], check=True, capture_output=True)
+
+    file = tmp_path / "notes.txt"
+    file.write_bytes(b"caf\xe9\n")
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "a")
+    monkeypatch.setattr(provenance, "_PACKAGE", tmp_path / "harness")
+    found = []
+    for text in (b"caf\xe9\n", b"caf\xe8\n", b"caf\xea\n"):
+        file.write_bytes(text)
+        found.append(provenance.git_state.__wrapped__()["dirty"])
+
+    assert found[0] is None
+    assert len(set(found)) == 3

@@ -167,7 +167,7 @@ def run_command(args: argparse.Namespace) -> int:
         if seen is not None and _keys(wave) == _keys(seen):
             break
         seen = wave
-        code = _run_wave(args, wave, executor)
+        code = _run_wave(args, wave, executor, sweep)
         if args.report_only or waves.is_one:
             break
     assert seen is not None
@@ -180,9 +180,10 @@ def run_command(args: argparse.Namespace) -> int:
     return report(seen.sweep, seen.runs, store)
 
 
-def _run_wave(args: argparse.Namespace, wave: Wave, executor: Executor) -> int | None:
+def _run_wave(args: argparse.Namespace, wave: Wave, executor: Executor, sweep: Sweep) -> int | None:
     """Plan and launch one wave; the exit code of a command that is over, None when it goes on."""
     from harness.launch.check import data_notes, holes
+    from harness.launch.foresight import can_find, upper_cost
     from harness.launch.preview import print_lines, print_plan
 
     store, runtime = executor.work.store, executor.work.runtime
@@ -193,10 +194,13 @@ def _run_wave(args: argparse.Namespace, wave: Wave, executor: Executor) -> int |
     rerun = Rerun(args.rerun)
     steps = make_plan(select(wave.runs, args.only), store, rerun)
     if wave.title:
-        print(f"{wave.sweep.name}: {wave.title}; at most {wave.follow} runs may follow")
-    print_plan(steps, executor.capacity(sum(step.pending for step in steps)))
+        print(f"{wave.sweep.name}: {wave.title}")
+    capacity = executor.capacity(sum(step.pending for step in steps))
+    print_plan(steps, capacity)
+    print_lines("plan", upper_cost(wave, store, capacity))
     print_lines("note", [*shared_note(store.root), *data_notes(wave.runs, runtime)])
     if args.dry_run:
+        print_lines("plan", can_find(sweep, wave.runs, store))
         script = executor.script(steps)
         print("" if script is None else f"\n{script}\n", end="")
         return 0

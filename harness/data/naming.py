@@ -175,6 +175,13 @@ def with_article(noun: str) -> str:
     return f"an {noun}" if noun[:1].lower() in "aeiou" else f"a {noun}"
 
 
+def phrase_of(role: str, gender: str) -> str:
+    """The name of a role with its gender: `woman biking` of `person biking`."""
+    if role.startswith("person "):
+        return f"{gender}{role.removeprefix('person')}"
+    return f"{gender} {role}"
+
+
 def captions_of(meaning: Meaning) -> tuple[str, ...]:
     """Three captions, each saying all that the name says and nothing else."""
     shown = "an icon for" if meaning.kind == "thing" else "a drawing of"

@@ -18,6 +18,7 @@ from harness.document import blocks as b
 from harness.document.blocks import Block, Document
 from harness.document.escaping import html
 from harness.document.latex import to_latex
+from harness.document.layout import LAYOUTS, NARROWEST, PaperLayout
 from harness.document.table import Column, Heading, Mark, RowGroup, Table, TableCell, stacked
 from harness.document.text import Inline, Text, flat, write
 
@@ -37,10 +38,13 @@ _MARKS = {
 }
 
 
-def to_html(document: Document, runs: str | None = None) -> bytes:
+def to_html(
+    document: Document, runs: str | None = None, layout: PaperLayout = LAYOUTS[NARROWEST]
+) -> bytes:
     """The whole page.
 
     Args:
+        layout: the paper that tables fit when they are copied as LaTeX.
         runs: JSON that may stand in a script's element, of the runs behind the numbers.
     """
     style, script = (_asset(name) for name in ("page.css", "page.js"))
@@ -54,7 +58,7 @@ def to_html(document: Document, runs: str | None = None) -> bytes:
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         '<link rel="icon" href="data:,">',
         f"<title>{html(document.title)}</title>\n<style>{style}</style>\n</head>\n<body>",
-        *_body(document),
+        *_body(document, layout),
     ]
     page = "\n".join(lines).encode()
     # The data of many runs is long, and in a text with any sign beyond ASCII twice as long.
@@ -78,7 +82,7 @@ def _hash(content: str) -> str:
     return f"sha256-{base64.b64encode(digest).decode()}"
 
 
-def _body(document: Document) -> Iterator[str]:
+def _body(document: Document, layout: PaperLayout) -> Iterator[str]:
     """Header with a way to each section, and the sections."""
     names = _names(document)
     yield f"<header>\n<h1>{html(document.title)}</h1>"
@@ -87,11 +91,12 @@ def _body(document: Document) -> Iterator[str]:
     for name, section in names.items():
         yield f'<li><a href="#{name}">{html(section.title)}</a></li>'
     yield "</ul></nav>\n</header>\n<main>"
-    yield from _blocks([block for block in document.blocks if not isinstance(block, b.Section)], 2)
+    lead = [block for block in document.blocks if not isinstance(block, b.Section)]
+    yield from _blocks(lead, 2, layout)
     for name, section in names.items():
         yield f'<section id="{name}" aria-labelledby="{name}-h">'
         yield f'<h2 id="{name}-h">{html(section.title)}</h2>'
-        yield from _blocks(section.blocks, 3)
+        yield from _blocks(section.blocks, 3, layout)
         yield "</section>"
     yield "</main>"
 
@@ -106,7 +111,7 @@ def _names(document: Document) -> dict[str, b.Section]:
     return named
 
 
-def _blocks(blocks: Iterable[Block], level: int) -> Iterator[str]:
+def _blocks(blocks: Iterable[Block], level: int, layout: PaperLayout) -> Iterator[str]:
     for is_figure, group in groupby(blocks, key=lambda block: isinstance(block, b.Figure)):
         members = list(group)
         drawn = [_figure(block) for block in members if isinstance(block, b.Figure)]
@@ -115,15 +120,15 @@ def _blocks(blocks: Iterable[Block], level: int) -> Iterator[str]:
         elif is_figure:
             yield from drawn
         else:
-            yield from _words_and_tables(members, level)
+            yield from _words_and_tables(members, level, layout)
 
 
-def _words_and_tables(blocks: Iterable[Block], level: int) -> Iterator[str]:
+def _words_and_tables(blocks: Iterable[Block], level: int, layout: PaperLayout) -> Iterator[str]:
     for block in blocks:
         match block:
             case b.Section():
                 yield f"<h{level}>{html(block.title)}</h{level}>"
-                yield from _blocks(block.blocks, level + 1)
+                yield from _blocks(block.blocks, level + 1, layout)
             case b.Paragraph():
                 yield f"<p>{words(block.text)}</p>"
             case b.BulletList():
@@ -138,10 +143,10 @@ def _words_and_tables(blocks: Iterable[Block], level: int) -> Iterator[str]:
             case b.Details():
                 start = "<details open>" if block.is_open else "<details>"
                 yield f"{start}<summary>{words(block.summary)}</summary>"
-                yield from _blocks(block.blocks, level)
+                yield from _blocks(block.blocks, level, layout)
                 yield "</details>"
             case Table():
-                yield from table(block)
+                yield from table(block, layout)
 
 
 def words(text: Text) -> str:
@@ -179,7 +184,7 @@ def _figure(figure: b.Figure) -> str:
 # --------------------------------------------------------------------------- tables
 
 
-def table(given: Table) -> Iterator[str]:
+def table(given: Table, layout: PaperLayout) -> Iterator[str]:
     """The table within what scrolls it, and its notes below.
 
     A cell with a number carries it as `data-value`, for sorting; one of several runs carries their
@@ -207,12 +212,12 @@ def table(given: Table) -> Iterator[str]:
     yield "</table>\n</div>"
     yield from (f'<p class="notes">{words(said)}</p>' for said in table.explained())
     if table.caption:
-        yield from _to_copy(given)
+        yield from _to_copy(given, layout)
 
 
-def _to_copy(table: Table) -> Iterator[str]:
+def _to_copy(table: Table, layout: PaperLayout) -> Iterator[str]:
     """A button that takes the table along as LaTeX."""
-    source = to_latex(Document(flat(table.caption), (table,)))
+    source = to_latex(Document(flat(table.caption), (table,)), layout)
     yield '<p class="files"><button type="button" class="copy">Copy LaTeX</button></p>'
     yield f"<template>{escape(source)}</template>"
 

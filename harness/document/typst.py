@@ -33,7 +33,9 @@ _ROWS, _ROWS_IN_TEXT = 120, 24
 #: Columns past which a second line takes what may stand there, and past which a page is turned.
 _WIDE, _PORTRAIT_COLUMNS = 8, 16
 #: Points between the margins of a page, upright and turned, and a letter's share of the size.
-_PORTRAIT, _LANDSCAPE, _LETTER = 507, 754, 0.47
+_PORTRAIT, _LANDSCAPE, _LETTER = 396, 642, 0.47
+#: Points of a table's letters, and of those of one that would not fit otherwise.
+_LETTERS, _SMALLEST = 7.6, 5.6
 #: Letters of a word that is not broken (paper.typ breaks longer ones), and of space around a cell.
 _WHOLE, _INSET = 14, 2
 _STYLES = {
@@ -88,7 +90,7 @@ def _blocks(blocks: Iterable[Block], level: int, late: list[str]) -> Iterator[st
                 file, caption = (typst_string(t) for t in (picture_of(block), block.caption))
                 yield f"#picture({file}, {caption})"
             case b.Details():
-                yield f"#par(justify: false)[{words(block.summary)}]"
+                yield f"#folded[{words(block.summary)}]"
                 yield from _blocks(block.blocks, level, late)
             case Table():
                 yield from _numbered(block, late) if block.caption else _in_text(block)
@@ -117,12 +119,12 @@ def _numbered(given: Table, late: list[str]) -> list[str]:
     table = first_rows(shown, _ROWS, "report.html")
     columns, lines = len(table.columns), sum(_height(row) for row in table.rows)
     flipped = columns > _PORTRAIT_COLUMNS
-    size = 7.6 if columns <= 8 else 5.8 if columns > 12 else 6.6
-    parts = split(table, int((_LANDSCAPE if flipped else _PORTRAIT) / (_LETTER * size)))
+    room = _LANDSCAPE if flipped else _PORTRAIT
+    parts = split(table, int(room / (_LETTER * _SMALLEST)))
     own_pages = flipped or lines * len(parts) > _FLOAT_LINES
-    place = f"own-pages(flipped: {str(flipped).lower()}, " if own_pages else "across("
+    place = f"own-pages(flipped: {str(flipped).lower()})" if own_pages else "across"
     source = [
-        f"#{place}size: {size}pt)[#figure(",
+        f"#{place}[#figure(",
         f"kind: table, caption: [{words(table.caption)}], [",
         *[line for part in parts for line in _table(part)],
         *_explained(table),
@@ -141,7 +143,7 @@ def _height(row: Sequence[TableCell]) -> int:
 def _table(table: Table) -> list[str]:
     header = [spans for spans in table.header() if any(span.text for span in spans)]
     return [
-        "#table(",
+        f"#fitted({_LETTERS}pt, {_SMALLEST}pt)[#table(",
         f"columns: {len(table.columns)}, stroke: none, inset: (x: 3pt, y: 2.2pt),",
         f"align: ({', '.join(column.align for column in table.columns)},),",
         f"table.hline(stroke: {_THICK}),",
@@ -151,7 +153,7 @@ def _table(table: Table) -> list[str]:
         f"table.hline(stroke: {_THIN}),",
         *_body(table),
         f"table.hline(stroke: {_THICK}),",
-        ")",
+        ")]",
     ]
 
 

@@ -15,9 +15,11 @@ from harness.errors import DataError
 from harness.evaluate import invariants
 from harness.evaluate.parts import FoundTestSet, Part
 from harness.evaluate.suites import SUITES, benchmarks_of
+from harness.evaluate.suites.choices import open_choices
 from harness.evaluate.suites.find import Found, Hole, find
 from harness.evaluate.suites.open import open_found
 from harness.metrics import described, headline_metrics, suite_mean_name
+from harness.metrics.choice import CHOICE
 
 
 def place_of(found: Found, runtime: Runtime) -> FoundTestSet:
@@ -29,7 +31,8 @@ def place_of(found: Found, runtime: Runtime) -> FoundTestSet:
         "split": benchmark.split,
         "layout": found.layout,
     }
-    opened = partial(open_found, found, cache_dir(runtime))
+    open_it = open_choices if benchmark.task == CHOICE else open_found
+    opened = partial(open_it, found, cache_dir(runtime))
     return FoundTestSet(benchmark.name, benchmark.task, found.fingerprint, opened, about)
 
 

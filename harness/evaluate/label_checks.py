@@ -6,13 +6,24 @@ table.  A suspicion is a line beside the number; it never changes it.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-_ERRORS = 3.0
+ERRORS = 3.0
 """Standard errors of chance within which an accuracy counts as chance."""
 _TIMES = 3.0
 """Times as accurate under another order of names as under the given: then that may be the order."""
+
+
+def is_at_chance(accuracy: float, chance: float, n: int) -> bool:
+    """Whether an accuracy over `n` examples is that of chance, or below it."""
+    return accuracy <= chance + ERRORS * _error(chance, n)
+
+
+def _error(chance: float, n: int) -> float:
+    return math.sqrt(chance * (1 - chance) / n)
 
 
 def suspicions(predictions: np.ndarray, labels: np.ndarray, classes: int) -> list[str]:
@@ -24,17 +35,17 @@ def suspicions(predictions: np.ndarray, labels: np.ndarray, classes: int) -> lis
     found: list[str] = []
     accuracy = float((predictions == labels).mean())
     chance = 1 / classes
-    error = float(np.sqrt(chance * (1 - chance) / len(labels)))
-    if accuracy <= chance + _ERRORS * error:
+    error = _error(chance, len(labels))
+    if is_at_chance(accuracy, chance, len(labels)):
         found.append(
-            f"accuracy {accuracy:.4f} is within {_ERRORS:g} standard errors of chance "
+            f"accuracy {accuracy:.4f} is within {ERRORS:g} standard errors of chance "
             f"({chance:.4f}) or below"
         )
     predicted = len(np.unique(predictions))
     if predicted == 1 and classes > 1:
         found.append("every picture is given the same class")
     other = _accuracy_in_best_order(predictions, labels, classes)
-    if other >= _TIMES * max(accuracy, chance) and other > chance + 2 * _ERRORS * error:
+    if other >= _TIMES * max(accuracy, chance) and other > chance + 2 * ERRORS * error:
         found.append(
             f"class names may be in another order than the labels: reordered, accuracy would be "
             f"{other:.4f} and not {accuracy:.4f}"

@@ -24,6 +24,7 @@ from harness.data.class_sets import SPLIT
 from harness.data.dataset import DataSet
 from harness.errors import InvariantError, RecordError
 from harness.evaluate import invariants
+from harness.evaluate.choice import score_choices
 from harness.evaluate.embed import precision_of
 from harness.evaluate.label_checks import suspicions
 from harness.evaluate.model import Encoders, Identity
@@ -32,10 +33,13 @@ from harness.evaluate.scoring import (
     Job,
     TaskClassifier,
     TestSet,
+    facts_of,
     npz,
     score,
     task_protocol,
 )
+from harness.evaluate.suites import benchmarks_of
+from harness.evaluate.suites.choices import ChoiceSet
 from harness.evaluate.text_cache import TextCache
 from harness.files import open_npz, sha256_of, write_atomic
 from harness.metrics import CLASSIFICATION, RETRIEVAL, rules, versions
@@ -51,7 +55,8 @@ def protocol_head(settings: Evaluate, precision: str, terms: Iterable[str] = ())
     Args:
         terms: names of the loss terms that are on, of which there are metrics too.
     """
-    found = versions([RETRIEVAL, CLASSIFICATION, *terms])
+    further = sorted({b.task for b in benchmarks_of(settings.suites)} - {RETRIEVAL, CLASSIFICATION})
+    found = versions([RETRIEVAL, CLASSIFICATION, *further, *terms])
     return {
         "metrics": found,
         "rules": rules(found),
@@ -204,6 +209,11 @@ def _file(store: Path, place: FoundTestSet, key: str) -> Path:
 
 
 def _score(job: Job, place: FoundTestSet, data: DataSet, cache: TextCache) -> dict[str, Any]:
+    if isinstance(data, ChoiceSet):
+        split = data.split(SPLIT)
+        pictures = job.pictures(data, split)
+        items = score_choices(job, place.name, split.images, pictures, data.items)
+        return {**facts_of(split, pictures.problems), "items": items, "warnings": []}
     if place.task == RETRIEVAL:
         facts, _ = score(job, TestSet(place.name, data, SPLIT))
         return {**facts, "warnings": []}

@@ -39,6 +39,7 @@ from harness.evaluate.parts import Part, evaluate_part
 from harness.evaluate.suites.find import Found
 from harness.evaluate.suites.open import SPLIT, open_found
 from harness.metrics import ACC1, KS, MEAN_PER_CLASS_RECALL
+from harness.metrics.choice import CHOICE
 
 _TOLERANCE = {"fp32": 1e-6, "bf16": 1e-4, "fp16": 1e-4}
 _EMBEDDING_TOLERANCE = 1e-5
@@ -109,6 +110,11 @@ def compare(
     Raises:
         DataError, InvariantError: as `parts.evaluate_part`.
     """
+    if found.benchmark.task == CHOICE:
+        raise DataError(
+            f"{found.benchmark.name}: CLIP_benchmark takes the first of equal captions for its "
+            "answer, and that is the right one; choices are not compared with it"
+        )
     device = next(model.parameters()).device
     precision = resolve_precision(settings.precision, device, PRECISION_FIELD)
     data = open_found(found, cache_dir(runtime))

@@ -22,7 +22,7 @@ _REACH = 0.6
 _ARROWS = {True: "\u2193", False: "\u2191"}
 _SIDEWAYS = {True: "\u2190", False: "\u2192"}
 #: Panels of a forest side by side, fewer where the names of rows are long; letters of a title.
-_ACROSS, _NARROW, _LONG, _TITLE = 4, 3, 26, 22
+_ACROSS, _NARROW, _LONG, _TITLE = 4, 3, 20, 22
 #: Inches around the rows of a panel.
 _AROUND = 0.52
 #: What the marks of differences mean, for captions.

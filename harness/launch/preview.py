@@ -66,10 +66,15 @@ def plan_table(steps: Sequence[Step], capacity: Capacity) -> Table:
 
 def time_text(step: Step, capacity: Capacity) -> str:
     """`40 s` from the pace of finished runs, `~40 s` at an assumed one, `?` on a GPU without."""
+    seconds = seconds_of(step, capacity)
     if step.seconds is None:
-        seconds = _assumed(step, capacity)
         return "?" if seconds is None else f"~{duration(seconds)}"
     return duration(step.seconds)
+
+
+def seconds_of(step: Step, capacity: Capacity) -> float | None:
+    """Estimated seconds of a step, at the pace of finished runs or an assumed one."""
+    return _assumed(step, capacity) if step.seconds is None else step.seconds
 
 
 def _assumed(step: Step, capacity: Capacity) -> float | None:
@@ -89,9 +94,7 @@ def summary(steps: Sequence[Step], capacity: Capacity) -> str:
         return line + "; nothing to do"
     slots, pace = capacity.slots, capacity.pace
     where = f"in {slots} slot{'s' if slots > 1 else ''}"
-    times = [
-        step.seconds if step.seconds is not None else _assumed(step, capacity) for step in pending
-    ]
+    times = [seconds_of(step, capacity) for step in pending]
     known = [seconds for seconds in times if seconds is not None]
     if len(known) < len(times):
         return f"{line}; time {where} not known yet"

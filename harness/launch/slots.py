@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from harness.config import Runtime
@@ -90,7 +91,8 @@ def visible_gpus(device: str) -> list[str]:
         return []
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if listed is not None:
-        gpus = [name.strip() for name in listed.split(",") if name.strip() not in {"", "-1"}]
+        named = [name.strip() for name in listed.split(",")]
+        gpus = list(takewhile(lambda name: name not in {"", "-1"}, named))  # as CUDA reads it
     else:
         gpus = gpus_of_machine()
     if not device.startswith("cuda:"):
@@ -115,12 +117,31 @@ def _gpus_of_the_driver() -> list[str]:
         )
     except (OSError, subprocess.SubprocessError):
         return []
-    return re.findall(r"^GPU (\d+):", done.stdout, re.MULTILINE)
+    return gpus_listed(done.stdout)
+
+
+def gpus_listed(text: str) -> list[str]:
+    """What runs may be given of what `nvidia-smi -L` prints.
+
+    That is the numbers of GPUs, and of one that is cut into MIG instances their UUIDs: they have no
+    numbers, and the whole cannot be had.
+    """
+    found: list[str] = []
+    for line in text.splitlines():
+        if gpu := re.match(r"GPU (\d+):", line):
+            whole = gpu[1]
+            found.append(whole)
+        elif instance := re.match(r"\s+MIG .*\(UUID: (MIG-[^)]+)\)", line):
+            found = [name for name in found if name != whole] + [instance[1]]
+    return found
 
 
 def _gpus_of_the_kernel() -> list[str]:
+    """By device files, or where a container has none by what the driver says of each GPU."""
     numbers = [re.fullmatch(r"nvidia(\d+)", file.name) for file in Path("/dev").glob("nvidia*")]
-    return sorted((match[1] for match in numbers if match), key=int)
+    found = sorted((match[1] for match in numbers if match), key=int)
+    known = list(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+    return found or [str(number) for number in range(len(known))]
 
 
 def slots_here(runtime: Runtime, wanted: int | None) -> list[Slot]:

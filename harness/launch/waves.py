@@ -35,13 +35,13 @@ class Wave:
     Attributes:
         sweep: that they are of, its metrics resolved.
         title: what this wave is for; empty for a sweep that has but one.
-        follow: at most so many runs may come after them.
+        later: the runs that may come after them, at most; what is yet to be chosen is the base's.
     """
 
     sweep: Sweep
     runs: Sequence[Run]
     title: str = ""
-    follow: int = 0
+    later: Sequence[Run] = ()
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Waves:
             ConfigError, SweepError, DataError: a run of it cannot be made.
             NothingChosen: a point has no combination left.
         """
-        sweep, reported = self.sweep, len(self.sweep.points) * len(self.sweep.seed_order)
+        sweep = self.sweep
         if not sweep.nuisance:
             return self._report_wave(None)
         refuse_clash(sweep, self.overrides)
@@ -78,7 +78,8 @@ class Waves:
         selection = select_by(sweep, runs, self.store)
         if selection.waiting:
             title = f"grid of {' x '.join(sweep.nuisance)}, chosen on {sweep.tune_on}"
-            return Wave(grid, runs, title, reported)
+            later = self._expand(sweep, self.base, self.overrides, sweep.seed_order)
+            return Wave(grid, runs, title, later)
         self._check_chosen(selection)
         return self._report_wave(selection)
 
@@ -115,7 +116,8 @@ class Waves:
             runs = [run for run in every if run.seed in seeds[canonical_json(run.point)]]
             look = max(map(len, seeds.values()))
             title = f"look {counts.index(look) + 1} of {len(counts)}, {look} seeds"
-            wave = Wave(sweep, runs, title, len(every) - len(runs))
+            keys = {run.key for run in runs}
+            wave = Wave(sweep, runs, title, [run for run in every if run.key not in keys])
             grown = None if not all(map(self._is_over, runs)) else self._grown(wave, seeds)
             if grown is None:
                 return wave

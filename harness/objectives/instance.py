@@ -20,6 +20,8 @@ from harness.objectives.terms import StepTensors, Term
 if TYPE_CHECKING:
     from torch import Tensor
 
+    Batch = tuple[Tensor, Tensor]
+
 Weighting = Literal["uniform", "similarity", "text", "image"]
 
 
@@ -78,11 +80,14 @@ class InstanceLoss(Term):
             )
 
     def loss(self, step: StepTensors, outputs: object, module: object) -> Tensor:
-        """See Term; every process has that of the whole batch."""
+        """See Term: a process's pictures with the texts of all, and its texts with the pictures."""
+        images, texts = step.gather(step.image), step.gather(step.text)
         return instance_loss(
-            step.gather(step.image),
-            step.gather(step.text),
+            step.image,
+            step.text,
             step.logit_scale,
+            batch=None if images is step.image else (images, texts),
+            first=step.first,
             mass=soft_label_mass(self, step.progress),
             weighting=self.weighting,
             tau=self.tau,
@@ -108,13 +113,30 @@ def soft_label_mass(config: InstanceLoss, progress: float) -> float:
     return risen * (1.0 - fallen)
 
 
-def negative_weights(similarity: Tensor, tau: float) -> Tensor:
-    """Softmax of `similarity` (N, N) / tau over j != i: rows sum to 1, the diagonal is 0."""
-    import torch
+def negative_weights(similarity: Tensor, tau: float, first: int = 0) -> Tensor:
+    """Softmax of `similarity` (N, M) / tau over j != first + i: rows sum to 1, the own one is 0."""
     from torch.nn import functional as F
 
-    diagonal = torch.eye(len(similarity), dtype=torch.bool, device=similarity.device)
-    return F.softmax((similarity / tau).masked_fill(diagonal, float("-inf")), dim=-1)
+    own = _own_places(similarity, first)
+    return F.softmax((similarity / tau).masked_fill(own, float("-inf")), dim=-1)
+
+
+def _own_places(similarity: Tensor, first: int) -> Tensor:
+    """Bool (N, M): whether column j is the pair first + i of row i."""
+    import torch
+
+    rows, columns = similarity.shape
+    own = torch.arange(first, first + rows, device=similarity.device)
+    return own[:, None] == torch.arange(columns, device=similarity.device)
+
+
+def _products(image: Tensor, text: Tensor, batch: Batch | None) -> tuple[Tensor, Tensor]:
+    """Pictures (N, D) with the texts of the batch (N, M), and texts with its pictures (N, M)."""
+    if batch is None:
+        both = image @ text.T
+        return both, both.T
+    images, texts = batch
+    return image @ texts.T, text @ images.T
 
 
 def soft_targets(
@@ -126,38 +148,42 @@ def soft_targets(
     *,
     per_sample: bool = False,
     normalise: bool = True,
+    batch: Batch | None = None,
+    first: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Targets of the image-to-text and of the text-to-image direction.
 
     Args:
-        image, text: unit-norm embeddings (N, D) of the global batch, N >= 2.
+        image, text: unit-norm embeddings (N, D), of which the targets are.
         mass: a(p) in [0, 1).
         weighting: `uniform` 1/(N-1); `similarity` the other modality's, per direction; `text` and
             `image` that modality's own (as SoftCLIP takes intra-modal similarity).
         tau: temperature of the weighting.
         per_sample: the mass of pair i times 1 - its own cosine, in [0, 1].
         normalise: the positive has 1 - mass; else 1, and a row sums to 1 + mass.
+        batch, first: see `instance_loss`.
 
     Returns:
-        Two (N, N) tensors whose rows sum to 1; row i of the second belongs to text i.  No gradient.
+        Two (N, M) tensors whose rows sum to 1; row i of the second belongs to text i.  No gradient.
     """
     import torch
 
-    image, text, count = image.detach(), text.detach(), len(image)
+    image, text = image.detach().float(), text.detach().float()
+    images, texts = (image, text) if batch is None else (t.detach().float() for t in batch)
     if weighting == "uniform":
-        flat = torch.zeros(count, count, device=image.device)
-        rows = columns = negative_weights(flat, 1.0)
+        flat = torch.zeros(len(image), len(images), device=image.device)
+        rows = columns = negative_weights(flat, 1.0, first)
     elif weighting == "similarity":
-        similarity = image.float() @ text.float().T
-        rows, columns = negative_weights(similarity, tau), negative_weights(similarity.T, tau)
+        found = _products(image, text, None if batch is None else (images, texts))
+        rows, columns = (negative_weights(similarity, tau, first) for similarity in found)
     else:
-        of_one = (text if weighting == "text" else image).float()
-        rows = columns = negative_weights(of_one @ of_one.T, tau)
-    eye = torch.eye(count, device=image.device)
+        similarity = text @ texts.T if weighting == "text" else image @ images.T
+        rows = columns = negative_weights(similarity, tau, first)
+    eye = _own_places(rows, first).to(torch.get_default_dtype())
     if not per_sample:
         positive = eye * (1.0 - mass if normalise else 1.0)
         return positive + mass * rows, positive + mass * columns
-    own = (image.float() * text.float()).sum(dim=-1, keepdim=True).clamp(0.0, 1.0)
+    own = (image * text).sum(dim=-1, keepdim=True).clamp(0.0, 1.0)
     of_pair = mass * (1.0 - own)
     positive = eye * (1.0 - of_pair) if normalise else eye
     return positive + of_pair * rows, positive + of_pair * columns
@@ -173,24 +199,31 @@ def instance_loss(
     tau: float = 0.1,
     per_sample: bool = False,
     normalise: bool = True,
+    batch: Batch | None = None,
+    first: int = 0,
 ) -> Tensor:
     """Symmetric cross-entropy of scaled cosines against softened targets; a scalar.
 
     With `mass` 0 this is CLIP's loss, in value and in gradient.
 
     Args:
-        image, text: unit-norm embeddings (N, D) of the global batch; pair i is (image i, text i).
+        image, text: unit-norm embeddings (N, D); pair i is (image i, text i).
         logit_scale: log of the factor on the cosines, a scalar.
         mass, weighting, tau, per_sample, normalise: see `soft_targets`.
+        batch: those of all M pairs that are contrasted, gathered with gradient; None: these N.  The
+            mean over the processes is then the loss of the batch, and no process has M x M cosines.
+        first: place of pair 0 in the batch.
     """
     import torch
     from torch.nn import functional as F
 
-    logits = logit_scale.exp() * image @ text.T
+    scale = logit_scale.exp()
+    to_texts, to_images = _products(scale * image, text if batch is None else scale * text, batch)
     if mass == 0.0:
-        target = torch.arange(len(image), device=image.device)
-        return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
-    rows, columns = soft_targets(
-        image, text, mass, weighting, tau, per_sample=per_sample, normalise=normalise
-    )
-    return (F.cross_entropy(logits, rows) + F.cross_entropy(logits.T, columns)) / 2
+        rows = columns = torch.arange(first, first + len(image), device=image.device)
+    else:
+        how = {"per_sample": per_sample, "normalise": normalise}
+        rows, columns = soft_targets(
+            image, text, mass, weighting, tau, **how, batch=batch, first=first
+        )
+    return (F.cross_entropy(to_texts, rows) + F.cross_entropy(to_images, columns)) / 2

@@ -31,6 +31,7 @@ from harness.results.findings import ReportFindings
 from harness.results.numerics import Numerics
 from harness.results.outcomes import DAMAGED
 from harness.results.records import Record
+from harness.results.run_table import PARTS_OF_A_STEP
 from harness.results.summary import Cells
 from harness.store.state import State
 
@@ -207,7 +208,7 @@ _OF_RUN: Mapping[str, Callable[[Record], object]] = {
     "failure": lambda record: record.status.failure or "bug",
     "error": lambda record: _last_line(record.status.error),
     "log": lambda record: record.log or text.DASH,
-    "attempts": lambda record: attempts_of(record),
+    "attempts": lambda record: record.starts,
     "state": lambda record: _STATES.get(record.status.state, record.status.state.value),
     "samples seen": lambda record: f"{record.status.samples_seen:,}",
     "of": lambda record: f"{record.run.config.train.samples:,}",
@@ -224,11 +225,6 @@ def _table_of(records: Sequence[Record], *heads: str, anchored: bool = False) ->
         keys=[[record.key] for record in records],
         anchored=anchored,
     )
-
-
-def attempts_of(record: Record) -> int:
-    """How often the run was started, as far as its files say."""
-    return max(len(record.attempts), record.status.attempt)
 
 
 def _last_line(error: str | None) -> str:
@@ -393,26 +389,31 @@ def _rates(values: Iterable[float]) -> str:
 
 
 def _time(collection: Collection) -> Table:
+    """A row a point; the parts of a step where a clock saw them."""
     rows = []
     done: dict[int, list[Record]] = {}
     for record in _used(collection):
         done.setdefault(record.point, []).append(record)
+    seen = {part for r in _used(collection) for part in r.training.get("parts") or ()}
+    known = [part for part in PARTS_OF_A_STEP if part in seen]
     for row in collection.points:
         training = [record.training for record in done.get(row.index, [])]
         if training:
+            of_steps = [each.get("parts") or {} for each in training]
             rows.append(
                 [
                     row.label,
                     len(training),
                     _average(training, "seconds", 1, 1),
+                    *(_average(of_steps, part, 1, 1) for part in known),
                     _average(training, "evaluation_seconds", 1, 1),
                     _average(training, "samples_per_second", 1, 0),
                     _average(training, "data_wait", 100, 1),
                 ]
             )
     heads = [
-        "label", "finished runs", "training (s)", "evaluation (s)", "samples/s",
-        "waiting for data (%)",
+        "label", "finished runs", "training (s)", *(f"{part} (s)" for part in known),
+        "evaluation (s)", "samples/s", "waiting for data (%)",
     ]  # fmt: skip
     keys = [[r.key for r in done[row.index]] for row in collection.points if row.index in done]
     return plain_table(heads, rows, numeric=heads[1:], keys=keys)

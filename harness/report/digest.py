@@ -6,9 +6,12 @@ from collections.abc import Iterator
 
 from harness import metrics
 from harness.document.text import Text, strong
+from harness.evaluate.label_checks import ERRORS
 from harness.report.sentences import Teller, best_sentence
 from harness.results.collect import Collection
+from harness.results.contrast import listed
 from harness.results.findings import Answered, ReportFindings
+from harness.results.guards import suspicious
 
 _NOTHING = "Nothing to test: no two points of the sweep have a number to compare."
 _UNDECLARED = (
@@ -63,7 +66,23 @@ def warnings(collection: Collection, findings: ReportFindings) -> list[str]:
     said = list(findings.notes)
     for answered in findings.answered:
         said += Teller(collection, findings, answered).guards()
-    return said
+    return [*said, *_of_accuracies(collection)]
+
+
+def _of_accuracies(collection: Collection) -> Iterator[str]:
+    """Which accuracies look like a mistake of the set-up."""
+    found = suspicious(collection)
+    counts = [
+        f"{metrics.display(name)} in {'all' if count == found.finished else f'{count} of'} "
+        f"{found.finished:,} runs"
+        for name, count in found.at_chance.items()
+    ]
+    if counts:
+        yield f"At chance (within {ERRORS:g} standard errors, or below): {listed(counts)}."
+    for (place, line), records in found.said.items():
+        first, more = records[0].run, len(records) - 1
+        others = f" and {more} more run{'s' * (more > 1)}" if more else ""
+        yield f"{place}, {first.label}, seed {first.seed}{others}: {line}."
 
 
 def conclusions(collection: Collection, findings: ReportFindings) -> list[Text]:

@@ -10,6 +10,7 @@ from harness import metrics
 from harness.document import text
 from harness.document.table import Column, RowGroup, Table, TableCell
 from harness.document.text import Inline
+from harness.report.numbers import decimals_for
 from harness.results.collect import Collection
 from harness.results.contrast import listed, value_of
 from harness.results.findings import Answered, ReportFindings, Trend, trends_of
@@ -23,6 +24,15 @@ _MOST_ROWS = 40
 """Lines and effects past which they would fill a book; sentences count the significant ones."""
 
 
+_MEANINGS = {
+    "Slopes": "",
+    "Main effects": (
+        "A main effect is the difference that a value makes on average over the others."
+    ),
+    "Interactions": "An interaction is how far two values together differ from their sum.",
+}
+
+
 @dataclass(frozen=True)
 class _EffectRow:
     words: str
@@ -33,21 +43,20 @@ class _EffectRow:
 def effects_table(collection: Collection, findings: ReportFindings) -> Table | None:
     """None where no sweep has an ordered axis or crossed ones."""
     names = [name for name in findings.shown if not metrics.is_cost(name)]
-    groups = []
+    groups, said = [], ["With 95 % intervals."]
     for answered in findings.answered:
         for title, rows in _groups(collection, answered):
             if 0 < len(rows) <= _MOST_ROWS:
                 made = tuple(_cells(row, names) for row in rows)
+                if any(judged.significant for row in rows for judged in row.judged.values()):
+                    said.append(f"{STAR}: significant (Holm).")
                 groups.append(RowGroup(made, _titled(title, answered, findings)))
+                said.append(_MEANINGS[title])
     if not groups:
         return None
     heads = [Column((f"{metrics.display(name)} ({metrics.unit(name)})",)) for name in names]
-    said = (
-        f"With 95 % intervals; {STAR}: significant (Holm). A main effect is the difference that a "
-        "value makes on average over the others; an interaction is how far two together differ "
-        "from their sum."
-    )
-    return Table((Column(("",), numeric=False), *heads), tuple(groups), caption=said)
+    caption = " ".join(filter(None, dict.fromkeys(said)))
+    return Table((Column(("",), numeric=False), *heads), tuple(groups), caption=caption)
 
 
 def _titled(title: str, answered: Answered, findings: ReportFindings) -> str:
@@ -99,10 +108,11 @@ def _cell(judged: Judged | None, metric: str) -> TableCell:
 def size_words(judged: Judged, metric: str) -> str:
     """`+1.2 [0.3, 2.1]`, in the metric's unit."""
     scale = metrics.scale(metric)
-    size = text.number(judged.test.estimate * scale, 1, sign=True)
+    decimals = decimals_for(metric, [judged.test.error or abs(judged.test.estimate)])
+    size = text.number(judged.test.estimate * scale, decimals, sign=True)
     if judged.test.interval is None:
         return size
-    low, high = (text.number(bound * scale, 1) for bound in judged.test.interval)
+    low, high = (text.number(bound * scale, decimals) for bound in judged.test.interval)
     return f"{size} [{low}, {high}]"
 
 
@@ -110,7 +120,7 @@ def slope_words(collection: Collection, line: Line) -> str:
     """`per doubling of text layers, at MLM weight 0.5`."""
     held = [value_of(collection.axis_name(p), v) for p, v in line.held.items()]
     where = f", at {listed(held)}" if held else ""
-    step = "doubling" if line.doubling else "step"
+    step = "doubling" if line.doubling else "level"
     return f"per {step} of {collection.axis_name(line.axis)}{where}"
 
 

@@ -125,7 +125,7 @@ def _write(
     devices = on_devices(collection, store)
     parts = Parts(tables, drawn, published, tuple(beside), devices.blocks)
     document = write_content(collection, findings, parts)
-    files = {**document_files(document, runs), **made_beside()}
+    files = {**document_files(document, layout, runs), **made_beside()}
     chosen = {} if collection.selection is None else collection.selection.inputs
     read = {**published.records, **devices.inputs, **chosen}
     inputs = {"external": dict(published.files), "inputs": read}
@@ -159,10 +159,13 @@ def _table_files(
     }
 
 
-def document_files(document: Document, runs: str | None = None) -> dict[str, bytes]:
+def document_files(
+    document: Document, layout: PaperLayout, runs: str | None = None
+) -> dict[str, bytes]:
     """The files of a page: each figure in all its forms, and Markdown, HTML and PDF.
 
     Args:
+        layout: the paper that tables fit when they are copied as LaTeX.
         runs: what the page in HTML knows of the runs behind its numbers.
     """
     files = {
@@ -173,7 +176,7 @@ def document_files(document: Document, runs: str | None = None) -> dict[str, byt
     with ThreadPoolExecutor(1) as beside:
         paper = beside.submit(to_pdf, document)  # another process sets it meanwhile
         files["report.md"] = to_markdown(document).encode()
-        files["report.html"] = to_html(document, runs)
+        files["report.html"] = to_html(document, runs, layout)
         files["report.pdf"] = paper.result()
     return files
 

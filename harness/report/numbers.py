@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from harness import metrics
@@ -10,14 +11,19 @@ from harness.results.comparisons import Comparison
 from harness.results.summary import Cell
 from harness.stats.intervals import Estimate
 
+_MOST_DECIMALS = 4
 _DECIMALS = {"%": 1, "M": 2, "GMACs": 3, "ms": 2}
 
 
 def decimals_of(column: Iterable[Cell]) -> int:
-    """Decimals that show the sign of every interval of the column that excludes zero."""
+    """Decimals that show the sign of every interval of the column that excludes zero.
+
+    Of a unit that can be of any size, such as cosines, they show the spread too.
+    """
     column = list(column)
     metric = column[0].metric
-    decimals = _DECIMALS.get(metrics.unit(metric), 2)
+    estimates = [cell.estimate for cell in column if cell.estimate is not None]
+    decimals = decimals_for(metric, [each.sd or abs(each.mean) for each in estimates])
     bounds = [
         abs(bound) * metrics.scale(metric)
         for cell in column
@@ -26,6 +32,16 @@ def decimals_of(column: Iterable[Cell]) -> int:
         for bound in interval[:2]
     ]
     return decimals + 1 if any(bound < 0.5 * 10**-decimals for bound in bounds) else decimals
+
+
+def decimals_for(metric: str, sizes: Iterable[float]) -> int:
+    """Decimals of a metric by its unit; of one of any size, as many as `sizes`, as recorded, ask
+    for."""
+    known = _DECIMALS.get(metrics.unit(metric))
+    most = max(sizes, default=0.0) * metrics.scale(metric)
+    if known is not None or not most:
+        return known or 2
+    return min(_MOST_DECIMALS, max(2, 1 - math.floor(math.log10(most))))
 
 
 def estimate_text(estimate: Estimate, metric: str, decimals: int) -> str:

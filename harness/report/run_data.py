@@ -17,7 +17,6 @@ import numpy as np
 
 from harness.config import RunConfig, field_paths
 from harness.document.text import one_line
-from harness.report.content import attempts_of
 from harness.results.collect import Collection
 from harness.results.records import Record
 
@@ -84,7 +83,7 @@ def _run(
         **_aside(record),
         "state": record.status.state.value,
         "reason": None if record.reason is None else one_line(record.reason),
-        "attempts": attempts_of(record),
+        "attempts": record.starts,
         "log": record.log,
         "set": {path: value for path, value in config.items() if value != base[path]},
         "values": [_value(record, name) for name in names],

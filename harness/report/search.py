@@ -41,9 +41,10 @@ def build_search(name: str, store: Store, out: Path, layout: str = NARROWEST) ->
         collection = _collection(name, store)
         records = () if collection is None else collection.records
         runs = None if collection is None else run_data(collection)
-        document = write_search_content(data, _figures(data, LAYOUTS[layout]), records)
+        paper = LAYOUTS[layout]
+        document = write_search_content(data, _figures(data, paper), records)
         trials = frame_csv(data.frame()).encode()
-        files = {**document_files(document, runs), "trials.csv": trials}
+        files = {**document_files(document, paper, runs), "trials.csv": trials}
         written = write_files(out, files, _manifest(data, store, records, layout))
     left = sum(not trial.over for trial in data.trials)
     return ReportResult(

@@ -284,7 +284,7 @@ def best_sentence(collection: Collection, findings: ReportFindings, metric: str)
     leader = point_words(collection, collection.points[found.leader])
     others = [p for p in found.candidates if p != found.leader]
     if not others:
-        return [f"{word}: {leader}, better than every other point"]
+        return [f"{word}: {leader}, better than every other point (95 %, in this metric)"]
     if len(others) == len(found.losses) - 1:
         return [f"{word}: {leader}, not distinguishable from any other point"]
     if len(others) > _MANY:

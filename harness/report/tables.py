@@ -26,7 +26,7 @@ from harness.report.columns import (
 )
 from harness.report.effects_table import STAR, effects_table
 from harness.report.numbers import decimals_of, difference_text
-from harness.results.collect import Collection
+from harness.results.collect import Collection, is_of_a_term_off
 from harness.results.comparisons import Comparison, Verdict
 from harness.results.contrast import baseline_words
 from harness.results.findings import ReportFindings
@@ -163,7 +163,7 @@ class _Builder:
                 notes = _members(section, metric)
                 heads = Column((*above, name), notes=notes)
                 yield PointColumn(heads, tuple(self._means(column, decimals)))
-            if deltas and not metrics.is_cost(metric):
+            if deltas and any(_may_differ(cell, column) for cell in column):
                 heads = Column((*above, f"{DELTA} {name}"), below=metric in means)
                 yield PointColumn(heads, tuple(_difference_cell(c, decimals) for c in column))
 
@@ -383,6 +383,14 @@ def _ranked(column: Sequence[Cell], decimals: int) -> dict[str, Mark]:
     if not rest:
         return {}
     return {rest[0]: Mark.SECOND if len(means) > 2 else Mark.NONE, first: Mark.BEST}
+
+
+def _may_differ(cell: Cell, column: Sequence[Cell]) -> bool:
+    """Whether the cell has a baseline that can have a number to differ from."""
+    if cell.baseline is None or metrics.is_cost(cell.metric):
+        return False
+    hole = column[cell.baseline].hole
+    return cell.baseline != cell.point and not (hole and is_of_a_term_off(hole))
 
 
 def _difference_cell(cell: Cell, decimals: int) -> TableCell:

@@ -286,6 +286,14 @@ def _measured(record: Record, name: str) -> _Measured:
     )
 
 
+_OFF = "of the loss term "
+
+
+def is_of_a_term_off(reason: str) -> bool:
+    """Whether a number is missing since the run has nothing that it could be of."""
+    return reason.startswith(_OFF)
+
+
 def term_off(record: Record, name: str) -> str | None:
     """The loss term that the metric `name` is of, if it is off in this run."""
     described, on = metrics.described(name), record.run.config.objective.active
@@ -297,7 +305,7 @@ def term_off(record: Record, name: str) -> str | None:
 def _why_absent(record: Record, name: str) -> str:
     term = term_off(record, name)
     if term is not None:
-        return f"of the loss term {term}, which is off in this run"
+        return f"{_OFF}{term}, which is off in this run"
     assert record.evaluation is not None
     return unknown("metric", name, record.evaluation["metrics"])
 

@@ -1,4 +1,4 @@
-"""Signs that a sweep measures its budget and not its axis."""
+"""Signs that a sweep measures its budget, or a mistake of its set-up, and not its axis."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from harness import metrics
 from harness.config import canonical_json
+from harness.evaluate.label_checks import is_at_chance
 from harness.results.collect import Collection
 from harness.results.questions import Line
 from harness.results.records import Record
@@ -79,3 +82,41 @@ def final_losses(records: Sequence[Record]) -> dict[int, float]:
             if len(last):
                 found[record.seed] = float(last[:, 1].mean())
     return found
+
+
+@dataclass(frozen=True)
+class Suspicious:
+    """Accuracies that look like a mistake of the set-up and not like a model's."""
+
+    at_chance: Mapping[str, int]
+    """Shown metric -> finished runs in which it is at chance."""
+    finished: int
+    said: Mapping[tuple[str, str], tuple[Record, ...]]
+    """(test set, what its evaluation found odd) -> the runs of which it was said."""
+
+
+def suspicious(collection: Collection) -> Suspicious:
+    """What the records of finished runs say of the accuracies themselves."""
+    done = [(record, record.evaluation) for record in collection.records if record.evaluation]
+    accuracies = [name for name in collection.shown if name.endswith(f"/{metrics.ACC1}")]
+    counts = {
+        name: sum(_is_at_chance(entry["metrics"].get(name)) for _, entry in done)
+        for name in accuracies
+    }
+    said: dict[tuple[str, str], list[Record]] = {}
+    for record, entry in done:
+        protocol = entry["protocol"]
+        for place, facts in (protocol.get("benchmarks", {}) | protocol["class_folders"]).items():
+            for line in facts.get("warnings", ()):
+                if f"{place}/{metrics.ACC1}" not in accuracies or not line.startswith("accuracy "):
+                    said.setdefault((place, line), []).append(record)
+    return Suspicious(
+        {name: count for name, count in counts.items() if count},
+        len(done),
+        {key: tuple(records) for key, records in said.items()},
+    )
+
+
+def _is_at_chance(found: Mapping[str, Any] | None) -> bool:
+    known = found is not None and None not in (found["value"], found["chance"]) and found["n"]
+    return bool(known and found and is_at_chance(found["value"], found["chance"], found["n"]))

@@ -96,6 +96,11 @@ class Record:
         return self.directory.name
 
     @property
+    def starts(self) -> int:
+        """How often the run was started, as far as its files say."""
+        return max(len(self.attempts), self.status.attempt)
+
+    @property
     def failed(self) -> bool:
         """Whether the run ended without a number that can be trusted."""
         return self.status.state is State.FAILED

@@ -5,14 +5,16 @@ What `runs.csv` of a report holds and what Python is given are this very frame.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
 
 from harness.document.text import encodable
 from harness.results.collect import Collection
-from harness.results.records import Record
 
+PARTS_OF_A_STEP = ("forward", "backward")
+"""Of the training's seconds, where a clock could see them."""
 #: Column -> what the record of a finished run says in its section `training`.
 _TIMES = {
     "training_seconds": "seconds",
@@ -37,7 +39,16 @@ def run_table(collection: Collection) -> pd.DataFrame:
         "seed": [record.seed for record in records],
         **{axis: _axis([row.axes[axis] for row in rows]) for axis in collection.axes},
         **{name: values[:, number] for number, name in enumerate(names)},
-        **{name: _times(records, field) for name, field in _TIMES.items()},
+        **{
+            name: _seconds(record.training.get(field) for record in records)
+            for name, field in _TIMES.items()
+        },
+        **{
+            f"{part}_seconds": _seconds(
+                (record.training.get("parts") or {}).get(part) for record in records
+            )
+            for part in PARTS_OF_A_STEP
+        },
         "state": [record.status.state.value for record in records],
         "reason": [encodable(record.reason) for record in records],
         "key": [record.key for record in records],
@@ -51,5 +62,5 @@ def _axis(values: list[object]) -> pd.Series[Any]:
     return found if None in values else found.infer_objects()
 
 
-def _times(records: tuple[Record, ...], field: str) -> pd.Series[float]:
-    return pd.Series([record.training.get(field) for record in records], dtype="float64")
+def _seconds(values: Iterable[float | None]) -> pd.Series[float]:
+    return pd.Series(list(values), dtype="float64")

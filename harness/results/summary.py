@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from harness import metrics
-from harness.results.collect import Collection
+from harness.results.collect import Collection, is_of_a_term_off
 from harness.results.comparisons import Comparison
 from harness.stats.intervals import Estimate, estimate
 
@@ -48,6 +48,8 @@ class Cell:
         by_reason: dict[str, list[int]] = {}
         for seed, reason in self.missing.items():
             by_reason.setdefault(reason, []).append(seed)
+        if all(map(is_of_a_term_off, by_reason)) and not self.values:
+            return "; ".join(by_reason)
         parts = [f"{_seeds(seeds)} {reason}" for reason, seeds in by_reason.items()]
         have = f"{len(self.values)} of {len(self.seeds)} seeds"
         return f"{have}: {'; '.join(parts)}"

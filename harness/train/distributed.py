@@ -78,6 +78,9 @@ class ProcessGroup:
         """What `data` gives on the first process, to the others; None to the first itself."""
         return None
 
+    def wait_for_first(self, what: str) -> None:
+        """Until the first process has come here too, however long `what` takes it."""
+
 
 SINGLE_PROCESS = ProcessGroup()
 
@@ -335,6 +338,22 @@ class _Connected(ProcessGroup):
             for piece in torch.split(torch.frombuffer(buffer, dtype=torch.uint8), _PIECE_BYTES):
                 dist.broadcast(piece, 0)
         return None if self.rank == 0 else bytes(buffer)
+
+    def wait_for_first(self, what: str) -> None:
+        """See ProcessGroup; the store tells of a first process that failed or is gone."""
+        if self.rank == 0:
+            self._store.set(what, "")
+            return
+        while True:
+            try:
+                if self._store.check([what]):
+                    return
+                failed = self._store.check([_FAILURE])
+            except RuntimeError as error:
+                raise self._lost(error) from error
+            if failed:
+                raise self._lost(RuntimeError(f"it failed during {what}"))
+            time.sleep(_POLL_SECONDS)
 
     def barrier(self) -> None:
         """Wait until all are done, so that nobody hangs up on one that is still reading."""

@@ -409,12 +409,13 @@ class Trainer:
         return passed and self.step < self.batches.steps
 
     def _validate(self) -> None:
-        if self.directory is None:
-            return
-        found = validate(self.model, self.data, self.config, self.runtime)
-        self.directory.append_progress(
-            {"samples_seen": self.samples_seen, "step": self.step, **found}
-        )
+        """By the first process; the others wait as long as it takes, outside of any exchange."""
+        if self.directory is not None:
+            found = validate(self.model, self.data, self.config, self.runtime)
+            self.directory.append_progress(
+                {"samples_seen": self.samples_seen, "step": self.step, **found}
+            )
+        self.group.wait_for_first(f"validation at step {self.step}")
 
     def _beat(self, phase: str) -> None:
         if self.directory is None:

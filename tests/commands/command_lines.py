@@ -22,6 +22,7 @@ COMMANDS = {
     "fields": ("harness.commands.fields", []),
     "bench": ("harness.commands.bench", []),
     "board": ("harness.commands.board", []),
+    "clean": ("harness.commands.clean", []),
     "data": ("harness.commands.data", []),
 }
 

@@ -6,11 +6,15 @@ import io
 import re
 import shutil
 import subprocess
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
+import typst
 from markdown_it import MarkdownIt
+from PIL import Image
 from pypdf import PdfReader
 
 from harness.document.blocks import (
@@ -25,6 +29,7 @@ from harness.document.blocks import (
 )
 from harness.document.html import to_html
 from harness.document.latex import to_latex
+from harness.document.layout import LAYOUTS
 from harness.document.markdown import to_markdown
 from harness.document.table import (
     Column,
@@ -47,6 +52,49 @@ WEIRD = [
     "line\nbreak\r\n\u2028and\ttab",
     '=HYPERLINK("http://x") caf\u00e9 \u4e2d\u6587 \U0001f600 \u00b1 \u2212 \u202eevil',
 ]
+
+
+#: Left and right end of a paper's text, in points of a page.
+TEXT = (99, 496)
+
+
+@pytest.mark.parametrize("columns", [3, 8, 11, 14])
+def test_a_table_of_a_paper_is_no_wider_than_its_text(columns: int, tmp_path: Path) -> None:
+    heads = [Column(("model",), numeric=False)]
+    heads += [Column(("Retrieval (%)", f"mean recall {n}")) for n in range(columns)]
+    cells = [TableCell("a point of some name"), *[TableCell("+12.3 [10.1, 14.5]")] * columns]
+    table = Table(tuple(heads), (RowGroup((tuple(cells),) * 4),), caption="All of it.", label="t")
+
+    pages = seen(to_pdf(Document("Title", (table,))), tmp_path)
+
+    dark = [np.asarray(page) < 128 for page in pages]
+    assert all(not page[:, : TEXT[0] - 2].any() for page in dark)
+    assert all(not page[:, TEXT[1] + 2 :].any() for page in dark)
+    assert any(page[:, TEXT[0] : TEXT[1]].any() for page in dark)
+
+
+def seen(paper: bytes, folder: Path) -> list[Image.Image]:
+    """The pages of a paper in grey, a pixel a point."""
+    count = len(PdfReader(io.BytesIO(paper)).pages)
+    (folder / "paper.pdf").write_bytes(paper)
+    source = folder / "pages.typ"
+    shown = [f'#image("paper.pdf", page: {n + 1})' for n in range(count)]
+    page = "#set page(width: auto, height: auto, margin: 0pt)\n"
+    source.write_text(page + "\n#pagebreak()\n".join(shown))
+    drawn = typst.compile(str(source), root=str(folder), format="png", ppi=72)
+    listed = drawn if isinstance(drawn, list) else [drawn]
+    return [Image.open(io.BytesIO(data)).convert("L") for data in listed]
+
+
+def test_copied_latex_fits_the_paper_that_was_asked_for() -> None:
+    heads = [Column((f"a heading {n}",)) for n in range(12)]
+    table = Table(tuple(heads), (RowGroup(((TableCell("12.3"),) * 12,)),), caption="C", label="t")
+    page = Document("Title", (table,))
+    sources = {name: escape(to_latex(Document("C", (table,)), LAYOUTS[name])) for name in LAYOUTS}
+
+    for name, source in sources.items():
+        assert f"<template>{source}</template>" in to_html(page, layout=LAYOUTS[name]).decode()
+    assert sources["neurips"] != sources["acl"]
 
 
 def table_of(words: str) -> Table:

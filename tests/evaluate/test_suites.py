@@ -54,7 +54,7 @@ def test_retrieval_is_on_karpathys_splits() -> None:
 @pytest.mark.parametrize("name", sorted(BENCHMARKS))
 def test_every_record_is_whole(name: str) -> None:
     benchmark = BENCHMARKS[name]
-    assert benchmark.samples > 0
+    assert benchmark.samples > 0 or benchmark.task == "choice"
     if benchmark.task == "classification":
         assert benchmark.classes is not None
         assert benchmark.chance == pytest.approx(1 / benchmark.classes)
@@ -63,6 +63,8 @@ def test_every_record_is_whole(name: str) -> None:
             assert all("{c}" in template for template in benchmark.prompts.templates)
         if benchmark.classnames is not None:
             assert len(benchmark.classnames.names) >= benchmark.classes
+    elif benchmark.task == "choice":
+        assert benchmark.is_built_in != bool(benchmark.fetch_command("DATA"))
     else:
         assert (benchmark.captions is not None, benchmark.chance) == (True, None)
 

@@ -20,7 +20,7 @@ from harness.launch.backlog import Backlog
 from harness.launch.executor import Assignment
 from harness.launch.executors.local import LocalExecutor
 from harness.launch.processes import Stop
-from harness.launch.slots import SPINS, Slot, make_slots, visible_gpus
+from harness.launch.slots import SPINS, Slot, gpus_listed, make_slots, visible_gpus
 from harness.planning.plan import Step
 from harness.store.record import RunDir, Store
 from harness.store.state import State
@@ -252,6 +252,21 @@ class TestSlots:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
         with pytest.raises(ConfigError, match=r"unknown runtime.device 'cuda:5'; nearest: cuda:0"):
             visible_gpus("cuda:5")
+
+    def test_what_follows_an_entry_that_is_none_is_hidden_as_cuda_does(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-1a, 2,-1,3")
+        assert visible_gpus("auto") == ["MIG-1a", "2"]
+
+    def test_a_gpu_that_is_cut_into_instances_is_given_by_their_names(self) -> None:
+        listed = (
+            "GPU 0: NVIDIA A100 (UUID: GPU-5a)\n"
+            "  MIG 3g.20gb     Device  0: (UUID: MIG-1a)\n"
+            "  MIG 3g.20gb     Device  1: (UUID: MIG-1b)\n"
+            "GPU 1: NVIDIA A100 (UUID: GPU-5b)\n"
+        )
+        assert gpus_listed(listed) == ["MIG-1a", "MIG-1b", "1"]
 
     def test_gpus_are_counted_by_the_driver_without_torch(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from board_cases import ERROR, EVIL, QUESTION, Root, Served, served
 
-from tests.browser import DESK, PHONE, chromium, complaints, hosts_asked, view_size
+from tests.browser import (
+    DESK,
+    FAINTEST,
+    PHONE,
+    chromium,
+    complaints,
+    hosts_asked,
+    prefer,
+    view_size,
+)
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -148,6 +157,34 @@ def test_a_board_that_ended_is_said_and_a_mistaken_address_too(root: Root, brows
     shows(browser, "no answer; last heard", within="#contact")
     browser.get("about:blank")
     complaints(browser)
+
+
+GROUND = {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 24, 29)"}
+
+
+@pytest.mark.parametrize("page", ["/", "/sweep/depth", "/run/{key}"])
+def test_words_are_told_from_their_ground_on_light_and_dark_screens(
+    board: Served, root: Root, browser: Chrome, page: str
+) -> None:
+    try:
+        browser.get(board.at(page.format(key=root.going_on.key)))
+        shows(browser, "depth" if page == "/" else "running")
+        if page != "/":
+            wait(browser, lambda page: points_drawn(page) == 5)
+        for scheme, ground in GROUND.items():
+            prefer(browser, scheme)
+            wait(browser, lambda page, ground=ground: page.execute_script(GROUNDS) == [ground])
+            assert browser.execute_script(FAINTEST) >= 4.5, scheme
+    finally:
+        prefer(browser, "light")
+
+
+#: The colours behind the page and behind its curves.
+GROUNDS = """
+const of = (e) => getComputedStyle(e)[e.tagName === 'BODY' ? 'backgroundColor' : 'fill'];
+const seen = [document.body, ...document.querySelectorAll('.plot rect.bg')];
+return [...new Set(seen.map(of))];
+"""
 
 
 @pytest.mark.parametrize("page", ["/", "/sweep/depth", "/run/{key}"])

@@ -1,9 +1,11 @@
 import math
+import weakref
 
 import open_clip
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.config import RunConfig, override
 from harness.errors import ConfigError
@@ -198,3 +200,88 @@ def test_an_anneal_that_leaves_no_softening_is_refused_and_switches_move_no_key_
     assert override(RunConfig(), {"objective.instance.per_sample": True}).run_key == (
         RunConfig().run_key
     )
+
+
+# --------------------------------------------------------------------------- a process's own rows
+
+
+@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+@pytest.mark.parametrize("switch", [{}, {"per_sample": True}, {"normalise": False}])
+@pytest.mark.parametrize("mass", [0.0, 0.3])
+def test_the_mean_over_processes_of_their_own_rows_is_the_loss_of_the_batch(
+    size, weighting, switch, mass
+):
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for parts in (1, size):
+        generator.manual_seed(0)
+        raw = torch.randn(2, 8, 6, generator=generator, dtype=torch.float64).requires_grad_()
+        image, text = F.normalize(raw, dim=-1)
+        scale = torch.tensor(2.6, dtype=torch.float64, requires_grad=True)
+        own = 8 // parts
+        losses = [
+            instance_loss(
+                image[first : first + own],
+                text[first : first + own],
+                scale,
+                mass=mass,
+                weighting=weighting,
+                **switch,
+                batch=None if parts == 1 else (image, text),
+                first=first,
+            )
+            for first in range(0, 8, own)
+        ]
+        loss = torch.stack(losses).mean()
+        loss.backward()
+        found.append((loss.detach(), raw.grad, scale.grad))
+    for whole, together in zip(*found, strict=True):
+        torch.testing.assert_close(together, whole, rtol=1e-6, atol=1e-7)
+
+
+class Peak(TorchDispatchMode):
+    """The most bytes that lived at once of what was made within."""
+
+    def __init__(self):
+        super().__init__()
+        self.live, self.now, self.most = set(), 0, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, (tuple, list)) else (made,):
+            if isinstance(tensor, torch.Tensor):
+                self._see(tensor.untyped_storage())
+        self.most = max(self.most, self.now)
+        return made
+
+    def _see(self, storage):
+        if storage._cdata in self.live:
+            return
+        self.live.add(storage._cdata)
+        self.now += storage.nbytes()
+        weakref.finalize(storage, self._gone, storage._cdata, storage.nbytes())
+
+    def _gone(self, name, size):
+        self.live.discard(name)
+        self.now -= size
+
+
+def peak(n: int, processes: int, **how) -> float:
+    """In matrices (n, n) of fp32, forward and backward, on one of so many processes."""
+    image, text = F.normalize(torch.randn(2, n, 16), dim=-1)
+    own = n // processes
+    batch = None if processes == 1 else (image.requires_grad_(), text.requires_grad_())
+    mine = [t[:own].detach().requires_grad_() for t in (image, text)]
+    with Peak() as seen:
+        instance_loss(*mine, torch.tensor(2.6, requires_grad=True), batch=batch, **how).backward()
+    return seen.most / (4 * n * n)
+
+
+@pytest.mark.parametrize(
+    ("how", "most"), [({}, 6.0), ({"mass": 0.1}, 11.0), ({"mass": 0.1, "weighting": "text"}, 11.0)]
+)
+def test_memory_falls_with_the_number_of_processes(how, most):
+    whole = peak(512, 1, **how)
+    assert whole < most
+    assert peak(512, 8, **how) < 0.2 * whole

@@ -252,3 +252,15 @@ def test_from_the_patches_each_has_its_best_word_and_none_where_there_is_none():
     mask = torch.tensor([[True, True, False], [False] * 3])
     weights = match_patches(similarity, mask, TokenLoss(matching="many_to_one"))
     assert weights.tolist() == [[[0, 1], [1, 0], [0, 0]], [[0, 0]] * 3]
+
+
+def test_an_assignment_waits_for_the_device_once_and_hands_it_back_without(monkeypatch):
+    from harness import device
+
+    moved = []
+    real = device.download, device.upload
+    monkeypatch.setattr(device, "download", lambda *t: moved.append(len(t)) or real[0](*t))
+    monkeypatch.setattr(device, "upload", lambda t, to: moved.append(t.dtype) or real[1](t, to))
+    similarity, mask = torch.randn(3, 4, 5), torch.ones(3, 4, dtype=torch.bool)
+    one_to_one(similarity, mask)
+    assert moved == [2, torch.float32]

@@ -13,7 +13,21 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 from markdown_it import MarkdownIt
-from report_records import COMMIT, I2T, T2I, Records, depth_sweep, fill, runs_by, sweep_of
+from report_records import (
+    COMMIT,
+    I2T,
+    IMAGES,
+    PROTOCOL,
+    ROLE,
+    T2I,
+    Records,
+    depth_sweep,
+    edit_json,
+    fill,
+    metric,
+    runs_by,
+    sweep_of,
+)
 
 from harness.config.sweep import expand
 from harness.errors import HarnessError
@@ -61,6 +75,81 @@ def test_a_sweep_with_every_kind_of_hole(records: Records, tmp_path: Path) -> No
 
 def section(text: str, title: str) -> str:
     return text.split(f"## {title}\n")[1].split("\n## ")[0]
+
+
+def test_a_number_of_a_term_that_is_off_is_no_hole(records: Records, tmp_path: Path) -> None:
+    sweep = sweep_of(
+        {"objective.token.weight": [0.0, 0.5]},
+        metrics=[T2I, "test/grounding"],
+        baseline={"objective.token.weight": 0.0},
+        delta="column",
+    )
+    split = {**PROTOCOL["splits"]["test"], "measured": ["token"]}
+    measured = {
+        **PROTOCOL,
+        "metrics": {**PROTOCOL["metrics"], "grounding": 1, "grounding_gap": 1},
+        "terms": {"test": split},
+    }
+    for run in expand(sweep):
+        on = run.config.objective.token.weight > 0
+        of_term = {
+            "test/grounding": metric(0.6 + 0.01 * run.seed, IMAGES, 0.5),
+            "test/grounding_gap": metric(0.001 * run.seed, IMAGES, None),
+        }
+        records.done(
+            run, t2i=0.3, metrics=of_term if on else {}, protocol=measured if on else PROTOCOL
+        )
+
+    result = build(sweep, expand(sweep), records.store, tmp_path / "report")
+
+    assert (result.complete, result.holes) == (True, 0)
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "missing" not in text
+    assert "<sup>a</sup> of the loss term token, which is off in this run" in text
+    assert "\u0394 test grounding" not in text, "nothing that it could be the difference to"
+
+
+def test_the_parts_of_a_step_stand_in_the_table_of_times(records: Records, tmp_path: Path) -> None:
+    sweep = depth_sweep(metrics=[T2I])
+    runs = expand(sweep)
+    fill(records, runs)
+    for run in runs:
+        edit_json(
+            records.store.run_dir(run.key).result_file,
+            lambda tree: tree["training"].update(parts={"forward": 8.0, "backward": 11.0}),
+        )
+
+    build(sweep, runs, records.store, tmp_path / "report")
+
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "| layers=4 | 3 | 20.0 | 8.0 | 11.0 | 2.0 | 500 | 12.5 |" in section(text, "Time")
+    first = (tmp_path / "report" / "runs.csv").read_text().splitlines()[0]
+    assert "forward_seconds,backward_seconds" in first
+
+
+def test_suspicious_accuracies_are_noted(records: Records, tmp_path: Path) -> None:
+    sweep = depth_sweep(metrics=[T2I, ROLE])
+    runs, at = runs_by(sweep)
+    fill(records, runs, skip=((4, 0), (4, 1)))
+    for seed in (0, 1):
+        odd = "class names may be in another order than the labels"
+        section_of = {"images": 100, "warnings": [odd, "accuracy 0.3 is within 3 of chance"]}
+        records.done(
+            at(4, seed),
+            t2i=0.38,
+            role=0.40,
+            metrics={
+                f"pets/{kind}": metric(0.4, 100, 0.1) for kind in ("acc1", "mean_per_class_recall")
+            }
+            | {"pets/acc5": metric(0.5, 100, 0.5)},
+            protocol={**PROTOCOL, "class_folders": {"pets": section_of}},
+        )
+
+    build(sweep, runs, records.store, tmp_path / "report")
+
+    lead = (tmp_path / "report" / "report.md").read_text().partition("## ")[0]
+    assert "At chance (within 3 standard errors, or below): role acc@1 in 2 of 15 runs." in lead
+    assert f"pets, layers=4, seed 0 and 1 more run: {odd}." in lead
 
 
 def test_the_protocol_repeats_what_opening_the_data_decided(

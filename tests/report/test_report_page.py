@@ -16,7 +16,17 @@ from report_records import T2I, Records, fill, runs_by, sweep_of
 from harness.config.sweep import Run
 from harness.report import build
 from harness.store.state import State
-from tests.browser import DESK, NARROW, PHONE, asked, chromium, complaints, prefer, view_size
+from tests.browser import (
+    DESK,
+    FAINTEST,
+    NARROW,
+    PHONE,
+    asked,
+    chromium,
+    complaints,
+    prefer,
+    view_size,
+)
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -200,26 +210,6 @@ const out = [...document.querySelectorAll('body *')].filter((e) => {
   return !e.closest('.scroll, pre, dialog') && box.width && (box.right > room + 1 || box.left < -1);
 });
 return [document.documentElement.scrollWidth, room, out.map((e) => e.tagName + '.' + e.className)];
-"""
-#: The least contrast of words with what is behind them.
-FAINTEST = """
-const light = (text) => {
-  const parts = text.match(/[\\d.]+/g).slice(0, 3).map((n) => n / 255);
-  const linear = parts.map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
-  return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2];
-};
-const behind = (e) => {
-  for (; e; e = e.parentElement) {
-    const ground = getComputedStyle(e).backgroundColor;
-    if (!/, 0\\)$/.test(ground)) return ground;
-  }
-  return 'rgb(255, 255, 255)';
-};
-const kinds = 'p, li, td, th, summary, figcaption, h1, h2, a, dd, dt, button';
-return Math.min(...[...document.querySelectorAll(kinds)].filter((e) => e.offsetParent).map((e) => {
-  const [a, b] = [light(getComputedStyle(e).color), light(behind(e))].sort((x, y) => x - y);
-  return (b + 0.05) / (a + 0.05);
-}));
 """
 
 

@@ -167,3 +167,15 @@ def test_the_simulation_can_see_a_fault(
     monkeypatch.setattr(Looks, "overall", lambda self, look, p: p)
 
     assert simulation.count(simulation.TRUTHS[0], 80)["false"] > 1.5 * null["false"]
+
+
+def test_choices_on_the_validation_split_leave_error_and_level_and_on_what_is_reported_do_not(
+    simulation: ModuleType,
+) -> None:
+    validated, equal, untuned = (
+        simulation.count_selected(selection, 200) for selection in simulation.SELECTIONS
+    )
+
+    assert validated["false"] <= 0.10  # three Monte Carlo standard errors above 5 %
+    assert abs(validated["optimism"]) < 0.3
+    assert min(equal["optimism"], untuned["optimism"]) > 1.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,15 +17,29 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness import device as devices
-from harness.config import RunConfig, Runtime
+from harness.config import RunConfig, Runtime, override
 from harness.data.text import corpus_rows
 from harness.models.training import TrainingModel
+from harness.objectives import matching
 from harness.store.record import RunDir
 from harness.train import loop
 from harness.train.optimiser import make_optimiser
-from tests.train.rank_cases import uneven_data
+from tests.train.rank_cases import CASES, CLIP, TOKEN, VIT, uneven_data
 
 GPU = torch.device("cuda", 0)
+STEPS: dict[str, dict[str, Any]] = {
+    **CASES,
+    "sigmoid": {"objective.sigmoid.weight": 1.0, "objective.instance.weight": 0.0},
+    "sinkhorn": {**TOKEN, "objective.token.matching": "sinkhorn"},
+    "top_k": {**TOKEN, "objective.token.matching": "top_k"},
+    "many_to_one": {**TOKEN, "objective.token.matching": "many_to_one"},
+    "norm_batch": {"train.norm_batch": 4},
+    "micro_batch": VIT,
+    "fp32": {"train.precision": "fp32", **CASES["mlm"]},
+}
+"""Name -> overrides of each configuration that is looked at."""
+RESUMED = ("clip", "everything")
+"""Those that go on from a state on disk, too."""
 SOME = 7
 """What a fake `item` gives, and a fake `nonzero` finds."""
 
@@ -31,8 +47,9 @@ SOME = 7
 class Waits(TorchDispatchMode):
     """Counts, by kind, where the host waits for the GPU; and refuses nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: torch.device = GPU) -> None:
         super().__init__()
+        self.place = place
         self.found: Counter[str] = Counter()
         self.operations = 0
 
@@ -40,7 +57,7 @@ class Waits(TorchDispatchMode):
         kwargs = kwargs or {}
         name = func.name().removeprefix("aten::")
         given = [a for a in args if isinstance(a, Tensor)]
-        on_gpu = any(t.device.type == "cuda" for t in given)
+        on_gpu = any(t.device.type == self.place.type for t in given)
         self.operations += 1
         if on_gpu and name.startswith("_local_scalar_dense"):
             self.found["item"] += 1
@@ -71,6 +88,7 @@ def step_on_fake_gpu(
 ) -> Iterator[tuple[loop.Trainer, Any]]:
     """A trainer whose model is on a GPU that is not there, and its step as a function."""
     monkeypatch.setattr(devices, "_has_bf16", lambda device: True)
+    monkeypatch.setattr(loop, "autocast", _autocast)
     data = uneven_data()
     rows = corpus_rows(c for captions in data.split("train").captions for c in captions)
     model = TrainingModel(config, rows)
@@ -88,6 +106,17 @@ def step_on_fake_gpu(
         monkeypatch.setattr(loop, "upload", lambda tensor, device: _fake(tensor))
         model.train()
         yield t, lambda: t._step(batch.pictures, batch.tokens)
+
+
+@contextmanager
+def _autocast(precision: str) -> Iterator[None]:
+    """torch's own context switches itself off where there is no GPU."""
+    torch.set_autocast_enabled("cuda", precision != "fp32")
+    torch.set_autocast_dtype("cuda", torch.bfloat16)
+    try:
+        yield
+    finally:
+        torch.set_autocast_enabled("cuda", False)
 
 
 def _fill_gradients(model: nn.Module) -> None:
@@ -116,3 +145,72 @@ def _move(model: nn.Module) -> None:
         for name, value in module._buffers.items():
             if value is not None:
                 module._buffers[name] = _fake(value)
+
+
+# --------------------------------------------------------------------------- every configuration
+
+
+def stand_in(similarity: Tensor, mask: Tensor) -> Tensor:
+    """The device traffic of `matching.one_to_one`, whose answer wants numbers."""
+    devices.download(similarity, mask)
+    return torch.zeros_like(similarity)
+
+
+def report(folder: Path) -> dict[str, Any]:
+    """Of the step of each configuration: what the host waits for, where and what tensors are."""
+    return {name: _of_case(folder, name) for name in STEPS}
+
+
+def _of_case(folder: Path, name: str) -> dict[str, Any]:
+    config = override(CLIP, STEPS[name])
+    patch = pytest.MonkeyPatch()
+    patch.setattr(matching, "one_to_one", stand_in)
+    runtime = {"micro_batch": 4} if config.model.image.backbone == "test_vit" else {}
+    with patch.context(), step_on_fake_gpu(folder, config, patch, **runtime) as (t, step):
+        kinds: Counter[str] = Counter()
+        for module in t.model.modules():
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                module.register_forward_hook(lambda m, i, o: kinds.update([str(o.dtype)]))
+        with Waits() as first:
+            patch.setattr(devices, "download", lambda *tensors: first.found.update(["event"]))
+            step()
+        with Waits() as resumed:
+            if name in RESUMED:
+                t._take_up(_resumed(t))
+                resumed.found.clear()
+                patch.setattr(devices, "download", lambda *tensors: resumed.found.update(["event"]))
+                step()
+        steps = {str(s["step"].device) for s in t.optimiser.state.values()}
+        found = {"waits": first.found, "after a resume": resumed.found, "kinds": kinds}
+        places = {str(value.device) for value in t.model.state_dict().values()}
+    patch.undo()
+    return {**{k: dict(v) for k, v in found.items()}, "steps on": [*steps], "places": [*places]}
+
+
+def _resumed(t: loop.Trainer) -> dict[str, Any]:
+    """The state as it is read from disk: all of it on the CPU."""
+    state = t._state()
+    host = {
+        "model": {n: torch.empty_like(v, device="cpu") for n, v in state["model"].items()},
+        "optimiser": {
+            **state["optimiser"],
+            "state": {
+                key: {
+                    name: torch.tensor(1.0) if name == "step" else torch.empty_like(v, device="cpu")
+                    for name, v in of_one.items()
+                }
+                for key, of_one in state["optimiser"]["state"].items()
+            },
+        },
+    }
+    return {**state, **host}
+
+
+def main() -> None:
+    """Print the report as JSON: torch cannot go back once it pretends that there is a GPU."""
+    with tempfile.TemporaryDirectory() as folder:
+        print(json.dumps(report(Path(folder))))
+
+
+if __name__ == "__main__":
+    main()

@@ -15,6 +15,7 @@ import torch
 
 from harness.config import RunConfig, Runtime, override
 from harness.data.text import corpus_rows
+from harness.device import placed
 from harness.errors import InterruptedRun
 from harness.files import write_atomic
 from harness.models.training import TrainingModel
@@ -101,6 +102,7 @@ def trainer(
     config: RunConfig,
     ranks: ProcessGroup = SINGLE_PROCESS,
     data: MemoryData | None = None,
+    device: torch.device = CPU,
     **runtime: Any,
 ) -> Trainer:
     """A trainer of the process `ranks`, the first of which writes to `folder`."""
@@ -109,12 +111,12 @@ def trainer(
     directory = RunDir(folder / config.run_key)
     directory.path.mkdir(exist_ok=True, parents=True)
     return Trainer(
-        TrainingModel(config, rows),
+        placed(TrainingModel(config, rows), device),
         data,
         config,
         Runtime(log_samples=8, processes=ranks.size, **runtime),
         directory if ranks.rank == 0 else None,
-        CPU,
+        device,
         attempt=1,
         group=ranks,
     )

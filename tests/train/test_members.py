@@ -146,3 +146,26 @@ def test_they_talk_over_the_network_of_rank_0_unless_told_otherwise(
     distributed._name_interface("127.0.0.1")
     assert os.environ["GLOO_SOCKET_IFNAME"] == "ib0"
     assert os.environ["NCCL_SOCKET_IFNAME"] == "eth1"
+
+
+def test_validation_of_the_first_may_take_longer_than_an_exchange(tmp_path: Path) -> None:
+    def train(ranks: ProcessGroup) -> float:
+        began = time.monotonic()
+        if ranks.rank == 0:
+            time.sleep(0.5)
+        ranks.wait_for_first("validation")
+        return time.monotonic() - began
+
+    assert all(seconds >= 0.45 for seconds in on_ranks(tmp_path, 2, train))
+
+
+def test_who_waits_for_a_first_process_that_failed_is_told(tmp_path: Path) -> None:
+    def train(ranks: ProcessGroup) -> None:
+        if ranks.rank == 0:
+            raise ConfigError("no such split")
+        ranks.wait_for_first("validation")
+
+    with pytest.raises(
+        AssertionError, match=r"RankLost: (rank 0: no such split|another process .* is gone)"
+    ):
+        on_ranks(tmp_path, 2, train)

@@ -191,6 +191,19 @@ def _one_drawing(content: str, group: Sequence[tuple[str, Meaning]]) -> EmojiDra
 # --------------------------------------------------------------------------- split
 
 
+def held_out_people() -> dict[str, Meaning]:
+    """Drawing -> its meaning: those of `test` with one man or woman of one skin tone."""
+    return {
+        drawing.image: meaning
+        for drawing in load_drawings(_svg_folder())
+        if split_of(drawing) == "test"
+        for meaning in drawing.meanings[:1]
+        if meaning.kind == "person" and meaning.gender in {"man", "woman"}
+        if len(meaning.tones) == 1
+        and meaning.phrase == naming.phrase_of(meaning.role, meaning.gender)
+    }
+
+
 def split_of(drawing: EmojiDrawing) -> str:
     """The split of a drawing; one whose names disagree is for training."""
     places = {_place(meaning) for meaning in drawing.meanings}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from harness.errors import ConfigError, unknown
+from harness.evaluate.suites.composition import COMPOSITION, SWAPS
 from harness.evaluate.suites.lightclip11 import LIGHTCLIP11
 from harness.evaluate.suites.records import Benchmark
 from harness.evaluate.suites.retrieval import RETRIEVAL
@@ -19,7 +20,9 @@ SUITES: dict[str, tuple[Benchmark, ...]] = {
     "lightclip11": LIGHTCLIP11,
     "retrieval": RETRIEVAL,
     "robustness": ROBUSTNESS,
+    "composition": COMPOSITION,
     "smoke": SMOKE,
+    "swaps": SWAPS,
 }
 
 BENCHMARKS: dict[str, Benchmark] = {b.name: b for suite in SUITES.values() for b in suite}

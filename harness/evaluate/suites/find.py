@@ -20,7 +20,7 @@ from harness.data.tables import TABLE_SUFFIXES
 from harness.errors import DataError
 from harness.evaluate.suites.records import Benchmark
 
-Layout = Literal["built in", "webdataset", "class folder", "captions", "torchvision"]
+Layout = Literal["built in", "webdataset", "class folder", "captions", "torchvision", "choices"]
 
 _SMALL_TEXT = 64 * 2**20
 """Bytes up to which a file that is no picture and no archive is fingerprinted by content."""
@@ -66,7 +66,7 @@ class Hole:
 
 def find(benchmark: Benchmark, data_root: str | None) -> Found | Hole:
     """The benchmark below `data_root`, or the hole that it leaves."""
-    if benchmark.hub is None:
+    if benchmark.is_built_in:
         return Found(benchmark, "built in", Path(), _fingerprint(benchmark, "built in", Path()))
     if data_root is None:
         reason = "no data root is given (runtime.data_root, --data-root)"
@@ -85,6 +85,11 @@ def find(benchmark: Benchmark, data_root: str | None) -> Found | Hole:
 
 def _candidates(benchmark: Benchmark, root: Path) -> Iterator[tuple[Layout, Path]]:
     """Where it may be, the layout of CLIP_benchmark first."""
+    if benchmark.file is not None:
+        for home in (root / benchmark.name.partition("-")[0], root / benchmark.name, root):
+            if listing_of(benchmark, home) is not None:
+                yield "choices", home
+        return
     names = dict.fromkeys([benchmark.name, f"wds_{benchmark.hub}", str(benchmark.hub)])
     homes = [root / name for name in names]
     for home in homes:
@@ -97,6 +102,12 @@ def _candidates(benchmark: Benchmark, root: Path) -> Iterator[tuple[Layout, Path
                 yield "torchvision", place
     for home in homes:
         yield from _plain(benchmark, home)
+
+
+def listing_of(benchmark: Benchmark, home: Path) -> Path | None:
+    """The file below `home` that lists the items of a benchmark of choices."""
+    places = [home / str(benchmark.file), home / "data" / str(benchmark.file)]
+    return next((place for place in places if place.is_file()), None)
 
 
 def _plain(benchmark: Benchmark, home: Path) -> Iterator[tuple[Layout, Path]]:

@@ -96,11 +96,17 @@ def _check_counts(found: Found, data: DataSet) -> None:
     if benchmark.classes is not None:
         counts["classes"] = (len(data.tasks[0].classnames), benchmark.classes)
     for what, (there, wanted) in counts.items():
-        if there != wanted:
-            raise DataError(
-                f"{found.path} holds {there:,} {what}, and {benchmark.title} has {wanted:,} in "
-                f"its split {benchmark.split}: another split, or not all of it"
-            )
+        check_count(found, what, there, wanted)
+
+
+def check_count(found: Found, what: str, there: int, wanted: int) -> None:
+    """DataError unless as many are there as the benchmark has; 0: copies of it differ."""
+    if wanted and there != wanted:
+        benchmark = found.benchmark
+        raise DataError(
+            f"{found.path} holds {there:,} {what}, and {benchmark.title} has {wanted:,} in "
+            f"its split {benchmark.split}: another split, or not all of it"
+        )
 
 
 # --------------------------------------------------------------------------- built in, folders

@@ -7,16 +7,18 @@ nothing of files or models.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from harness.data.classnames import shipped_names, shipped_table, wordnet_ids
 from harness.errors import DataError
 from harness.metrics import ACC1 as _ACC1
 from harness.metrics import MEAN_PER_CLASS_RECALL as _PER_CLASS
 from harness.metrics import WAYS, accuracy_chance, recall_kind
+from harness.metrics.choice import TEXT_SCORE
 
 ACC1 = (_ACC1,)
 PER_CLASS = (_PER_CLASS,)
+TEXT_SCORES = (TEXT_SCORE,)
 RECALL_AT_1 = tuple(recall_kind(way, 1) for way in WAYS)
 
 #: Where the CLIP_benchmark authors keep each set in the layout that is read here.
@@ -67,22 +69,26 @@ class Benchmark:
     Attributes:
         name: what columns, folders and files call it.
         title: as a paper writes it.
-        task: zero-shot `classification`, or `retrieval` in both directions.
-        samples: pictures that its test split has; another number on disk is refused.
+        task: zero-shot `classification`, `retrieval` in both directions, or `choice` among a few
+            captions or pictures.
+        samples: pictures that its test split has (of choices: items); another number on disk is
+            refused, unless it is 0 because copies of the set differ.
         metrics: THE metric, by which the set enters a suite's mean; two are averaged first.
         source: where the set comes from and who defined split and metric.
         split: of which it is tested, as its authors call it.
-        classes: number of classes; None for retrieval.
-        captions: number of captions; None for classification.
+        classes: number of classes; None for other tasks.
+        captions: number of captions; None for other tasks.
         prompts: the templates of its prompts.
         classnames: curated names; None: those that come with the data.
         hub: name at Hugging Face (`clip-benchmark/wds_<hub>`); None for what is built in.
+        file: of choices, what lists them: a path below the set's folder.
+        fetched_by: the command that brings a set which the hub has not.
         builder: name in CLIP_benchmark's `build_dataset`, and what its files lie in.
     """
 
     name: str
     title: str
-    task: Literal["classification", "retrieval"]
+    task: Literal["classification", "retrieval", "choice"]
     samples: int
     metrics: tuple[str, ...]
     source: str
@@ -93,6 +99,13 @@ class Benchmark:
     classnames: ClassNames | None = None
     hub: str | None = None
     builder: Builder | None = None
+    file: str | None = None
+    fetched_by: str | None = None
+
+    @property
+    def is_built_in(self) -> bool:
+        """Whether it comes with the harness."""
+        return self.hub is None and self.file is None
 
     @property
     def chance(self) -> float | None:
@@ -115,11 +128,23 @@ class Benchmark:
     def fetch_command(self, data_root: str) -> str | None:
         """The command that puts it below `data_root`; None for what is built in."""
         if self.hub is None:
-            return None
+            return None if self.fetched_by is None else self.fetched_by.format(root=data_root)
         return (
             f"hf download {HUB}/wds_{self.hub} --repo-type dataset --include 'test/*' '*.txt' "
             f"--local-dir {data_root}/{self.name}"
         )
+
+
+class ChoiceItem(NamedTuple):
+    """A few pictures and a few captions, some of which belong together.
+
+    With one picture the first `right` captions are its own.  With several, caption i belongs to
+    picture i, and there are as many of both.
+    """
+
+    images: tuple[str, ...]
+    captions: tuple[str, ...]
+    right: int = 1
 
 
 @dataclass(frozen=True)

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import time
+from argparse import Namespace
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fake_slurm import FakeSlurm
 
+from harness.config import Runtime
+from harness.errors import ConfigError
 from harness.launch.attempt import record_failure
+from harness.launch.executor import Assignment
+from harness.launch.executors.slurm import SlurmExecutor
 from harness.launch.slurm import report_job
 from harness.launch.slurm.submissions import Submission, submissions
 from harness.launch.slurm.submit import JobOrder, submit
-from harness.planning.plan import Step
+from harness.planning.plan import Rerun, Step
 from harness.store.record import Store
 
 Plan = Callable[..., list[Step]]
@@ -101,3 +107,74 @@ def test_the_report_is_written_whatever_came_of_it(
     slurm.fails("sbatch", "sbatch: error: the site is closed")
     report_job.main([str(sent[0].folder), "--sha256", sent[0].read().sha256])
     assert called[0][-1] == "--report-only"
+
+
+# ---- the next wave
+
+
+def waved(steps: Plan, order: JobOrder, slurm: FakeSlurm, label: str) -> Submission:
+    """A submission of one run that other runs follow from."""
+    done = submit(steps({label: "done"}), replace(order, waves=True), print)
+    assert done.submission is not None
+    slurm.queue.unlink()
+    return done.submission
+
+
+def following(submission: Submission) -> SlurmExecutor:
+    words = Namespace(executor="slurm", after=str(submission.folder))
+    store = Store(_root(submission))
+    return SlurmExecutor.of(Assignment(store, Runtime(), "ablation"), words)
+
+
+def carry_out(executor: SlurmExecutor, planned: list[Step]) -> int | None:
+    return executor.carry_out(planned, lambda: None, lambda *_: nullcontext(print), Rerun.MISSING)
+
+
+def test_the_last_job_of_a_wave_becomes_the_command_that_submits_the_next_one(
+    steps: Plan, order: JobOrder, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[list[str]] = []
+    monkeypatch.setattr(report_job.os, "execv", lambda program, words: called.append(words))
+    submission = waved(steps, order, slurm, "a")
+    slurm.says("scontrol", "JobId=101 JobState=COMPLETED Reason=None\n")
+
+    report_job.main([str(submission.folder), "--sha256", submission.read().sha256])
+
+    assert "--report-only" not in called[0]
+    assert called[0][-4:] == ["--executor", "slurm", "--after", str(submission.folder)]
+
+
+def test_the_next_wave_is_submitted_as_the_last_one_was_and_followed_in_its_turn(
+    steps: Plan, order: JobOrder, slurm: FakeSlurm
+) -> None:
+    first = waved(steps, order, slurm, "a")
+
+    others = steps({"a": "done", "b": "done"})
+    planned = [step for step in others if step.run.key not in first.read().keys]
+
+    assert carry_out(following(first), planned) == 0
+
+    second = list(submissions(Store(_root(first)), "ablation"))[-1].read()
+    assert (second.code, second.profile) == (first.read().code, first.read().profile)
+    assert (second.waves, second.report_command) == (True, first.read().report_command)
+    assert len(slurm.asked("sbatch")) == 4
+
+
+def test_a_wave_that_is_not_over_has_no_next_one(
+    steps: Plan, order: JobOrder, slurm: FakeSlurm
+) -> None:
+    first = waved(steps, order, slurm, "a")
+
+    assert carry_out(following(first), steps({"a": "done", "b": "done"})) is None
+    assert len(slurm.asked("sbatch")) == 2
+
+
+def test_the_submission_of_a_stranger_is_not_followed(
+    steps: Plan, order: JobOrder, slurm: FakeSlurm
+) -> None:
+    first = waved(steps, order, slurm, "a")
+    file = first.folder / "submission.json"
+    file.write_text(file.read_text().replace('"cwd": "/', '"cwd": "/elsewhere/'))
+
+    with pytest.raises(ConfigError, match="is not a submission of yours"):
+        following(first)

@@ -11,6 +11,14 @@ const FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Ar
 
 let loading = null;
 
+/** What the page's own sheet gives a name, by the scheme of the screen. */
+const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+/** Curves that are drawn already follow the screen. */
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+  for (const plot of document.querySelectorAll(".plot")) if (plot.data) window.Plotly.relayout(plot, ground());
+});
+
 function plotly() {
   loading ??= new Promise((resolve, reject) => {
     const script = make("script", { src: "/assets/plotly.min.js" });
@@ -86,23 +94,42 @@ export function hasLegend(groups) {
   return groups.size > 1 && groups.size <= LEGEND_MOST && [...groups].every((name) => name.length <= LEGEND_LONGEST);
 }
 
+/** The parts of a layout that depend on the scheme, by their paths. */
+function ground() {
+  const found = { "font.color": colour("--ink"), paper_bgcolor: colour("--ground"), plot_bgcolor: colour("--ground") };
+  for (const axis of ["xaxis", "yaxis"]) {
+    found[`${axis}.gridcolor`] = colour("--rest");
+    found[`${axis}.linecolor`] = found[`${axis}.tickcolor`] = colour("--calm");
+    found[`${axis}.title.font.color`] = colour("--faint");
+  }
+  return found;
+}
+
+/** `layout` with the values of `paths` in place. */
+function painted(layout, paths) {
+  for (const [path, value] of Object.entries(paths)) {
+    const names = path.split(".");
+    const last = names.pop();
+    names.reduce((place, name) => (place[name] ??= {}), layout)[last] = value;
+  }
+  return layout;
+}
+
 function layout(curves, log, axis) {
   const groups = new Set(curves.map((curve) => curve.group ?? curve.name));
   const legend = hasLegend(groups);
-  const line = { color: "#1f2328", size: 12, family: FONT };
-  const common = { gridcolor: "#e8ebee", zeroline: false, linecolor: "#9aa5b1", ticks: "outside", tickcolor: "#9aa5b1", ticklen: 4, automargin: true };
-  return {
+  const common = { zeroline: false, ticks: "outside", ticklen: 4, automargin: true };
+  const drawn = {
     uirevision: `${log}`,
     height: legend ? 330 : 280,
     margin: { l: 48, r: 12, t: 8, b: 36 },
-    font: line,
-    paper_bgcolor: "#fff",
-    plot_bgcolor: "#fff",
+    font: { size: 12, family: FONT },
     hovermode: "closest",
     hoverlabel: { namelength: -1, font: { family: FONT, size: 12 } },
     showlegend: legend,
     legend: { orientation: "h", y: -0.22, yanchor: "top", x: 0, font: { size: 11 } },
-    xaxis: { ...common, title: { text: "samples seen", standoff: 6, font: { size: 11, color: "#5a6370" } }, rangemode: "tozero", tickformat: "~s" },
-    yaxis: { ...common, type: log ? "log" : "linear", title: { text: plain(axis), standoff: 4, font: { size: 11, color: "#5a6370" } } },
+    xaxis: { ...common, title: { text: "samples seen", standoff: 6, font: { size: 11 } }, rangemode: "tozero", tickformat: "~s" },
+    yaxis: { ...common, type: log ? "log" : "linear", title: { text: plain(axis), standoff: 4, font: { size: 11 } } },
   };
+  return painted(drawn, ground());
 }

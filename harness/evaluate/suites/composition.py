@@ -1,0 +1,94 @@
+"""Whether a model minds how words are put together: swaps, replacements and additions.
+
+On disk as their authors have them, below the data root: `sugar_crepe/` with `swap_obj.json` and so
+on beside the pictures of COCO 2017 (`val2017/`), `sugar_crepe_pp/` likewise, `winoground/` with
+`examples.jsonl` and `images/`, `aro/` with `visual_genome_relation.json` and so on and `images/`.
+Sizes are those of the authors' files; a set whose copies differ has none.
+"""
+
+from harness.evaluate.suites.records import TEXT_SCORES, Benchmark
+
+_PARTS = {
+    "add_att": 692,
+    "add_obj": 2_062,
+    "replace_att": 788,
+    "replace_obj": 1_652,
+    "replace_rel": 1_406,
+    "swap_att": 666,
+    "swap_obj": 0,  # 245 in the authors' file, 246 in a copy of it
+}
+_COCO = "; curl -L http://images.cocodataset.org/zips/val2017.zip -o {root}/val2017.zip"
+
+
+def _sugar_crepe(part: str, samples: int) -> Benchmark:
+    return Benchmark(
+        name=f"sugar_crepe-{part}",
+        title=f"SugarCrepe {part}",
+        task="choice",
+        samples=samples,
+        metrics=TEXT_SCORES,
+        source="Hsieh et al. 2023; pictures of COCO 2017, split val",
+        file=f"{part}.json",
+        fetched_by="curl -L https://raw.githubusercontent.com/RAIVNLab/sugar-crepe/main/data/"
+        f"{part}.json --create-dirs -o {{root}}/sugar_crepe/{part}.json"
+        f"{_COCO.replace('{root}', '{root}/sugar_crepe')}",
+    )
+
+
+def _sugar_crepe_pp(part: str) -> Benchmark:
+    return Benchmark(
+        name=f"sugar_crepe_pp-{part}",
+        title=f"SugarCrepe++ {part}",
+        task="choice",
+        samples=0,
+        metrics=TEXT_SCORES,
+        source="Dumpala et al. 2024; both right captions above the wrong one",
+        file=f"{part}.json",
+        fetched_by="hf download Aman-J/SugarCrepe_pp --repo-type dataset --include 'data/*' "
+        f"--local-dir {{root}}/sugar_crepe_pp{_COCO.replace('{root}', '{root}/sugar_crepe_pp')}",
+    )
+
+
+def _aro(part: str, samples: int) -> Benchmark:
+    return Benchmark(
+        name=f"aro-{part}",
+        title=f"ARO, Visual Genome {part}",
+        task="choice",
+        samples=samples,
+        metrics=TEXT_SCORES,
+        source="Yuksekgonul et al. 2023; the box of the picture that the captions are about",
+        file=f"visual_genome_{part}.json",
+        fetched_by="see https://github.com/mertyg/vision-language-models-are-bows; into {root}/aro",
+    )
+
+
+COMPOSITION = (
+    *(_sugar_crepe(part, samples) for part, samples in _PARTS.items()),
+    *(_sugar_crepe_pp(part) for part in _PARTS if not part.startswith("add")),
+    Benchmark(
+        name="winoground",
+        title="Winoground",
+        task="choice",
+        samples=400,
+        metrics=("group_score",),
+        source="Thrush et al. 2022; group score, chance 1 in 6",
+        file="examples.jsonl",
+        fetched_by="hf download facebook/winoground --repo-type dataset --local-dir "
+        "{root}/winoground (its terms are to be accepted there)",
+    ),
+    _aro("relation", 23_937),
+    _aro("attribution", 28_748),
+)
+
+#: What is always there: names of held-out drawings with one part swapped.
+SWAPS = tuple(
+    Benchmark(
+        name=f"openmoji_swap_{what}",
+        title=f"OpenMoji, another {words}",
+        task="choice",
+        samples=179,
+        metrics=TEXT_SCORES,
+        source="OpenMoji 17; held-out drawings of a man or a woman with one skin tone",
+    )
+    for what, words in (("role", "role"), ("gender", "gender"), ("tone", "skin tone"))
+)
