@@ -168,12 +168,15 @@ def _decide(
 
 
 def _lacks(result: Mapping[str, Any] | None, config: RunConfig) -> str:
-    """`4 metrics`, which an evaluation of today would have beside those there are; or nothing."""
+    """`4 metrics and form onnx`, which an evaluation of today may have beside those there are."""
     entry = {} if result is None else result["evaluations"].get(config.evaluation_key, {})
     if not {"metrics", "protocol"} <= set(entry):
         return ""
     kinds = {name.rpartition("/")[2] for name in lacking(entry, config.objective.active)}
-    return f"{len(kinds)} {'metric' if len(kinds) == 1 else 'metrics'}" if kinds else ""
+    counted = f"{len(kinds)} {'metric' if len(kinds) == 1 else 'metrics'}" if kinds else ""
+    deployed = entry.get("deployed", {})
+    holes = [f"form {form}" for form in config.evaluate.deploy if "metrics" not in deployed[form]]
+    return " and ".join(filter(None, [counted, *holes]))
 
 
 # --------------------------------------------------------------------------- cost

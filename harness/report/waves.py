@@ -186,8 +186,8 @@ def _standing(collection: Collection, answered: Answered, pair: tuple[int, int])
     each = course.standings[pair]
     names = [point_words(collection, collection.points[point]) for point in pair]
     seeds, shown = course.schedule.counts[each.look], text.DASH
-    if each.test is not None:
-        shown = _interval_text(each.test, primary)
+    if pair in course.judged:
+        shown = _interval_text(course.judged[pair].test, primary)
     power = text.DASH if each.power is None else text.number(100 * each.power, 0)
     where = each.standing.value
     return [f"{names[0]} against {names[1]}", seeds, where, shown, power]

@@ -321,6 +321,16 @@ def test_looks_declared_after_a_verdict_say_so_with_the_joint_bound(
     assert "may have been printed" in (tmp_path / "report" / "report.md").read_text()
 
 
+@pytest.mark.parametrize(
+    ("most", "counts"),
+    [(16, (3, 5, 8, 12, 16)), (4, (3, 4)), (5, (3, 5)), (17, (3, 5, 8, 12, 17))],
+)
+def test_looks_that_are_not_given_have_half_as_many_seeds_again(
+    most: int, counts: tuple[int, ...], sweep: Sweep
+) -> None:
+    assert replace(sweep, until=most).look_counts == counts
+
+
 # ---- bad input
 
 
