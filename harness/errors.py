@@ -9,7 +9,8 @@ from __future__ import annotations
 import difflib
 import errno
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class HarnessError(Exception):
@@ -88,6 +89,20 @@ class StoppedRun(InterruptedRun):
     def __init__(self, reason: str) -> None:
         super().__init__(f"stopped by request: {reason}; what there is of it is on disk")
         self.failure = reason
+
+
+NOT_WHOLE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What a record of any other shape comes to."""
+
+
+@contextmanager
+def whole(what: object) -> Iterator[None]:
+    """RecordError where the records of `what`, which may hold anything, are not as their readers
+    rely on; what is relied on most, `harness.store.shapes` names."""
+    try:
+        yield
+    except NOT_WHOLE as error:
+        raise RecordError(f"{what} holds a record that is not whole ({one_line(error)})") from error
 
 
 def refuse_controls(what: str, text: str) -> None:

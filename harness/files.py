@@ -13,9 +13,11 @@ import io
 import json
 import math
 import os
+import re
 import shutil
 import stat
 import sys
+import time
 import uuid
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -46,25 +48,64 @@ _MOST_DIGITS = 300
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Put `data` at `path` whole or not at all: unique temporary name, fsync, replace."""
+    with written(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def written(path: Path) -> Iterator[IO[bytes]]:
+    """A file that is at `path` once all went well, with the rights that the umask leaves it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary = beside(path)
     try:
-        with temporary.open("wb") as file:
-            file.write(data)
+        with temporary.open("xb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            words = "No space left on device: free some, and give the same command again"
+            raise OSError(error.errno, words, str(path)) from error
         raise
+
+
+def beside(path: Path, suffix: str = "tmp") -> Path:
+    """A name of its own beside `path`, for what is to take its place or has had it."""
+    return path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.{suffix}")
+
+
+_LEFT_OVER = re.compile(r"\..+\.\d+\.[0-9a-f]{8}\.tmp")
+_STALE_SECONDS = 3600.0
+
+
+def drop_leftovers(folder: Path) -> None:
+    """Remove what writers that were killed left in `folder`, an hour after they touched it."""
+    with contextlib.suppress(OSError):  # it is not there, or not ours to tidy
+        for entry in list(os.scandir(folder)):
+            stale = time.time() - entry.stat(follow_symlinks=False).st_mtime > _STALE_SECONDS
+            if stale and _LEFT_OVER.fullmatch(entry.name):
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    os.unlink(entry.path)
+
+
+def make_ready(folder: Path) -> None:
+    """Before a run's folder is written to: what killed writers left in it goes, and RecordError
+    where a link leads out of it."""
+    for place, folders, files in os.walk(folder):
+        drop_leftovers(Path(place))
+        for link in filter(os.path.islink, (f"{place}/{name}" for name in folders + files)):
+            inside(folder, os.path.relpath(link, folder))
 
 
 @contextlib.contextmanager
 def replacing(out: Path) -> Iterator[Path]:
     """A new folder that takes the place of `out` when all went well, and leaves nothing if not."""
-    mark = f"{os.getpid()}.{uuid.uuid4().hex[:8]}"
-    new = out.with_name(f".{out.name}.{mark}.tmp")
-    old = out.with_name(f".{out.name}.{mark}.old")
+    new, old = beside(out), beside(out, "old")
+    drop_leftovers(out.parent)
     new.mkdir(parents=True)
     try:
         yield new

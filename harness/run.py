@@ -35,6 +35,7 @@ from harness.errors import (
 from harness.evaluate.cost import count_parameters, measure_cost
 from harness.evaluate.deploy.sessions import check_packages
 from harness.evaluate.engine import evaluate
+from harness.files import make_ready
 from harness.finished import inherit, parent_record, take_up_training_only
 from harness.loggers import LoggedRun
 from harness.models.image import ImageEncoder, check_image_tower
@@ -96,7 +97,7 @@ def execute(
     _check_parent_is_known(config)
     directory = Store(root).run_dir(config.run_key)
     with Lease(directory.lease_file):
-        directory.refuse_links()
+        make_ready(directory.path)
         if not (directory.path / "job.json").exists():
             directory.write_intent(config, {"label": label})
         if directory.status(config.evaluation_key).state is State.DONE:

@@ -189,11 +189,12 @@ def test_the_command_that_fetches_is_run_on_request_alone(
 ) -> None:
     ran: list[list[str]] = []
 
-    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[bytes]:
+    def bring(command: list[str], folder: Path) -> str:
+        assert folder == tmp_path / "cars"
         ran.append(command)
-        return subprocess.CompletedProcess(command, 0)
+        return ""
 
-    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr("harness.evaluate.suites.fetched.bring", bring)
     assert main(["--list", "--suite", "cars", "--data-root", str(tmp_path)]) == 3
     assert ran == []
     assert main(["--fetch", "--suite", "cars", "--data-root", str(tmp_path)]) == 0

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -305,6 +304,8 @@ def print_plan(
 
 def fetch(places: Sequence[Found | Hole]) -> int:
     """Run the command that brings each missing data set; 3 if one of them fails."""
+    from harness.evaluate.suites.fetched import bring
+
     failed = 0
     for place in places:
         if isinstance(place, Found):
@@ -315,7 +316,9 @@ def fetch(places: Sequence[Found | Hole]) -> int:
         program = Path(sys.executable).with_name(words[0])
         print(place.fetch, flush=True)
         command = [str(program) if program.exists() else words[0], *words[1:]]
-        failed += subprocess.run(command, check=False).returncode != 0
+        if why := bring(command, Path(words[-1])):
+            print(f"{place.benchmark.name}: {why}", file=sys.stderr)
+            failed += 1
     return _HOLES if failed else 0
 
 

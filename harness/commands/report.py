@@ -22,7 +22,7 @@ from harness.commands.shared import (
 )
 from harness.config.sweep_files import load_sweep
 from harness.document.layout import LAYOUTS, NARROWEST
-from harness.errors import ConfigError, HarnessError, RecordError, one_line, unknown
+from harness.errors import ConfigError, HarnessError, RecordError, one_line, unknown, whole
 from harness.report import build
 from harness.report.result import ReportResult
 from harness.store.checksums import UNCHECKED
@@ -169,12 +169,14 @@ def build_named(
     if is_search(store, name):
         from harness.report.search import build_search
 
-        return build_search(name, store, out, layout), ""
+        with whole(f"search {name}"):
+            return build_search(name, store, out, layout), ""
     from harness.results.lasting import no_garbage
 
     with no_garbage():
         manifest = read_manifest(store, name)
-    result = build(manifest.sweep, manifest.runs, store, out, layout)
+    with whole(f"sweep {name}"):
+        result = build(manifest.sweep, manifest.runs, store, out, layout)
     return result, f" of {len(manifest.runs)}"
 
 

@@ -8,6 +8,7 @@ are judged.  Plain values and their checks; knows no sweep.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -89,7 +90,7 @@ def check_looks(
         raise SweepError(f"until = {most}: more than the {first} seeds of the first look is wanted")
     counts = [first]
     while counts[-1] < most:
-        step = max(counts[-1] + 1, round(counts[-1] * _GROWTH))
+        step = math.floor(counts[-1] * _GROWTH + 0.5)
         counts.append(most if most - step < step - counts[-1] else step)
     return tuple(counts)
 

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +22,7 @@ import numpy.typing as npt
 from harness.data.shard_list import Shard
 from harness.data.tars import Sample, read_shard
 from harness.data.tools.jobs import Progress, ProgressLines
-from harness.files import locked
+from harness.files import locked, open_npz, replacing, written
 
 _VERSION = 3
 
@@ -113,14 +111,8 @@ def _make(
     parts = _parts_of(index)
     parts.mkdir(exist_ok=True)
     _make_parts(shards, parts, fetch, jobs, progress)
-    temporary = Path(tempfile.mkdtemp(dir=index.parent, prefix=f".{index.name}."))
-    try:
+    with replacing(index) as temporary:  # a damaged one too
         summary = _join(shards, parts, temporary)
-        shutil.rmtree(index, ignore_errors=True)  # a damaged one
-        os.replace(temporary, index)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
     shutil.rmtree(parts)
     return summary
 
@@ -159,7 +151,7 @@ def _make_part(shard: Shard, part: Path, fetch: Fetch) -> None:
         "problems": [[problem.where, problem.reason] for problem in read.problems],
         "skipped": dict(read.skipped),
     }
-    with tempfile.NamedTemporaryFile(dir=part.parent, suffix=".tmp", delete=False) as file:
+    with written(part) as file:
         np.savez(
             file,
             samples=records,
@@ -167,7 +159,6 @@ def _make_part(shard: Shard, part: Path, fetch: Fetch) -> None:
             captions=_bytes(captions),
             about=_bytes([json.dumps(about).encode("ascii")]),
         )
-    os.replace(file.name, part)
 
 
 def _arrays(
@@ -199,7 +190,7 @@ def _join(shards: Sequence[Shard], parts: Path, folder: Path) -> dict[str, Any]:
     skipped: Counter[str] = Counter()
     listed = []
     for number, shard in enumerate(shards):
-        with np.load(_part(parts, number), allow_pickle=False) as part:
+        with open_npz(_part(parts, number)) as part:
             about = json.loads(part["about"].tobytes())
             count = len(part["samples"])
             if count:

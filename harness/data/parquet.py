@@ -10,7 +10,7 @@ import io
 import tarfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from harness.config import Columns
 from harness.data.files import FileTree, is_image
@@ -83,7 +83,7 @@ def _pictures_column(schema: Any, columns: Columns) -> str | None:
     return next(iter([*named, *found]), None)
 
 
-def _write_tar(file: Any, column: str, out: BinaryIO) -> None:
+def _write_tar(file: Any, column: str, out: IO[bytes]) -> None:
     with tarfile.open(fileobj=out, mode="w") as tar:
         row = 0
         for batch in file.iter_batches(batch_size=_ROWS, columns=[column]):

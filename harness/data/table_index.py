@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -25,7 +24,7 @@ from harness.data.account import Account, FileRead, Problem
 from harness.data.dataset import Split
 from harness.data.files import Entry, FileTree, is_image
 from harness.data.index import Lazy, Samples, captions_at
-from harness.files import locked
+from harness.files import locked, replacing
 
 LARGE = 100_000
 """Rows from which on an index is kept; to read fewer anew takes a second or two."""
@@ -190,29 +189,22 @@ def keep_index(index: Path, data: Indexed) -> Indexed:
     root = data.files.root
     archives = sorted({e.archive for e in data.files.entries.values() if e.archive is not None})
     index.parent.mkdir(parents=True, exist_ok=True)
-    with locked(index):
-        folder = Path(tempfile.mkdtemp(dir=index.parent, prefix=f".{index.name}."))
-        try:
-            for name, split in data.splits.items():
-                _write_split(folder, name, split, data.files.entries, archives)
-            about = {
-                "fingerprint": data.fingerprint,
-                "evaluation_fingerprint": data.evaluation_fingerprint,
-                "splits": list(data.splits),
-                "archives": archives,
-                "problems": [[problem.where, problem.reason] for problem in data.problems],
-                "indexed": data.indexed,
-                "account": asdict(data.account),
-                "stamps": _stamps(root, data.files, archives),
-                "sizes": {file.name: file.stat().st_size for file in folder.iterdir()},
-            }
-            # Escaped: a broken name may hold what UTF-8 cannot.
-            (folder / "about.json").write_text(json.dumps(about), encoding="ascii")
-            forget_index(index)
-            os.replace(folder, index)
-        except BaseException:
-            forget_index(folder)
-            raise
+    with locked(index), replacing(index) as folder:
+        for name, split in data.splits.items():
+            _write_split(folder, name, split, data.files.entries, archives)
+        about = {
+            "fingerprint": data.fingerprint,
+            "evaluation_fingerprint": data.evaluation_fingerprint,
+            "splits": list(data.splits),
+            "archives": archives,
+            "problems": [[problem.where, problem.reason] for problem in data.problems],
+            "indexed": data.indexed,
+            "account": asdict(data.account),
+            "stamps": _stamps(root, data.files, archives),
+            "sizes": {file.name: file.stat().st_size for file in folder.iterdir()},
+        }
+        # Escaped: a broken name may hold what UTF-8 cannot.
+        (folder / "about.json").write_text(json.dumps(about), encoding="ascii")
     return read_index(index, root) or data
 
 

@@ -92,10 +92,15 @@ def open_table(name: str, data: bytes, columns: Columns) -> CaptionTable:
     return _csv_table(name, text, columns)
 
 
+_LEAST_BYTES, _MOST_RATIO = 64 << 20, 100
+"""What a compressed table may come to; text is compressed to a tenth or so."""
+
+
 def _unzipped(name: str, data: bytes) -> bytes:
     try:
+        most = min(MAX_MEMBER_BYTES, _LEAST_BYTES + _MOST_RATIO * len(data))
         with gzip.GzipFile(fileobj=io.BytesIO(data)) as opened:
-            found = b"".join(bounded(opened.read, MAX_MEMBER_BYTES))
+            found = b"".join(bounded(opened.read, most))
         return found
     except (OSError, EOFError, zlib.error) as error:
         raise NotATableError(f"{name} cannot be unpacked: {error}", broken=True) from error

@@ -65,11 +65,15 @@ def corpus_rows_of(data: DataSet, cache: Path) -> np.ndarray:
     key = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
     file = cache / "vocabulary" / f"{data.name}-{key}.json"
     try:
-        return np.array(json.loads(file.read_bytes()), dtype=np.int64)
-    except (OSError, ValueError):
-        rows = corpus_rows(caption for captions in train.captions for caption in captions)
-        write_atomic(file, json.dumps(rows.tolist()).encode())
-        return rows
+        text, sha256 = file.read_text(encoding="ascii").rsplit("\n", 1)
+        if hashlib.sha256(text.encode()).hexdigest() == sha256:
+            return np.array(json.loads(text), dtype=np.int64)
+    except (OSError, ValueError):  # not there, of an earlier version, or damaged
+        pass
+    rows = corpus_rows(caption for captions in train.captions for caption in captions)
+    text = json.dumps(rows.tolist())
+    write_atomic(file, f"{text}\n{hashlib.sha256(text.encode()).hexdigest()}".encode())
+    return rows
 
 
 class Word(NamedTuple):

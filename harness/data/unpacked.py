@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import os
-import tempfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from harness.errors import DataError
-from harness.files import bounded, locked
+from harness.files import bounded, drop_leftovers, locked, written
 
 _LEAST_BYTES, _MOST_RATIO = 1 << 30, 100
 """What a compressed tar may come to: pictures are compressed, and zeros between them are few."""
@@ -30,7 +28,7 @@ def is_gzipped(name: str) -> bool:
 def untarred(archive: Path, cache: Path) -> Path:
     """The plain tar that a `.tar.gz` holds; DataError when it is damaged."""
 
-    def write(file: BinaryIO) -> None:
+    def write(file: IO[bytes]) -> None:
         try:
             with gzip.GzipFile(archive) as opened:
                 most = _LEAST_BYTES + _MOST_RATIO * archive.stat().st_size
@@ -41,7 +39,7 @@ def untarred(archive: Path, cache: Path) -> Path:
     return laid_down(archive, cache, write)
 
 
-def laid_down(source: Path, cache: Path, write: Callable[[BinaryIO], None]) -> Path:
+def laid_down(source: Path, cache: Path, write: Callable[[IO[bytes]], None]) -> Path:
     """The file in the cache that `write` made of `source` as it is now; safe in several processes.
 
     Its name holds the name, the size and the time of the source, so that another content is another
@@ -56,16 +54,7 @@ def laid_down(source: Path, cache: Path, write: Callable[[BinaryIO], None]) -> P
     target.parent.mkdir(parents=True, exist_ok=True)
     with locked(target):
         if not target.exists():
-            _write(target, write)
+            drop_leftovers(target.parent)
+            with written(target) as file:
+                write(file)
     return target
-
-
-def _write(target: Path, write: Callable[[BinaryIO], None]) -> None:
-    number, name = tempfile.mkstemp(dir=target.parent, prefix=".")
-    try:
-        with os.fdopen(number, "wb") as file:
-            write(file)
-        os.replace(name, target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

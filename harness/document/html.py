@@ -24,6 +24,8 @@ from harness.document.text import Inline, Text, flat, write
 
 #: Columns past which a table is too wide for a window, and rows past which it scrolls by itself.
 _WIDE, _TALL = 9, 40
+#: Letters of a row's name past which it has lines of its own width.
+_NAME = 14
 _STYLES = {
     "strong": "<strong>{}</strong>",
     "code": "<code>{}</code>",
@@ -249,11 +251,12 @@ def _group(table: Table, group: RowGroup) -> Iterator[str]:
 
 
 def _row(table: Table, row: Sequence[TableCell]) -> str:
-    cells = []
+    cells: list[str] = []
     for column, cell in zip(table.columns, row, strict=True):
         data = "" if cell.value is None else f' data-value="{cell.value!r}"'
         data += f' data-runs="{html(" ".join(cell.keys))}"' if len(cell.keys) > 1 else ""
-        kinds = [_kind(column), cell.mark.value]
+        name = not cells and len(flat(cell.text)) > _NAME
+        kinds = [_kind(column), cell.mark.value, "name" * name]
         lines = "<br>".join(_line(table, line) for line in cell.lines)
         cells.append(f'<td class="{" ".join(filter(None, kinds))}"{data}>{lines}</td>')
     keys = next((cell.keys for cell in row if cell.keys), ()) if table.anchored else ()

@@ -6,6 +6,8 @@ file is written once under a name of its own and never changed, so that no lock 
 
 from __future__ import annotations
 
+import hashlib
+import io
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -18,7 +20,7 @@ from torch import Tensor
 from harness.config import content_key
 from harness.evaluate.scoring import npz
 from harness.evaluate.zeroshot import classifier, prompts
-from harness.files import open_npz, write_atomic
+from harness.files import drop_leftovers, open_npz, write_atomic
 
 
 class TextCache:
@@ -58,7 +60,10 @@ class TextCache:
 
 def _keep(folder: Path, names: Sequence[str], weights: Tensor) -> None:
     data = npz({"names": np.array(names, dtype=np.str_), "weights": weights.numpy()})
+    drop_leftovers(folder)
     write_atomic(folder / f"{content_key(list(names), digits=32)}.npz", data)
+    sha256 = hashlib.sha256(data).hexdigest()
+    write_atomic(folder / f"{content_key(list(names), digits=32)}.sha256", sha256.encode())
 
 
 def _kept(folder: Path, wanted: set[str]) -> dict[str, Tensor]:
@@ -66,7 +71,10 @@ def _kept(folder: Path, wanted: set[str]) -> dict[str, Tensor]:
     rows: dict[str, Tensor] = {}
     for file in sorted(folder.glob("*.npz")):
         try:
-            kept = open_npz(file)
+            data = file.read_bytes()
+            if file.with_suffix(".sha256").read_text() != hashlib.sha256(data).hexdigest():
+                continue  # damaged, or of an earlier version: made again
+            kept = open_npz(io.BytesIO(data))
             names, weights = kept["names"].tolist(), kept["weights"]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
             continue

@@ -47,6 +47,7 @@ ON_COLOURS = ("#111111", "#fefefe")
 """Of dark and of light letters on the colours of a map."""
 MOST_PATHS = 400
 """Points or lines of a figure past which they are drawn as pixels within the vector picture."""
+_ROUNDING = 1e-9
 LINES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 
@@ -81,6 +82,7 @@ _RC: Any = {
     "lines.markersize": 4.2,
     "axes.axisbelow": True,
     "axes.unicode_minus": True,
+    "axes.formatter.useoffset": False,
     "text.parse_math": False,
     "svg.fonttype": "none",
     "svg.hashsalt": "harness",
@@ -186,6 +188,9 @@ def finish(axes: Sequence[Axes]) -> None:
         for axis in (ax.xaxis, ax.yaxis):
             if axis.get_scale() == "log" and not isinstance(axis.get_minor_locator(), NullLocator):
                 _plain_log(axis)
+            low, high = sorted(axis.get_view_interval())
+            if axis.get_scale() == "linear" and high - low < _ROUNDING:  # of equal values
+                axis.set_view_interval(low - 0.5, high + 0.5, ignore=True)
 
 
 def _plain_log(axis: Axis) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.files import numbers_of, read_json
+from harness.files import numbers_of
 from harness.launch.slurm.submissions import submissions
 from harness.store.first_stage import progress
 from harness.store.record import RunDir, Store
@@ -132,10 +132,10 @@ def tail(file: Path) -> dict[str, Any]:
 
 def node_of(directory: RunDir) -> str | None:
     """Where the last attempt of a run was, or is."""
-    written = read_json(directory.path / "provenance.json")
-    if written is None or not written["attempts"]:
+    attempts = directory.provenance()
+    if not attempts:
         return None
-    last = written["attempts"][-1]
+    last = attempts[-1]
     return str(last.get("slurm", {}).get("node") or last.get("host", "")) or None
 
 

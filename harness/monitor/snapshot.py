@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config.sweep import Run
-from harness.errors import RecordError, one_line
-from harness.files import read_json
+from harness.errors import RecordError, one_line, whole
 from harness.launch.slurm import scheduler
 from harness.launch.slurm.scheduler import Silent
 from harness.launch.slurm.submissions import QueuePlace, queued, submissions
@@ -294,23 +293,21 @@ class SnapshotReader:
 
     def _read(self, run: Run, directory: RunDir, place: QueuePlace | None) -> RunSnapshot:
         try:
-            status = directory.status(run.evaluation_key, lives=self._lives)
-            if status.state is State.DONE:
-                return _finished(directory, run, status, place)
-            spent = _spent(directory, status)
-            if status.state is State.RUNNING:
-                return RunSnapshot(run, status, place, spent=spent)
-            ends = Counter(str(end["class"]) for end in directory.ends() if not end.get("final"))
-            return RunSnapshot(run, status, place, ends, directory.stop_requested(), spent)
+            with whole(directory.path):
+                return self._read_whole(run, directory, place)
         except (RecordError, OSError) as error:
-            return _unreadable(run, place, one_line(error))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            text = f"{directory.path} holds a record that is not whole ({one_line(error)})"
-            return _unreadable(run, place, text)
+            failed = Status(State.FAILED, failure=RecordError.failure, error=one_line(error))
+            return RunSnapshot(run, failed, place)
 
-
-def _unreadable(run: Run, place: QueuePlace | None, error: str) -> RunSnapshot:
-    return RunSnapshot(run, Status(State.FAILED, failure=RecordError.failure, error=error), place)
+    def _read_whole(self, run: Run, directory: RunDir, place: QueuePlace | None) -> RunSnapshot:
+        status = directory.status(run.evaluation_key, lives=self._lives)
+        if status.state is State.DONE:
+            return _finished(directory, run, status, place)
+        spent = _spent(directory, status)
+        if status.state is State.RUNNING:
+            return RunSnapshot(run, status, place, spent=spent)
+        ends = Counter(str(end["class"]) for end in directory.ends() if not end.get("final"))
+        return RunSnapshot(run, status, place, ends, directory.stop_requested(), spent)
 
 
 def _deciding(snapshot: RunSnapshot) -> Sequence[str]:
@@ -349,7 +346,7 @@ def _finished(directory: RunDir, run: Run, status: Status, place: QueuePlace | N
 
 def _spent(directory: RunDir, status: Status) -> Spent | None:
     seconds = _seconds(status) or _seconds_by_the_log(directory)
-    attempts = (read_json(directory.path / "provenance.json") or {"attempts": []})["attempts"]
+    attempts = directory.provenance()
     return _spent_of(seconds, attempts[-1]) if seconds and attempts else None
 
 

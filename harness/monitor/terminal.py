@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from harness import metrics
 from harness.document.text import visible_line
-from harness.errors import RecordError, one_line
+from harness.errors import HarnessError, RecordError, one_line
 from harness.launch.backlog import Say
 from harness.launch.slurm.rehearse import what_went_wrong
 from harness.launch.slurm.submissions import QueuePlace, submissions
@@ -116,7 +116,7 @@ def sweep_lines(
     for name in names:
         try:
             found = reader.read(read_manifest(store, name).runs, places)
-        except RecordError as error:
+        except HarnessError as error:
             lines.append(f"{name:{width}}  {visible_line(one_line(error))}")
             continue
         everything |= {(one.run.key, one.run.evaluation_key): one for one in found}
@@ -268,7 +268,10 @@ def _failure_line(store: Store, first: RunSnapshot, *others: RunSnapshot) -> str
     directory = store.run_dir(first.run.key)
     printed = [first.log, *log_files(store, directory)[-1:]]
     log = next((f"; log: {file}" for file in printed if file), "")
-    node = node_of(directory)
+    try:
+        node = node_of(directory)
+    except RecordError:  # which is the failure, or beside it
+        node = None
     return visible_line(
         f"{_name(first)}{f' on {node}' if node else ''}"
         f"{f' and {len(others)} more' if others else ''}: "

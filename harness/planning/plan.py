@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.config import RunConfig
 from harness.config.sweep import Run
-from harness.errors import RecordError
+from harness.errors import RecordError, whole
 from harness.metrics import lacking
 from harness.planning.costs import training_gmacs
 from harness.store.provenance import code_hash
@@ -77,6 +77,11 @@ def make_plan(runs: Sequence[Run], store: Store, rerun: Rerun = Rerun.MISSING) -
     A parent that is none of `runs` is in the plan while one of them needs it, for its weights
     alone.  RecordError when a run directory cannot be trusted.
     """
+    with whole(store.runs):
+        return _planned(runs, store, rerun)
+
+
+def _planned(runs: Sequence[Run], store: Store, rerun: Rerun) -> list[Step]:
     steps = [_step(run, store, rerun) for run in runs]
     parents = [_for_weights(_step(run, store, rerun)) for run in _parents_beside(steps)]
     refused = {step.run.key: step for step in [*parents, *steps] if step.action is Action.LEAVE}
@@ -163,12 +168,15 @@ def _decide(
 
 
 def _lacks(result: Mapping[str, Any] | None, config: RunConfig) -> str:
-    """`4 metrics`, which an evaluation of today would have beside those there are; or nothing."""
+    """`4 metrics and form onnx`, which an evaluation of today may have beside those there are."""
     entry = {} if result is None else result["evaluations"].get(config.evaluation_key, {})
     if not {"metrics", "protocol"} <= set(entry):
         return ""
     kinds = {name.rpartition("/")[2] for name in lacking(entry, config.objective.active)}
-    return f"{len(kinds)} {'metric' if len(kinds) == 1 else 'metrics'}" if kinds else ""
+    counted = f"{len(kinds)} {'metric' if len(kinds) == 1 else 'metrics'}" if kinds else ""
+    deployed = entry.get("deployed", {})
+    holes = [f"form {form}" for form in config.evaluate.deploy if "metrics" not in deployed[form]]
+    return " and ".join(filter(None, [counted, *holes]))
 
 
 # --------------------------------------------------------------------------- cost

@@ -27,7 +27,7 @@ from harness.document.table import Table
 from harness.document.typst import to_pdf
 from harness.errors import HarnessError, RecordError
 from harness.figures.base import SWEEP, Sheet
-from harness.files import dump_json, inside, read_json, write_atomic
+from harness.files import drop_leftovers, dump_json, inside, read_json, write_atomic
 from harness.report import external
 from harness.report.content import Parts, runs_with_holes, write_content
 from harness.report.csv_files import runs_csv, statistics_csv
@@ -193,6 +193,8 @@ def write_files(
     told = {"schema": _SCHEMA, **manifest, "files": digests}
     stale = sorted(set(listed(out)) - set(files))
     places = {name: inside(out, name, replaced=True) for name in [*files, *stale, MANIFEST]}
+    for folder in {place.parent for place in places.values()}:
+        drop_leftovers(folder)
     for name, data in {**files, MANIFEST: dump_json(told)}.items():
         write_atomic(places[name], data)
     for name in stale:

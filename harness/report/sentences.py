@@ -16,7 +16,7 @@ from harness.report.effects_table import (
     size_words,
     slope_words,
 )
-from harness.report.numbers import decimals_of, difference_text
+from harness.report.numbers import decimals_for, decimals_of, difference_text
 from harness.results.collect import Collection
 from harness.results.comparisons import Comparison, Verdict
 from harness.results.contrast import contrast_of, listed, point_words, points_listed
@@ -242,7 +242,7 @@ class Teller:
         found = self._answered.of(metric).detectable
         if found is None:
             return []
-        size = text.number(found * metrics.scale(metric), 1)
+        size = text.number(found * metrics.scale(metric), decimals_for(metric, [found]))
         return [f"smallest detectable difference (80 % power): {size} {_unit(metric)}"]
 
     def guards(self) -> list[str]:
@@ -252,11 +252,14 @@ class Teller:
         return said if primary is None else said + self.noisy(primary)
 
     def noisy(self, metric: str) -> list[str]:
-        """Points whose runs vary far more than the others'."""
+        """Points whose runs vary far more than the others', in one sentence."""
+        labels = [self._label(point) for point in self._answered.of(metric).noisy]
+        if not labels:
+            return []
+        named = "; ".join(labels) if len(labels) <= _MANY else f"{len(labels)} points"
         return [
-            f"{_capital(self._label(point))}: {metrics.display(metric)} varies far more over seeds "
-            "than at the other points, so its differences are judged by its own seeds alone."
-            for point in self._answered.of(metric).noisy
+            f"{_capital(named)}: {metrics.display(metric)} varies far more over seeds than at the "
+            "other points, so these differences are judged by their own seeds alone."
         ]
 
     def _under_trained(self, each: TrainingLoss) -> str:

@@ -18,20 +18,27 @@ from harness.results.findings import Answered, ReportFindings
 from harness.stats.sequential import ComparisonState
 from harness.stats.tests import ALPHA, ContrastTest
 
+#: Points that a note still names one by one.
+_MANY = 2
+
 
 def wave_notes(collection: Collection, findings: ReportFindings) -> Iterator[str]:
     """What stands against a conclusion: a grid that was too narrow, looks that came too late."""
-    edges = [
-        f"{_words(collection, each.point)} ({', '.join(_value(each, p) for p in each.edges)})"
-        for each in _choices(collection)
-        if each.edges
-    ]
-    if edges:
-        yield (
-            f"Chosen at the edge of the grid: {listed(edges)}. A wider grid may serve them better."
-        )
+    found = [each for each in _choices(collection) if each.edges]
+    if found:
+        told = [_at_the_edge(collection, each) for each in found]
+        if len(told) > _MANY:
+            fields = dict.fromkeys(path for each in found for path in each.edges)
+            names = short_names(collection.sweep.nuisance)
+            told = [f"{len(told)} points ({listed([names[path] for path in fields])})"]
+        yield f"Chosen at the edge of the grid: {listed(told)}. A wider grid may serve them better."
     for answered in findings.answered:
         yield from _joint(answered)
+
+
+def _at_the_edge(collection: Collection, choice: PointChoice) -> str:
+    values = ", ".join(_value(choice, path) for path in choice.edges)
+    return f"{_words(collection, choice.point)} ({values})"
 
 
 def _joint(answered: Answered) -> Iterator[str]:
@@ -58,12 +65,12 @@ def choices(collection: Collection) -> Iterator[Block]:
     metric = metrics.display(selection.tune_on)
     yield Paragraph(
         f"Every point chose from the same grid of {len(found[0].tried)} combinations, by {metric} "
-        f"on the validation split and {_seeds(collection)} of its own; the runs of this report "
+        f"and {_seeds(collection)} of its own; the runs of this report "
         "have other seeds. A choice is worth what it validates better than the base's own values, "
         "or than the mean of the grid where the base is not in it: optimistic, since it was "
         "selected by that number."
     )
-    heads = ("point", *names.values(), f"{metric}, validation", "worth", "tried", "failed")
+    heads = ("point", *names.values(), metric, "worth", "tried", "failed")
     scale = metrics.scale(selection.tune_on)
     rows = [[_words(collection, c.point), *_chosen(c, names), *_scores(c, scale)] for c in found]
     yield plain_table((*heads, "edge of the grid"), rows, numeric={*heads[1:]})
@@ -142,6 +149,8 @@ def looks(collection: Collection, answered: Answered) -> Iterator[Block]:
         "seed that an open point gets."
         + ("" if course.over else " The next look is not complete: nothing of it is judged.")
     )
+    if not course.looks:
+        return
     rows = [
         [
             number + 1,
@@ -177,8 +186,8 @@ def _standing(collection: Collection, answered: Answered, pair: tuple[int, int])
     each = course.standings[pair]
     names = [point_words(collection, collection.points[point]) for point in pair]
     seeds, shown = course.schedule.counts[each.look], text.DASH
-    if each.test is not None:
-        shown = _interval_text(each.test, primary)
+    if pair in course.judged:
+        shown = _interval_text(course.judged[pair].test, primary)
     power = text.DASH if each.power is None else text.number(100 * each.power, 0)
     where = each.standing.value
     return [f"{names[0]} against {names[1]}", seeds, where, shown, power]

@@ -39,7 +39,7 @@ def contrast_of(collection: Collection, row: PointRow, base: PointRow) -> Contra
     if places:
         old = values_of(collection, base, changed)
     else:
-        old = values_of(collection, base, collection.varying_axes)
+        old = values_of(collection, base, _own_axes(collection, base))
     new = values_of(collection, row, changed) or row.label
     return Contrast(new, old, values_of(collection, row, places))
 
@@ -61,7 +61,13 @@ def point_words(collection: Collection, row: PointRow) -> str:
     """A point in a sentence: its name, or its values of the axes that differ between points."""
     if row.label in collection.sweep.show.names:
         return row.label
-    return values_of(collection, row, collection.varying_axes) or row.label
+    return values_of(collection, row, _own_axes(collection, row)) or row.label
+
+
+def _own_axes(collection: Collection, row: PointRow) -> Sequence[str]:
+    """The axes that differ between points and that this one sets, rather than the base."""
+    own = [axis for axis in collection.varying_axes if axis in row.given]
+    return own or collection.varying_axes
 
 
 def baseline_words(collection: Collection) -> str:

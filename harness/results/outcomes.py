@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import RecordError
+from harness.errors import NOT_WHOLE, RecordError
 from harness.files import open_npz
 from harness.metrics import RETRIEVAL, Metric, metric_of
 from harness.results.records import Record
@@ -81,7 +81,7 @@ def read_scores(
         _check_values(recorded, found)
     except FileNotFoundError:
         return RunScores({}, None, "no per-example outcomes on disk")
-    except (OSError, ValueError, LookupError, EOFError, *_TORN, RecordError) as error:
+    except (OSError, *NOT_WHOLE, EOFError, *_TORN, RecordError) as error:
         return RunScores({}, None, f"{DAMAGED}: {error}")
     kept = {name: score for name, score in found.items() if score is not None}
     return RunScores(kept, sha256)
@@ -201,7 +201,7 @@ def read_class_recalls(record: Record, metric: str) -> dict[str, float] | None:
     try:
         arrays = _Arrays(open_npz(file))
         right, labels = arrays.get(metric), arrays.get(f"{place}/labels")
-    except (OSError, ValueError, LookupError, EOFError, *_TORN):
+    except (OSError, *NOT_WHOLE, EOFError, *_TORN):
         return None
     names = (task or {}).get("classnames")
     if right is None or labels is None or names is None or len(right) != len(labels):

@@ -21,14 +21,15 @@ from numpy.typing import NDArray
 
 from harness import metrics
 from harness.config.sweep import Run
-from harness.errors import InvariantError, RecordError, one_line
+from harness.errors import InvariantError, RecordError, one_line, whole
 from harness.evaluate.invariants import Expected, check
-from harness.files import parse_json
+from harness.files import MAX_LOG_BYTES, parse_json, read_regular
 from harness.metrics import lacking
 from harness.metrics.base import remember
 from harness.results.second_process import begin
 from harness.store.checksums import LOGS
 from harness.store.record import RunDir, Store
+from harness.store.shapes import ProvenanceShape, shaped
 from harness.store.state import State, Status
 
 UNREADABLE = "record"
@@ -154,7 +155,8 @@ class Reader:
         """The record of `run` as point number `point`, from `directory`."""
         asked = run.config.evaluation_key
         try:
-            return self._read(point, run, directory, asked)
+            with whole(directory.path):
+                return self._read(point, run, directory, asked)
         except RecordError as error:
             text = one_line(error)
             status = Status(State.FAILED, failure=UNREADABLE, error=text)
@@ -247,7 +249,7 @@ class _Files:
     def read(self, name: str) -> bytes | None:
         """The content of a file; None without one, RecordError when it cannot be read."""
         try:
-            data = (self._folder / name).read_bytes()
+            data = read_regular(self._folder / name, MAX_LOG_BYTES)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -269,7 +271,8 @@ def _attempts(files: _Files, directory: RunDir) -> Sequence[Mapping[str, Any]]:
     data = files.read("provenance.json")
     if data is None:
         return ()
-    return tuple(parse_json(data, directory.path / "provenance.json").get("attempts", []))
+    file = directory.path / "provenance.json"
+    return tuple(shaped(parse_json(data, file), ProvenanceShape, file)["attempts"])
 
 
 def _log_lines(data: bytes, directory: RunDir) -> list[Mapping[str, Any]]:

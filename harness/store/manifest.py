@@ -23,10 +23,11 @@ from harness.config import (
 )
 from harness.config.sweep import Point, Points, Run, Show, Sweep, SweepFile
 from harness.config.sweep_files import load_recorded
-from harness.errors import RecordError, SweepError, one_line, refuse_long, unknown
-from harness.files import read_json, write_json
+from harness.errors import NOT_WHOLE, RecordError, SweepError, one_line, refuse_long, unknown
+from harness.files import drop_leftovers, read_json, write_json
 from harness.metrics import display
 from harness.store.record import Store, of_this_schema
+from harness.store.shapes import ManifestShape, shaped
 
 SCHEMA = 1
 
@@ -56,6 +57,7 @@ def write_manifest(
     beside = {run.parent.key: run.parent for run in runs if run.parent is not None}
     own = {run.key for run in runs}
     before = _on_file(store, sweep.name)
+    drop_leftovers(store.manifests)
     write_json(
         store.manifest_file(sweep.name),
         {
@@ -240,8 +242,8 @@ def read_manifest(store: Store, name: str) -> Manifest:
         raise RecordError(unknown("sweep", name, manifest_names(store)))
     of_this_schema(tree, file)
     try:
-        return _manifest_of(tree, file)
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        return _manifest_of(shaped(tree, ManifestShape, file), file)
+    except NOT_WHOLE as error:
         raise RecordError(
             f"{file} is no whole manifest ({one_line(error)}); the sweep's command renews it"
         ) from None

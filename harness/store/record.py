@@ -34,7 +34,6 @@ from harness.errors import RecordError, unknown
 from harness.files import (
     append,
     dump_json,
-    inside,
     one_name,
     read_json,
     read_jsonl,
@@ -45,6 +44,7 @@ from harness.metrics import remember
 from harness.store import first_stage
 from harness.store.checksums import digest_of
 from harness.store.lease import lease_is_live
+from harness.store.shapes import ConfigShape, ProvenanceShape, ResultShape, StatusShape, shaped
 from harness.store.state import State, Status
 
 SCHEMA = 1
@@ -149,12 +149,6 @@ class RunDir:
         written = read_json(self.stop_file)
         return None if written is None else str(of_this_schema(written, self.stop_file)["reason"])
 
-    def refuse_links(self) -> None:
-        """RecordError where a link leads out of the directory, which is about to be written to."""
-        for place, folders, files in os.walk(self.path):
-            for link in filter(os.path.islink, (f"{place}/{name}" for name in folders + files)):
-                inside(self.path, os.path.relpath(link, self.path))
-
     def read_config(self) -> RunConfig:
         """The configuration, verified against the directory's name.
 
@@ -162,8 +156,8 @@ class RunDir:
         and as it was.
         """
         file = self.path / "config.json"
-        tree = of_this_schema(read_json(file), file).get("config")
-        for term in unregistered_terms((tree or {}).get("objective", {})):
+        tree = shaped(of_this_schema(read_json(file), file), ConfigShape, file)["config"]
+        for term in unregistered_terms(tree.get("objective", {})):
             wants = f"run {self.key} wants loss term {term!r}, which a sweep file registered"
             load_recorded(self.sweep_file(), wants)
         config = validate(RunConfig, tree)
@@ -218,7 +212,7 @@ class RunDir:
         written = read_json(self.status_file)
         if written is None:
             return Status(State.RUNNING if lives(self.lease_file) else State.NEW)
-        of_this_schema(written, self.status_file)
+        shaped(of_this_schema(written, self.status_file), StatusShape, self.status_file)
         if written.get("state") not in list(State):
             raise RecordError(f"{self.status_file} names no state, but {written.get('state')!r}")
         state = State(written["state"])
@@ -237,14 +231,19 @@ class RunDir:
 
     def inherited(self) -> dict[str, Any] | None:
         """What the first state of this run came from, if it was a parent's; see provenance."""
-        written = read_json(self.path / "provenance.json") or {"attempts": []}
-        notes = [entry["parent"] for entry in written["attempts"] if "parent" in entry]
+        notes = [entry["parent"] for entry in self.provenance() if "parent" in entry]
         return notes[-1] if notes else None
+
+    def provenance(self) -> list[dict[str, Any]]:
+        """An entry an attempt, in order; RecordError where it is none."""
+        file = self.path / "provenance.json"
+        written = read_json(file)
+        found = [] if written is None else shaped(written, ProvenanceShape, file)["attempts"]
+        return list(found)
 
     def attempts(self) -> int:
         """How often this run was started."""
-        written = read_json(self.path / "provenance.json")
-        return 0 if written is None else len(written["attempts"])
+        return len(self.provenance())
 
     def was_out_of_memory(self) -> bool:
         """Whether an attempt at this run ended for want of memory, so that the next takes less."""
@@ -386,6 +385,7 @@ def current_result(written: dict[str, Any], file: Path, sections: Iterable[str])
     missing = set(sections) - set(written)
     if missing:
         raise RecordError(f"{file} lacks {', '.join(sorted(missing))}")
+    shaped(written, ResultShape, file)
     found = first_stage.result(written) if old else written
     for entry in found["evaluations"].values():
         for name, metric in entry.get("metrics", {}).items():

@@ -22,8 +22,8 @@ from typing import Any
 
 from harness import metrics
 from harness.config import RunConfig
-from harness.errors import RecordError, SweepError
-from harness.files import dump_json, read_json, read_jsonl, write_json
+from harness.errors import RecordError, SweepError, whole
+from harness.files import dump_json, one_name, read_json, read_jsonl, write_json
 from harness.store import first_stage
 from harness.store.record import SCHEMA, RunDir, Store, of_this_schema
 from harness.store.state import State, Status
@@ -98,8 +98,8 @@ class Ledger:
         """What is on disk of the search `name`, be it nothing; RecordError if it cannot be read."""
         ledger = cls(search_folder(store, name))
         for file in sorted((ledger.folder / "trials").glob("*.json")):
-            trial = _read_trial(file)
-            ledger._keep(trial)
+            with whole(file):
+                ledger._keep(_read_trial(file))
         missing = set(range(len(ledger.trials))) - set(ledger.trials)
         if missing:
             raise RecordError(
@@ -168,8 +168,8 @@ class Ledger:
     def about(self) -> dict[str, Any]:
         """What was searched, as `define` was told; RecordError before anything was."""
         tree = of_this_schema(read_json(self.definition_file), self.definition_file)
-        about: dict[str, Any] = tree["about"]
-        return {**about, "objectives": _goals(tree)}
+        with whole(self.definition_file):
+            return {**tree["about"], "objectives": _goals(tree)}
 
     def write(self, trial: Trial) -> None:
         """Put `trial` on disk, new or changed."""
@@ -197,7 +197,7 @@ def is_search(store: Store, name: str) -> bool:
 
 def search_folder(store: Store, name: str) -> Path:
     """Where the files of the search `name` are or will be."""
-    return store.root / "results" / "searches" / name
+    return store.root / "results" / "searches" / (one_name(name) if name else "")
 
 
 def _read_trial(file: Path) -> Trial:

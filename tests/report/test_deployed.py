@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from report_records import T2I, Records, fill, runs_by, sweep_of
 
+from harness.config import override
 from harness.config.searchspace import check_search
 from harness.config.sweep import Run, Sweep
 from harness.document.markdown import words
@@ -18,6 +20,7 @@ from harness.errors import ConfigError, RecordError, SweepError
 from harness.launch import latency
 from harness.launch.latency import CALLS, TURNS, first_of_each_point, sit, time_what_is_untimed
 from harness.metrics import COSTS, is_measured_apart
+from harness.planning.plan import Action, Rerun, make_plan
 from harness.report import build
 from harness.report.check import check
 from harness.report.deployed import on_devices
@@ -121,6 +124,22 @@ def test_an_entry_that_is_none_is_a_hole(records: Records, runs: list[Run], entr
     assert forms is not None
     one = forms.frame[(forms.frame["key"] == runs[0].key) & (forms.frame[FORM] == "onnx")]
     assert set(one["reason"]) == {"the entry of this form was edited"}
+
+
+def test_a_form_that_is_a_hole_can_be_filled_in_without_training(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = sweep()
+    asked = replace(asked, base=override(asked.base, {"evaluate.deploy": ["onnx"]}))
+    runs, _ = runs_by(asked)
+    fill(records, runs)
+    for run in runs:
+        records.deployed(run, {"onnx": "no package" if run is runs[0] else 0.5})
+    steps = {step.run.key: step for step in make_plan(runs, records.store, Rerun.METRICS)}
+    first, second = (steps[run.key] for run in runs[:2])
+    assert first.action is Action.EVALUATE
+    assert "form onnx" in first.note
+    assert "form onnx" not in second.note
 
 
 # --------------------------------------------------------------------------- timings

@@ -24,6 +24,7 @@ from harness.launch.slots import Capacity
 from harness.launch.waves import Wave, Waves
 from harness.planning.selection import select_by, selection_on_file
 from harness.report import build
+from harness.report.check import check, keep_records
 from harness.stats.power import noncentrality
 from harness.store.manifest import read_manifest, write_manifest
 
@@ -149,6 +150,24 @@ def test_nothing_is_chosen_before_the_whole_grid_is_done(sweep: Sweep, records: 
     assert [run.key for run in made.now().runs] == [run.key for run in first.runs]
 
 
+def test_the_report_of_a_tuned_sweep_carries_its_grid(
+    sweep: Sweep, records: Records, tmp_path: Path
+) -> None:
+    made, folder = waves(tuned(sweep), records), tmp_path / "report"
+    put(records, made.now())
+    tune(records, list(made.now().runs), by_lr)
+    done(records, made.now(), lambda run: 0.3 + 0.01 * run.seed)
+    last = made.now()
+
+    build(last.sweep, last.runs, records.store, folder)
+    keep_records(records.store, ["waves"], folder)
+
+    page = (folder / "report.md").read_text()
+    assert " | 0.001 | 0 | 50.0 | " in page
+    assert "Chosen at the edge of the grid: 3 points" in page
+    assert check(folder, tmp_path / "nowhere") == []
+
+
 def test_of_equals_the_first_is_chosen(sweep: Sweep, records: Records) -> None:
     made = waves(tuned(sweep), records)
     tune(records, list(made.now().runs), lambda config: 0.25)
@@ -264,10 +283,28 @@ def test_the_report_has_a_line_a_look_and_gives_the_same_bytes_from_the_records(
     page = (folder / "report.md").read_text()
     back = read_manifest(records.store, "waves")
     build(back.sweep, back.runs, records.store, tmp_path / "again")
+    keep_records(records.store, ["waves"], folder)
 
+    assert check(folder, tmp_path / "nowhere") == []
     assert "Looks" in page
     assert "| look | seeds" in page
     assert (tmp_path / "again" / "report.md").read_text() == page
+
+
+def test_before_the_first_look_is_complete_the_page_judges_nothing(
+    sweep: Sweep, records: Records, tmp_path: Path
+) -> None:
+    wave = waves(until(sweep), records).now()
+    put(records, wave)
+    for run in wave.runs[:-1]:
+        records.done(run, t2i=0.2 + 0.1 * (run.label == "layers=1") + 0.001 * run.seed)
+
+    result = build(wave.sweep, wave.runs, records.store, tmp_path / "report")
+
+    page = (tmp_path / "report" / "report.md").read_text()
+    assert not result.complete
+    assert "The next look is not complete: nothing of it is judged." in page
+    assert "better than" not in page
 
 
 def test_looks_declared_after_a_verdict_say_so_with_the_joint_bound(
@@ -282,6 +319,16 @@ def test_looks_declared_after_a_verdict_say_so_with_the_joint_bound(
     build(last.sweep, last.runs, records.store, tmp_path / "report")
 
     assert "may have been printed" in (tmp_path / "report" / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("most", "counts"),
+    [(16, (3, 5, 8, 12, 16)), (4, (3, 4)), (5, (3, 5)), (17, (3, 5, 8, 12, 17))],
+)
+def test_looks_that_are_not_given_have_half_as_many_seeds_again(
+    most: int, counts: tuple[int, ...], sweep: Sweep
+) -> None:
+    assert replace(sweep, until=most).look_counts == counts
 
 
 # ---- bad input

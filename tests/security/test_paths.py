@@ -9,7 +9,7 @@ import pytest
 from harness.data.files import FileTree
 from harness.data.sources.folder import open_folder
 from harness.errors import RecordError
-from harness.files import append, inside, one_name, read_json, replacing, write_json
+from harness.files import append, inside, make_ready, one_name, read_json, replacing, write_json
 from harness.report.check import check, keep_records
 from harness.report.folder import MANIFEST, write_files
 from harness.store.record import RunDir, Store
@@ -55,11 +55,11 @@ def test_a_recorded_key_or_sweep_is_one_name(tmp_path: Path, name: object) -> No
 def test_a_run_does_not_write_through_a_link(folder: Path) -> None:
     directory = RunDir(folder)
     with pytest.raises(RecordError, match="'link' is no file in"):
-        directory.refuse_links()
+        make_ready(folder)
     (folder / "link").unlink()
     (folder / "circle").unlink()
     (folder / "within").symlink_to("a")
-    directory.refuse_links()
+    make_ready(folder)
     directory.metrics_file.symlink_to(folder.parent / "x")
     with pytest.raises(OSError, match="Too many levels"):
         directory.append_metrics({"a": 1})

@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-import tempfile
 import zipfile
 import zlib
 from collections import defaultdict
@@ -36,7 +35,7 @@ from harness.data.naming import Meaning
 from harness.data.source import Source
 from harness.data.tools.jobs import ProgressLines
 from harness.errors import DataError
-from harness.files import locked
+from harness.files import drop_leftovers, locked, written
 
 SPLITS = ("train", "validation", "test")
 _LETTERS = range(0x1F1E6, 0x1F1FF + 1)
@@ -350,20 +349,12 @@ def store_is_whole(store: Path, images: Iterable[str]) -> bool:
 def _render_all(svgs: Path, images: Sequence[str], pixels: int, store: Path) -> None:
     print(f"rendering {len(images)} drawings at {pixels} px, once", file=sys.stderr, flush=True)
     progress = ProgressLines("rendering", "drawings")
-    handle, temporary = tempfile.mkstemp(dir=store.parent, prefix=f".{store.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                for done, image in enumerate(images):
-                    progress(done, len(images))
-                    # A fixed date: the same drawings make the same bytes.
-                    archive.writestr(zipfile.ZipInfo(f"{image}.png"), _render(svgs, image, pixels))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, store)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    drop_leftovers(store.parent)
+    with written(store) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for done, image in enumerate(images):
+            progress(done, len(images))
+            # A fixed date: the same drawings make the same bytes.
+            archive.writestr(zipfile.ZipInfo(f"{image}.png"), _render(svgs, image, pixels))
 
 
 def _render(svgs: Path, image: str, pixels: int) -> bytes:

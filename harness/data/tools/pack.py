@@ -24,7 +24,7 @@ from harness.data.images import BadImage, Encoded, Pixels
 from harness.data.packed import PACK_FILE, Making, Pack, PackedShard, read_pack
 from harness.data.tools.jobs import Chunk, Progress, chunks_of, samples_in, shared_out
 from harness.errors import DataError
-from harness.files import write_atomic
+from harness.files import drop_leftovers, write_atomic
 
 QUALITY = 95
 _UNFINISHED = ".parts"
@@ -99,6 +99,8 @@ def pack(
     unfinished = _begin(out, making)
     if unfinished is None:
         return read_pack(out)
+    drop_leftovers(out)
+    drop_leftovers(unfinished)
     data.prepare()
     parts = chunks_of(data, making.shard_samples)
     made = {part: found for part in parts if (found := _read_part(unfinished, part)) is not None}

@@ -28,13 +28,11 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from harness.errors import HarnessError, one_line
+from harness.errors import HarnessError, one_line, whole
 from harness.monitor.web.view import Board
 from harness.store.record import Store
 
 COOKIE = "harness-board"
-_NOT_WHOLE = (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError)
-"""What a record of any other shape comes to."""
 _TURNING = re.compile(r"(?<!\\)((?:\\\\)*)\\u(061c|200[ef]|202[a-e]|206[6-9])")
 HOSTS = ("127.0.0.1", "localhost")
 _STATIC = Path(str(files("harness.monitor.web"))) / "static"
@@ -122,11 +120,10 @@ def _json(answer: Callable[[Request], Mapping[str, Any]]) -> Callable[[Request],
 
     def endpoint(request: Request) -> Response:
         try:
-            value, code = answer(request), 200
-        except HarnessError as error:
-            value, code = {"error": str(error)}, 404
-        except _NOT_WHOLE as error:
-            value, code = {"error": f"a record is not whole: {one_line(error)}"}, 404
+            with whole("the store"):
+                value, code = answer(request), 200
+        except (HarnessError, OSError) as error:
+            value, code = {"error": one_line(error)}, 404
         body = _strict(value)
         tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
         if code == 200 and request.headers.get("if-none-match") == tag:

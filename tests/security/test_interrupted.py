@@ -1,0 +1,252 @@
+"""Every write of a command ended by SIGKILL, or refused for want of space: then the same command
+ends as if nothing had been, and nothing half written is taken for whole.
+
+A command runs in a copy of this process, in which the nth change of a file (opened to write, moved,
+removed, a folder made) below a folder is its last; a file that was being written holds a part.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small_data import folder_of_shapes, shards_of_shapes
+
+from harness import files
+from harness.config import Columns, RunConfig, Runtime, override
+from harness.config.sweep import Run, Show, Sweep, points
+from harness.data.catalog import find_data
+from harness.data.sources.folder import open_folder
+from harness.data.unpacked import laid_down
+from harness.evaluate.text_cache import TextCache
+from harness.files import drop_leftovers, make_ready, replacing, write_atomic, write_json
+from harness.report.folder import listed, write_files
+from harness.store.manifest import read_manifest, write_manifest
+from harness.store.record import Store
+
+_EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.link", "os.truncate"}
+_WRITING = os.O_WRONLY | os.O_RDWR
+_KEPT = frozenset({".lock"})
+
+
+# --------------------------------------------------------------------------- the walk
+
+
+def broken_at(number: int, command: Callable[[], object], place: Path, how: str) -> bool:
+    """Run `command` in a child that its change number `number` ends; whether it came so far."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            came_so_far = _watch(number, place, how)
+            command()
+            code = 0 if came_so_far() else 7
+        except OSError as error:
+            code = 9 if error.errno == errno.ENOSPC else 1
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    assert code in {0, 7, 9, -signal.SIGKILL}, code
+    return code != 7
+
+
+def _watch(number: int, place: Path, how: str) -> Callable[[], bool]:
+    """Lie in wait; what tells whether it was come to."""
+    left = number
+
+    def hook(event: str, args: tuple[Any, ...]) -> None:
+        nonlocal left
+        if event not in _EVENTS or not str(args[0]).startswith(str(place)):
+            return
+        if event == "open" and not (args[2] or 0) & _WRITING:
+            return
+        if str(args[0]).endswith(".lock"):
+            return
+        left -= 1
+        if left == 0:
+            if event == "open":
+                _tear(str(args[0]))
+            if how == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    sys.addaudithook(hook)
+    return lambda: left <= 0
+
+
+def _tear(file: str) -> None:
+    """As a writer leaves it that was stopped within its first block."""
+    number = os.open(file, os.O_WRONLY | os.O_CREAT, 0o644)
+    os.write(number, b'{"torn": ')
+    os.close(number)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file but locks."""
+    found = (file for file in sorted(folder.rglob("*")) if file.is_file())
+    return {
+        file.relative_to(folder).as_posix(): file.read_bytes()
+        for file in found
+        if file.suffix not in _KEPT
+    }
+
+
+# --------------------------------------------------------------------------- the commands
+
+
+def report(place: Path) -> None:
+    write_files(place / "r", {"report.md": b"page", "figures/a.png": b"x" * 100}, {"made": {}})
+    assert set(listed(place / "r")) == {"report.md", "figures/a.png"}
+
+
+def export(place: Path) -> None:
+    with replacing(place / "export") as new:
+        write_atomic(new / "weights", b"w" * 1000)
+        write_json(new / "export.json", {"files": ["weights"]})
+
+
+def sweep(place: Path) -> None:
+    base = override(RunConfig(), {"objective.token.weight": 1.0})
+    runs = [Run("x", {"train.samples": 64}, s, override(base, {"seed": s})) for s in range(2)]
+    made = Sweep(
+        base=base, points=points({"train.samples": 64}), seeds=[0, 1],
+        show=Show(x="train.samples", metrics=[]), name="s",
+    )  # fmt: skip
+    store = Store(place)
+    for run in runs:
+        store.run_dir(run.key).write_intent(run.config, {"label": run.label})
+        make_ready(store.run_dir(run.key).path)  # as the run itself does
+    write_manifest(store, made, runs, Runtime(), ["x"])
+    assert len(read_manifest(store, "s").runs) == 2
+    assert all(store.run_dir(run.key).read_config() == run.config for run in runs)
+
+
+def unpacked(place: Path) -> None:
+    source = folder_of_shapes(place.parent.parent) / "captions.csv"
+    found = laid_down(source, place, lambda file: file.write(b"t" * 5000) and None)
+    assert found.read_bytes() == b"t" * 5000
+
+
+def table(place: Path) -> None:
+    data = folder_of_shapes(place.parent.parent)
+    found = open_folder(str(data), Columns(), cache=place, again=False)
+    assert found.indexed == 12
+
+
+def shards(place: Path) -> None:
+    config = override(
+        RunConfig(),
+        {"data.source": "shards", "data.path": str(shards_of_shapes(place.parent.parent))},
+    )
+    data = find_data(config.data, Runtime(cache=str(place)))
+    data.prepare()
+
+
+def texts(place: Path) -> None:
+    cache = TextCache(place, "t" * 64, "fp32", lambda texts: torch.eye(len(texts), 8))
+    assert cache.weights(["a", "b"], ["a {c}"]).shape == (2, 8)
+
+
+COMMANDS = [report, export, sweep, unpacked, table, shards, texts]
+
+
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "_STALE_SECONDS", -1.0)
+    monkeypatch.setattr("harness.data.sources.folder.LARGE", 1)
+
+
+def walk(command: Callable[[Path], None], tmp_path: Path, how: str, step: int) -> Iterator[int]:
+    whole = tmp_path / "0" / "whole"
+    whole.mkdir(parents=True)
+    command(whole)
+    wanted = tree(whole)
+    number = 1
+    while True:
+        place = tmp_path / f"{how}{number}" / "whole"
+        place.mkdir(parents=True)
+        if not broken_at(number, lambda p=place: command(p), place, how):  # type: ignore[misc]
+            return
+        command(place)
+        command(place)  # which may tidy up what the first found too young
+        found = tree(place)
+        left = [name for name in found if files._LEFT_OVER.fullmatch(name.rpartition("/")[2])]
+        assert set(found) == set(wanted), (number, set(found) ^ set(wanted), left)
+        yield number
+        number += step
+
+
+@pytest.mark.parametrize("how", ["kill", "full"])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_some_writes(command: Callable[[Path], None], tmp_path: Path, how: str) -> None:
+    assert len(list(walk(command, tmp_path, how, 3))) > 0
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("how", ["kill", "full"])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_write(command: Callable[[Path], None], tmp_path: Path, how: str) -> None:
+    assert len(list(walk(command, tmp_path, how, 1))) > 1
+
+
+def test_want_of_space_names_the_file_and_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"free some, and give the same command again: '.*/x'"):
+        write_atomic(tmp_path / "x", b"1")
+    assert [file.name for file in tmp_path.iterdir()] == ["here"]
+
+
+def test_only_old_leftovers_of_ones_own_kind_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {".a.json.12.0123abcd.tmp", ".a.tmp", "a.12.0123abcd.tmp", ".a.12.0123abcd.old"}
+    for name in names:
+        (tmp_path / name).write_text("x")
+    monkeypatch.setattr(files, "_STALE_SECONDS", 60.0)
+    drop_leftovers(tmp_path)
+    assert {file.name for file in tmp_path.iterdir() if file.is_file()} == names
+    monkeypatch.setattr(files, "_STALE_SECONDS", -1.0)
+    drop_leftovers(tmp_path)
+    left = {file.name for file in tmp_path.iterdir() if file.is_file()}
+    assert left == names - {".a.json.12.0123abcd.tmp"}
+
+
+# --------------------------------------------------------------------------- shared caches
+
+
+def test_a_damaged_cache_is_made_again(tmp_path: Path) -> None:
+    texts(tmp_path)
+    (file,) = tmp_path.rglob("*.npz")
+    whole = file.read_bytes()
+    with np.load(file) as other:
+        names, weights = other["names"], other["weights"] + 1
+    np.savez(file, names=names, weights=weights)
+    cache = TextCache(tmp_path, "t" * 64, "fp32", lambda texts: torch.eye(len(texts), 8))
+    assert cache.weights(["a", "b"], ["a {c}"])[0, 0] == 1
+    assert file.read_bytes() == whole
+
+
+def test_a_cache_has_the_rights_that_the_umask_leaves(tmp_path: Path) -> None:
+    before = os.umask(0o007)
+    try:
+        for command in (unpacked, table, shards):
+            command(tmp_path / "cache")
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "cache").rglob("*"):
+        if path.suffix not in _KEPT:
+            assert path.stat().st_mode & 0o070 in {0o070, 0o060}, path
