@@ -83,7 +83,8 @@ def list_fields(args: argparse.Namespace) -> int:
         config = config if args.base else sweep.base
     name = args.base or ("small" if args.sweep is None else args.sweep.stem)
     lines = list(field_lines(config))
-    chosen = [line for line in lines if args.pattern is None or line.matches(args.pattern)]
+    chosen = [line for line in lines if args.pattern in (None, line.path)]
+    chosen = chosen or [line for line in lines if line.matches(args.pattern)]
     if not chosen:
         raise ConfigError(unknown_field(args.pattern, {line.path: line.field for line in lines}))
     print("\n".join(text for line in chosen for text in _told(line, name)))
