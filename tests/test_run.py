@@ -307,6 +307,8 @@ def test_of_a_gpu_its_model_and_libraries_are_on_record(monkeypatch):
         "processes": 2,
         "parts": 4,
         "compile": False,
+        "tf32": "convolutions",
+        "deterministic": False,
     }
     assert {"torch", "cuda", "cudnn"} <= versions.keys()
 

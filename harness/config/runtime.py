@@ -45,8 +45,8 @@ class Runtime(Strict):
     on so by itself.  Elsewhere: grad_checkpointing, gradient_checkpointing,
     activation_checkpointing."""
     checkpoint_seconds: Annotated[Float, Field(gt=0)] = 60.0
-    """Least time between two states on disk that a stopped run goes on from; it is 50 times as long
-    as a state keeps the training waiting, if that is more.  Elsewhere: save_every,
+    """Least time between two states on disk that a stopped run goes on from; on a GPU it is 50
+    times as long as a state keeps the training waiting, if that is more.  Elsewhere: save_every,
     save_frequency, save_interval, save_steps, checkpoint_every."""
     log_seconds: Annotated[Float, Field(gt=0)] = 1.0
     """Least time between two rewrites of status.json."""

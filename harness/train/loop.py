@@ -45,7 +45,7 @@ _STEPS_BETWEEN_LOGS_ON_GPU = 50
 _STEPS_BETWEEN_TALKS_ON_GPU = 8
 """Of a stop and of unusable samples: the processes of a GPU run ahead of it, and talk waits."""
 _TRAINED_TO_STALLED = 50
-"""Time trained for each time that a state on disk takes."""
+"""On a GPU: time trained for each time that a state on disk takes."""
 
 _Inputs = Mapping[str, BatchInputs]
 """What the terms of the loss drew for a batch, by their names."""
@@ -360,7 +360,7 @@ class Trainer:
             self.writer.wait()
 
     def _seconds_between_states(self) -> float:
-        stalled = 0.0 if self.writer is None else self.writer.stalled
+        stalled = self.writer.stalled if self.on_gpu and self.writer is not None else 0.0
         return max(self.runtime.checkpoint_seconds, _TRAINED_TO_STALLED * stalled)
 
     def _state(self) -> dict[str, Any]:
