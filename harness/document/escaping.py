@@ -158,8 +158,10 @@ def csv_given(text: str) -> str:
 
 
 def frame_csv(frame: pd.DataFrame) -> str:
-    """A frame by `csv_text`, a row a row."""
-    return csv_text(list(frame.columns), frame.itertuples(index=False, name=None))
+    """A frame by `csv_text`, a row a row; truth as pandas writes it."""
+    rows = frame.itertuples(index=False, name=None)
+    told = ([str(cell) if isinstance(cell, bool) else cell for cell in row] for row in rows)
+    return csv_text(list(frame.columns), told)
 
 
 class _Lines(list[str]):
