@@ -17,7 +17,9 @@ from torch.nn import functional as F
 
 import harness
 from harness import metrics
+from harness.evaluate.choice import chances, credits_of
 from harness.evaluate.retrieval import own_relevance, rank_both_ways
+from harness.evaluate.suites.records import ChoiceItem
 from harness.evaluate.zeroshot import classify
 from harness.metrics import (
     CLASSIFICATION,
@@ -28,6 +30,7 @@ from harness.metrics import (
     Contrasted,
     Retrieved,
 )
+from harness.metrics.choice import CHOICE, Chosen
 from harness.metrics.retrieval_rank import mean_rank_chance, median_rank_chance
 
 PACKAGE = Path(harness.__file__).parent
@@ -183,16 +186,25 @@ def outcomes() -> dict[str, Any]:
     pairs = zip((False, True), rank_both_ways(image, text, rules), strict=True)
     found = {(way, s): r for s, pair in pairs for way, r in zip(WAYS, pair, strict=True)}
     labels = torch.randint(6, (20,), generator=generator)
-    contrasted = Contrasted(*torch.rand(2, 20, generator=generator).double().numpy())
+    contrasted = Contrasted(*torch.rand(3, 20, generator=generator).double().numpy())
+    item = ChoiceItem(("a", "b"), ("x", "y"))
+    scores = torch.randn(20, 2, 2, generator=generator).numpy()
+    credits = [credits_of(item, each, each[:1]) for each in scores]
+    kinds = credits[0]
+    chosen = Chosen(
+        {kind: np.array([each[kind] for each in credits]) for kind in kinds},
+        {kind: np.array([chances(item)[kind]] * 20) for kind in kinds},
+    )
     return {
         RETRIEVAL: Retrieved(found),
         CLASSIFICATION: classify(image, F.normalize(text[:6], dim=1), labels),
         "token": contrasted,
         "mlm": contrasted,
+        CHOICE: chosen,
     }
 
 
-FACTS = {"captions": 20, "captioned": 20, "images": 20}
+FACTS = {"captions": 20, "captioned": 20, "images": 20, "items": 20}
 
 
 @pytest.mark.parametrize("kind", list(METRICS))

@@ -29,7 +29,7 @@ from harness.config.searchspace import Search
 from harness.config.values import plain
 from harness.config.waves import check_looks, check_nuisance, check_tuning, seeds_in_order
 from harness.errors import ConfigError, SweepError, refuse_controls, refuse_long, unknown
-from harness.metrics import check_cost
+from harness.metrics import check_cost, mean_recall_kind
 
 #: What may stand after a mean, and where differences may stand, in the leading table.
 SPREADS, DELTAS = ("sd", "ci", "se"), ("column", "line")
@@ -150,7 +150,7 @@ class Sweep:
     nuisance: Mapping[str, Iterable[Any]] = field(default_factory=dict)
     """Field -> values: a grid that each point chooses from on the validation split, before it runs
     with its seeds."""
-    tune_on: str = f"{VALIDATION}/mean_recall"
+    tune_on: str = f"{VALIDATION}/{mean_recall_kind()}"
     """The metric that it chooses by."""
     tune_seeds: Iterable[int] = (100,)
     """Of the grid; none of them is reported."""

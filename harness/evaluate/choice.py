@@ -15,7 +15,15 @@ from torch.nn import functional as F
 
 from harness.errors import DataError
 from harness.evaluate.suites.records import ChoiceItem
-from harness.metrics.choice import CHOICE, Chosen, credit
+from harness.metrics.choice import (
+    BLIND_TEXT_SCORE,
+    CHOICE,
+    GROUP_SCORE,
+    IMAGE_SCORE,
+    TEXT_SCORE,
+    Chosen,
+    credit,
+)
 
 if TYPE_CHECKING:
     from harness.evaluate.embed import Pictures
@@ -72,18 +80,18 @@ def credits_of(item: ChoiceItem, scores: Scores, blind: Scores) -> dict[str, flo
     """
     if len(item.images) == 1:
         return {
-            "text_score": credit(*_halves(scores[0], item.right)),
-            "blind_text_score": credit(*_halves(blind[0], item.right)),
+            TEXT_SCORE: credit(*_halves(scores[0], item.right)),
+            BLIND_TEXT_SCORE: credit(*_halves(blind[0], item.right)),
         }
     own = np.diag(scores)
     others = scores[~np.eye(len(scores), dtype=bool)]
     return {
-        "text_score": _every(scores),
-        "image_score": _every(scores.T),
-        "group_score": credit(own.tolist(), others.tolist())
+        TEXT_SCORE: _every(scores),
+        IMAGE_SCORE: _every(scores.T),
+        GROUP_SCORE: credit(own.tolist(), others.tolist())
         if len(scores) == 2
         else _every(scores) * _every(scores.T),
-        "blind_text_score": _every(np.repeat(blind, len(scores), axis=0)),
+        BLIND_TEXT_SCORE: _every(np.repeat(blind, len(scores), axis=0)),
     }
 
 
@@ -103,6 +111,6 @@ def chances(item: ChoiceItem) -> dict[str, float]:
     captions = len(item.captions)
     if len(item.images) == 1:
         alone = credit([0.0] * item.right, [0.0] * (captions - item.right))
-        return {"text_score": alone, "blind_text_score": alone}
+        return {TEXT_SCORE: alone, BLIND_TEXT_SCORE: alone}
     equal = np.zeros((captions, captions), np.float32)
     return credits_of(item, equal, equal[:1])

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CHOICE = "choice"
-TEXT_SCORE = "text_score"
+TEXT_SCORE, IMAGE_SCORE, GROUP_SCORE = "text_score", "image_score", "group_score"
+BLIND_TEXT_SCORE = "blind_text_score"
 _ONE_PICTURE = "an item has one picture, so there is no choice among pictures"
 
 
@@ -58,9 +59,9 @@ class ChoiceMetric(Metric):
         ),
     )
 
-    def __init__(self, kind: str, title: str) -> None:
+    def __init__(self, kind: str, title: str, at_most: tuple[str, ...] = ()) -> None:
         self.kind = self.per_item = kind
-        self.title = title
+        self.title, self.at_most = title, at_most
 
     def compute(self, found: Chosen) -> Value:
         """The mean over items; none where an item offers no such choice."""
@@ -75,8 +76,7 @@ class ChoiceMetric(Metric):
         return int(facts["items"])
 
 
-TEXT = register(ChoiceMetric(TEXT_SCORE, "text score"))
-register(ChoiceMetric("image_score", "image score"))
-GROUP = register(ChoiceMetric("group_score", "group score"))
-register(ChoiceMetric("blind_text_score", "blind text score"))
-GROUP.at_most = (TEXT_SCORE, "image_score")
+register(ChoiceMetric(TEXT_SCORE, "text score"))
+register(ChoiceMetric(IMAGE_SCORE, "image score"))
+register(ChoiceMetric(GROUP_SCORE, "group score", at_most=(TEXT_SCORE, IMAGE_SCORE)))
+register(ChoiceMetric(BLIND_TEXT_SCORE, "blind text score"))

@@ -136,7 +136,8 @@ def test_texts_of_equal_tokens_are_no_collapse(model: Any) -> None:
         ("bf16", "cuda", "bf16"),
     ],
 )
-def test_precision(asked: Any, device: str, used: str) -> None:
+def test_precision(asked: Any, device: str, used: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.device._has_bf16", lambda device: True)
     assert resolve_precision(asked, torch.device(device), "evaluate.precision") == used
 
 

@@ -7,6 +7,7 @@ Sizes are those of the authors' files; a set whose copies differ has none.
 """
 
 from harness.evaluate.suites.records import TEXT_SCORES, Benchmark
+from harness.metrics.choice import GROUP_SCORE
 
 _PARTS = {
     "add_att": 692,
@@ -70,7 +71,7 @@ COMPOSITION = (
         title="Winoground",
         task="choice",
         samples=400,
-        metrics=("group_score",),
+        metrics=(GROUP_SCORE,),
         source="Thrush et al. 2022; group score, chance 1 in 6",
         file="examples.jsonl",
         fetched_by="hf download facebook/winoground --repo-type dataset --local-dir "
