@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from harness.commands import bench
 from harness.commands.bench import main
-from harness.evaluate import cost
+from harness.evaluate import cost, towers
 from harness.evaluate.cost import count_parameters, re_parameterised
 from harness.evaluate.towers import TOWERS, measure_tower
 from harness.models.image import build_backbone
@@ -29,6 +29,12 @@ def no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """A latency is the size of its batch."""
     monkeypatch.setattr(cost, "latency_ms", lambda tower, pixels: float(len(pixels)))
     monkeypatch.setattr(cost, "device_name", lambda device: "a processor, 1 thread")
+
+
+@pytest.fixture
+def no_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Towers are not written as ONNX, which takes seconds each."""
+    monkeypatch.setattr(towers, "_by_onnx_runtime", lambda *_: (1.0, 64.0, ""))
 
 
 class Broken(nn.Module):
@@ -65,14 +71,14 @@ def test_the_table_holds_what_can_be_counted_by_hand(no_clock, tmp_path, capsys)
     assert "resnet18           11.18  0.148          1.0            64" in capsys.readouterr().out
 
 
-def test_the_table_can_be_read_back(no_clock, tmp_path):
+def test_the_table_can_be_read_back(no_clock, no_onnx, tmp_path):
     main(["towers", "--only", "lcnet*", "--size", "64", "--out", str(tmp_path)])
     [row] = csv.DictReader(io.StringIO((tmp_path / "towers.csv").read_text()))
     assert row["backbone"] == "lcnet_050"
     assert (row["patches"], row["channels"], row["width"]) == ("4", "256", "1280")
 
 
-def test_a_tower_is_measured_as_it_is_deployed(no_clock):
+def test_a_tower_is_measured_as_it_is_deployed(no_clock, no_onnx):
     row = measure_tower("repvit_m0_9", 64, CPU)
     trained = count_parameters(build_backbone("repvit_m0_9", 64).parameters())
     assert row.reparameterised
@@ -120,7 +126,9 @@ def test_re_parameterised_towers_give_the_same_features(name):
 # --------------------------------------------------------------------------- what fails
 
 
-def test_a_tower_that_fails_is_a_row_with_its_reason(no_clock, monkeypatch, tmp_path, capsys):
+def test_a_tower_that_fails_is_a_row_with_its_reason(
+    no_clock, no_onnx, monkeypatch, tmp_path, capsys
+):
     monkeypatch.setitem(BACKBONES._parts, "broken", Broken)
     monkeypatch.setattr(bench, "TOWERS", ("broken", "lcnet_050"))
     assert main(["towers", "--size", "64", "--out", str(tmp_path)]) == 3

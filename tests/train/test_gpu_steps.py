@@ -20,6 +20,7 @@ from harness.train.checkpoint import from_bytes, to_bytes
 from tests.train.fake_gpu import RESUMED, STEPS, Waits
 from tests.train.rank_cases import CASES, CLIP, after, trainer
 
+pytestmark = pytest.mark.thorough
 MATCHED = {"within_pair", "in_batch", "drawn", "everything", "open", "top_k"}
 """Whose words are assigned on the CPU, by similarities that have come when an event says so."""
 
