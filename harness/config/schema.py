@@ -109,8 +109,10 @@ class Objective(Strict):
         return self
 
 
-def unregistered_terms(objective: Mapping[str, Any]) -> list[str]:
-    """The names of sections that are on and that no registered term reads."""
+def unregistered_terms(objective: object) -> list[str]:
+    """The names of sections that are on and that no registered term reads; of no object none."""
+    if not isinstance(objective, Mapping):
+        return []
     return [
         name
         for name, section in objective.items()
