@@ -111,11 +111,10 @@ class Objective(Strict):
 
 def unregistered_terms(objective: object) -> list[str]:
     """The names of sections that are on and that no registered term reads; of no object none."""
-    if not isinstance(objective, Mapping):
-        return []
+    sections = objective.items() if isinstance(objective, Mapping) else ()
     return [
         name
-        for name, section in objective.items()
+        for name, section in sections
         if name not in TERMS and not (isinstance(section, Mapping) and section.get("weight") == 0)
     ]
 
@@ -351,8 +350,7 @@ is reported is another."""
 
 
 DeployedForm = Literal["onnx", "onnx-int8"]
-#: Of a run's directory: the folder of its deployed forms.
-FORMS = "deploy"
+FORMS = "deploy"  # of a run's directory: the folder of its deployed forms
 
 
 class Evaluate(Strict):
