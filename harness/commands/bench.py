@@ -12,7 +12,6 @@ place of numbers, or was not measured quietly.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from fnmatch import fnmatchcase
@@ -23,6 +22,7 @@ from harness.commands.shared import (
     command_parser,
     exit_code_of,
     print_table,
+    say,
     store_of,
     under_a_root,
 )
@@ -116,7 +116,7 @@ def towers(args: argparse.Namespace) -> int:
     set_up(runtime, device)
     rows = []
     for place, name in enumerate(names, 1):
-        print(f"measuring {name} ({place} of {len(names)})", file=sys.stderr, flush=True)
+        say(f"measuring {name} ({place} of {len(names)})")
         rows.append(measure_tower(name, args.size, device))
     table, notes = _table(rows, args.size, device_name(device))
     print_table(table, *notes)
@@ -138,15 +138,11 @@ def latency(args: argparse.Namespace) -> int:
         else:
             runs.append(store.find(name))
     distinct = {run.path: run for run in runs}
-    sitting = sit(list(distinct.values()), runtime.threads, _say)
+    sitting = sit(list(distinct.values()), runtime.threads, say)
     file = write_sitting(store, sitting)
     print_table(_timings(sitting))
     print(f"written: {file}; a report that is made again shows it")
     return 0 if all(timing.quiet for timing in sitting.timings) else 3
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _timings(sitting: Sitting) -> Table:

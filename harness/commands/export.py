@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from harness.commands.shared import (
 )
 from harness.config import RunConfig
 from harness.errors import ConfigError
+from harness.evaluate.deploy.sessions import TO_WRITE, check_packages
 from harness.files import read_json, replacing, sha256_of, write_atomic, write_json
 from harness.plugins import read_run
 from harness.store.checksums import UNCHECKED, changed_files, is_told
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 MANIFEST = "export.json"
 _SCHEMA = 1
-_ONNX_PACKAGES = ("onnx", "onnxruntime", "onnxscript", "tokenizers")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_command(args: argparse.Namespace) -> int:
     """Export the run that `args` names and say what was written; returns the exit code."""
     if args.onnx:
-        _check_onnx_packages()
+        check_packages("--onnx", TO_WRITE)
     directory = store_of(args).find(args.run)
     directory.finished()
     read_run(directory, args.sweep)
@@ -61,14 +60,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", type=Path, required=True, metavar="DIR", help="new, empty, or an earlier export")
     add("--onnx", action="store_true", help="both towers as ONNX too, which any backbone allows")
     return parser
-
-
-def _check_onnx_packages() -> None:
-    absent = [name for name in _ONNX_PACKAGES if find_spec(name) is None]
-    if absent:
-        raise ConfigError(
-            f"--onnx needs {', '.join(absent)}; pip install 'lightclip-harness[export]' brings it"
-        )
 
 
 # --------------------------------------------------------------------------- the folder

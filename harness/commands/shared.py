@@ -135,6 +135,11 @@ def _shown() -> Iterator[None]:
         sys.stdout, sys.stderr = raw
 
 
+def say(line: str) -> None:
+    """A line of progress, on standard error."""
+    print(line, file=sys.stderr, flush=True)
+
+
 def _tell(line: str) -> None:
     with suppress(OSError):
         print(line, file=sys.stderr, flush=True)

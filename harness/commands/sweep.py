@@ -19,7 +19,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.commands.shared import command_parser, exit_code_of, store_of, under_a_root
+from harness.commands.shared import command_parser, exit_code_of, say, store_of, under_a_root
 from harness.config import RunConfig, Runtime, field_paths, override_runtime, parse_assignments
 from harness.config.bases import BASES, base
 from harness.config.overrides import RUNTIME
@@ -176,7 +176,7 @@ def run_command(args: argparse.Namespace) -> int:
     if not args.report_only and any(run.config.evaluate.deploy for run in seen.runs):
         from harness.launch.latency import time_what_is_untimed
 
-        time_what_is_untimed(seen.runs, store, runtime.threads, _say)
+        time_what_is_untimed(seen.runs, store, runtime.threads, say)
     return report(seen.sweep, seen.runs, store)
 
 
@@ -236,10 +236,6 @@ def _asked(sweep: Sweep, args: argparse.Namespace) -> Sweep:
     if args.until_decided and not sweep.look_counts:
         return replace(sweep, until=max(MAX_SEEDS, len([*sweep.seeds]) + 1))
     return sweep
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _named(sweep: Sweep, name: str | None, store: Store) -> Sweep:

@@ -53,7 +53,7 @@ def can_find(sweep: Sweep, runs: Sequence[Run], store: Store) -> Iterator[str]:
         yield f"no earlier run here tells the variance of {name}: what can be found is not known"
         return
     tests, seeds = _tests(sweep), len(sweep.seed_order)
-    unit, scale = _unit(found.metric), metrics.scale(found.metric)
+    unit, scale = metrics.unit_of_difference(found.metric), metrics.scale(found.metric)
     looks = f", {len(sweep.look_counts)} looks" if sweep.look_counts else ""
     least = detectable_with(found.square, seeds, tests, sweep)
     if least is not None:
@@ -169,8 +169,3 @@ def seeds_for(square: float, difference: float, tests: int, sweep: Sweep) -> int
         if least is not None and least <= difference:
             return seeds
     return None
-
-
-def _unit(metric: str) -> str:
-    unit = metrics.unit(metric)
-    return "points" if unit == "%" else unit

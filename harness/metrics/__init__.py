@@ -59,6 +59,7 @@ from harness.metrics.names import (
     splits_of_terms,
     suite_mean_name,
     unit,
+    unit_of_difference,
 )
 from harness.metrics.places import lacking
 from harness.metrics.recall import (
@@ -120,5 +121,6 @@ __all__ = [
     "splits_of_terms",
     "suite_mean_name",
     "unit",
+    "unit_of_difference",
     "versions",
 ]

@@ -237,6 +237,12 @@ def unit(name: str) -> str:
     return "%" if found is None else found.unit
 
 
+def unit_of_difference(name: str) -> str:
+    """`points` of what is shown in per cent, else its unit."""
+    found = unit(name)
+    return "points" if found == "%" else found
+
+
 def display(name: str) -> str:
     """The words of a table's header: `T2I R@1`, `role acc@1`; the split `test` goes unnamed."""
     found = described(name)

@@ -7,7 +7,6 @@ whoever comes by makes the same one.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from typing import Any
 from harness import metrics
 from harness.config import VALIDATION, RunConfig, canonical_json, override
 from harness.config.sweep import Point, Run, Show, Sweep, product, value_at
+from harness.files import sha256_of
 from harness.store.manifest import manifest_names, read_manifest
 from harness.store.record import RunDir, Store
 from harness.store.state import State
@@ -114,18 +114,19 @@ class Selection:
 def select_by(sweep: Sweep, runs: Sequence[Run], store: Store) -> Selection:
     """The choices of `sweep` by the runs of its grid."""
     grouped: dict[str, tuple[Point, dict[str, list[tuple[Run, float | str | None]]]]] = {}
+    waiting: list[str] = []
     for run in runs:
         values = {path: run.point[path] for path in sweep.nuisance}
         point = {path: value for path, value in run.point.items() if path not in values}
         place = grouped.setdefault(canonical_json(point), (point, {}))[1]
         ended = _ended(run, sweep.tune_on, store)
+        waiting += [run.key] if ended is None else []
         place.setdefault(canonical_json(values), []).append((run, ended))
     sign = 1 if metrics.higher_is_better(sweep.tune_on) else -1
     choices = {
         text: _choice(point, [_combination(sweep, tried) for tried in place.values()], sign)
         for text, (point, place) in grouped.items()
     }
-    waiting = [run.key for run in runs if _ended(run, sweep.tune_on, store) is None]
     return Selection(sweep.tune_on, choices, tuple(waiting))
 
 
@@ -140,9 +141,7 @@ def selection_on_file(sweep: Sweep, store: Store) -> Selection | None:
         directory = store.run_dir(run.key)
         files += [directory.result_file, directory.status_file]
     inputs = {
-        file.relative_to(store.root).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in files
-        if file.exists()
+        file.relative_to(store.root).as_posix(): sha256_of(file) for file in files if file.exists()
     }
     return replace(select_by(sweep, runs, store), inputs=inputs)
 

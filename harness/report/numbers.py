@@ -54,10 +54,18 @@ def estimate_text(estimate: Estimate, metric: str, decimals: int) -> str:
 
 
 def difference_text(comparison: Comparison, decimals: int) -> str:
+    """As `interval_text` of what was judged."""
+    bounds = None if comparison.interval is None else comparison.interval[:2]
+    return interval_text(comparison.mean, bounds, comparison.metric, decimals)
+
+
+def interval_text(
+    mean: float, bounds: tuple[float, float] | None, metric: str, decimals: int
+) -> str:
     """`+1.2 [0.3, 2.1]`, in the metric's unit; without an interval where there is none."""
-    scale = metrics.scale(comparison.metric)
-    mean = text.number(comparison.mean * scale, decimals, sign=True)
-    if comparison.interval is None:
-        return mean
-    low, high = (text.number(bound * scale, decimals) for bound in comparison.interval[:2])
-    return f"{mean} [{low}, {high}]"
+    scale = metrics.scale(metric)
+    shown = text.number(mean * scale, decimals, sign=True)
+    if bounds is None:
+        return shown
+    low, high = (text.number(bound * scale, decimals) for bound in bounds)
+    return f"{shown} [{low}, {high}]"

@@ -24,6 +24,7 @@ from harness.results.findings import Answered, ReportFindings, Trend, trends_of
 from harness.results.guards import TrainingLoss
 from harness.stats.power import seeds_to_find
 
+_unit = metrics.unit_of_difference
 #: Differences, or points, that a sentence still names one by one.
 _MANY = 4
 #: Lines of one metric past which their slopes become one sentence.
@@ -330,11 +331,6 @@ def _differs(words: str) -> str:
 def _is_plural(words: str) -> bool:
     """`4 text layers`, and not `1 text layer`, `MLM weight 0.5` or two values."""
     return re.fullmatch(r"(?!1 )[\d,]+ [^,]*s", words) is not None and " and " not in words
-
-
-def _unit(metric: str) -> str:
-    unit = metrics.unit(metric)
-    return "points" if unit == "%" else unit
 
 
 def _tests(count: int) -> str:

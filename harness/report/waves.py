@@ -12,11 +12,12 @@ from harness.document import text
 from harness.document.blocks import Block, Paragraph
 from harness.document.table import plain_table
 from harness.planning.selection import PointChoice
+from harness.report.numbers import interval_text
 from harness.results.collect import Collection
 from harness.results.contrast import listed, point_words
 from harness.results.findings import Answered, ReportFindings
 from harness.stats.sequential import ComparisonState
-from harness.stats.tests import ALPHA, ContrastTest
+from harness.stats.tests import ALPHA
 
 #: Points that a note still names one by one.
 _MANY = 2
@@ -187,17 +188,8 @@ def _standing(collection: Collection, answered: Answered, pair: tuple[int, int])
     names = [point_words(collection, collection.points[point]) for point in pair]
     seeds, shown = course.schedule.counts[each.look], text.DASH
     if pair in course.judged:
-        shown = _interval_text(course.judged[pair].test, primary)
+        test = course.judged[pair].test
+        shown = interval_text(test.estimate, test.interval, primary, 1)
     power = text.DASH if each.power is None else text.number(100 * each.power, 0)
     where = each.standing.value
     return [f"{names[0]} against {names[1]}", seeds, where, shown, power]
-
-
-def _interval_text(test: ContrastTest, metric: str) -> str:
-    """`+1.2 [0.3, 2.1]` in the metric's unit."""
-    scale = metrics.scale(metric)
-    mean = text.number(test.estimate * scale, 1, sign=True)
-    if test.interval is None:
-        return mean
-    low, high = (text.number(bound * scale, 1) for bound in test.interval)
-    return f"{mean} [{low}, {high}]"

@@ -7,16 +7,17 @@ name neither a file beside it nor an operator that is not ONNX's or ONNX Runtime
 from __future__ import annotations
 
 import hashlib
-import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from harness.errors import ConfigError, RecordError, one_line
 
-#: What reading, writing and quantising takes; the extra `export` brings it.
-PACKAGES = ("onnx", "onnxruntime", "onnxscript", "tokenizers", "sympy")
+#: What writing takes, and what quantising takes too; the extra `export` brings it.
+TO_WRITE = ("onnx", "onnxruntime", "onnxscript", "tokenizers")
+PACKAGES = (*TO_WRITE, "sympy")
 #: What ONNX Runtime raises of a model; its exceptions share no class of their own.
 _RAISED = (
     "EPFail",
@@ -30,9 +31,10 @@ _RAISED = (
 _DOMAINS = ("", "ai.onnx", "com.microsoft")
 
 
-def check_packages(why: str) -> None:
-    """ConfigError, which begins with `why`, unless all `PACKAGES` are there."""
-    absent = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+def check_packages(why: str, packages: Sequence[str] | None = None) -> None:
+    """ConfigError, which begins with `why`, unless `packages`, or all `PACKAGES`, are there."""
+    wanted = PACKAGES if packages is None else packages
+    absent = [name for name in wanted if find_spec(name) is None]
     if absent:
         raise ConfigError(
             f"{why} needs {', '.join(absent)}; pip install 'lightclip-harness[export]' brings it"
