@@ -429,7 +429,7 @@ class RunConfig(Strict):
             term.check(self)
         return self
 
-    def form_key(self, form: DeployedForm) -> str:
+    def form_key(self, form: str) -> str:
         """Names the outcomes of a deployed form, as `evaluation_key` those of the model."""
         return f"{self.evaluation_key}-{form}"
 

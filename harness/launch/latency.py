@@ -26,7 +26,15 @@ from harness.config import FORMS, DeployedForm, canonical_json
 from harness.config.sweep import Run
 from harness.errors import ConfigError, HarnessError, RecordError, one_line
 from harness.files import read_regular
-from harness.store.deployed import Sitting, Timing, now, read_sittings, write_sitting
+from harness.store.deployed import (
+    Sitting,
+    Timing,
+    files_of,
+    forms_of,
+    now,
+    read_sittings,
+    write_sitting,
+)
 from harness.store.provenance import machine
 from harness.store.record import RunDir, Store
 
@@ -96,7 +104,7 @@ def first_of_each_point(runs: Sequence[Run], store: Store) -> list[RunDir]:
     for run in runs:
         directory = store.run_dir(run.key)
         point = canonical_json(run.point)
-        if point not in found and directory.result() is not None and _scored(directory):
+        if point not in found and directory.result_file.exists() and _scored(directory):
             found[point] = directory
     return list(found.values())
 
@@ -146,14 +154,12 @@ def _towers(run: RunDir) -> Iterator[_Tower]:
 
 def _scored(run: RunDir) -> dict[str, dict[str, str]]:
     """Form -> tower -> SHA-256 of the file that the run's latest evaluation of it scored."""
-    found = {}
-    for evaluation in run.finished()["evaluations"].values():
-        deployed = evaluation.get("deployed", {})
-        for form in get_args(DeployedForm):
-            if "files" in deployed.get(form, {}):
-                files = deployed[form]["files"]
-                found[form] = {tower: str(files[tower]["sha256"]) for tower in _TOWERS}
-    return found
+    return {
+        form: files
+        for evaluation in run.finished()["evaluations"].values()
+        for form, entry in forms_of(evaluation).items()
+        if form in get_args(DeployedForm) and set(files := files_of(entry)) == set(_TOWERS)
+    }
 
 
 def _probe(tower: _Tower, threads: int) -> Mapping[str, Any]:

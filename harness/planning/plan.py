@@ -15,6 +15,7 @@ from harness.config.sweep import Run
 from harness.errors import RecordError, whole
 from harness.metrics import lacking
 from harness.planning.costs import training_gmacs
+from harness.store.deployed import forms_of
 from harness.store.provenance import code_hash
 from harness.store.record import Store
 from harness.store.state import State, Status
@@ -174,8 +175,8 @@ def _lacks(result: Mapping[str, Any] | None, config: RunConfig) -> str:
         return ""
     kinds = {name.rpartition("/")[2] for name in lacking(entry, config.objective.active)}
     counted = f"{len(kinds)} {'metric' if len(kinds) == 1 else 'metrics'}" if kinds else ""
-    deployed = entry.get("deployed", {})
-    holes = [f"form {form}" for form in config.evaluate.deploy if "metrics" not in deployed[form]]
+    forms = forms_of(entry)
+    holes = [f"form {f}" for f in config.evaluate.deploy if "metrics" not in forms.get(f, {})]
     return " and ".join(filter(None, [counted, *holes]))
 
 

@@ -9,13 +9,11 @@ from harness import metrics
 from harness.document import text
 from harness.document.blocks import Block, BulletList, Details, Note, Paragraph
 from harness.document.table import Table, plain_table
-from harness.files import sha256_of
 from harness.report.tables import build_tables
 from harness.results.collect import Collection
 from harness.results.comparisons import Comparison, Verdict
 from harness.results.deployed import FORM, deployed, newest_with_most
 from harness.results.findings import ReportFindings, find
-from harness.results.outcomes import outcomes_file
 from harness.store.deployed import LOUD, Sitting, read_sittings
 from harness.store.record import Store
 
@@ -47,12 +45,7 @@ def _blocks(
     collection: Collection, forms: Collection, sitting: Sitting | None, problems: Sequence[str]
 ) -> Iterator[Block]:
     findings = find(forms)
-    own = {(record.key, record.seed): record for record in collection.records}
-    for record in forms.records:
-        file = outcomes_file(record)
-        if record.evaluation is not None and file.exists():
-            inputs = own[(record.key, record.seed)].inputs
-            inputs[f"outcomes/{file.name}"] = sha256_of(file)
+    findings.note_inputs(forms.records)
     said = list(_losses(forms, findings))
     if said:
         yield BulletList(tuple(said))
@@ -84,7 +77,7 @@ def _loss(forms: Collection, metric: str, made: Sequence[Comparison], margin: fl
     worst = min(made, key=lambda c: min(b * scale for b in _bounds(c)))
     bound = -min(b * scale for b in _bounds(worst))
     least, most = (f(c.mean * metrics.scale(metric) for c in made) for f in (min, max))
-    unit = "points" if metrics.unit(metric) == "%" else metrics.unit(metric)
+    unit = metrics.unit_of_difference(metric)
     spread = " to ".join(dict.fromkeys(text.number(v, 1, sign=True) for v in (least, most)))
     said = (
         f"{metrics.display(metric)} differs from the model as trained by {spread} {unit}; "

@@ -109,10 +109,7 @@ def _write(
     made: Mapping[str, Any],
     layout: PaperLayout,
 ) -> ReportResult:
-    for record in collection.records:
-        if record.key in findings.outcomes:
-            name = f"outcomes/{record.evaluation_key}.npz"
-            record.inputs[name] = findings.outcomes[record.key]
+    findings.note_inputs(collection.records)
     printed = external.load(store.root / "results" / "external")
     published = beside_ours(collection, findings.cells, printed, evaluated_here(store))
     sheet = Sheet(collection, findings, published.matched)

@@ -16,7 +16,7 @@ from harness.errors import InvariantError, one_line
 from harness.evaluate.invariants import check
 from harness.results.collect import Collection, PointRow, frame_of
 from harness.results.records import Record
-from harness.store.deployed import Sitting, Timing
+from harness.store.deployed import Sitting, Timing, files_of, forms_of
 
 #: Name of the axis; it is no field of a configuration.
 FORM = "form"
@@ -61,7 +61,7 @@ def newest_with_most(collection: Collection, sittings: Iterable[Sitting]) -> Sit
             (timing.key, timing.form)
             for record in collection.records
             for form, entry in _entries(record).items()
-            for timing in sitting.of(record.key, form, _digests(entry))
+            for timing in sitting.of(record.key, form, files_of(entry).values())
         }
         if len(known) >= most:
             best, most = sitting, len(known)
@@ -70,27 +70,7 @@ def newest_with_most(collection: Collection, sittings: Iterable[Sitting]) -> Sit
 
 def _entries(record: Record) -> Mapping[str, Mapping[str, Any]]:
     """Form -> its entry, of a run that gave numbers."""
-    found = {} if record.evaluation is None else record.evaluation.get("deployed", {})
-    if not isinstance(found, Mapping):
-        return {}
-    return {form: _sound(entry) for form, entry in found.items()}
-
-
-def _sound(entry: Any) -> Mapping[str, Any]:
-    """`entry`, or a hole in its place where it is not what an evaluation writes."""
-    if isinstance(entry, Mapping) and isinstance(entry.get("hole"), str):
-        return {"hole": entry["hole"]}
-    try:
-        for told in entry["files"].values():
-            told["sha256"].encode(), float(told["mb"])
-        entry["protocol"]["metrics"].keys() | entry["metrics"].keys()
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return {"hole": "the entry of this form was edited"}
-    return entry  # type: ignore[no-any-return]
-
-
-def _digests(entry: Mapping[str, Any]) -> list[str]:
-    return [told["sha256"] for told in entry.get("files", {}).values()]
+    return {} if record.evaluation is None else forms_of(record.evaluation)
 
 
 def _timings(own: Sequence[Record], form: str, sitting: Sitting | None) -> list[Timing]:
@@ -99,7 +79,7 @@ def _timings(own: Sequence[Record], form: str, sitting: Sitting | None) -> list[
         return []
     for record in own:
         entry = _entries(record).get(form, {})
-        if found := sitting.of(record.key, form, _digests(entry)):
+        if found := sitting.of(record.key, form, files_of(entry).values()):
             return found
     return []
 
@@ -108,7 +88,7 @@ def _in_form(record: Record, place: int, form: str, timings: Sequence[Timing]) -
     if record.evaluation is None or form == TRAINED:
         return replace(record, point=place)
     entry = _entries(record).get(form, {"hole": "this run was not evaluated in this form"})
-    key = f"{record.evaluation_key}-{form}"
+    key = record.run.config.form_key(form)
     reason = entry.get("hole") or _broken(entry)
     if reason is not None:
         return replace(record, point=place, evaluation_key=key, evaluation=None, reason=reason)
@@ -116,9 +96,7 @@ def _in_form(record: Record, place: int, form: str, timings: Sequence[Timing]) -
     assert record.result is not None
     cost = {**record.result["cost"], **_costs(entry, timings)}
     result = {**record.result, "cost": cost}
-    return replace(
-        record, point=place, evaluation_key=key, evaluation=numbers, result=result, inputs={}
-    )
+    return replace(record, point=place, evaluation_key=key, evaluation=numbers, result=result)
 
 
 def _broken(entry: Mapping[str, Any]) -> str | None:

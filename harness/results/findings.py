@@ -6,7 +6,7 @@ where tables, figures and sentences find them.  Which tests form a family: see `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -81,12 +81,19 @@ class ReportFindings:
     contests: Mapping[str, Best]
     """Metric -> its best point against the others, over all points of the table: which of them can
     be told from it."""
-    outcomes: Mapping[str, str]
-    """Run key -> SHA-256 of the per-example outcomes that were read."""
+    outcomes: Mapping[tuple[str, str], str]
+    """(Run key, evaluation key) -> SHA-256 of the per-example outcomes that were read."""
     unread: Mapping[str, tuple[str, ...]]
     """Why outcomes could not be used -> keys of the runs."""
     notes: tuple[str, ...] = ()
     """What stands in the way of a verdict, a sentence each."""
+
+    def note_inputs(self, records: Iterable[Record]) -> None:
+        """Put the outcomes that were read among the inputs of their runs."""
+        for record in records:
+            sha256 = self.outcomes.get((record.key, record.evaluation_key))
+            if sha256 is not None:
+                record.inputs[f"outcomes/{record.evaluation_key}.npz"] = sha256
 
     @property
     def shown(self) -> tuple[str, ...]:

@@ -48,8 +48,8 @@ class Outcomes:
         averages: Mapping[str, Sequence[str]],
         pairs: Iterable[tuple[int, int]],
     ) -> None:
-        self.digests: dict[str, str] = {}
-        """Run key -> SHA-256 of the outcomes read."""
+        self.digests: dict[tuple[str, str], str] = {}
+        """(run key, evaluation key) -> SHA-256 of the outcomes read."""
         self.problems: dict[str, list[str]] = {}
         """Why outcomes could not be used -> keys of the runs."""
         self._shown, self._averages = shown, averages
@@ -109,7 +109,7 @@ class Outcomes:
                 continue
             found[record.seed] = scores = read_scores(record, self._shown, self._averages)
             if scores.sha256 is not None:
-                self.digests[record.key] = scores.sha256
+                self.digests[(record.key, record.evaluation_key)] = scores.sha256
             if scores.problem is not None:
                 self.problems.setdefault(scores.problem, []).append(record.key)
             for metric, score in scores.by_metric.items():

@@ -29,6 +29,32 @@ _SCHEMA = 1
 LOUD = 2.0
 
 
+def forms_of(evaluation: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Form -> its entry in an evaluation on record, or {"hole": reason}.
+
+    What is not as an evaluation writes it is a hole too.
+    """
+    found = evaluation.get("deployed", {})
+    return {form: _sound(told) for form, told in found.items()} if isinstance(found, dict) else {}
+
+
+def _sound(entry: Any) -> Mapping[str, Any]:
+    if isinstance(entry, Mapping) and isinstance(entry.get("hole"), str):
+        return {"hole": entry["hole"]}
+    try:
+        for told in entry["files"].values():
+            told["sha256"].encode(), float(told["mb"])
+        entry["protocol"]["metrics"].keys() | entry["metrics"].keys()
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return {"hole": "the entry of this form was edited"}
+    return entry  # type: ignore[no-any-return]
+
+
+def files_of(entry: Mapping[str, Any]) -> dict[str, str]:
+    """Tower -> SHA-256 of the file that was scored; nothing of a hole."""
+    return {tower: told["sha256"] for tower, told in entry.get("files", {}).items()}
+
+
 @dataclass(frozen=True)
 class Timing:
     """How long one tower of one form of a run takes, a batch at a time.
