@@ -142,6 +142,20 @@ def test_a_form_that_is_a_hole_can_be_filled_in_without_training(
     assert "form onnx" not in second.note
 
 
+@pytest.mark.parametrize("found", [{}, [], {"onnx": 3}])
+def test_a_plan_takes_an_entry_that_was_edited_for_a_hole(records: Records, found: Any) -> None:
+    asked = sweep()
+    asked = replace(asked, base=override(asked.base, {"evaluate.deploy": ["onnx"]}))
+    runs, _ = runs_by(asked)
+    fill(records, runs)
+    directory, key = records.store.run_dir(runs[0].key), runs[0].config.evaluation_key
+    result = directory.result()
+    result["evaluations"][key]["deployed"] = found
+    directory.write_result(result)
+    step = next(s for s in make_plan(runs, records.store) if s.run.key == runs[0].key)
+    assert "form onnx" in step.note
+
+
 # --------------------------------------------------------------------------- timings
 
 
