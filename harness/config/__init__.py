@@ -2,6 +2,12 @@
 
 What sweep files and everything above import, whichever module has it."""
 
+from harness.config.evaluation import FORMS as FORMS
+from harness.config.evaluation import VALIDATION as VALIDATION
+from harness.config.evaluation import BenchmarkData as BenchmarkData
+from harness.config.evaluation import ClassFolder as ClassFolder
+from harness.config.evaluation import DeployedForm as DeployedForm
+from harness.config.evaluation import Evaluate as Evaluate
 from harness.config.fields import SOURCES as SOURCES
 from harness.config.fields import TERMS as TERMS
 from harness.config.fields import field_paths as field_paths
@@ -23,18 +29,12 @@ from harness.config.overrides import parse_assignment as parse_assignment
 from harness.config.overrides import parse_assignments as parse_assignments
 from harness.config.runtime import Runtime as Runtime
 from harness.config.runtime import check_processes as check_processes
-from harness.config.schema import FORMS as FORMS
-from harness.config.schema import VALIDATION as VALIDATION
-from harness.config.schema import BenchmarkData as BenchmarkData
-from harness.config.schema import ClassFolder as ClassFolder
 from harness.config.schema import Columns as Columns
 from harness.config.schema import Data as Data
-from harness.config.schema import DeployedForm as DeployedForm
-from harness.config.schema import Evaluate as Evaluate
 from harness.config.schema import Objective as Objective
 from harness.config.schema import RunConfig as RunConfig
 from harness.config.schema import Schedule as Schedule
-from harness.config.schema import Train as Train
 from harness.config.schema import parts_of_a_batch as parts_of_a_batch
 from harness.config.schema import unregistered_terms as unregistered_terms
+from harness.config.training import Train as Train
 from harness.config.values import divisors_near as divisors_near

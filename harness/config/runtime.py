@@ -13,7 +13,7 @@ from harness.config.values import divisors_near
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:
-    from harness.config.schema import Train
+    from harness.config.training import Train
 
 
 class Runtime(Strict):

@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from harness.config.evaluation import Evaluate
 from harness.config.fields import (
     SOURCES,
     TERMS,
@@ -31,7 +32,7 @@ from harness.config.fields import (
 )
 from harness.config.identity import NOT_IDENTITY, Float, Int, Strict, content_key, identity_of
 from harness.config.model import Model
-from harness.config.values import divisors_near
+from harness.config.training import Train
 from harness.errors import ConfigError, unknown
 
 if TYPE_CHECKING:
@@ -245,167 +246,6 @@ class Data(Strict):
         if not 0 < value[0] <= value[1] <= 1:
             raise ValueError("0 < low <= high <= 1 is wanted")
         return value
-
-
-# --------------------------------------------------------------------------- training
-
-
-class Train(Strict):
-    """The budget and the optimiser; every length is in samples seen, never in steps."""
-
-    samples: Annotated[Int, Field(ge=1)] = 1_000_000
-    """Pairs seen in all, a picture counted each time it is shown: epochs x training pictures, or
-    steps x batch size.  Elsewhere: epochs, steps, iterations, max_steps, num_epochs, num_steps,
-    train_num_samples, samples_seen, n_epochs, iters, budget."""
-    batch_size: Annotated[Int, Field(ge=2)] = 128
-    """Global batch: pairs contrasted with one another, on however many processes.
-    Elsewhere: batch, bs, batchsize, global_batch_size, train_batch_size."""
-    lr: Annotated[Float, Field(gt=0)] = 1e-3
-    """Highest learning rate of AdamW: at the end of the warm-up, from where it falls along half a
-    cosine to 0.  Elsewhere: learning_rate, base_lr, peak_lr, max_lr."""
-    warmup_samples: Annotated[Int, Field(ge=0)] = 0
-    """Pairs over which the learning rate grows linearly from 0: warm-up steps x batch size.
-    Elsewhere: warmup, warmup_steps, warmup_epochs, warmup_ratio."""
-    weight_decay: Annotated[Float, Field(ge=0)] = 0.1
-    """Not applied to biases, norms, one-dimensional parameters and logit_scale.  Elsewhere: wd,
-    decay, l2."""
-    beta1: Annotated[Float, Field(ge=0, lt=1)] = 0.9
-    """Decay of AdamW's mean of gradients.  Elsewhere: betas, momentum, adam_beta1."""
-    beta2: Annotated[Float, Field(ge=0, lt=1)] = 0.98
-    """Decay of AdamW's mean of squared gradients; CLIP's of its ViTs.  Elsewhere: adam_beta2."""
-    eps: Annotated[Float, Field(gt=0)] = 1e-8
-    """Added to the root of that mean before AdamW divides by it.  Elsewhere: epsilon, adam_eps,
-    adam_epsilon."""
-    grad_clip: Annotated[Float, Field(gt=0)] | None = 1.0
-    """Largest norm of the gradient over all parameters; null: not clipped.  Elsewhere: clip_grad,
-    grad_clip_norm, max_grad_norm, clip, gradient_clip, gradient_clip_val."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """`auto`: bfloat16 autocast on a GPU that has it, fp32 elsewhere.  Elsewhere: amp, dtype, fp16,
-    bf16, mixed_precision."""
-    tf32: Annotated[
-        Literal["none", "convolutions", "all"], Field(json_schema_extra={"born": "convolutions"})
-    ] = "convolutions"
-    """What a GPU does in TF32 in place of fp32: `convolutions`, as torch of itself, or `all`
-    products.  Evaluation never does.  Elsewhere: allow_tf32, float32_matmul_precision."""
-    norm_batch: Annotated[
-        Annotated[Int, Field(ge=2)] | None, Field(json_schema_extra={"born": None})
-    ] = None
-    """Pairs whose statistics a BatchNorm normalises by ("ghost batch normalisation", Hoffer et al.,
-    2017), on however many processes; they pass through the towers at once.  null: all of them."""
-
-    @model_validator(mode="after")
-    def _whole_norm_batches(self) -> Train:
-        if self.norm_batch is not None and self.batch_size % self.norm_batch:
-            near = ", ".join(map(str, divisors_near(self.batch_size, self.norm_batch, least=2)))
-            raise ValueError(
-                f"norm_batch {self.norm_batch} does not divide batch_size {self.batch_size}; "
-                f"nearest that do: {near}"
-            )
-        return self
-
-
-# --------------------------------------------------------------------------- evaluation
-
-
-class ClassFolder(Strict):
-    """Pictures with a class each as a zero-shot test set.
-
-    `path` is a folder, zip or tar with a sub-folder of pictures a class, an export of
-    clip-benchmark, or a table of pictures and labels.
-    """
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
-    """What its metrics are called by: `name/zeroshot/acc1`."""
-    path: Annotated[str, Field(json_schema_extra=NOT_IDENTITY)]
-    """Where it is; its content is identity, the place is not."""
-    fingerprint: str | None = None
-    """SHA-256 of pictures, classes and prompts; filled in when a sweep is expanded."""
-    templates: tuple[str, ...] = ("a photo of a {c}.",)
-    """Prompts with `{c}` for the class name; a set's own stand in the place of this default."""
-    classnames: Annotated[tuple[str, ...] | str | None, Field(json_schema_extra=NOT_IDENTITY)] = (
-        None
-    )
-    """What classes are called in prompts: names in the order of the folders (numbers by value), a
-    file of them (a line a class, or JSON), or `wordnet`; null: classnames.txt beside the classes,
-    or else the folders.  The fingerprint has the names, and so has every key."""
-
-    @field_validator("templates")
-    @classmethod
-    def _have_placeholder(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return _templates_with_placeholder(value)
-
-
-class BenchmarkData(Strict):
-    """One data set of a suite as it is on disk; filled in when a sweep is expanded."""
-
-    name: str
-    """As the suite calls it."""
-    fingerprint: str | None = None
-    """SHA-256 of its definition and content; null: it is not there, and a hole in every table."""
-
-
-VALIDATION = "validation"
-"""The split that choices are made on: a search's, and what is told of the terms of the loss; what
-is reported is another."""
-
-
-DeployedForm = Literal["onnx", "onnx-int8"]
-FORMS = "deploy"  # of a run's directory: the folder of its deployed forms
-
-
-class Evaluate(Strict):
-    """The protocol: changing it re-evaluates a finished run and never retrains it."""
-
-    splits: tuple[str, ...] = ("test",)
-    """Splits of the data set whose retrieval, and classes if it has any, are measured.
-    Elsewhere: split, eval_split, test_split."""
-    fingerprint: str | None = None
-    """SHA-256 of the evaluated splits and tasks; filled in when a sweep is expanded."""
-    templates: tuple[str, ...] | None = None
-    """Prompt templates with `{c}` for the class name; null: those of the data set.
-    Elsewhere: prompts, prompt, prompt_templates."""
-    class_folders: tuple[ClassFolder, ...] = ()
-    """Zero-shot test sets of one's own, a folder or zip each, as
-    `[{"name": "pets", "path": "/data/pets"}]`.  Elsewhere: zeroshot, imagenet_val, class_folder."""
-    suites: Annotated[tuple[str, ...], Field(json_schema_extra={"born": []})] = ()
-    """Suites of public benchmarks, or single ones of them, found below `runtime.data_root`.
-    Elsewhere: suite, benchmark, eval_datasets."""
-    benchmarks: Annotated[tuple[BenchmarkData, ...], Field(json_schema_extra={"born": []})] = ()
-    """Their data sets; filled in when a sweep is expanded."""
-    batch_size: Annotated[Int, Field(ge=1)] = 256
-    """Pictures or texts embedded at once.  Elsewhere: eval_batch_size, val_batch_size,
-    test_batch_size."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Precision of the encoders; scores are always computed in fp32."""
-    deploy: Annotated[tuple[DeployedForm, ...], Field(json_schema_extra={"born": []})] = ()
-    """Forms for devices that are written, measured and evaluated beside the model as trained, both
-    by ONNX Runtime: `onnx` in fp32, `onnx-int8` in 8 bits.
-    Elsewhere: export, quantize, quantization, int8, onnx."""
-
-    @field_validator("templates")
-    @classmethod
-    def _have_placeholder(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        return None if value is None else _templates_with_placeholder(value)
-
-    @model_validator(mode="after")
-    def _names_differ(self) -> Evaluate:
-        names = [*self.splits, *(folder.name for folder in self.class_folders)]
-        if not names and not self.suites:
-            raise ValueError("neither a split nor a class folder to evaluate")
-        names += [benchmark.name for benchmark in self.benchmarks]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"{name!r} is the name of two things that are evaluated")
-        return self
-
-
-def _templates_with_placeholder(value: tuple[str, ...]) -> tuple[str, ...]:
-    if not value:
-        raise ValueError("at least one template is wanted")
-    for template in value:
-        if "{c}" not in template:
-            raise ValueError(f"template {template!r} has no {{c}} for the class name")
-    return value
 
 
 # --------------------------------------------------------------------------- the run

@@ -22,9 +22,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from harness import metrics
+from harness.config.evaluation import VALIDATION
 from harness.config.identity import canonical_json
 from harness.config.overrides import check_path, override
-from harness.config.schema import VALIDATION, RunConfig
+from harness.config.schema import RunConfig
 from harness.config.values import plain
 from harness.errors import ConfigError, SweepError, unknown
 

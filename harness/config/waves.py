@@ -12,10 +12,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from harness.config.evaluation import VALIDATION
 from harness.config.identity import canonical_json
 from harness.config.overrides import check_path
 from harness.config.points import axis_values, plain_point, whole_numbers
-from harness.config.schema import VALIDATION
 from harness.errors import SweepError
 
 MAX_SEEDS = 16
