@@ -27,18 +27,18 @@ from harness.launch.profiles import load_profile
 from harness.launch.slots import Capacity, Slot, cores_of_a_job
 from harness.launch.slurm import scheduler
 from harness.launch.slurm.freeze import freeze
-from harness.launch.slurm.policy import why_stop
-from harness.launch.slurm.scheduler import Silent
-from harness.launch.slurm.submissions import AFTER, QueuePlace, Submission, queued
-from harness.launch.slurm.submit import (
+from harness.launch.slurm.orders import (
     JobOrder,
     Submitted,
     check_not_held,
     check_time,
-    preview,
-    submit,
     with_processes,
 )
+from harness.launch.slurm.places import QueuePlace, look, queued, user_name
+from harness.launch.slurm.policy import why_stop
+from harness.launch.slurm.scheduler import Silent
+from harness.launch.slurm.submissions import AFTER, Submission
+from harness.launch.slurm.submit import preview, submit
 from harness.planning.plan import Action, Rerun, Step
 from harness.store.record import RunDir
 from harness.store.state import State, Status
@@ -133,7 +133,7 @@ class SlurmExecutor(Executor):
         intent = submission.read()
         if not submission.is_own(intent):
             raise ConfigError(f"{submission.folder} is not a submission of yours")
-        return cls(JobOrder.again(intent), before=intent.keys)
+        return cls(JobOrder.again(intent), before=intent.keys | set(intent.awaits))
 
     def capacity(self, runs: int) -> Capacity:
         """See Executor."""
@@ -167,7 +167,7 @@ class SlurmExecutor(Executor):
         for line in words(submitted, self.work):
             print(line)
         if not self._stay:
-            return 3 if submitted.left else 0
+            return submitted.exit_code
         self._follow(pending, watching)
         return None
 
@@ -178,7 +178,7 @@ class SlurmExecutor(Executor):
             while not {self._status(step).state for step in steps} <= {State.DONE, State.FAILED}:
                 time.sleep(scheduler.POLL_SECONDS)
                 try:
-                    places = queued(self.work.store, scheduler.queue(), close=False)
+                    places = queued(self.work.store, look(self.work.store), close=False)
                 except Silent as error:
                     say(str(error))
                     continue
@@ -299,7 +299,7 @@ class SlurmExecutor(Executor):
             return
         self._asked = now
         try:
-            places = queued(self.work.store, scheduler.queue(), close=False)
+            places = queued(self.work.store, look(self.work.store), close=False)
         except Silent as error:
             say(str(error))
             return
@@ -327,13 +327,7 @@ def _to_run(step: Step) -> Step:
 
 def words(submitted: Submitted, order: JobOrder) -> list[str]:
     """What was submitted, what was there already, and what to type next."""
-    lines = []
-    there = Counter(
-        "running" if place.task is not None and place.task.state == "RUNNING" else "queued"
-        for place in submitted.places.values()
-    )
-    if there:
-        lines.append(f"there already: {', '.join(f'{n} {what}' for what, n in there.items())}")
+    lines = _there(submitted)
     if submitted.submission is None:
         lines.append("nothing to submit")
     else:
@@ -353,3 +347,26 @@ def words(submitted: Submitted, order: JobOrder) -> list[str]:
         f"call them off:       {status} --cancel --all",
         "what was left over:  the same command again",
     ]
+
+
+def _there(submitted: Submitted) -> list[str]:
+    """What of the runs was there before."""
+    lines = []
+    places = [place for place in submitted.places.values() if not place.unsure]
+    there = Counter(
+        "running" if place.task is not None and place.task.state == "RUNNING" else "queued"
+        for place in places
+    )
+    if there:
+        lines.append(f"there already: {', '.join(f'{n} {what}' for what, n in there.items())}")
+    others = Counter(place.owner for place in places if place.owner != -1)
+    lines += [
+        f"{count} of them are jobs of {user_name(owner)}, whose runs they stay"
+        for owner, count in others.items()
+    ]
+    if submitted.unsure:
+        lines.append(
+            f"{submitted.unsure} runs were handed to sbatch, which gave no answer: whether they "
+            "are queued is not known; the same command asks when the scheduler answers"
+        )
+    return lines
