@@ -396,7 +396,7 @@ class TestActing:
         assert status(store, "depth") == 0
         told = " ".join(capsys.readouterr().out.split())
         for words in (
-            "cancelled: job 101_0 was cancelled",
+            "cancelled: job 101_0 was taken out of the queue",
             "dead: job 101_1 left the queue without a word (NODE_FAIL)",
             "dead: job 101_2 left the queue without a word (TIMEOUT)",
             "dead: its job died before it began (exit code 127): python: No such file",

@@ -72,7 +72,7 @@ class Departures:
         if state is not None and not scheduler.is_over(state):
             return None
         if state is not None and scheduler.ENDED[state] == CANCELLED:
-            return Departure(CANCELLED, f"job {job} was cancelled")
+            return Departure(CANCELLED, f"job {job} was taken out of the queue")
         return Departure(DEAD, f"job {job} left the queue without a word ({state or 'how?'})")
 
     def _state(self, number: str, name: str, index: int) -> str | None:
@@ -83,9 +83,11 @@ class Departures:
             if index not in listing.tasks(name):
                 scheduler.add_from_accounting(listing, number, name)
         task = listing.tasks(name).get(index)
-        if task is not None and not task.over:
+        if task is None:  # of an array that is known, one that was cancelled as it waited
+            return "CANCELLED" if listing.tasks(name) else None
+        if not task.over:
             del listing.jobs[name][index]
-        return None if task is None else task.state
+        return task.state
 
 
 def _task_of(intent: Intent, key: str) -> tuple[int, int]:

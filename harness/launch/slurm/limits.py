@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from harness.errors import user_name
 from harness.launch.profiles import Profile, seconds_of
-from harness.launch.slurm.places import user_name
 from harness.launch.slurm.scheduler import Listing, fields_of, or_nothing, rows_of
 
 _SECONDS = 10.0

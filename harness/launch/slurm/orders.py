@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.config import Runtime
 from harness.errors import ConfigError, HarnessError
 from harness.launch.executor import Assignment
-from harness.launch.profiles import Profile
+from harness.launch.profiles import DEFAULT, Profile
 from harness.launch.slurm.freeze import Frozen
 from harness.launch.slurm.places import QueuePlace
 from harness.launch.slurm.submissions import Intent, Submission, newest
@@ -31,9 +31,12 @@ class JobOrder(Assignment):
         rehearse: whether a rehearsal must go well first.
         frozen: the code that is to run; None: that of the calling process, as it is now.
         round: how many submissions before this one followed each other by themselves.
+        move: whether runs that wait in the queue are taken out of it and submitted anew.
     """
 
     profile: Profile = field(default_factory=Profile)
+    profile_name: str = DEFAULT
+    move: bool = False
     rehearse: bool = False
     frozen: Frozen | None = None
     round: int = 0
@@ -49,6 +52,7 @@ class JobOrder(Assignment):
             sweep_file=file,
             report=intent.report_command or None,
             profile=intent.profile,
+            profile_name=intent.profile_name,
             frozen=Frozen(Path(intent.code), file, intent.code_sha256),
             round=intent.round,
             waves=intent.waves,

@@ -6,7 +6,6 @@ is closed, and whose it is decides who may close it.
 
 from __future__ import annotations
 
-import pwd
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -32,14 +31,6 @@ class QueuePlace:
     def unsure(self) -> bool:
         """Whether nobody knows that the scheduler ever took it."""
         return self.task is None and self.submission.job(self.array) is None
-
-
-def user_name(user: int) -> str:
-    """The name of a user, or the number where there is none."""
-    try:
-        return pwd.getpwuid(user).pw_name
-    except (KeyError, OverflowError):
-        return f"user {user}"
 
 
 def open_submissions(

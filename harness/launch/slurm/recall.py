@@ -11,15 +11,14 @@ from harness.config import Runtime
 from harness.config.pipes import allow_pipes
 from harness.config.sweep import Run
 from harness.config.sweep_files import load_sweep, own_file
-from harness.errors import ConfigError, RecordError, unknown
+from harness.errors import ConfigError, RecordError, unknown, user_name
 from harness.launch.backlog import Say
 from harness.launch.profiles import load_profile
-from harness.launch.slurm import scheduler
 from harness.launch.slurm.orders import JobOrder, Submitted, with_processes
-from harness.launch.slurm.places import QueuePlace, open_submissions, user_name
-from harness.launch.slurm.scheduler import Silent
-from harness.launch.slurm.submissions import REPORT, Intent, Submission, submissions
+from harness.launch.slurm.places import QueuePlace, open_submissions
+from harness.launch.slurm.submissions import Submission, submissions
 from harness.launch.slurm.submit import submit
+from harness.launch.slurm.withdrawal import jobs_to_cancel, report_job_of, withdraw
 from harness.planning.plan import Rerun, make_plan
 from harness.store.manifest import Manifest
 from harness.store.record import Store
@@ -103,19 +102,11 @@ def cancel(
     own = [run for run in runs if run.key not in places or places[run.key].owner == -1]
     asked = [run for run in own if _ask_to_stop(store, run, places)]
     done.runs = len(asked)
-    jobs = _jobs_to_cancel(asked, places)
+    jobs = jobs_to_cancel({run.key for run in asked}, places)
     if everything:
         for submission, intent in open_submissions(store, say, manifest.sweep.name):
-            jobs.update(_report_job(submission, intent) if intent.is_mine else {})
-    for name, numbers in jobs.items():
-        known = [number for number in numbers if number is not None]
-        try:
-            scheduler.cancel(known, name)
-            done.jobs += len(known)
-            done.left += len(numbers) - len(known)
-        except Silent as error:
-            say(f"{name}: {error}")
-            done.left += len(numbers)
+            jobs.update(report_job_of(submission, intent) if intent.is_mine else {})
+    done.jobs, done.left = withdraw(jobs, say)
     return done
 
 
@@ -126,32 +117,6 @@ def _ask_to_stop(store: Store, run: Run, places: Mapping[str, QueuePlace]) -> bo
         return False
     directory.request_stop("cancelled")
     return True
-
-
-def _jobs_to_cancel(
-    runs: Sequence[Run], places: Mapping[str, QueuePlace]
-) -> dict[str, list[str | None]]:
-    """Name of an array -> its jobs all of whose runs are called off; None: of unknown number."""
-    keys = {run.key for run in runs}
-    jobs: dict[str, list[str | None]] = {}
-    intents: dict[Path, Intent] = {}
-    for run in runs:
-        place = places.get(run.key)
-        if place is None:
-            continue
-        folder = place.submission.folder
-        intent = intents.setdefault(folder, intents.get(folder) or place.submission.read())
-        array, number = intent.arrays[place.array], place.submission.job(place.array)
-        alive = {key for key in array.tasks[place.index] if key in places}
-        if alive <= keys and run.key == min(alive):
-            job = None if number is None else f"{number}_{place.index}"
-            jobs.setdefault(array.name, []).append(job)
-    return jobs
-
-
-def _report_job(submission: Submission, intent: Intent) -> dict[str, list[str | None]]:
-    number = submission.job(REPORT)
-    return {} if number is None or intent.report is None else {intent.report: [number]}
 
 
 def retry(

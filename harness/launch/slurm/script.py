@@ -12,19 +12,27 @@ import contextlib
 import io
 import re
 import shlex
+import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import ConfigError
+from harness.errors import ConfigError, one_line
 from harness.launch.profiles import Profile
 from harness.launch.slurm import frozen_check
 from harness.launch.slurm.freeze import Frozen
 from harness.launch.slurm.launching import Launch
-from harness.launch.slurm.scheduler import Silent, foreign_variables
+from harness.launch.slurm.scheduler import (
+    CALL_SECONDS,
+    Silent,
+    clean_environment,
+    foreign_variables,
+    installed,
+)
 
 if TYPE_CHECKING:
     import submitit
@@ -107,6 +115,24 @@ def submit(job: BatchJob) -> str:
             said += f"; gpu = {job.profile.gpu!r} is to be a type that sinfo --format=%G names"
         raise Refused(f"sbatch refuses the job: {said}") from None
     return str(submitted.job_id)
+
+
+def verdict(text: str) -> str | None:
+    """What the scheduler says of a script without taking it; None where there is none to ask."""
+    if not installed():
+        return None
+    with tempfile.NamedTemporaryFile("w", suffix=".sh") as file:
+        file.write(text)
+        file.flush()
+        try:
+            words = ["sbatch", "--test-only", file.name]
+            done = subprocess.run(
+                words, env=clean_environment(), capture_output=True, text=True, timeout=CALL_SECONDS
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return one_line(error)
+    said = " ".join(f"{done.stdout} {done.stderr}".split())
+    return said.removeprefix("sbatch: ") or f"exit code {done.returncode}"
 
 
 def _command(job: BatchJob) -> str:

@@ -103,6 +103,7 @@ class Intent:
     waves: bool = False
     pipes: tuple[str, ...] = ()
     awaits: tuple[str, ...] = ()
+    profile_name: str = ""
 
     @property
     def owner(self) -> int:

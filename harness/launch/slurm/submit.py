@@ -40,6 +40,7 @@ from harness.launch.slurm.submissions import (
     folder_of,
     submitting,
 )
+from harness.launch.slurm.withdrawal import take_out
 from harness.planning.plan import Action, Step
 from harness.store.lease import LeaseHeld
 from harness.store.record import Store
@@ -62,6 +63,8 @@ def submit(steps: Sequence[Step], order: JobOrder, say: Say) -> Submitted:
     with submitting(order.store):
         listing = _listing(order.store, say)
         places = queued(order.store, listing, say=say)
+        if order.move:
+            take_out({step.run.key for step in steps if step.pending}, places, say)
         wanted = [
             step
             for step in steps
@@ -229,6 +232,7 @@ def _intent(
         sweep=order.sweep,
         arrays=_arrays(steps, order.profile.pack, limits, listing, name, report=report),
         profile=order.profile,
+        profile_name=order.profile_name,
         runtime=order.runtime,
         root=str(order.store.root),
         code=str(frozen.path),

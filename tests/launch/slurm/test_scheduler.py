@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from fake_slurm import FakeSlurm
 
+from harness.errors import user_name
 from harness.launch.profiles import Profile
-from harness.launch.slurm import places, scheduler
+from harness.launch.slurm import scheduler
 from harness.launch.slurm.limits import Limits, limits
 from harness.launch.slurm.scheduler import (
     Listing,
@@ -292,7 +293,7 @@ class TestLimits:
 def _site(slurm: FakeSlurm, default_qos: str) -> None:
     slurm.says("scontrol", CONFIG.format(10000), to="config")
     slurm.says("scontrol", PARTITIONS, to="partition")
-    name = places.user_name(os.getuid())
+    name = user_name(os.getuid())
     slurm.says("sacctmgr", ASSOCIATIONS.format(qos=default_qos, user=""), to=f"user={name}")
     slurm.says("sacctmgr", ACCOUNTS, to="user=")
     slurm.says("sacctmgr", QOS, to="qos")
