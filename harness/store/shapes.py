@@ -135,7 +135,8 @@ class ManifestRunShape(BaseModel):
     label: str
     seed: int
     point: dict[str, Any] | list[Any]
-    parent: str | None
+    parent: str | None = _ABSENT
+    parents: list[str] = _ABSENT
 
 
 class ManifestShape(BaseModel):
