@@ -18,10 +18,9 @@ from urllib.parse import urlsplit
 from braceexpand import braceexpand
 
 from harness.config.pipes import SEPARATOR, check_pipes
-from harness.data.files import existing
+from harness.data.files import GZIPPED, existing
 from harness.data.packed import PACK_FILE, REMEDY, read_pack
 from harness.data.split_names import SPLIT_NAMES, split_folder, split_in
-from harness.data.unpacked import GZIPPED
 from harness.errors import DataError
 from harness.files import inside
 

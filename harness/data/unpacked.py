@@ -18,12 +18,6 @@ from harness.files import bounded
 
 _LEAST_BYTES, _MOST_RATIO = 1 << 30, 100
 """What a compressed tar may come to: pictures are compressed, and zeros between them are few."""
-GZIPPED = (".tar.gz", ".tgz")
-
-
-def is_gzipped(name: str) -> bool:
-    """Whether a file's suffix is that of a compressed tar."""
-    return name.lower().endswith(GZIPPED)
 
 
 def untarred(archive: Path, cache: Path) -> Path:
