@@ -17,10 +17,10 @@ from torch.nn import functional as F
 
 import harness
 from harness import metrics
-from harness.evaluate.choice import chances, credits_of
-from harness.evaluate.retrieval import own_relevance, rank_both_ways
+from harness.evaluate.scoring.choice import chances, credits_of
+from harness.evaluate.scoring.retrieval import own_relevance, rank_both_ways
+from harness.evaluate.scoring.zeroshot import classify
 from harness.evaluate.suites.records import ChoiceItem
-from harness.evaluate.zeroshot import classify
 from harness.metrics import (
     CLASSIFICATION,
     METRICS,

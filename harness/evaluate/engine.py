@@ -27,13 +27,11 @@ from harness.evaluate.benchmarks import combine, located, place_of
 from harness.evaluate.deploy.forms import build
 from harness.evaluate.model import Identity, identity_of_run, preprocessing
 from harness.evaluate.parts import FoundTestSet, Part, class_set, evaluate_part, protocol_head
-from harness.evaluate.scoring import (
-    Findings,
-    Job,
+from harness.evaluate.scoring.job import Findings, Job, npz
+from harness.evaluate.scoring.score import (
     TaskClassifier,
     TestSet,
     applies,
-    npz,
     score,
     task_protocol,
     with_weights,

@@ -24,20 +24,12 @@ from harness.data.class_sets import SPLIT
 from harness.data.dataset import DataSet
 from harness.errors import InvariantError, RecordError
 from harness.evaluate import invariants
-from harness.evaluate.choice import score_choices
 from harness.evaluate.embed import precision_of
 from harness.evaluate.label_checks import suspicions
 from harness.evaluate.model import Encoders, Identity
-from harness.evaluate.scoring import (
-    Findings,
-    Job,
-    TaskClassifier,
-    TestSet,
-    facts_of,
-    npz,
-    score,
-    task_protocol,
-)
+from harness.evaluate.scoring.choice import score_choices
+from harness.evaluate.scoring.job import Findings, Job, npz
+from harness.evaluate.scoring.score import TaskClassifier, TestSet, facts_of, score, task_protocol
 from harness.evaluate.suites import benchmarks_of
 from harness.evaluate.suites.choices import ChoiceSet
 from harness.evaluate.text_cache import TextCache
