@@ -24,7 +24,7 @@ from harness.data.images import BadImage, decode
 from harness.data.transforms import EvaluationTransform
 from harness.device import NARROW, autocast, resolve_precision, tf32
 from harness.errors import DataError, InvariantError
-from harness.evaluate.ranking import check_finite
+from harness.evaluate.scoring.ranking import check_finite
 
 if TYPE_CHECKING:
     from harness.evaluate.model import Encoders

@@ -117,11 +117,11 @@ def negative_weights(similarity: Tensor, tau: float, first: int = 0) -> Tensor:
     """Softmax of `similarity` (N, M) / tau over j != first + i: rows sum to 1, the own one is 0."""
     from torch.nn import functional as F
 
-    own = _own_places(similarity, first)
+    own = own_places(similarity, first)
     return F.softmax((similarity / tau).masked_fill(own, float("-inf")), dim=-1)
 
 
-def _own_places(similarity: Tensor, first: int) -> Tensor:
+def own_places(similarity: Tensor, first: int) -> Tensor:
     """Bool (N, M): whether column j is the pair first + i of row i."""
     import torch
 
@@ -179,7 +179,7 @@ def soft_targets(
     else:
         similarity = text @ texts.T if weighting == "text" else image @ images.T
         rows = columns = negative_weights(similarity, tau, first)
-    eye = _own_places(rows, first).to(torch.get_default_dtype())
+    eye = own_places(rows, first).to(torch.get_default_dtype())
     if not per_sample:
         positive = eye * (1.0 - mass if normalise else 1.0)
         return positive + mass * rows, positive + mass * columns

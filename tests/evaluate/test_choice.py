@@ -20,9 +20,9 @@ from harness.config import Evaluate, Runtime, override
 from harness.errors import DataError
 from harness.evaluate import invariants
 from harness.evaluate.benchmarks import place_of
-from harness.evaluate.choice import chances, credits_of
 from harness.evaluate.model import Identity
 from harness.evaluate.parts import evaluate_part
+from harness.evaluate.scoring.choice import chances, credits_of
 from harness.evaluate.suites import BENCHMARKS
 from harness.evaluate.suites.choices import ChoiceSet, open_choices
 from harness.evaluate.suites.composition import SWAPS
