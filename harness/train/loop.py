@@ -24,7 +24,7 @@ from harness.data.account import Problem
 from harness.data.dataset import DataSet
 from harness.data.loader import Batch, Batches
 from harness.data.transforms import normalise
-from harness.device import autocast, resolve_precision, tf32, upload
+from harness.device import TRAINING, autocast, resolve_precision, tf32, upload
 from harness.errors import DataError, InterruptedRun
 from harness.models.training import Outputs, TrainingModel
 from harness.objectives.terms import BatchInputs, BatchPlace, Loss, StepTensors, compute_loss
@@ -82,7 +82,7 @@ class Trainer:
         self.directory, self.device, self.attempt = directory, device, attempt
         self.group = group
         self.on_gpu = device.type == "cuda"
-        self.precision = resolve_precision(config.train.precision, device, "train.precision")
+        self.precision = resolve_precision(config.train.precision, device, TRAINING)
         self.teachers = open_teachers(
             config, data, runtime, directory, group, device, self.precision
         )
@@ -236,7 +236,7 @@ class Trainer:
         return cached_backward(micro_batches, loss_of, self.statistics, self.group)
 
     def _outputs(self, pixels: Tensor, tokens: Tensor, inputs: _Inputs) -> Outputs:
-        with autocast(self.precision):
+        with autocast(self.precision, self.device.type):
             return self.forward(pixels, tokens, inputs)
 
     def _micro_batches(
