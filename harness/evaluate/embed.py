@@ -283,7 +283,7 @@ def _shortened(tokens: Tensor, length: int) -> Tensor:
 
 def _embed_tokens(model: Encoders, tokens: Tensor, evaluate: Evaluate) -> Tensor:
     """Embeddings (N, D) of rows of ids (N, L), in batches of similar length."""
-    lengths = _lengths(tokens)
+    lengths = lengths_of(tokens)
     order = torch.argsort(lengths, stable=True)
     device = next(model.parameters()).device
     embedded: list[Tensor] = []
@@ -294,7 +294,7 @@ def _embed_tokens(model: Encoders, tokens: Tensor, evaluate: Evaluate) -> Tensor
     return torch.cat(embedded)[torch.argsort(order)]
 
 
-def _lengths(tokens: Tensor) -> Tensor:
+def lengths_of(tokens: Tensor) -> Tensor:
     """Columns of each row (N, L) that hold its text: all but the run of equal ids at the end.
 
     One column of padding is kept, so that no id need be known to be the padding's.
