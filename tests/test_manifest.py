@@ -49,9 +49,9 @@ def test_a_parent_that_is_no_run_of_the_sweep_comes_back_with_its_children(tmp_p
     runs = expand(sweep)
     write_manifest(store, sweep, runs, RUNTIME, [])
     plain, child = read_manifest(store, "x").runs
-    assert plain.parent is None
-    assert child.parent is not None
-    assert child.parent.key == child.config.model.text.init_parent == runs[1].parent.key
+    assert plain.parents == ()
+    assert child.parents
+    assert child.parents[0].key == child.config.model.text.init_parent == runs[1].parents[0].key
 
 
 def test_the_latest_command_of_a_name_is_on_file_and_the_same_one_gives_the_same_bytes(tmp_path):
@@ -99,6 +99,20 @@ def put_on_file(store, sweep):
 def finish_one(store, sweep):
     directory = store.run_dir(expand(sweep)[0].key)
     write_json(directory.result_file, {})
+
+
+def test_names_of_points_keep_their_order(tmp_path):
+    store, sweep = Store(tmp_path), load_sweep("ablation_token_matching")
+    write_manifest(store, sweep, expand(sweep), RUNTIME, [])
+    back = read_manifest(store, sweep.name).sweep.show.names
+    assert list(back.items()) == list(sweep.show.names.items())
+    assert list(back) != sorted(back)
+
+    file = store.manifest_file(sweep.name)
+    tree = json.loads(file.read_text())
+    tree["show"]["names"] = dict(tree["show"]["names"])  # an older file, which sorts them
+    write_json(file, tree)
+    assert list(read_manifest(store, sweep.name).sweep.show.names) == list(sweep.show.names)
 
 
 def test_what_was_declared_comes_back(tmp_path):

@@ -18,7 +18,8 @@ from harness.config import RunConfig
 from harness.data.account import Problem
 from harness.data.dataset import DataSet, Split
 from harness.evaluate.embed import batches_of_pictures, bounded, encoding
-from harness.evaluate.scoring import Job, facts_of
+from harness.evaluate.scoring.job import Job
+from harness.evaluate.scoring.score import facts_of
 from harness.metrics import ITEMS_OF_TERMS, Contrasted, metrics_for, splits_of_terms
 from harness.models.training import Pass, TrainingModel
 from harness.objectives.terms import BatchPlace

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from harness.config import content_key
-from harness.evaluate.scoring import npz
-from harness.evaluate.zeroshot import classifier, prompts
+from harness.evaluate.scoring.job import npz
+from harness.evaluate.scoring.zeroshot import classifier, prompts
 from harness.files import drop_leftovers, open_npz, write_atomic
 
 

@@ -344,7 +344,7 @@ def record_evaluation(
     from harness.evaluate import invariants
     from harness.evaluate.benchmarks import combine
     from harness.evaluate.parts import protocol_head
-    from harness.evaluate.scoring import npz
+    from harness.evaluate.scoring.job import npz
 
     mine = {each.benchmark: each for each in done}
     parts: dict[str, Part | Hole] = {

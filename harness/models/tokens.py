@@ -144,11 +144,13 @@ class TokenProjections(nn.Module):
             hidden: (N, L, text_width) after the text transformer's last norm.
             ids: (N, L) token ids.
         """
+        patches, words, mask = self.projected(features, hidden, ids)
+        return Tokens(F.normalize(patches, dim=-1), F.normalize(words, dim=-1), mask)
+
+    def projected(self, features: Tensor, hidden: Tensor, ids: Tensor) -> Tokens:
+        """The same without the norm."""
         patches = self.image(self.layout.patches(features))
-        words = self.text(hidden)
-        return Tokens(
-            F.normalize(patches.float(), dim=-1), F.normalize(words.float(), dim=-1), word_mask(ids)
-        )
+        return Tokens(patches.float(), self.text(hidden).float(), word_mask(ids))
 
 
 def _of_empty_picture(backbone: nn.Module, size: int, look: Callable[[Tensor], Any]) -> Any:

@@ -117,11 +117,11 @@ def negative_weights(similarity: Tensor, tau: float, first: int = 0) -> Tensor:
     """Softmax of `similarity` (N, M) / tau over j != first + i: rows sum to 1, the own one is 0."""
     from torch.nn import functional as F
 
-    own = _own_places(similarity, first)
+    own = own_places(similarity, first)
     return F.softmax((similarity / tau).masked_fill(own, float("-inf")), dim=-1)
 
 
-def _own_places(similarity: Tensor, first: int) -> Tensor:
+def own_places(similarity: Tensor, first: int) -> Tensor:
     """Bool (N, M): whether column j is the pair first + i of row i."""
     import torch
 
@@ -130,7 +130,7 @@ def _own_places(similarity: Tensor, first: int) -> Tensor:
     return own[:, None] == torch.arange(columns, device=similarity.device)
 
 
-def _products(image: Tensor, text: Tensor, batch: Batch | None) -> tuple[Tensor, Tensor]:
+def products(image: Tensor, text: Tensor, batch: Batch | None) -> tuple[Tensor, Tensor]:
     """Pictures (N, D) with the texts of the batch (N, M), and texts with its pictures (N, M)."""
     if batch is None:
         both = image @ text.T
@@ -174,12 +174,12 @@ def soft_targets(
         flat = torch.zeros(len(image), len(images), device=image.device)
         rows = columns = negative_weights(flat, 1.0, first)
     elif weighting == "similarity":
-        found = _products(image, text, None if batch is None else (images, texts))
+        found = products(image, text, None if batch is None else (images, texts))
         rows, columns = (negative_weights(similarity, tau, first) for similarity in found)
     else:
         similarity = text @ texts.T if weighting == "text" else image @ images.T
         rows = columns = negative_weights(similarity, tau, first)
-    eye = _own_places(rows, first).to(torch.get_default_dtype())
+    eye = own_places(rows, first).to(torch.get_default_dtype())
     if not per_sample:
         positive = eye * (1.0 - mass if normalise else 1.0)
         return positive + mass * rows, positive + mass * columns
@@ -218,7 +218,7 @@ def instance_loss(
     from torch.nn import functional as F
 
     scale = logit_scale.exp()
-    to_texts, to_images = _products(scale * image, text if batch is None else scale * text, batch)
+    to_texts, to_images = products(scale * image, text if batch is None else scale * text, batch)
     if mass == 0.0:
         rows = columns = torch.arange(first, first + len(image), device=image.device)
     else:

@@ -27,14 +27,14 @@ from harness.objectives.negatives import (
     drawn_negatives,
     hardest_negatives,
 )
-from harness.objectives.terms import BatchPlace, RampedTerm, StepTensors
+from harness.objectives.patches import PatchTerm
+from harness.objectives.terms import BatchPlace, StepTensors
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from harness.models.tokens import DrawnTokens, PatchLayout, TokenProjections, Tokens
+    from harness.models.tokens import DrawnTokens, TokenProjections, Tokens
     from harness.models.training import Pass
-    from harness.models.two_tower import TwoTower
 
     Gather = Callable[[Tensor], Tensor]
 
@@ -45,7 +45,7 @@ CHUNK_ELEMENTS = 2**22
 
 
 @TERMS.register("token")
-class TokenLoss(RampedTerm):
+class TokenLoss(PatchTerm):
     """Token-level alignment by relaxed bipartite matching (our reading of LightCLIP)."""
 
     added: ClassVar[float] = 1
@@ -83,8 +83,6 @@ class TokenLoss(RampedTerm):
     against the words; `many_to_one`, pictures by each patch's best word."""
     tau: Annotated[Float, Field(gt=0)] = 0.07
     """Temperature of the cosines; no effect with negatives `none`."""
-    dim: Annotated[Int, Field(ge=2)] = 256
-    """Dimension of the space that patches and words are projected to (FILIP's)."""
 
     def idle(self) -> set[str]:
         """As for every ramped term, and the settings of what is not chosen."""
@@ -116,11 +114,6 @@ class TokenLoss(RampedTerm):
             )
 
     @property
-    def needs_patches(self) -> bool:
-        """See Term."""
-        return True
-
-    @property
     def compares_some(self) -> bool:
         """Whether a pair is told apart from some others of the batch, and not from all."""
         return self.negatives == "in_batch" and self.negatives_per_pair is not None
@@ -138,15 +131,6 @@ class TokenLoss(RampedTerm):
             return None
         drawn = torch.randperm(place.size, generator=place.generator("negatives"))
         return DrawnPlaces(drawn[place.first : place.first + len(tokens)])
-
-    def module(
-        self, config: RunConfig, towers: TwoTower, layout: PatchLayout | None
-    ) -> TokenProjections:
-        """See Term: the projections of both towers' tokens into one space."""
-        from harness.models.tokens import TokenProjections
-
-        assert layout is not None
-        return TokenProjections(layout, config.model.text.width, self.dim)
 
     def outputs(
         self, seen: Pass, module: TokenProjections, inputs: DrawnPlaces | None
@@ -336,7 +320,7 @@ def _chosen_pairs(
     if chosen.mirrored and not config.both_sides:  # the same pairs: picture i is candidate k there
         places = torch.arange(chosen.texts.shape[1], device=words.device)
         return by_texts, by_texts[chosen.texts, places]
-    all_words, all_masks = _equally_long(words, mask, gather)
+    all_words, all_masks = equally_long(words, mask, gather)
     all_words, all_masks = gather(all_words), gather(all_masks)
     asked = score(
         patches, all_words, all_masks, rows, chosen.texts[own], from_patches=config.both_sides
@@ -344,7 +328,7 @@ def _chosen_pairs(
     return by_texts, gather(asked)
 
 
-def _equally_long(words: Tensor, mask: Tensor, gather: Gather) -> tuple[Tensor, Tensor]:
+def equally_long(words: Tensor, mask: Tensor, gather: Gather) -> tuple[Tensor, Tensor]:
     """Words (N, L, d) and mask at the length of the process with the longest text of the batch."""
     import torch
     from torch.nn import functional as F

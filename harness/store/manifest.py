@@ -54,7 +54,7 @@ def write_manifest(
         command: the words typed.
     """
     base = runs[0].config
-    beside = {run.parent.key: run.parent for run in runs if run.parent is not None}
+    beside = {parent.key: parent for run in runs for parent in run.parents}
     own = {run.key for run in runs}
     before = _on_file(store, sweep.name)
     drop_leftovers(store.manifests)
@@ -120,7 +120,13 @@ def refuse_other_file(store: Store, sweep: Sweep) -> None:
 
 
 def _plain(show: dict[str, Any]) -> dict[str, Any]:
-    return {**show, "metrics": list(show["metrics"]), "labels": dict(show["labels"])}
+    names = [[name, dict(point)] for name, point in show["names"].items()]  # in the table's order
+    return {
+        **show,
+        "metrics": list(show["metrics"]),
+        "labels": dict(show["labels"]),
+        "names": names,
+    }
 
 
 def _entry(run: Run, base: RunConfig) -> dict[str, Any]:
@@ -130,7 +136,7 @@ def _entry(run: Run, base: RunConfig) -> dict[str, Any]:
         "seed": run.seed,
         "point": [[path, value] for path, value in run.point.items()],  # its order is the table's
         "set": _differences(base, run.config),
-        "parent": None if run.parent is None else run.parent.key,
+        "parents": [parent.key for parent in run.parents],
     }
 
 
@@ -264,13 +270,22 @@ def _manifest_of(tree: Mapping[str, Any], file: Path) -> Manifest:
         base=override(base, own) if own else base,
         points=Points(run.point for run in runs.values()),
         **_read_waves(tree, dict.fromkeys(run.seed for run in runs.values())),
-        show=Show(**tree["show"]),
+        show=Show(**{**tree["show"], "names": _names(tree)}),
         name=tree["name"],
         question=tree["question"],
         source=source,
     )
     runtime = validate(Runtime, tree["runtime"])
     return Manifest(sweep, tuple(runs.values()), runtime, tuple(tree["command"]))
+
+
+def _names(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Names of points in their order; where they are on file without one, in that of the runs."""
+    names = dict(tree["show"].get("names", {}))
+    if isinstance(tree["show"].get("names"), list):
+        return names
+    of_runs = dict.fromkeys(entry["label"] for entry in tree["runs"])
+    return {name: names[name] for name in [*(n for n in of_runs if n in names), *names]}
 
 
 def _read_waves(tree: Mapping[str, Any], seeds: Iterable[int]) -> dict[str, Any]:
@@ -297,7 +312,7 @@ def _runs(
     file: str,
 ) -> dict[str, Run]:
     runs: dict[str, Run] = {}
-    above: dict[str, str] = {}
+    above: dict[str, list[str]] = {}
     for entry in entries:
         config = override(base, entry["set"]) if entry["set"] else base
         point: Point = dict(entry["point"])
@@ -309,10 +324,10 @@ def _runs(
                 "it was edited, or written by another version; the sweep's command renews it"
             )
         runs[run.key] = run
-        if entry["parent"] is not None:
-            above[entry["key"]] = entry["parent"]
+        before = [entry["parent"]] if entry.get("parent") else []  # of an earlier version
+        above[entry["key"]] = entry.get("parents", before)
     known = {**parents, **runs}
     return {
-        key: replace(run, parent=known[above[key]]) if key in above else run
+        key: replace(run, parents=tuple(known[each] for each in above[key])) if above[key] else run
         for key, run in runs.items()
     }

@@ -95,15 +95,14 @@ def zeroshot(args: argparse.Namespace) -> dict[str, Any]:
     classnames = list(data.tasks[0].classnames)
 
     def ours() -> dict[str, float]:
-        from harness.data.dataset import Split
         from harness.device import set_up
-        from harness.evaluate.scoring import Findings, Job, classify_task, with_weights
+        from harness.evaluate.scoring.job import Findings, Job
+        from harness.evaluate.scoring.score import TestSet, score, with_weights
 
         set_up(Runtime(), torch.device("cpu"))
         job = Job(model, Evaluate(), Runtime(), Findings(), by_batch=True)
-        split: Split = data.split("test")
         (of,) = with_weights(job, [(data.tasks[0], tuple(templates))])
-        classify_task("x", of, "test", job.pictures(data, split), job.found)
+        score(job, TestSet("x", data, "test", {"x": of}))
         return {name.removeprefix("x/"): m["value"] for name, m in job.found.metrics.items()}
 
     def theirs() -> dict[str, float]:
@@ -144,8 +143,8 @@ def texts(args: argparse.Namespace) -> dict[str, Any]:
     from harness.config import Evaluate, Runtime
     from harness.device import set_up
     from harness.evaluate.embed import embed_texts
+    from harness.evaluate.scoring.zeroshot import classifier, prompts
     from harness.evaluate.suites import BENCHMARKS
-    from harness.evaluate.zeroshot import classifier, prompts
 
     imagenet, model = BENCHMARKS["imagenet1k"], small_model(args.layers)
     assert imagenet.prompts is not None
@@ -219,7 +218,7 @@ def retrieval(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _recalls(image: Tensor, text: Tensor, index: list[int]) -> dict[str, float]:
-    from harness.evaluate.retrieval import own_relevance, rank_both_ways
+    from harness.evaluate.scoring.retrieval import own_relevance, rank_both_ways
     from harness.metrics import KS
 
     ((down, up),) = rank_both_ways(image, text, [own_relevance(index, len(image))])

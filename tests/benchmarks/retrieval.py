@@ -16,7 +16,7 @@ from clip_benchmark.metrics.zeroshot_retrieval import batchify, recall_at_k
 from torch import Tensor
 from torch.nn import functional as F
 
-from harness.evaluate.retrieval import own_relevance, rank_both_ways
+from harness.evaluate.scoring.retrieval import own_relevance, rank_both_ways
 from harness.metrics import KS
 
 _DIM = 512

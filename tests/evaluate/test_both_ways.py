@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from harness.errors import InvariantError
-from harness.evaluate import bidirectional_ranking as module
-from harness.evaluate.bidirectional_ranking import Relation, both_ways
-from harness.evaluate.ranking import expected_hits
+from harness.evaluate.scoring import bidirectional_ranking as module
+from harness.evaluate.scoring.bidirectional_ranking import Relation, both_ways
+from harness.evaluate.scoring.ranking import expected_hits
 
 KS = (1, 3, 10)
 

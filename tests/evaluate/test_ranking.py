@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from harness.errors import InvariantError
-from harness.evaluate import ranking
-from harness.evaluate.ranking import expected_hits
+from harness.evaluate.scoring import ranking
+from harness.evaluate.scoring.ranking import expected_hits
 
 
 def hits(scores: list[float], positive: list[int], ks: tuple[int, ...]) -> list[float]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harness.evaluate.retrieval import (
+from harness.evaluate.scoring.retrieval import (
     Relevance,
     normalise_caption,
     own_relevance,

@@ -271,7 +271,7 @@ def test_one_picture_has_no_other_to_be_compared_with() -> None:
     data = memory_data(test=1)
     config = override(setting(), {"data.source": "folder"})
     training = model_of(config, data)
-    from harness.evaluate.scoring import Findings, Job
+    from harness.evaluate.scoring.job import Findings, Job
     from harness.evaluate.terms import measure_terms
 
     found = Findings()

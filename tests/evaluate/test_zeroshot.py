@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.errors import InvariantError
-from harness.evaluate.zeroshot import classifier, classify, prompts
+from harness.evaluate.scoring.zeroshot import classifier, classify, prompts
 from harness.metrics import MEAN_PER_CLASS_RECALL, METRICS
 
 PER_CLASS = METRICS.get(MEAN_PER_CLASS_RECALL)

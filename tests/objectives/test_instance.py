@@ -50,6 +50,17 @@ def test_uniform_target_by_hand():
     torch.testing.assert_close(columns, expected)
 
 
+@pytest.mark.parametrize("smoothing", [0.1, 0.4])
+def test_uniform_and_constant_it_is_label_smoothing_as_torch_has_it(smoothing):
+    # torch smooths over all N texts, the own one among them
+    image, text, scale = pairs()
+    logits = scale.exp() * image @ text.T
+    own = torch.arange(6)
+    expected = [F.cross_entropy(one, own, label_smoothing=smoothing) for one in (logits, logits.T)]
+    found = instance_loss(image, text, scale, mass=smoothing * 5 / 6, weighting="uniform")
+    torch.testing.assert_close(found, sum(expected) / 2)
+
+
 def test_similarity_weights_by_hand():
     # similarities of row 0 to the two negatives are 0.1 ln 3 and 0, so at tau 0.1 they weigh 3 : 1
     similarity = torch.tensor([[9.0, 0.1 * math.log(3), 0.0], [0.0, 9.0, 0.0], [0.0, 0.0, 9.0]])

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import RecordError
-from harness.evaluate.scoring import npz
+from harness.evaluate.scoring.job import npz
 from harness.files import open_npz, parse_json, read_json, read_jsonl
 from harness.store.evaluations import EvaluationDir
 

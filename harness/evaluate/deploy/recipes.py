@@ -25,7 +25,8 @@ from harness.evaluate.deploy.encoders import DeployedModel
 from harness.evaluate.deploy.quantise import ABOUT, RECIPES, Batches, quantised
 from harness.evaluate.deploy.sessions import open_session, refusals, session_of
 from harness.evaluate.embed import batches_of_pictures
-from harness.evaluate.scoring import Findings, Job, TestSet, applies, score, with_weights
+from harness.evaluate.scoring.job import Findings, Job
+from harness.evaluate.scoring.score import TestSet, applies, score, with_weights
 from harness.files import write_atomic
 from harness.metrics.accuracy import ACC1
 from harness.metrics.recall import mean_recall_kind

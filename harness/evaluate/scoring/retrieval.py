@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.evaluate.bidirectional_ranking import Relation, both_ways
-from harness.evaluate.ranking import Standing
+from harness.evaluate.scoring.bidirectional_ranking import Relation, both_ways
+from harness.evaluate.scoring.ranking import Standing
 from harness.metrics import KS, Ranking
 
 _FINAL_PUNCTUATION = ".,;:!?\N{HORIZONTAL ELLIPSIS}"

@@ -27,7 +27,7 @@ from harness.metrics.choice import (
 
 if TYPE_CHECKING:
     from harness.evaluate.embed import Pictures
-    from harness.evaluate.scoring import Job
+    from harness.evaluate.scoring.job import Job
 
 Scores = NDArray[np.float32]
 

@@ -1,34 +1,32 @@
 """A test set to metrics, per-example outcomes and the facts behind them.
 
 A split, a class folder and a public benchmark are one kind of thing here; the definitions are in
-`retrieval` and `zeroshot`, the encoding in `embed`.  Knows nothing of where numbers are kept.
+`retrieval` and `zeroshot`, the encoding in `embed`.
 """
 
 from __future__ import annotations
 
-import io
-import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from harness.config import Evaluate, Runtime
 from harness.data.account import Problem
 from harness.data.dataset import DataSet, Split, Task
 from harness.errors import DataError
-from harness.evaluate.embed import Pictures, embed_images, embed_texts, precision_of
-from harness.evaluate.retrieval import (
+from harness.evaluate.embed import Pictures
+from harness.evaluate.scoring.job import Job
+from harness.evaluate.scoring.retrieval import (
     normalise_caption,
     own_relevance,
     rank_both_ways,
     shared_relevance,
 )
-from harness.evaluate.zeroshot import classifier, classify, prompts
+from harness.evaluate.scoring.zeroshot import classifier, classify, prompts
 from harness.metrics import (
     CLASSIFICATION,
     KS,
@@ -37,81 +35,8 @@ from harness.metrics import (
     Classified,
     Retrieved,
     items_of_way,
-    metrics_for,
     recall_kind,
 )
-
-if TYPE_CHECKING:
-    from harness.evaluate.model import Encoders
-
-
-@dataclass
-class Findings:
-    """Metrics and outcomes as they are gathered."""
-
-    metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
-    outcomes: dict[str, np.ndarray] = field(default_factory=dict)
-
-    def compute(self, place: str, needs: str, outcome: object) -> None:
-        """Every metric that there is of an outcome: `Retrieved` or `Classified`, as `needs`."""
-        for metric in metrics_for(needs):
-            value = metric.compute(outcome)
-            self.metrics[f"{place}/{metric.kind}"] = {
-                "value": value.value,
-                "n": value.n,
-                "chance": value.chance,
-                "reason": value.reason,
-                **metric.described().plain(),
-            }
-            for name, items in value.items.items():
-                self.outcomes[f"{place}/{name}"] = _compact(items)
-
-    def leave_out(self, place: str, needs: str, facts: Mapping[str, Any], reason: str) -> None:
-        """Every metric of `needs` without a value, and why."""
-        for metric in metrics_for(needs):
-            self.metrics[f"{place}/{metric.kind}"] = {
-                "value": None,
-                "n": metric.count(facts),
-                "chance": None,
-                "reason": reason,
-                **metric.described().plain(),
-            }
-
-
-@dataclass(frozen=True)
-class Job:
-    """What stays the same throughout one evaluation."""
-
-    model: Encoders
-    settings: Evaluate
-    runtime: Runtime
-    found: Findings
-    by_batch: bool = False
-
-    def pictures(self, data: DataSet, split: Split) -> Pictures:
-        """Embeddings of the pictures of a split."""
-        return embed_images(
-            self.model,
-            data,
-            split.images,
-            self.settings,
-            self.runtime,
-            by_batch=self.by_batch,
-        )
-
-    @property
-    def precision(self) -> str:
-        """Of the encoders, on the device where they are."""
-        return precision_of(self.model, self.settings)
-
-    @property
-    def logit_scale(self) -> float:
-        """The model's own factor on cosines."""
-        return float(self.model.logit_scale.detach().exp())
-
-    def texts(self, texts: Sequence[str]) -> Tensor:
-        """Unit-norm embeddings (N, D) of N texts."""
-        return embed_texts(self.model, texts, self.settings)
 
 
 @dataclass(frozen=True)
@@ -138,11 +63,28 @@ class TestSet:
     tasks: Mapping[str, TaskClassifier] = field(default_factory=dict)
 
 
-def score(job: Job, test_set: TestSet) -> tuple[dict[str, Any], dict[str, Classified]]:
-    """Compute every metric of a test set.
+@dataclass(frozen=True)
+class Scored:
+    """A test set as it was scored, and the embeddings, from which more can be told.
 
-    Returns:
-        Facts that are counted from the data, and the answers of each task by its place.
+    Attributes:
+        facts: counted from the data.
+        answers: place of a task -> what was answered.
+        captions: those of the pictures that could be read.
+        texts: float32 (M, D), what they were embedded to; None without captions.
+        owners: of each caption, its picture's row among `pictures`.
+    """
+
+    facts: dict[str, Any]
+    answers: dict[str, Classified]
+    pictures: Pictures
+    captions: list[str]
+    texts: Tensor | None
+    owners: list[int]
+
+
+def score(job: Job, test_set: TestSet) -> Scored:
+    """Compute every metric of a test set that its captions and labels give.
 
     Raises:
         DataError: no picture of one of its parts can be read.
@@ -152,14 +94,19 @@ def score(job: Job, test_set: TestSet) -> tuple[dict[str, Any], dict[str, Classi
     kept = [split.images[place] for place in pictures.kept]
     job.found.outcomes[f"{name}/items/images"] = np.array(kept, dtype=np.str_)
     facts = facts_of(split, pictures.problems)
+    owned = [split.captions[place] for place in pictures.kept]
+    owners = [image for image, of_image in enumerate(owned) for _ in of_image]
+    captions = [text for of_image in owned for text in of_image]
+    texts = None
     if any(split.captions):
         _some_left(facts["captions"], f"captioned picture of {name!r}")
-        facts |= _retrieve(job, name, split, pictures)
+        texts = job.texts(captions)
+        facts |= _retrieve(job, name, owned, pictures.embeddings, texts)
     answers = {
         place: _classify(job, place, of, test_set.split, pictures)
         for place, of in test_set.tasks.items()
     }
-    return facts, answers
+    return Scored(facts, answers, pictures, captions, texts, owners)
 
 
 def _some_left(count: int, what: str) -> None:
@@ -183,13 +130,12 @@ def facts_of(split: Split, problems: Sequence[Problem]) -> dict[str, Any]:
 # --------------------------------------------------------------------------- retrieval
 
 
-def _retrieve(job: Job, name: str, split: Split, pictures: Pictures) -> dict[str, Any]:
-    """Both directions under both rules; returns facts about the captions."""
-    owned = [split.captions[place] for place in pictures.kept]
+def _retrieve(
+    job: Job, name: str, owned: Sequence[Sequence[str]], image: Tensor, text: Tensor
+) -> dict[str, Any]:
+    """Both directions under both rules; returns facts about the captions, those `owned`."""
     captions = [text for texts in owned for text in texts]
     index = [image for image, texts in enumerate(owned) for _ in texts]
-    text = job.texts(captions)
-    image = pictures.embeddings
     rules = [
         own_relevance(index, len(image)),
         shared_relevance(captions, index, len(image)),
@@ -260,24 +206,3 @@ def task_protocol(of: TaskClassifier) -> dict[str, Any]:
         "classnames": list(of.task.classnames),
         "templates": list(of.templates),
     }
-
-
-# --------------------------------------------------------------------------- outcomes
-
-
-def _compact(values: np.ndarray) -> np.ndarray:
-    """uint8 when every outcome is 0 or 1, float32 when one is fractional; integers as they are."""
-    if np.issubdtype(values.dtype, np.integer):
-        return values
-    whole = bool(np.isin(values, (0.0, 1.0)).all())
-    return values.astype(np.uint8 if whole else np.float32)
-
-
-def npz(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """The arrays as a compressed .npz, the same bytes for the same arrays (no time is stored)."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in sorted(arrays):
-            with archive.open(f"{name}.npy", "w") as member:
-                np.save(member, arrays[name], allow_pickle=False)
-    return buffer.getvalue()

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from harness.errors import InvariantError
-from harness.evaluate.ranking import Standing, check_finite
+from harness.evaluate.scoring.ranking import Standing, check_finite
 
 _TILE_SCORES = 2**20
 """Scores held at once, unless one text has more candidates than that."""

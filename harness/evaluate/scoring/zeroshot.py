@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from harness.errors import InvariantError
-from harness.evaluate.ranking import expected_hits
+from harness.evaluate.scoring.ranking import expected_hits
 from harness.metrics import Classified
 
 _TOP = (1, 5)
