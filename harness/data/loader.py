@@ -8,8 +8,9 @@ Which samples a batch holds is `harness.data.order`'s.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,11 +37,25 @@ _WORTH_ADVICE = 0.2
 
 
 class Batch(NamedTuple):
-    """Pictures uint8 (N, S, S, 3), tokens int64 (N, L), and what could not be used."""
+    """Pictures uint8 (N, S, S, 3), tokens int64 (N, L), and what could not be used.
+
+    Attributes:
+        views: name of a term of the loss -> the further views it looks at, uint8 (N, V, S, S, 3).
+    """
 
     pictures: Tensor
     tokens: Tensor
     problems: tuple[Problem, ...]
+    views: Mapping[str, Tensor]
+
+
+class _Row(NamedTuple):
+    """The same of one pair."""
+
+    picture: np.ndarray
+    tokens: list[int]
+    problems: tuple[Problem, ...]
+    views: Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -68,7 +83,7 @@ class _KeptPictures:
 
 
 class _Samples(Dataset[Any]):
-    """(epoch, index) to one augmented view and one caption's tokens."""
+    """(epoch, index) to an augmented view, one caption's tokens, and what views the terms want."""
 
     def __init__(
         self,
@@ -83,11 +98,13 @@ class _Samples(Dataset[Any]):
         self.kept = _KeptPictures(runtime.decode_cache_mb * 2**20 // share)
         self.max_pixels = runtime.max_pixels
         self.tokenizer, self.config = tokenizer, config
+        active = config.objective.active.items()
+        self.viewers = {name: term for name, term in active if term.further_views}
 
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitem__(self, address: _Address) -> tuple[np.ndarray, list[int], tuple[Problem, ...]]:
+    def __getitem__(self, address: _Address) -> _Row:
         problems: list[Problem] = []
         for step in range(_REPLACEMENTS):
             index = (address.index + step) % len(self.split)
@@ -95,22 +112,35 @@ class _Samples(Dataset[Any]):
             captions = self.split.captions[index]
             caption = captions[int(rng.integers(len(captions)))]
             try:
-                view = self._view(index, rng)
+                look = self._look(index)
+                view = look(self.config.data.crop_scale, self.config.data.flip, rng)
+                views = self._further_views(look, address.epoch, index)
             except (BadImage, OSError, KeyError) as error:
                 problems.append(Problem(self.split.images[index], str(error)))
                 continue
-            return view, self.tokenizer.encode(caption), tuple(problems)
+            return _Row(view, self.tokenizer.encode(caption), tuple(problems), views)
         raise DataError(
             f"{_REPLACEMENTS} pictures in a row cannot be used; the first: "
             f"{problems[0].where}: {problems[0].reason}"
         )
 
-    def _view(self, index: int, rng: np.random.Generator) -> np.ndarray:
-        data, size = self.config.data, self.config.model.image.size
-        if data.decode == "full":
-            return train_view(self._pixels(index), size, data.crop_scale, data.flip, rng)
+    def _further_views(
+        self, look: Callable[..., np.ndarray], epoch: int, index: int
+    ) -> dict[str, np.ndarray]:
+        """By the name of a term; drawn apart, so that nothing else that is seen is moved."""
+        found = {}
+        for name, term in self.viewers.items():
+            rng = generator(self.config.seed, "sample", epoch, index, name)
+            found[name] = np.stack(term.make_views(look, rng))
+        return found
+
+    def _look(self, index: int) -> Callable[..., np.ndarray]:
+        """Makes a view of picture `index`: see `train_view`, from the scale on."""
+        size = self.config.model.image.size
+        if self.config.data.decode == "full":
+            return partial(train_view, self._pixels(index), size)
         picture = Encoded(self._encoded(index), max_pixels=self.max_pixels)
-        return scaled_view(picture, size, data.crop_scale, data.flip, rng)
+        return partial(scaled_view, picture, size)
 
     def _pixels(self, index: int) -> np.ndarray:
         """Picture `index` as uint8 (H, W, 3), decoded once if it can be kept."""
@@ -236,10 +266,11 @@ def _one_thread(worker: int) -> None:
     torch.set_num_threads(1)
 
 
-def _collate(rows: list[tuple[np.ndarray, list[int], tuple[Problem, ...]]]) -> Batch:
-    pictures, tokens, problems = zip(*rows, strict=True)
+def _collate(rows: list[_Row]) -> Batch:
+    pictures, tokens, problems, views = zip(*rows, strict=True)
     return Batch(
         torch.from_numpy(np.stack(pictures)),
         pad(tokens),
         tuple(problem for of_row in problems for problem in of_row),
+        {name: torch.from_numpy(np.stack([of[name] for of in views])) for name in views[0]},
     )

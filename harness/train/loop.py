@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -22,7 +23,7 @@ from torch import Tensor
 from harness.config import RunConfig, Runtime, check_processes
 from harness.data.account import Problem
 from harness.data.dataset import DataSet
-from harness.data.loader import Batches
+from harness.data.loader import Batch, Batches
 from harness.data.transforms import normalise
 from harness.device import autocast, resolve_precision, tf32, upload
 from harness.errors import DataError, InterruptedRun
@@ -148,7 +149,7 @@ class Trainer:
                 raise InterruptedRun(f"stopped at {self.samples_seen} samples; state saved")
 
             # ---- step
-            self._step(batch.pictures, batch.tokens)
+            self._step(batch)
             ended = time.monotonic()
             self.seconds += ended - began
             self.wait_seconds += waited - began
@@ -190,13 +191,13 @@ class Trainer:
 
     # ---------------------------------------------------------------- one step
 
-    def _step(self, pictures: Tensor, tokens: Tensor) -> None:
+    def _step(self, batch: Batch) -> None:
         torch.manual_seed(self._step_seed())
         train = self.config.train
         set_learning_rate(self.optimiser, learning_rate(train, self.samples_seen))
-        pixels = normalise(upload(pictures, self.device), self.config.model.image)
-        inputs = self._inputs(tokens)
-        tokens = upload(tokens, self.device)
+        pixels = normalise(upload(batch.pictures, self.device), self.config.model.image)
+        inputs = self._inputs(batch)
+        tokens = upload(batch.tokens, self.device)
         self.optimiser.zero_grad(set_to_none=True)
         loss = self._mean(self._backward(pixels, tokens, inputs))
         norm = torch.nn.utils.clip_grad_norm_(
@@ -264,8 +265,9 @@ class Trainer:
         self.group.all_reduce_mean([*gradients, *scalars])
         return detached
 
-    def _inputs(self, tokens: Tensor) -> _Inputs:
-        """What the terms draw for this process's captions, a function of the step."""
+    def _inputs(self, batch: Batch) -> _Inputs:
+        """What the terms draw for this process's pairs, a function of the step."""
+        tokens = batch.tokens
         place = BatchPlace(
             self.config.seed,
             self.step,
@@ -274,7 +276,10 @@ class Trainer:
             self.config.model.text.context_length,
             self.towers.tokenizer.vocab_size,
         )
-        drawn = {name: term.inputs(tokens, place) for name, term in self.model.terms.items()}
+        drawn = {
+            name: term.inputs(tokens, replace(place, views=batch.views.get(name)))
+            for name, term in self.model.terms.items()
+        }
         return {name: i.to(self.device) for name, i in drawn.items() if i is not None}
 
     def _tensors(self, outputs: Outputs) -> StepTensors:
