@@ -101,6 +101,20 @@ def finish_one(store, sweep):
     write_json(directory.result_file, {})
 
 
+def test_names_of_points_keep_their_order(tmp_path):
+    store, sweep = Store(tmp_path), load_sweep("ablation_token_matching")
+    write_manifest(store, sweep, expand(sweep), RUNTIME, [])
+    back = read_manifest(store, sweep.name).sweep.show.names
+    assert list(back.items()) == list(sweep.show.names.items())
+    assert list(back) != sorted(back)
+
+    file = store.manifest_file(sweep.name)
+    tree = json.loads(file.read_text())
+    tree["show"]["names"] = dict(tree["show"]["names"])  # an older file, which sorts them
+    write_json(file, tree)
+    assert list(read_manifest(store, sweep.name).sweep.show.names) == list(sweep.show.names)
+
+
 def test_what_was_declared_comes_back(tmp_path):
     store, sweep = Store(tmp_path), declaring("test/mean_recall", 2.0)
     put_on_file(store, sweep)

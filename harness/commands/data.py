@@ -317,9 +317,10 @@ def _printable(text: str) -> str:
 
 def pack_data(args: argparse.Namespace) -> int:
     """Make the pack and say what it is; the exit code."""
+    from harness.data.catalog import cache_dir
     from harness.data.tools.pack import making_of, pack
 
-    data, _ = _opened(args)
+    data, runtime = _opened(args)
     if not any(any(split.captions) for split in data.splits.values()):
         raise ConfigError(f"{args.data} has no captions, and pack writes pictures with captions")
     making = making_of(
@@ -334,6 +335,7 @@ def pack_data(args: argparse.Namespace) -> int:
             data,
             making,
             args.out,
+            cache=cache_dir(runtime),
             max_bad_fraction=args.max_bad_fraction,
             workers=args.workers,
             progress=progress,

@@ -122,6 +122,12 @@ def run_command(args: argparse.Namespace) -> int:
     """Do what the arguments say; returns the exit code."""
     suites = tuple(dict.fromkeys(args.suite or ([] if args.class_folder else ["smoke"])))
     places = [find(benchmark, args.data_root) for benchmark in benchmarks_of(suites)]
+    own = [name for name in suites if name in metrics.OWN_SUITES]
+    if own:
+        raise ConfigError(
+            f"--suite {own[0]}: it is measured on a run's own splits, so that a sweep has it "
+            f'(evaluate.suites=["{own[0]}"]); here are: {", ".join(SUITES)}'
+        )
     if args.fetch:
         return fetch(places)
     if args.list:

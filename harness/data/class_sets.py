@@ -27,12 +27,12 @@ from harness.data.classnames import (
 )
 from harness.data.dataset import Split, Task, content_fingerprint
 from harness.data.exports import has_labels, is_export, read_export
-from harness.data.files import FileTree, existing, is_image
+from harness.data.files import FileTree, existing, is_gzipped, is_image
 from harness.data.label_tables import LABEL_COLUMNS, is_captioned, label_table, labelled_rows
 from harness.data.source import cache_dir
 from harness.data.sources.folder import PictureFolder
 from harness.data.tables import has_table, is_table_name, possible_tables
-from harness.data.unpacked import is_gzipped, untarred
+from harness.data.unpacked import untarred
 from harness.errors import DataError
 
 SPLIT = "test"

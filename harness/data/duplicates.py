@@ -22,7 +22,7 @@ import numpy as np
 from harness.data.account import Leakage
 from harness.data.dataset import DataSet
 from harness.data.tools.jobs import ProgressLines
-from harness.files import write_atomic
+from harness.data.verified import keep_json, kept_json
 
 _VERSION = 1
 _HEAD = 4096
@@ -87,10 +87,10 @@ def find_duplicates(data: DataSet, cache: Path) -> Duplicates:
     Nothing of data whose pictures have no known size before they are read.
     """
     try:
-        kept = json.loads(_file(data, cache).read_bytes())
+        kept = (kept_json(_file(data, cache)) or {})["across"]
         leaks = [Leakage(tuple(e["splits"]), e["pictures"], tuple(e["example"])) for e in kept]
         return Duplicates(tuple(leaks))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (KeyError, TypeError):
         found = Duplicates(_across(data, _candidates(data)))
     keep_duplicates(data, cache, found)
     return found
@@ -98,8 +98,7 @@ def find_duplicates(data: DataSet, cache: Path) -> Duplicates:
 
 def keep_duplicates(data: DataSet, cache: Path, found: Duplicates) -> None:
     """Keep what was found for those who ask later."""
-    text = json.dumps([asdict(each) for each in found.across])
-    write_atomic(_file(data, cache), text.encode("ascii"))
+    keep_json(_file(data, cache), {"across": [asdict(each) for each in found.across]})
 
 
 def _file(data: DataSet, cache: Path) -> Path:

@@ -22,6 +22,12 @@ IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
     | {".ppm", ".pgm", ".pbm", ".avif", ".jp2", ".j2k"}
 )
+GZIPPED = (".tar.gz", ".tgz")
+
+
+def is_gzipped(name: str) -> bool:
+    """Whether a file's suffix is that of a compressed tar."""
+    return name.lower().endswith(GZIPPED)
 
 
 @dataclass(frozen=True)

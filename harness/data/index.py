@@ -22,9 +22,11 @@ import numpy.typing as npt
 from harness.data.shard_list import Shard
 from harness.data.tars import Sample, read_shard
 from harness.data.tools.jobs import Progress, ProgressLines
+from harness.data.verified import keep_sums, kept_with_files
 from harness.files import locked, open_npz, replacing, written
 
 _VERSION = 3
+_SUMMARY = "summary.json"
 
 #: Where a picture lies in its shard, and where its name and captions end in the texts of the index.
 _RECORD = np.dtype(
@@ -74,11 +76,11 @@ def index_once(
     Safe in several processes.  Raises DataError when a shard cannot be had.
     """
     told = progress or ProgressLines("indexing", "shards")
-    summary = _whole_summary(index)
+    summary = kept_with_files(index, _SUMMARY, index.parent)
     if summary is None:
         index.parent.mkdir(parents=True, exist_ok=True)
         with locked(index):
-            summary = _whole_summary(index)
+            summary = kept_with_files(index, _SUMMARY, index.parent)
             if summary is None:
                 summary = _make(shards, index, fetch, jobs, told)
     return summary
@@ -90,15 +92,6 @@ def forget(index: Path) -> None:
     with locked(index):
         shutil.rmtree(index, ignore_errors=True)
         shutil.rmtree(_parts_of(index), ignore_errors=True)
-
-
-def _whole_summary(index: Path) -> dict[str, Any] | None:
-    try:
-        summary: dict[str, Any] = json.loads((index / "summary.json").read_text(encoding="utf-8"))
-        sizes = {name: (index / name).stat().st_size for name in summary["sizes"]}
-    except (OSError, json.JSONDecodeError, KeyError):
-        return None
-    return summary if sizes == summary["sizes"] else None
 
 
 def _parts_of(index: Path) -> Path:
@@ -218,10 +211,8 @@ def _join(shards: Sequence[Shard], parts: Path, folder: Path) -> dict[str, Any]:
         "problems": problems,
         "skipped": dict(skipped.most_common()),
         "shards": listed,
-        "sizes": {file.name: file.stat().st_size for file in sorted(folder.iterdir())},
     }
-    # Escaped: a broken name may hold what UTF-8 cannot.
-    (folder / "summary.json").write_text(json.dumps(summary), encoding="ascii")
+    keep_sums(folder, _SUMMARY, summary)
     return summary
 
 

@@ -14,6 +14,8 @@ from harness.errors import DataError
 
 PACK_FILE = "pack.json"
 """Written last: a folder that has it is whole."""
+REMEDY = "bring that back, or give the command again that packed the data"
+"""For a shard that is not the one on record."""
 
 
 class _Record(BaseModel):

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harness.data.dataset import DataSet
+from harness.data.verified import keep_json, kept_json
 from harness.errors import DataError
-from harness.files import write_atomic
 
 _VERSION = 1
 
@@ -39,22 +39,17 @@ def write_quarantine(cache: Path, data: DataSet, max_pixels: int, bad: Quarantin
         "max_pixels": max_pixels,
         "bad": bad,
     }
-    # Escaped: a broken name may hold what UTF-8 cannot.
-    write_atomic(file, json.dumps(content, indent=1).encode("ascii"))
+    keep_json(file, content)
     return file
 
 
 def read_quarantine(cache: Path, data: DataSet, max_pixels: int) -> Quarantine:
     """The list, empty if nothing was checked; DataError when the file is damaged."""
     file = quarantine_file(cache, data, max_pixels)
-    try:
-        content = json.loads(file.read_bytes())
-        bad = content["bad"] if content["version"] == _VERSION else {}
-    except FileNotFoundError:
+    if not file.exists():
         return {}
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{file} is damaged ({error!r}); remove it, or check the data again"
-        ) from None
-    found: Quarantine = {split: dict(of_split) for split, of_split in bad.items()}
-    return found
+    content = kept_json(file)
+    if content is None:
+        raise DataError(f"{file} is damaged, or of an earlier version: check the data again")
+    bad: Quarantine = content["bad"]
+    return bad if content["version"] == _VERSION else {}

@@ -18,11 +18,11 @@ from urllib.parse import urlsplit
 from braceexpand import braceexpand
 
 from harness.config.pipes import SEPARATOR, check_pipes
-from harness.data.files import existing
-from harness.data.packed import PACK_FILE, read_pack
+from harness.data.files import GZIPPED, existing
+from harness.data.packed import PACK_FILE, REMEDY, read_pack
 from harness.data.split_names import SPLIT_NAMES, split_folder, split_in
-from harness.data.unpacked import GZIPPED
 from harness.errors import DataError
+from harness.files import inside
 
 _SCHEME = re.compile(r"^(pipe:|[a-z][a-z0-9+.-]*://)", re.IGNORECASE)
 _UNNAMED = "nothing: what names no split is trained on"
@@ -215,11 +215,11 @@ def _in_folder(folder: Path) -> Iterator[_Listed]:
 
 def _in_pack(folder: Path) -> Iterator[_Listed]:
     for shard in read_pack(folder).shards:
-        file = folder / shard.name
+        file = inside(folder, shard.name)
         size = file.stat().st_size if file.exists() else None
         if size != shard.bytes:
             seen = "is not there" if size is None else f"has {size} bytes"
-            raise DataError(f"{file} {seen}, and {PACK_FILE} says {shard.bytes} bytes")
+            raise DataError(f"{file} {seen}, and {PACK_FILE} says {shard.bytes} bytes; {REMEDY}")
         yield _Listed(_local(file), file.name, shard.split, f"the record {PACK_FILE}", shard.sha256)
 
 

@@ -24,11 +24,13 @@ from harness.data.account import Account, FileRead, Problem
 from harness.data.dataset import Split
 from harness.data.files import Entry, FileTree, is_image
 from harness.data.index import Lazy, Samples, captions_at
+from harness.data.verified import keep_sums, kept_with_files
 from harness.files import locked, replacing
 
 LARGE = 100_000
 """Rows from which on an index is kept; to read fewer anew takes a second or two."""
 _VERSION = 1
+_ABOUT = "about.json"
 _LOOKED_AT = 4096
 """Pictures whose size must be what it was."""
 
@@ -139,8 +141,8 @@ def forget_index(index: Path) -> None:
 def read_index(index: Path, root: Path) -> Indexed | None:
     """What is kept, with files below `root`; None unless it is whole and stands."""
     try:
-        about = json.loads((index / "about.json").read_bytes())
-        if any((index / name).stat().st_size != size for name, size in about["sizes"].items()):
+        about = kept_with_files(index, _ABOUT, index.parent)
+        if about is None:
             return None
         entries = IndexedEntries(index, about["splits"], about["archives"])
         if not _stands(about["stamps"], root, entries):
@@ -201,10 +203,8 @@ def keep_index(index: Path, data: Indexed) -> Indexed:
             "indexed": data.indexed,
             "account": asdict(data.account),
             "stamps": _stamps(root, data.files, archives),
-            "sizes": {file.name: file.stat().st_size for file in folder.iterdir()},
         }
-        # Escaped: a broken name may hold what UTF-8 cannot.
-        (folder / "about.json").write_text(json.dumps(about), encoding="ascii")
+        keep_sums(folder, _ABOUT, about)
     return read_index(index, root) or data
 
 

@@ -19,7 +19,7 @@ import torch
 from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor
 
-from harness.files import write_atomic
+from harness.data.verified import keep_json, kept_json
 
 if TYPE_CHECKING:
     from harness.data.dataset import DataSet
@@ -64,15 +64,10 @@ def corpus_rows_of(data: DataSet, cache: Path) -> np.ndarray:
     what = [data.fingerprint, len(train), version("open_clip_torch")]
     key = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
     file = cache / "vocabulary" / f"{data.name}-{key}.json"
-    try:
-        text, sha256 = file.read_text(encoding="ascii").rsplit("\n", 1)
-        if hashlib.sha256(text.encode()).hexdigest() == sha256:
-            return np.array(json.loads(text), dtype=np.int64)
-    except (OSError, ValueError):  # not there, of an earlier version, or damaged
-        pass
+    if (kept := kept_json(file)) is not None:
+        return np.array(kept["rows"], dtype=np.int64)
     rows = corpus_rows(caption for captions in train.captions for caption in captions)
-    text = json.dumps(rows.tolist())
-    write_atomic(file, f"{text}\n{hashlib.sha256(text.encode()).hexdigest()}".encode())
+    keep_json(file, {"rows": rows.tolist()})
     return rows
 
 

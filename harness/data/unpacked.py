@@ -12,17 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
+from harness.data.verified import made_once
 from harness.errors import DataError
-from harness.files import bounded, drop_leftovers, locked, written
+from harness.files import bounded
 
 _LEAST_BYTES, _MOST_RATIO = 1 << 30, 100
 """What a compressed tar may come to: pictures are compressed, and zeros between them are few."""
-GZIPPED = (".tar.gz", ".tgz")
-
-
-def is_gzipped(name: str) -> bool:
-    """Whether a file's suffix is that of a compressed tar."""
-    return name.lower().endswith(GZIPPED)
 
 
 def untarred(archive: Path, cache: Path) -> Path:
@@ -43,18 +38,10 @@ def laid_down(source: Path, cache: Path, write: Callable[[IO[bytes]], None]) -> 
     """The file in the cache that `write` made of `source` as it is now; safe in several processes.
 
     Its name holds the name, the size and the time of the source, so that another content is another
-    file.
+    file, and it is held to its checksum.
     """
     state = source.stat()
     what = f"{source.absolute()} {state.st_size} {state.st_mtime_ns}"
     key = hashlib.sha256(what.encode("utf-8", "surrogateescape")).hexdigest()[:16]
     target = cache / "unpacked" / f"{source.name.partition('.')[0]}-{key}.tar"
-    if target.exists():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with locked(target):
-        if not target.exists():
-            drop_leftovers(target.parent)
-            with written(target) as file:
-                write(file)
-    return target
+    return made_once(target, cache, write)

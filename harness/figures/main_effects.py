@@ -23,6 +23,8 @@ _HIGH = 0.23
 _MOST = 16
 #: Interactions drawn, the largest of those that are significant.
 _INTERACTIONS = 4
+#: Inches that leave room for the table on the first page.
+_TALLEST = 4.4
 #: Letters of an axis beside the rows, and of a whole name.
 _LETTERS, _ROW_LETTERS = 18, 34
 
@@ -51,7 +53,7 @@ def main_effects(sheet: Sheet) -> Drawing | None:
     shown = _shown(rows, names)
     if not shown or not names:
         return None
-    figure, panels = marks.forest(names, [row.name for row in shown], _HIGH)
+    figure, panels = marks.forest(names, [row.name for row in shown], _HIGH, tallest=_TALLEST)
     for ax, metric in panels:
         _panel(ax, metric, shown)
     figure.supxlabel("effect (points)", fontsize=style.LETTERS)

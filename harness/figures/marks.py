@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -21,10 +22,12 @@ _REACH = 0.6
 #: Towards a chance that is not drawn, by whether it lies below the data.
 _ARROWS = {True: "\u2193", False: "\u2191"}
 _SIDEWAYS = {True: "\u2190", False: "\u2192"}
-#: Panels of a forest side by side, fewer where the names of rows are long; letters of a title.
-_ACROSS, _NARROW, _LONG, _TITLE = 4, 3, 20, 22
-#: Inches around the rows of a panel.
-_AROUND = 0.52
+#: Panels of a forest side by side, fewer where the names of rows are long.
+_ACROSS, _NARROW, _LONG = 4, 3, 20
+#: Letters of a title's line, and of the second one that takes the rest.
+_TITLE, _REST = 12, 22
+#: Inches around the rows of a panel, and of a title's second line.
+_AROUND, _LINE = 0.52, 0.13
 #: What the marks of differences mean, for captions.
 FILLED = "Filled: significant (Holm); hollow: not."
 
@@ -124,26 +127,38 @@ def down(ax: Axes, names: Sequence[str], *, ticks: int = 4, **look: Any) -> None
 
 
 def forest(
-    metrics_shown: Sequence[str], names: Sequence[str], row: float, head: str = ""
+    metrics_shown: Sequence[str],
+    names: Sequence[str],
+    row: float,
+    head: str = "",
+    *,
+    tallest: float = style.TALLEST,
 ) -> tuple[Figure, list[tuple[Axes, str]]]:
-    """A panel a metric with a row a name, each `row` inches high; as many panels as a page holds.
+    """A panel a metric with a row a name, each `row` inches high; as many as `tallest` inches hold.
 
     Returns the figure, and each panel with its metric.
     """
     most = _NARROW if max(map(len, names)) > _LONG else _ACROSS
-    height = _AROUND + row * len(names)
-    shown = metrics_shown[: most * max(1, int(style.TALLEST / height))]
+    titles = {metric: _in_two_lines(metrics.display(metric)) for metric in metrics_shown}
+    height = _AROUND + row * len(names) + _LINE * any("\n" in each for each in titles.values())
+    shown = metrics_shown[: most * max(1, int(tallest / height))]
     figure, axes = style.panels(len(shown), row_height=height, most=most, wide=True)
     across = -(-len(shown) // -(-len(shown) // most))
     for place, (ax, metric) in enumerate(zip(axes, shown, strict=True)):
         zero(ax, None, metric)
         down(ax, names, ticks=3)
-        ax.set_title(style.shorten(metrics.display(metric), _TITLE))
+        ax.set_title(titles[metric])
         if place % across:
             ax.tick_params(labelleft=False)
         else:
             head_of_rows(ax, head)
     return figure, list(zip(axes, shown, strict=True))
+
+
+def _in_two_lines(words: str) -> str:
+    """Broken between two words where a panel has no room for them side by side."""
+    first, *rest = textwrap.wrap(words, _TITLE, break_long_words=False) or [""]
+    return "\n".join(style.shorten(line, _REST) for line in [first, " ".join(rest)] if line)
 
 
 def left_out(shown: int, names: Sequence[str]) -> str:

@@ -27,12 +27,12 @@ from harness.evaluate.suites.find import Found, Hole, find
 from harness.loggers import check_loggers
 from harness.metrics import (
     OF_TOWERS,
-    TermMetric,
     benchmark_metrics,
     headline_metrics,
     known_metrics,
     match_metrics,
     match_primary,
+    metrics_of_suites,
     metrics_of_terms,
     suite_mean_name,
 )
@@ -108,7 +108,8 @@ def data_notes(runs: Sequence[Run], runtime: Runtime) -> list[str]:
 def check_runs(runs: Sequence[Run], show: Show, runtime: Runtime) -> Show:
     """`show` with the names of the metrics that it means on the data of `runs`.
 
-    Its primary metric is among those shown, and so are those of the loss's terms that are on.
+    Its primary metric is among those shown, and so are those of the loss's terms and the own suites
+    that are on.
 
     Raises ConfigError or DataError unless every run can be trained and has a metric to show, and
     the primary metric is one and the same for all.
@@ -117,7 +118,7 @@ def check_runs(runs: Sequence[Run], show: Show, runtime: Runtime) -> Show:
     shown: dict[str, None] = {}
     primary: dict[str, None] = {}
     every: dict[str, None] = {}
-    of_terms: dict[str, None] = {}
+    always: dict[str, None] = {}
     configs = {(c.data, c.evaluate, tuple(c.objective.active)): c for c in (r.config for r in runs)}
     known_backbones = backbone_names()
     for backbone in dict.fromkeys(run.config.model.image.backbone for run in runs):
@@ -126,10 +127,15 @@ def check_runs(runs: Sequence[Run], show: Show, runtime: Runtime) -> Show:
     for config in configs.values():
         opened, terms = open_data(config.data, runtime), config.objective.active
         known = known_metrics(opened, config.evaluate, terms)
-        of_terms |= {
-            name: None
-            for name, metric in metrics_of_terms(opened, config.evaluate, terms)
-            if isinstance(metric, TermMetric) and metric.shown
+        asked_for = [
+            *metrics_of_terms(opened, config.evaluate, terms),
+            *metrics_of_suites(opened, config.evaluate),
+        ]
+        always |= {
+            f"{name.rpartition('/')[0]}/{kind}": None
+            for name, metric in asked_for
+            if metric.shown
+            for kind in (*metric.beside, metric.kind)
         }
         of_suites, judged_by = _suite_metrics(config.evaluate.suites)
         named = [p for p in patterns if "*" not in p and p in of_suites]
@@ -150,7 +156,7 @@ def check_runs(runs: Sequence[Run], show: Show, runtime: Runtime) -> Show:
         raise ConfigError(
             f"primary = {show.primary!r} is {len(primary)} metrics: {', '.join(primary)}"
         )
-    metrics = tuple(shown | primary | of_terms)
+    metrics = tuple(shown | primary | always)
     resolved = replace(show, metrics=metrics, primary=next(iter(primary), None))
     if show.columns is None:
         return resolved

@@ -11,16 +11,21 @@ from harness.metrics.accuracy import (
     accuracy_chance,
 )
 from harness.metrics.base import (
+    CALIBRATION,
     CLASSIFICATION,
+    GEOMETRY,
     IMAGE_RETRIEVAL,
     ITEMS_OF_TERMS,
     KS,
     METRICS,
+    OWN_SUITES,
+    PROBE,
     RETRIEVAL,
     TEXT_RETRIEVAL,
     WAYS,
     Classified,
     Contrasted,
+    Embedded,
     Metric,
     Ranking,
     Retrieved,
@@ -45,6 +50,7 @@ from harness.metrics.costs import (
     is_measured_apart,
 )
 from harness.metrics.names import (
+    FITTED_ON,
     HEADLINE,
     benchmark_metrics,
     described,
@@ -54,12 +60,14 @@ from harness.metrics.names import (
     known_metrics,
     match_metrics,
     match_primary,
+    metrics_of_suites,
     metrics_of_terms,
     scale,
     splits_of_terms,
     suite_mean_name,
     unit,
     unit_of_difference,
+    why_not_fitted,
 )
 from harness.metrics.places import lacking
 from harness.metrics.recall import (
@@ -71,8 +79,11 @@ from harness.metrics.recall import (
 
 __all__ = [
     "ACC1",
+    "CALIBRATION",
     "CLASSIFICATION",
     "COSTS",
+    "FITTED_ON",
+    "GEOMETRY",
     "HEADLINE",
     "IMAGE_RETRIEVAL",
     "ITEMS_OF_TERMS",
@@ -81,6 +92,8 @@ __all__ = [
     "MEASURED_APART",
     "METRICS",
     "OF_TOWERS",
+    "OWN_SUITES",
+    "PROBE",
     "RETRIEVAL",
     "SHARED",
     "TEXT_RETRIEVAL",
@@ -88,6 +101,7 @@ __all__ = [
     "WAYS",
     "Classified",
     "Contrasted",
+    "Embedded",
     "Metric",
     "Ranking",
     "Retrieved",
@@ -111,6 +125,7 @@ __all__ = [
     "mean_recall_kind",
     "metric_of",
     "metrics_for",
+    "metrics_of_suites",
     "metrics_of_terms",
     "recall_chance",
     "recall_kind",
@@ -123,4 +138,5 @@ __all__ = [
     "unit",
     "unit_of_difference",
     "versions",
+    "why_not_fitted",
 ]

@@ -56,6 +56,17 @@ def axis_columns(collection: Collection) -> list[PointColumn]:
     return found
 
 
+def naming_columns(collection: Collection) -> list[PointColumn]:
+    """What tells the rows of a leading table apart: the names alone where every point has one.
+
+    The axes stand beside the names where they are components that are there or not.
+    """
+    columns = axis_columns(collection)
+    every = all(row.label in collection.sweep.show.names for row in collection.points)
+    components = _components(collection) == set(_told(collection))
+    return columns[:1] if every and not components else columns
+
+
 def of_every_row(collection: Collection) -> str:
     """`weighting linear and schedule linear`: the axes that all rows share; empty without any."""
     told = _told(collection)
@@ -75,12 +86,6 @@ def _values(collection: Collection, axis: str) -> PointColumn:
         given = axis in row.given
         cells.append(TableCell(value) if given else TableCell(f"({value})", mark=Mark.MUTED))
     return PointColumn(Column((collection.axis_name(axis),), numeric=False), tuple(cells))
-
-
-def has_values_of_the_base(collection: Collection) -> bool:
-    """Whether some row has a value in parentheses, which its point does not set."""
-    shown = set(_told(collection)) - _components(collection)
-    return any(shown - row.given for row in collection.points)
 
 
 def _components(collection: Collection) -> set[str]:

@@ -116,7 +116,11 @@ def _all_metrics(collection: Collection, findings: ReportFindings, parts: Parts)
     """Sentences a metric, the table of all of them, and the files that hold the numbers."""
     yield from _list_of(conclusions(collection, findings))
     if parts.tables.every is not None:
-        folded = "Every point and metric" if parts.tables.cut else "Differences, metric by metric"
+        folded = (
+            "Every point and metric"
+            if parts.tables.cut
+            else "Axes and differences, metric by metric"
+        )
         yield Details(folded, (parts.tables.every,))
     if parts.tables.effects is not None:
         yield Details("Slopes, main effects and interactions", (parts.tables.effects,))

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from harness import metrics
 from harness.document import text
-from harness.document.blocks import BulletList, Document, Figure, Note, Paragraph, Section
+from harness.document.blocks import Block, BulletList, Document, Figure, Note, Paragraph, Section
 from harness.document.table import Table, plain_table
 from harness.document.text import Text, link, strong
 from harness.report.search_data import CONFIRMED, Confirmed, SearchData, free
@@ -34,17 +34,23 @@ def write_search_content(
     over = sum(trial.over for trial in data.trials)
     confirmed = _confirmed(data, records)
     seeds = (confirmed, Paragraph(_about_confirmed(data))) if confirmed else ()
+    lead: list[Block] = [
+        *(Paragraph((*told, ".")) for told in _answers(data)),
+        Paragraph(_design(data)),
+        _point(data),
+        *figures[:1],
+        *map(Note, _warnings(data, records)),
+    ]
     sections = [
-        Section("Answer", (BulletList(tuple(_answers(data))), _point(data))),
         Section("With fresh seeds", seeds),
-        Section("Figures", tuple(figures)),
+        Section("Further figures", tuple(figures[1:])),
         Section("What was done", (BulletList(tuple(_protocol(data))),)),
         Section("Trials", (_trials(data, known), Paragraph(_ABOUT_TRIALS))),
         Section("Reproducing this report", (BulletList(tuple(_footer(data, records))),)),
     ]
     return Document(
         data.about["question"].strip() or data.name,
-        (*map(Note, _warnings(data, records)), *(s for s in sections if s.blocks)),
+        (*lead, *(section for section in sections if section.blocks)),
         f"{data.name} \u00b7 {over:,} of {len(data.trials):,} trials",
     )
 
@@ -85,6 +91,22 @@ def _warnings(data: SearchData, records: Sequence[Record]) -> Iterator[str]:
 
 def _codes(records: Sequence[Record]) -> list[str]:
     return sorted({record.code for record in records if record.code})
+
+
+def _design(data: SearchData) -> str:
+    """`Design: 10 trials over 5 fields by tpe, of at most 4,608 samples each; ...`."""
+    about = data.about
+    said = (
+        f"Design: {len(data.trials):,} trials over {len(data.axes)} fields by {about['sampler']}, "
+        f"of at most {about['samples']:,} samples each"
+    )
+    if about["rungs"]:
+        said += f", compared at {len(about['rungs'])} rung{'s' * (len(about['rungs']) > 1)}"
+    if about["confirm"]:
+        said += (
+            f"; the best with {len(about['confirm'])} fresh seed{'s' * (len(about['confirm']) > 1)}"
+        )
+    return f"{said}; objective: {', '.join(map(metrics.display, data.goals))}."
 
 
 def _answers(data: SearchData) -> Iterator[Text]:

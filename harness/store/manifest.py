@@ -120,7 +120,13 @@ def refuse_other_file(store: Store, sweep: Sweep) -> None:
 
 
 def _plain(show: dict[str, Any]) -> dict[str, Any]:
-    return {**show, "metrics": list(show["metrics"]), "labels": dict(show["labels"])}
+    names = [[name, dict(point)] for name, point in show["names"].items()]  # in the table's order
+    return {
+        **show,
+        "metrics": list(show["metrics"]),
+        "labels": dict(show["labels"]),
+        "names": names,
+    }
 
 
 def _entry(run: Run, base: RunConfig) -> dict[str, Any]:
@@ -264,13 +270,22 @@ def _manifest_of(tree: Mapping[str, Any], file: Path) -> Manifest:
         base=override(base, own) if own else base,
         points=Points(run.point for run in runs.values()),
         **_read_waves(tree, dict.fromkeys(run.seed for run in runs.values())),
-        show=Show(**tree["show"]),
+        show=Show(**{**tree["show"], "names": _names(tree)}),
         name=tree["name"],
         question=tree["question"],
         source=source,
     )
     runtime = validate(Runtime, tree["runtime"])
     return Manifest(sweep, tuple(runs.values()), runtime, tuple(tree["command"]))
+
+
+def _names(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Names of points in their order; where they are on file without one, in that of the runs."""
+    names = dict(tree["show"].get("names", {}))
+    if isinstance(tree["show"].get("names"), list):
+        return names
+    of_runs = dict.fromkeys(entry["label"] for entry in tree["runs"])
+    return {name: names[name] for name in [*(n for n in of_runs if n in names), *names]}
 
 
 def _read_waves(tree: Mapping[str, Any], seeds: Iterable[int]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from harness.commands.data import main
 from harness.config import RunConfig, Runtime, override
+from harness.data import verified
 from harness.data.catalog import open_data
 from harness.data.images import decode
 from harness.data.loader import Batches
@@ -18,6 +19,8 @@ from harness.data.sources.folder import open_folder
 from harness.data.sources.shards import open_shards
 from harness.data.text import Tokenizer
 from harness.data.tools import pack as module
+from harness.errors import DataError
+from harness.files import sha256_of
 from tests.conftest import with_fingerprints
 
 
@@ -173,8 +176,55 @@ def test_a_shard_with_other_bytes_is_found(packed, tmp_path, capsys):
     data[place + 20] ^= 1
     file.write_bytes(bytes(data))
     words = ["check", str(packed), "--cache", str(tmp_path / "c"), "--workers", "1"]
-    main(words)
-    assert "is not the shard that pack.json names" in capsys.readouterr().out
+    assert main(words) == 2
+    assert f"{file} is not the shard that pack.json names" in capsys.readouterr().err
+
+
+def test_a_shard_that_is_damaged_is_not_read_and_the_same_command_packs_it_again(
+    shapes_folder, packed, tmp_path
+):
+    data, whole = open_shards(str(packed), tmp_path / "c"), contents(packed)
+    image = data.split("train").images[25]
+    file = packed / "train" / "000001.tar"
+    file.write_bytes(b"x" * file.stat().st_size)
+    with pytest.raises(DataError, match=r"train/000001.tar is not the shard that pack.json names"):
+        data.read(image)
+    assert data.read(data.split("train").images[0])
+    (packed / "test" / "000000.tar").unlink()
+
+    assert pack(shapes_folder, packed, tmp_path, 32, "--shard-samples", "20") == 0
+    assert contents(packed) == whole
+    assert open_shards(str(packed), tmp_path / "c").read(image)
+
+
+def test_a_shard_is_compared_once_on_a_machine_and_by_every_user(packed, tmp_path, monkeypatch):
+    read: list[str] = []
+    monkeypatch.setattr(verified, "sha256_of", lambda f: read.append(f.name) or sha256_of(f))
+
+    def opened():
+        monkeypatch.setattr(verified, "_seen", {})
+        data = open_shards(str(packed), tmp_path / "c")
+        return [data.read(image) for image in data.split("test").images]
+
+    pictures = opened()
+    assert sorted(name for name in read if name.endswith(".tar")) == [
+        "000000.tar", "000000.tar", "000001.tar", "000001.tar", "000002.tar"
+    ]  # fmt: skip
+    assert opened() == pictures  # and now the index, which the first one made
+    read.clear()
+    assert opened() == pictures
+    assert read == []
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "another"))  # whose marks are not ours
+    assert opened() == pictures
+    assert len(read) > 5
+
+
+def test_a_shard_of_a_pack_that_is_no_name_in_it_is_refused(packed, tmp_path):
+    record = json.loads((packed / "pack.json").read_bytes())
+    record["shards"][0]["name"] = "../elsewhere.tar"
+    (packed / "pack.json").write_text(json.dumps(record))
+    (packed.parent / "elsewhere.tar").write_bytes(b"x" * record["shards"][0]["bytes"])
+    assert main(["check", str(packed), "--cache", str(tmp_path / "c")]) == 2
 
 
 def test_a_damaged_record_is_told(packed, capsys, tmp_path):

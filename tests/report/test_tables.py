@@ -246,6 +246,25 @@ def test_a_table_of_components_has_checks_and_the_order_of_its_names(records: Re
     assert table.footnotes == ("\u2713: 0.25", "\u2713: 0.5")
 
 
+def test_names_stand_for_axes_that_are_no_components(records: Records) -> None:
+    rate, depth = "train.lr", "model.text.layers"
+    names = {f"{way}, {n} layers": {rate: lr, depth: n} for n in (2, 4)
+             for way, lr in (("slow", 1e-4), ("fast", 1e-3))}  # fmt: skip
+    sweep = sweep_of({rate: [1e-4, 1e-3], depth: [2, 4]}, metrics=[T2I], names=names)
+    runs = expand(sweep)
+    for run in runs:
+        records.done(run, t2i=0.3)
+
+    tables = tabulate(sweep, runs, records)[2]
+
+    assert [c.heads[-1] for c in tables.lead.columns if not c.numeric] == [""]
+    assert column(tables.lead, "")[:4] == list(names)
+    assert [c.heads[-1] for c in tables.every.columns][:3] == ["", "layers", "lr"]
+    part = replace(sweep, show=replace(sweep.show, names=dict([*names.items()][:2])))
+    lead = tabulate(part, expand(part), records)[2].lead
+    assert [c.heads[-1] for c in lead.columns][:3] == ["", "layers", "lr"]
+
+
 def test_a_rule_stands_between_the_values_of_the_outer_axis(records: Records) -> None:
     sweep = sweep_of({"model.embed_dim": [64, 128], "model.text.layers": [1, 2, 4]}, metrics=[T2I],
                      x="model.text.layers", hue="model.embed_dim")  # fmt: skip

@@ -97,8 +97,8 @@ def test_the_answer_is_the_difference_with_fresh_seeds(tmp_path: Path) -> None:
     assert "| complete, best |" in page
     # Differences 10, 11 and 9 points: mean 10, and 4.303 x 1 / sqrt(3) = 2.48 about it.
     assert (
-        f"- **Trial {best.number}** with fresh seeds: mean recall 41.00 % ± 2.48, "
-        "+10.00 % [+7.52, +12.48] against the base: **better**"
+        f"**Trial {best.number}** with fresh seeds: mean recall 41.00 % ± 2.48, "
+        "+10.00 % [+7.52, +12.48] against the base: **better**."
     ) in page
     assert "| mean recall | base | 31.00 % ± 2.48 | — | 3 |" in page
 

@@ -8,6 +8,7 @@ removed, a folder made) below a folder is its last; a file that was being writte
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import signal
 import sys
@@ -23,6 +24,7 @@ from small_data import folder_of_shapes, shards_of_shapes
 from harness import files
 from harness.config import Columns, RunConfig, Runtime, override
 from harness.config.sweep import Run, Show, Sweep, points
+from harness.data import verified
 from harness.data.catalog import find_data
 from harness.data.sources.folder import open_folder
 from harness.data.unpacked import laid_down
@@ -91,8 +93,9 @@ def _tear(file: str) -> None:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """Every file but locks."""
+    """Every file but locks, and marks of what was compared, which tell numbers of inodes."""
     found = (file for file in sorted(folder.rglob("*")) if file.is_file())
+    found = (file for file in found if file.parent.name != "verified")
     return {
         file.relative_to(folder).as_posix(): file.read_bytes()
         for file in found
@@ -188,7 +191,7 @@ def walk(command: Callable[[Path], None], tmp_path: Path, how: str, step: int) -
 @pytest.mark.parametrize("how", ["kill", "full"])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_some_writes(command: Callable[[Path], None], tmp_path: Path, how: str) -> None:
-    assert len(list(walk(command, tmp_path, how, 3))) > 0
+    assert len(list(walk(command, tmp_path, how, 5))) > 0
 
 
 @pytest.mark.thorough
@@ -240,6 +243,53 @@ def test_a_damaged_cache_is_made_again(tmp_path: Path) -> None:
     assert file.read_bytes() == whole
 
 
+@pytest.mark.parametrize("command", [unpacked, table, shards])
+@pytest.mark.parametrize("kept", ["the same size", "its checksum too"])
+def test_what_another_hand_wrote_into_a_cache_is_made_again(
+    command: Callable[[Path], None], kept: str, tmp_path: Path
+) -> None:
+    place = tmp_path / "0" / "cache"
+    command(place)
+    wanted = tree(place)
+    for name, data in wanted.items():
+        if name.endswith(".json"):
+            continue
+        for file in place.glob("verified/*"):
+            file.write_text("0" * 64)  # a mark that another user's key made, or none
+        swapped = bytes(reversed(data)) if kept == "the same size" else data + b"x"
+        (place / name).write_bytes(swapped)
+        command(place)
+        assert tree(place) == wanted, name
+
+
+@pytest.mark.parametrize("command", [unpacked, table, shards])
+@pytest.mark.parametrize("poison", [b"", b"{}", b"[]", b"\xff", b'{"files": 3}', b"[" * 100_000])
+def test_what_is_said_of_a_cache_may_be_anything(
+    command: Callable[[Path], None], poison: bytes, tmp_path: Path
+) -> None:
+    place = tmp_path / "0" / "cache"
+    command(place)
+    wanted = tree(place)
+    for name in wanted:
+        if name.endswith(".json"):
+            (place / name).write_bytes(poison)
+    command(place)
+    assert tree(place) == wanted
+
+
+def test_a_cache_that_cannot_be_written_to_is_read_and_compared_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"content")
+    (tmp_path / "cache").write_bytes(b"no folder, so that root cannot write there either")
+    for content, whole in ((b"content", True), (b"CONTENT", False)):
+        file.write_bytes(content)
+        monkeypatch.setattr(verified, "_seen", {})
+        sha256 = hashlib.sha256(b"content").hexdigest()
+        assert verified.is_content(file, sha256, tmp_path / "cache") is whole
+
+
 def test_a_cache_has_the_rights_that_the_umask_leaves(tmp_path: Path) -> None:
     before = os.umask(0o007)
     try:
@@ -248,5 +298,4 @@ def test_a_cache_has_the_rights_that_the_umask_leaves(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     for path in (tmp_path / "cache").rglob("*"):
-        if path.suffix not in _KEPT:
-            assert path.stat().st_mode & 0o070 in {0o070, 0o060}, path
+        assert path.stat().st_mode & 0o070 in {0o070, 0o060}, path

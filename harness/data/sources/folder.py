@@ -16,7 +16,7 @@ import numpy as np
 from harness.config import SOURCES, Columns, Data, Runtime
 from harness.data.collect import Collected
 from harness.data.dataset import DataSet, Split, content_fingerprint, halves
-from harness.data.files import FileTree, existing
+from harness.data.files import FileTree, existing, is_gzipped
 from harness.data.parquet import PARQUET, open_parquet
 from harness.data.sidecars import add_sidecars
 from harness.data.source import Source, cache_dir, path_of
@@ -30,7 +30,7 @@ from harness.data.table_index import (
     read_index,
 )
 from harness.data.tables import is_table_name, open_table, possible_tables
-from harness.data.unpacked import is_gzipped, untarred
+from harness.data.unpacked import untarred
 
 _BY_NAME = Columns()
 _LOOKED_FOR = (

@@ -17,14 +17,13 @@ import hashlib
 import os
 import sys
 import zipfile
-import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from harness.config import SOURCES, Data
 from harness.data import naming
@@ -34,8 +33,8 @@ from harness.data.files import FileTree
 from harness.data.naming import Meaning
 from harness.data.source import Source
 from harness.data.tools.jobs import ProgressLines
+from harness.data.verified import made_once
 from harness.errors import DataError
-from harness.files import drop_leftovers, locked, written
 
 SPLITS = ("train", "validation", "test")
 _LETTERS = range(0x1F1E6, 0x1F1FF + 1)
@@ -74,14 +73,13 @@ class OpenMoji(DataSet):
         One process renders and the others wait; the store appears under its name only when it is
         complete.
         """
-        images = [image for split in self.splits.values() for image in split.images]
-        if store_is_whole(self.store, images):
-            return
-        self.store.parent.mkdir(parents=True, exist_ok=True)
-        with locked(self.store):
-            if not store_is_whole(self.store, images):
-                _render_all(self.svgs, sorted(images), self.resolution, self.store)
-                _stored.cache_clear()
+        images = sorted(image for split in self.splits.values() for image in split.images)
+
+        def write(file: IO[bytes]) -> None:
+            _render_all(self.svgs, images, self.resolution, file)
+            _stored.cache_clear()
+
+        made_once(self.store, self.store.parent, write)
 
     def read(self, image: str) -> bytes:
         """The PNG of a drawing; OSError when the store is not there or damaged."""
@@ -336,21 +334,10 @@ def _stored(store: Path) -> FileTree:
     return FileTree(store)
 
 
-def store_is_whole(store: Path, images: Iterable[str]) -> bool:
-    """Whether `store` holds exactly these drawings and every checksum is right."""
-    try:
-        with zipfile.ZipFile(store) as opened:
-            wanted = sorted(f"{image}.png" for image in images)
-            return sorted(opened.namelist()) == wanted and opened.testzip() is None
-    except (OSError, zipfile.BadZipFile, zlib.error, EOFError):
-        return False
-
-
-def _render_all(svgs: Path, images: Sequence[str], pixels: int, store: Path) -> None:
+def _render_all(svgs: Path, images: Sequence[str], pixels: int, file: IO[bytes]) -> None:
     print(f"rendering {len(images)} drawings at {pixels} px, once", file=sys.stderr, flush=True)
     progress = ProgressLines("rendering", "drawings")
-    drop_leftovers(store.parent)
-    with written(store) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for done, image in enumerate(images):
             progress(done, len(images))
             # A fixed date: the same drawings make the same bytes.

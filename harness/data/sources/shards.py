@@ -16,6 +16,7 @@ import numpy as np
 from harness.config import SOURCES, Data
 from harness.data.account import Account, FileRead, Problem, RefusedData
 from harness.data.dataset import DataSet, Split, content_fingerprint
+from harness.data.files import is_gzipped
 from harness.data.index import (
     Content,
     Lazy,
@@ -27,13 +28,21 @@ from harness.data.index import (
     name_at,
 )
 from harness.data.order import Pool, SampleOrder, Window
+from harness.data.packed import PACK_FILE, REMEDY
 from harness.data.shard_list import FoundShards, Shard, find_shards
 from harness.data.source import Source, path_of
 from harness.data.split_names import absent_splits
 from harness.data.tars import read_at
 from harness.data.tools.jobs import Progress
-from harness.data.unpacked import is_gzipped, untarred
+from harness.data.unpacked import untarred
+from harness.data.verified import is_content
 from harness.errors import ConfigError, DataError
+
+_NOT_IN_PACK = f"is not the shard that {PACK_FILE} names, but another or a damaged one; {REMEDY}"
+_CHANGED = (
+    "has changed since it was indexed, or is damaged; python -m harness.data check --again "
+    "indexes it anew"
+)
 
 
 class Shards(DataSet):
@@ -162,15 +171,31 @@ class Shards(DataSet):
         return (shard.stamp for shard in self.shards if (shard.split == "train") is train)
 
     def _fetch(self, shard: Shard) -> Content:
-        return Content(self._tar(shard), shard.sha256)
+        return Content(self._tar(shard, shard.sha256), shard.sha256)
 
     def _open(self, shard: Shard) -> BinaryIO:
-        return self._tar(shard).open("rb")
+        return self._whole(shard, shard.sha256).open("rb")
 
-    def _tar(self, shard: Shard) -> Path:
-        """A local shard, which is laid down once in the cache if it is compressed."""
+    def _whole(self, shard: Shard, sha256: str | None) -> Path:
+        """Its tar, held to its checksum at the first reading of it."""
+        if shard.name not in self._tars:
+            self._tars[shard.name] = self._tar(shard, sha256)
+        return self._tars[shard.name]
+
+    def _tar(self, shard: Shard, sha256: str | None) -> Path:
+        """A local shard, which is laid down once in the cache if it is compressed.
+
+        Raises DataError where it has another checksum than is on record.
+        """
         place = Path(shard.place)
-        return untarred(place, self.cache) if is_gzipped(place.name) else place
+        path = untarred(place, self.cache) if is_gzipped(place.name) else place
+        if sha256 is not None and not is_content(path, sha256, self.cache):
+            raise DataError(f"{path} {_NOT_IN_PACK if shard.sha256 else _CHANGED}")
+        return path
+
+    @cached_property
+    def _tars(self) -> dict[str, Path]:
+        return {}
 
     @cached_property
     def _by_name(self) -> dict[str, Shard]:

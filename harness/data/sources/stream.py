@@ -80,13 +80,13 @@ class Stream(Shards):
     def _fetch(self, shard: Shard) -> Content:
         if shard.is_remote:
             return Content(*self.spool.fetch(shard.place))
-        path = self._tar(shard)
+        path = self._tar(shard, shard.sha256)
         return Content(path, shard.sha256 or sha256_of(path))
 
     def _open(self, shard: Shard) -> BinaryIO:
         if shard.is_remote:
             return self.spool.open(shard.place, self._sha256_of[shard.name])
-        return super()._open(shard)
+        return self._whole(shard, self._sha256_of[shard.name]).open("rb")
 
     def _window(self, counts: Sequence[int]) -> Window:
         return Window(self.reach, tuple(counts))

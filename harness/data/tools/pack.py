@@ -18,13 +18,15 @@ from typing import Literal, NamedTuple
 
 import PIL
 from PIL import Image, features
+from pydantic import ValidationError
 
 from harness.data.dataset import DataSet
 from harness.data.images import BadImage, Encoded, Pixels
 from harness.data.packed import PACK_FILE, Making, Pack, PackedShard, read_pack
 from harness.data.tools.jobs import Chunk, Progress, chunks_of, samples_in, shared_out
-from harness.errors import DataError
-from harness.files import drop_leftovers, write_atomic
+from harness.data.verified import is_content
+from harness.errors import NOT_WHOLE, DataError, RecordError
+from harness.files import drop_leftovers, inside, sha256_of, write_atomic
 
 QUALITY = 95
 _UNFINISHED = ".parts"
@@ -83,27 +85,30 @@ def pack(
     making: Making,
     out: Path,
     *,
+    cache: Path,
     max_bad_fraction: float,
     workers: int,
     progress: Progress,
 ) -> Pack:
     """Write the shards of all splits below `out`, and their record last.
 
-    Goes on where it was cut off; a whole pack of the same making is left as it is.
+    Goes on where it was cut off; a whole pack of the same making is left as it is, and one that
+    lacks a shard, or has another than its record says, is made again.
 
     Args:
+        cache: where it is kept which shards were compared with their checksums.
         progress: told how many pictures of how many are packed.
 
     Raises DataError if `out` holds anything else, TooManyBad if too many samples cannot be used.
     """
-    unfinished = _begin(out, making)
+    unfinished = _begin(out, making, cache)
     if unfinished is None:
         return read_pack(out)
     drop_leftovers(out)
     drop_leftovers(unfinished)
     data.prepare()
     parts = chunks_of(data, making.shard_samples)
-    made = {part: found for part in parts if (found := _read_part(unfinished, part)) is not None}
+    made = {part: found for part in parts if (found := _read_part(out, part)) is not None}
     missing = [part for part in parts if part not in made]
     with shared_out(_make_part, _Packer(data, making, out), missing, workers) as each:
         for part, result in each:
@@ -116,14 +121,15 @@ def pack(
     return whole
 
 
-def _begin(out: Path, making: Making) -> Path | None:
+def _begin(out: Path, making: Making, cache: Path) -> Path | None:
     """The folder of unfinished work; None if all is there."""
     unfinished = out / _UNFINISHED
     settings = unfinished / "making.json"
-    if (out / PACK_FILE).exists():
-        before: Making | None = read_pack(out).made
+    whole = read_pack(out) if (out / PACK_FILE).exists() else None
+    if whole is not None:
+        before: Making | None = whole.made
     elif settings.exists():
-        before = Making.model_validate_json(settings.read_bytes())
+        before = _making_in(settings)
     elif out.exists() and any(out.iterdir()):
         raise DataError(f"{out} is not empty and holds no packed shards; name another folder")
     else:
@@ -131,7 +137,26 @@ def _begin(out: Path, making: Making) -> Path | None:
         write_atomic(settings, making.model_dump_json(indent=1).encode())
     if before is not None and before != making:
         raise DataError(f"{out} holds a pack of another making ({_differences(before, making)})")
-    return None if (out / PACK_FILE).exists() else unfinished
+    if whole is not None and all(_is_whole(out, shard, cache) for shard in whole.shards):
+        return None
+    if whole is not None:
+        write_atomic(settings, making.model_dump_json(indent=1).encode())
+        (out / PACK_FILE).unlink()
+    return unfinished
+
+
+def _is_whole(out: Path, shard: PackedShard, cache: Path) -> bool:
+    try:
+        return is_content(inside(out, shard.name), shard.sha256, cache)
+    except FileNotFoundError:
+        return False
+
+
+def _making_in(settings: Path) -> Making:
+    try:
+        return Making.model_validate_json(settings.read_bytes())
+    except ValidationError:
+        raise DataError(f"{settings} is damaged; remove {settings.parent}") from None
 
 
 def _differences(before: Making, after: Making) -> str:
@@ -179,18 +204,17 @@ def _part_file(unfinished: Path, part: Chunk) -> Path:
     return unfinished / f"{part.split}-{part.number:06d}.json"
 
 
-def _read_part(unfinished: Path, part: Chunk) -> _Made | None:
+def _read_part(out: Path, part: Chunk) -> _Made | None:
+    """What is on record of a part; None unless its shard is as it was then."""
     try:
-        record = json.loads(_part_file(unfinished, part).read_bytes())
-    except FileNotFoundError:
+        record = json.loads(_part_file(out / _UNFINISHED, part).read_bytes())
+        shard = None if record["shard"] is None else PackedShard(**record["shard"])
+        if shard is not None and sha256_of(inside(out, shard.name)) != shard.sha256:
+            return None
+        problems = [(where, why) for where, why in record["problems"]]
+        return _Made(shard, record["resized"], record["kept"], problems)
+    except (OSError, RecordError, *NOT_WHOLE):
         return None
-    shard = record["shard"]
-    return _Made(
-        None if shard is None else PackedShard(**shard),
-        record["resized"],
-        record["kept"],
-        [(where, why) for where, why in record["problems"]],
-    )
 
 
 def _make_part(packer: _Packer, part: Chunk) -> _Made:
