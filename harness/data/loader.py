@@ -49,7 +49,7 @@ class Batch(NamedTuple):
     views: Mapping[str, Tensor]
 
 
-class _Row(NamedTuple):
+class _Sample(NamedTuple):
     """The same of one pair."""
 
     picture: np.ndarray
@@ -104,7 +104,7 @@ class _Samples(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitem__(self, address: _Address) -> _Row:
+    def __getitem__(self, address: _Address) -> _Sample:
         problems: list[Problem] = []
         for step in range(_REPLACEMENTS):
             index = (address.index + step) % len(self.split)
@@ -118,7 +118,7 @@ class _Samples(Dataset[Any]):
             except (BadImage, OSError, KeyError) as error:
                 problems.append(Problem(self.split.images[index], str(error)))
                 continue
-            return _Row(view, self.tokenizer.encode(caption), tuple(problems), views)
+            return _Sample(view, self.tokenizer.encode(caption), tuple(problems), views)
         raise DataError(
             f"{_REPLACEMENTS} pictures in a row cannot be used; the first: "
             f"{problems[0].where}: {problems[0].reason}"
@@ -266,7 +266,7 @@ def _one_thread(worker: int) -> None:
     torch.set_num_threads(1)
 
 
-def _collate(rows: list[_Row]) -> Batch:
+def _collate(rows: list[_Sample]) -> Batch:
     pictures, tokens, problems, views = zip(*rows, strict=True)
     return Batch(
         torch.from_numpy(np.stack(pictures)),
