@@ -23,7 +23,7 @@ from harness.data.dataset import DataSet
 from harness.data.images import BadImage, decode
 from harness.data.loader import advice
 from harness.data.text import corpus_rows_of
-from harness.device import numerics, pick_device, placed, resolve_precision, set_up
+from harness.device import TRAINING, numerics, pick_device, placed, resolve_precision, set_up
 from harness.errors import (
     ConfigError,
     DataError,
@@ -403,7 +403,7 @@ def preflight(configs: Sequence[RunConfig], runtime: Runtime) -> list[str]:
 def _check_device(configs: Sequence[RunConfig], runtime: Runtime) -> None:
     device = pick_device(runtime)
     for config in configs:
-        resolve_precision(config.train.precision, device, "train.precision")
+        resolve_precision(config.train.precision, device, TRAINING)
         resolve_precision(config.evaluate.precision, device, "evaluate.precision")
 
 

@@ -40,13 +40,18 @@ class Train(Strict):
     """Largest norm of the gradient over all parameters; null: not clipped.  Elsewhere: clip_grad,
     grad_clip_norm, max_grad_norm, clip, gradient_clip, gradient_clip_val."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """`auto`: bfloat16 autocast on a GPU that has it, fp32 elsewhere.  Elsewhere: amp, dtype, fp16,
-    bf16, mixed_precision."""
+    """`auto`: bfloat16 autocast on a GPU that has it, fp32 elsewhere.  `bf16` on a CPU wants its
+    instructions (AVX512_BF16, AMX, or Arm's).  Elsewhere: amp, dtype, fp16, bf16,
+    mixed_precision."""
     tf32: Annotated[
         Literal["none", "convolutions", "all"], Field(json_schema_extra={"born": "convolutions"})
     ] = "convolutions"
     """What a GPU does in TF32 in place of fp32: `convolutions`, as torch of itself, or `all`
     products.  Evaluation never does.  Elsewhere: allow_tf32, float32_matmul_precision."""
+    fused: Annotated[bool, Field(json_schema_extra={"born": False})] = False
+    """Whether AdamW goes through each parameter once, by torch's fused kernel, and not once for
+    each of its operations: the same step up to rounding.  Elsewhere: fused_adam, optim,
+    adamw_torch_fused."""
     norm_batch: Annotated[
         Annotated[Int, Field(ge=2)] | None, Field(json_schema_extra={"born": None})
     ] = None

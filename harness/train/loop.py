@@ -25,7 +25,7 @@ from harness.data.account import Problem
 from harness.data.dataset import DataSet
 from harness.data.loader import Batch, Batches
 from harness.data.transforms import normalise
-from harness.device import autocast, resolve_precision, tf32, upload
+from harness.device import TRAINING, autocast, resolve_precision, tf32, upload
 from harness.errors import DataError, InterruptedRun
 from harness.models.training import Outputs, TrainingModel
 from harness.objectives.terms import BatchInputs, BatchPlace, Loss, StepTensors, compute_loss
@@ -90,7 +90,7 @@ class Trainer:
         self.untold: list[Problem] = []
         self.problems = {problem.where: problem for problem in known}
         self.optimiser = make_optimiser(model, config.train, model.lr_factors())
-        self.precision = resolve_precision(config.train.precision, device, "train.precision")
+        self.precision = resolve_precision(config.train.precision, device, TRAINING)
         if self.on_gpu and config.train.precision == "auto" and self.precision == "fp32":
             print("train.precision = auto: fp32, as this GPU has no bf16", file=sys.stderr)
         self.forward: Callable[[Tensor, Tensor, _Inputs], Outputs] = (
@@ -232,7 +232,7 @@ class Trainer:
         return cached_backward(micro_batches, loss_of, self.statistics, self.group)
 
     def _outputs(self, pixels: Tensor, tokens: Tensor, inputs: _Inputs) -> Outputs:
-        with autocast(self.precision):
+        with autocast(self.precision, self.device.type):
             return self.forward(pixels, tokens, inputs)
 
     def _micro_batches(

@@ -35,10 +35,11 @@ STEPS: dict[str, dict[str, Any]] = {
     "many_to_one": {**TOKEN, "objective.token.matching": "many_to_one"},
     "norm_batch": {"train.norm_batch": 4},
     "micro_batch": VIT,
+    "fused": {"train.fused": True},
     "fp32": {"train.precision": "fp32", **CASES["mlm"]},
 }
 """Name -> overrides of each configuration that is looked at."""
-RESUMED = ("clip", "everything")
+RESUMED = ("clip", "everything", "fused")
 """Those that go on from a state on disk, too."""
 SOME = 7
 """What a fake `item` gives, and a fake `nonzero` finds."""
@@ -111,7 +112,7 @@ def step_on_fake_gpu(
 
 
 @contextmanager
-def _autocast(precision: str) -> Iterator[None]:
+def _autocast(precision: str, device_type: str) -> Iterator[None]:
     """torch's own context switches itself off where there is no GPU."""
     torch.set_autocast_enabled("cuda", precision != "fp32")
     torch.set_autocast_dtype("cuda", torch.bfloat16)
