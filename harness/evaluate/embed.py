@@ -244,7 +244,7 @@ def embed_texts(model: Encoders, texts: Sequence[str], evaluate: Evaluate) -> Te
     """
     places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
     tokens = model.tokenizer(list(places))
-    lengths = _lengths(tokens)
+    lengths = lengths_of(tokens)
     order = torch.argsort(lengths, stable=True)
     device = next(model.parameters()).device
     embedded: list[Tensor] = []
@@ -257,7 +257,7 @@ def embed_texts(model: Encoders, texts: Sequence[str], evaluate: Evaluate) -> Te
     return in_order[torch.tensor([places[text] for text in texts])]
 
 
-def _lengths(tokens: Tensor) -> Tensor:
+def lengths_of(tokens: Tensor) -> Tensor:
     """Columns of each row (N, L) that hold its text: all but the run of equal ids at the end.
 
     One column of padding is kept, so that no id need be known to be the padding's.
