@@ -166,7 +166,7 @@ def batches_of_pictures(
     loader: DataLoader[Any] = DataLoader(
         _Views(data, images, view, runtime.max_pixels),
         batch_size=size,
-        num_workers=runtime.workers,
+        num_workers=runtime.workers or 0,
         collate_fn=list,
         # A generator of its own: starting a loader must not move the run's random state.
         generator=torch.Generator(),
