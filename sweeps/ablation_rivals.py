@@ -32,23 +32,19 @@ _TERMS = {
 }
 
 
-def _with(weights: Point | None = None, clip: float = 1.0, soft: float = 0.0) -> Point:
-    return {_CLIP: clip, _SOFT: soft, **dict.fromkeys(_TERMS, 0.0), **(weights or {})}
-
-
 METHODS: dict[str, Point] = {
-    "CLIP": _with(),
-    "label smoothing": _with(_SMOOTH, soft=0.1),
-    "SoftCLIP": _with({"objective.self_similarity.weight": 1.0}, clip=0.0),
-    "SigLIP": _with({"objective.sigmoid.weight": 1.0}, clip=0.0),
-    "FILIP + CLIP": _with({"objective.late.weight": 1.0}),
-    "SPARC": _with({"objective.grouped.weight": 1.0}, clip=0.5),
-    "DeCLIP's nearest text": _with({"objective.nearest.weight": 0.2}, clip=0.8),
-    "SLIP": _with({"objective.views.weight": 1.0}),
-    "LightCLIP's soft labels": _with(soft=0.1),
-    "LightCLIP's token matching": _with({_TOKEN: 0.5}),
-    "LightCLIP's MLM": _with({_MLM: 0.5}),
-    "LightCLIP": _with({_TOKEN: 0.5, _MLM: 0.5}, soft=0.1),
+    "CLIP": {_CLIP: 1.0, _SOFT: 0.0},
+    "label smoothing": {_SOFT: 0.1, **_SMOOTH},
+    "SoftCLIP": {_CLIP: 0.0, "objective.self_similarity.weight": 1.0},
+    "SigLIP": {_CLIP: 0.0, "objective.sigmoid.weight": 1.0},
+    "FILIP + CLIP": {"objective.late.weight": 1.0},
+    "SPARC": {_CLIP: 0.5, "objective.grouped.weight": 1.0},
+    "DeCLIP's nearest text": {_CLIP: 0.8, "objective.nearest.weight": 0.2},
+    "SLIP": {"objective.views.weight": 1.0},
+    "LightCLIP's soft labels": {_SOFT: 0.1},
+    "LightCLIP's token matching": {_TOKEN: 0.5},
+    "LightCLIP's MLM": {_MLM: 0.5},
+    "LightCLIP": {_SOFT: 0.1, _TOKEN: 0.5, _MLM: 0.5},
 }
 
 SWEEP = Sweep(
