@@ -148,6 +148,11 @@ class Term(Strict, ABC):
         """Whether it looks at the maps of the image tower's stages."""
         return False
 
+    @property
+    def needs_words(self) -> bool:
+        """Whether `outputs` looks at the text tower's state of each word, not of EOT alone."""
+        return type(self).outputs is not Term.outputs
+
     def lr_factor_of(self, parameter: str) -> float:
         """What the learning rate is multiplied by for a parameter of its module, by its name."""
         return 1.0
