@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from harness.config import Model, RunConfig, Runtime, check_processes
+from harness.config.parents import check_filled_in
 from harness.data.catalog import SOURCES, cache_dir, notes_on, open_class_folder, open_data
 from harness.data.dataset import DataSet
 from harness.data.images import BadImage, decode
@@ -91,10 +92,10 @@ def execute(
         RankLost: one of the processes is gone; the state on disk is whole.
         InterruptedRun: `stop()` turned true; the state is on disk and a second call goes on.
         StoppedRun: the same, since its directory says that it shall stop.
-        ConfigError: the text tower's parent was never filled in.
+        ConfigError: a parent or a teacher was never filled in.
         Exception: any other failure, after it was written into status.json with its class.
     """
-    _check_parent_is_known(config)
+    check_filled_in(config)
     directory = Store(root).run_dir(config.run_key)
     with Lease(directory.lease_file):
         make_ready(directory.path)
@@ -284,15 +285,6 @@ def _train(
         "cost": _cost_record(training, config),
         "evaluations": {},
     }
-
-
-def _check_parent_is_known(config: RunConfig) -> None:
-    text = config.model.text
-    if text.init is not None and text.init_parent is None:
-        raise ConfigError(
-            f"model.text.init = {text.init!r} is without model.text.init_parent, which is its part "
-            "in the identity of a run; a sweep fills it in, and so does harness.space.expand"
-        )
 
 
 def _check_group_size(group: ProcessGroup, runtime: Runtime) -> None:

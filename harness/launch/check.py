@@ -38,6 +38,7 @@ from harness.metrics import (
 )
 from harness.models.names import backbone_names
 from harness.models.pretrained import weights_sha256
+from harness.models.teachers import with_teacher_files
 
 
 def finisher(runtime: Runtime) -> Callable[[RunConfig], RunConfig]:
@@ -58,6 +59,7 @@ def finisher(runtime: Runtime) -> Callable[[RunConfig], RunConfig]:
                 "evaluate.fingerprint": data.evaluation_fingerprint,
                 "evaluate.class_folders": folders,
                 "evaluate.benchmarks": _benchmarks(config.evaluate.suites, runtime),
+                **with_teacher_files(config),
             },
         )
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from harness.models.tokens import PatchLayout
     from harness.models.training import Pass
     from harness.models.two_tower import TwoTower
+    from harness.objectives.taught import TaughtPairs
 
 __all__ = ["TERMS"]
 
@@ -61,6 +62,7 @@ class BatchPlace:
         first: place of the first pair in the global batch.
         size: pairs of the global batch.
         context_length, vocab_size: of the text tower.
+        taught: what teachers make of the pairs, where a term wants it.
     """
 
     seed: int
@@ -69,6 +71,7 @@ class BatchPlace:
     size: int
     context_length: int
     vocab_size: int
+    taught: TaughtPairs | None = None
 
     def generator(self, name: str) -> torch.Generator:
         """Draws of `name` alone, the same on every process: nobody else's are moved by them."""
@@ -123,6 +126,8 @@ class Term(Strict, ABC):
     """What its initial weights are drawn for; None: the term's name."""
     text_passes: ClassVar[int] = 0
     """Passes of the text tower that the term takes beside the contrastive one."""
+    needs_teacher: ClassVar[bool] = False
+    """Whether it looks at the embeddings of `teacher`."""
 
     weight: Annotated[Float, Field(ge=0)] = 0.0
     """What the term is multiplied by in the sum; 0 leaves it out."""

@@ -107,7 +107,7 @@ def step_on_fake_gpu(
         monkeypatch.setattr(t, "_inputs", lambda tokens: _faked(inputs))
         monkeypatch.setattr(loop, "upload", lambda tensor, device: _fake(tensor))
         model.train()
-        yield t, lambda: t._step(batch.pictures, batch.tokens)
+        yield t, lambda: t._step(batch)
 
 
 @contextmanager

@@ -139,8 +139,9 @@ class SlurmExecutor(Executor):
         """See Executor."""
         profile, runtime = self.work.profile, self.work.runtime
         slots = max(1, min(runs, profile.pack * profile.parallel))
-        cores, pace = cores_of_a_job(runtime, profile.cpus), profile.pace(runtime.processes)
-        return Capacity(self._trials if self.work.search else slots, cores, profile.gpus > 0, pace)
+        on_gpu, pace = profile.gpus > 0, profile.pace(runtime.processes)
+        cores = cores_of_a_job(runtime, profile.cpus, on_gpu=on_gpu)
+        return Capacity(self._trials if self.work.search else slots, cores, on_gpu, pace)
 
     def script(self, steps: Sequence[Step]) -> str:
         """See Executor."""

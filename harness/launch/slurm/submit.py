@@ -338,12 +338,12 @@ def _arrays(
     *,
     report: bool,
 ) -> tuple[Array, ...]:
-    """Runs of similar length share a task; those that start from another's weights come after it.
+    """Runs of similar length share a task; those that need another's weights come after it.
 
     When the queue takes fewer tasks than there are runs, a task has several, one after the other.
     """
     here = {step.run.key for step in steps}
-    waves = [[s for s in steps if (s.waits_for in here) is later] for later in (False, True)]
+    waves = [[s for s in steps if here.isdisjoint(s.waits_for) is first] for first in (True, False)]
     per_task = _runs_per_task(len(steps), pack, limits, listing, report=report)
     arrays: list[Array] = []
     for wave in waves:

@@ -180,7 +180,7 @@ class Board:
                 "point": dict(run.point),
                 "config": run.config.model_dump(mode="json"),
                 "hours": device_hours([known]),
-                "parent": None if run.parent is None else run.parent.key,
+                "parents": [parent.key for parent in run.parents],
                 **_records(directory, run.config),
                 "logs": [file.name for file in self._log_files(directory)],
             }
