@@ -49,7 +49,7 @@ def test_only_tokens_pass_and_of_the_last_block_only_what_is_wanted(
 ) -> None:
     t = trainer(tmp_path, override(CLIP, {**CASES[case], **UNPADDED}))
     batch = next(iter(t.batches.start()))
-    inputs = t._inputs(batch.tokens)
+    inputs = t._inputs(batch)
     seen: list[list[int]] = []
     for block in t.towers.text.transformer.resblocks:
         block.mlp.register_forward_hook(lambda _, given, out: seen.append([*given[0].shape]))
