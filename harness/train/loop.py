@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -282,7 +283,8 @@ class Trainer:
             None if self.teachers is None else self.teachers.embed(batch),
         )
         drawn: dict[str, BatchInputs | None] = {
-            name: term.inputs(tokens, place) for name, term in self.model.terms.items()
+            name: term.inputs(tokens, replace(place, views=batch.views.get(name)))
+            for name, term in self.model.terms.items()
         }
         if self.config.train.unpadded:
             drawn[UNPADDED] = unpadded(tokens)
