@@ -34,6 +34,7 @@ from harness.metrics import (
 from harness.metrics.choice import CHOICE, Chosen
 from harness.metrics.probe import Probed
 from harness.metrics.retrieval_rank import mean_rank_chance, median_rank_chance
+from harness.metrics.text_length import LENGTHS, Shortened
 
 PACKAGE = Path(harness.__file__).parent
 
@@ -203,6 +204,7 @@ def outcomes() -> dict[str, Any]:
         "token": contrasted,
         "mlm": contrasted,
         CHOICE: chosen,
+        "length": Shortened({(way, n): found[way, False] for way in WAYS for n in (0, *LENGTHS)}),
         "geometry": Embedded(image.numpy(), text.numpy(), np.arange(20)),
         "calibration": classify(image, F.normalize(text[:6], dim=1), labels, 3.0),
         "probe": Probed({m.kind: np.arange(20) / 20 for m in metrics.metrics_for("probe")}, 6),

@@ -122,7 +122,7 @@ class _Samples(Dataset[Any]):
         self.data, self.split, self.known_bad = data, data.split("train"), known_bad
         self.size = config.model.image.size
         self.sizes, self.views = (lessons or Lessons()).sizes, (lessons or Lessons()).views
-        share = max(1, runtime.workers) * runtime.processes
+        share = max(1, runtime.workers or 0) * runtime.processes
         self.kept = _KeptPictures(runtime.decode_cache_mb * 2**20 // share)
         self.max_pixels = runtime.max_pixels
         self.tokenizer, self.config = tokenizer, config
@@ -235,7 +235,7 @@ class Batches:
         loader: DataLoader[Any] = DataLoader(
             self.samples,
             batch_sampler=_From(self, first),
-            num_workers=self.runtime.workers,
+            num_workers=self.runtime.workers or 0,
             collate_fn=self._collate,
             worker_init_fn=_one_thread,
             pin_memory=torch.cuda.is_available(),
@@ -282,8 +282,8 @@ def advice(wait_share: float, runtime: Runtime) -> str | None:
         return None
     return (
         f"{wait_share:.0%} of the training time was spent waiting for pictures: raise "
-        f"runtime.workers (now {runtime.workers}), decode less (data.decode=scaled), or make the "
-        "pictures small once (python -m harness.data pack)"
+        f"runtime.workers (now {runtime.workers or 0}), decode less (data.decode=scaled), or make "
+        "the pictures small once (python -m harness.data pack)"
     )
 
 

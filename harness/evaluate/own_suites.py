@@ -1,4 +1,4 @@
-"""The suites over a run's own splits: probes, geometry, calibration.
+"""The suites over a run's own splits: probes, geometry, calibration, length of texts.
 
 All from embeddings that an evaluation has already; of the splits that something is fitted on, each
 labelled picture is embedded once.  What each suite computes is in `scoring`.
@@ -6,7 +6,7 @@ labelled picture is embedded once.  What each suite computes is in `scoring`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -16,8 +16,10 @@ from torch import Tensor
 
 from harness.config import VALIDATION
 from harness.data.dataset import DataSet, Split, Task
+from harness.evaluate.embed import embed_shortened
 from harness.evaluate.scoring.job import Job
 from harness.evaluate.scoring.probe import Rows, probe
+from harness.evaluate.scoring.retrieval import own_relevance, rank_both_ways
 from harness.evaluate.scoring.score import Scored, TaskClassifier, applies
 from harness.evaluate.scoring.temperature import fitted_temperature
 from harness.evaluate.scoring.zeroshot import classify
@@ -25,11 +27,15 @@ from harness.metrics import (
     CALIBRATION,
     FITTED_ON,
     GEOMETRY,
+    LENGTH,
     OWN_SUITES,
     PROBE,
+    WAYS,
     Embedded,
+    Ranking,
     why_not_fitted,
 )
+from harness.metrics.text_length import LENGTHS, Shortened
 
 Facts = dict[str, Any]
 
@@ -50,9 +56,10 @@ def measure_own_suites(
     labelled = _Labelled(job, data, splits)
     found: dict[str, dict[str, Facts]] = {}
     for suite in job.settings.suites:
-        if suite == GEOMETRY:
-            captioned = {name: each for name, each in splits.items() if each.texts is not None}
-            found[suite] = {name: _geometry(job, name, each) for name, each in captioned.items()}
+        if suite in _OF_CAPTIONS:
+            captioned = [name for name, each in splits.items() if each.texts is not None]
+            of = _OF_CAPTIONS[suite]
+            found[suite] = {name: of(job, name, splits[name]) for name in captioned}
         elif suite in OWN_SUITES:
             found[suite] = {
                 f"{name}/{of.task.name}": _fitted(suite, job, name, of, labelled)
@@ -82,14 +89,6 @@ def _fitted(suite: str, job: Job, name: str, of: TaskClassifier, labelled: _Labe
     return facts | {each: len(those.labels) for each, those in rows.items()}
 
 
-def _geometry(job: Job, name: str, scored: Scored) -> Facts:
-    assert scored.texts is not None
-    owners = np.array(scored.owners, dtype=np.int64)
-    image, text = scored.pictures.embeddings.numpy(), scored.texts.numpy()
-    job.found.compute(name, GEOMETRY, Embedded(image, text, owners))
-    return {what: scored.facts[what] for what in ("images", "captioned", "captions")}
-
-
 def _calibrate(job: Job, place: str, of: TaskClassifier, test: Rows, validation: Rows) -> float:
     """Compute what a temperature by `validation` gives on `test`; returns it."""
     features, labels = _tensors(validation)
@@ -98,6 +97,37 @@ def _calibrate(job: Job, place: str, of: TaskClassifier, test: Rows, validation:
     found = classify(features, of.weights, labels, job.logit_scale / temperature)
     job.found.compute(place, CALIBRATION, found)
     return temperature
+
+
+def _geometry(job: Job, name: str, scored: Scored) -> Facts:
+    assert scored.texts is not None
+    owners = np.array(scored.owners, dtype=np.int64)
+    image, text = scored.pictures.embeddings.numpy(), scored.texts.numpy()
+    job.found.compute(name, GEOMETRY, Embedded(image, text, owners))
+    return _sizes(scored)
+
+
+def _shorten(job: Job, name: str, scored: Scored) -> Facts:
+    shortened = embed_shortened(job.model, scored.captions, LENGTHS, job.settings)
+    image = scored.pictures.embeddings
+    rules = [own_relevance(scored.owners, len(image))]
+    assert scored.texts is not None
+    rankings: dict[tuple[str, int], Ranking] = {}
+    for tokens, text in {0: scored.texts, **shortened}.items():
+        (both,) = rank_both_ways(image, text, rules)
+        rankings |= {(way, tokens): ranking for way, ranking in zip(WAYS, both, strict=True)}
+    job.found.compute(name, LENGTH, Shortened(rankings))
+    return _sizes(scored)
+
+
+def _sizes(scored: Scored) -> Facts:
+    return {what: scored.facts[what] for what in ("images", "captioned", "captions")}
+
+
+_OF_CAPTIONS: Mapping[str, Callable[[Job, str, Scored], Facts]] = {
+    GEOMETRY: _geometry,
+    LENGTH: _shorten,
+}
 
 
 def _tensors(rows: Rows) -> tuple[Tensor, Tensor]:

@@ -30,11 +30,12 @@ KS = (1, 5, 10)
 IMAGE_RETRIEVAL, TEXT_RETRIEVAL = WAYS = ("image_retrieval", "text_retrieval")
 
 #: Suites over a run's own splits, from embeddings that are there already -> heading of a report.
-PROBE, GEOMETRY, CALIBRATION = "probe", "geometry", "calibration"
+PROBE, GEOMETRY, CALIBRATION, LENGTH = "probe", "geometry", "calibration", "length"
 OWN_SUITES = {
     PROBE: "Probes",
     GEOMETRY: "Geometry of the embeddings",
     CALIBRATION: "Calibration",
+    LENGTH: "Text length",
 }
 
 #: The array that says which picture each caption of a metric of a loss term belongs to.

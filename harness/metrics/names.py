@@ -27,6 +27,7 @@ from harness.metrics.base import (
     CLASSIFICATION,
     GEOMETRY,
     IMAGE_RETRIEVAL,
+    LENGTH,
     OWN_SUITES,
     PROBE,
     RETRIEVAL,
@@ -125,9 +126,9 @@ def metrics_of_terms(
 def metrics_of_suites(data: _Data, evaluate: Evaluate) -> Iterator[tuple[str, Metric]]:
     """The metrics of the suites over a run's own splits, by their names."""
     for suite, split in product(evaluate.suites, evaluate.splits):
-        if suite == GEOMETRY and any(data.splits[split].captions):
+        if suite in OWN_SUITES and suite not in FITTED_ON and any(data.splits[split].captions):
             yield from ((f"{split}/{metric.kind}", metric) for metric in metrics_for(suite))
-        elif suite in OWN_SUITES and suite != GEOMETRY:
+        elif suite in FITTED_ON:
             for task in data.tasks:
                 named = f"{split}/{task.name}"
                 if why_not_fitted(task, split, suite) is None and _labelled(task, split):
@@ -284,7 +285,7 @@ def display(name: str) -> str:
     if is_cost(name):
         return found.title
     split, _, task = place.partition("/")
-    if found.needs in {RETRIEVAL, GEOMETRY} or task:
+    if found.needs in {RETRIEVAL, GEOMETRY, LENGTH} or task:
         named = f"{task} {found.title}" if task else found.title
         return named if split == "test" else f"{split} {named}"
     return f"{place} {found.title}"

@@ -22,7 +22,9 @@ from harness.store.record import Store
 from harness.store.state import State, Status
 
 #: Failure classes that the same command tries again: the machine failed, not the run.
-TRANSIENT = frozenset({"killed", "node_failure", "out_of_memory", "disk_full", "interrupted"})
+TRANSIENT = frozenset(
+    {"killed", "node_failure", "out_of_memory", "disk_full", "interrupted", "launch"}
+)
 
 
 class Rerun(StrEnum):

@@ -34,6 +34,7 @@ from harness.store.state import State
 from harness.train.activations import recomputed_activations
 from harness.train.checkpoint import StateWriter, from_bytes, load_newest, to_bytes
 from harness.train.distributed import SINGLE_PROCESS, ProcessGroup
+from harness.train.exchange import GradientExchange
 from harness.train.grad_cache import cached_backward
 from harness.train.meter import Meter, Trained
 from harness.train.norms import RunningStatistics, global_statistics, refuse_micro_batch
@@ -91,6 +92,7 @@ class Trainer:
         self.writer = None if directory is None else StateWriter(directory.checkpoints, device)
         self.micro_batch_size = config.train.norm_batch or runtime.micro_batch
         self.statistics = RunningStatistics(model)
+        self.exchange = GradientExchange(model, group)
         known = (*data.problems, *self.batches.known_bad)
         self.untold: list[Problem] = []
         self.problems = {problem.where: problem for problem in known}
@@ -227,13 +229,14 @@ class Trainer:
             began = time.monotonic()
             loss = loss_of(self._outputs(pixels, tokens, inputs))
             turned = time.monotonic()
-            loss.total.backward()  # type: ignore[no-untyped-call]
+            with self.exchange.overlapped():
+                loss.total.backward()  # type: ignore[no-untyped-call]
             if self.parts is not None:
                 self.parts["forward"] += turned - began
                 self.parts["backward"] += time.monotonic() - turned
             return loss
         micro_batches = self._micro_batches(pixels, tokens, inputs, self.micro_batch_size)
-        return cached_backward(micro_batches, loss_of, self.statistics, self.group)
+        return cached_backward(micro_batches, loss_of, self.statistics, self.exchange, self.group)
 
     def _outputs(self, pixels: Tensor, tokens: Tensor, inputs: _Inputs) -> Outputs:
         with autocast(self.precision, self.device.type):
@@ -262,11 +265,7 @@ class Trainer:
     def _mean(self, loss: Loss) -> Loss:
         """The loss without graph, and the gradients, as means over the processes."""
         detached = loss.detached()
-        if self.group.size == 1:
-            return detached
-        scalars = [detached.total, *detached.raw.values(), *detached.weighted.values()]
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        self.group.all_reduce_mean([*gradients, *scalars])
+        self.exchange.finish([detached.total, *detached.raw.values(), *detached.weighted.values()])
         return detached
 
     def _inputs(self, batch: Batch) -> _Inputs:

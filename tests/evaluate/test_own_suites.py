@@ -18,6 +18,7 @@ from harness.commands.evaluate import main
 from harness.config import RunConfig, Runtime, override
 from harness.data.dataset import Split, Task
 from harness.errors import ConfigError
+from harness.evaluate.embed import embed_shortened, embed_texts
 from harness.evaluate.engine import evaluate
 from harness.evaluate.scoring import probe as module
 from harness.evaluate.scoring.probe import (
@@ -33,10 +34,11 @@ from harness.evaluate.scoring.probe import (
 )
 from harness.evaluate.scoring.temperature import fitted_temperature
 from harness.evaluate.suites import suite
-from harness.metrics import METRICS, OWN_SUITES, Embedded, display, is_cost, known_metrics
+from harness.metrics import METRICS, OWN_SUITES, Embedded, Ranking, display, is_cost, known_metrics
 from harness.metrics.hubness import occurrences
+from harness.metrics.text_length import Shortened
 from harness.results.sections import sections_of
-from tests.evaluate.conftest import ColourData, ColourModel, png
+from tests.evaluate.conftest import ColourData, ColourModel, ColourTokenizer, png
 
 
 def rows_of(seed: int, count: int, classes: int = 4, dim: int = 6) -> Rows:
@@ -228,6 +230,67 @@ def test_hubness_by_hand() -> None:
     assert value_of("image_retrieval_hubness", few).value is None
 
 
+# --------------------------------------------------------------------------- text length
+
+
+def ranked(hits: Sequence[float]) -> Ranking:
+    """Recall@1 of text -> image, query by query."""
+    queries = np.arange(len(hits))
+    return Ranking(queries, np.array([[h] * 3 for h in hits]), queries + 1.0, queries * 0 + 1, 9)
+
+
+@pytest.mark.parametrize(
+    ("by_length", "whole", "expected"),
+    [
+        ({2: [0, 0, 1, 0], 4: [0, 1, 1, 1], 8: [1, 1, 1, 1]}, [1, 1, 1, 1], 8.0),
+        ({2: [1, 0, 1, 0], 4: [0, 1, 1, 0], 8: [1, 1, 0, 0]}, [0, 0, 1, 1], 2.0),
+        ({2: [0] * 20, 4: [1] * 19 + [0], 8: [1] * 20}, [1] * 20, 4.0),
+        ({2: [0, 0], 4: [0, 0], 8: [0, 0]}, [0, 0], "no caption finds its picture"),
+        ({2: [0, 0], 4: [0, 0], 8: [1, 0]}, [1, 1], "more than 8 tokens are needed"),
+    ],
+)
+def test_effective_length_by_hand(by_length: Any, whole: Any, expected: float | str) -> None:
+    found = Shortened(
+        {("image_retrieval", n): ranked(hits) for n, hits in {0: whole, **by_length}.items()}
+    )
+    value = METRICS.get("effective_text_length").compute(found)
+    assert (value.value if value.reason is None else value.reason) == expected
+    assert value.n == len(whole)
+
+
+class WithBegin(ColourTokenizer):
+    """As CLIP's: an id before the words."""
+
+    def encode(self, text: str) -> list[int]:
+        return [1, *super().encode(text)]
+
+
+def test_texts_are_cut_after_so_many_tokens_and_each_distinct_one_is_embedded_once() -> None:
+    model = ColourModel()
+    model.tokenizer = WithBegin()
+    texts = ["red", "red green blue", "red green", "blue blue blue blue"]
+    cut = embed_shortened(model, texts, (1, 2, 64), RunConfig().evaluate)  # type: ignore[arg-type]
+    first = ["red", "red", "red", "blue"]
+    second = ["red", "red green", "red green", "blue blue"]
+    for length, wanted in ((1, first), (2, second), (64, texts)):
+        expected = embed_texts(model, wanted, RunConfig().evaluate)  # type: ignore[arg-type]
+        assert torch.allclose(cut[length], expected), length
+    # red, blue; red green, blue blue; the two long ones.
+    assert model.text_batches[0][0] == 6
+
+
+def test_a_caption_needs_the_word_that_tells_its_picture() -> None:
+    data = coloured()
+    entry, _, _ = entry_of(data, suites=["length"])
+    values = {name: metric["value"] for name, metric in entry["metrics"].items()}
+    # "a red one": the colour is the second word; "a" alone is the same for all, and cannot be told.
+    whole = values["test/image_retrieval_recall@5"]
+    for n in (2, 4, 64):
+        assert values[f"test/image_retrieval_recall@5_{n}tokens"] == whole
+    assert values["test/effective_text_length"] == 2
+    assert entry["protocol"]["own_suites"]["length"]["test"]["captions"] == 13
+
+
 # --------------------------------------------------------------------------- in an evaluation
 
 SHADES = {"train": (250, 230, 210, 190), "validation": (240, 200), "test": (245, 225, 205, 185)}
@@ -339,10 +402,12 @@ def test_unreadable_training_pictures_are_left_out_or_a_reason() -> None:
 
 def test_names_headings_and_what_the_commands_say(capsys: pytest.CaptureFixture[str]) -> None:
     shown = ["test/role/linear_probe", "test/modality_gap", "test/role/ece_fitted"]
+    shown += ["test/effective_text_length"]
     assert [display(name) for name in shown] == [
         "role linear probe acc@1",
         "modality gap",
         "role ECE, temperature fitted",
+        "effective text length",
     ]
     assert [section.title for section in sections_of(shown)] == list(OWN_SUITES.values())
     assert suite("probe") == ()

@@ -70,13 +70,15 @@ class Scored:
     Attributes:
         facts: counted from the data.
         answers: place of a task -> what was answered.
-        texts: float32 (M, D), the captions of the pictures that could be read; None without any.
+        captions: those of the pictures that could be read.
+        texts: float32 (M, D), what they were embedded to; None without captions.
         owners: of each caption, its picture's row among `pictures`.
     """
 
     facts: dict[str, Any]
     answers: dict[str, Classified]
     pictures: Pictures
+    captions: list[str]
     texts: Tensor | None
     owners: list[int]
 
@@ -93,17 +95,18 @@ def score(job: Job, test_set: TestSet) -> Scored:
     job.found.outcomes[f"{name}/items/images"] = np.array(kept, dtype=np.str_)
     facts = facts_of(split, pictures.problems)
     owned = [split.captions[place] for place in pictures.kept]
-    owners = [image for image, captions in enumerate(owned) for _ in captions]
+    owners = [image for image, of_image in enumerate(owned) for _ in of_image]
+    captions = [text for of_image in owned for text in of_image]
     texts = None
     if any(split.captions):
         _some_left(facts["captions"], f"captioned picture of {name!r}")
-        texts = job.texts([text for captions in owned for text in captions])
+        texts = job.texts(captions)
         facts |= _retrieve(job, name, owned, pictures.embeddings, texts)
     answers = {
         place: _classify(job, place, of, test_set.split, pictures)
         for place, of in test_set.tasks.items()
     }
-    return Scored(facts, answers, pictures, texts, owners)
+    return Scored(facts, answers, pictures, captions, texts, owners)
 
 
 def _some_left(count: int, what: str) -> None:
