@@ -269,7 +269,7 @@ def pairs_of_view(
         DataLoader(
             samples,
             batch_sampler=batches,
-            num_workers=runtime.workers,
+            num_workers=runtime.workers or 0,
             collate_fn=partial(_collate, Lessons()),
             worker_init_fn=_one_thread,
         )
