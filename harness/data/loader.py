@@ -8,7 +8,7 @@ Which samples a batch holds is `harness.data.order`'s.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -65,11 +65,16 @@ class Lesson(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Pictures uint8 (N, S, S, 3), tokens int64 (N, L), and what could not be used."""
+    """Pictures uint8 (N, S, S, 3), tokens int64 (N, L), and what could not be used.
+
+    Attributes:
+        views: name of a term of the loss -> the further views it looks at, uint8 (N, V, S, S, 3).
+    """
 
     pictures: Tensor
     tokens: Tensor
     problems: tuple[Problem, ...]
+    views: Mapping[str, Tensor]
     lesson: Lesson | None = None
 
 
@@ -81,6 +86,7 @@ class _Sample(NamedTuple):
     epoch: int
     caption: str
     at_sizes: tuple[np.ndarray, ...]
+    further: Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,7 @@ class _KeptPictures:
 
 
 class _Samples(Dataset[Any]):
-    """(epoch, index) to one augmented view and one caption's tokens."""
+    """(epoch, index) to an augmented view, one caption's tokens, and what views the terms want."""
 
     def __init__(
         self,
@@ -126,6 +132,8 @@ class _Samples(Dataset[Any]):
         self.kept = _KeptPictures(runtime.decode_cache_mb * 2**20 // share)
         self.max_pixels = runtime.max_pixels
         self.tokenizer, self.config = tokenizer, config
+        active = config.objective.active.items()
+        self.viewers = {name: term for name, term in active if term.further_views}
 
     def __len__(self) -> int:
         return len(self.split)
@@ -139,11 +147,12 @@ class _Samples(Dataset[Any]):
             try:
                 view = self._view(index, self.size, rng)
                 others = [self._view(index, s, self._draws(epoch, index)[1]) for s in self.sizes]
+                further = self._further_views(epoch, index)
             except (BadImage, OSError, KeyError) as error:
                 problems.append(Problem(self.split.images[index], str(error)))
                 continue
-            ids = self.tokenizer.encode(caption)
-            return _Sample(view, ids, tuple(problems), index, epoch, caption, tuple(others))
+            ids, told = self.tokenizer.encode(caption), tuple(problems)
+            return _Sample(view, ids, told, index, epoch, caption, tuple(others), further)
         raise DataError(
             f"{_REPLACEMENTS} pictures in a row cannot be used; the first: "
             f"{problems[0].where}: {problems[0].reason}"
@@ -156,11 +165,22 @@ class _Samples(Dataset[Any]):
         return captions[int(rng.integers(len(captions)))], rng
 
     def _view(self, index: int, size: int, rng: np.random.Generator) -> np.ndarray:
-        data = self.config.data
-        if data.decode == "full":
-            return train_view(self._pixels(index), size, data.crop_scale, data.flip, rng)
+        return self._look(index, size)(self.config.data.crop_scale, self.config.data.flip, rng)
+
+    def _further_views(self, epoch: int, index: int) -> dict[str, np.ndarray]:
+        """By the name of a term; drawn apart, so that nothing else that is seen is moved."""
+        found = {}
+        for name, term in self.viewers.items():
+            rng = generator(self.config.seed, "sample", epoch, index, name)
+            found[name] = np.stack(term.make_views(self._look(index, self.size), rng))
+        return found
+
+    def _look(self, index: int, size: int) -> Callable[..., np.ndarray]:
+        """Makes views of picture `index`: see `train_view`, from the scale on."""
+        if self.config.data.decode == "full":
+            return partial(train_view, self._pixels(index), size)
         picture = Encoded(self._encoded(index), max_pixels=self.max_pixels)
-        return scaled_view(picture, size, data.crop_scale, data.flip, rng)
+        return partial(scaled_view, picture, size)
 
     def _pixels(self, index: int) -> np.ndarray:
         """Picture `index` as uint8 (H, W, 3), decoded once if it can be kept."""
@@ -320,6 +340,10 @@ def _collate(lessons: Lessons | None, rows: list[_Sample]) -> Batch:
         torch.from_numpy(np.stack([row.view for row in rows])),
         pad([row.ids for row in rows]),
         tuple(problem for row in rows for problem in row.problems),
+        {
+            name: torch.from_numpy(np.stack([row.further[name] for row in rows]))
+            for name in rows[0].further
+        },
         None if lessons is None else _lesson(lessons, rows),
     )
 

@@ -29,9 +29,11 @@ from harness.evaluate.label_checks import suspicions
 from harness.evaluate.model import Encoders, Identity
 from harness.evaluate.scoring.choice import score_choices
 from harness.evaluate.scoring.job import Findings, Job, npz
+from harness.evaluate.scoring.relevance import score_relevance
 from harness.evaluate.scoring.score import TaskClassifier, TestSet, facts_of, score, task_protocol
 from harness.evaluate.suites import benchmarks_of
 from harness.evaluate.suites.choices import ChoiceSet
+from harness.evaluate.suites.relevance import RelevanceSet
 from harness.evaluate.text_cache import TextCache
 from harness.files import open_npz, sha256_of, write_atomic
 from harness.metrics import CLASSIFICATION, OWN_SUITES, RETRIEVAL, rules, versions
@@ -206,6 +208,11 @@ def _score(job: Job, place: FoundTestSet, data: DataSet, cache: TextCache) -> di
         pictures = job.pictures(data, split)
         items = score_choices(job, place.name, split.images, pictures, data.items)
         return {**facts_of(split, pictures.problems), "items": items, "warnings": []}
+    if isinstance(data, RelevanceSet):
+        split = data.split(SPLIT)
+        pictures = job.pictures(data, split)
+        queries = score_relevance(job, place.name, data, pictures)
+        return {**facts_of(split, pictures.problems), "queries": queries, "warnings": []}
     if place.task == RETRIEVAL:
         return {**score(job, TestSet(place.name, data, SPLIT)).facts, "warnings": []}
     task = data.tasks[0]

@@ -37,7 +37,6 @@ from harness.metrics.base import (
     metrics_for,
     recorded_of,
 )
-from harness.metrics.choice import CHOICE
 from harness.metrics.costs import COSTS, is_cost
 from harness.metrics.recall import mean_recall_kind, recall_kind
 
@@ -176,11 +175,9 @@ def _of_classes(place: str, classes: int | None) -> list[str]:
 
 def benchmark_metrics(benchmark: _Benchmark) -> list[str]:
     """Every metric of a public benchmark, whether or not it is the one that it is judged by."""
-    if benchmark.task == CHOICE:
-        return [f"{benchmark.name}/{metric.kind}" for metric in metrics_for(CHOICE)]
-    if benchmark.classes is None:
-        return _of_captions(benchmark.name)
-    return _of_classes(benchmark.name, benchmark.classes)
+    if benchmark.task == CLASSIFICATION:
+        return _of_classes(benchmark.name, benchmark.classes)
+    return [f"{benchmark.name}/{metric.kind}" for metric in metrics_for(benchmark.task)]
 
 
 def headline_metrics(benchmark: _Benchmark) -> list[str]:

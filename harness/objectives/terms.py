@@ -32,6 +32,7 @@ from harness.objectives.schedules import ramp
 from harness.seeding import derive_seed
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from torch import Tensor, nn
 
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from harness.models.training import Pass
     from harness.models.two_tower import TwoTower
     from harness.objectives.taught import TaughtPairs
+
+    Look = Callable[[tuple[float, float], bool, np.random.Generator], np.ndarray]
 
 __all__ = ["TERMS"]
 
@@ -63,6 +66,8 @@ class BatchPlace:
         size: pairs of the global batch.
         context_length, vocab_size: of the text tower.
         taught: what teachers make of the pairs, where a term wants it.
+        views: what `make_views` of the term made of the process's pictures, uint8
+            (N, V, S, S, 3); None where it makes none, and in evaluation.
     """
 
     seed: int
@@ -72,6 +77,7 @@ class BatchPlace:
     context_length: int
     vocab_size: int
     taught: TaughtPairs | None = None
+    views: Tensor | None = None
 
     def generator(self, name: str) -> torch.Generator:
         """Draws of `name` alone, the same on every process: nobody else's are moved by them."""
@@ -153,9 +159,23 @@ class Term(Strict, ABC):
         """Whether it looks at the maps of the image tower's stages."""
         return False
 
+    @property
+    def further_views(self) -> int:
+        """How many views of each picture it looks at beside the one that its caption meets."""
+        return 0
+
     def lr_factor_of(self, parameter: str) -> float:
         """What the learning rate is multiplied by for a parameter of its module, by its name."""
         return 1.0
+
+    def make_views(self, look: Look, rng: np.random.Generator) -> list[np.ndarray]:
+        """The further views of a picture, uint8 (S, S, 3); functions of what `rng` draws.
+
+        Args:
+            look: a crop of the picture, of an area in the range given, perhaps mirrored.
+            rng: of the run's seed, the epoch, the sample and the term.
+        """
+        return []
 
     def inputs(self, tokens: Tensor, place: BatchPlace) -> BatchInputs | None:
         """What it draws for captions (N, L) of ids, on the CPU; a function of the step."""

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -280,7 +281,10 @@ class Trainer:
             self.towers.tokenizer.vocab_size,
             None if self.teachers is None else self.teachers.embed(batch),
         )
-        drawn = {name: term.inputs(tokens, place) for name, term in self.model.terms.items()}
+        drawn = {
+            name: term.inputs(tokens, replace(place, views=batch.views.get(name)))
+            for name, term in self.model.terms.items()
+        }
         return {name: i.to(self.device) for name, i in drawn.items() if i is not None}
 
     def _tensors(self, outputs: Outputs) -> StepTensors:

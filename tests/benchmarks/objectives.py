@@ -1,4 +1,4 @@
-"""What each objective adds to a training step: CLIP, token matching, MLM, `LIGHTCLIP`, a teacher.
+"""What each objective adds to a training step: LightCLIP's, those it is compared with, teachers.
 
     python tests/benchmarks/objectives.py [--batch 128] [--size 112] [--layers 4] [--turns 3]
         [--only lightclip]
@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,7 @@ CAPTIONS = [
     "Two people are standing on a snowy hill .",
     "A man in a blue shirt is riding a bicycle down a dirt road .",
 ]
+WITHOUT_CLIP = {"objective.instance.weight": 0.0}
 TOKEN = {"objective.token.weight": 0.5}
 MLM = {"objective.mlm.weight": 0.5}
 TAUGHT = {
@@ -55,7 +57,16 @@ VARIANTS: dict[str, dict[str, object]] = {
     "mlm": MLM,
     "mlm, gates open": {**GROUNDED, **MLM},
     "lightclip": {name: v for name, v in LIGHTCLIP.items() if name.startswith("objective.")},
-    "taught live": TAUGHT,
+    "label smoothing": {"objective.instance.a_max": 0.1, "objective.instance.weighting": "uniform"},
+    "sigmoid": {"objective.sigmoid.weight": 1.0, **WITHOUT_CLIP},
+    "self_similarity": {"objective.self_similarity.weight": 1.0, **WITHOUT_CLIP},
+    "grouped": {"objective.grouped.weight": 1.0},
+    "late": {"objective.late.weight": 1.0},
+    "late, all tokens": {"objective.late.weight": 1.0, "objective.late.keep": 1.0},
+    "nearest": {"objective.nearest.weight": 1.0},
+    "views": {"objective.views.weight": 1.0},
+    "views, one more": {"objective.views.weight": 1.0, "objective.views.count": 1},
+    "taught, live": TAUGHT,
     "taught, stored": {**TAUGHT, "teacher.views": 1},
 }
 TEACHER_LAYERS = 12
@@ -86,6 +97,7 @@ def make_step(config: RunConfig, pictures: torch.Tensor) -> Callable[[], None]:
     tokenizer, teachers = model.model.tokenizer, teachers_of(config)
     places = torch.arange(len(pictures))
     lesson = Lesson(places, torch.zeros_like(places), tuple(captions), {})
+    further = torch.stack([pictures.flip(2), pictures.flip(1)], dim=1)
 
     def step() -> None:
         tokens = tokenizer(captions)
@@ -96,9 +108,12 @@ def make_step(config: RunConfig, pictures: torch.Tensor) -> Callable[[], None]:
             size=len(tokens),
             context_length=tokenizer.context_length,
             vocab_size=tokenizer.vocab_size,
-            taught=teachers and teachers.embed(Batch(pictures, tokens, (), lesson)),
+            taught=teachers and teachers.embed(Batch(pictures, tokens, (), {}, lesson)),
         )
-        drawn = {name: term.inputs(tokens, place) for name, term in model.terms.items()}
+        drawn = {
+            name: term.inputs(tokens, replace(place, views=further[:, : term.further_views]))
+            for name, term in model.terms.items()
+        }
         inputs = {name: of_term for name, of_term in drawn.items() if of_term is not None}
         outputs = model(normalise(pictures, config.model.image), tokens, inputs)
         tensors = StepTensors(

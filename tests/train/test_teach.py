@@ -1,17 +1,27 @@
 """A teacher that embedded the samples beforehand is the one that does it live, to rounding; what it
 stored goes on where it was cut off, and is told from everything else before training."""
 
+import shlex
+
 import numpy as np
 import pytest
 import torch
 
+from harness.commands import data as command
 from harness.config import Runtime, override
+from harness.config.sweep import expand
 from harness.data import taught
 from harness.data.taught import Stored, open_store
 from harness.errors import ConfigError
+from harness.launch.check import data_notes, finisher
+from harness.models.export import write_open_clip
+from harness.models.two_tower import TwoTower
+from harness.run import preflight
+from harness.space import Show, Sweep, points
 from harness.store.record import RunDir
 from harness.train.teach import TooFewSamples, teach
 from harness.train.teacher import load_teacher, open_stores, read_teacher
+from tests.conftest import tiny_run, write_shapes
 from tests.train.rank_cases import (
     CLIP,
     after,
@@ -20,7 +30,7 @@ from tests.train.rank_cases import (
     on_ranks,
     uneven_data,
 )
-from tests.train.test_teacher import TEACHERS, finish, taught_by, trainer
+from tests.train.test_teacher import IMITATED, TEACHERS, finish, taught_by, trainer
 
 WIDE = TEACHERS["wide"]
 CROPPED = override(CLIP, {"data.crop_scale": [0.4, 1.0], "data.flip": True, "seed": 2})
@@ -245,3 +255,68 @@ def test_rows_are_those_of_their_samples_and_views(tmp_path):
     whole = open_store(wanted, 2, tmp_path, "")
     found = whole.rows(np.array([1, 0, 1]), np.array([11, 0, 9]))
     np.testing.assert_array_equal(found, rows[[1, 0, 1], [11, 0, 9]])
+
+
+# --------------------------------------------------------------------------- the command
+
+
+@pytest.fixture
+def export(tmp_path):
+    """An export's folder and a folder of data."""
+    values = {"model.image.output_stride": None, "model.text.vocabulary": "full"}
+    write_open_clip(TwoTower(override(CLIP, values).model, None, 0).eval(), tmp_path / "clip")
+    return tmp_path / "clip", write_shapes(tmp_path / "shapes")
+
+
+def words(export, *more):
+    folder, data = export
+    cache = str(folder.parent / "cache")
+    root = ["--root", str(folder.parent), "--cache", cache, "--workers", "1"]
+    return ["teach", f"{folder}/", str(data), *root, *more]
+
+
+def test_the_command_stores_each_seed_and_a_sweep_takes_it(export, capsys):
+    folder, data = export
+    assert command.main(words(export, "--views", "2", "--seeds", "0,1")) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert [line.rpartition(" with ")[2] for line in told] == ["seed 0", "seed 1"]
+    runtime = Runtime(cache=str(folder.parent / "cache"))
+    values = {**IMITATED, "teacher.models": f"{folder}/", "teacher.views": 2}
+    taught = tiny_run(data, **values, **{"train.samples": 240})
+    made = Sweep(
+        base=taught,
+        points=points({"train.lr": 1e-3}),
+        seeds=[0, 1],
+        show=Show(x="train.lr", metrics=[]),
+    )
+    runs = expand(made, finish=finisher(runtime))
+    assert preflight([run.config for run in runs], runtime) == []
+    (note,) = [note for note in data_notes(runs, runtime) if "teacher" in note]
+    assert note == "teacher.views = 2: the crops of 2 epochs are seen again in 5.0"
+    (line,) = preflight([override(runs[0].config, {"data.flip": True})], runtime)
+    assert "are of other flip False (here True); python -m harness.data teach" in line
+    asked = shlex.split(line.partition("; python -m harness.")[2].removesuffix(" makes it"))
+    assert asked[0] == "data"
+    assert command.main([*asked[1:], "--workers", "1"]) == 0
+    assert preflight([override(runs[0].config, {"data.flip": True})], runtime) == []
+
+
+@pytest.mark.parametrize(
+    ("teacher", "more", "line"),
+    [
+        ("12 layers", [], "of which run? name one that is finished: 'run KEY'"),
+        ("even of 12", [], "is not understood; allowed are '12 layers'"),
+        ("run 1a2b", [], "holds no run, and so not '1a2b'"),
+        ("./nowhere", [], "is no export"),
+        (None, ["--views", "0"], "--views 0 is less than 1"),
+        (None, ["--set", "train.lr=1"], "--set train.lr: a field of data is wanted"),
+        (None, ["--set", "data.flips=1"], "unknown field 'data.flips'; nearest: data.flip"),
+    ],
+)
+def test_what_cannot_be_stored_is_a_line(export, capsys, teacher, more, line):
+    given = words(export, *more)
+    given[1] = teacher or given[1]
+    assert command.main(given) == 2
+    told = capsys.readouterr().err
+    assert line in told
+    assert told.count("\n") == 1

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from harness.data.account import Problem
+from harness.data.captions import normalise_caption
 from harness.data.dataset import DataSet, Split, Task
 from harness.errors import DataError
 from harness.evaluate.embed import Pictures
 from harness.evaluate.scoring.job import Job
 from harness.evaluate.scoring.retrieval import (
-    normalise_caption,
     own_relevance,
     rank_both_ways,
     shared_relevance,

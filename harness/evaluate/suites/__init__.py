@@ -13,7 +13,7 @@ from harness.errors import ConfigError, unknown
 from harness.evaluate.suites.composition import COMPOSITION, SWAPS
 from harness.evaluate.suites.lightclip11 import LIGHTCLIP11
 from harness.evaluate.suites.records import Benchmark
-from harness.evaluate.suites.retrieval import RETRIEVAL
+from harness.evaluate.suites.retrieval import RELEVANT, RETRIEVAL
 from harness.evaluate.suites.robustness import ROBUSTNESS
 from harness.evaluate.suites.smoke import SMOKE
 from harness.metrics import OWN_SUITES
@@ -21,6 +21,7 @@ from harness.metrics import OWN_SUITES
 SUITES: dict[str, tuple[Benchmark, ...]] = {
     "lightclip11": LIGHTCLIP11,
     "retrieval": RETRIEVAL,
+    "relevance": RELEVANT,
     "robustness": ROBUSTNESS,
     "composition": COMPOSITION,
     "smoke": SMOKE,
