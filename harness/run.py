@@ -21,7 +21,7 @@ from harness.config import Model, RunConfig, Runtime, check_processes
 from harness.config.parents import check_filled_in
 from harness.data.catalog import SOURCES, cache_dir, notes_on, open_class_folder, open_data
 from harness.data.dataset import DataSet
-from harness.data.images import BadImage, decode
+from harness.data.images import BadImage, check_turbo, decode
 from harness.data.loader import advice
 from harness.data.text import corpus_rows_of
 from harness.device import TRAINING, numerics, pick_device, placed, resolve_precision, set_up
@@ -407,6 +407,8 @@ def _distinct_data(configs: Sequence[RunConfig]) -> list[RunConfig]:
 
 
 def _check_data(config: RunConfig, runtime: Runtime) -> None:
+    if config.data.decoder == "turbo":
+        check_turbo("data.decoder = 'turbo'")
     cache_dir(runtime).mkdir(parents=True, exist_ok=True)
     data = open_data(config.data, runtime)
     data.prepare()

@@ -1,7 +1,7 @@
 """What each objective adds to a training step: LightCLIP's, those it is compared with, teachers.
 
     python tests/benchmarks/objectives.py [--batch 128] [--size 112] [--layers 4] [--turns 3]
-        [--only lightclip]
+        [--only lightclip] [--set train.unpadded=true train.fused=true]
 
 The same towers, batch and optimiser in one run, a step each in turn; medians of CPU seconds, their
 ratio to CLIP's turn by turn, and the peak memory of a process that takes the same steps alone.
@@ -18,18 +18,21 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from harness.bases import GROUNDED, LIGHTCLIP
 from harness.config import RunConfig, Runtime, override
+from harness.config.overrides import parse_assignments
 from harness.data import taught
 from harness.data.loader import Batch, Lesson
 from harness.data.taught import Whole
 from harness.data.transforms import normalise
-from harness.device import set_up
-from harness.models.training import TrainingModel
+from harness.device import autocast, set_up
+from harness.models.text import unpadded
+from harness.models.training import UNPADDED, TrainingModel
 from harness.models.two_tower import TwoTower
 from harness.objectives.terms import BatchPlace, StepTensors, compute_loss
 from harness.train.optimiser import make_optimiser
@@ -114,8 +117,11 @@ def make_step(config: RunConfig, pictures: torch.Tensor) -> Callable[[], None]:
             name: term.inputs(tokens, replace(place, views=further[:, : term.further_views]))
             for name, term in model.terms.items()
         }
-        inputs = {name: of_term for name, of_term in drawn.items() if of_term is not None}
-        outputs = model(normalise(pictures, config.model.image), tokens, inputs)
+        inputs: dict[str, Any] = {n: i for n, i in drawn.items() if i is not None}
+        if config.train.unpadded:
+            inputs[UNPADDED] = unpadded(tokens)
+        with autocast(config.train.precision, "cpu"):
+            outputs = model(normalise(pictures, config.model.image), tokens, inputs)
         tensors = StepTensors(
             outputs.image,
             outputs.text,
@@ -143,6 +149,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--alone", choices=VARIANTS, help="take two steps and print peak memory")
+    parser.add_argument("--set", nargs="*", default=[], help="such as train.unpadded=true")
     given = parser.parse_args()
     base = override(
         RunConfig(),
@@ -151,6 +158,7 @@ def main() -> None:
             "model.image.size": given.size,
             "model.text.layers": given.layers,
             "train.batch_size": given.batch,
+            **parse_assignments(given.set)[0],
         },
     )
     set_up(Runtime(), torch.device("cpu"))
