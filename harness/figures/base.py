@@ -54,6 +54,8 @@ class Sheet:
     findings: ReportFindings
     published: Mapping[str, Sequence[PublishedResult]] = field(default_factory=dict)
     """Metric -> what others have published of it."""
+    deployed: Sheet | None = None
+    """The same of each point in the forms that ship, where runs were evaluated in any."""
 
     @property
     def cells(self) -> Cells:

@@ -64,6 +64,11 @@ def freeze(store: Store, sweep: Path | None) -> Frozen:
     return Frozen(target, None if sweep is None else target / "sweeps" / sweep.name, sha256)
 
 
+def size_of_code() -> int:
+    """Bytes of the package, as it would be frozen."""
+    return sum(file.stat().st_size for file in _files(None).values())
+
+
 def _own_place(store: Store, sha256: str, contents: Mapping[str, bytes]) -> Path:
     """The folder of the snapshot, made unless it is there; where it is not sound, another."""
     name, faults = sha256[:12], []
@@ -110,15 +115,15 @@ def _beside(sweep: Path | None) -> Mapping[str, Path]:
 def _make(target: Path, contents: Mapping[str, bytes]) -> None:
     """Write beside the place and move there at once; of two who try, either one's will do."""
     draft = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
-    for name, content in contents.items():
-        (draft / name).parent.mkdir(parents=True, exist_ok=True)
-        (draft / name).write_bytes(content)
-    write_json(draft / SNAPSHOT, dict(git_state()))
-    for path in [draft, *draft.rglob("*")]:
-        path.chmod(path.stat().st_mode & ~0o022)
     try:
+        for name, content in contents.items():
+            (draft / name).parent.mkdir(parents=True, exist_ok=True)
+            (draft / name).write_bytes(content)
+        write_json(draft / SNAPSHOT, dict(git_state()))
+        for path in [draft, *draft.rglob("*")]:
+            path.chmod(path.stat().st_mode & ~0o022)
         os.replace(draft, target)
     except OSError:
-        shutil.rmtree(draft)
+        shutil.rmtree(draft, ignore_errors=True)
         if not (target / SNAPSHOT).exists():
             raise
