@@ -67,6 +67,7 @@ from harness.train.distributed import (
 from harness.train.loop import Trainer
 from harness.train.meter import Trained
 from harness.train.norms import refuse_micro_batch
+from harness.train.teacher import preflight_teachers
 
 _OF_ATTEMPTS = {"threads", "processes", "micro_batch", "checkpoint_activations"}
 _PROBES = 8
@@ -383,6 +384,8 @@ def preflight(configs: Sequence[RunConfig], runtime: Runtime) -> list[str]:
         images = {c.model.image for c in configs if c.train.norm_batch is None}
         checks += [lambda i=i: refuse_micro_batch(ImageEncoder(i, 2)) for i in images]  # type: ignore[misc]
     checks += [lambda c=c: _check_data(c, runtime) for c in _distinct_data(configs)]  # type: ignore[misc]
+    taught = {(c.teacher, c.data, c.teacher.views and c.seed): c for c in configs}.values()
+    checks += [lambda c=c: preflight_teachers(c, runtime) for c in taught]  # type: ignore[misc]
     problems = []
     for check in checks:
         try:
