@@ -57,18 +57,27 @@ def written(path: Path) -> Iterator[IO[bytes]]:
     """A file that is at `path` once all went well, with the rights that the umask leaves it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = beside(path)
+    with telling_no_space(path):
+        try:
+            with temporary.open("xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def telling_no_space(path: Path) -> Iterator[None]:
+    """Of a disk that is full: which file it was, and what to do."""
     try:
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            words = "No space left on device: free some, and give the same command again"
-            raise OSError(error.errno, words, str(path)) from error
-        raise
+        yield
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT} or error.strerror == _FULL:
+            raise
+        raise OSError(error.errno, _FULL, str(path)) from error
 
 
 def beside(path: Path, suffix: str = "tmp") -> Path:
@@ -76,16 +85,21 @@ def beside(path: Path, suffix: str = "tmp") -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.{suffix}")
 
 
-_LEFT_OVER = re.compile(r"\..+\.\d+\.[0-9a-f]{8}\.tmp")
+_LEFT_OVER = re.compile(r"\..+\.(\d+\.[0-9a-f]{8}\.tmp|[0-9a-f]{32}\.dead)")
+"""Drafts, and what marks a lease that is being taken over."""
 _STALE_SECONDS = 3600.0
+_FULL = "No space left on device: free some, and give the same command again"
 
 
 def drop_leftovers(folder: Path) -> None:
-    """Remove what writers that were killed left in `folder`, an hour after they touched it."""
+    """Remove what writers that were killed left in `folder`, an hour after they touched it.
+
+    By a clock that was set back they touched it an hour before.
+    """
     with contextlib.suppress(OSError):  # it is not there, or not ours to tidy
         for entry in list(os.scandir(folder)):
-            stale = time.time() - entry.stat(follow_symlinks=False).st_mtime > _STALE_SECONDS
-            if stale and _LEFT_OVER.fullmatch(entry.name):
+            age = abs(time.time() - entry.stat(follow_symlinks=False).st_mtime)
+            if age > _STALE_SECONDS and _LEFT_OVER.fullmatch(entry.name):
                 if entry.is_dir(follow_symlinks=False):
                     shutil.rmtree(entry.path, ignore_errors=True)
                 else:
@@ -106,9 +120,10 @@ def replacing(out: Path) -> Iterator[Path]:
     """A new folder that takes the place of `out` when all went well, and leaves nothing if not."""
     new, old = beside(out), beside(out, "old")
     drop_leftovers(out.parent)
-    new.mkdir(parents=True)
     try:
-        yield new
+        with telling_no_space(out):
+            new.mkdir(parents=True)
+            yield new
         if os.path.lexists(out):
             os.rename(out, old)
         os.rename(new, out)
@@ -125,7 +140,7 @@ def replacing(out: Path) -> Iterator[Path]:
 
 def append(path: Path, data: bytes) -> None:
     """Put `data` at the end of `path`, in one piece; OSError where that is a link."""
-    with open(os.open(path, APPEND, 0o666), "ab") as file:
+    with telling_no_space(path), open(os.open(path, APPEND, 0o666), "ab") as file:
         file.write(data)
 
 

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any
 
 from harness.errors import HarnessError
+from harness.files import beside, write_json
 
 EXPIRY = 120.0
 """Seconds without a beat after which a holder on another host is taken for dead."""
@@ -108,7 +109,7 @@ def _process_lives(holder: dict[str, Any]) -> bool:
 
 
 def _age(file: Path) -> float:
-    probe = file.with_name(f".clock.{uuid.uuid4().hex[:8]}")
+    probe = beside(file)
     try:
         probe.touch()
         now = probe.stat().st_mtime
@@ -166,8 +167,8 @@ class Lease:
             "token": self.token,
             "since": round(time.time(), 3),
         }
-        draft = self.file.with_name(f".lease.{self.token}.tmp")
-        draft.write_text(json.dumps(holder, sort_keys=True), encoding="utf-8")
+        draft = beside(self.file)
+        write_json(draft, holder)
         return draft
 
     def _claim(self, draft: Path) -> bool:

@@ -130,7 +130,7 @@ def _begin(out: Path, making: Making, cache: Path) -> Path | None:
         before: Making | None = whole.made
     elif settings.exists():
         before = _making_in(settings)
-    elif out.exists() and any(out.iterdir()):
+    elif out.exists() and any(entry.name != _UNFINISHED for entry in out.iterdir()):
         raise DataError(f"{out} is not empty and holds no packed shards; name another folder")
     else:
         before = None
