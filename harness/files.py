@@ -27,7 +27,7 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import orjson
 
-from harness.errors import RecordError
+from harness.errors import ConfigError, RecordError
 
 if TYPE_CHECKING:
     from numpy.lib.npyio import NpzFile
@@ -161,6 +161,19 @@ def inside(folder: Path, name: object, *, replaced: bool = False) -> Path:
     except (OSError, RuntimeError, ValueError):  # links in a circle, a zero byte
         pass
     raise RecordError(f"{name!r:.200} is no file in {folder}: a record names what lies in it alone")
+
+
+def home_path(text: str | Path) -> Path:
+    """A path that a user gave: `~` and `~name` are homes, where there is such a user."""
+    return Path(os.path.expanduser(text))
+
+
+def real_path(path: Path) -> Path:
+    """Absolute and without links; ConfigError where they lead in a circle."""
+    try:
+        return path.resolve()
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(f"{str(path)!r:.200} is no path: {error}") from None
 
 
 def one_name(name: object) -> str:
