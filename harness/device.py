@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
 
@@ -172,6 +172,11 @@ def numerics(
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
+#: The precisions of 16 bits.
+NARROW = ("bf16", "fp16")
+#: The field of the precision to train in.
+TRAINING = "train.precision"
+
 
 def resolve_precision(
     asked: Literal["auto", "fp32", "bf16", "fp16"], device: torch.device, field: str
@@ -180,11 +185,14 @@ def resolve_precision(
 
     Emulated bf16 does not count: it is slower than fp32.
 
-    Raises ConfigError for bf16 or fp16 asked for by `field` where there is no GPU: a CPU emulates
-    it, twenty times slower and with ties among the scores; and for bf16 on a GPU without it.
+    Raises ConfigError for bf16 or fp16 asked for by `field` where there is no GPU, for a CPU gives
+    ties among the scores; but bf16 to train in is given by a CPU with instructions for it, as the
+    others emulate it twenty times slower; and for bf16 on a GPU without it.
     """
     if device.type != "cuda":
-        if asked in ("bf16", "fp16"):
+        if asked == "bf16" and field == TRAINING:
+            return _bf16_of_cpu()
+        if asked in NARROW:
             raise ConfigError(
                 f"{field} = {asked!r} needs a GPU, this is {device.type}; allowed: auto, fp32"
             )
@@ -199,16 +207,23 @@ def resolve_precision(
     return asked
 
 
+def _bf16_of_cpu() -> Precision:
+    """Torch names what each kind of CPU has: AVX512_BF16, AMX_BF16, BF16 or SVE_BF16."""
+    found: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    if any(has and "bf16" in name for name, has in found.items()):
+        return "bf16"
+    raise ConfigError(
+        f"{TRAINING} = 'bf16': this CPU ({found.get('cpu_name', 'unknown')}) has no instructions "
+        "for it and would emulate it, slower than fp32; allowed: auto (fp32 here), fp32"
+    )
+
+
 def _has_bf16(device: torch.device) -> bool:
     with torch.cuda.device(device):
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
-#: The precisions of 16 bits.
-NARROW = ("bf16", "fp16")
-
-
-def autocast(precision: str) -> torch.autocast:
-    """Autocast to 16 bits on the GPU, or nothing."""
+def autocast(precision: str, device_type: str = "cuda") -> torch.autocast:
+    """Autocast to 16 bits on a kind of device, or nothing."""
     narrow = torch.float16 if precision == "fp16" else torch.bfloat16
-    return torch.autocast("cuda", narrow, enabled=precision != "fp32")
+    return torch.autocast(device_type, narrow, enabled=precision != "fp32")

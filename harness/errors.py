@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import difflib
 import errno
+import os
+import pwd
 import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 class HarnessError(Exception):
@@ -169,4 +172,27 @@ def failure_class(error: BaseException) -> str:
 def one_line(error: BaseException) -> str:
     """The last line a user needs: the exception's own words, without line breaks."""
     text = " ".join(str(error).split()) or type(error).__name__
+    text += _whose(error.filename) if isinstance(error, PermissionError) else ""
     return text if isinstance(error, HarnessError) else f"{type(error).__name__}: {text}"
+
+
+def _whose(path: object) -> str:
+    """Who else owns what could not be written or read, and what users of one root agree on."""
+    if not isinstance(path, str):
+        return ""
+    place = Path(path)
+    there = next((p for p in (place, *place.parents) if os.access(p, os.F_OK)), None)
+    if there is None or (owner := there.stat().st_uid) == os.geteuid():
+        return ""
+    return (
+        f"; {there} belongs to {user_name(owner)}: a root that users share is of one group, has "
+        "`chmod -R g+rwX`, set-group-ID on its folders, and umask 002 for all of them"
+    )
+
+
+def user_name(user: int) -> str:
+    """The name of a user, or the number where there is none."""
+    try:
+        return pwd.getpwuid(user).pw_name
+    except (KeyError, OverflowError):
+        return f"user {user}"

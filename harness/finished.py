@@ -53,10 +53,12 @@ def inherit(model: TwoTower, config: RunConfig, directory: RunDir) -> None:
 
 
 def parent_record(directory: RunDir, config: RunConfig) -> dict[str, Any]:
-    """Entry of the result for the parent; none if there was none."""
-    if config.model.text.init_parent is None:
-        return {}
-    return {"parent": directory.inherited()}
+    """Entries of the result for the run it started from and for its teachers; none without any."""
+    there = {
+        "parent": config.model.text.init_parent is not None,
+        "teachers": "teacher" not in config.idle(),
+    }
+    return {what: directory.noted(what) for what, has in there.items() if has}
 
 
 def load_finished(directory: RunDir) -> TrainingModel:

@@ -18,12 +18,13 @@ import numpy as np
 import torch
 
 from harness.config import Model, RunConfig, Runtime, check_processes
+from harness.config.parents import check_filled_in
 from harness.data.catalog import SOURCES, cache_dir, notes_on, open_class_folder, open_data
 from harness.data.dataset import DataSet
 from harness.data.images import BadImage, decode
 from harness.data.loader import advice
 from harness.data.text import corpus_rows_of
-from harness.device import numerics, pick_device, placed, resolve_precision, set_up
+from harness.device import TRAINING, numerics, pick_device, placed, resolve_precision, set_up
 from harness.errors import (
     ConfigError,
     DataError,
@@ -91,10 +92,10 @@ def execute(
         RankLost: one of the processes is gone; the state on disk is whole.
         InterruptedRun: `stop()` turned true; the state is on disk and a second call goes on.
         StoppedRun: the same, since its directory says that it shall stop.
-        ConfigError: the text tower's parent was never filled in.
+        ConfigError: a parent or a teacher was never filled in.
         Exception: any other failure, after it was written into status.json with its class.
     """
-    _check_parent_is_known(config)
+    check_filled_in(config)
     directory = Store(root).run_dir(config.run_key)
     with Lease(directory.lease_file):
         make_ready(directory.path)
@@ -286,15 +287,6 @@ def _train(
     }
 
 
-def _check_parent_is_known(config: RunConfig) -> None:
-    text = config.model.text
-    if text.init is not None and text.init_parent is None:
-        raise ConfigError(
-            f"model.text.init = {text.init!r} is without model.text.init_parent, which is its part "
-            "in the identity of a run; a sweep fills it in, and so does harness.space.expand"
-        )
-
-
 def _check_group_size(group: ProcessGroup, runtime: Runtime) -> None:
     if group.size != runtime.processes:
         raise ConfigError(
@@ -403,7 +395,7 @@ def preflight(configs: Sequence[RunConfig], runtime: Runtime) -> list[str]:
 def _check_device(configs: Sequence[RunConfig], runtime: Runtime) -> None:
     device = pick_device(runtime)
     for config in configs:
-        resolve_precision(config.train.precision, device, "train.precision")
+        resolve_precision(config.train.precision, device, TRAINING)
         resolve_precision(config.evaluate.precision, device, "evaluate.precision")
 
 

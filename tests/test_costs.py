@@ -28,6 +28,14 @@ def test_masked_language_modelling_takes_a_second_pass_through_the_text() -> Non
     assert training_gmacs(masked, 1) - training_gmacs(plain, 1) == pytest.approx(text)
 
 
+def test_further_views_take_a_pass_of_the_image_tower_each() -> None:
+    plain = config("resnet18", 224)
+    seen = override(plain, {"objective.views.weight": 1.0})
+    assert training_gmacs(seen, 1) - training_gmacs(plain, 1) == pytest.approx(3 * 2 * 1.814)
+    one = override(seen, {"objective.views.count": 1})
+    assert training_gmacs(one, 1) - training_gmacs(plain, 1) == pytest.approx(3 * 1.814)
+
+
 def test_pictures_cost_by_their_area() -> None:
     whole, half = (training_gmacs(config("resnet18", size), 1) for size in (224, 112))
     text = 3 * 3_219_456 / 1e9

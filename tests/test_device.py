@@ -89,6 +89,36 @@ def test_auto_is_bf16_where_the_gpu_has_it_and_does_not_only_emulate_it(
             resolve_precision("bf16", GPU, "train.precision")
 
 
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("instructions", ["avx512_bf16", "amx_bf16", "bf16", "sve_bf16"])
+def test_bf16_trains_on_a_cpu_that_has_instructions_for_it(
+    monkeypatch: pytest.MonkeyPatch, instructions: str
+) -> None:
+    found = {"cpu_name": "X", "avx512_bf16": False, instructions: True}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
+    assert resolve_precision("bf16", CPU, "train.precision") == "bf16"
+    assert resolve_precision("auto", CPU, "train.precision") == "fp32"
+    assert numerics(Train(), Runtime(), CPU, "bf16")["precision"] == "bf16"
+    with pytest.raises(ConfigError, match=r"evaluate\.precision = 'bf16' needs a GPU"):
+        resolve_precision("bf16", CPU, "evaluate.precision")
+
+
+def test_bf16_on_a_cpu_that_would_emulate_it_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"cpu_name": "Haswell", "avx2": True, "amx_bf16": False}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
+    with pytest.raises(ConfigError) as caught:
+        resolve_precision("bf16", CPU, "train.precision")
+    assert str(caught.value) == (
+        "train.precision = 'bf16': this CPU (Haswell) has no instructions for it and would emulate "
+        "it, slower than fp32; allowed: auto (fp32 here), fp32"
+    )
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)  # torch of before 2.9
+    with pytest.raises(ConfigError, match="this CPU \\(unknown\\)"):
+        resolve_precision("bf16", CPU, "train.precision")
+
+
 # --------------------------------------------------------------------------- which GPU
 
 

@@ -90,9 +90,9 @@ def child_of(**values):
 def test_the_parent_is_the_same_run_but_for_its_depth():
     run = child_of()
     same = override(SMALL, {LAYERS: 4})
-    assert run.parent is not None
-    assert run.parent.config == same
-    assert (run.parent.label, run.label) == ("layers=4", "layers=2, init=even of 4")
+    assert run.parents
+    assert run.parents[0].config == same
+    assert (run.parents[0].label, run.label) == ("layers=4", "layers=2, init=even of 4")
     assert run.config.model.text.init_parent == same.run_key
     assert run.config.model.text.init_blocks == (0, 3)
 
@@ -117,7 +117,7 @@ def test_a_parent_that_is_a_point_is_that_point():
         )
     )
     assert [run.label for run in both] == ["layers=2, init=first of 4", "layers=4"]
-    assert both[0].parent is both[1]
+    assert both[0].parents[0] is both[1]
     assert both[0].key == shallow[0].key
 
 
@@ -132,7 +132,7 @@ def test_a_run_by_key_needs_a_store_and_a_tower_that_fits():
         expand(named)
     parent = override(SMALL, {LAYERS: 6, "train.lr": 0.5})
     (run,) = expand(named, finished={"1a2b": parent}.__getitem__)
-    assert run.parent is None
+    assert run.parents == ()
     assert run.config.model.text.init_parent == parent.run_key
     assert run.config.model.text.init_blocks == (0, 5)
     wide = override(parent, {"model.text.width": 48, "data.fingerprint": "f" * 64})
@@ -166,7 +166,7 @@ def test_the_plan_has_a_needed_parent_once_and_first(tmp_path):
         ("layers=2, init=first of 4", "run", "", True),
         ("layers=2, init=even of 4", "run", "", True),
     ]
-    finish(store, runs[1].parent)
+    finish(store, runs[1].parents[0])
     assert labels(make_plan(runs, store))[0][:2] == ("layers=4", "skip")
     finish(store, runs[1])
     finish(store, runs[2])
@@ -190,12 +190,12 @@ def test_a_cut_off_child_has_no_need_of_its_parent(tmp_path):
 def test_the_children_of_a_parent_that_failed_for_good_are_left(tmp_path):
     store = Store(tmp_path)
     run = child_of()
-    directory = store.run_dir(run.parent.key)
-    directory.write_intent(run.parent.config, {})
+    directory = store.run_dir(run.parents[0].key)
+    directory.write_intent(run.parents[0].config, {})
     directory.write_status(State.FAILED, failure="diverged", error="loss is NaN")
     parent, child = make_plan([run], store)
     assert (parent.action, child.action) == (Action.LEAVE, Action.LEAVE)
-    assert child.note == f"its parent {run.parent.key} failed (diverged)"
+    assert child.note == f"its parent {run.parents[0].key} failed (diverged)"
     again = make_plan([run], store, Rerun.FAILED)
     assert [step.action for step in again] == [Action.RETRY, Action.RUN]
 
@@ -218,8 +218,8 @@ def tiny(shapes_folder):
 
 def family(tiny, wording="2,0 of 3"):
     (run,) = expand(sweep_of({LAYERS: [2], INIT: [wording]}, base=tiny))
-    assert run.parent is not None
-    return run.parent.config, run.config
+    assert run.parents
+    return run.parents[0].config, run.config
 
 
 def stop_at(step):

@@ -49,9 +49,9 @@ def test_a_parent_that_is_no_run_of_the_sweep_comes_back_with_its_children(tmp_p
     runs = expand(sweep)
     write_manifest(store, sweep, runs, RUNTIME, [])
     plain, child = read_manifest(store, "x").runs
-    assert plain.parent is None
-    assert child.parent is not None
-    assert child.parent.key == child.config.model.text.init_parent == runs[1].parent.key
+    assert plain.parents == ()
+    assert child.parents
+    assert child.parents[0].key == child.config.model.text.init_parent == runs[1].parents[0].key
 
 
 def test_the_latest_command_of_a_name_is_on_file_and_the_same_one_gives_the_same_bytes(tmp_path):

@@ -28,10 +28,14 @@ from harness.metrics import (
     WAYS,
     Classified,
     Contrasted,
+    Embedded,
     Retrieved,
 )
 from harness.metrics.choice import CHOICE, Chosen
+from harness.metrics.probe import Probed
+from harness.metrics.relevance import RELEVANCE, Related
 from harness.metrics.retrieval_rank import mean_rank_chance, median_rank_chance
+from harness.metrics.text_length import LENGTHS, Shortened
 
 PACKAGE = Path(harness.__file__).parent
 
@@ -201,10 +205,21 @@ def outcomes() -> dict[str, Any]:
         "token": contrasted,
         "mlm": contrasted,
         CHOICE: chosen,
+        "length": Shortened({(way, n): found[way, False] for way in WAYS for n in (0, *LENGTHS)}),
+        RELEVANCE: related(),
+        "geometry": Embedded(image.numpy(), text.numpy(), np.arange(20)),
+        "calibration": classify(image, F.normalize(text[:6], dim=1), labels, 3.0),
+        "probe": Probed({m.kind: np.arange(20) / 20 for m in metrics.metrics_for("probe")}, 6),
     }
 
 
-FACTS = {"captions": 20, "captioned": 20, "images": 20, "items": 20}
+def related() -> Related:
+    kinds = [metric.kind for metric in metrics.metrics_for(RELEVANCE)]
+    return Related({kind: np.arange(20) / 20 for kind in kinds}, dict.fromkeys(kinds, 0.1))
+
+
+FACTS: dict[str, Any] = {"queries": dict.fromkeys(WAYS, 20)}
+FACTS |= {"captions": 20, "captioned": 20, "images": 20, "items": 20}
 
 
 @pytest.mark.parametrize("kind", list(METRICS))
@@ -227,7 +242,13 @@ def test_a_lower_error_or_rank_is_the_better_one() -> None:
     lower = {kind for kind in METRICS if not METRICS.get(kind).higher_is_better}
     assert lower == {
         "ece",
+        "ece_fitted",
         "mlm_loss",
+        "modality_gap",
+        "pair_distance",
+        "uniformity_image",
+        "uniformity_text",
+        *(f"{way}_hubness" for way in WAYS),
         *(f"{way}_{m}_rank" for way in WAYS for m in ("mean", "median")),
     }
     assert not metrics.higher_is_better("test/role/ece")

@@ -23,8 +23,9 @@ from rich.console import Console, Group
 from harness.commands.status import main
 from harness.config import RunConfig, Runtime, override
 from harness.config.sweep import Run, Show, Sweep, expand, product
+from harness.launch.slurm.orders import JobOrder
 from harness.launch.slurm.submissions import submissions
-from harness.launch.slurm.submit import JobOrder, submit
+from harness.launch.slurm.submit import submit
 from harness.monitor.snapshot import SnapshotReader
 from harness.monitor.terminal import points_page
 from harness.planning.plan import make_plan
@@ -366,6 +367,45 @@ class TestActing:
         assert sorted(calls[0].split()[1:]) == ["101_0", "101_1", "101_2", "101_3"]
         assert calls[1].endswith("-report 102")
         assert "4 runs are called off, 5 jobs taken out of the queue" in capsys.readouterr().out
+
+    def test_a_controller_that_is_down_takes_nothing_out_of_the_queue(
+        self, submitted: list[Run], store: Store, slurm: FakeSlurm,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:  # fmt: skip
+        for name in ("squeue", "scancel"):
+            slurm.fails(name, "error: Unable to contact slurm controller (connect failure)")
+        assert status(store, "depth", "--cancel", "--all") == 3
+        told = capsys.readouterr().out
+        assert "4 runs are called off, 0 jobs taken out of the queue" in told
+        assert "5 jobs may be in the queue still" in told
+
+    def test_a_run_that_left_the_queue_before_it_began_is_never_new(
+        self, submitted: list[Run], store: Store, slurm: FakeSlurm,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:  # fmt: skip
+        submission = next(submissions(store))
+        name = submission.read().arrays[0].name
+        slurm.queue.write_text("")
+        job = f"JobId=101 ArrayJobId=101 ArrayTaskId={{}} JobName={name} JobState={{}}\n"
+        slurm.says("scontrol", job.format(0, "CANCELLED") + job.format(1, "NODE_FAIL"))
+        columns = f"JobID|JobName|State\n101_2|{name}|TIMEOUT\n101_3|another|COMPLETED\n"
+        slurm.says("sacct", columns)
+        (submission.folder / "launch").mkdir()
+        (submission.folder / "launch" / "0-3").write_text("127 0 n1\n")
+        submission.log(0, 3).write_text("python: No such file\n")
+        assert status(store, "depth") == 0
+        told = " ".join(capsys.readouterr().out.split())
+        for words in (
+            "cancelled: job 101_0 was taken out of the queue",
+            "dead: job 101_1 left the queue without a word (NODE_FAIL)",
+            "dead: job 101_2 left the queue without a word (TIMEOUT)",
+            "dead: its job died before it began (exit code 127): python: No such file",
+            "0/4 done, 3 dead, 1 cancelled",
+        ):
+            assert words in told
+        submission.hold("because")
+        status(store, "depth")
+        assert "3 HELD" in capsys.readouterr().out
 
     def test_a_failed_run_is_submitted_again_from_its_beginning(
         self, submitted: list[Run], store: Store, slurm: FakeSlurm,

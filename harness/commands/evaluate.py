@@ -122,6 +122,12 @@ def run_command(args: argparse.Namespace) -> int:
     """Do what the arguments say; returns the exit code."""
     suites = tuple(dict.fromkeys(args.suite or ([] if args.class_folder else ["smoke"])))
     places = [find(benchmark, args.data_root) for benchmark in benchmarks_of(suites)]
+    own = [name for name in suites if name in metrics.OWN_SUITES]
+    if own:
+        raise ConfigError(
+            f"--suite {own[0]}: it is measured on a run's own splits, so that a sweep has it "
+            f'(evaluate.suites=["{own[0]}"]); here are: {", ".join(SUITES)}'
+        )
     if args.fetch:
         return fetch(places)
     if args.list:
@@ -277,10 +283,9 @@ def print_places(places: Sequence[Found | Hole]) -> int:
     for place in places:
         b = place.benchmark
         judged = " and ".join(b.metrics)
-        size = f"{b.samples:,} pictures, " + (
-            f"{b.captions:,} captions" if b.captions is not None else f"{b.classes:,} classes"
+        print(
+            f"{', '.join(filter(None, (f'{b.name}: {b.title}', b.size)))}, by {judged}; {b.source}"
         )
-        print(f"{b.name}: {b.title}, {size}, by {judged}; {b.source}")
         print(f"    {place.layout}: {place.path}" if isinstance(place, Found) else f"    {place}")
     return _HOLES if any(isinstance(place, Hole) for place in places) else 0
 
@@ -309,6 +314,10 @@ def fetch(places: Sequence[Found | Hole]) -> int:
     failed = 0
     for place in places:
         if isinstance(place, Found):
+            continue
+        if place.fetch is not None and place.benchmark.hub is None:
+            print(f"{place.benchmark.name}: to be had by hand: {place.fetch}", file=sys.stderr)
+            failed += 1
             continue
         if place.fetch is None or "DATA" in shlex.split(place.fetch)[-1].split("/"):
             raise ConfigError(f"--fetch needs --data-root DIR to put {place.benchmark.name} in")

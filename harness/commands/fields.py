@@ -29,10 +29,11 @@ from harness.config.values import alternatives, in_words
 from harness.errors import ConfigError
 from harness.evaluate.suites import SUITES
 from harness.loggers import LOGGERS
+from harness.metrics import OWN_SUITES
 
 _NAMED: dict[str, Iterable[str]] = {
     "data.source": SOURCES,
-    "evaluate.suites": SUITES,
+    "evaluate.suites": (*SUITES, *OWN_SUITES),
     "runtime.log": LOGGERS,
 }
 """Path -> the names of what is registered for it."""

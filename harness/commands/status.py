@@ -3,7 +3,7 @@
 `python -m harness.status [NAME] [options]`, from any shell and machine that sees the folder, with
 or without a scheduler: the runs are those of the sweep's manifest, their states are in their own
 directories, and a scheduler, asked once, only tells why those in its queue are waiting.  Exit
-codes: 0, 2 the command is wrong, 130 interrupted.
+codes: 0, 2 the command is wrong, 3 not all was called off, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from harness.commands.shared import (
 from harness.config.sweep_files import load_sweep
 from harness.errors import ConfigError, RecordError
 from harness.launch.slurm import scheduler
-from harness.launch.slurm.submissions import QueuePlace
+from harness.launch.slurm.places import QueuePlace
 from harness.monitor.logs import log_files, tail
 from harness.monitor.snapshot import SnapshotReader, places_in_queue
 from harness.monitor.terminal import points_page, sweep_lines, sweep_page
@@ -82,17 +82,18 @@ def _cancel(args: argparse.Namespace, store: Store, manifest: Manifest) -> int:
     from harness.launch.slurm.recall import cancel
 
     find_places = partial(places_in_queue, store, _to_stderr)
-    print(cancel(manifest, args.cancel, store, find_places, _to_stderr, everything=args.all))
-    return 0
+    done = cancel(manifest, args.cancel, store, find_places, _to_stderr, everything=args.all)
+    print("\n".join(done.lines))
+    return done.exit_code
 
 
 def _retry(args: argparse.Namespace, store: Store, manifest: Manifest) -> int:
     from harness.launch.executors.slurm import words
     from harness.launch.slurm.recall import retry
 
-    done = retry(manifest, args.retry, store, _to_stderr, args.sweep_file)
-    print("\n".join(words(*done)))
-    return 0
+    done, order = retry(manifest, args.retry, store, _to_stderr, args.sweep_file)
+    print("\n".join(words(done, order)))
+    return done.exit_code
 
 
 # --------------------------------------------------------------------------- showing

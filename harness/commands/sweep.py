@@ -296,7 +296,7 @@ def select(runs: Sequence[Run], pattern: str | None) -> list[Run]:
     that match as file names do, else how a key begins."""
     if pattern is None:
         return list(runs)
-    parents = [run.parent for run in runs if run.parent is not None]
+    parents = [parent for run in runs for parent in run.parents]
     every = {run.key: run for run in [*runs, *parents]}.values()
     wanted = " ".join(pattern.split())
     printed = [(run, (run.label, f"{run.label} seed {run.seed}")) for run in every]
@@ -328,7 +328,7 @@ def report(sweep: Sweep, runs: Sequence[Run], store: Store) -> int:
     """Write the report, name the runs that failed; 0 when the sweep is complete, else 3."""
     from harness.report import build
 
-    parents = [run.parent for run in runs if run.parent is not None]
+    parents = [parent for run in runs for parent in run.parents]
     for run in {run.key: run for run in [*parents, *runs]}.values():
         status = store.run_dir(run.key).status(run.config.evaluation_key)
         if status.state is State.FAILED:

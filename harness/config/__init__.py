@@ -36,5 +36,6 @@ from harness.config.schema import RunConfig as RunConfig
 from harness.config.schema import Schedule as Schedule
 from harness.config.schema import parts_of_a_batch as parts_of_a_batch
 from harness.config.schema import unregistered_terms as unregistered_terms
+from harness.config.training import Teacher as Teacher
 from harness.config.training import Train as Train
 from harness.config.values import divisors_near as divisors_near

@@ -70,8 +70,9 @@ class Evaluate(Strict):
     """Zero-shot test sets of one's own, a folder or zip each, as
     `[{"name": "pets", "path": "/data/pets"}]`.  Elsewhere: zeroshot, imagenet_val, class_folder."""
     suites: Annotated[tuple[str, ...], Field(json_schema_extra={"born": []})] = ()
-    """Suites of public benchmarks, or single ones of them, found below `runtime.data_root`.
-    Elsewhere: suite, benchmark, eval_datasets."""
+    """Suites of public benchmarks, or single ones of them, found below `runtime.data_root`; or of a
+    run's own splits: `probe` (neighbours, linear probes), `geometry`, `calibration`, `length`.
+    Elsewhere: suite, benchmark, eval_datasets, linear_probe, knn."""
     benchmarks: Annotated[tuple[BenchmarkData, ...], Field(json_schema_extra={"born": []})] = ()
     """Their data sets; filled in when a sweep is expanded."""
     batch_size: Annotated[Int, Field(ge=1)] = 256

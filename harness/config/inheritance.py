@@ -1,7 +1,8 @@
-"""Which blocks of a finished text tower a shallower one starts from, in words and in numbers.
+"""What a run takes from finished models, in words and in numbers: blocks to start from, teachers.
 
-TinyCLIP (Wu et al., ICCV 2023) starts a small model from chosen weights of a trained larger one;
-here the choice is of whole blocks, by a rule or by hand.  Knows no run and no weights.
+TinyCLIP (Wu et al., ICCV 2023) starts a small model from chosen weights of a trained larger one,
+and lets it imitate that one; here the choice of weights is of whole blocks, by a rule or by hand.
+Knows no run and no weights.
 """
 
 from __future__ import annotations
@@ -15,6 +16,11 @@ RULES = ("first", "even")
 FORMS = (
     "'even of 12', 'first of 12', '0,4,11 of 12', and with a run's key in place of the 12 layers "
     "'even of run 1a2b'"
+)
+_DEPTH, _KEY = r"(\d+)layers?", r"run([0-9a-f]{4,12})"
+TEACHER_FORMS = (
+    "'12 layers' of the same run, 'run 1a2b' with a run's key, the path of an export's folder "
+    "(with a slash), and 'ViT-B-32:PATH' with open_clip's name of a checkpoint's architecture"
 )
 _FORM = re.compile(r"(first|even|\d+(?:,\d+)*)of(?:(\d+)|run([0-9a-f]{4,12}))")
 
@@ -83,3 +89,39 @@ def read_inheritance(text: str) -> Inheritance:
     take, layers, run = found.groups()
     blocks = take if take in RULES else tuple(int(block) for block in take.split(","))
     return Inheritance(blocks, None if layers is None else int(layers), run)
+
+
+@dataclass(frozen=True)
+class TeacherName:
+    """One of `teacher.models` as it is understood; one of layers, run and path is given.
+
+    Attributes:
+        layers: depth of the teacher's text tower, which is else of the same run.
+        run: key of any finished run, or how that begins.
+        path: an export's folder; with `architecture`, open_clip's name, a file of weights.
+    """
+
+    layers: int | None = None
+    run: str | None = None
+    path: str | None = None
+    architecture: str | None = None
+
+    def __str__(self) -> str:
+        if self.path is None:
+            return f"run {self.run}" if self.layers is None else f"{self.layers} layers"
+        return self.path if self.architecture is None else f"{self.architecture}:{self.path}"
+
+
+def read_teacher(text: str) -> TeacherName:
+    """`text` in one of `TEACHER_FORMS`; raises ConfigError that shows them."""
+    joined = "".join(text.split())
+    if found := re.fullmatch(_DEPTH, joined):
+        return TeacherName(layers=int(found[1]))
+    if found := re.fullmatch(_KEY, joined):
+        return TeacherName(run=found[1])
+    name, colon, path = text.strip().partition(":")
+    if colon and name and path and "/" not in name:
+        return TeacherName(path=path, architecture=name)
+    if "/" in text:
+        return TeacherName(path=text.strip())
+    raise ConfigError(f"teacher {text!r} is not understood; allowed are {TEACHER_FORMS}")

@@ -25,9 +25,10 @@ class Runtime(Strict):
     """Torch threads of each process of a run.  A run's last bits depend on them, so it has no more
     or fewer for what slots, cores or a profile leave free.  Elsewhere: num_threads, cpus,
     omp_threads."""
-    workers: Annotated[Int, Field(ge=0)] = 0
+    workers: Annotated[Int, Field(ge=0)] | None = None
     """Processes that decode pictures for one run; 0: in the run's own process.  With several
-    `processes`, for each of them.  Elsewhere: num_workers, dataloader_workers, n_workers."""
+    `processes`, for each of them.  null: for a run on a GPU its share of the machine's cores, up to
+    12; else none.  Elsewhere: num_workers, dataloader_workers, n_workers."""
     processes: Annotated[Int, Field(ge=1)] = 1
     """Processes that train one run together, each on its share of every batch, with a GPU or
     `threads` of its own.  The batch, and so the run, is the same for any number.

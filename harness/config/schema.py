@@ -32,7 +32,7 @@ from harness.config.fields import (
 )
 from harness.config.identity import NOT_IDENTITY, Float, Int, Strict, content_key, identity_of
 from harness.config.model import Model
-from harness.config.training import Train
+from harness.config.training import Teacher, Train
 from harness.errors import ConfigError, unknown
 
 if TYPE_CHECKING:
@@ -258,10 +258,16 @@ class RunConfig(Strict):
     objective: Objective = Field(default_factory=Objective)
     data: Data = Data()
     train: Train = Train()
+    teacher: Annotated[Teacher, Field(json_schema_extra={"born": {}})] = Teacher()
     seed: Annotated[Int, Field(ge=0)] = 0
     """Of all that is drawn: initial weights, order, crops, masks.  A sweep sets it, by its `seeds`
     or by --seeds.  Elsewhere: random_seed, random_state, manual_seed."""
     evaluate: Annotated[Evaluate, Field(json_schema_extra=NOT_IDENTITY)] = Evaluate()
+
+    def idle(self) -> set[str]:
+        """Teachers that nobody imitates."""
+        taught = any(term.needs_teacher for term in self.objective.active.values())
+        return set() if taught else {"teacher"}
 
     @model_validator(mode="after")
     def _terms_fit(self) -> RunConfig:

@@ -15,7 +15,8 @@ from functools import cached_property, partial
 from typing import Any
 
 from harness.config import VALIDATION, RunConfig, canonical_json, check_path, override
-from harness.config.inheritance import read_inheritance
+from harness.config.parents import LAYERS, points_own, with_parents
+from harness.config.parents import value_at as value_at
 from harness.config.points import Point as Point
 from harness.config.points import Points as Points
 from harness.config.points import label_of as label_of
@@ -213,9 +214,9 @@ class Run:
     point: Point
     seed: int
     config: RunConfig
-    parent: Run | None = None
-    """The run that this one's text tower starts from, where that is a run to be made like it; it
-    need not be a point of the sweep."""
+    parents: tuple[Run, ...] = ()
+    """The runs that this one begins with or imitates, where they are to be made like it; they need
+    not be points of the sweep."""
     source: SweepFile | None = None
 
     @cached_property
@@ -262,7 +263,7 @@ def expand(
         seeds: replace the sweep's own.
         finish: completes a configuration (the data's fingerprint) before it is hashed.
         finished: the configuration of the finished run whose key begins so, for points that name
-            their parent by it.
+            their parents by it.
         chosen: what a point chose of the nuisance parameters.
 
     Raises:
@@ -287,11 +288,11 @@ def expand(
                 config = override(start, {**overrides, **point, **chosen(point), "seed": seed})
             config = finish(config)
             with _named(label):
-                config, parent = _with_parent(config, finished)
-            above = None if parent is None else _parent_run(point, names, parent, sweep.source)
+                config, parents = with_parents(config, finished)
+            above = tuple(_parent_run(point, names, each, sweep.source) for each in parents)
             runs.setdefault(config.run_key, Run(label, point, seed, config, above, sweep.source))
     _check_show(sweep)
-    return [_known_parent(run, runs) for run in runs.values()]
+    return [_known_parents(run, runs) for run in runs.values()]
 
 
 def refuse_clash(sweep: Sweep, overrides: Mapping[str, object]) -> None:
@@ -348,72 +349,22 @@ def _place(sweep: Sweep, point: Point, wrong: str) -> str:
 
 # --------------------------------------------------------------------------- parents
 
-_LAYERS = "model.text.layers"
-_INIT_FIELDS = ("model.text.init", "model.text.init_parent", "model.text.init_blocks")
-_SAME_TEXT = (
-    "model.text.vocabulary",
-    "model.text.width",
-    "model.text.heads",
-    "model.text.context_length",
-    "model.embed_dim",
-)
-
-
-def _with_parent(
-    config: RunConfig, finished: Callable[[str], RunConfig] | None
-) -> tuple[RunConfig, RunConfig | None]:
-    """`config` with its text tower's parent filled in, and the parent if that is to be made too."""
-    text = config.model.text
-    if text.init is None:
-        return config, None
-    init = read_inheritance(text.init)
-    sibling = None
-    if init.run is None:
-        sibling = override(config, {**dict.fromkeys(_INIT_FIELDS), _LAYERS: init.layers})
-        parent = sibling
-    elif finished is None:
-        raise SweepError(
-            f"model.text.init = {text.init!r}: there is no store to look the run up in"
-        )
-    else:
-        parent = finished(init.run)
-        _check_same_text(config, parent)
-    blocks = init.blocks(text.layers, parent.model.text.layers)
-    filled = {"model.text.init_parent": parent.run_key, "model.text.init_blocks": blocks}
-    return override(config, filled), sibling
-
-
-def _check_same_text(config: RunConfig, parent: RunConfig) -> None:
-    """ConfigError, listing what differs, unless the weights of the parent's text tower fit."""
-    paths = [*_SAME_TEXT]
-    if config.model.text.vocabulary == "corpus":
-        paths.append("data.fingerprint")  # whose captions say what the rows of the table are
-    differ = [
-        f"{path} = {mine!r} here, {theirs!r} there"
-        for path in paths
-        if (mine := value_at(config, path)) != (theirs := value_at(parent, path))
-    ]
-    if differ:
-        raise ConfigError(
-            f"model.text.init = {config.model.text.init!r}: the text tower of run "
-            f"{parent.run_key} does not fit: {'; '.join(differ)}"
-        )
-
 
 def _parent_run(
     point: Point, names: Mapping[str, str], parent: RunConfig, source: SweepFile | None
 ) -> Run:
-    kept = {path: value for path, value in point.items() if path not in _INIT_FIELDS}
-    above = {**kept, _LAYERS: parent.model.text.layers}
-    label = label_of(above, {_LAYERS: "layers", **names})
+    taught = [name for name, term in parent.objective.terms.items() if term.needs_teacher]
+    own = {f"objective.{name}.weight" for name in taught}
+    kept = {p: value for p, value in point.items() if p not in own and not points_own(p)}
+    above = {**kept, LAYERS: parent.model.text.layers}
+    label = label_of(above, {LAYERS: "layers", **names})
     return Run(label, above, parent.seed, parent, source=source)
 
 
-def _known_parent(run: Run, runs: Mapping[str, Run]) -> Run:
-    """With the point of the sweep as the parent, where the parent is one."""
-    if run.parent is None or run.parent.key not in runs:
-        return run
-    return replace(run, parent=runs[run.parent.key])
+def _known_parents(run: Run, runs: Mapping[str, Run]) -> Run:
+    """With the points of the sweep as parents, where one is a point."""
+    known = tuple(runs.get(parent.key, parent) for parent in run.parents)
+    return replace(run, parents=known) if known else run
 
 
 def _check_show(sweep: Sweep) -> None:
@@ -431,11 +382,3 @@ def matches(point: Point, part: Point) -> bool:
         path in point and canonical_json(point[path]) == canonical_json(value)
         for path, value in part.items()
     )
-
-
-def value_at(config: RunConfig, path: str) -> Any:
-    """The value of a dotted field of `config`."""
-    value: Any = config
-    for name in path.split("."):
-        value = getattr(value, name)
-    return value

@@ -1,12 +1,13 @@
-"""The training of a run: its budget, its optimiser, its arithmetic."""
+"""The training of a run: its budget, its optimiser, its arithmetic, and whom it imitates."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from harness.config.identity import Float, Int, Strict
+from harness.config.identity import NOT_IDENTITY, Float, Int, Strict
+from harness.config.inheritance import read_teacher
 from harness.config.values import divisors_near
 
 
@@ -40,13 +41,18 @@ class Train(Strict):
     """Largest norm of the gradient over all parameters; null: not clipped.  Elsewhere: clip_grad,
     grad_clip_norm, max_grad_norm, clip, gradient_clip, gradient_clip_val."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """`auto`: bfloat16 autocast on a GPU that has it, fp32 elsewhere.  Elsewhere: amp, dtype, fp16,
-    bf16, mixed_precision."""
+    """`auto`: bfloat16 autocast on a GPU that has it, fp32 elsewhere.  `bf16` on a CPU wants its
+    instructions (AVX512_BF16, AMX, or Arm's).  Elsewhere: amp, dtype, fp16, bf16,
+    mixed_precision."""
     tf32: Annotated[
         Literal["none", "convolutions", "all"], Field(json_schema_extra={"born": "convolutions"})
     ] = "convolutions"
     """What a GPU does in TF32 in place of fp32: `convolutions`, as torch of itself, or `all`
     products.  Evaluation never does.  Elsewhere: allow_tf32, float32_matmul_precision."""
+    fused: Annotated[bool, Field(json_schema_extra={"born": False})] = False
+    """Whether AdamW goes through each parameter once, by torch's fused kernel, and not once for
+    each of its operations: the same step up to rounding.  Elsewhere: fused_adam, optim,
+    adamw_torch_fused."""
     norm_batch: Annotated[
         Annotated[Int, Field(ge=2)] | None, Field(json_schema_extra={"born": None})
     ] = None
@@ -61,4 +67,42 @@ class Train(Strict):
                 f"norm_batch {self.norm_batch} does not divide batch_size {self.batch_size}; "
                 f"nearest that do: {near}"
             )
+        return self
+
+
+class Teacher(Strict):
+    """Finished models that terms of the loss imitate; they learn nothing and are nowhere counted.
+
+    Without such a term it is in no run's key.
+    """
+
+    models: Annotated[tuple[str, ...], Field(json_schema_extra=NOT_IDENTITY)] = ()
+    """One, or an ensemble: `12 layers` of the same run at that depth without a teacher, `run KEY`,
+    the path of an export's folder, or `ViT-B-32:PATH` of an open_clip checkpoint.  How they are
+    named is not identity; what they are is, below.  Elsewhere: distill_model, teacher_model."""
+    content: Annotated[tuple[str, ...] | None, Field(json_schema_extra={"born": None})] = None
+    """`run KEY`, or what a file holds (SHA-256); filled in when a sweep is expanded."""
+    widths: Annotated[tuple[Int, ...] | None, Field(json_schema_extra=NOT_IDENTITY)] = None
+    """Dimension of each one's embeddings; filled in with it."""
+    views: Annotated[
+        Annotated[Int, Field(ge=1)] | None, Field(json_schema_extra={"born": None})
+    ] = None
+    """Epochs whose crops were embedded beforehand (`python -m harness.data teach`): the run then
+    sees these crops alone, again after so many epochs.  null: teachers embed each batch live."""
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _one_wording(cls, value: object) -> object:
+        given = [value] if isinstance(value, str) else value
+        if not isinstance(given, list | tuple) or not all(isinstance(one, str) for one in given):
+            return value
+        return tuple(str(read_teacher(one)) for one in given)
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> Teacher:
+        for name, given in (("content", self.content), ("widths", self.widths)):
+            if given is not None and len(given) != len(self.models):
+                raise ValueError(
+                    f"{name} is of {len(given)} and there are {len(self.models)} models"
+                )
         return self

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from harness.errors import DataError
 
+_FINAL_PUNCTUATION = ".,;:!?\N{HORIZONTAL ELLIPSIS}"
 MAX_CAPTION = 10_000
 """Characters; a longer text is a mistake of the table (an unclosed quote), not a caption."""
 
@@ -30,6 +31,12 @@ def checked_caption(value: object) -> str:
     if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
         raise DataError("caption is not UTF-8")
     return text
+
+
+def normalise_caption(text: str) -> str:
+    """The form in which captions are compared: case, spacing and final punctuation removed."""
+    folded = " ".join(text.casefold().split())
+    return folded.rstrip(_FINAL_PUNCTUATION + " ") or folded
 
 
 def _shows_nothing(text: str) -> bool:

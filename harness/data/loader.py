@@ -8,8 +8,9 @@ Which samples a batch holds is `harness.data.order`'s.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,12 +36,57 @@ _REPLACEMENTS = 100
 _WORTH_ADVICE = 0.2
 
 
+@dataclass(frozen=True)
+class Lessons:
+    """What is made of each batch for teachers.
+
+    Attributes:
+        sizes: of the pictures that live ones take.
+        views: epochs whose draws are all that is seen, again and again; None: each has its own.
+    """
+
+    sizes: tuple[int, ...] = ()
+    views: int | None = None
+
+
+class Lesson(NamedTuple):
+    """What teachers look at of the pairs of a batch.
+
+    Attributes:
+        places, views: int64 (N,), of the samples in `train`, and the epochs of their draws.
+        captions: the N that were drawn.
+        pictures: size -> uint8 (N, size, size, 3), the crops of the batch at each size.
+    """
+
+    places: Tensor
+    views: Tensor
+    captions: tuple[str, ...]
+    pictures: Mapping[int, Tensor]
+
+
 class Batch(NamedTuple):
-    """Pictures uint8 (N, S, S, 3), tokens int64 (N, L), and what could not be used."""
+    """Pictures uint8 (N, S, S, 3), tokens int64 (N, L), and what could not be used.
+
+    Attributes:
+        views: name of a term of the loss -> the further views it looks at, uint8 (N, V, S, S, 3).
+    """
 
     pictures: Tensor
     tokens: Tensor
     problems: tuple[Problem, ...]
+    views: Mapping[str, Tensor]
+    lesson: Lesson | None = None
+
+
+class _Sample(NamedTuple):
+    view: np.ndarray
+    ids: list[int]
+    problems: tuple[Problem, ...]
+    place: int
+    epoch: int
+    caption: str
+    at_sizes: tuple[np.ndarray, ...]
+    further: Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -68,7 +114,7 @@ class _KeptPictures:
 
 
 class _Samples(Dataset[Any]):
-    """(epoch, index) to one augmented view and one caption's tokens."""
+    """(epoch, index) to an augmented view, one caption's tokens, and what views the terms want."""
 
     def __init__(
         self,
@@ -77,40 +123,64 @@ class _Samples(Dataset[Any]):
         config: RunConfig,
         runtime: Runtime,
         known_bad: Mapping[str, str],
+        lessons: Lessons | None,
     ) -> None:
         self.data, self.split, self.known_bad = data, data.split("train"), known_bad
-        share = max(1, runtime.workers) * runtime.processes
+        self.size = config.model.image.size
+        self.sizes, self.views = (lessons or Lessons()).sizes, (lessons or Lessons()).views
+        share = max(1, runtime.workers or 0) * runtime.processes
         self.kept = _KeptPictures(runtime.decode_cache_mb * 2**20 // share)
         self.max_pixels = runtime.max_pixels
         self.tokenizer, self.config = tokenizer, config
+        active = config.objective.active.items()
+        self.viewers = {name: term for name, term in active if term.further_views}
 
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitem__(self, address: _Address) -> tuple[np.ndarray, list[int], tuple[Problem, ...]]:
+    def __getitem__(self, address: _Address) -> _Sample:
         problems: list[Problem] = []
+        epoch = address.epoch if self.views is None else address.epoch % self.views
         for step in range(_REPLACEMENTS):
             index = (address.index + step) % len(self.split)
-            rng = generator(self.config.seed, "sample", address.epoch, index)
-            captions = self.split.captions[index]
-            caption = captions[int(rng.integers(len(captions)))]
+            caption, rng = self._draws(epoch, index)
             try:
-                view = self._view(index, rng)
+                view = self._view(index, self.size, rng)
+                others = [self._view(index, s, self._draws(epoch, index)[1]) for s in self.sizes]
+                further = self._further_views(epoch, index)
             except (BadImage, OSError, KeyError) as error:
                 problems.append(Problem(self.split.images[index], str(error)))
                 continue
-            return view, self.tokenizer.encode(caption), tuple(problems)
+            ids, told = self.tokenizer.encode(caption), tuple(problems)
+            return _Sample(view, ids, told, index, epoch, caption, tuple(others), further)
         raise DataError(
             f"{_REPLACEMENTS} pictures in a row cannot be used; the first: "
             f"{problems[0].where}: {problems[0].reason}"
         )
 
-    def _view(self, index: int, rng: np.random.Generator) -> np.ndarray:
-        data, size = self.config.data, self.config.model.image.size
-        if data.decode == "full":
-            return train_view(self._pixels(index), size, data.crop_scale, data.flip, rng)
+    def _draws(self, epoch: int, index: int) -> tuple[str, np.random.Generator]:
+        """The caption that a sample has in an epoch, and what draws its crop."""
+        rng = generator(self.config.seed, "sample", epoch, index)
+        captions = self.split.captions[index]
+        return captions[int(rng.integers(len(captions)))], rng
+
+    def _view(self, index: int, size: int, rng: np.random.Generator) -> np.ndarray:
+        return self._look(index, size)(self.config.data.crop_scale, self.config.data.flip, rng)
+
+    def _further_views(self, epoch: int, index: int) -> dict[str, np.ndarray]:
+        """By the name of a term; drawn apart, so that nothing else that is seen is moved."""
+        found = {}
+        for name, term in self.viewers.items():
+            rng = generator(self.config.seed, "sample", epoch, index, name)
+            found[name] = np.stack(term.make_views(self._look(index, self.size), rng))
+        return found
+
+    def _look(self, index: int, size: int) -> Callable[..., np.ndarray]:
+        """Makes views of picture `index`: see `train_view`, from the scale on."""
+        if self.config.data.decode == "full":
+            return partial(train_view, self._pixels(index), size)
         picture = Encoded(self._encoded(index), max_pixels=self.max_pixels)
-        return scaled_view(picture, size, data.crop_scale, data.flip, rng)
+        return partial(scaled_view, picture, size)
 
     def _pixels(self, index: int) -> np.ndarray:
         """Picture `index` as uint8 (H, W, 3), decoded once if it can be kept."""
@@ -140,6 +210,7 @@ class Batches:
 
     Args:
         rank: which of `runtime.processes` equal shares of each batch, in its order, is made.
+        lessons: what each batch holds for teachers; None without any.
     """
 
     def __init__(
@@ -149,9 +220,12 @@ class Batches:
         config: RunConfig,
         runtime: Runtime,
         rank: int = 0,
+        lessons: Lessons | None = None,
     ) -> None:
         known_bad = read_quarantine(cache_dir(runtime), data, runtime.max_pixels)
-        self.samples = _Samples(data, tokenizer, config, runtime, known_bad.get("train", {}))
+        bad = known_bad.get("train", {})
+        self.samples = _Samples(data, tokenizer, config, runtime, bad, lessons)
+        self._collate = partial(_collate, lessons)
         self.batch_size = config.train.batch_size
         share = self.batch_size // runtime.processes
         self._own = slice(rank * share, (rank + 1) * share)
@@ -181,8 +255,8 @@ class Batches:
         loader: DataLoader[Any] = DataLoader(
             self.samples,
             batch_sampler=_From(self, first),
-            num_workers=self.runtime.workers,
-            collate_fn=_collate,
+            num_workers=self.runtime.workers or 0,
+            collate_fn=self._collate,
             worker_init_fn=_one_thread,
             pin_memory=torch.cuda.is_available(),
         )
@@ -203,8 +277,8 @@ def advice(wait_share: float, runtime: Runtime) -> str | None:
         return None
     return (
         f"{wait_share:.0%} of the training time was spent waiting for pictures: raise "
-        f"runtime.workers (now {runtime.workers}), decode less (data.decode=scaled), or make the "
-        "pictures small once (python -m harness.data pack)"
+        f"runtime.workers (now {runtime.workers or 0}), decode less (data.decode=scaled), or make "
+        "the pictures small once (python -m harness.data pack)"
     )
 
 
@@ -236,10 +310,26 @@ def _one_thread(worker: int) -> None:
     torch.set_num_threads(1)
 
 
-def _collate(rows: list[tuple[np.ndarray, list[int], tuple[Problem, ...]]]) -> Batch:
-    pictures, tokens, problems = zip(*rows, strict=True)
+def _collate(lessons: Lessons | None, rows: list[_Sample]) -> Batch:
     return Batch(
-        torch.from_numpy(np.stack(pictures)),
-        pad(tokens),
-        tuple(problem for of_row in problems for problem in of_row),
+        torch.from_numpy(np.stack([row.view for row in rows])),
+        pad([row.ids for row in rows]),
+        tuple(problem for row in rows for problem in row.problems),
+        {
+            name: torch.from_numpy(np.stack([row.further[name] for row in rows]))
+            for name in rows[0].further
+        },
+        None if lessons is None else _lesson(lessons, rows),
+    )
+
+
+def _lesson(lessons: Lessons, rows: list[_Sample]) -> Lesson:
+    return Lesson(
+        torch.tensor([row.place for row in rows]),
+        torch.tensor([row.epoch for row in rows]),
+        tuple(row.caption for row in rows),
+        {
+            size: torch.from_numpy(np.stack([row.at_sizes[place] for row in rows]))
+            for place, size in enumerate(lessons.sizes)
+        },
     )

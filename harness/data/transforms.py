@@ -8,16 +8,24 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from open_clip.transform import image_transform
-from PIL import Image
+from PIL import Image, ImageFilter
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision.transforms import CenterCrop, InterpolationMode, Resize
+from torchvision.transforms.functional import (
+    adjust_brightness,
+    adjust_contrast,
+    adjust_hue,
+    adjust_saturation,
+    to_grayscale,
+)
 
 from harness.config import ImageTower
 from harness.data.images import Encoded
 
 _RATIO = (3 / 4, 4 / 3)
 _TRIES = 10
+_COLOURS = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)
 
 
 def crop_box(
@@ -81,6 +89,26 @@ def scaled_view(
     if flip and rng.random() < 0.5:
         view = view.flip(-1)
     return view.permute(1, 2, 0).numpy()
+
+
+def distort(view: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """SimCLR's distortions of colour, and blur, of a view uint8 (S, S, 3), as SLIP has them.
+
+    Brightness, contrast and saturation by 0.6 to 1.4 and hue by up to a tenth of its circle, in a
+    drawn order, for 0.8 of the views; grey for 0.2; blurred for 0.5, with a sigma of 0.1 to 2
+    pixels of a picture of 224.
+    """
+    picture = Image.fromarray(view)
+    if rng.random() < 0.8:
+        factors = [*rng.uniform(0.6, 1.4, 3), rng.uniform(-0.1, 0.1)]
+        for which in rng.permutation(4):
+            picture = _COLOURS[which](picture, factors[which])
+    if rng.random() < 0.2:
+        picture = to_grayscale(picture, num_output_channels=3)
+    if rng.random() < 0.5:
+        sigma = rng.uniform(0.1, 2.0) * len(view) / 224
+        picture = picture.filter(ImageFilter.GaussianBlur(sigma))
+    return np.asarray(picture)
 
 
 def normalise(pictures: Tensor, tower: ImageTower) -> Tensor:

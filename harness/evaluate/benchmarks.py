@@ -18,8 +18,10 @@ from harness.evaluate.suites import SUITES, benchmarks_of
 from harness.evaluate.suites.choices import open_choices
 from harness.evaluate.suites.find import Found, Hole, find
 from harness.evaluate.suites.open import open_found
+from harness.evaluate.suites.relevance import open_relevance
 from harness.metrics import described, headline_metrics, suite_mean_name
 from harness.metrics.choice import CHOICE
+from harness.metrics.relevance import RELEVANCE
 
 
 def place_of(found: Found, runtime: Runtime) -> FoundTestSet:
@@ -31,8 +33,8 @@ def place_of(found: Found, runtime: Runtime) -> FoundTestSet:
         "split": benchmark.split,
         "layout": found.layout,
     }
-    open_it = open_choices if benchmark.task == CHOICE else open_found
-    opened = partial(open_it, found, cache_dir(runtime))
+    openers = {CHOICE: open_choices, RELEVANCE: open_relevance}
+    opened = partial(openers.get(benchmark.task, open_found), found, cache_dir(runtime))
     return FoundTestSet(benchmark.name, benchmark.task, found.fingerprint, opened, about)
 
 

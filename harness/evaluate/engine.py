@@ -26,9 +26,11 @@ from harness.evaluate import invariants
 from harness.evaluate.benchmarks import combine, located, place_of
 from harness.evaluate.deploy.forms import build
 from harness.evaluate.model import Identity, identity_of_run, preprocessing
+from harness.evaluate.own_suites import measure_own_suites
 from harness.evaluate.parts import FoundTestSet, Part, class_set, evaluate_part, protocol_head
 from harness.evaluate.scoring.job import Findings, Job, npz
 from harness.evaluate.scoring.score import (
+    Scored,
     TaskClassifier,
     TestSet,
     applies,
@@ -36,6 +38,7 @@ from harness.evaluate.scoring.score import (
     task_protocol,
     with_weights,
 )
+from harness.evaluate.suites import benchmarks_of
 from harness.evaluate.suites.find import Hole
 from harness.evaluate.terms import measure_terms
 from harness.files import open_npz, write_atomic
@@ -213,7 +216,7 @@ def _kept_arrays(file: Path, sha256: str | None) -> dict[str, np.ndarray]:
 def _evaluate_parts(job: Job, identity_of: Callable[[], Identity], out: Path) -> dict[str, Any]:
     """Every class folder, and every benchmark of the suites; their sections of the protocol."""
     settings, runtime = job.settings, job.runtime
-    if not settings.class_folders and not settings.suites:
+    if not settings.class_folders and not benchmarks_of(settings.suites):
         return {"class_folders": {}}
     identity = identity_of()
 
@@ -256,16 +259,23 @@ def _evaluate_data(job: Job, data: DataSet) -> dict[str, Any]:
     override = job.settings.templates
     classifiers = with_weights(job, [(task, override or task.templates) for task in tasks])
     data.prepare()
+    scored = {name: _score_split(job, data, name, classifiers) for name in splits}
+    own_suites = measure_own_suites(job, data, scored, classifiers)
     return {
-        "splits": {name: _evaluate_split(job, data, name, classifiers) for name in splits},
+        "splits": {name: _facts(name, each) for name, each in scored.items()},
         "tasks": {each.task.name: task_protocol(each) for each in classifiers},
+        **({"own_suites": own_suites} if own_suites else {}),
     }
 
 
-def _evaluate_split(
+def _score_split(
     job: Job, data: DataSet, name: str, classifiers: Sequence[TaskClassifier]
-) -> dict[str, Any]:
+) -> Scored:
     tasks = {f"{name}/{each.task.name}": each for each in classifiers if applies(each.task, name)}
-    facts, answers = score(job, TestSet(name, data, name, tasks))
-    labelled = {tasks[place].task.name: len(found.labels) for place, found in answers.items()}
-    return {**facts, "labelled": labelled}
+    return score(job, TestSet(name, data, name, tasks))
+
+
+def _facts(name: str, scored: Scored) -> dict[str, Any]:
+    answers = scored.answers.items()
+    labelled = {place.removeprefix(f"{name}/"): len(found.labels) for place, found in answers}
+    return {**scored.facts, "labelled": labelled}

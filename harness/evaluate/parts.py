@@ -29,12 +29,14 @@ from harness.evaluate.label_checks import suspicions
 from harness.evaluate.model import Encoders, Identity
 from harness.evaluate.scoring.choice import score_choices
 from harness.evaluate.scoring.job import Findings, Job, npz
+from harness.evaluate.scoring.relevance import score_relevance
 from harness.evaluate.scoring.score import TaskClassifier, TestSet, facts_of, score, task_protocol
 from harness.evaluate.suites import benchmarks_of
 from harness.evaluate.suites.choices import ChoiceSet
+from harness.evaluate.suites.relevance import RelevanceSet
 from harness.evaluate.text_cache import TextCache
 from harness.files import open_npz, sha256_of, write_atomic
-from harness.metrics import CLASSIFICATION, RETRIEVAL, rules, versions
+from harness.metrics import CLASSIFICATION, OWN_SUITES, RETRIEVAL, rules, versions
 from harness.store.checksums import OUTCOMES
 
 FOLDER = "benchmarks"
@@ -47,8 +49,8 @@ def protocol_head(settings: Evaluate, precision: str, terms: Iterable[str] = ())
     Args:
         terms: names of the loss terms that are on, of which there are metrics too.
     """
-    further = sorted({b.task for b in benchmarks_of(settings.suites)} - {RETRIEVAL, CLASSIFICATION})
-    found = versions([RETRIEVAL, CLASSIFICATION, *further, *terms])
+    tasks = {RETRIEVAL, CLASSIFICATION, *(b.task for b in benchmarks_of(settings.suites))}
+    found = versions([*sorted(tasks), *(set(settings.suites) & set(OWN_SUITES)), *terms])
     return {
         "metrics": found,
         "rules": rules(found),
@@ -206,15 +208,19 @@ def _score(job: Job, place: FoundTestSet, data: DataSet, cache: TextCache) -> di
         pictures = job.pictures(data, split)
         items = score_choices(job, place.name, split.images, pictures, data.items)
         return {**facts_of(split, pictures.problems), "items": items, "warnings": []}
+    if isinstance(data, RelevanceSet):
+        split = data.split(SPLIT)
+        pictures = job.pictures(data, split)
+        queries = score_relevance(job, place.name, data, pictures)
+        return {**facts_of(split, pictures.problems), "queries": queries, "warnings": []}
     if place.task == RETRIEVAL:
-        facts, _ = score(job, TestSet(place.name, data, SPLIT))
-        return {**facts, "warnings": []}
+        return {**score(job, TestSet(place.name, data, SPLIT)).facts, "warnings": []}
     task = data.tasks[0]
     of = TaskClassifier(task, task.templates, cache.weights(task.classnames, task.templates))
-    facts, answers = score(job, TestSet(place.name, data, SPLIT, {place.name: of}))
-    found = answers[place.name]
+    scored = score(job, TestSet(place.name, data, SPLIT, {place.name: of}))
+    found = scored.answers[place.name]
     return {
-        **{what: facts[what] for what in ("images", "excluded")},
+        **{what: scored.facts[what] for what in ("images", "excluded")},
         **task_protocol(of),
         "warnings": suspicions(found.predictions, found.labels, found.classes),
     }

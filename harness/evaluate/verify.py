@@ -40,7 +40,13 @@ from harness.evaluate.suites.find import Found
 from harness.evaluate.suites.open import SPLIT, open_found
 from harness.metrics import ACC1, KS, MEAN_PER_CLASS_RECALL
 from harness.metrics.choice import CHOICE
+from harness.metrics.relevance import RELEVANCE
 
+_INCOMPARABLE = {
+    CHOICE: "CLIP_benchmark takes the first of equal captions for its answer, and that is the "
+    "right one; choices are not compared with it",
+    RELEVANCE: "CLIP_benchmark knows no labels of relevance; they are not compared with it",
+}
 _TOLERANCE = {"fp32": 1e-6, "bf16": 1e-4, "fp16": 1e-4}
 _EMBEDDING_TOLERANCE = 1e-5
 _LOOKED_AT = 256
@@ -110,11 +116,8 @@ def compare(
     Raises:
         DataError, InvariantError: as `parts.evaluate_part`.
     """
-    if found.benchmark.task == CHOICE:
-        raise DataError(
-            f"{found.benchmark.name}: CLIP_benchmark takes the first of equal captions for its "
-            "answer, and that is the right one; choices are not compared with it"
-        )
+    if found.benchmark.task in _INCOMPARABLE:
+        raise DataError(f"{found.benchmark.name}: {_INCOMPARABLE[found.benchmark.task]}")
     device = next(model.parameters()).device
     precision = resolve_precision(settings.precision, device, PRECISION_FIELD)
     data = open_found(found, cache_dir(runtime))

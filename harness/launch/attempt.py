@@ -124,6 +124,7 @@ def record_failure(
     since: float,
     failure: str,
     error: str,
+    log: Path | None = None,
 ) -> None:
     """File a failure that the run could not file itself (it was killed, or never began).
 
@@ -141,5 +142,5 @@ def record_failure(
             error=error,
             attempt=attempt,
             samples_seen=int(written.get("samples_seen", 0)),
-            log=str(directory.log_file(attempt)),
+            log=str(log or directory.log_file(attempt)),
         )

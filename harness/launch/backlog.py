@@ -72,7 +72,7 @@ def estimate(step: Step) -> float:
 class Backlog:
     """The runs of one launch that are not running in it: those to start, those held elsewhere.
 
-    A run that starts from another's weights is not handed out while that one is in the launch, and
+    A run that needs another's weights is not handed out while that one is in the launch, and
     given up when it left without a result.
 
     Args:
@@ -83,7 +83,7 @@ class Backlog:
     def __init__(
         self, steps: Sequence[Step], store: Store, say: Say, *, intended: bool = False
     ) -> None:
-        parents = {step.waits_for for step in steps if step.pending}
+        parents = {key for step in steps if step.pending for key in step.waits_for}
         pending = sorted(
             (step for step in steps if step.pending),
             key=lambda step: (step.run.key in parents, estimate(step)),
@@ -170,20 +170,19 @@ class Backlog:
             self._to_start.append(step)
 
     def _waits(self, step: Step, waiting: Sequence[Step]) -> bool:
-        """Whether the step's parent may yet get a result; ConfigError when it has none and no hope.
+        """Whether a parent of it may yet get a result; ConfigError when one has none and no hope.
 
         A parent that is to be made anew has its old result until it is handed out.
         """
-        key = step.waits_for
-        if key is None:
+        if not step.waits_for:
             return False
-        in_launch = {other.run.key for other in (*self._to_start, *waiting)}
-        if key in in_launch | self._handed_out | set(self._elsewhere):
-            return True
-        parent = self._store.run_dir(key)
-        if parent.result() is None:
-            raise ConfigError(f"its parent {key} {parent.status().how}")
-        return False
+        coming = {other.run.key for other in (*self._to_start, *waiting)}
+        coming |= self._handed_out | set(self._elsewhere)
+        for key in step.waits_for:
+            parent = self._store.run_dir(key)
+            if key not in coming and parent.result() is None:
+                raise ConfigError(f"its parent {key} {parent.status().how}")
+        return not coming.isdisjoint(step.waits_for)
 
     def _prepare(self, step: Step) -> bool:
         status = self._status(step)

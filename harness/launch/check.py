@@ -27,17 +27,18 @@ from harness.evaluate.suites.find import Found, Hole, find
 from harness.loggers import check_loggers
 from harness.metrics import (
     OF_TOWERS,
-    TermMetric,
     benchmark_metrics,
     headline_metrics,
     known_metrics,
     match_metrics,
     match_primary,
+    metrics_of_suites,
     metrics_of_terms,
     suite_mean_name,
 )
 from harness.models.names import backbone_names
 from harness.models.pretrained import weights_sha256
+from harness.models.teachers import with_teacher_files
 
 
 def finisher(runtime: Runtime) -> Callable[[RunConfig], RunConfig]:
@@ -58,6 +59,7 @@ def finisher(runtime: Runtime) -> Callable[[RunConfig], RunConfig]:
                 "evaluate.fingerprint": data.evaluation_fingerprint,
                 "evaluate.class_folders": folders,
                 "evaluate.benchmarks": _benchmarks(config.evaluate.suites, runtime),
+                **with_teacher_files(config),
             },
         )
 
@@ -108,7 +110,8 @@ def data_notes(runs: Sequence[Run], runtime: Runtime) -> list[str]:
 def check_runs(runs: Sequence[Run], show: Show, runtime: Runtime) -> Show:
     """`show` with the names of the metrics that it means on the data of `runs`.
 
-    Its primary metric is among those shown, and so are those of the loss's terms that are on.
+    Its primary metric is among those shown, and so are those of the loss's terms and the own suites
+    that are on.
 
     Raises ConfigError or DataError unless every run can be trained and has a metric to show, and
     the primary metric is one and the same for all.
@@ -117,7 +120,7 @@ def check_runs(runs: Sequence[Run], show: Show, runtime: Runtime) -> Show:
     shown: dict[str, None] = {}
     primary: dict[str, None] = {}
     every: dict[str, None] = {}
-    of_terms: dict[str, None] = {}
+    always: dict[str, None] = {}
     configs = {(c.data, c.evaluate, tuple(c.objective.active)): c for c in (r.config for r in runs)}
     known_backbones = backbone_names()
     for backbone in dict.fromkeys(run.config.model.image.backbone for run in runs):
@@ -126,10 +129,15 @@ def check_runs(runs: Sequence[Run], show: Show, runtime: Runtime) -> Show:
     for config in configs.values():
         opened, terms = open_data(config.data, runtime), config.objective.active
         known = known_metrics(opened, config.evaluate, terms)
-        of_terms |= {
-            name: None
-            for name, metric in metrics_of_terms(opened, config.evaluate, terms)
-            if isinstance(metric, TermMetric) and metric.shown
+        asked_for = [
+            *metrics_of_terms(opened, config.evaluate, terms),
+            *metrics_of_suites(opened, config.evaluate),
+        ]
+        always |= {
+            f"{name.rpartition('/')[0]}/{kind}": None
+            for name, metric in asked_for
+            if metric.shown
+            for kind in (*metric.beside, metric.kind)
         }
         of_suites, judged_by = _suite_metrics(config.evaluate.suites)
         named = [p for p in patterns if "*" not in p and p in of_suites]
@@ -150,7 +158,7 @@ def check_runs(runs: Sequence[Run], show: Show, runtime: Runtime) -> Show:
         raise ConfigError(
             f"primary = {show.primary!r} is {len(primary)} metrics: {', '.join(primary)}"
         )
-    metrics = tuple(shown | primary | of_terms)
+    metrics = tuple(shown | primary | always)
     resolved = replace(show, metrics=metrics, primary=next(iter(primary), None))
     if show.columns is None:
         return resolved

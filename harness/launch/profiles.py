@@ -65,19 +65,23 @@ class Profile(BaseModel):
     nodes: Annotated[int, Field(ge=1)] = 1
     gpus: Annotated[int, Field(ge=0)] = 0
     """On each node."""
-    gpu: str | None = None
-    """What the GPUs are (a100, h100, ...), for the estimated time alone; null: there is none before
-    a run has finished."""
+    gpu: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] | None = None
+    """The type of the GPUs by the cluster's name for it (a100, nvidia_h100_80gb, ...); the time is
+    estimated for the one that the name holds. null: any, and no estimate before a run has
+    finished."""
     gpu_utilisation: Annotated[float, Field(gt=0, le=1)] = GPU_UTILISATION
     """Share of their peak that is assumed for it."""
     cpus: Annotated[int, Field(ge=1)] = 1
     """Of each process of a run (each task of a job)."""
     memory: Annotated[str, Field(pattern=r"^\d+[KMGT]?$")] | None = None
-    """On each node, as sbatch has it: 32G; null: the partition's own."""
+    """Of a run on each node, as sbatch has it: 32G; null: the partition's own."""
     pack: Annotated[int, Field(ge=1)] = 1
     """Runs side by side in one job."""
     parallel: Annotated[int, Field(ge=1)] = 256
     """Jobs of an array that run at the same time."""
+    max_jobs: Annotated[int, Field(ge=2)] | None = None
+    """Jobs of this user in the queue at a time, a task of an array counted as one; null: what the
+    cluster takes."""
     signal: Literal["USR2", "USR1", "HUP", "INT"] = "USR2"
     """Sent before the time limit; NCCL keeps USR1 for itself."""
     signal_seconds: Annotated[int, Field(ge=1)] | None = None
@@ -103,13 +107,6 @@ class Profile(BaseModel):
                 refuse_controls(str(info.field_name), word)
         return value
 
-    @field_validator("gpu")
-    @classmethod
-    def _is_known(cls, value: str | None) -> str | None:
-        if value is not None and value not in GPU_PEAK_GMACS:
-            raise ValueError(unknown("GPU", value, GPU_PEAK_GMACS))
-        return value
-
     @field_serializer("time")
     def time_text(self, seconds: int) -> str:
         """A time limit as SLURM writes it: `4:00:00`."""
@@ -117,10 +114,26 @@ class Profile(BaseModel):
 
     def pace(self, processes: int) -> Pace | None:
         """The assumed pace of a run of so many processes; None if nothing is known of the GPUs."""
-        if self.gpu is None or not self.gpus:
+        words = re.split(r"[_.-]", (self.gpu or "").lower())
+        known = next((word for word in words if word in GPU_PEAK_GMACS), None)
+        if known is None or not self.gpus:
             return None
         count = self.gpus * self.nodes // self.pack or 1
-        return gpu_pace(self.gpu, count, self.cpus * processes, self.gpu_utilisation)
+        return gpu_pace(known, count, self.cpus * processes, self.gpu_utilisation)
+
+    def memory_text(self, runs: int) -> str | None:
+        """The memory on each node of so many runs side by side; None: the partition's own."""
+        if self.memory is None:
+            return None
+        digits = self.memory.rstrip("KMGT")
+        return f"{int(digits) * runs}{self.memory[len(digits) :]}"
+
+    @property
+    def gpus_text(self) -> str | None:
+        """The GPUs of a job on each node as sbatch has them: `4`, `a100:4`; None without any."""
+        if not self.gpus:
+            return None
+        return str(self.gpus) if self.gpu is None else f"{self.gpu}:{self.gpus}"
 
     @property
     def warning_seconds(self) -> int:

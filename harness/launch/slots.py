@@ -18,6 +18,8 @@ from harness.store.provenance import usable_cores
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _SPIN_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+_MOST_DECODERS = 12
+"""Processes that decode for one GPU when nobody says how many: each holds batches in memory."""
 SPINS = "2000"
 """How often a thread of GNU's OpenMP looks for work before it sleeps.  Of itself it looks for
 milliseconds, and two threads that do so while others want their core wait mostly for each other."""
@@ -155,6 +157,14 @@ def slots_here(runtime: Runtime, wanted: int | None) -> list[Slot]:
     )
 
 
+def decoders(runtime: Runtime, slots: Sequence[Slot]) -> int:
+    """`runtime.workers`; where it is null, what the cores have left beside each GPU of `slots`."""
+    gpus = sum(len(slot.gpu.split(",")) for slot in slots if slot.gpu is not None)
+    if runtime.workers is not None or not gpus:
+        return runtime.workers or 0
+    return max(0, min(_MOST_DECODERS, usable_cores() // gpus - runtime.threads))
+
+
 # --------------------------------------------------------------------------- for the plan
 
 _MORE = "runtime.workers=N, or runtime.threads=N, which changes a run's last bits"
@@ -186,15 +196,16 @@ def capacity_of(
         more: the option that makes more slots.
     """
     count = min(len(slots), runs)
-    used = count * runtime.processes * (runtime.threads + runtime.workers)
+    used = count * runtime.processes * (runtime.threads + decoders(runtime, slots))
     options = [more, _MORE] if more is not None and count < runs else [_MORE]
     cores = cores_used(used, usable_cores(), more=", ".join(options))
     return Capacity(len(slots), cores, any(slot.gpu is not None for slot in slots))
 
 
-def cores_of_a_job(runtime: Runtime, cpus: int) -> str:
+def cores_of_a_job(runtime: Runtime, cpus: int, *, on_gpu: bool) -> str:
     """How many of the CPUs that a scheduler gives each process are used."""
-    used = runtime.threads + runtime.workers
+    left = min(_MOST_DECODERS, cpus - runtime.threads) if on_gpu else 0
+    used = runtime.threads + (max(0, left) if runtime.workers is None else runtime.workers)
     return cores_used(used, cpus, more=_MORE, what="cores of each process")
 
 

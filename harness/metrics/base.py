@@ -21,13 +21,22 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-#: What a metric needs: rankings of a captioned set, class scores of a labelled one, or what the
-#: loss term of that name makes of captions (`Contrasted`).
+#: What a metric needs: rankings of a captioned set, class scores of a labelled one, what the loss
+#: term of that name makes of captions (`Contrasted`), or what a suite of that name looks at.
 RETRIEVAL, CLASSIFICATION = "retrieval", "classification"
 #: The k of recall@k (CLIP, and everyone since).
 KS = (1, 5, 10)
 #: Captions that look for pictures, and pictures that look for captions, as CLIP_benchmark has it.
 IMAGE_RETRIEVAL, TEXT_RETRIEVAL = WAYS = ("image_retrieval", "text_retrieval")
+
+#: Suites over a run's own splits, from embeddings that are there already -> heading of a report.
+PROBE, GEOMETRY, CALIBRATION, LENGTH = "probe", "geometry", "calibration", "length"
+OWN_SUITES = {
+    PROBE: "Probes",
+    GEOMETRY: "Geometry of the embeddings",
+    CALIBRATION: "Calibration",
+    LENGTH: "Text length",
+}
 
 #: The array that says which picture each caption of a metric of a loss term belongs to.
 ITEMS_OF_TERMS = "items/terms"
@@ -106,6 +115,21 @@ class Classified:
     def top(self, k: int) -> NDArray[np.float64]:
         """Per-example outcomes (N,) of top-k accuracy, k = 1 or 5."""
         return self.hits[:, (1, 5).index(k)]
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A captioned set as unit-norm embeddings.
+
+    Attributes:
+        image: float32 (N, D).
+        text: float32 (M, D).
+        owners: int64 (M,), the row in `image` of each caption's picture.
+    """
+
+    image: NDArray[np.float32]
+    text: NDArray[np.float32]
+    owners: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -219,6 +243,10 @@ class Metric(ABC):
     """The kept array that it is the mean of."""
     per_class: bool = False
     """Whether it is the mean over classes of the mean of `per_item`."""
+    shown: bool = True
+    """Of a loss term or an own suite: whether every report shows it where that is on."""
+    beside: tuple[str, ...] = ()
+    """Kinds of the same place that a report shows with it."""
 
     @property
     def items(self) -> str:
@@ -230,7 +258,7 @@ class Metric(ABC):
 
     @abstractmethod
     def compute(self, found: Any) -> Value:
-        """The value of `found`: `Retrieved`, `Classified` or `Contrasted`, as `needs` says."""
+        """The value of `found`, what `needs` says: `Retrieved`, `Classified`, `Contrasted` ..."""
 
     def why_not(self, classes: int) -> str | None:
         """Why a task of so many classes has no value; None where it has one."""
@@ -254,9 +282,6 @@ class TermMetric(Metric):
 
     Of every caption of the split `validation`, and of the evaluated splits where there is none.
     """
-
-    shown: bool = True
-    """Whether the report of every sweep with the term on shows it."""
 
     @property
     def items(self) -> str:

@@ -1,8 +1,8 @@
-"""Expected calibration error of zero-shot classification."""
+"""Expected calibration error of zero-shot classification, as it is and after one temperature."""
 
 from __future__ import annotations
 
-from harness.metrics.base import CLASSIFICATION, Classified, Metric, Value, register
+from harness.metrics.base import CALIBRATION, CLASSIFICATION, Classified, Metric, Value, register
 
 _BINS = 15
 
@@ -16,6 +16,7 @@ class CalibrationError(Metric):
 
     kind = "ece"
     title = "ECE"
+    confidence = "confidence"
     needs = CLASSIFICATION
     has_chance = False
     higher_is_better = False
@@ -28,7 +29,22 @@ class CalibrationError(Metric):
         places = np.clip(np.ceil(found.confidence * _BINS).astype(int) - 1, 0, _BINS - 1)
         gaps = np.bincount(places, found.top(1) - found.confidence, minlength=_BINS)
         error = float(np.abs(gaps).sum()) / len(places)
-        return Value(error, len(places), items={"confidence": found.confidence})
+        return Value(error, len(places), items={self.confidence: found.confidence})
+
+
+class FittedCalibrationError(CalibrationError):
+    """The same after temperature scaling (section 4.2): one temperature for the model's own.
+
+    It is the one with which the labels of the split `validation` are likeliest.
+    """
+
+    kind = "ece_fitted"
+    title = "ECE, temperature fitted"
+    confidence = "confidence_fitted"
+    needs = CALIBRATION
+    beside = (CalibrationError.kind,)
+    rules = (("ece_fitted", "the same with the temperature of least loss on validation"),)
 
 
 register(CalibrationError())
+register(FittedCalibrationError())

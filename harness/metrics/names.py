@@ -4,6 +4,7 @@
     <split>/<task>/<kind>           of classification
     <class folder>/<kind>           likewise
     <benchmark>/<kind>              as of a split or a class folder of its name
+    <split>/<kind>, <split>/<task>/<kind>   likewise, of the suites over a run's own splits
     <suite>/mean                    mean over its benchmarks of the metric that each is judged by
     cost/<section>/<which>          size and speed
 
@@ -22,8 +23,13 @@ from harness.config import VALIDATION, Evaluate
 from harness.errors import ConfigError, unknown
 from harness.metrics.accuracy import ACC1
 from harness.metrics.base import (
+    CALIBRATION,
     CLASSIFICATION,
+    GEOMETRY,
     IMAGE_RETRIEVAL,
+    LENGTH,
+    OWN_SUITES,
+    PROBE,
     RETRIEVAL,
     TEXT_RETRIEVAL,
     Described,
@@ -31,7 +37,6 @@ from harness.metrics.base import (
     metrics_for,
     recorded_of,
 )
-from harness.metrics.choice import CHOICE
 from harness.metrics.costs import COSTS, is_cost
 from harness.metrics.recall import mean_recall_kind, recall_kind
 
@@ -43,6 +48,8 @@ HEADLINE = (
     f"*/*/{ACC1}",
     f"*/{ACC1}",
 )
+#: Own suite -> the splits whose labels it looks at beside the evaluated one.
+FITTED_ON = {PROBE: ("train", VALIDATION), CALIBRATION: (VALIDATION,)}
 SUITE_MEAN = "mean"
 _OF_SUITE = Described(SUITE_MEAN, "mean")
 
@@ -103,7 +110,8 @@ def known_metrics(data: _Data, evaluate: Evaluate, terms: Iterable[str] = ()) ->
         names += _split_metrics(data, split)
     for folder in evaluate.class_folders:
         names += _of_classes(folder.name, None)
-    return [*names, *(name for name, _ in metrics_of_terms(data, evaluate, terms)), *COSTS]
+    further = [*metrics_of_terms(data, evaluate, terms), *metrics_of_suites(data, evaluate)]
+    return [*names, *(name for name, _ in further), *COSTS]
 
 
 def metrics_of_terms(
@@ -112,6 +120,26 @@ def metrics_of_terms(
     """The metrics of what loss terms learnt, by their names."""
     for split, term in product(splits_of_terms(data.splits, evaluate), terms):
         yield from ((f"{split}/{metric.kind}", metric) for metric in metrics_for(term))
+
+
+def metrics_of_suites(data: _Data, evaluate: Evaluate) -> Iterator[tuple[str, Metric]]:
+    """The metrics of the suites over a run's own splits, by their names."""
+    for suite, split in product(evaluate.suites, evaluate.splits):
+        if suite in OWN_SUITES and suite not in FITTED_ON and any(data.splits[split].captions):
+            yield from ((f"{split}/{metric.kind}", metric) for metric in metrics_for(suite))
+        elif suite in FITTED_ON:
+            for task in data.tasks:
+                named = f"{split}/{task.name}"
+                if why_not_fitted(task, split, suite) is None and _labelled(task, split):
+                    yield from ((f"{named}/{metric.kind}", metric) for metric in metrics_for(suite))
+
+
+def why_not_fitted(task: _Task, split: str, suite: str) -> str | None:
+    """Why a probe or a temperature cannot be fitted for a task of `split`; None where it can."""
+    if split in FITTED_ON[suite]:
+        return f"it is fitted on the split {split}"
+    lacking = [name for name in FITTED_ON[suite] if not _labelled(task, name)]
+    return f"no picture of the split {lacking[0]} has a label of {task.name}" if lacking else None
 
 
 def splits_of_terms(splits: Mapping[str, _Split], evaluate: Evaluate) -> list[str]:
@@ -125,8 +153,12 @@ def _split_metrics(data: _Data, split: str) -> Iterator[str]:
     if any(data.splits[split].captions):
         yield from _of_captions(split)
     for task in data.tasks:
-        if any(label >= 0 for label in task.labels.get(split, ())):
+        if _labelled(task, split):
             yield from _of_classes(f"{split}/{task.name}", len(task.classnames))
+
+
+def _labelled(task: _Task, split: str) -> bool:
+    return any(label >= 0 for label in task.labels.get(split, ()))
 
 
 def _of_captions(place: str) -> list[str]:
@@ -143,11 +175,9 @@ def _of_classes(place: str, classes: int | None) -> list[str]:
 
 def benchmark_metrics(benchmark: _Benchmark) -> list[str]:
     """Every metric of a public benchmark, whether or not it is the one that it is judged by."""
-    if benchmark.task == CHOICE:
-        return [f"{benchmark.name}/{metric.kind}" for metric in metrics_for(CHOICE)]
-    if benchmark.classes is None:
-        return _of_captions(benchmark.name)
-    return _of_classes(benchmark.name, benchmark.classes)
+    if benchmark.task == CLASSIFICATION:
+        return _of_classes(benchmark.name, benchmark.classes)
+    return [f"{benchmark.name}/{metric.kind}" for metric in metrics_for(benchmark.task)]
 
 
 def headline_metrics(benchmark: _Benchmark) -> list[str]:
@@ -252,7 +282,7 @@ def display(name: str) -> str:
     if is_cost(name):
         return found.title
     split, _, task = place.partition("/")
-    if found.needs == RETRIEVAL or task:
+    if found.needs in {RETRIEVAL, GEOMETRY, LENGTH} or task:
         named = f"{task} {found.title}" if task else found.title
         return named if split == "test" else f"{split} {named}"
     return f"{place} {found.title}"

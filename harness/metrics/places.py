@@ -1,7 +1,8 @@
 """Where the numbers of an evaluation are, by its protocol: which there must be, which are lacking.
 
 A place is a captioned set or a labelled one: a split, a task of it, a class folder, a benchmark;
-the section `terms` has the splits on which the metrics of loss terms were computed.
+the section `terms` has the splits on which the metrics of loss terms were computed, `own_suites`
+the places of each suite over a run's own splits.
 The section `metrics` of a protocol has kind -> version of every metric that was computed.  Pure
 functions of plain values.
 """
@@ -38,6 +39,8 @@ def places_of(protocol: Mapping[str, Any]) -> Iterator[Place]:
     for name, facts in protocol.get("benchmarks", {}).items():
         if "hole" not in facts:
             yield Place(name, facts["task"], facts)
+    for suite, places in protocol.get("own_suites", {}).items():
+        yield from (Place(name, suite, facts) for name, facts in places.items())
     for split, facts in protocol.get("terms", {}).items():
         yield from (Place(split, term, facts) for term in facts["measured"])
 

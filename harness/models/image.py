@@ -79,8 +79,12 @@ class ImageEncoder(nn.Module):
 
     def embed(self, features: Tensor) -> Tensor:
         """What `features` gave, pooled and projected: (N, embed_dim)."""
-        pooled = self.backbone.forward_head(features, pre_logits=True)  # type: ignore[operator]
-        out: Tensor = self.projection(pooled)
+        out: Tensor = self.projection(self.pool(features))
+        return out
+
+    def pool(self, features: Tensor) -> Tensor:
+        """What `features` gave, pooled by the backbone's head: (N, head_hidden_size)."""
+        out: Tensor = self.backbone.forward_head(features, pre_logits=True)  # type: ignore[operator]
         return out
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,10 @@ from typing import Any
 from harness.config.sweep import Run
 from harness.errors import RecordError, one_line, whole
 from harness.launch.slurm import scheduler
+from harness.launch.slurm.departures import CANCELLED, DEAD, HELD, Departure, Departures
+from harness.launch.slurm.places import QueuePlace, look, queued
 from harness.launch.slurm.scheduler import Silent
-from harness.launch.slurm.submissions import QueuePlace, queued, submissions
+from harness.launch.slurm.submissions import submissions
 from harness.planning.costs import training_gmacs
 from harness.store.lease import ReadOnlyLease
 from harness.store.record import RunDir, Store
@@ -31,10 +33,12 @@ class RunState(StrEnum):
 
     RUNNING = "running"
     FAILED = "failed"
+    DEAD = "dead"
+    """Its job left the queue, and its files say nothing of that."""
     STALE = "stale"
     """It was running by its own last word, and nobody holds it."""
     HELD = "HELD"
-    """The scheduler will not start it until somebody releases it."""
+    """The scheduler will not start it until somebody releases it, or the sweep holds it back."""
     INTERRUPTED = "interrupted"
     CANCELLED = "cancelled"
     PRUNED = "pruned"
@@ -46,6 +50,7 @@ class RunState(StrEnum):
 
 
 ASK_SECONDS = 10.0
+_GONE = {CANCELLED: RunState.CANCELLED, HELD: RunState.HELD, DEAD: RunState.DEAD}
 _WAITING = frozenset({RunState.QUEUED, RunState.HELD, RunState.STARTING})
 _TAIL_BYTES = 8192
 #: Files that decide how a run stands; a lease, which tells by the clock, is not among them.
@@ -90,6 +95,8 @@ class RunSnapshot:
     """Why it was asked to stop."""
     spent: Spent | None = None
     finished: Finished | None = None
+    departure: Departure | None = None
+    """How it left the queue, of a run that never began."""
 
     @property
     def state(self) -> RunState:
@@ -104,6 +111,8 @@ class RunSnapshot:
             return in_queue.get(words, RunState.QUEUED)
         if self.stop is not None:
             return RunState.PRUNED if self.stop == PRUNED else RunState.CANCELLED
+        if self.departure is not None:
+            return _GONE[self.departure.how]
         fell_silent = self._detail("state") == State.RUNNING.value
         return RunState.STALE if own is RunState.INTERRUPTED and fell_silent else own
 
@@ -116,12 +125,15 @@ class RunSnapshot:
         if state is RunState.FAILED:
             return f"failed: {self.failure}"
         text = str(state)
-        if state in _WAITING:
+        if self.place is None and self.departure is not None and self.stop is None:
+            text = f"{state}: {self.departure.why}"
+        elif state in _WAITING:
             task = None if self.place is None else self.place.task
-            text = "queued (the scheduler is silent)"
+            unsure = self.place is not None and self.place.unsure
+            text = "submitted without an answer" if unsure else "queued (the scheduler is silent)"
             text = text if task is None else task.words.replace("running", "starting")
-        elif state is RunState.CANCELLED:
-            text = str(self.stop)
+        elif state is RunState.CANCELLED and self.stop is not None:
+            text = self.stop
         counts = ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in self.ends.items())
         return f"{text}; before: {counts}" if counts else text
 
@@ -270,13 +282,20 @@ class SnapshotReader:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._lives = ReadOnlyLease()
+        self._departures = Departures(store)
         self._read_before: dict[tuple[str, str], tuple[Any, RunSnapshot]] = {}
 
     def read(
         self, runs: Sequence[Run], places: Mapping[str, QueuePlace] | None = None
     ) -> list[RunSnapshot]:
         """How each run stands now; `places` is where in the queue runs are, by key."""
-        return [self._look(run, (places or {}).get(run.key)) for run in runs]
+        found = [self._look(run, (places or {}).get(run.key)) for run in runs]
+        unplaced = {one.run.key for one in found if one.state is RunState.NEW}
+        gone = self._departures.of(unplaced)
+        return [
+            replace(one, departure=gone[one.run.key]) if one.run.key in gone else one
+            for one in found
+        ]
 
     def _look(self, run: Run, place: QueuePlace | None) -> RunSnapshot:
         directory = self._store.run_dir(run.key)
@@ -393,9 +412,9 @@ def places_in_queue(store: Store, say: Callable[[str], None]) -> dict[str, Queue
         return {}
     if not scheduler.installed():
         say("there is no SLURM here: what waits in its queue is not known")
-        return queued(store, None)
+        return queued(store, None, say=say)
     try:
-        return queued(store, scheduler.queue(seconds=ASK_SECONDS), close=False)
+        return queued(store, look(store, seconds=ASK_SECONDS), close=False, say=say)
     except Silent as error:
         say(f"{error}: what waits in the queue is as it was submitted")
-        return queued(store, None)
+        return queued(store, None, say=say)

@@ -18,8 +18,9 @@ from harness import metrics
 from harness.document.text import visible_line
 from harness.errors import HarnessError, RecordError, one_line
 from harness.launch.backlog import Say
+from harness.launch.slurm.places import QueuePlace
 from harness.launch.slurm.rehearse import what_went_wrong
-from harness.launch.slurm.submissions import QueuePlace, submissions
+from harness.launch.slurm.submissions import submissions
 from harness.monitor.logs import log_files, node_of
 from harness.monitor.points import PointSnapshot, alike_failures, by_point, leading_metric
 from harness.monitor.snapshot import RunSnapshot, RunState, SnapshotReader, Summary
@@ -145,6 +146,7 @@ _MARKS = {
     RunState.DONE: ("\u25cf", "#"),
     RunState.RUNNING: ("\u25d0", ">"),
     RunState.FAILED: ("\u2717", "x"),
+    RunState.DEAD: ("\u2620", "X"),
     RunState.STALE: ("?", "?"),
     RunState.HELD: ("!", "!"),
     RunState.INTERRUPTED: ("\u25cc", "-"),

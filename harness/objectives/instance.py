@@ -130,7 +130,7 @@ def own_places(similarity: Tensor, first: int) -> Tensor:
     return own[:, None] == torch.arange(columns, device=similarity.device)
 
 
-def _products(image: Tensor, text: Tensor, batch: Batch | None) -> tuple[Tensor, Tensor]:
+def products(image: Tensor, text: Tensor, batch: Batch | None) -> tuple[Tensor, Tensor]:
     """Pictures (N, D) with the texts of the batch (N, M), and texts with its pictures (N, M)."""
     if batch is None:
         both = image @ text.T
@@ -174,7 +174,7 @@ def soft_targets(
         flat = torch.zeros(len(image), len(images), device=image.device)
         rows = columns = negative_weights(flat, 1.0, first)
     elif weighting == "similarity":
-        found = _products(image, text, None if batch is None else (images, texts))
+        found = products(image, text, None if batch is None else (images, texts))
         rows, columns = (negative_weights(similarity, tau, first) for similarity in found)
     else:
         similarity = text @ texts.T if weighting == "text" else image @ images.T
@@ -218,7 +218,7 @@ def instance_loss(
     from torch.nn import functional as F
 
     scale = logit_scale.exp()
-    to_texts, to_images = _products(scale * image, text if batch is None else scale * text, batch)
+    to_texts, to_images = products(scale * image, text if batch is None else scale * text, batch)
     if mass == 0.0:
         rows = columns = torch.arange(first, first + len(image), device=image.device)
     else:

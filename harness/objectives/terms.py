@@ -32,12 +32,16 @@ from harness.objectives.schedules import ramp
 from harness.seeding import derive_seed
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from torch import Tensor, nn
 
     from harness.models.tokens import PatchLayout
     from harness.models.training import Pass
     from harness.models.two_tower import TwoTower
+    from harness.objectives.taught import TaughtPairs
+
+    Look = Callable[[tuple[float, float], bool, np.random.Generator], np.ndarray]
 
 __all__ = ["TERMS"]
 
@@ -61,6 +65,9 @@ class BatchPlace:
         first: place of the first pair in the global batch.
         size: pairs of the global batch.
         context_length, vocab_size: of the text tower.
+        taught: what teachers make of the pairs, where a term wants it.
+        views: what `make_views` of the term made of the process's pictures, uint8
+            (N, V, S, S, 3); None where it makes none, and in evaluation.
     """
 
     seed: int
@@ -69,6 +76,8 @@ class BatchPlace:
     size: int
     context_length: int
     vocab_size: int
+    taught: TaughtPairs | None = None
+    views: Tensor | None = None
 
     def generator(self, name: str) -> torch.Generator:
         """Draws of `name` alone, the same on every process: nobody else's are moved by them."""
@@ -123,6 +132,8 @@ class Term(Strict, ABC):
     """What its initial weights are drawn for; None: the term's name."""
     text_passes: ClassVar[int] = 0
     """Passes of the text tower that the term takes beside the contrastive one."""
+    needs_teacher: ClassVar[bool] = False
+    """Whether it looks at the embeddings of `teacher`."""
 
     weight: Annotated[Float, Field(ge=0)] = 0.0
     """What the term is multiplied by in the sum; 0 leaves it out."""
@@ -148,9 +159,23 @@ class Term(Strict, ABC):
         """Whether it looks at the maps of the image tower's stages."""
         return False
 
+    @property
+    def further_views(self) -> int:
+        """How many views of each picture it looks at beside the one that its caption meets."""
+        return 0
+
     def lr_factor_of(self, parameter: str) -> float:
         """What the learning rate is multiplied by for a parameter of its module, by its name."""
         return 1.0
+
+    def make_views(self, look: Look, rng: np.random.Generator) -> list[np.ndarray]:
+        """The further views of a picture, uint8 (S, S, 3); functions of what `rng` draws.
+
+        Args:
+            look: a crop of the picture, of an area in the range given, perhaps mirrored.
+            rng: of the run's seed, the epoch, the sample and the term.
+        """
+        return []
 
     def inputs(self, tokens: Tensor, place: BatchPlace) -> BatchInputs | None:
         """What it draws for captions (N, L) of ids, on the CPU; a function of the step."""

@@ -126,10 +126,12 @@ def gpu_pace(gpu: str, count: int, cores: int, utilisation: float = GPU_UTILISAT
 def training_gmacs(config: RunConfig, samples: int) -> float:
     """GMACs (forward and backward) of training on `samples` pairs.
 
-    Counted of the terms of the loss are the further passes through the text tower that they take.
+    Counted of the terms of the loss are the further passes through the towers that they take.
     """
-    passes = 1 + sum(term.text_passes for term in config.objective.active.values())
-    forward = _image_gmacs(config.model) + passes * _text_gmacs(config.model)
+    terms = config.objective.active.values()
+    pictures = 1 + sum(term.further_views for term in terms)
+    texts = 1 + sum(term.text_passes for term in terms)
+    forward = pictures * _image_gmacs(config.model) + texts * _text_gmacs(config.model)
     return STEP_OVER_FORWARD * samples * forward
 
 

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from harness.config import RunConfig
+from harness.config.parents import parent_keys
 from harness.config.sweep import Run
 from harness.errors import RecordError, whole
 from harness.metrics import lacking
@@ -21,7 +22,9 @@ from harness.store.record import Store
 from harness.store.state import State, Status
 
 #: Failure classes that the same command tries again: the machine failed, not the run.
-TRANSIENT = frozenset({"killed", "node_failure", "out_of_memory", "disk_full", "interrupted"})
+TRANSIENT = frozenset(
+    {"killed", "node_failure", "out_of_memory", "disk_full", "interrupted", "launch"}
+)
 
 
 class Rerun(StrEnum):
@@ -56,8 +59,8 @@ class Step:
     note: str
     seconds: float | None
     """Estimated seconds left in one slot; None when nothing finished here tells the speed."""
-    waits_for: str | None = None
-    """Key of the run that must have a result first: this one starts from its weights."""
+    waits_for: tuple[str, ...] = ()
+    """Keys of the runs that must have a result first: this one needs their weights."""
 
     @property
     def pending(self) -> bool:
@@ -73,7 +76,7 @@ class Step:
 
 
 def make_plan(runs: Sequence[Run], store: Store, rerun: Rerun = Rerun.MISSING) -> list[Step]:
-    """What to do with each of `runs`, and before them with the parents that they start from.
+    """What to do with each of `runs`, and before them with their parents.
 
     A parent that is none of `runs` is in the plan while one of them needs it, for its weights
     alone.  RecordError when a run directory cannot be trusted.
@@ -100,14 +103,16 @@ def _step(run: Run, store: Store, rerun: Rerun) -> Step:
     lacks = _lacks(result, run.config)
     action, note = _decide(status, result, rerun, run.config.evaluation_key, lacks)
     step = Step(run, status, action, note, None)
-    begins = step.pending and (step.from_scratch or not directory.begun)
-    return replace(step, waits_for=run.config.model.text.init_parent if begins else None)
+    if not step.pending or (result is not None and not step.from_scratch):
+        return step
+    begins = step.from_scratch or not directory.begun
+    return replace(step, waits_for=parent_keys(run.config, begins=begins))
 
 
 def _parents_beside(steps: Sequence[Step]) -> list[Run]:
     """The parents that a step waits for and that are no step themselves, each once."""
     keys = {step.run.key for step in steps}
-    wanted = [step.run.parent for step in steps if step.waits_for and step.run.parent is not None]
+    wanted = [p for step in steps for p in step.run.parents if p.key in step.waits_for]
     return list({run.key: run for run in wanted if run.key not in keys}.values())
 
 
@@ -119,7 +124,7 @@ def _for_weights(step: Step) -> Step:
 
 
 def _unless_parent_failed(step: Step, refused: Mapping[str, Step]) -> Step:
-    parent = refused.get(step.waits_for or "")
+    parent = next((refused[key] for key in step.waits_for if key in refused), None)
     if parent is None:
         return step
     note = f"its parent {parent.run.key} failed ({parent.status.failure or 'bug'})"

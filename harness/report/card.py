@@ -242,6 +242,10 @@ def _training(config: RunConfig, result: Mapping[str, Any]) -> Iterator[Text]:
             ", weights ",
             code(parent["checkpoint"][:12]),
         )
+    for teacher in result.get("teachers", ()):
+        known = [f"run {teacher['run']}, weights"] if "run" in teacher else []
+        what = str(teacher.get("checkpoint", teacher.get("content")))
+        yield (f"Imitates {' '.join([*known, ''])}", code(what[:40]))
     active = config.objective.active
     terms = [f"{name} with weight {term.weight:g}" for name, term in active.items()]
     yield f"Terms of the loss, whose settings are below: {', '.join(terms)}"

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.config.parents import parent_keys
 from harness.document.layout import NARROWEST
 from harness.errors import RecordError
 from harness.files import inside, read_json, replacing
@@ -191,9 +192,9 @@ def keep_records(store: Store, names: Sequence[str], out: Path) -> int:
 def _of_parents(records: list[Record], store: Store) -> Iterator[Path]:
     """What says why a run that waits for its parent was not begun."""
     for record in records:
-        parent = record.run.config.model.text.init_parent
-        if record.status.state is State.NEW and parent is not None:
-            directory: RunDir = store.run_dir(parent)
+        waiting = record.status.state is State.NEW
+        for key in parent_keys(record.run.config, begins=True) if waiting else ():
+            directory: RunDir = store.run_dir(key)
             for file in (directory.status_file, directory.result_file):
                 if file.exists():
                     yield file

@@ -20,6 +20,8 @@ import orjson
 from numpy.typing import NDArray
 
 from harness import metrics
+from harness.config import RunConfig
+from harness.config.parents import parent_keys
 from harness.config.sweep import Run
 from harness.errors import InvariantError, RecordError, one_line, whole
 from harness.evaluate.invariants import Expected, check
@@ -188,9 +190,8 @@ class Reader:
         start = (point, run, directory.path, asked)
         if status.state is not State.DONE or result is None:
             reason = _reason(status, result, run.config.train.samples)
-            parent = run.config.model.text.init_parent
-            if status.state is State.NEW and parent is not None:
-                reason += _why_of_parent(parent, self._store)
+            if status.state is State.NEW:
+                reason += _why_of_parents(run.config, self._store)
             return Record(*start, status, reason, **common)
         evaluation = result["evaluations"][asked]
         try:
@@ -349,6 +350,7 @@ def _reason(status: Status, result: Mapping[str, Any] | None, samples: int) -> s
     return "not run"
 
 
-def _why_of_parent(key: str, store: Store) -> str:
-    status = store.run_dir(key).status()
-    return f": its parent {key} {status.how}" if status.state is State.FAILED else ""
+def _why_of_parents(config: RunConfig, store: Store) -> str:
+    known = {key: store.run_dir(key).status() for key in parent_keys(config, begins=True)}
+    failed = [f"{k} {status.how}" for k, status in known.items() if status.state is State.FAILED]
+    return f": its parent {failed[0]}" if failed else ""

@@ -58,6 +58,8 @@ def _title(name: str) -> str:
         return _of_split(RETRIEVAL, name.rpartition("/")[0])
     if found is not None and found.needs in TERMS:
         return OBJECTIVES
+    if found is not None and found.needs in metrics.OWN_SUITES:
+        return metrics.OWN_SUITES[found.needs]
     return ZERO_SHOT if found is not None and found.needs == metrics.CLASSIFICATION else OTHER
 
 

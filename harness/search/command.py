@@ -199,10 +199,11 @@ class SearchPlan:
         sweep = replace(self.sweep, search=None, points=Points(points), show=show)
         finished = self.finished
         runs = expand(sweep, base=self.base, seeds=seeds, finish=self.finish, finished=finished)
-        if any(run.parent is not None for run in runs):
+        if any(run.parents for run in runs):
+            model, teacher = runs[0].config.model, runs[0].config.teacher
             raise ConfigError(
-                f"model.text.init = {runs[0].config.model.text.init!r}: a search makes no parents; "
-                "name a finished run, such as 'even of run KEY'"
+                f"model.text.init = {model.text.init!r}, teacher.models = {list(teacher.models)}: "
+                "a search makes no parents; name a finished run: 'even of run KEY', 'run KEY'"
             )
         return runs
 

@@ -54,7 +54,7 @@ def write_manifest(
         command: the words typed.
     """
     base = runs[0].config
-    beside = {run.parent.key: run.parent for run in runs if run.parent is not None}
+    beside = {parent.key: parent for run in runs for parent in run.parents}
     own = {run.key for run in runs}
     before = _on_file(store, sweep.name)
     drop_leftovers(store.manifests)
@@ -136,7 +136,7 @@ def _entry(run: Run, base: RunConfig) -> dict[str, Any]:
         "seed": run.seed,
         "point": [[path, value] for path, value in run.point.items()],  # its order is the table's
         "set": _differences(base, run.config),
-        "parent": None if run.parent is None else run.parent.key,
+        "parents": [parent.key for parent in run.parents],
     }
 
 
@@ -312,7 +312,7 @@ def _runs(
     file: str,
 ) -> dict[str, Run]:
     runs: dict[str, Run] = {}
-    above: dict[str, str] = {}
+    above: dict[str, list[str]] = {}
     for entry in entries:
         config = override(base, entry["set"]) if entry["set"] else base
         point: Point = dict(entry["point"])
@@ -324,10 +324,10 @@ def _runs(
                 "it was edited, or written by another version; the sweep's command renews it"
             )
         runs[run.key] = run
-        if entry["parent"] is not None:
-            above[entry["key"]] = entry["parent"]
+        before = [entry["parent"]] if entry.get("parent") else []  # of an earlier version
+        above[entry["key"]] = entry.get("parents", before)
     known = {**parents, **runs}
     return {
-        key: replace(run, parent=known[above[key]]) if key in above else run
+        key: replace(run, parents=tuple(known[each] for each in above[key])) if above[key] else run
         for key, run in runs.items()
     }

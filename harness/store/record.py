@@ -229,9 +229,9 @@ class RunDir:
             details=written,
         )
 
-    def inherited(self) -> dict[str, Any] | None:
-        """What the first state of this run came from, if it was a parent's; see provenance."""
-        notes = [entry["parent"] for entry in self.provenance() if "parent" in entry]
+    def noted(self, what: str) -> Any:
+        """What the last attempt that noted it says of the run's `parent` or `teachers`, or None."""
+        notes = [entry[what] for entry in self.provenance() if what in entry]
         return notes[-1] if notes else None
 
     def provenance(self) -> list[dict[str, Any]]:

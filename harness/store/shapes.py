@@ -71,6 +71,14 @@ class EvaluationShape(BaseModel):
     outcomes_sha256: str = _ABSENT
 
 
+class ParentShape(BaseModel):
+    """What a run began with."""
+
+    run: str
+    checkpoint: str
+    blocks: list[int]
+
+
 class ResultShape(BaseModel):
     """result.json, of a run or of a model from outside."""
 
@@ -79,6 +87,8 @@ class ResultShape(BaseModel):
     cost: dict[str, _Numbers | str | float | None] = _ABSENT
     checkpoint: WeightsShape = _ABSENT
     training_modules: WeightsShape = _ABSENT
+    parent: ParentShape = _ABSENT
+    teachers: list[dict[str, str]] = _ABSENT
     logs: dict[str, str] = _ABSENT
     code: str | None = _ABSENT
 
@@ -135,7 +145,8 @@ class ManifestRunShape(BaseModel):
     label: str
     seed: int
     point: dict[str, Any] | list[Any]
-    parent: str | None
+    parent: str | None = _ABSENT
+    parents: list[str] = _ABSENT
 
 
 class ManifestShape(BaseModel):

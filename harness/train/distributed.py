@@ -30,8 +30,6 @@ from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined
 from harness.data.account import Problem
 from harness.errors import ConfigError, RankLost, failure_class, one_line
 
-BUCKET_BYTES = 32 << 20
-"""Gradients averaged in one message."""
 _PIECE_BYTES = 256 << 20
 """Of a state that is sent to the others."""
 _POLL_SECONDS = 0.05
@@ -64,6 +62,11 @@ class ProcessGroup:
 
     def all_reduce_sum(self, tensor: Tensor) -> None:
         """Put the sum over all processes in the place of a tensor."""
+
+    def begin_sum(self, tensor: Tensor) -> Callable[[], Tensor]:
+        """Begin to put the sum in the place of a tensor, beside every other exchange; the order of
+        such sums is the same on all processes.  Returns what waits for it."""
+        return lambda: tensor
 
     def all_reduce_mean(self, tensors: Iterable[Tensor]) -> None:
         """Put the mean over all processes in the place of each tensor; shapes are the same."""
@@ -169,9 +172,9 @@ def process_group(
             world_size=own.size,
             timeout=timedelta(seconds=timeout),
         )
+        group = _Connected(own, store, timedelta(seconds=timeout))
     except (RuntimeError, ValueError) as error:
         raise RankLost(f"the processes of the run did not connect: {one_line(error)}") from error
-    group = _Connected(own, store)
     try:
         yield group
         group.barrier()
@@ -193,7 +196,8 @@ def _give_up(device: torch.device) -> None:
     def leave() -> None:
         with suppress(RuntimeError, ValueError):
             if device.type == "cuda":
-                dist.distributed_c10d._get_default_group()._get_backend(device).abort()
+                for group in list(dist.distributed_c10d._world.pg_map):
+                    group._get_backend(device).abort()
             dist.destroy_process_group()
 
     leaving = Thread(target=leave, name="leaving", daemon=True)
@@ -291,9 +295,10 @@ def _wait_for_all(
 class _Connected(ProcessGroup):
     """One of several processes."""
 
-    def __init__(self, own: RankAddress, store: TCPStore) -> None:
+    def __init__(self, own: RankAddress, store: TCPStore, timeout: timedelta) -> None:
         self.rank, self.size, self.local_rank = own.rank, own.size, own.local_rank
         self._store = store
+        self._beside: Any = dist.new_group(timeout=timeout)
 
     def all_gather(self, tensor: Tensor) -> Tensor:
         """See ProcessGroup."""
@@ -305,15 +310,28 @@ class _Connected(ProcessGroup):
         with self._exchange():
             dist.all_reduce(tensor)
 
+    def begin_sum(self, tensor: Tensor) -> Callable[[], Tensor]:
+        """See ProcessGroup."""
+        with self._exchange():
+            work = dist.all_reduce(tensor, group=self._beside, async_op=True)
+        assert work is not None  # only of a process outside the group
+
+        def wait() -> Tensor:
+            with self._exchange():
+                work.wait()
+            return tensor
+
+        return wait
+
     def all_reduce_mean(self, tensors: Iterable[Tensor]) -> None:
         """See ProcessGroup."""
-        for bucket in _buckets(tensors):
-            flat = torch.cat([tensor.flatten() for tensor in bucket])
-            self.all_reduce_sum(flat)
-            flat /= self.size
-            parts = torch.split(flat, [tensor.numel() for tensor in bucket])
-            for tensor, part in zip(bucket, parts, strict=True):
-                tensor.copy_(part.view_as(tensor))
+        means = list(tensors)
+        flat = torch.cat([tensor.flatten() for tensor in means])
+        self.all_reduce_sum(flat)
+        flat /= self.size
+        parts = torch.split(flat, [tensor.numel() for tensor in means])
+        for tensor, part in zip(means, parts, strict=True):
+            tensor.copy_(part.view_as(tensor))
 
     def all_reduce_stop(
         self, stop: bool, problems: Sequence[Problem]
@@ -426,16 +444,3 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         return ctx.group.own_rows_of_sum(gradients[0]), None
-
-
-def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
-    bucket: list[Tensor] = []
-    size = 0
-    for tensor in tensors:
-        if bucket and size + tensor.nbytes > BUCKET_BYTES:
-            yield bucket
-            bucket, size = [], 0
-        bucket.append(tensor)
-        size += tensor.nbytes
-    if bucket:
-        yield bucket

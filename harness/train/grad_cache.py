@@ -17,6 +17,7 @@ from torch import Tensor
 from harness.models.training import Outputs
 from harness.objectives.terms import Loss
 from harness.train.distributed import ProcessGroup
+from harness.train.exchange import GradientExchange
 from harness.train.norms import RunningStatistics
 
 
@@ -24,6 +25,7 @@ def cached_backward(
     micro_batches: Sequence[Callable[[], Outputs]],
     loss_of: Callable[[Outputs], Loss],
     statistics: RunningStatistics,
+    exchange: GradientExchange,
     group: ProcessGroup,
 ) -> Loss:
     """The loss of all micro-batches' outputs; its gradient is added to the parameters'.
@@ -32,6 +34,7 @@ def cached_backward(
         micro_batches: each makes the outputs of some pairs, the same whenever it is called.
         loss_of: the loss of the outputs of this process's pairs.
         statistics: of the model that makes them; moved once.
+        exchange: of its gradients, which begins in the last backward pass.
     """
     whole = len(micro_batches) == 1
     with statistics.of_step(group) as step:
@@ -41,13 +44,16 @@ def cached_backward(
                 outputs.append(micro_batch())
         cached = outputs[0] if whole else _leaves(outputs)
         loss = loss_of(cached)
-        loss.total.backward()  # type: ignore[no-untyped-call]
+        with exchange.overlapped() if whole else nullcontext():
+            loss.total.backward()  # type: ignore[no-untyped-call]
         if not whole:
-            _pass_back(micro_batches, cached)
+            _pass_back(micro_batches, cached, exchange)
     return loss
 
 
-def _pass_back(micro_batches: Sequence[Callable[[], Outputs]], cached: Outputs) -> None:
+def _pass_back(
+    micro_batches: Sequence[Callable[[], Outputs]], cached: Outputs, exchange: GradientExchange
+) -> None:
     gradients = [leaf.grad for leaf in _differentiable(cached)]
     starts = [0] * len(gradients)
     for micro_batch in micro_batches:
@@ -59,7 +65,8 @@ def _pass_back(micro_batches: Sequence[Callable[[], Outputs]], cached: Outputs) 
             if gradient is not None and len(tensor) and tensor.requires_grad:
                 made.append(tensor)
                 received.append(gradient[start : starts[i]])
-        torch.autograd.backward(made, received)
+        with exchange.overlapped() if micro_batch is micro_batches[-1] else nullcontext():
+            torch.autograd.backward(made, received)
 
 
 def _leaves(outputs: Sequence[Outputs]) -> Outputs:

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -22,9 +23,9 @@ from torch import Tensor
 from harness.config import RunConfig, Runtime, check_processes
 from harness.data.account import Problem
 from harness.data.dataset import DataSet
-from harness.data.loader import Batches
+from harness.data.loader import Batch, Batches
 from harness.data.transforms import normalise
-from harness.device import autocast, resolve_precision, tf32, upload
+from harness.device import TRAINING, autocast, resolve_precision, tf32, upload
 from harness.errors import DataError, InterruptedRun
 from harness.models.training import Outputs, TrainingModel
 from harness.objectives.terms import BatchInputs, BatchPlace, Loss, StepTensors, compute_loss
@@ -35,10 +36,12 @@ from harness.train.activations import recomputed_activations
 from harness.train.checkpoint import StateWriter, from_bytes, load_newest, to_bytes
 from harness.train.compiled import compiled
 from harness.train.distributed import SINGLE_PROCESS, ProcessGroup
+from harness.train.exchange import GradientExchange
 from harness.train.grad_cache import cached_backward
 from harness.train.meter import Meter, Trained
 from harness.train.norms import RunningStatistics, global_statistics, refuse_micro_batch
 from harness.train.optimiser import learning_rate, make_optimiser, set_learning_rate
+from harness.train.teacher import open_teachers
 from harness.train.validation import validate
 
 _STEPS_BETWEEN_LOGS_ON_GPU = 50
@@ -82,15 +85,20 @@ class Trainer:
         self.directory, self.device, self.attempt = directory, device, attempt
         self.group = group
         self.on_gpu = device.type == "cuda"
+        self.precision = resolve_precision(config.train.precision, device, TRAINING)
+        self.teachers = open_teachers(
+            config, data, runtime, directory, group, device, self.precision
+        )
+        lessons = None if self.teachers is None else self.teachers.lessons
+        self.batches = Batches(data, self.towers.tokenizer, config, runtime, group.rank, lessons)
         self.writer = None if directory is None else StateWriter(directory.checkpoints, device)
-        self.batches = Batches(data, self.towers.tokenizer, config, runtime, group.rank)
         self.micro_batch_size = config.train.norm_batch or runtime.micro_batch
         self.statistics = RunningStatistics(model)
+        self.exchange = GradientExchange(model, group)
         known = (*data.problems, *self.batches.known_bad)
         self.untold: list[Problem] = []
         self.problems = {problem.where: problem for problem in known}
         self.optimiser = make_optimiser(model, config.train, model.lr_factors())
-        self.precision = resolve_precision(config.train.precision, device, "train.precision")
         if self.on_gpu and config.train.precision == "auto" and self.precision == "fp32":
             print("train.precision = auto: fp32, as this GPU has no bf16", file=sys.stderr)
         self.forward: Callable[[Tensor, Tensor, _Inputs], Outputs] = (
@@ -149,7 +157,7 @@ class Trainer:
                 raise InterruptedRun(f"stopped at {self.samples_seen} samples; state saved")
 
             # ---- step
-            self._step(batch.pictures, batch.tokens)
+            self._step(batch)
             ended = time.monotonic()
             self.seconds += ended - began
             self.wait_seconds += waited - began
@@ -191,13 +199,13 @@ class Trainer:
 
     # ---------------------------------------------------------------- one step
 
-    def _step(self, pictures: Tensor, tokens: Tensor) -> None:
+    def _step(self, batch: Batch) -> None:
         torch.manual_seed(self._step_seed())
         train = self.config.train
         set_learning_rate(self.optimiser, learning_rate(train, self.samples_seen))
-        pixels = normalise(upload(pictures, self.device), self.config.model.image)
-        inputs = self._inputs(tokens)
-        tokens = upload(tokens, self.device)
+        pixels = normalise(upload(batch.pictures, self.device), self.config.model.image)
+        inputs = self._inputs(batch)
+        tokens = upload(batch.tokens, self.device)
         self.optimiser.zero_grad(set_to_none=True)
         loss = self._mean(self._backward(pixels, tokens, inputs))
         norm = torch.nn.utils.clip_grad_norm_(
@@ -223,16 +231,17 @@ class Trainer:
             began = time.monotonic()
             loss = loss_of(self._outputs(pixels, tokens, inputs))
             turned = time.monotonic()
-            loss.total.backward()  # type: ignore[no-untyped-call]
+            with self.exchange.overlapped():
+                loss.total.backward()  # type: ignore[no-untyped-call]
             if self.parts is not None:
                 self.parts["forward"] += turned - began
                 self.parts["backward"] += time.monotonic() - turned
             return loss
         micro_batches = self._micro_batches(pixels, tokens, inputs, self.micro_batch_size)
-        return cached_backward(micro_batches, loss_of, self.statistics, self.group)
+        return cached_backward(micro_batches, loss_of, self.statistics, self.exchange, self.group)
 
     def _outputs(self, pixels: Tensor, tokens: Tensor, inputs: _Inputs) -> Outputs:
-        with autocast(self.precision):
+        with autocast(self.precision, self.device.type):
             return self.forward(pixels, tokens, inputs)
 
     def _micro_batches(
@@ -258,15 +267,12 @@ class Trainer:
     def _mean(self, loss: Loss) -> Loss:
         """The loss without graph, and the gradients, as means over the processes."""
         detached = loss.detached()
-        if self.group.size == 1:
-            return detached
-        scalars = [detached.total, *detached.raw.values(), *detached.weighted.values()]
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        self.group.all_reduce_mean([*gradients, *scalars])
+        self.exchange.finish([detached.total, *detached.raw.values(), *detached.weighted.values()])
         return detached
 
-    def _inputs(self, tokens: Tensor) -> _Inputs:
-        """What the terms draw for this process's captions, a function of the step."""
+    def _inputs(self, batch: Batch) -> _Inputs:
+        """What the terms draw for this process's pairs, a function of the step."""
+        tokens = batch.tokens
         place = BatchPlace(
             self.config.seed,
             self.step,
@@ -274,8 +280,12 @@ class Trainer:
             self.group.size * len(tokens),
             self.config.model.text.context_length,
             self.towers.tokenizer.vocab_size,
+            None if self.teachers is None else self.teachers.embed(batch),
         )
-        drawn = {name: term.inputs(tokens, place) for name, term in self.model.terms.items()}
+        drawn = {
+            name: term.inputs(tokens, replace(place, views=batch.views.get(name)))
+            for name, term in self.model.terms.items()
+        }
         return {name: i.to(self.device) for name, i in drawn.items() if i is not None}
 
     def _tensors(self, outputs: Outputs) -> StepTensors:

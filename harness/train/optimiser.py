@@ -37,7 +37,8 @@ def make_optimiser(
         lr=train.lr,
         betas=(train.beta1, train.beta2),
         eps=train.eps,
-        foreach=True,
+        foreach=not train.fused,
+        fused=train.fused,
     )
 
 

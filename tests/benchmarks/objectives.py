@@ -1,4 +1,4 @@
-"""What each objective adds to a training step: CLIP, token matching, MLM, the preset `LIGHTCLIP`.
+"""What each objective adds to a training step: LightCLIP's, and those it is compared with.
 
     python tests/benchmarks/objectives.py [--batch 128] [--size 112] [--layers 4] [--turns 3]
         [--only lightclip]
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ CAPTIONS = [
     "Two people are standing on a snowy hill .",
     "A man in a blue shirt is riding a bicycle down a dirt road .",
 ]
+WITHOUT_CLIP = {"objective.instance.weight": 0.0}
 TOKEN = {"objective.token.weight": 0.5}
 MLM = {"objective.mlm.weight": 0.5}
 VARIANTS: dict[str, dict[str, object]] = {
@@ -43,6 +45,15 @@ VARIANTS: dict[str, dict[str, object]] = {
     "mlm": MLM,
     "mlm, gates open": {**GROUNDED, **MLM},
     "lightclip": {name: v for name, v in LIGHTCLIP.items() if name.startswith("objective.")},
+    "label smoothing": {"objective.instance.a_max": 0.1, "objective.instance.weighting": "uniform"},
+    "sigmoid": {"objective.sigmoid.weight": 1.0, **WITHOUT_CLIP},
+    "self_similarity": {"objective.self_similarity.weight": 1.0, **WITHOUT_CLIP},
+    "grouped": {"objective.grouped.weight": 1.0},
+    "late": {"objective.late.weight": 1.0},
+    "late, all tokens": {"objective.late.weight": 1.0, "objective.late.keep": 1.0},
+    "nearest": {"objective.nearest.weight": 1.0},
+    "views": {"objective.views.weight": 1.0},
+    "views, one more": {"objective.views.weight": 1.0, "objective.views.count": 1},
 }
 
 
@@ -52,6 +63,7 @@ def make_step(config: RunConfig, pictures: torch.Tensor) -> Callable[[], None]:
     optimiser = make_optimiser(model, config.train)
     captions = [CAPTIONS[i % len(CAPTIONS)] for i in range(len(pictures))]
     tokenizer = model.model.tokenizer
+    further = torch.stack([pictures.flip(2), pictures.flip(1)], dim=1)
 
     def step() -> None:
         tokens = tokenizer(captions)
@@ -63,7 +75,10 @@ def make_step(config: RunConfig, pictures: torch.Tensor) -> Callable[[], None]:
             context_length=tokenizer.context_length,
             vocab_size=tokenizer.vocab_size,
         )
-        drawn = {name: term.inputs(tokens, place) for name, term in model.terms.items()}
+        drawn = {
+            name: term.inputs(tokens, replace(place, views=further[:, : term.further_views]))
+            for name, term in model.terms.items()
+        }
         inputs = {name: of_term for name, of_term in drawn.items() if of_term is not None}
         outputs = model(normalise(pictures, config.model.image), tokens, inputs)
         tensors = StepTensors(

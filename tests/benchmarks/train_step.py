@@ -1,8 +1,10 @@
 """Our training step beside open_clip's own model and loss, on the same batch in one run.
 
     python tests/benchmarks/train_step.py [--size 112] [--layers 4] [--batch 64] [--steps 7]
+        [--precision bf16] [--fused]
 
-Both do forward, backward, clipping and AdamW with the same towers and the same captions.
+Both do forward, backward, clipping and AdamW with the same towers and the same captions, with bf16
+theirs by its own `amp_bf16`.
 open_clip's text tower takes the full context of 77; ours the batch cut to its longest caption,
 which is exact.  The two take turns, both with our allocator settings; medians of CPU and of wall
 seconds are printed with their ratio (theirs / ours).
@@ -18,10 +20,11 @@ from collections.abc import Callable
 import numpy as np
 import open_clip
 import torch
+from open_clip_train.precision import get_autocast
 
 from harness.config import ImageTower, Model, Objective, Runtime, TextTower, Train
 from harness.data.transforms import normalise
-from harness.device import set_up
+from harness.device import autocast, set_up
 from harness.models.two_tower import TwoTower
 from harness.objectives.terms import StepTensors, compute_loss
 from harness.train.optimiser import make_optimiser
@@ -34,15 +37,18 @@ CAPTIONS = [
 ]
 
 
-def our_step(config: Model, pictures: torch.Tensor, captions: list[str]) -> Callable[[], float]:
+def our_step(
+    config: Model, train: Train, pictures: torch.Tensor, captions: list[str]
+) -> Callable[[], float]:
     """Our model, loss and optimiser."""
     model = TwoTower(config, None, 0).train()
-    optimiser = make_optimiser(model, Train())
+    optimiser = make_optimiser(model, train)
     objective = Objective()
 
     def step() -> float:
         pixels = normalise(pictures, config.image)
-        image, text = model(pixels, model.tokenizer(captions))
+        with autocast(train.precision, "cpu"):
+            image, text = model(pixels, model.tokenizer(captions))
         loss = compute_loss(StepTensors(image, text, model.logit_scale, 0.0), objective).total
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -54,7 +60,9 @@ def our_step(config: Model, pictures: torch.Tensor, captions: list[str]) -> Call
     return step
 
 
-def their_step(config: Model, pictures: torch.Tensor, captions: list[str]) -> Callable[[], float]:
+def their_step(
+    config: Model, train: Train, pictures: torch.Tensor, captions: list[str]
+) -> Callable[[], float]:
     """open_clip's CustomTextCLIP, ClipLoss and tokenizer."""
     text = config.text
     model = open_clip.CustomTextCLIP(
@@ -75,6 +83,7 @@ def their_step(config: Model, pictures: torch.Tensor, captions: list[str]) -> Ca
         },
     ).train()
     optimiser = make_optimiser(model, Train())
+    precision = get_autocast("amp_bf16" if train.precision == "bf16" else "fp32", "cpu")
     loss_function = open_clip.loss.ClipLoss()
     tokenizer = open_clip.get_tokenizer("ViT-B-32")
     mean = torch.tensor(config.image.mean).view(1, 3, 1, 1)
@@ -82,8 +91,9 @@ def their_step(config: Model, pictures: torch.Tensor, captions: list[str]) -> Ca
 
     def step() -> float:
         pixels = (pictures.permute(0, 3, 1, 2).contiguous().float() / 255 - mean) / std
-        image, words, scale = model(pixels, tokenizer(captions))
-        loss = loss_function(image, words, scale)
+        with precision():
+            image, words, scale = model(pixels, tokenizer(captions))
+            loss = loss_function(image, words, scale)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -102,7 +112,10 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--steps", type=int, default=7)
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--fused", action="store_true", help="ours with train.fused")
     given = parser.parse_args()
+    train = Train(precision=given.precision, fused=given.fused)
     config = Model(
         image=ImageTower(backbone=given.backbone, size=given.size),
         text=TextTower(layers=given.layers, width=given.width),
@@ -112,8 +125,8 @@ def main() -> None:
     pictures = torch.from_numpy(rng.integers(0, 256, size, dtype=np.uint8))
     captions = [CAPTIONS[i % len(CAPTIONS)] for i in range(given.batch)]
     steps = {
-        "open_clip": their_step(config, pictures, captions),
-        "ours": our_step(config, pictures, captions),
+        "open_clip": their_step(config, train, pictures, captions),
+        "ours": our_step(config, train, pictures, captions),
     }
     cpu: dict[str, list[float]] = {name: [] for name in steps}
     wall: dict[str, list[float]] = {name: [] for name in steps}
@@ -129,7 +142,7 @@ def main() -> None:
             set_up(Runtime(), torch.device("cpu"))
     print(
         f"{given.backbone} {given.size} px, text {given.layers} x {given.width}, "
-        f"batch {given.batch}"
+        f"batch {given.batch}, {given.precision}{', fused' if given.fused else ''}"
     )
     for name in steps:
         print(

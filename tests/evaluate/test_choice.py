@@ -203,6 +203,14 @@ ROWS: dict[str, tuple[str, Any, float]] = {
         ],
         1.0,
     ),
+    "aro-coco_order": (
+        "aro/coco_order.json",
+        [
+            {"image": "val2014/r.png", "caption_options": ["red", "green", "blue", "green blue"]},
+            {"image": "val2014/r.png", "caption_options": ["red", "red", "Red.", "blue"]},
+        ],
+        2 / 3,  # a shuffle that left the words where they were is as good as the caption
+    ),
 }
 
 
@@ -278,6 +286,8 @@ def test_pictures_may_lie_in_a_zip(tmp_path: Path) -> None:
     ("rows", "words"),
     [
         ({"0": 3}, "item 0: an object is wanted"),
+        (3, "a list of items is wanted, 3 is there"),
+        ({"0": {"image": "r.png", "caption_options": ["a"]}}, "more than 1 are wanted"),
         ({"7": {"text": "x"}}, "item 7 has the fields text; those of SugarCrepe"),
         ({"0": {"filename": "no.png", "caption": "a", "negative_caption": "b"}}, "is not there"),
         ({"0": {"filename": "r.png", "caption": "", "negative_caption": "b"}}, "item 0"),

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from harness.data.captions import normalise_caption
 from harness.evaluate.scoring.retrieval import (
     Relevance,
-    normalise_caption,
     own_relevance,
     rank_both_ways,
     shared_relevance,

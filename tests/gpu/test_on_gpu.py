@@ -105,12 +105,12 @@ def test_lack_of_memory_is_filed_as_such() -> None:
 def test_a_step_waits_for_the_gpu_nowhere(tmp_path: Path) -> None:
     t = on_gpu(tmp_path, override(CLIP, EXACT))
     stream = t.batches.start()
-    t._step(*next(stream)[:2])
+    t._step(next(stream))
     torch.use_deterministic_algorithms(False)
     torch.cuda.set_sync_debug_mode("error")
     try:
         for _ in range(3):
-            t._step(*next(stream)[:2])
+            t._step(next(stream))
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

@@ -20,7 +20,7 @@ from harness.launch.backlog import Backlog
 from harness.launch.executor import Assignment
 from harness.launch.executors.local import LocalExecutor
 from harness.launch.processes import Stop
-from harness.launch.slots import SPINS, Slot, gpus_listed, make_slots, visible_gpus
+from harness.launch.slots import SPINS, Slot, decoders, gpus_listed, make_slots, visible_gpus
 from harness.planning.plan import Step
 from harness.store.record import RunDir, Store
 from harness.store.state import State
@@ -210,6 +210,25 @@ class TestSlots:
         assert two(gpus=["0", "1", "2", "3", "4"], cores=8) == [Slot(2, "0,1"), Slot(2, "2,3")]
         assert two(gpus=[], cores=8) == [Slot(2)] * 2
         assert two(gpus=[], cores=1) == [Slot(2)]
+
+    @pytest.mark.parametrize(
+        ("slots", "workers", "cores", "wanted"),
+        [
+            ([Slot(1)], None, 64, 0),  # a CPU decodes in the run's own process
+            ([Slot(1)], 3, 4, 3),
+            ([Slot(1, "0")], None, 8, 7),
+            ([Slot(2, "0"), Slot(2, "1")], None, 16, 6),
+            ([Slot(1, "0,1,2,3")], None, 32, 7),  # one run of four processes
+            ([Slot(1, "0")], None, 96, 12),
+            ([Slot(4, "0"), Slot(4, "1")], None, 4, 0),
+            ([Slot(1, "0")], 0, 8, 0),
+        ],
+    )
+    def test_a_gpu_has_decoders_on_the_cores_that_are_its_share(
+        self, monkeypatch, slots, workers, cores, wanted
+    ):
+        monkeypatch.setattr("harness.launch.slots.usable_cores", lambda: cores)
+        assert decoders(Runtime(threads=slots[0].threads, workers=workers), slots) == wanted
 
     def test_more_processes_than_gpus_are_refused(self) -> None:
         with pytest.raises(ConfigError, match=r"processes = 2 wants a GPU each.*may use 1; "):

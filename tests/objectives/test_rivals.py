@@ -12,6 +12,7 @@ from harness.models.image import check_image_tower
 from harness.train.distributed import SINGLE_PROCESS
 from tests.train.rank_cases import (
     CLIP,
+    RIVALS,
     VIT,
     after,
     assert_same,
@@ -21,18 +22,6 @@ from tests.train.rank_cases import (
     weights,
 )
 
-RIVALS = {
-    "label smoothing": {
-        "objective.instance.a_max": 0.1,
-        "objective.instance.weighting": "uniform",
-        "objective.instance.schedule": "constant",
-    },
-    "sigmoid": {"objective.sigmoid.weight": 1.0, "objective.instance.weight": 0.0},
-    "self_similarity": {"objective.self_similarity.weight": 1.0, "objective.instance.weight": 0.0},
-    "grouped": {"objective.grouped.weight": 1.0, "objective.grouped.dim": 8},
-    "late": {"objective.late.weight": 1.0, "objective.late.dim": 8},
-    "nearest": {"objective.nearest.weight": 1.0, "objective.nearest.size": 20},
-}
 TOGETHER = {name: value for values in RIVALS.values() for name, value in values.items()} | {
     "objective.instance.weight": 1.0
 }
@@ -40,9 +29,10 @@ TOGETHER = {name: value for values in RIVALS.values() for name, value in values.
 
 def of_each(folder, ranks=SINGLE_PROCESS):
     """What the second step of every rival leaves: the queue is not empty then."""
+    cases = {**RIVALS, "views of parts": {**RIVALS["views"], "train.norm_batch": 4}}
     return {
         name: gradients(after(trainer(folder / name, override(CLIP, values), ranks), 2))
-        for name, values in RIVALS.items()
+        for name, values in cases.items()
     }
 
 
@@ -57,12 +47,18 @@ def test_two_processes_have_the_loss_and_gradients_of_one(tmp_path):
 
 
 @pytest.mark.usefixtures("in_64_bits")
-@pytest.mark.parametrize("name", RIVALS)
+@pytest.mark.parametrize("name", [name for name in RIVALS if name != "views"])
 def test_parts_have_the_gradients_of_the_whole(tmp_path, name):
     config = override(CLIP, {**VIT, **RIVALS[name]})
     whole = gradients(after(trainer(tmp_path / "whole", config), 2))
     parts = gradients(after(trainer(tmp_path / "parts", config, micro_batch=3), 2))
     assert_same(parts, whole, 1e-8)
+
+
+def test_parts_that_a_head_with_batchnorm_would_see_are_refused(tmp_path):
+    config = override(CLIP, {**VIT, **RIVALS["views"]})
+    with pytest.raises(ConfigError, match=r"micro_batch would change .* views\.1 \(BatchNorm1d\)"):
+        trainer(tmp_path, config, micro_batch=4)
 
 
 def to_the_end(folder, ranks=SINGLE_PROCESS):

@@ -28,9 +28,9 @@ from harness.launch.profiles import Profile
 from harness.launch.slurm import recall, scheduler
 from harness.launch.slurm.freeze import freeze
 from harness.launch.slurm.frozen_check import fault_of
+from harness.launch.slurm.orders import JobOrder
 from harness.launch.slurm.script import BatchJob, script
 from harness.launch.slurm.submissions import Array, Intent, Submission, folder_of
-from harness.launch.slurm.submit import JobOrder
 from harness.planning.plan import Rerun, make_plan
 from harness.store.manifest import read_manifest, write_manifest
 from harness.store.provenance import shared_note

@@ -6,15 +6,19 @@ import contextlib
 import itertools
 import json
 import os
+import pwd
 import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from harness.store.lease import lease_holder
 from harness.store.record import RunDir, Store
@@ -44,6 +48,12 @@ extra = {{ nodelist = "{quiet}" }}
 partition = "low"
 time = 30
 memory = "2G"
+
+[tool.harness.profiles.broken]
+partition = "low"
+time = 30
+memory = "2G"
+setup = ["echo 'no such module: cuda/99' >&2; exit 7"]
 
 [tool.harness.profiles.two-nodes]
 partition = "low"
@@ -132,6 +142,9 @@ class Site:
         self.sweep_file = root / "paced.py"
         self.data = root / "data" / "shapes"
         self.bin = root / "bin"
+        self.user: pwd.struct_passwd | None = None
+        """Who gives the commands; None: whoever runs the tests."""
+        self.umask = 0o002
         for name in ("bin", "data/control", "data/trace"):
             (root / name).mkdir(parents=True)
         shutil.copytree(pictures, self.data)
@@ -143,34 +156,63 @@ class Site:
     @property
     def environment(self) -> dict[str, str]:
         """Of a shell here; programs in `bin` come first."""
-        there = self.cluster.environment
-        return {**there, "PATH": f"{self.bin}:{there['PATH']}", "OMP_NUM_THREADS": "1"}
+        there = {**self.cluster.environment, "OMP_NUM_THREADS": "1"}
+        there["PATH"] = f"{self.bin}:{there['PATH']}"
+        if self.user is None:
+            return there
+        kept = {name: there[name] for name in ("PATH", "SLURM_CONF", "OMP_NUM_THREADS")}
+        packages = os.pathsep.join(self._packages())
+        return {**kept, "HOME": self.user.pw_dir, "PYTHONPATH": packages}
+
+    @staticmethod
+    def _packages() -> list[str]:
+        """Folders that a Python of the system finds in the place of this one's."""
+        return [str(Path(__file__).parents[2]), sysconfig.get_path("purelib")]
+
+    @property
+    def python(self) -> str:
+        """An interpreter that whoever gives the commands may run."""
+        return sys.executable if self.user is None else python_of_all()
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Arguments of subprocess for whoever gives the commands."""
+        if self.user is None:
+            return {}
+        name, group = self.user.pw_name, self.user.pw_gid
+        return {"user": name, "group": group, "extra_groups": [], "umask": self.umask}
 
     def words(self, *more: str, profile: str = "low", command: str = "sweep") -> list[str]:
         """The words of a command."""
-        python = [sys.executable, "-m", f"harness.{command}"]
+        python = [self.python, "-m", f"harness.{command}"]
         if command != "sweep":
             return [*python, *more, "--root", str(self.root)]
         given = ["--executor", "slurm", "--profile", profile, "--root", str(self.root)]
         return [*python, str(self.sweep_file), *given, f"data.path={self.data}", *QUICK, *more]
 
     def run(
-        self, *more: str, profile: str = "low", command: str = "sweep", seconds: float = 120
+        self,
+        *more: str,
+        profile: str = "low",
+        command: str = "sweep",
+        seconds: float = 600,
+        **variables: str,
     ) -> subprocess.CompletedProcess[str]:
-        """Give a command and wait for its end."""
+        """Give a command, with further variables of its environment, and wait for its end."""
         return subprocess.run(
             self.words(*more, profile=profile, command=command),
             cwd=self.root,
-            env=self.environment,
+            env={**self.environment, **variables},
             capture_output=True,
             text=True,
             timeout=seconds,
             check=False,
+            **self.identity,
         )
 
-    def submit(self, *more: str, profile: str = "low") -> str:
+    def submit(self, *more: str, profile: str = "low", **variables: str) -> str:
         """Give the sweep's command, which must go well; what it prints."""
-        done = self.run(*more, profile=profile)
+        done = self.run(*more, profile=profile, **variables)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -356,6 +398,16 @@ class Site:
             if log.is_file() and log.stat().st_size:
                 parts.append(f"--- {log}\n{log.read_text(errors='backslashreplace')[-1500:]}")
         return "\n".join(parts)
+
+
+def python_of_all() -> str:
+    """An interpreter of this version that every user may run."""
+    name = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    for file in (Path(sys.executable).resolve(), Path("/usr/bin") / name):
+        parents = [folder.stat().st_mode & 0o001 for folder in file.parents]
+        if all(parents) and file.exists():
+            return str(file)
+    pytest.skip(f"no {name} here that another user may run")
 
 
 def state_of(pid: int) -> str | None:

@@ -50,7 +50,9 @@ def test_a_driver_killed_at_sbatch_two_at_once_and_an_edited_checkout(
             site.restore("sbatch")
             queued = tasks(site)
             assert len(queued) == 2
-            assert "there already: 2 queued\nnothing to submit\n" in site.submit("--only", TWO)
+            said = site.submit("--only", TWO)
+            assert "there already: 2 queued\n" in said
+            assert "nothing to submit\n" in said
             assert tasks(site) == queued
 
         with subtests.test("of two commands at once, one submits what is left"):

@@ -24,21 +24,22 @@ from harness.objectives import matching
 from harness.store.record import RunDir
 from harness.train import loop
 from harness.train.optimiser import make_optimiser
-from tests.train.rank_cases import CASES, CLIP, TOKEN, VIT, uneven_data
+from tests.train.rank_cases import CASES, CLIP, RIVALS, TOKEN, VIT, uneven_data
 
 GPU = torch.device("cuda", 0)
 STEPS: dict[str, dict[str, Any]] = {
     **CASES,
-    "sigmoid": {"objective.sigmoid.weight": 1.0, "objective.instance.weight": 0.0},
+    **RIVALS,
     "sinkhorn": {**TOKEN, "objective.token.matching": "sinkhorn"},
     "top_k": {**TOKEN, "objective.token.matching": "top_k"},
     "many_to_one": {**TOKEN, "objective.token.matching": "many_to_one"},
     "norm_batch": {"train.norm_batch": 4},
     "micro_batch": VIT,
+    "fused": {"train.fused": True},
     "fp32": {"train.precision": "fp32", **CASES["mlm"]},
 }
 """Name -> overrides of each configuration that is looked at."""
-RESUMED = ("clip", "everything")
+RESUMED = ("clip", "everything", "fused")
 """Those that go on from a state on disk, too."""
 SOME = 7
 """What a fake `item` gives, and a fake `nonzero` finds."""
@@ -96,20 +97,22 @@ def step_on_fake_gpu(
     directory.path.mkdir(exist_ok=True, parents=True)
     t = loop.Trainer(model, data, config, Runtime(**runtime), directory, GPU, attempt=1)
     batch = next(iter(t.batches.start()))
-    inputs = {n: i for n, i in _drawn(t, batch.tokens).items() if i is not None}
+    with monkeypatch.context() as here:
+        here.setattr(t, "device", torch.device("cpu"))
+        inputs = t._inputs(batch)
     with FakeTensorMode(allow_non_fake_inputs=True):
         _move(model)
         # torch's engine wants a driver; see `step_on_meta` for the backward pass
         monkeypatch.setattr(Tensor, "backward", lambda loss: _fill_gradients(model))
         t.optimiser = make_optimiser(model, config.train, model.lr_factors())
-        monkeypatch.setattr(t, "_inputs", lambda tokens: _faked(inputs))
+        monkeypatch.setattr(t, "_inputs", lambda batch: _faked(inputs))
         monkeypatch.setattr(loop, "upload", lambda tensor, device: _fake(tensor))
         model.train()
-        yield t, lambda: t._step(batch.pictures, batch.tokens)
+        yield t, lambda: t._step(batch)
 
 
 @contextmanager
-def _autocast(precision: str) -> Iterator[None]:
+def _autocast(precision: str, device_type: str) -> Iterator[None]:
     """torch's own context switches itself off where there is no GPU."""
     torch.set_autocast_enabled("cuda", precision != "fp32")
     torch.set_autocast_dtype("cuda", torch.bfloat16)
@@ -122,11 +125,6 @@ def _autocast(precision: str) -> Iterator[None]:
 def _fill_gradients(model: nn.Module) -> None:
     for parameter in model.parameters():
         parameter.grad = torch.empty_like(parameter)
-
-
-def _drawn(t: loop.Trainer, tokens: Tensor) -> Mapping[str, Any]:
-    place = loop.BatchPlace(0, 0, 0, len(tokens), 12, t.towers.tokenizer.vocab_size)
-    return {name: term.inputs(tokens, place) for name, term in t.model.terms.items()}
 
 
 def _fake(tensor: Tensor) -> Tensor:

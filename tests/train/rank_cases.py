@@ -85,6 +85,24 @@ CASES = {
     "everything": {**SOFT, **IN_BATCH, **MLM},
     "open": {**DRAWN, **OPEN},
 }
+RIVALS = {
+    "label smoothing": {
+        "objective.instance.a_max": 0.1,
+        "objective.instance.weighting": "uniform",
+        "objective.instance.schedule": "constant",
+    },
+    "sigmoid": {"objective.sigmoid.weight": 1.0, "objective.instance.weight": 0.0},
+    "self_similarity": {"objective.self_similarity.weight": 1.0, "objective.instance.weight": 0.0},
+    "grouped": {"objective.grouped.weight": 1.0, "objective.grouped.dim": 8},
+    "late": {"objective.late.weight": 1.0, "objective.late.dim": 8},
+    "nearest": {"objective.nearest.weight": 1.0, "objective.nearest.size": 20},
+    "views": {
+        "objective.views.weight": 1.0,
+        "objective.views.hidden": 16,
+        "objective.views.dim": 8,
+    },
+}
+"""What LightCLIP is compared with."""
 VIT = {"model.image.backbone": "test_vit", "model.image.output_stride": None}
 
 

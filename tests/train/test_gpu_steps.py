@@ -43,7 +43,7 @@ def test_the_host_waits_for_nothing_but_the_matching(found: dict[str, Any], case
 @pytest.mark.parametrize("case", RESUMED)
 def test_a_resumed_run_waits_for_no_more(found: dict[str, Any], case: str) -> None:
     assert found[case]["after a resume"] == found[case]["waits"]
-    assert found[case]["steps on"] == ["cpu"]
+    assert found[case]["steps on"] == ["cuda:0" if case == "fused" else "cpu"]
 
 
 @pytest.mark.parametrize("case", STEPS)

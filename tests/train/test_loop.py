@@ -1,6 +1,7 @@
 """The loop on a few steps of a tiny model: resume, divergence, unusable data, logs."""
 
 import contextlib
+import copy
 import itertools
 import math
 import os
@@ -18,9 +19,10 @@ from harness.files import read_jsonl
 from harness.launch.processes import HELD_SIGNALS, Inbox, Stop
 from harness.models.training import TrainingModel
 from harness.store.record import RunDir
+from harness.train import loop
 from harness.train.checkpoint import load_newest
 from harness.train.loop import Trainer
-from harness.train.optimiser import learning_rate, make_optimiser
+from harness.train.optimiser import learning_rate, make_optimiser, set_learning_rate
 from tests.conftest import memory_data
 
 CPU = torch.device("cpu")
@@ -87,7 +89,17 @@ EVERYTHING = override(
 )
 
 
-@pytest.mark.parametrize("config", [CONFIG, EVERYTHING], ids=["clip", "everything"])
+FAST = override(EVERYTHING, {"train.fused": True, "train.precision": "bf16"})
+
+
+@pytest.fixture
+def bf16_cpu(monkeypatch):
+    """A CPU that says it has the instructions; another emulates them, here fast enough."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+
+
+@pytest.mark.usefixtures("bf16_cpu")
+@pytest.mark.parametrize("config", [CONFIG, EVERYTHING, FAST], ids=["clip", "everything", "fast"])
 def test_interrupted_at_every_step_and_resumed_gives_the_same_bits_and_the_same_log(
     tmp_path, config
 ):
@@ -213,6 +225,37 @@ def test_every_term_is_logged_raw_and_weighted_by_its_ramp(tmp_path):
 
 
 # --------------------------------------------------------------------------- optimiser
+
+
+@pytest.mark.usefixtures("bf16_cpu")
+def test_bf16_on_a_cpu_multiplies_in_16_bits_and_keeps_embeddings_and_weights_in_32(tmp_path):
+    t = trainer(tmp_path, FAST)
+    kinds = {}
+    for name in ("image.projection", "text.transformer.resblocks.0.mlp.c_fc"):
+        module = t.towers.get_submodule(name)
+        module.register_forward_hook(lambda _, __, out, name=name: kinds.update({name: out.dtype}))
+    batch = next(t.batches.start())
+    pixels = loop.normalise(batch.pictures, FAST.model.image)
+    outputs = t._outputs(pixels, batch.tokens, {})
+    assert set(kinds.values()) == {torch.bfloat16}
+    assert outputs.image.dtype == outputs.text.dtype == torch.float32
+    assert {p.dtype for p in t.model.parameters()} == {torch.float32}
+
+
+def test_the_fused_step_is_adamws_up_to_rounding():
+    start = torch.nn.Sequential(torch.nn.Linear(7, 5), torch.nn.LayerNorm(5)).double()
+    ends = []
+    for fused in (False, True):
+        model = copy.deepcopy(start)
+        optimiser = make_optimiser(model, Train(lr=0.1, fused=fused), {"0.bias": 3.0})
+        for step in range(5):
+            set_learning_rate(optimiser, 0.1 / (step + 1))
+            for place, parameter in enumerate(model.parameters()):
+                parameter.grad = torch.sin(parameter.detach() * (step + place + 1))
+            optimiser.step()
+        ends.append(torch.nn.utils.parameters_to_vector(model.parameters()))
+    assert not torch.allclose(ends[0], torch.nn.utils.parameters_to_vector(start.parameters()))
+    torch.testing.assert_close(ends[0], ends[1], rtol=1e-13, atol=1e-13)
 
 
 def test_norms_biases_and_logit_scale_do_not_decay(tmp_path):

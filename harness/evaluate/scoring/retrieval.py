@@ -20,11 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from harness.data.captions import normalise_caption
 from harness.evaluate.scoring.bidirectional_ranking import Relation, both_ways
 from harness.evaluate.scoring.ranking import Standing
 from harness.metrics import KS, Ranking
-
-_FINAL_PUNCTUATION = ".,;:!?\N{HORIZONTAL ELLIPSIS}"
 
 
 @dataclass(frozen=True)
@@ -38,12 +37,6 @@ class Relevance:
 
     of_caption: Sequence[int]
     of_image: Sequence[frozenset[int]]
-
-
-def normalise_caption(text: str) -> str:
-    """The form in which captions are compared: case, spacing and final punctuation removed."""
-    folded = " ".join(text.casefold().split())
-    return folded.rstrip(_FINAL_PUNCTUATION + " ") or folded
 
 
 def own_relevance(image_index: Sequence[int], images: int) -> Relevance:

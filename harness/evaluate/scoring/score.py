@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from harness.data.account import Problem
+from harness.data.captions import normalise_caption
 from harness.data.dataset import DataSet, Split, Task
 from harness.errors import DataError
 from harness.evaluate.embed import Pictures
 from harness.evaluate.scoring.job import Job
 from harness.evaluate.scoring.retrieval import (
-    normalise_caption,
     own_relevance,
     rank_both_ways,
     shared_relevance,
@@ -63,11 +63,28 @@ class TestSet:
     tasks: Mapping[str, TaskClassifier] = field(default_factory=dict)
 
 
-def score(job: Job, test_set: TestSet) -> tuple[dict[str, Any], dict[str, Classified]]:
-    """Compute every metric of a test set.
+@dataclass(frozen=True)
+class Scored:
+    """A test set as it was scored, and the embeddings, from which more can be told.
 
-    Returns:
-        Facts that are counted from the data, and the answers of each task by its place.
+    Attributes:
+        facts: counted from the data.
+        answers: place of a task -> what was answered.
+        captions: those of the pictures that could be read.
+        texts: float32 (M, D), what they were embedded to; None without captions.
+        owners: of each caption, its picture's row among `pictures`.
+    """
+
+    facts: dict[str, Any]
+    answers: dict[str, Classified]
+    pictures: Pictures
+    captions: list[str]
+    texts: Tensor | None
+    owners: list[int]
+
+
+def score(job: Job, test_set: TestSet) -> Scored:
+    """Compute every metric of a test set that its captions and labels give.
 
     Raises:
         DataError: no picture of one of its parts can be read.
@@ -77,14 +94,19 @@ def score(job: Job, test_set: TestSet) -> tuple[dict[str, Any], dict[str, Classi
     kept = [split.images[place] for place in pictures.kept]
     job.found.outcomes[f"{name}/items/images"] = np.array(kept, dtype=np.str_)
     facts = facts_of(split, pictures.problems)
+    owned = [split.captions[place] for place in pictures.kept]
+    owners = [image for image, of_image in enumerate(owned) for _ in of_image]
+    captions = [text for of_image in owned for text in of_image]
+    texts = None
     if any(split.captions):
         _some_left(facts["captions"], f"captioned picture of {name!r}")
-        facts |= _retrieve(job, name, split, pictures)
+        texts = job.texts(captions)
+        facts |= _retrieve(job, name, owned, pictures.embeddings, texts)
     answers = {
         place: _classify(job, place, of, test_set.split, pictures)
         for place, of in test_set.tasks.items()
     }
-    return facts, answers
+    return Scored(facts, answers, pictures, captions, texts, owners)
 
 
 def _some_left(count: int, what: str) -> None:
@@ -108,13 +130,12 @@ def facts_of(split: Split, problems: Sequence[Problem]) -> dict[str, Any]:
 # --------------------------------------------------------------------------- retrieval
 
 
-def _retrieve(job: Job, name: str, split: Split, pictures: Pictures) -> dict[str, Any]:
-    """Both directions under both rules; returns facts about the captions."""
-    owned = [split.captions[place] for place in pictures.kept]
+def _retrieve(
+    job: Job, name: str, owned: Sequence[Sequence[str]], image: Tensor, text: Tensor
+) -> dict[str, Any]:
+    """Both directions under both rules; returns facts about the captions, those `owned`."""
     captions = [text for texts in owned for text in texts]
     index = [image for image, texts in enumerate(owned) for _ in texts]
-    text = job.texts(captions)
-    image = pictures.embeddings
     rules = [
         own_relevance(index, len(image)),
         shared_relevance(captions, index, len(image)),

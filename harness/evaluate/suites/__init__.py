@@ -1,6 +1,7 @@
 """Suites of public benchmarks, as data: `records` says what one is, `find` where it is on disk.
 
-A new benchmark is a new record in one of the lists; a new suite is a new list.  Torch-free, so that
+A new benchmark is a new record in one of the lists; a new suite is a new list.  The own suites of
+`metrics` are measured on a run's own splits and have no benchmarks.  Torch-free, so that
 a plan can name what is missing before anything starts.
 """
 
@@ -12,13 +13,15 @@ from harness.errors import ConfigError, unknown
 from harness.evaluate.suites.composition import COMPOSITION, SWAPS
 from harness.evaluate.suites.lightclip11 import LIGHTCLIP11
 from harness.evaluate.suites.records import Benchmark
-from harness.evaluate.suites.retrieval import RETRIEVAL
+from harness.evaluate.suites.retrieval import RELEVANT, RETRIEVAL
 from harness.evaluate.suites.robustness import ROBUSTNESS
 from harness.evaluate.suites.smoke import SMOKE
+from harness.metrics import OWN_SUITES
 
 SUITES: dict[str, tuple[Benchmark, ...]] = {
     "lightclip11": LIGHTCLIP11,
     "retrieval": RETRIEVAL,
+    "relevance": RELEVANT,
     "robustness": ROBUSTNESS,
     "composition": COMPOSITION,
     "smoke": SMOKE,
@@ -29,15 +32,17 @@ BENCHMARKS: dict[str, Benchmark] = {b.name: b for suite in SUITES.values() for b
 
 
 def suite(name: str) -> tuple[Benchmark, ...]:
-    """The benchmarks of the suite `name`, or the one that is called so.
+    """The benchmarks of the suite `name`, or the one that is called so; an own suite has none.
 
     Raises ConfigError naming the nearest.
     """
+    if name in OWN_SUITES:
+        return ()
     if name in SUITES:
         return SUITES[name]
     if name in BENCHMARKS:
         return (BENCHMARKS[name],)
-    raise ConfigError(unknown("suite", name, [*SUITES, *BENCHMARKS], show=30))
+    raise ConfigError(unknown("suite", name, [*SUITES, *OWN_SUITES, *BENCHMARKS], show=30))
 
 
 def benchmarks_of(names: Iterable[str]) -> list[Benchmark]:

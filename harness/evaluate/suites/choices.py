@@ -81,6 +81,8 @@ def _rows(file: Path) -> list[tuple[str, Mapping[str, Any]]]:
         )
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{file} cannot be read: {one_line(error)}") from None
+    if not isinstance(tree, (dict, list)):
+        raise DataError(f"{file}: a list of items is wanted, {tree!r:.60} is there")
     pairs = list(tree.items()) if isinstance(tree, dict) else [*enumerate(tree)]
     for key, row in pairs:
         if not isinstance(row, dict):
@@ -101,6 +103,8 @@ def _items(
             texts = tuple(checked_caption(text) for text in captions)
         except DataError as error:
             raise DataError(f"{where}: {error}") from error
+        if len(texts) <= right:
+            raise DataError(f"{where}: {len(texts)} captions, more than {right} are wanted")
         box = _box(row, where)
         yield ChoiceItem(
             tuple(_file_of(name, by_name, where) + box for name in pictures), texts, right
@@ -118,9 +122,11 @@ def _shape(row: Mapping[str, Any], where: str) -> tuple[list[str], list[Any], in
         return [row.get("filename", "")], [row.get("caption"), row["negative_caption"]], 1
     if "true_caption" in row:  # ARO
         return [row.get("image_path", "")], [row["true_caption"], row.get("false_caption")], 1
+    if isinstance(row.get("caption_options"), list):  # ARO's order: the right one comes first
+        return [row.get("image", "")], row["caption_options"], 1
     raise DataError(
         f"{where} has the fields {', '.join(row)}; those of SugarCrepe (negative_caption), "
-        "Winoground (image_0) or ARO (true_caption) are wanted"
+        "Winoground (image_0) or ARO (true_caption, caption_options) are wanted"
     )
 
 

@@ -2,7 +2,8 @@
 
 On disk as their authors have them, below the data root: `sugar_crepe/` with `swap_obj.json` and so
 on beside the pictures of COCO 2017 (`val2017/`), `sugar_crepe_pp/` likewise, `winoground/` with
-`examples.jsonl` and `images/`, `aro/` with `visual_genome_relation.json` and so on and `images/`.
+`examples.jsonl` and `images/`, `aro/` with `visual_genome_relation.json` and so on and `images/`;
+ARO's tasks of order are shuffled when its code opens them, and are read from what that gives.
 Sizes are those of the authors' files; a set whose copies differ has none.
 """
 
@@ -63,6 +64,21 @@ def _aro(part: str, samples: int) -> Benchmark:
     )
 
 
+def _aro_order(of: str, title: str, samples: int) -> Benchmark:
+    return Benchmark(
+        name=f"aro-{of}_order",
+        title=f"ARO, {title} order",
+        task="choice",
+        samples=samples,
+        metrics=TEXT_SCORES,
+        source="Yuksekgonul et al. 2023; a caption among four shuffles of its words",
+        file=f"{of}_order.json",
+        fetched_by="see https://github.com/mertyg/vision-language-models-are-bows, whose class "
+        f"shuffles as it opens: its `test_cases` as JSON are {{root}}/aro/{of}_order.json, with "
+        "the pictures beside it",
+    )
+
+
 COMPOSITION = (
     *(_sugar_crepe(part, samples) for part, samples in _PARTS.items()),
     *(_sugar_crepe_pp(part) for part in _PARTS if not part.startswith("add")),
@@ -79,6 +95,8 @@ COMPOSITION = (
     ),
     _aro("relation", 23_937),
     _aro("attribution", 28_748),
+    _aro_order("coco", "COCO", 25_010),
+    _aro_order("flickr30k", "Flickr30K", 5_000),
 )
 
 #: What is always there: names of held-out drawings with one part swapped.

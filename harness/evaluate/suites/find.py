@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,9 +20,12 @@ from harness.data.files import FileTree, is_image
 from harness.data.tables import TABLE_SUFFIXES
 from harness.errors import DataError
 from harness.evaluate.suites.records import Benchmark
-from harness.files import home_path
+from harness.files import home_path, sha256_of
 
 Layout = Literal["built in", "webdataset", "class folder", "captions", "torchvision", "choices"]
+
+#: COCO's file of captions with their numbers; and the file of labels by which a pool is bounded.
+ANNOTATIONS, POOL = "captions_val2014.json", "original_image_to_caption.json"
 
 _SMALL_TEXT = 64 * 2**20
 """Bytes up to which a file that is no picture and no archive is fingerprinted by content."""
@@ -39,12 +43,16 @@ class Found:
         layout: how it is laid out there.
         path: its folder or zip; for `torchvision` the root that its builder takes.
         fingerprint: SHA-256 of its definition and of what is on disk.
+        of: of labels, the benchmark that they are of.
+        files: of labels, name -> file.
     """
 
     benchmark: Benchmark
     layout: Layout
     path: Path
     fingerprint: str
+    of: Found | None = None
+    files: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -76,12 +84,46 @@ def find(benchmark: Benchmark, data_root: str | None) -> Found | Hole:
     if not root.is_dir():
         return Hole(benchmark, f"there is no folder {root}", benchmark.fetch_command(str(root)))
     try:
+        if benchmark.of is not None:
+            return _find_labels(benchmark, benchmark.of, root)
         for layout, path in _candidates(benchmark, root):
             return Found(benchmark, layout, path, _fingerprint(benchmark, layout, path))
     except (DataError, OSError) as error:
         return Hole(benchmark, f"cannot be read: {error}")
     reason = f"not below {root} (looked for {benchmark.name}/ and {benchmark.name}.zip)"
     return Hole(benchmark, reason, benchmark.fetch_command(str(root)))
+
+
+def _find_labels(benchmark: Benchmark, of: Benchmark, root: Path) -> Found | Hole:
+    """Labels of the package or below `root`, with what they are of and COCO's numbers."""
+    inner = find(of, str(root))
+    if isinstance(inner, Hole):
+        by_hand = benchmark.fetch_command(str(root))
+        return Hole(benchmark, f"its pictures are not here ({inner})", by_hand)
+    homes = [root / "eccv_caption", *_package_data("eccv_caption")]
+    files = {name: _first(home / name for home in homes) for name in (*benchmark.labels, POOL)}
+    near = [root / of.name, inner.path, root, homes[0]]
+    places = [home / inside / ANNOTATIONS for home in near for inside in ("", "annotations")]
+    files[ANNOTATIONS] = _first(places)
+    there = {name: file for name, file in files.items() if file is not None}
+    lacking = [name for name in (*benchmark.labels, ANNOTATIONS) if name not in there]
+    if lacking:
+        reason = f"{', '.join(lacking)} not found (looked in {', '.join(map(str, homes + near))})"
+        return Hole(benchmark, reason, benchmark.fetch_command(str(root)))
+    head = {"of": inner.fingerprint, **benchmark.definition}
+    head["files"] = {name: sha256_of(file) for name, file in sorted(there.items())}
+    digest = hashlib.sha256(json.dumps(head, sort_keys=True, allow_nan=False).encode())
+    return Found(benchmark, inner.layout, inner.path, digest.hexdigest(), inner, there)
+
+
+def _first(places: Iterable[Path]) -> Path | None:
+    return next((place for place in places if place.is_file()), None)
+
+
+def _package_data(package: str) -> list[Path]:
+    """Where an installed package keeps its data; nothing of it is imported."""
+    spec = find_spec(package)
+    return [Path(place) / "data" for place in (spec and spec.submodule_search_locations) or ()]
 
 
 def _candidates(benchmark: Benchmark, root: Path) -> Iterator[tuple[Layout, Path]]:

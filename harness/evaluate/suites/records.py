@@ -84,11 +84,13 @@ class Benchmark:
         file: of choices, what lists them: a path below the set's folder.
         fetched_by: the command that brings a set which the hub has not.
         builder: name in CLIP_benchmark's `build_dataset`, and what its files lie in.
+        of: of relevance, the benchmark whose pictures and captions the labels are of.
+        labels: the files of these: by picture, by caption.
     """
 
     name: str
     title: str
-    task: Literal["classification", "retrieval", "choice"]
+    task: Literal["classification", "retrieval", "choice", "relevance"]
     samples: int
     metrics: tuple[str, ...]
     source: str
@@ -101,11 +103,23 @@ class Benchmark:
     builder: Builder | None = None
     file: str | None = None
     fetched_by: str | None = None
+    of: Benchmark | None = None
+    labels: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> str:
+        """In words; nothing where copies of it differ."""
+        counts = {
+            "items" if self.task == "choice" else "pictures": self.samples,
+            "captions": self.captions,
+            "classes": self.classes,
+        }
+        return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
 
     @property
     def is_built_in(self) -> bool:
         """Whether it comes with the harness."""
-        return self.hub is None and self.file is None
+        return self.hub is None and self.file is None and self.of is None
 
     @property
     def chance(self) -> float | None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Sequence
+from functools import cached_property
 from types import TracebackType
 
-from harness.config import RunConfig
+from harness.config import RunConfig, Runtime
 from harness.files import append
 from harness.launch.attempt import Attempt, failed, run_task
 from harness.launch.backlog import POLL_SECONDS, Say, StepSource
 from harness.launch.executor import EXECUTORS, Assignment, Executor
 from harness.launch.processes import Stop
 from harness.launch.ranks import Spawned
-from harness.launch.slots import Capacity, capacity_of, slots_here
+from harness.launch.slots import Capacity, capacity_of, decoders, slots_here
 from harness.planning.plan import Step
 
 
@@ -40,11 +41,17 @@ class InlineExecutor(Executor):
         runtime = self.work.runtime
         return capacity_of(slots_here(runtime, 1), runtime, runs)
 
+    @cached_property
+    def _runtime(self) -> Runtime:
+        runtime = self.work.runtime
+        workers = decoders(runtime, slots_here(runtime, 1))
+        return runtime.model_copy(update={"workers": workers})
+
     def preflight(self, configs: Sequence[RunConfig]) -> list[str]:
         """See Executor."""
         from harness import run
 
-        return run.preflight(configs, self.work.runtime)
+        return run.preflight(configs, self._runtime)
 
     def launch(self, source: StepSource, say: Say) -> None:
         """See Executor; an unknown failure of one run is recorded with its traceback."""
@@ -64,7 +71,7 @@ class InlineExecutor(Executor):
             source.look_elsewhere()
             return self.stop()
 
-        task = attempt.task(self.work.runtime.model_dump(mode="json"))
+        task = attempt.task(self._runtime.model_dump(mode="json"))
         try:
             answer = run_task(task, look_around, self._others)
         except Exception as error:  # noqa: BLE001

@@ -23,7 +23,7 @@ from harness.launch.attempt import Attempt
 from harness.launch.backlog import Say, StepSource
 from harness.launch.executor import EXECUTORS, SLOTS, Assignment, Executor
 from harness.launch.processes import Stop
-from harness.launch.slots import Capacity, Slot, capacity_of, slots_here
+from harness.launch.slots import Capacity, Slot, capacity_of, decoders, slots_here
 from harness.launch.worker_process import WorkerProcess
 from harness.planning.plan import Step
 
@@ -155,6 +155,7 @@ class LocalExecutor(Executor):
 
     def _runtime_in(self, number: int) -> dict[str, Any]:
         tree = self.work.runtime.model_dump(mode="json")
+        tree["workers"] = decoders(self.work.runtime, self.slots)
         if self.slots[number].gpu is None:
             return tree
         # A worker sees its slot's GPU alone, so the ordinal of the launcher is not its own.

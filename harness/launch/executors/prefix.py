@@ -66,7 +66,7 @@ class PrefixExecutor(LocalExecutor):
     def capacity(self, runs: int) -> Capacity:
         """See Executor; what the other machines have is not known here."""
         runtime = self.work.runtime
-        a_run = runtime.processes * (runtime.threads + runtime.workers)
+        a_run = runtime.processes * (runtime.threads + (runtime.workers or 0))
         cores = f"{a_run} cores used behind each prefix"
         return Capacity(len(self.slots), cores, on_gpu=runtime.device != "cpu")
 

@@ -18,27 +18,27 @@ from pathlib import Path
 from typing import Self
 
 from harness.config import RunConfig
-from harness.errors import ConfigError, HarnessError, one_line
+from harness.errors import ConfigError, HarnessError, one_line, user_name
 from harness.launch.backlog import Say, StepSource, name_of
 from harness.launch.executor import EXECUTORS, SLOTS, Assignment, Executor, Option, Watching
 from harness.launch.executors.local import LocalExecutor
 from harness.launch.processes import Stop
-from harness.launch.profiles import load_profile
+from harness.launch.profiles import DEFAULT, load_profile
 from harness.launch.slots import Capacity, Slot, cores_of_a_job
-from harness.launch.slurm import scheduler
+from harness.launch.slurm import scheduler, script
 from harness.launch.slurm.freeze import freeze
-from harness.launch.slurm.policy import why_stop
-from harness.launch.slurm.scheduler import Silent
-from harness.launch.slurm.submissions import AFTER, QueuePlace, Submission, queued
-from harness.launch.slurm.submit import (
+from harness.launch.slurm.orders import (
     JobOrder,
     Submitted,
     check_not_held,
     check_time,
-    preview,
-    submit,
     with_processes,
 )
+from harness.launch.slurm.places import QueuePlace, look, queued
+from harness.launch.slurm.policy import why_stop
+from harness.launch.slurm.scheduler import Silent
+from harness.launch.slurm.submissions import AFTER, Submission
+from harness.launch.slurm.submit import preview, submit
 from harness.planning.plan import Action, Rerun, Step
 from harness.store.record import RunDir
 from harness.store.state import State, Status
@@ -55,6 +55,7 @@ NODES = Option("--nodes", "nodes of a job, which train one run", {"type": int, "
 GPUS = Option("--gpus", "GPUs of a job on each node", {"type": int, "metavar": "G"})
 REHEARSE = Option("--rehearse", "each distinct run for 20 steps first", {"action": "store_true"})
 FOLLOWING = Option(AFTER, "submit what follows from the submission in DIR", {"metavar": "DIR"})
+MOVE = Option("--move", "submit anew what waits in the queue", {"action": "store_true"})
 WATCH = Option("--watch", "stay, and report in the end", {"action": "store_true"})
 
 
@@ -80,7 +81,7 @@ class SlurmExecutor(Executor):
             nothing to follow yet.
     """
 
-    options = (SLOTS, PROFILE, PACK, NODES, GPUS, REHEARSE, WATCH, FOLLOWING)
+    options = (SLOTS, PROFILE, PACK, NODES, GPUS, REHEARSE, MOVE, WATCH, FOLLOWING)
     work: JobOrder
 
     def __init__(
@@ -115,7 +116,8 @@ class SlurmExecutor(Executor):
         runtime = with_processes(profile, work.runtime, given="processes" in work.given)
         slots, rehearse = SLOTS.value(args), bool(REHEARSE.value(args))
         if work.search:
-            for option, given in ((REHEARSE, rehearse), (PACK, profile.pack > 1)):
+            moved = bool(MOVE.value(args))
+            for option, given in ((REHEARSE, rehearse), (PACK, profile.pack > 1), (MOVE, moved)):
                 if given:
                     words = f"{option.flag} is for a list of runs; {work.sweep} is a search"
                     raise ConfigError(words)
@@ -125,7 +127,13 @@ class SlurmExecutor(Executor):
         if trials < 1:
             raise ConfigError(f"--slots {trials}: at least one slot is wanted")
         base = {**vars(work), "runtime": runtime}
-        order = JobOrder(**base, profile=profile, rehearse=rehearse)
+        order = JobOrder(
+            **base,
+            profile=profile,
+            profile_name=PROFILE.value(args) or DEFAULT,
+            rehearse=rehearse,
+            move=bool(MOVE.value(args)),
+        )
         return cls(order, trials=trials, stay=bool(WATCH.value(args)))
 
     @classmethod
@@ -133,19 +141,23 @@ class SlurmExecutor(Executor):
         intent = submission.read()
         if not submission.is_own(intent):
             raise ConfigError(f"{submission.folder} is not a submission of yours")
-        return cls(JobOrder.again(intent), before=intent.keys)
+        return cls(JobOrder.again(intent), before=intent.keys | set(intent.awaits))
 
     def capacity(self, runs: int) -> Capacity:
         """See Executor."""
         profile, runtime = self.work.profile, self.work.runtime
         slots = max(1, min(runs, profile.pack * profile.parallel))
-        cores, pace = cores_of_a_job(runtime, profile.cpus), profile.pace(runtime.processes)
-        return Capacity(self._trials if self.work.search else slots, cores, profile.gpus > 0, pace)
+        on_gpu, pace = profile.gpus > 0, profile.pace(runtime.processes)
+        cores = cores_of_a_job(runtime, profile.cpus, on_gpu=on_gpu)
+        return Capacity(self._trials if self.work.search else slots, cores, on_gpu, pace)
 
     def script(self, steps: Sequence[Step]) -> str:
         """See Executor."""
         what = "a trial" if self.work.search else "the first array"
-        return f"the sbatch script of {what} would be:\n\n{preview(steps, self.work)}"
+        text = preview(steps, self.work)
+        said = script.verdict(text)
+        asked = "" if said is None else f"\n\nthe scheduler says of it: {said}"
+        return f"the sbatch script of {what} would be:\n\n{text}{asked}"
 
     # ---- a sweep
 
@@ -167,7 +179,7 @@ class SlurmExecutor(Executor):
         for line in words(submitted, self.work):
             print(line)
         if not self._stay:
-            return 3 if submitted.left else 0
+            return submitted.exit_code
         self._follow(pending, watching)
         return None
 
@@ -178,7 +190,7 @@ class SlurmExecutor(Executor):
             while not {self._status(step).state for step in steps} <= {State.DONE, State.FAILED}:
                 time.sleep(scheduler.POLL_SECONDS)
                 try:
-                    places = queued(self.work.store, scheduler.queue(), close=False)
+                    places = queued(self.work.store, look(self.work.store), close=False)
                 except Silent as error:
                     say(str(error))
                     continue
@@ -299,7 +311,7 @@ class SlurmExecutor(Executor):
             return
         self._asked = now
         try:
-            places = queued(self.work.store, scheduler.queue(), close=False)
+            places = queued(self.work.store, look(self.work.store), close=False)
         except Silent as error:
             say(str(error))
             return
@@ -327,23 +339,18 @@ def _to_run(step: Step) -> Step:
 
 def words(submitted: Submitted, order: JobOrder) -> list[str]:
     """What was submitted, what was there already, and what to type next."""
-    lines = []
-    there = Counter(
-        "running" if place.task is not None and place.task.state == "RUNNING" else "queued"
-        for place in submitted.places.values()
-    )
-    if there:
-        lines.append(f"there already: {', '.join(f'{n} {what}' for what, n in there.items())}")
+    lines = _there(submitted)
     if submitted.submission is None:
         lines.append("nothing to submit")
+        lines += _differing(submitted, order)
     else:
         arrays = ", ".join(f"{job} ({count} jobs)" for job, count in submitted.arrays.items())
         lines.append(f"submitted {len(submitted.keys)} runs of {order.sweep}: array {arrays}")
         if submitted.rehearsal is not None:
             lines.append(f"they wait for job {submitted.rehearsal}, the rehearsal, to go well")
-        if submitted.report is not None:
-            folder = order.store.root / "reports" / order.sweep
-            lines.append(f"report job {submitted.report} follows them: {folder / 'report.md'}")
+    if submitted.report is not None:
+        folder = order.store.root / "reports" / order.sweep
+        lines.append(f"report job {submitted.report} follows them: {folder / 'report.md'}")
     here = "" if order.store.root.samefile(".") else f" --root {order.store.root}"
     status = f"python -m harness.status {order.sweep}{here}"
     return [
@@ -352,4 +359,47 @@ def words(submitted: Submitted, order: JobOrder) -> list[str]:
         f"what a run printed:  {status} --logs KEY",
         f"call them off:       {status} --cancel --all",
         "what was left over:  the same command again",
+    ]
+
+
+def _there(submitted: Submitted) -> list[str]:
+    """What of the runs was there before, why it waits, and whose it is."""
+    places = [place for place in submitted.places.values() if not place.unsure]
+    tasks = [place.task for place in places]
+    running = sum(task is not None and task.state == "RUNNING" for task in tasks)
+    counts = {"running": running, "queued": len(places) - running}
+    lines = [f"there already: {', '.join(f'{n} {what}' for what, n in counts.items() if n)}"]
+    lines = lines if places else []
+    why = Counter(task.reason for task in tasks if task is not None and task.state != "RUNNING")
+    lines += [f"what they wait for:  {n} x {reason}" for reason, n in why.items() if reason]
+    others = Counter(place.owner for place in places if place.owner != -1)
+    lines += [
+        f"{count} of them are jobs of {user_name(owner)}, whose runs they stay"
+        for owner, count in others.items()
+    ]
+    if submitted.unsure:
+        lines.append(
+            f"{submitted.unsure} runs were handed to sbatch, which gave no answer: whether they "
+            "are queued is not known; the same command asks when the scheduler answers"
+        )
+    return lines
+
+
+def _differing(submitted: Submitted, order: JobOrder) -> list[str]:
+    """That runs wait with another profile than the one that was asked for."""
+    waiting = [
+        place
+        for place in submitted.places.values()
+        if place.owner == -1 and place.task is not None and place.task.state == "PENDING"
+    ]
+    intents = {place.submission.folder: place.submission.read() for place in waiting}
+    names = Counter(
+        intents[place.submission.folder].profile_name or "of another name"
+        for place in waiting
+        if intents[place.submission.folder].profile != order.profile
+    )
+    return [
+        f"{count} of them wait with profile {name} and not {order.profile_name}: {MOVE.flag} takes "
+        "them out of the queue and submits them anew"
+        for name, count in names.items()
     ]

@@ -15,6 +15,7 @@ from typing import Any
 
 from harness.config.pipes import check_pipes
 from harness.config.sweep import Run, SweepFile
+from harness.errors import HarnessError, one_line
 from harness.files import read_json
 from harness.launch.attempt import record_failure
 from harness.launch.slurm import scheduler
@@ -71,8 +72,14 @@ class ArrayTask:
         return self.submission.folder / "rendezvous" / name
 
     def runs(self) -> list[Run]:
-        """The runs of the task, read from their directories."""
-        return [self._run(key) for key in self.intent.arrays[self.array].tasks[self.index]]
+        """The runs of the task, read from their directories; one that cannot be read is told."""
+        runs = []
+        for key in self.intent.arrays[self.array].tasks[self.index]:
+            try:
+                runs.append(self._run(key))
+            except (HarnessError, OSError) as error:
+                say(f"run {key} is left out: {one_line(error)}")
+        return runs
 
     def _run(self, key: str) -> Run:
         directory = self.store.run_dir(key)
@@ -98,8 +105,12 @@ class ArrayTask:
         with Lease(directory.lease_file):
             directory.add_end(failure, error, **{**here, **details})
 
-    def fail(self, run: Run, failure: str, error: str) -> None:
-        """Put a run on record as failed, for good as far as this submission is concerned."""
+    def fail(self, run: Run, failure: str, error: str, log: Path | None = None) -> None:
+        """Put a run on record as failed, for good as far as this submission is concerned.
+
+        Args:
+            log: what tells more, if that is not the log of its last attempt.
+        """
         directory = self.store.run_dir(run.key)
         self.add_end(run, failure, error, final=True, micro_batch=None)
         record_failure(
@@ -109,6 +120,7 @@ class ArrayTask:
             since=time.time(),
             failure=failure,
             error=error,
+            log=log,
         )
 
     def micro_batch(self, run: Run) -> int | None:
@@ -121,8 +133,19 @@ class ArrayTask:
 
     def to_do(self) -> list[Step]:
         """The steps of the runs that are to go on."""
-        steps = make_plan(self.runs(), self.store)
-        return [step for step in steps if step.pending and not self._left(step.run)]
+        steps: dict[str, Step] = {}
+        for run in self.runs():
+            for step in self._plan(run):
+                if step.run.key == run.key or step.run.key not in steps:
+                    steps[step.run.key] = step
+        return [step for step in steps.values() if step.pending and not self._left(step.run)]
+
+    def _plan(self, run: Run) -> list[Step]:
+        try:
+            return make_plan([run], self.store)
+        except (HarnessError, OSError) as error:
+            say(f"run {run.key} is left out: {one_line(error)}")
+            return []
 
     def _left(self, run: Run) -> bool:
         return self.given_up(run) or self.called_off(run)

@@ -21,6 +21,7 @@ whether it was judged to be the last one, and whether its batch can be in no sma
 TAKEN_AWAY = frozenset({"preempted", "interrupted"})
 #: May be the run's doing or not: it goes on a bounded number of times.
 SUSPECT = frozenset({"killed", "node_failure"})
+_OF_THE_NODE = frozenset({"node_failure", "launch"})
 NODE_STRIKES = 2
 """Failures of a node after which the sweep keeps away from it."""
 
@@ -79,5 +80,5 @@ def smaller(size: int, share: int) -> int:
 
 def bad_nodes(ends: Iterable[End]) -> list[str]:
     """Nodes that failed under runs `NODE_STRIKES` times or more."""
-    strikes = Counter(end["node"] for end in ends if end["class"] == "node_failure" and end["node"])
+    strikes = Counter(end["node"] for end in ends if end["class"] in _OF_THE_NODE and end["node"])
     return sorted(node for node, count in strikes.items() if count >= NODE_STRIKES)

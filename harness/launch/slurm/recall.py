@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.config import Runtime
 from harness.config.pipes import allow_pipes
 from harness.config.sweep import Run
 from harness.config.sweep_files import load_sweep, own_file
-from harness.errors import ConfigError, RecordError, unknown
+from harness.errors import ConfigError, RecordError, unknown, user_name
 from harness.launch.backlog import Say
 from harness.launch.profiles import load_profile
-from harness.launch.slurm import scheduler
-from harness.launch.slurm.scheduler import Silent
-from harness.launch.slurm.submissions import REPORT, Intent, QueuePlace, Submission, submissions
-from harness.launch.slurm.submit import JobOrder, Submitted, submit, with_processes
+from harness.launch.slurm.orders import JobOrder, Submitted, with_processes
+from harness.launch.slurm.places import QueuePlace, open_submissions
+from harness.launch.slurm.submissions import Submission, submissions
+from harness.launch.slurm.submit import submit
+from harness.launch.slurm.withdrawal import jobs_to_cancel, report_job_of, withdraw
 from harness.planning.plan import Rerun, make_plan
 from harness.store.manifest import Manifest
 from harness.store.record import Store
@@ -38,6 +40,41 @@ def choose(manifest: Manifest, names: Sequence[str]) -> list[Run]:
     return chosen
 
 
+@dataclass
+class CalledOff:
+    """What came of a wish that runs stop, in numbers.
+
+    Attributes:
+        left: jobs that the scheduler may have still.
+        others: user -> runs that are jobs of that user.
+    """
+
+    runs: int = 0
+    jobs: int = 0
+    left: int = 0
+    others: Counter[int] = field(default_factory=Counter)
+
+    @property
+    def lines(self) -> list[str]:
+        """All of it for a reader."""
+        lines = [f"{self.runs} runs are called off, {self.jobs} jobs taken out of the queue"]
+        if self.left:
+            lines.append(
+                f"{self.left} jobs may be in the queue still: a run of theirs ends as soon as it "
+                "looks into its directory; the same command takes them out when the scheduler "
+                "answers"
+            )
+        for user, count in self.others.items():
+            name = user_name(user)
+            lines.append(f"{count} runs are jobs of {name}, whom alone the scheduler obeys: ask")
+        return lines
+
+    @property
+    def exit_code(self) -> int:
+        """0 if all that was asked for was done, else 3."""
+        return 3 if self.left or self.others else 0
+
+
 def cancel(
     manifest: Manifest,
     names: Sequence[str],
@@ -46,32 +83,31 @@ def cancel(
     say: Say,
     *,
     everything: bool,
-) -> str:
+) -> CalledOff:
     """Ask runs to stop, and take their jobs out of the queue: those whose numbers we have alone.
+
+    Jobs of another user, and their runs, are left to that one.
 
     Args:
         find_places: asks where in the queue runs are.
         names: how the keys of the runs begin, unless `everything` of the sweep is meant.
-
-    Returns:
-        How many they are, in words.
     """
     if bool(names) == everything:
         raise ConfigError("--cancel wants the keys of runs, or --all")
     runs = list(manifest.runs) if everything else choose(manifest, names)
     places = find_places()
-    asked = [run for run in runs if _ask_to_stop(store, run, places)]
-    jobs = _jobs_to_cancel(asked, places)
+    done = CalledOff()
+    done.others.update(places[r.key].owner for r in runs if r.key in places)
+    del done.others[-1]
+    own = [run for run in runs if run.key not in places or places[run.key].owner == -1]
+    asked = [run for run in own if _ask_to_stop(store, run, places)]
+    done.runs = len(asked)
+    jobs = jobs_to_cancel({run.key for run in asked}, places)
     if everything:
-        for submission in submissions(store, manifest.sweep.name):
-            jobs.update(_report_job(submission))
-    for name, numbers in jobs.items():
-        try:
-            scheduler.cancel(numbers, name)
-        except Silent as error:
-            say(f"{name}: {error}; its runs leave when they look into their directories")
-    count = sum(map(len, jobs.values()))
-    return f"{len(asked)} runs are called off, {count} jobs taken out of the queue"
+        for submission, intent in open_submissions(store, say, manifest.sweep.name):
+            jobs.update(report_job_of(submission, intent) if intent.is_mine else {})
+    done.jobs, done.left = withdraw(jobs, say)
+    return done
 
 
 def _ask_to_stop(store: Store, run: Run, places: Mapping[str, QueuePlace]) -> bool:
@@ -81,30 +117,6 @@ def _ask_to_stop(store: Store, run: Run, places: Mapping[str, QueuePlace]) -> bo
         return False
     directory.request_stop("cancelled")
     return True
-
-
-def _jobs_to_cancel(runs: Sequence[Run], places: Mapping[str, QueuePlace]) -> dict[str, list[str]]:
-    """Name of an array -> numbers of its jobs all of whose runs are called off."""
-    keys = {run.key for run in runs}
-    jobs: dict[str, list[str]] = {}
-    intents: dict[Path, Intent] = {}
-    for run in runs:
-        place = places.get(run.key)
-        if place is None:
-            continue
-        folder = place.submission.folder
-        intent = intents.setdefault(folder, intents.get(folder) or place.submission.read())
-        array, number = intent.arrays[place.array], place.submission.job(place.array)
-        alive = {key for key in array.tasks[place.index] if key in places}
-        if number is not None and alive <= keys and run.key == min(alive):
-            jobs.setdefault(array.name, []).append(f"{number}_{place.index}")
-    return jobs
-
-
-def _report_job(submission: Submission) -> dict[str, list[str]]:
-    number, name = submission.job(REPORT), submission.read().report
-    there = submission.open and number is not None and name is not None
-    return {str(name): [str(number)]} if there else {}
 
 
 def retry(

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.config import RunConfig, override
+from harness.config.parents import unlike_parents
 from harness.config.sweep import Run
 from harness.launch.slurm.submissions import Submission, submissions
 from harness.store.record import Store
@@ -19,7 +20,6 @@ from harness.store.state import State
 
 STEPS = 20
 SUFFIX = "rehearsal"
-_OF_THE_PARENT = ("model.text.init", "model.text.init_parent", "model.text.init_blocks")
 
 
 def store_of(store: Store, submission_id: str) -> Store:
@@ -28,17 +28,17 @@ def store_of(store: Store, submission_id: str) -> Store:
 
 
 def short_runs(runs: Iterable[Run]) -> list[Run]:
-    """The runs cut down to `STEPS` steps, one for all seeds; what starts from a parent does not."""
+    """The runs cut down to `STEPS` steps, one for all seeds, and without their parents."""
     found: dict[str, Run] = {}
     for run in runs:
-        short = replace(run, config=_short(run.config), seed=0, parent=None)
+        short = replace(run, config=_short(run.config), seed=0, parents=())
         found.setdefault(short.key, short)
     return list(found.values())
 
 
 def _short(config: RunConfig) -> RunConfig:
     samples = min(config.train.samples, STEPS * config.train.batch_size)
-    values = {"train.samples": samples, "seed": 0, **dict.fromkeys(_OF_THE_PARENT)}
+    values = {"train.samples": samples, "seed": 0, **unlike_parents(config)}
     return override(config, values)
 
 

@@ -25,9 +25,11 @@ from harness.files import open_streams
 from harness.launch.executor import REPORT_ONLY
 from harness.launch.slurm import scheduler
 from harness.launch.slurm.array_task import ArrayTask, say
+from harness.launch.slurm.launching import FAILURE, has_begun, launch_death
+from harness.launch.slurm.orders import JobOrder
 from harness.launch.slurm.scheduler import Silent
 from harness.launch.slurm.submissions import AFTER, Intent, Submission
-from harness.launch.slurm.submit import JobOrder, submit
+from harness.launch.slurm.submit import submit
 from harness.planning.plan import Action, Step
 
 ROUNDS = 3
@@ -63,29 +65,44 @@ def _words(submission: Submission, intent: Intent) -> list[str]:
 
 
 def submit_what_was_lost(submission: Submission, intent: Intent) -> None:
-    """Put runs back in the queue whose jobs left it and should not have."""
-    if intent.round >= ROUNDS or submission.held() is not None:
+    """Put runs back in the queue whose jobs left it and should not have, or never were in it.
+
+    Those whose jobs died before they began are put on record, and back in the queue where other
+    jobs of the submission did begin.
+    """
+    again = intent.round < ROUNDS and submission.held() is None
+    lost = [step for task in _tasks(submission, intent) for step in _lost(task, again)]
+    if not again or not lost:
         return
-    lost = [step for task in _tasks(submission, intent) for step in _lost(task)]
-    if not lost:
-        return
-    say(f"{len(lost)} runs lost their jobs: submitted again")
+    say(f"{len(lost)} runs lost their jobs, or never had any: submitted again")
     submit(lost, replace(JobOrder.again(intent), round=intent.round + 1), say)
 
 
 def _tasks(submission: Submission, intent: Intent) -> list[ArrayTask]:
-    """Every task of the submission that was in the queue."""
+    """Every task of the submission, with the job that it had, if any."""
     return [
-        ArrayTask(submission, intent, number, index, f"{job}_{index}", restarts=0, node="")
+        ArrayTask(submission, intent, number, index, f"{job}_{index}" if job else "", 0, node="")
         for number, array in enumerate(intent.arrays)
-        if (job := submission.job(number)) is not None
+        for job in [submission.job(number)]
         for index in range(len(array.tasks))
     ]
 
 
-def _lost(task: ArrayTask) -> list[Step]:
+def _lost(task: ArrayTask, again: bool) -> list[Step]:
+    """The runs of a task that are to be submitted again, if any are."""
     steps = [step for step in task.to_do() if step.action is not Action.ATTACH]
-    return steps if steps and _ended_by_itself(task.job) else []
+    if not steps or (task.job and not _ended_by_itself(task.job)):
+        return []
+    death = launch_death(task.submission, task.array, task.index)
+    if death is None:
+        return steps
+    task = replace(task, node=death.node)
+    for step in steps:
+        if again and has_begun(task.submission):
+            task.add_end(step.run, FAILURE, death.error)
+        else:
+            task.fail(step.run, FAILURE, death.error, death.log)
+    return steps if again and has_begun(task.submission) else []
 
 
 def _ended_by_itself(job: str) -> bool:

@@ -8,6 +8,7 @@ was set up anew gives old numbers to other jobs.
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -45,10 +46,12 @@ _SHORT = {
     "S": "SUSPENDED", "SE": "SPECIAL_EXIT", "SI": "SIGNALING", "SO": "STAGE_OUT", "ST": "STOPPED",
     "TO": "TIMEOUT",
 }  # fmt: skip
-_FOREIGN = re.compile(r"^(?:SLURM|SBATCH|SRUN|SALLOC|PMI|PMIX)_")
+_FOREIGN = re.compile(
+    r"^(?:SLURM|SBATCH|SRUN|SALLOC|SQUEUE|SINFO|SACCT|SACCTMGR|SCONTROL|SCANCEL|PMI|PMIX)_"
+)
 _JOB = re.compile(r"[0-9]{1,20}(?:_(?:[0-9]{1,20}|\[[0-9,:%-]+\]))?", re.ASCII)
 _NODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
-_KEPT = frozenset({"SLURM_CONF"})
+_KEPT = frozenset({"SLURM_CONF", "SLURM_CONF_SERVER"})
 
 
 class NoScheduler(ConfigError):
@@ -132,10 +135,12 @@ class Listing:
 
     Attributes:
         unread: names with tasks whose indexes could not be read: any of them may be alive.
+        hidden: whether jobs of other users may be there and not listed.
     """
 
     jobs: dict[str, dict[int, QueuedTask]] = field(default_factory=dict)
     unread: set[str] = field(default_factory=set)
+    hidden: bool = False
 
     def tasks(self, name: str) -> Mapping[int, QueuedTask]:
         """The tasks of the job of this name; none if it is not listed."""
@@ -146,24 +151,57 @@ class Listing:
         ids = {task.job.partition("_")[0] for task in self.tasks(name).values()}
         return max(ids, key=lambda text: int(text) if text.isdigit() else -1) if ids else None
 
+    def has(self, name: str) -> bool:
+        """Whether anything of the job of this name is listed that is not over."""
+        alive = any(not task.over for task in self.tasks(name).values())
+        return alive or name in self.unread
 
-def read_listing(text: str) -> Listing:
-    """Lines of `id|name|state|reason|nodes`; a line that is none is left out."""
-    listing = Listing()
-    for line in text.splitlines():
-        parts = line.strip().split("|")
-        if len(parts) < 3 or not re.fullmatch(r"\d+(?:_(?:\d+|\[.*\]?))?", parts[0]):
-            continue
-        job_id, name, state, reason, node = [*parts, "", ""][:5]
+    def add(self, job_id: str, name: str, state: str, reason: str = "", node: str = "") -> None:
+        """A job, or the tasks of an array that `job_id` names; one that names none is left out."""
+        if not re.fullmatch(r"\d+(?:_(?:\d+|\[.*\]?))?", job_id):
+            return
         job, indexes = indexes_of(job_id)
         if indexes is None and "_" in job_id:
-            listing.unread.add(name)
-            continue
+            self.unread.add(name)
+            return
         for index in indexes if indexes is not None else [0]:
             number = job if indexes is None else f"{job}_{index}"
             task = QueuedTask(number, state_of(state), reason.strip("()"), node)
-            listing.jobs.setdefault(name, {})[index] = task
+            self.jobs.setdefault(name, {})[index] = task
+
+
+_COLUMNS = ("JOBID", "NAME", "STATE", "REASON", "NODELIST")
+
+
+def read_listing(text: str) -> Listing:
+    """What squeue prints, by the names of its columns; a line that is none is left out."""
+    listing = Listing()
+    for row in rows_of(text, _COLUMNS):
+        if len(row) >= 3:
+            listing.add(*(row.get(name, "") for name in _COLUMNS))
     return listing
+
+
+def rows_of(text: str, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Lines of fields with bars between them, by the names in the line that names `columns[0]`.
+
+    Args:
+        columns: what they are until a line names them, and where none does.
+    """
+    rows: list[dict[str, str]] = []
+    names = list(columns)
+    for line in text.splitlines():
+        parts = [part.strip() for part in line.strip().split("|")]
+        if columns[0] in parts and not rows:
+            names = parts
+        elif "|" in line:
+            rows.append(dict(zip(names, parts, strict=False)))
+    return rows
+
+
+def fields_of(text: str) -> dict[str, str]:
+    """`JobName=a JobState=RUNNING ...`, as scontrol shows a thing, by name."""
+    return dict(re.findall(r"(?:^|\s)([A-Za-z][A-Za-z:/]*)=(\S*)", text))
 
 
 # --------------------------------------------------------------------------- questions
@@ -184,7 +222,10 @@ def require() -> None:
 
 
 def clean_environment() -> dict[str, str]:
-    """This process's environment without what an allocation it may run in has left there."""
+    """This process's environment without what an allocation it may run in has left there.
+
+    Nor with what a user has set that changes the answers, such as SQUEUE_STATES.
+    """
     kept = {k: v for k, v in os.environ.items() if k in _KEPT or not _FOREIGN.match(k)}
     return {**kept, "SLURM_BITSTR_LEN": "0", "LC_ALL": "C"}
 
@@ -224,10 +265,61 @@ def ask(*command: str, seconds: float = CALL_SECONDS, deaf: bool = False) -> str
     return done.stdout
 
 
-def queue(*, seconds: float = CALL_SECONDS) -> Listing:
-    """All jobs of this user that are not over, in one call."""
-    command = ("squeue", "--noheader", f"--user={os.getuid()}", "--format=%i|%j|%T|%r|%N")
-    return read_listing(ask(*command, seconds=seconds))
+def queue(users: Iterable[int] = (), *, seconds: float = CALL_SECONDS) -> Listing:
+    """All jobs of this user, and of `users` by their numbers, that are not over, in one call.
+
+    Those of hidden partitions too.
+    """
+    others = {user for user in users if user != os.getuid()}
+    known = {user for user in others if _is_known(user)}
+    asked = ",".join(map(str, sorted({os.getuid(), *known})))
+    command = ("squeue", "--all", f"--user={asked}", "--format=%i|%j|%T|%r|%N")
+    listing = read_listing(ask(*command, seconds=seconds))
+    listing.hidden = others != known or (bool(others) and _jobs_are_private(seconds))
+    return listing
+
+
+def _is_known(user: int) -> bool:
+    try:
+        return bool(pwd.getpwuid(user))
+    except KeyError:
+        return False
+
+
+def _jobs_are_private(seconds: float) -> bool:
+    text = ask("scontrol", "show", "config", seconds=seconds)
+    found = re.search(r"^PrivateData\s*=\s*(\S+)", text, re.MULTILINE)
+    return found is not None and "jobs" in found[1].lower().split(",")
+
+
+def add_by_number(listing: Listing, job: str, name: str) -> None:
+    """Add to `listing` what the scheduler says of a job that it did not list, asked by number.
+
+    A number that it does not know, or that is another job's by now, adds nothing; when it does not
+    answer, any task may be alive.
+    """
+    try:
+        text = ask("scontrol", "--oneliner", "show", "job", checked(job))
+    except Silent as error:
+        if "invalid job id" not in str(error).lower():
+            listing.unread.add(name)
+        return
+    for fields in map(fields_of, text.splitlines()):
+        if fields.get("JobName") == name:
+            array, task = fields.get("ArrayJobId"), fields.get("ArrayTaskId", "")
+            task = task if task.isdigit() else f"[{task}]"
+            number = fields.get("JobId", "") if array is None else f"{array}_{task}"
+            state, reason = fields.get("JobState", ""), fields.get("Reason", "")
+            listing.add(number, name, state, reason, fields.get("NodeList", ""))
+
+
+def add_from_accounting(listing: Listing, job: str, name: str) -> None:
+    """Add to `listing` what accounting, if there is any, says of a job of that name."""
+    command = ("sacct", "--parsable2", "--allocations", "--format=JobID,JobName,State")
+    columns = ("JobID", "JobName", "State")
+    for row in rows_of(or_nothing(*command, "--jobs", checked(job), seconds=10.0), columns):
+        if row.get("JobName") == name:
+            listing.add(row.get("JobID", ""), name, row.get("State", ""))
 
 
 def checked(job: str) -> str:
@@ -239,10 +331,8 @@ def checked(job: str) -> str:
 
 def own_state(job: str, *, seconds: float = 10.0) -> str:
     """The state of one job, with flags such as COMPLETING left out; Silent as `ask`."""
-    found = re.search(
-        r"\bJobState=(\S+)", ask("scontrol", "show", "job", checked(job), seconds=seconds)
-    )
-    return state_of(found[1]) if found else "UNKNOWN"
+    text = ask("scontrol", "show", "job", checked(job), seconds=seconds)
+    return state_of(fields_of(text).get("JobState", ""))
 
 
 def last_end(job: str, *, seconds: float = 10.0) -> str | None:
@@ -250,14 +340,9 @@ def last_end(job: str, *, seconds: float = 10.0) -> str | None:
 
     A job that was put back in the queue was taken away from its node, for whatever reason.
     """
-    fields = "JobID,State"
-    command = ("sacct", "--noheader", "--parsable2", "--allocations", "--duplicates")
-    states = [
-        state_of(line.partition("|")[2])
-        for line in ask(
-            *command, f"--format={fields}", "--jobs", checked(job), seconds=seconds
-        ).splitlines()
-    ]
+    command = ("sacct", "--parsable2", "--allocations", "--duplicates", "--format=JobID,State")
+    text = ask(*command, "--jobs", checked(job), seconds=seconds)
+    states = [state_of(row.get("State", "")) for row in rows_of(text, ("JobID", "State"))]
     over = [{"REQUEUED": "preempted", **ENDED}.get(state) for state in states]
     known = [failure for failure in over if failure is not None]
     return known[-1] if known else None
@@ -289,12 +374,12 @@ def avoidable(nodes: Iterable[str], partition: str | None = None) -> tuple[str, 
     avoided = tuple(dict.fromkeys(node for node in nodes if _NODE.fullmatch(node)))
     if not avoided:
         return ()
-    lines = _or_nothing("sinfo", "--noheader", "--Node", "--format=%N|%P").split()
-    rows = [line.partition("|")[::2] for line in lines]
+    columns = ("NODELIST", "PARTITION")
+    rows = rows_of(or_nothing("sinfo", "--all", "--Node", "--format=%N|%P"), columns)
     wanted = None if partition is None else partition.split(",")
     there = {
         node
-        for node, name in rows
+        for node, name in ([row.get(column, "") for column in columns] for row in rows)
         if (name.endswith("*") if wanted is None else name.rstrip("*") in wanted)
     }
     return () if there and there <= set(avoided) else avoided
@@ -310,51 +395,8 @@ def cancel(jobs: Sequence[str], name: str) -> None:
     ask("scancel", f"--name={name}", *map(checked, jobs))
 
 
-# --------------------------------------------------------------------------- limits
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How much the cluster takes.
-
-    Attributes:
-        array: tasks in one array.
-        jobs: jobs in the queue of this user, a task of an array counted as one; None: no limit
-            that could be learnt.
-    """
-
-    array: int = 1001
-    jobs: int | None = None
-
-
-def limits(qos: str | None = None) -> Limits:
-    """The cluster's limits as they are now; what it does not tell is SLURM's own default."""
-    config = dict(
-        re.findall(r"^(\w+)\s*=\s*(\S+)", _or_nothing("scontrol", "show", "config"), re.MULTILINE)
-    )
-    bounds = [int(n) for n in [config.get("MaxJobCount", "")] if n.isdigit()]
-    bounds += _associations(qos)
-    array = config.get("MaxArraySize", "")
-    return Limits(
-        array=max(1, int(array)) if array.isdigit() else Limits.array,
-        jobs=min(bounds) if bounds else None,
-    )
-
-
-def _associations(qos: str | None) -> list[int]:
-    user = os.environ.get("USER") or str(os.getuid())
-    show = ("sacctmgr", "--noheader", "--parsable2", "show")
-    found = _or_nothing(
-        *show, "associations", f"user={user}", "format=MaxSubmitJobs,GrpSubmitJobs", seconds=10.0
-    )
-    if qos is not None and found:
-        found += _or_nothing(
-            *show, "qos", qos, "format=MaxSubmitJobsPerUser,GrpSubmitJobs", seconds=10.0
-        )
-    return [int(n) for n in re.findall(r"\d+", found) if int(n) > 0]
-
-
-def _or_nothing(*command: str, seconds: float = CALL_SECONDS) -> str:
+def or_nothing(*command: str, seconds: float = CALL_SECONDS) -> str:
+    """The same; nothing when it fails."""
     try:
         return ask(*command, seconds=seconds)
     except Silent:

@@ -10,31 +10,52 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import shlex
+import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import ConfigError
+from harness.errors import ConfigError, one_line
 from harness.launch.profiles import Profile
 from harness.launch.slurm import frozen_check
 from harness.launch.slurm.freeze import Frozen
-from harness.launch.slurm.scheduler import Silent, foreign_variables
+from harness.launch.slurm.launching import Launch
+from harness.launch.slurm.scheduler import (
+    CALL_SECONDS,
+    Silent,
+    clean_environment,
+    foreign_variables,
+    installed,
+)
 
 if TYPE_CHECKING:
     import submitit
 
 SBATCH_SECONDS = 60
 """How long sbatch may take."""
+_CLOSING = "closing"
+"""The function of the shell that is the command of a job which runs in spite of its setup."""
 _RANKS_WAIT_SECONDS = 60
 """How long the other tasks of a job have after one ended."""
 
 
+_TOO_MANY = re.compile(r"limit|violates accounting", re.IGNORECASE)
+_NO_SUCH_GPU = re.compile(r"node configuration|generic resource|gres", re.IGNORECASE)
+
+
 class Refused(ConfigError):
     """What sbatch would not take, in its own words."""
+
+    @property
+    def too_many(self) -> bool:
+        """Whether fewer jobs may be taken."""
+        return _TOO_MANY.search(str(self)) is not None
 
 
 @dataclass(frozen=True)
@@ -46,6 +67,8 @@ class BatchJob:
         count: tasks of the array; None for a job that is no array.
         afterwards: what runs when the command has failed, after `python`; its code follows.
         processes: of the command, on each node.
+        launch: where the tasks of an array note how they begin; None for a job whose command runs
+            whatever becomes of its setup, in the script itself.
     """
 
     name: str
@@ -60,11 +83,12 @@ class BatchJob:
     only_after: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     afterwards: tuple[str, ...] = ()
+    launch: Launch | None = None
 
 
 def script(job: BatchJob) -> str:
     """The text of the sbatch script."""
-    text: str = _executor(job)._make_submission_file_text(_python(job.command), "")
+    text: str = _executor(job)._make_submission_file_text(_command(job), "")
     return text
 
 
@@ -80,15 +104,39 @@ def submit(job: BatchJob) -> str:
     job.logs.mkdir(parents=True, exist_ok=True)
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it raises
-            submitted = _executor(job)._submit_command(_python(job.command))
+            submitted = _executor(job)._submit_command(_command(job))
     except FailedSubmissionError as error:
         raise Silent(f"sbatch: {' '.join(str(error).split())}") from None
     except FailedJobError as error:
         said = " ".join(str(error).split()).removeprefix("sbatch: error: ")
         if not said or "timed out" in said.lower() or "unable to contact" in said.lower():
             raise Silent(f"sbatch: {said or f'no answer in {SBATCH_SECONDS} s'}") from None
+        if job.profile.gpu is not None and job.profile.gpus and _NO_SUCH_GPU.search(said):
+            said += f"; gpu = {job.profile.gpu!r} is to be a type that sinfo --format=%G names"
         raise Refused(f"sbatch refuses the job: {said}") from None
     return str(submitted.job_id)
+
+
+def verdict(text: str) -> str | None:
+    """What the scheduler says of a script without taking it; None where there is none to ask."""
+    if not installed():
+        return None
+    with tempfile.NamedTemporaryFile("w", suffix=".sh") as file:
+        file.write(text)
+        file.flush()
+        try:
+            words = ["sbatch", "--test-only", file.name]
+            done = subprocess.run(
+                words, env=clean_environment(), capture_output=True, text=True, timeout=CALL_SECONDS
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return one_line(error)
+    said = " ".join(f"{done.stdout} {done.stderr}".split())
+    return said.removeprefix("sbatch: ") or f"exit code {done.returncode}"
+
+
+def _command(job: BatchJob) -> str:
+    return _CLOSING if job.launch is None else _python(job.command)
 
 
 def _python(words: Sequence[str]) -> str:
@@ -109,7 +157,7 @@ def _executor(job: BatchJob) -> submitit.SlurmExecutor:
         "nodes": profile.nodes,
         "ntasks_per_node": job.processes,
         "cpus_per_task": profile.cpus,
-        "gpus_per_node": profile.gpus or None,
+        "gpus_per_node": profile.gpus_text,
         "mem": profile.memory,
         "array_parallelism": profile.parallel,
         "dependency": _dependency(job),
@@ -118,6 +166,7 @@ def _executor(job: BatchJob) -> submitit.SlurmExecutor:
         "setup": _setup(job),
         "teardown": _teardown(job),
         "srun_args": _srun(job),
+        "use_srun": job.launch is not None,
         "additional_parameters": _more(job),
     }
     executor.update_parameters(**{k: v for k, v in chosen.items() if v is not None or k == "wckey"})
@@ -172,17 +221,51 @@ def _more(job: BatchJob) -> dict[str, Any]:
 
 
 def _setup(job: BatchJob) -> list[str]:
-    frozen = job.frozen.environment()
-    path = shlex.quote(frozen.pop("PYTHONPATH"))
     return [
         "trap : TERM USR1 USR2 HUP",  # what they ask for is done when the command has ended
-        *job.profile.setup,
+        *(_setup_in_spite(job) if job.launch is None else _setup_of_task(job, job.launch)),
         "ulimit -c 0",
-        "export OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-1}",
-        "export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}",
+    ]
+
+
+def _setup_of_task(job: BatchJob, launch: Launch) -> list[str]:
+    """A task that ends before its command runs leaves a note that needs no more than this shell."""
+    cpus = job.profile.cpus
+    return [
+        *launch.definitions,
+        "trap unlaunched EXIT",
+        *job.profile.setup,
+        f"export OMP_NUM_THREADS=${{SLURM_CPUS_PER_TASK:-{cpus}}}",
+        "export SRUN_CPUS_PER_TASK=$OMP_NUM_THREADS",
+        # Of 23.11 and newer: srun refuses to start where two variables say it, differently.
+        'case "$SLURM_TRES_PER_TASK" in cpu*) unset SLURM_TRES_PER_TASK;; esac',
+        *_code(job.frozen),
+        "trap - EXIT",
+    ]
+
+
+def _setup_in_spite(job: BatchJob) -> list[str]:
+    """The command runs when the lines of the profile leave the shell, too."""
+    return [
+        f"{_CLOSING}() {{",
+        "trap - EXIT",
+        *_code(job.frozen),
+        _python(job.command),
+        "exit $?",
+        "}",
+        f"trap {_CLOSING} EXIT",
+        *job.profile.setup,
+    ]
+
+
+def _code(frozen: Frozen) -> list[str]:
+    """The frozen code, if it is sound, comes first on the path."""
+    environment = frozen.environment()
+    path = shlex.quote(environment.pop("PYTHONPATH"))
+    return [
         f"export PYTHONPATH={path}${{PYTHONPATH:+:$PYTHONPATH}}",
-        *(f"export {name}={shlex.quote(value)}" for name, value in frozen.items()),
-        f"{_check(job.frozen)} || exit 1",
+        *(f"export {name}={shlex.quote(value)}" for name, value in environment.items()),
+        f"{_check(frozen)} || exit 1",
     ]
 
 
@@ -207,7 +290,7 @@ def _output(job: BatchJob) -> str:
 
 
 def _srun(job: BatchJob) -> list[str]:
-    words = ["--open-mode=append"]
+    words = ["--open-mode=append", f"--cpus-per-task={job.profile.cpus}"]
     if _has_percent(job):
         words += ["--output", _output(job)]  # the last one counts
     if job.processes * job.profile.nodes == 1:
@@ -216,6 +299,7 @@ def _srun(job: BatchJob) -> list[str]:
 
 
 def _teardown(job: BatchJob) -> list[str]:
-    if not job.afterwards:
+    if job.launch is None:
         return ["exit $?"]
-    return ["code=$?", f"[ $code -eq 0 ] || {_python(job.afterwards)} $code", "exit $code"]
+    afterwards = f"{_python(job.afterwards)} $code"
+    return ["code=$?", f"[ $code -eq 0 ] || {{ begun $code; {afterwards}; }}", "exit $code"]

@@ -5,7 +5,8 @@
             submission.json   intent: which runs in which task of which array, under which name
             job-<n>.json      the number that the scheduler gave array n
             job-report.json   the same of the job that writes the report
-            ended/            what each task of an array says of its runs when it ends
+            begun/ launch/    how each task of an array began, or did not; see launching
+            ended/            what each task says of its runs when it ends
             held.json         why the tasks that have not begun shall not
             over.json         nothing of it is in the queue any more
             logs/             scripts, and what the jobs print
@@ -19,6 +20,7 @@ are found again by name.  One writer a file.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +36,6 @@ from harness.config import Runtime
 from harness.errors import HarnessError, RecordError, one_line
 from harness.files import dump_json, is_sealed, read_json, seal, write_json
 from harness.launch.profiles import Profile
-from harness.launch.slurm.scheduler import Listing, QueuedTask
 from harness.store.lease import Lease, LeaseHeld
 from harness.store.record import Store
 
@@ -78,6 +79,8 @@ class Intent:
         round: how many submissions before this one followed each other by themselves.
         rehearsal: whether the runs are short ones, of a store of their own.
         waves: whether other runs follow from what these come to.
+        awaits: keys of runs that are in the queue for other submissions, and that the report
+            waits for.
     """
 
     id: str
@@ -99,6 +102,19 @@ class Intent:
     code_sha256: str = ""
     waves: bool = False
     pipes: tuple[str, ...] = ()
+    awaits: tuple[str, ...] = ()
+    profile_name: str = ""
+
+    @property
+    def owner(self) -> int:
+        """The user, by number, whose jobs they are; -1 where that is not on record."""
+        user = self.by.get("uid")
+        return user if isinstance(user, int) else -1
+
+    @property
+    def is_mine(self) -> bool:
+        """Whether they are jobs of the user of this process."""
+        return self.owner in {os.getuid(), -1}
 
     @property
     def keys(self) -> set[str]:
@@ -191,6 +207,20 @@ class Submission:
         """Whether something of it may be in the queue."""
         return not (self.folder / "over.json").exists()
 
+    def log(self, array: int, index: int) -> Path:
+        """What a task of an array prints, wherever it starts."""
+        return self.logs / f"{self.job(array)}_{index}_0_log.out"
+
+    def note_report(self, job: str, after: Sequence[str]) -> None:
+        """Write down the number of the job that writes the report, and the jobs it waits for."""
+        note = {"job": job, "time": round(time.time(), 3), "after": list(after)}
+        write_json(self.folder / f"job-{REPORT}.json", note)
+
+    def report_waits_for(self) -> frozenset[str]:
+        """The numbers of the jobs that the one that writes the report waits for."""
+        written = read_json(self.folder / f"job-{REPORT}.json") or {}
+        return frozenset(map(str, written.get("after", ())))
+
     # ---- the tasks' own words
 
     def note_end(
@@ -273,62 +303,6 @@ def submitting(store: Store, *, seconds: float = 120.0) -> Iterator[None]:
         yield
     finally:
         lease.__exit__(None, None, None)
-
-
-@dataclass(frozen=True)
-class QueuePlace:
-    """Where in the queue a run is: its submission, and its task if the scheduler lists it."""
-
-    submission: Submission
-    array: int
-    index: int
-    task: QueuedTask | None
-
-
-def find_jobs(submission: Submission, intent: Intent, listing: Listing) -> None:
-    """Write down the numbers of jobs that are in the queue and were never written down."""
-    parts: dict[int | str, str] = {i: array.name for i, array in enumerate(intent.arrays)}
-    if intent.report is not None:
-        parts[REPORT] = intent.report
-    for part, name in parts.items():
-        job = listing.job_id(name)
-        if job is not None and submission.job(part) is None:
-            submission.note_job(part, job)
-
-
-def queued(store: Store, listing: Listing | None, *, close: bool = True) -> dict[str, QueuePlace]:
-    """Key -> place of every run that is in the queue or running there, or may be.
-
-    Without a listing, when the scheduler could not be asked, that is every run of an open
-    submission.  With one, numbers that were never written down are, and submissions of which
-    nothing is left are closed, unless `close` is false: that is for the holder of `submitting`.
-    """
-    found: dict[str, QueuePlace] = {}
-    for submission in submissions(store):
-        if not submission.open:
-            continue
-        intent = submission.read()
-        if listing is not None and close:
-            find_jobs(submission, intent, listing)
-        places = list(_places(submission, intent, listing))
-        for key, place in places:
-            found[key] = place
-        if close and listing is not None and not places and not listing.tasks(intent.report or ""):
-            submission.close()
-    return found
-
-
-def _places(
-    submission: Submission, intent: Intent, listing: Listing | None
-) -> Iterator[tuple[str, QueuePlace]]:
-    for number, array in enumerate(intent.arrays):
-        tasks = {} if listing is None else listing.tasks(array.name)
-        any_may_live = listing is None or array.name in listing.unread
-        for index, keys in enumerate(array.tasks):
-            task = tasks.get(index)
-            if any_may_live or (task is not None and not task.over):
-                for key in keys:
-                    yield key, QueuePlace(submission, number, index, task)
 
 
 def newest(store: Store, sweep: str) -> Submission | None:

@@ -15,144 +15,37 @@ import socket
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
-from pathlib import Path
 
-from harness.config import Runtime
 from harness.config.pipes import check_pipes
 from harness.errors import ConfigError, HarnessError, refuse_controls
 from harness.launch.backlog import Say, estimate, job_of, name_of, set_aside
-from harness.launch.executor import Assignment
-from harness.launch.profiles import Profile
 from harness.launch.slurm import rehearse, scheduler, script
+from harness.launch.slurm.closing import follow, report_home, waited_for
 from harness.launch.slurm.freeze import Frozen, freeze
 from harness.launch.slurm.frozen_check import fault_of
+from harness.launch.slurm.launching import Launch
+from harness.launch.slurm.limits import Limits, alive, limits
+from harness.launch.slurm.orders import JobOrder, Submitted, check_time
+from harness.launch.slurm.places import QueuePlace, look, queued
 from harness.launch.slurm.policy import bad_nodes
-from harness.launch.slurm.scheduler import Limits, Listing, Silent
+from harness.launch.slurm.scheduler import Listing, Silent
 from harness.launch.slurm.script import BatchJob, Refused
 from harness.launch.slurm.submissions import (
     REPORT,
     Array,
     Intent,
-    QueuePlace,
     Submission,
     folder_of,
-    newest,
-    queued,
     submitting,
 )
-from harness.planning.plan import Action, Rerun, Step
+from harness.launch.slurm.withdrawal import take_out
+from harness.planning.plan import Action, Step
 from harness.store.lease import LeaseHeld
 from harness.store.record import Store
 
-REPORT_SECONDS = 3600
-REPORT_MEMORY = "4G"
 _LOOK_AGAIN_SECONDS = 5.0
-
-
-class HeldBack(HarnessError):
-    """The sweep holds itself back: its first tasks died of the same error."""
-
-    exit_code = 3
-
-
-@dataclass(frozen=True)
-class JobOrder(Assignment):
-    """An assignment that is to be submitted, and how.
-
-    Attributes:
-        rehearse: whether a rehearsal must go well first.
-        frozen: the code that is to run; None: that of the calling process, as it is now.
-        round: how many submissions before this one followed each other by themselves.
-    """
-
-    profile: Profile = field(default_factory=Profile)
-    rehearse: bool = False
-    frozen: Frozen | None = None
-    round: int = 0
-
-    @classmethod
-    def again(cls, intent: Intent) -> JobOrder:
-        """That of an earlier submission, with the code that it had."""
-        file = None if intent.sweep_file is None else Path(intent.sweep_file)
-        return cls(
-            store=Store(Path(intent.root)),
-            runtime=intent.runtime,
-            sweep=intent.sweep,
-            sweep_file=file,
-            report=intent.report_command or None,
-            profile=intent.profile,
-            frozen=Frozen(Path(intent.code), file, intent.code_sha256),
-            round=intent.round,
-            waves=intent.waves,
-        )
-
-
-@dataclass(frozen=True)
-class Submitted:
-    """What came of an order.
-
-    Attributes:
-        submission: None if nothing had to be submitted.
-        arrays: number of each array -> how many jobs it has.
-        places: where in the queue the runs are that were there before.
-        left: runs that sbatch did not take, and its words.
-    """
-
-    submission: Submission | None
-    arrays: Mapping[str, int]
-    keys: frozenset[str]
-    places: Mapping[str, QueuePlace]
-    report: str | None = None
-    left: tuple[str, ...] = ()
-    rehearsal: str | None = None
-
-
-# --------------------------------------------------------------------------- checks
-
-
-def with_processes(profile: Profile, runtime: Runtime, *, given: bool) -> Runtime:
-    """`runtime` with a process for each GPU of a job, unless the number is the user's word.
-
-    Raises:
-        ConfigError: the processes of a run cannot be spread over the nodes.
-    """
-    if profile.pack > 1 and profile.nodes > 1:
-        raise ConfigError(
-            f"pack = {profile.pack} with nodes = {profile.nodes}: several runs side by side are "
-            "for one node"
-        )
-    processes = runtime.processes
-    if not given and profile.pack == 1:
-        processes = profile.nodes * max(1, profile.gpus)
-    if processes % profile.nodes:
-        raise ConfigError(
-            f"runtime.processes = {processes} cannot be spread over nodes = {profile.nodes}"
-        )
-    return runtime.model_copy(update={"processes": processes})
-
-
-def check_time(profile: Profile, runtime: Runtime) -> None:
-    """ConfigError when the time limit leaves no room for a single checkpoint."""
-    room = profile.time - profile.warning_seconds
-    if room < runtime.checkpoint_seconds:
-        raise ConfigError(
-            f"time = {profile.time_text(profile.time)} with {profile.warning_seconds} s to save "
-            f"in leaves {room} s, less than one checkpoint interval (runtime.checkpoint_seconds "
-            f"= {runtime.checkpoint_seconds:g}): such a run never ends"
-        )
-
-
-def check_not_held(store: Store, sweep: str, rerun: Rerun) -> None:
-    """HeldBack, saying why, until failed runs are asked for again."""
-    last = newest(store, sweep)
-    reason = None if last is None else last.held()
-    if reason is not None and rerun not in {Rerun.FAILED, Rerun.ALL}:
-        raise HeldBack(
-            f"{sweep} holds itself back: {reason}; when that is mended, the same command with "
-            "--rerun failed goes on"
-        )
 
 
 # --------------------------------------------------------------------------- submission
@@ -168,8 +61,10 @@ def submit(steps: Sequence[Step], order: JobOrder, say: Say) -> Submitted:
     scheduler.require()
     check_time(order.profile, order.runtime)
     with submitting(order.store):
-        listing = _listing(say)
-        places = queued(order.store, listing)
+        listing = _listing(order.store, say)
+        places = queued(order.store, listing, say=say)
+        if order.move:
+            take_out({step.run.key for step in steps if step.pending}, places, say)
         wanted = [
             step
             for step in steps
@@ -178,10 +73,25 @@ def submit(steps: Sequence[Step], order: JobOrder, say: Say) -> Submitted:
         wanted = [step for step in wanted if _prepared(step, order.store, say)]
         there = {s.run.key: places[s.run.key] for s in steps if s.pending and s.run.key in places}
         _release(there.values(), say)
-        if not wanted:
-            return Submitted(None, {}, frozenset(), there)
-        limits = scheduler.limits(order.profile.qos)
-        return replace(_submit(wanted, order, limits, listing, say), places=there)
+        bounds = limits(order.profile)
+        done = Submitted(None, {}, frozenset(), {})
+        if wanted:
+            done = _submit_fewer(wanted, order, bounds, listing or Listing(), say)
+        done = replace(done, places=there)
+        home = report_home(order, done, listing, lambda: _report_alone(order, there))
+        if home is not None:
+            number = follow(home, waited_for(done), bounds, _sbatch, say)
+            done = replace(done, report=number)
+        return done
+
+
+def _report_alone(order: JobOrder, places: Mapping[str, QueuePlace]) -> tuple[Submission, Intent]:
+    """A submission of no run, for the report on those that others have put in the queue."""
+    frozen = order.frozen or freeze(order.store, order.sweep_file)
+    intent = replace(_intent([], order, frozen, Limits(), Listing()), awaits=tuple(sorted(places)))
+    submission = Submission(folder_of(order.store, order.sweep) / intent.id)
+    submission.write(intent)
+    return submission, intent
 
 
 def preview(steps: Sequence[Step], order: JobOrder) -> str:
@@ -194,9 +104,9 @@ def preview(steps: Sequence[Step], order: JobOrder) -> str:
     return script.script(_job_of(intent, submission, 0, frozen, (), ()))
 
 
-def _listing(say: Say) -> Listing | None:
+def _listing(store: Store, say: Say) -> Listing | None:
     try:
-        return scheduler.queue()
+        return look(store)
     except Silent as error:
         say(f"{error}; what was submitted before is taken to be in the queue")
         return None
@@ -204,7 +114,8 @@ def _listing(say: Say) -> Listing | None:
 
 def _release(places: Iterable[QueuePlace], say: Say) -> None:
     """Let jobs begin that SLURM holds since a node could not launch them: that was asked for."""
-    jobs = sorted({p.task.job for p in places if p.task is not None and p.task.launch_failed})
+    own = (p.task for p in places if p.task is not None and p.owner == -1)
+    jobs = sorted({task.job for task in own if task.launch_failed})
     if not jobs:
         return
     try:
@@ -230,14 +141,31 @@ def _prepared(step: Step, store: Store, say: Say) -> bool:
     return True
 
 
+def _submit_fewer(
+    steps: Sequence[Step], order: JobOrder, limits: Limits, listing: Listing, say: Say
+) -> Submitted:
+    """Submit the steps, in fewer jobs of more runs each where sbatch finds them too many."""
+    report = order.report is not None
+    while True:
+        each = _runs_per_task(len(steps), order.profile.pack, limits, listing, report=report)
+        jobs = -(-len(steps) // each)
+        try:
+            return _submit(steps, order, limits, listing, say)
+        except Refused as error:
+            if jobs == 1 or order.rehearse or not error.too_many:
+                raise
+            say(f"{error}: not {jobs} jobs, tried with {jobs // 2}")
+            limits = replace(limits, jobs=alive(listing) + jobs // 2 + int(report))
+
+
 def _submit(
-    steps: Sequence[Step], order: JobOrder, limits: Limits, listing: Listing | None, say: Say
+    steps: Sequence[Step], order: JobOrder, limits: Limits, listing: Listing, say: Say
 ) -> Submitted:
     frozen = order.frozen or freeze(order.store, order.sweep_file)
     if fault := fault_of(str(frozen.path), frozen.sha256):
         raise HarnessError(f"frozen code is not run: {fault}; submit the sweep anew")
     rehearsal = _submit_rehearsal(steps, order, frozen) if order.rehearse else None
-    intent = _intent(steps, order, frozen, limits, listing or Listing())
+    intent = _intent(steps, order, frozen, limits, listing)
     submission = Submission(folder_of(order.store, order.sweep) / intent.id)
     submission.write(intent)
     failed = bad_nodes(end for s in steps for end in order.store.run_dir(s.run.key).ends())
@@ -256,14 +184,13 @@ def _submit(
                     shutil.rmtree(submission.folder)
                 raise
             left = (str(error), *_keys(intent.arrays[number:]))
-            say(f"{error}; {len(left) - 1} runs are left for the same command to submit")
+            say(f"{error}; {len(left) - 1} runs are left for the same command, or the report job")
             break
         jobs[array.name] = job_id
         submission.note_job(number, job_id)
-    report = _submit_report(intent, submission, frozen, tuple(jobs.values()), say)
     arrays = {jobs[a.name]: len(a.tasks) for a in intent.arrays if a.name in jobs}
     keys = frozenset(intent.keys - set(left))
-    return Submitted(submission, arrays, keys, {}, report, left, rehearsal)
+    return Submitted(submission, arrays, keys, {}, None, left, rehearsal)
 
 
 def _submit_rehearsal(steps: Sequence[Step], order: JobOrder, frozen: Frozen) -> str:
@@ -305,6 +232,7 @@ def _intent(
         sweep=order.sweep,
         arrays=_arrays(steps, order.profile.pack, limits, listing, name, report=report),
         profile=order.profile,
+        profile_name=order.profile_name,
         runtime=order.runtime,
         root=str(order.store.root),
         code=str(frozen.path),
@@ -338,12 +266,12 @@ def _arrays(
     *,
     report: bool,
 ) -> tuple[Array, ...]:
-    """Runs of similar length share a task; those that start from another's weights come after it.
+    """Runs of similar length share a task; those that need another's weights come after it.
 
     When the queue takes fewer tasks than there are runs, a task has several, one after the other.
     """
     here = {step.run.key for step in steps}
-    waves = [[s for s in steps if (s.waits_for in here) is later] for later in (False, True)]
+    waves = [[s for s in steps if here.isdisjoint(s.waits_for) is first] for first in (True, False)]
     per_task = _runs_per_task(len(steps), pack, limits, listing, report=report)
     arrays: list[Array] = []
     for wave in waves:
@@ -358,14 +286,13 @@ def _arrays(
 
 
 def _runs_per_task(runs: int, pack: int, limits: Limits, listing: Listing, *, report: bool) -> int:
-    if limits.jobs is None:
+    room = limits.room(listing, report=report)
+    if room is None:
         return pack
-    there = sum(not task.over for tasks in listing.jobs.values() for task in tasks.values())
-    room = limits.jobs - there - int(report)
     if room < 1:
         raise ConfigError(
-            f"the queue takes {limits.jobs} jobs of yours and has {there}: there is no room; the "
-            "same command submits when there is"
+            f"the queue takes {limits.jobs} jobs of yours and has {alive(listing)}: there is no "
+            "room; the same command submits when there is"
         )
     least = -(-runs // room)
     return -(-max(pack, least) // pack) * pack
@@ -385,11 +312,12 @@ def _job_of(
     several_nodes = profile.nodes > 1
     processes = intent.runtime.processes // profile.nodes if several_nodes else 1
     cpus = profile.cpus if several_nodes else profile.cpus * intent.runtime.processes * profile.pack
+    size = {"cpus": cpus, "memory": profile.memory_text(profile.pack)}
     return BatchJob(
         name=array.name,
         command=command,
         afterwards=(*command, "--after"),
-        profile=profile.model_copy(update={"cpus": cpus}),
+        profile=profile.model_copy(update=size),
         frozen=frozen,
         cwd=intent.cwd,
         logs=submission.logs,
@@ -397,39 +325,8 @@ def _job_of(
         processes=processes,
         after=after,
         exclude=exclude,
+        launch=Launch(submission.folder, number),
     )
-
-
-def _submit_report(
-    intent: Intent, submission: Submission, frozen: Frozen, jobs: tuple[str, ...], say: Say
-) -> str | None:
-    """The number of the job that writes the report when `jobs` are over, whatever came of them."""
-    if intent.report is None or not jobs:
-        return None
-    profile = intent.profile
-    light: dict[str, object] = {"gpus": 0, "nodes": 1, "cpus": 1, "pack": 1}
-    light |= {"time": REPORT_SECONDS, "memory": profile.memory and REPORT_MEMORY}
-    if profile.report_partition is not None:
-        light |= {"partition": profile.report_partition, "qos": None, "constraint": None}
-    job = BatchJob(
-        name=intent.report,
-        command=(
-            *("-m", "harness.launch.slurm.report_job", str(submission.folder)),
-            *("--sha256", intent.sha256),
-        ),
-        profile=profile.model_copy(update=light),
-        frozen=frozen,
-        cwd=intent.cwd,
-        logs=submission.logs,
-        after=jobs,
-    )
-    try:
-        number = _sbatch(job)
-    except (Refused, Silent) as error:
-        say(f"no report job: {error}; the same command writes the report when the runs are done")
-        return None
-    submission.note_job(REPORT, number)
-    return number
 
 
 def _sbatch(job: BatchJob) -> str:

@@ -36,6 +36,7 @@ from harness.launch.ranks import end_rendezvous, help_with, runs_of_rendezvous
 from harness.launch.slots import gpus_of_machine, slots_here
 from harness.launch.slurm import scheduler
 from harness.launch.slurm.array_task import ArrayTask, say
+from harness.launch.slurm.launching import HOLD_AFTER, note_begin
 from harness.launch.slurm.policy import why_stop
 from harness.launch.slurm.scheduler import Silent
 from harness.launch.slurm.submissions import Intent, Submission
@@ -45,8 +46,6 @@ from harness.store.provenance import usable_cores
 from harness.store.record import RunDir
 from harness.store.state import State
 
-HOLD_AFTER = 3
-"""Tasks that die first, of the same error, before the sweep holds itself back."""
 _SIGNALLED = {128 + number for number in HELD_SIGNALS}
 _OUT_OF_MEMORY = re.compile(r"oom[-_ ]?kill|out of memory|exceeded (?:job |step )?memory", re.I)
 _TAIL_BYTES = 20_000
@@ -106,6 +105,7 @@ class Supervisor:
     def supervise(self) -> int:
         """Run what is to be run; 0 if every run of the task is done."""
         task = self.task
+        note_begin(task.submission, task.array, task.index, task.restarts)
         say(f"task {task.job} of submission {task.intent.id} on {task.node}")
         held = task.submission.held()
         if held is not None:

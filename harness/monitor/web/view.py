@@ -21,7 +21,7 @@ from harness.config.sweep import Run
 from harness.errors import HarnessError, RecordError, one_line, unknown
 from harness.files import read_json
 from harness.launch.slurm import scheduler
-from harness.launch.slurm.submissions import QueuePlace
+from harness.launch.slurm.places import QueuePlace
 from harness.monitor.logs import POINTS, NumberLog, X, log_files, node_of, tail, thinned
 from harness.monitor.points import PointSnapshot, alike_failures, by_point, leading_metric
 from harness.monitor.snapshot import (
@@ -51,7 +51,7 @@ REPORT = "report.html"
 _RUNS_NAMED = 12
 """Runs of one cause of failure that are named."""
 _KEY = re.compile(r"[0-9a-f]{12}")
-_FIRST_DRAWN = {RunState.RUNNING: 0, RunState.FAILED: 1, RunState.STALE: 2}
+_FIRST_DRAWN = {RunState.RUNNING: 0, RunState.FAILED: 1, RunState.DEAD: 2, RunState.STALE: 3}
 
 
 class Board:
@@ -180,7 +180,7 @@ class Board:
                 "point": dict(run.point),
                 "config": run.config.model_dump(mode="json"),
                 "hours": device_hours([known]),
-                "parent": None if run.parent is None else run.parent.key,
+                "parents": [parent.key for parent in run.parents],
                 **_records(directory, run.config),
                 "logs": [file.name for file in self._log_files(directory)],
             }

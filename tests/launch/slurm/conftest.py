@@ -10,7 +10,7 @@ from fake_slurm import FakeSlurm
 
 from harness.config import Runtime
 from harness.launch.slurm import submit
-from harness.launch.slurm.submit import JobOrder
+from harness.launch.slurm.orders import JobOrder
 from harness.store.record import Store
 
 

@@ -4,6 +4,7 @@
 <folder>/queue     what squeue prints; sbatch adds a line
 <folder>/asked     every call, a line each
 <folder>/NAME.fails, NAME.hangs, NAME.says    how a command misbehaves, or what it prints
+NAME.says.WORD                       what it prints when WORD is among what it is asked
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ echo "$N $*" >> "$F/asked"
 [ -e "$F/$N.hangs" ] && exec sleep 60
 [ -e "$F/$N.fails" ] && {{ cat "$F/$N.fails" >&2; exit 1; }}
 """
-_SAYS = """[ -e "$F/$N.says" ] && cat "$F/$N.says"
+_SAYS = """for W; do
+    [ -e "$F/$N.says.$W" ] && { cat "$F/$N.says.$W"; exit 0; }
+done
+[ -e "$F/$N.says" ] && cat "$F/$N.says"
 exit 0
 """
 _SQUEUE = """[ -e "$F/queue" ] && cat "$F/queue"
@@ -56,8 +60,9 @@ class FakeSlurm:
         file.write_text(_COMMON.format(folder=self.folder) + text)
         file.chmod(0o755)
 
-    def says(self, name: str, text: str) -> None:
-        (self.folder / f"{name}.says").write_text(text)
+    def says(self, name: str, text: str, *, to: str | None = None) -> None:
+        """What a command prints: always, or to a call `to` is a word of."""
+        (self.folder / (f"{name}.says" if to is None else f"{name}.says.{to}")).write_text(text)
 
     def fails(self, name: str, text: str = "it does not work") -> None:
         (self.folder / f"{name}.fails").write_text(text)

@@ -18,9 +18,9 @@ from harness.launch.processes import Stop
 from harness.launch.profiles import Profile
 from harness.launch.slurm import scheduler
 from harness.launch.slurm.freeze import freeze
+from harness.launch.slurm.orders import JobOrder
 from harness.launch.slurm.script import Refused
 from harness.launch.slurm.submissions import submissions
-from harness.launch.slurm.submit import JobOrder
 from harness.planning.plan import Action, Step
 from harness.store.record import Store
 from harness.store.state import State

@@ -18,8 +18,10 @@ from harness.launch.attempt import record_failure
 from harness.launch.executor import Assignment
 from harness.launch.executors.slurm import SlurmExecutor
 from harness.launch.slurm import report_job
+from harness.launch.slurm.launching import note_begin
+from harness.launch.slurm.orders import JobOrder
 from harness.launch.slurm.submissions import Submission, submissions
-from harness.launch.slurm.submit import JobOrder, submit
+from harness.launch.slurm.submit import submit
 from harness.planning.plan import Rerun, Step
 from harness.store.record import Store
 
@@ -58,6 +60,58 @@ def test_runs_whose_jobs_slurm_killed_at_launch_go_back_with_the_code_they_had(
     (newer,) = [s for s in submissions(Store(_root(submission)), "ablation") if s.read().round]
     assert (newer.read().round, newer.read().code) == (1, submission.read().code)
     assert newer.read().report_command == submission.read().report_command
+
+
+def test_one_directory_that_cannot_be_read_keeps_no_other_back(
+    sent: tuple[Submission, list[str]], slurm: FakeSlurm, store: Store
+) -> None:
+    submission, (first, second) = sent
+    (store.run_dir(first).path / "config.json").write_text("torn")
+    assert again(submission, slurm, "FAILED") == [second]
+
+
+def test_what_sbatch_never_took_is_submitted(
+    steps: Plan, order: JobOrder, slurm: FakeSlurm
+) -> None:
+    slurm.says("scontrol", "MaxArraySize = 1\n")
+    slurm.refuses(102, "Job violates accounting/QOS policy")
+    done = submit(steps({"a": "done", "b": "done"}), order, print)
+    assert done.submission is not None
+    slurm.queue.unlink()
+    (slurm.folder / "sbatch.refuses.102").unlink()
+    assert again(done.submission, slurm, "RUNNING") == [*done.left[1:]]
+
+
+def test_a_job_that_died_before_it_began_is_on_record_where_none_got_further(
+    sent: tuple[Submission, list[str]], slurm: FakeSlurm, store: Store
+) -> None:
+    submission, (first, second) = sent
+    _die(submission, 0)
+    assert again(submission, slurm, "FAILED") == [second]
+    status = store.run_dir(first).status()
+    assert (status.failure, status.error) == (
+        "launch",
+        "its job died before it began (exit code 7): no such module",
+    )
+    assert (status.details or {})["log"] == str(submission.log(0, 0))
+
+
+def test_and_goes_to_another_node_where_others_did(
+    sent: tuple[Submission, list[str]], slurm: FakeSlurm, store: Store
+) -> None:
+    submission, keys = sent
+    note_begin(submission, 0, 1, 0)
+    _die(submission, 0)
+    assert again(submission, slurm, "FAILED") == sorted(keys)
+    (end,) = store.run_dir(keys[0]).ends()
+    assert (end["class"], end["node"]) == ("launch", "n1")
+
+
+def _die(submission: Submission, index: int) -> None:
+    """Play a task of which only the shell was there."""
+    (submission.folder / "launch").mkdir()
+    (submission.folder / "launch" / f"0-{index}").write_text("7 0 n1\n")
+    submission.log(0, index).write_text("no such module\n")
 
 
 @pytest.mark.parametrize("state", ["CANCELLED", "RUNNING", "PENDING"])

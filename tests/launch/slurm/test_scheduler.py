@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from typing import Any
+
 import pytest
 from fake_slurm import FakeSlurm
 
+from harness.errors import user_name
+from harness.launch.profiles import Profile
 from harness.launch.slurm import scheduler
+from harness.launch.slurm.limits import Limits, limits
 from harness.launch.slurm.scheduler import (
-    Limits,
+    Listing,
     NoScheduler,
     QueuedTask,
     Silent,
@@ -113,6 +119,28 @@ def test_what_a_user_reads(task: QueuedTask, words: str) -> None:
     assert task.words == words
 
 
+#: `squeue --format=%i|%j|%T|%r|%N`, by the field tables of squeue(1); of the newer ones with what
+#: a site's wrapper may put before, and columns in an order of its own.
+QUEUES = {
+    "22.05": "JOBID|NAME|STATE|REASON|NODELIST\n7_0|sweep-1-0|RUNNING|None|n[1-2]\n"
+    "7_[1-2%9]|sweep-1-0|PENDING|AssocMaxJobsLimit|\n",
+    "25.05": "squeue: info: this cluster is in maintenance on Monday\n"
+    "NAME|JOBID|STATE|NODELIST|REASON|PREFER\nsweep-1-0|7_0|RUNNING|n[1-2]|None|\n"
+    "sweep-1-0|7_[1-2%9]|PENDING||(AssocMaxJobsLimit)|\n",
+}
+#: `scontrol --oneliner show job 7`, by scontrol(1).
+JOBS = {
+    "22.05": "JobId=9 ArrayJobId=7 ArrayTaskId=0 JobName=sweep-1-0 UserId=a(1) JobState=COMPLETED "
+    "Reason=None NodeList=n1\nJobId=7 ArrayJobId=7 ArrayTaskId=1-2%9 ArrayTaskThrottle=9 "
+    "JobName=sweep-1-0 UserId=a(1) JobState=PENDING Reason=Priority NodeList=\n"
+    "JobId=70 JobName=another JobState=RUNNING Reason=None NodeList=n2\n",
+    "25.05": "JobId=9 SLUID=s1 ArrayJobId=7 ArrayTaskId=0 JobName=sweep-1-0 UserId=a(1) "
+    "MCS_label=N/A JobState=COMPLETED Reason=None NodeList=n1 OOMKillStep=0\nJobId=7 SLUID=s2 "
+    "ArrayJobId=7 ArrayTaskId=1,2 ArrayTaskThrottle=9 JobName=sweep-1-0 JobState=PENDING "
+    "Reason=Priority StepMgrEnabled=Yes NodeList= TresPerTask=cpu=4\n",
+}
+
+
 class TestCalls:
     def test_one_call_lists_the_whole_queue(self, slurm: FakeSlurm) -> None:
         slurm.queue.write_text("7_[0-1]|a|PENDING|Priority|\n")
@@ -145,6 +173,47 @@ class TestCalls:
         assert "SLURM_CONF" in kept
         assert not {"SLURM_CPU_BIND", "SBATCH_PARTITION", "PMIX_RANK"} & set(kept)
 
+    def test_what_a_user_has_set_for_himself_changes_no_answer(
+        self, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        squeue = slurm.bin / "squeue"
+        squeue.write_text(squeue.read_text().replace("exit 0", 'env >> "$F/env"; exit 0'))
+        for name in ("SQUEUE_STATES", "SQUEUE_FORMAT", "SQUEUE_PARTITION", "SLURM_CLUSTERS"):
+            monkeypatch.setenv(name, "R")
+        scheduler.queue()
+        told = (slurm.folder / "env").read_text()
+        assert not [line for line in told.splitlines() if line.startswith(("SQUEUE", "SLURM_CL"))]
+        assert "--all" in slurm.asked("squeue")[0].split()
+
+    @pytest.mark.parametrize("version", QUEUES)
+    def test_a_queue_is_read_by_the_names_of_its_columns(self, version: str) -> None:
+        listing = read_listing(QUEUES[version])
+        assert listing.tasks("sweep-1-0") == {
+            0: QueuedTask("7_0", "RUNNING", "None", "n[1-2]"),
+            1: QueuedTask("7_1", "PENDING", "AssocMaxJobsLimit", ""),
+            2: QueuedTask("7_2", "PENDING", "AssocMaxJobsLimit", ""),
+        }
+
+    @pytest.mark.parametrize("version", JOBS)
+    def test_a_job_is_asked_for_by_its_number(self, slurm: FakeSlurm, version: str) -> None:
+        slurm.says("scontrol", JOBS[version])
+        listing = Listing()
+        scheduler.add_by_number(listing, "7", "sweep-1-0")
+        states = {i: task.state for i, task in listing.tasks("sweep-1-0").items()}
+        assert states == {0: "COMPLETED", 1: "PENDING", 2: "PENDING"}
+        assert set(listing.jobs) == {"sweep-1-0"}
+
+    def test_a_number_that_nobody_knows_adds_nothing_and_silence_may_be_life(
+        self, slurm: FakeSlurm
+    ) -> None:
+        listing = Listing()
+        slurm.fails("scontrol", "slurm_load_jobs error: Invalid job id specified")
+        scheduler.add_by_number(listing, "7", "a")
+        assert not listing.has("a")
+        slurm.fails("scontrol", "slurm_load_jobs error: Unable to contact slurm controller")
+        scheduler.add_by_number(listing, "7", "a")
+        assert listing.has("a")
+
     def test_the_last_end_of_a_job_that_was_requeued(self, slurm: FakeSlurm) -> None:
         slurm.says("sacct", "7_0|NODE_FAIL\n7_0|PENDING\n")
         assert scheduler.last_end("7_0") == "node_failure"
@@ -156,20 +225,78 @@ class TestCalls:
         assert scheduler.own_state("7_1") == "CANCELLED"
 
 
+CONFIG = "Configuration data as of 2026-01-01\nMaxArraySize            = 5\nMaxJobCount     = {}\n"
+#: As `scontrol --oneliner show partition` of 22.05 and of 25.05 (QoS and newer fields) prints them.
+PARTITIONS = (
+    "PartitionName=main AllowGroups=ALL Default=YES QoS=N/A MaxTime=UNLIMITED State=UP\n"
+    "PartitionName=gpu AllowGroups=ALL Default=NO QoS=part MaxTime=2-00:30:00 TRES=cpu=4 "
+    "ResumeTimeout=GLOBAL State=UP TopologyName=t\n"
+)
+ASSOCIATIONS = "Account|ParentName|Def QOS|MaxSubmit|GrpSubmit\nsub||{qos}|{user}|\n"
+ACCOUNTS = (
+    "Account|ParentName|MaxSubmit|GrpSubmit\nroot|||\nlab|root||77\nsub|lab||\nother|root||3\n"
+)
+QOS = "Name|MaxSubmitPU|MaxSubmitPA|GrpSubmit\nnormal|||\npart|33||\nlong||44|\nstudents|20||\n"
+
+
 class TestLimits:
     def test_those_of_the_cluster_and_of_the_user(self, slurm: FakeSlurm) -> None:
-        slurm.says("scontrol", "MaxArraySize            = 5\nMaxJobCount             = 10000\n")
-        slurm.says("sacctmgr", "|200\n100|\n")
-        assert scheduler.limits() == Limits(array=5, jobs=100)
+        slurm.says("scontrol", CONFIG.format(10000))
+        slurm.says("sacctmgr", ASSOCIATIONS.format(qos="normal", user=100))
+        assert limits(Profile()) == Limits(array=5, jobs=100)
 
     def test_without_accounting_those_of_the_cluster(self, slurm: FakeSlurm) -> None:
         slurm.says("scontrol", "MaxArraySize = 1001\nMaxJobCount = 10000\n")
         slurm.fails("sacctmgr", "You are not running a supported accounting_storage plugin")
-        assert scheduler.limits() == Limits(array=1001, jobs=10000)
+        assert limits(Profile()) == Limits(array=1001, jobs=10000)
 
     def test_of_a_cluster_that_does_not_tell_slurms_own_default(self, slurm: FakeSlurm) -> None:
         slurm.fails("scontrol")
-        assert scheduler.limits() == Limits(array=1001, jobs=None)
+        assert limits(Profile()) == Limits(array=1001, jobs=None)
+
+    @pytest.mark.parametrize(
+        ("profile", "jobs"),
+        [
+            ({}, 77),  # of the account above the user's
+            ({"partition": "gpu"}, 33),  # of the partition's QOS
+            ({"qos": "long"}, 44),
+            ({"max_jobs": 10}, 10),
+        ],
+    )
+    def test_those_of_wherever_a_site_may_say_them(
+        self, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch, profile: Any, jobs: int
+    ) -> None:
+        monkeypatch.delenv("USER", raising=False)
+        _site(slurm, default_qos="normal")
+        assert limits(Profile(**profile)).jobs == jobs
+
+    def test_the_qos_that_a_user_has_without_a_word(self, slurm: FakeSlurm) -> None:
+        _site(slurm, default_qos="students")
+        assert limits(Profile()).jobs == 20
+        assert limits(Profile(qos="long")).jobs == 44
+
+    @pytest.mark.parametrize(
+        ("profile", "seconds"),
+        [
+            ({}, None),
+            ({"partition": "gpu"}, 174_600),
+            ({"partition": "gpu", "report_partition": "main"}, None),
+        ],
+    )
+    def test_how_long_the_report_may_take(
+        self, slurm: FakeSlurm, profile: Any, seconds: int | None
+    ) -> None:
+        _site(slurm, default_qos="normal")
+        assert limits(Profile(**profile)).report_seconds == seconds
+
+
+def _site(slurm: FakeSlurm, default_qos: str) -> None:
+    slurm.says("scontrol", CONFIG.format(10000), to="config")
+    slurm.says("scontrol", PARTITIONS, to="partition")
+    name = user_name(os.getuid())
+    slurm.says("sacctmgr", ASSOCIATIONS.format(qos=default_qos, user=""), to=f"user={name}")
+    slurm.says("sacctmgr", ACCOUNTS, to="user=")
+    slurm.says("sacctmgr", QOS, to="qos")
 
 
 @pytest.mark.parametrize(

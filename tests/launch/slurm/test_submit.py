@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from fake_slurm import FakeSlurm
@@ -15,24 +20,28 @@ from launch_cases import family
 
 from harness.config import Runtime
 from harness.errors import ConfigError
+from harness.launch.executors.slurm import words
 from harness.launch.profiles import Profile
 from harness.launch.slurm import scheduler
 from harness.launch.slurm import submissions as records
-from harness.launch.slurm.freeze import Frozen
-from harness.launch.slurm.scheduler import NoScheduler, Silent
-from harness.launch.slurm.script import BatchJob, Refused, script
-from harness.launch.slurm.submissions import submissions
-from harness.launch.slurm.submit import (
+from harness.launch.slurm.freeze import Frozen, freeze
+from harness.launch.slurm.launching import Launch, launch_death, note_begin
+from harness.launch.slurm.orders import (
     HeldBack,
     JobOrder,
     Submitted,
     check_not_held,
-    preview,
-    submit,
     with_processes,
 )
+from harness.launch.slurm.places import queued
+from harness.launch.slurm.recall import cancel
+from harness.launch.slurm.scheduler import NoScheduler, Silent, read_listing
+from harness.launch.slurm.script import BatchJob, Refused, script
+from harness.launch.slurm.submissions import Submission, submissions
+from harness.launch.slurm.submit import preview, submit
 from harness.planning.plan import Rerun, Step, make_plan
 from harness.store.lease import Lease
+from harness.store.manifest import Manifest
 from harness.store.record import Store
 
 Plan = Callable[..., list[Step]]
@@ -56,6 +65,7 @@ def test_a_per_cent_sign_of_the_folder_is_none_of_slurms_patterns(
     logs = tmp_path / folder
     frozen = Frozen(tmp_path, Path("x"), "0")
     job = BatchJob("job", ("-V",), Profile(), frozen, str(tmp_path), logs, count)
+    job = replace(job, launch=Launch(tmp_path, 0))
     lines = [shlex.split(line.removeprefix("#SBATCH ")) for line in script(job).splitlines()]
     (asked,) = [w.partition("=")[2] for line in lines for w in line if w.startswith("--output=")]
     (srun,) = [line for line in lines if line[:1] == ["srun"]]
@@ -177,6 +187,20 @@ class TestLimits:
         assert done.arrays == {"101": 2}
         assert slurm.option(101, "cpus-per-task") == "6"
 
+    def test_packed_runs_have_the_memory_of_each(
+        self, steps: Plan, order: JobOrder, slurm: FakeSlurm
+    ) -> None:
+        send(steps(ABC), replace(order, profile=Profile(pack=3, memory="1500M")))
+        assert slurm.option(101, "mem") == "4500M"
+
+    def test_srun_is_told_the_cores_of_a_task_by_one_word(
+        self, steps: Plan, order: JobOrder, slurm: FakeSlurm
+    ) -> None:
+        send(steps(ABC), replace(order, profile=Profile(cpus=3)))
+        (srun,) = [line for line in slurm.script(101).splitlines() if line.startswith("srun")]
+        assert "--cpus-per-task=3" in srun.split()
+        assert 'case "$SLURM_TRES_PER_TASK" in cpu*) unset' in slurm.script(101)
+
 
 class TestAgain:
     def test_the_same_command_submits_nothing_twice(
@@ -246,6 +270,119 @@ class TestAgain:
         assert len(slurm.asked("sbatch")) == 2
 
 
+class TestOthers:
+    """Jobs of another user under the same root, who is user 1 here."""
+
+    @pytest.fixture
+    def theirs(self, steps: Plan, order: JobOrder, slurm: FakeSlurm) -> Submission:
+        done, _ = send(steps(ABC), order)
+        assert done.submission is not None
+        _give_away(done.submission)
+        return done.submission
+
+    def test_what_they_have_in_the_queue_is_theirs(
+        self, steps: Plan, order: JobOrder, slurm: FakeSlurm, theirs: Submission
+    ) -> None:
+        done, _ = send(steps(ABC), order)
+        assert done.arrays == {}
+        assert {place.owner for place in done.places.values()} == {1}
+        assert f"--user={os.getuid()},1" in slurm.asked("squeue")[-1]
+        assert "3 of them are jobs of daemon, whose runs they stay" in words(done, order)
+
+    def test_a_submission_of_theirs_is_not_closed_and_what_left_its_queue_is_anybodys(
+        self, steps: Plan, order: JobOrder, slurm: FakeSlurm, theirs: Submission
+    ) -> None:
+        slurm.queue.unlink()
+        done, _ = send(steps(ABC), order)
+        assert len(done.keys) == 3
+        assert theirs.open
+
+    def test_where_the_jobs_of_others_are_not_shown_nothing_of_theirs_is_gone(
+        self, steps: Plan, order: JobOrder, slurm: FakeSlurm, theirs: Submission
+    ) -> None:
+        slurm.queue.unlink()
+        slurm.says("scontrol", "PrivateData             = accounts,jobs\n", to="config")
+        done, _ = send(steps(ABC), order)
+        assert (len(done.keys), len(done.places)) == (0, 3)
+
+    def test_they_are_not_called_off(
+        self, order: JobOrder, store: Store, steps: Plan, slurm: FakeSlurm, theirs: Submission
+    ) -> None:
+        runs = [step.run for step in steps(ABC)]
+        manifest = Manifest(SimpleNamespace(name="ablation"), runs, {}, "")  # type: ignore[arg-type]
+        places = partial(queued, store, read_listing(slurm.queue.read_text()))
+        done = cancel(manifest, [], store, places, print, everything=True)
+        assert (done.lines[1], done.exit_code) == (
+            "3 runs are jobs of daemon, whom alone the scheduler obeys: ask",
+            3,
+        )
+        assert slurm.asked("scancel") == []
+        assert not any(store.run_dir(run.key).stop_requested() for run in runs)
+
+
+def _give_away(submission: Submission) -> None:
+    intent = submission.read()
+    submission.write(replace(intent, by={**intent.by, "uid": 1}))
+
+
+class TestReport:
+    """The job that writes the report waits for every job that a wanted run is in."""
+
+    def test_it_waits_for_what_other_sweeps_have_in_the_queue_too(
+        self, steps: Plan, order: JobOrder, slurm: FakeSlurm
+    ) -> None:
+        planned = steps({**ABC, "d": "done"})
+        send(planned[:3], replace(order, sweep="another"))
+        done, _ = send(planned, order)
+        assert slurm.option(int(str(done.report)), "dependency") == "afterany:101:103"
+
+    def test_one_comes_when_all_its_runs_are_jobs_of_another_sweep(
+        self, steps: Plan, order: JobOrder, slurm: FakeSlurm
+    ) -> None:
+        send(steps(ABC), replace(order, sweep="another"))
+        done, _ = send(steps(ABC), order)
+        assert (done.submission, done.report) == (None, "103")
+        assert slurm.option(103, "dependency") == "afterany:101"
+        again, _ = send(steps(ABC), order)
+        assert again.report is None
+
+    def test_one_comes_when_the_driver_died_before_it(
+        self, steps: Plan, order: JobOrder, slurm: FakeSlurm
+    ) -> None:
+        slurm.refuses(102, "it died here")
+        done, said = send(steps(ABC), order)
+        assert (done.report, said[0][:13]) == (None, "no report job")
+        (slurm.folder / "sbatch.refuses.102").unlink()
+        again, _ = send(steps(ABC), order)
+        assert again.report == "102"
+        assert slurm.option(102, "dependency") == "afterany:101"
+        assert f"report_job {done.submission and done.submission.folder}" in slurm.script(102)
+
+    def test_it_asks_for_no_more_than_a_report_needs(
+        self, steps: Plan, order: JobOrder, slurm: FakeSlurm
+    ) -> None:
+        slurm.says("scontrol", "PartitionName=gpu Default=NO MaxTime=00:30:00\n", to="partition")
+        profile = Profile(
+            partition="gpu", time="0:20:00", gpus=2, gpu="a100", cpus=6, memory="64G",
+            extra={"gres": "gpu:2", "mem-per-gpu": "8G", "exclusive": True, "mail-type": "END"},
+        )  # fmt: skip
+        send(steps({"a": "done"}), replace(order, profile=profile))
+        asked = {name: slurm.option(102, name) for name in ("time", "mem", "cpus-per-task")}
+        assert asked == {"time": "0:30:00", "mem": "4G", "cpus-per-task": "1"}
+        assert slurm.option(102, "mail-type") == "END"
+        for name in ("gres", "mem-per-gpu", "gpus-per-node", "exclusive"):
+            assert f"--{name}" not in slurm.script(102)
+        assert slurm.option(101, "gpus-per-node") == "a100:2"
+        assert "#SBATCH --exclusive\n" in slurm.script(101)
+
+    def test_it_is_written_whatever_becomes_of_the_setup(self, tmp_path: Path) -> None:
+        profile = Profile(setup=("echo loading", "exit 7"))
+        frozen = freeze(Store(tmp_path), None)
+        job = BatchJob("r", ("-c", "print('written')"), profile, frozen, ".", tmp_path / "logs")
+        done = subprocess.run(["bash", "-c", script(job)], capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (0, "loading\nwritten\n"), done.stderr
+
+
 class TestDeath:
     def test_a_driver_that_died_after_sbatch_is_found_out_by_the_jobs_name(
         self, steps: Plan, order: JobOrder, store: Store, slurm: FakeSlurm
@@ -268,6 +405,35 @@ class TestDeath:
         slurm.works("sbatch")
         done, _ = send(steps(ABC), order)
         assert len(done.keys) == 3
+
+    def test_what_was_never_taken_is_not_said_to_be_there_while_nobody_can_tell(
+        self, steps: Plan, order: JobOrder, slurm: FakeSlurm
+    ) -> None:
+        for name in ("sbatch", "squeue"):
+            slurm.fails(name, "error: Unable to contact slurm controller (connect failure)")
+        with pytest.raises(Silent):
+            send(steps(ABC), order)
+        done, _ = send(steps(ABC), order)
+        assert (done.unsure, done.exit_code) == (3, 3)
+        told = words(done, order)
+        assert not any("there already" in line for line in told)
+        assert told[0].startswith("3 runs were handed to sbatch, which gave no answer: whether")
+
+    def test_a_job_that_a_listing_lacks_is_asked_for_by_its_number(
+        self, steps: Plan, order: JobOrder, slurm: FakeSlurm
+    ) -> None:
+        first, _ = send(steps(ABC), order)
+        assert first.submission is not None
+        name = first.submission.read().arrays[0].name
+        slurm.queue.write_text("")
+        slurm.says(
+            "scontrol",
+            f"JobId=101 ArrayJobId=101 ArrayTaskId=0-2%3 JobName={name} JobState=PENDING\n",
+            to="101",
+        )
+        again, _ = send(steps(ABC), order)
+        assert (again.submission, len(again.places)) == (None, 3)
+        assert first.submission.open
 
     def test_a_job_that_was_taken_without_an_answer_is_not_submitted_twice(
         self, steps: Plan, order: JobOrder, slurm: FakeSlurm
@@ -318,6 +484,73 @@ class TestRefusals:
         with pytest.raises(HeldBack, match=r"KeyError; when that is mended, .* --rerun failed"):
             check_not_held(store, "ablation", Rerun.MISSING)
         check_not_held(store, "ablation", Rerun.FAILED)
+
+    def test_too_many_jobs_are_tried_with_fewer(
+        self, steps: Plan, order: JobOrder, slurm: FakeSlurm
+    ) -> None:
+        sbatch = slurm.bin / "sbatch"
+        most = 'if [ "${ARRAY%%%*}" = 0-11 -o "${ARRAY%%%*}" = 0-5 ]; then echo "sbatch: error: '
+        words = 'QOSMaxSubmitJobPerUserLimit" >&2; exit 1; fi\n'
+        sbatch.write_text(sbatch.read_text().replace("echo $ID >", f"{most}{words}echo $ID >", 1))
+        done, said = send(steps({f"r{i}": "done" for i in range(12)}), order)
+        assert (done.arrays, len(done.keys), done.left) == ({"101": 3}, 12, ())
+        assert [line.rpartition(": ")[2] for line in said] == [
+            "not 12 jobs, tried with 6",
+            "not 6 jobs, tried with 3",
+        ]
+
+
+class TestLaunch:
+    """What the script of a task notes in the shell, where no Python of ours may run."""
+
+    @pytest.fixture
+    def play(self, steps: Plan, order: JobOrder, slurm: FakeSlurm) -> Callable[..., Submission]:
+        """`play(setup, tasks)`: these tasks of four begun with such a setup line."""
+
+        def begin(setup: str, tasks: int = 1, **environment: str) -> Submission:
+            chosen = replace(order, profile=Profile(setup=(setup,)))
+            done, _ = send(steps({**ABC, "d": "done"}), chosen)
+            assert done.submission is not None
+            text = slurm.script(101).replace(sys.executable, "python-that-is-not-there")
+            for index in range(tasks):
+                names = {"SLURM_ARRAY_TASK_ID": str(index), "SLURMD_NODENAME": "n1"}
+                log = done.submission.log(0, index)
+                with log.open("w") as out:
+                    subprocess.run(
+                        ["bash", "-c", text],
+                        env={**os.environ, **names, **environment},
+                        stdout=out,
+                        stderr=subprocess.STDOUT,
+                        check=False,
+                    )
+            return done.submission
+
+        return begin
+
+    def test_a_setup_that_leaves_the_shell(self, play: Callable[..., Submission]) -> None:
+        submission = play("echo no such module >&2; exit 7")
+        death = launch_death(submission, 0, 0)
+        assert death is not None
+        assert death.error == "its job died before it began (exit code 7): no such module"
+        assert (death.node, submission.held()) == ("n1", None)
+
+    def test_a_node_without_the_interpreter(self, play: Callable[..., Submission]) -> None:
+        death = launch_death(play("true"), 0, 0)
+        assert death is not None
+        assert death.error.startswith("its job died before it began (exit code 1): ")
+        assert "python-that-is-not-there: command not found" in death.error
+
+    def test_three_such_deaths_hold_the_sweep_back(self, play: Callable[..., Submission]) -> None:
+        submission = play("exit 7", tasks=4)
+        assert str(submission.held()).startswith("the first 3 jobs died before their runs began")
+        assert launch_death(submission, 0, 3) is None  # it was not tried
+
+    def test_a_start_that_got_further_is_no_such_death(
+        self, play: Callable[..., Submission]
+    ) -> None:
+        submission = play("exit 7")
+        note_begin(submission, 0, 0, 1)
+        assert launch_death(submission, 0, 0) is None
 
 
 class TestShapes:

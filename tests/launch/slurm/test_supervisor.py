@@ -17,8 +17,9 @@ from harness.config.sweep import Run
 from harness.launch.profiles import Profile
 from harness.launch.slurm import supervisor as module
 from harness.launch.slurm.array_task import ArrayTask
+from harness.launch.slurm.orders import JobOrder
 from harness.launch.slurm.submissions import Submission
-from harness.launch.slurm.submit import JobOrder, submit
+from harness.launch.slurm.submit import submit
 from harness.launch.slurm.supervisor import Aftermath, Supervisor, _Signals, same_death
 from harness.planning.plan import Step, make_plan
 from harness.store.record import Store

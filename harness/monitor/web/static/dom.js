@@ -127,6 +127,7 @@ export const scaled = (value, metric) => (value === null || value === undefined 
 export const STATES = {
   running: "somebody holds it and it says how far it is",
   failed: "it stopped at an error, and says at which",
+  dead: "its job left the queue before the run began",
   stale: "its last word was that it runs, and nobody holds it any more; the sweep's command goes on with it",
   HELD: "the scheduler keeps it back",
   interrupted: "it was asked to stop and kept its state; the sweep's command goes on with it",

@@ -3,7 +3,7 @@
 import { follow, since, sweepAddress, trail } from "./live.js";
 import { Table, ago, count, dash, duration, facts, hours, make, refill, stateBar, stateWords } from "./dom.js";
 
-const ATTENTION = ["running", "failed", "stale", "HELD"];
+const ATTENTION = ["running", "failed", "dead", "stale", "HELD"];
 
 export function overview(main) {
   trail();

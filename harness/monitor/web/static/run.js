@@ -32,7 +32,7 @@ export function run(main, key, from) {
       refill(parts.problems, found.problems, (lines) => lines.map((line) => make("p", { class: "warning" }, line)));
       refill(parts.numbers, [found, Math.floor(since(found.beat ?? 0) / 5)], () => numbers(found));
       refill(parts.result, found.result, (result) => result && results(result));
-      refill(parts.about, [found.config, found.attempts, found.ends, found.stop, found.point, found.parent], () => about(found));
+      refill(parts.about, [found.config, found.attempts, found.ends, found.stop, found.point, found.parents], () => about(found));
       log.files(found.logs);
     },
     (error) => main.replaceChildren(make("h1", {}, key), make("p", { class: "problem" }, error)),
@@ -169,7 +169,7 @@ function about(found) {
   return [
     make("h2", {}, "Provenance"),
     facts(Object.entries(found.point).map(([path, value]) => [path, String(value)])),
-    found.parent ? make("p", {}, "Its text tower starts from run ", make("a", { href: runAddress(found.parent) }, found.parent), ".") : null,
+    ...found.parents.map((key) => make("p", {}, "It begins with, or imitates, run ", make("a", { href: runAddress(key) }, key), ".")),
     found.stop ? make("p", {}, `Asked to stop: ${found.stop}.`) : null,
     fold("Configuration", listing(found.config)),
     ...attempts.map((attempt, i) => fold(`Attempt ${i + 1}: ${attempt.time ?? ""}${attempt.host ? ` on ${attempt.host}` : ""}`, listing(attempt))).reverse(),
