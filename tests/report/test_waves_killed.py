@@ -102,7 +102,13 @@ def killed(action: Callable[[], object]) -> bool:
 
 
 def left(root: Path) -> dict[str, bytes | None]:
-    return {name: None if UNLIKE.search(name) else data for name, data in tree(root).items()}
+    found = tree(root)
+    return {name: None if UNLIKE.search(name) else without(data) for name, data in found.items()}
+
+
+def without(data: bytes) -> bytes:
+    """What a report's manifest says of files that tell times."""
+    return re.sub(rb' "results/runs/[0-9a-f]+/status\.json": "[0-9a-f]{64}"', b"", data)
 
 
 @pytest.fixture
