@@ -150,11 +150,11 @@ def _timings(sitting: Sitting) -> Table:
 
     heads = [
         "run", "form", "tower", "batch", "calls", "least (ms)", "median", "90th %", "load (ms)",
-        "memory (MB)", "quiet",
+        "memory (MB)", "waited", "quiet",
     ]  # fmt: skip
     rows = [
         [t.key, t.form, t.tower, t.batch, t.calls, *map(_ms, (t.least, t.median, t.p90)),
-         f"{t.load_ms:.1f}", f"{t.memory_mb:.1f}", "yes" if t.quiet else "no"]
+         f"{t.load_ms:.1f}", f"{t.memory_mb:.1f}", f"{t.waited:.0%}", "yes" if t.quiet else "no"]
         for t in sitting.timings
     ]  # fmt: skip
     machine = sitting.machine
@@ -162,7 +162,7 @@ def _timings(sitting: Sitting) -> Table:
         f"ONNX Runtime {machine['onnxruntime']}, {machine['threads']} thread(s), on "
         f"{machine['cpu']}; load {' before, '.join(map(str, machine['load']))} after."
     )
-    return plain_table(heads, rows, numeric=heads[3:10], coded={"run"}, caption=caption)
+    return plain_table(heads, rows, numeric=heads[3:11], coded={"run"}, caption=caption)
 
 
 def _ms(value: float) -> str:

@@ -17,6 +17,7 @@ from harness.commands.sweep import parse, run_command
 from harness.config.values import plain
 from harness.errors import ConfigError, InterruptedRun
 from harness.files import real_path
+from harness.store.deployed import read_sittings
 from harness.store.manifest import read_manifest
 from harness.store.record import Store
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def load(name: str, root: str | PathLike[str] = ".") -> pd.DataFrame:
+def load(name: str, root: str | PathLike[str] = ".", *, deployed: bool = False) -> pd.DataFrame:
     """The runs of a sweep or search, a row each, finished or not.
 
     Columns: `label` and `seed`; each axis by its dotted field; every metric and cost by name
@@ -36,17 +37,32 @@ def load(name: str, root: str | PathLike[str] = ".") -> pd.DataFrame:
     Args:
         name: as it was launched; `ablation_text_depth` for sweeps/ablation_text_depth.py.
         root: the folder that holds results/.
+        deployed: each run in every form it was evaluated in, a row a form: a column `form` after
+            the axes (`as trained`, `onnx`, `onnx-int8`), the numbers of that form, and its costs
+            by the sitting that measured most of them, where that was quiet.
 
     Raises:
         RecordError: there is no such sweep, or a record cannot be read; the line names the nearest.
+        ConfigError: `deployed`, and no run was evaluated in a form that ships.
     """
     from harness.results.collect import collect
+    from harness.results.deployed import deployed as in_forms
+    from harness.results.deployed import newest_with_most
     from harness.results.run_table import run_table
 
     store = _store(root)
     check_on_file(store, [name])
     manifest = read_manifest(store, name)
-    return run_table(collect(manifest.sweep, manifest.runs, store))
+    collection = collect(manifest.sweep, manifest.runs, store)
+    if not deployed:
+        return run_table(collection)
+    forms = in_forms(collection, newest_with_most(collection, read_sittings(store)[0]))
+    if forms is None:
+        raise ConfigError(
+            f'{name}: no run was evaluated in a deployed form; evaluate.deploy=["onnx", '
+            '"onnx-int8"] does so, and retrains nothing'
+        )
+    return run_table(forms)
 
 
 def report(

@@ -54,6 +54,8 @@ class Sheet:
     findings: ReportFindings
     published: Mapping[str, Sequence[PublishedResult]] = field(default_factory=dict)
     """Metric -> what others have published of it."""
+    deployed: Sheet | None = None
+    """The same of each point in the forms that ship, where runs were evaluated in any."""
 
     @property
     def cells(self) -> Cells:
@@ -141,23 +143,30 @@ def axis_words(collection: Collection, axis: str, letters: int = _AXIS) -> str:
 def point_words(collection: Collection, row: PointRow, *, without: Sequence[str] = ()) -> str:
     """What a figure calls a point: its name, or its values of the axes that vary.
 
-    What the point does not set itself is a dash; `by_words` tells the axes.
+    `by_words` tells the axes; where some points set other axes than others each tells its own.
 
     Args:
         without: axes whose values are told elsewhere.
     """
-    if row.label in collection.sweep.show.names:
+    axes = _told_apart_by(collection, without)
+    if row.label in collection.sweep.show.names or not axes:
         return style.shorten(row.label, _POINT)
-    axes = [axis for axis in collection.varying_axes if axis not in without]
     values = [text.plain(row.axes[a]) if a in row.given else "\u2013" for a in axes]
-    return style.shorten(", ".join(values) or row.label, _POINT)
+    return style.shorten(", ".join(values), _POINT)
+
+
+def _told_apart_by(collection: Collection, without: Sequence[str]) -> list[str]:
+    """The axes whose values name points; none where not all points set them."""
+    axes = [axis for axis in collection.varying_axes if axis not in without]
+    each_sets_them = all(row.given.issuperset(axes) for row in collection.points)
+    return axes if each_sets_them or without else []
 
 
 def by_words(collection: Collection, letters: int = _AXIS, *, without: Sequence[str] = ()) -> str:
     """The axes whose values `point_words` has; empty where the sweep names its points."""
     if all(row.label in collection.sweep.show.names for row in collection.points):
         return ""
-    axes = [axis for axis in collection.varying_axes if axis not in without]
+    axes = _told_apart_by(collection, without)
     return style.shorten(", ".join(collection.axis_name(axis) for axis in axes), letters)
 
 

@@ -1,5 +1,6 @@
 """The leading metric against what a point costs, every point by its name, with the front.
 
+Cost is the latency of the forms that ship, where it was measured quietly; else parameters or GMACs.
 Published models stand beside in grey; they were made under other protocols and are never part of a
 front or a test of ours.
 """
@@ -24,15 +25,21 @@ _APART = 1.05
 
 @dataclass(frozen=True)
 class _Cost:
-    """A kind of cost: the metrics that add up to it, and the field of published results."""
+    """A kind of cost: the metrics that add up to it, and the field of published results, if any."""
 
     name: str
     label: str
     parts: tuple[str, ...]
     scale: float
-    field: str
+    field: str = ""
 
 
+_LATENCY = _Cost(
+    "latency",
+    "latency of a picture and a text (ms)",
+    ("cost/latency_ms/image_batch1", "cost/latency_ms/text_batch1"),
+    1.0,
+)
 _COSTS = (
     _Cost("parameters", "parameters of both towers (M)", ("cost/parameters/inference",), 1e-6,
           "params_m"),
@@ -54,11 +61,16 @@ class _Mark:
 
 @SWEEP.register("trade_off", place=50)
 def trade_off(sheet: Sheet) -> Drawing | None:
-    """By the first kind of cost that differs between points; None where none does."""
+    """By the first kind of cost that differs between points; None where none does.
+
+    By latency only where every point has one in some form, so that none is left out for it.
+    """
     metric = sheet.lead
     if metric is None:
         return None
-    found = [(cost, _marks(sheet, cost, metric)) for cost in _COSTS]
+    found = [(cost, list(_marks(sheet, cost, metric).values())) for cost in _COSTS]
+    if sheet.deployed is not None:
+        found.insert(0, (_LATENCY, _shipped(sheet, sheet.deployed, metric)))
     cost, marks = next(((c, m) for c, m in found if _differs(m)), (None, []))
     if cost is None:
         return None
@@ -72,8 +84,9 @@ def trade_off(sheet: Sheet) -> Drawing | None:
     name_axes(ax, sheet.collection)
     style.finish([ax])
     named = _name(ax, marks, published, best)
+    of = "in the forms that ship, by ONNX Runtime" if cost is _LATENCY else "at inference"
     words = (
-        f"{metric_words(metric)} against {cost.label} at inference, on a logarithmic axis: means "
+        f"{metric_words(metric)} against {cost.label} {of}, on a logarithmic axis: means "
         "over seeds (faint dots). The line is the front, on which nothing cheaper is as good."
     )
     if published:
@@ -105,9 +118,17 @@ def _differs(marks: Sequence[_Mark]) -> bool:
     return len(costs) > 1 and max(costs) > _APART * min(costs) > 0
 
 
-def _marks(sheet: Sheet, cost: _Cost, metric: str) -> list[_Mark]:
-    """The points whose metric and cost are both known."""
-    marks = []
+def _shipped(sheet: Sheet, deployed: Sheet, metric: str) -> list[_Mark]:
+    """Every form whose latency is known; none unless each point of `sheet` has one."""
+    marks = _marks(deployed, _LATENCY, metric)
+    each = len(deployed.collection.points) // len(sheet.collection.points)
+    whole = {place // each for place in marks} == set(range(len(sheet.collection.points)))
+    return list(marks.values()) if whole else []
+
+
+def _marks(sheet: Sheet, cost: _Cost, metric: str) -> dict[int, _Mark]:
+    """Place of a point -> its mark, of those whose metric and cost are both known."""
+    marks = {}
     scale = metrics.scale(metric)
     for row in sheet.collection.points:
         cell = sheet.cells[(row.index, metric)]
@@ -116,13 +137,13 @@ def _marks(sheet: Sheet, cost: _Cost, metric: str) -> list[_Mark]:
         if cell.estimate is not None and len(known) == len(parts):
             seeds = tuple(value * scale for value in cell.values.values())
             at, mean = sum(known) * cost.scale, cell.estimate.mean * scale
-            marks.append(_Mark(point_words(sheet.collection, row), at, mean, seeds))
+            marks[row.index] = _Mark(point_words(sheet.collection, row), at, mean, seeds)
     return marks
 
 
 def _published(results: Sequence[PublishedResult], cost: _Cost) -> list[_Mark]:
     """Those whose cost is published, cheapest first."""
-    sized = [(r, getattr(r, cost.field)) for r in results]
+    sized = [(r, getattr(r, cost.field)) for r in results if cost.field]
     marks = (_Mark(r.model, at, 100 * r.value, source=r.source) for r, at in sized if at)
     return sorted(marks, key=lambda mark: (mark.cost, mark.label))
 

@@ -65,6 +65,7 @@ class _Times:
     load_ms: list[float] = field(default_factory=list)
     memory_mb: list[float] = field(default_factory=list)
     batches: dict[int, list[float]] = field(default_factory=dict)
+    waited: dict[int, list[float]] = field(default_factory=dict)
 
 
 def sit(runs: Sequence[RunDir], threads: int, say: Callable[[str], None]) -> Sitting:
@@ -180,6 +181,7 @@ def _add(times: _Times, told: Mapping[str, Any]) -> None:
     times.memory_mb.append(told["memory_mb"])
     for batch, found in told["times_ms"].items():
         times.batches.setdefault(int(batch), []).extend(found)
+        times.waited.setdefault(int(batch), []).append(told["waited"][batch])
 
 
 def _rows(tower: _Tower, times: _Times) -> Iterator[Timing]:
@@ -196,6 +198,7 @@ def _rows(tower: _Tower, times: _Times) -> Iterator[Timing]:
             p90=statistics.quantiles(found, n=10, method="inclusive")[-1],
             load_ms=min(times.load_ms),
             memory_mb=max(times.memory_mb),
+            waited=statistics.mean(times.waited[batch]),
         )
 
 

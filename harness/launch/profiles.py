@@ -92,18 +92,21 @@ class Profile(BaseModel):
     """Of the job that writes the report, which needs no GPU; null: as the runs."""
     setup: tuple[str, ...] = ()
     """Lines of shell before the command: modules, variables."""
+    on_finish: tuple[str, ...] = ()
+    """Lines of shell when a sweep is over and its report is written, with HARNESS_SWEEP,
+    HARNESS_REPORT (the folder) and HARNESS_EXIT_CODE (3: with holes) in the environment."""
     extra: Mapping[str, str | int | bool] = {}
     """More options of sbatch, by their long names."""
 
     @field_validator("*")
     @classmethod
     def _is_one_line(cls, value: object, info: ValidationInfo) -> object:
-        """What goes into a line of a script; the lines of `setup` are shell, and the caller's."""
+        """What goes into a line of a script; some are shell, and the caller's."""
         words = value if isinstance(value, tuple) else (value,)
         if isinstance(value, Mapping):
             words = (*value, *value.values())
         for word in words:
-            if isinstance(word, str) and info.field_name != "setup":
+            if isinstance(word, str) and info.field_name not in {"setup", "on_finish"}:
                 refuse_controls(str(info.field_name), word)
         return value
 

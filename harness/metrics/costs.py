@@ -25,6 +25,10 @@ _TITLES = {
     "latency_ms/text_batch1": ("text tower latency, batch 1", "ms"),
     "latency_ms/image_batch32": ("image tower latency, batch 32", "ms"),
     "latency_ms/text_batch32": ("text tower latency, batch 32", "ms"),
+    "latency_least_ms/image_batch1": ("image tower latency, batch 1, least", "ms"),
+    "latency_least_ms/text_batch1": ("text tower latency, batch 1, least", "ms"),
+    "latency_least_ms/image_batch32": ("image tower latency, batch 32, least", "ms"),
+    "latency_least_ms/text_batch32": ("text tower latency, batch 32, least", "ms"),
     "size_mb/image": ("image tower file", "MB"),
     "size_mb/text": ("text tower file", "MB"),
     "load_ms/image": ("image tower load", "ms"),
@@ -33,7 +37,7 @@ _TITLES = {
     "memory_mb/text": ("text tower memory", "MB"),
 }
 #: Sections that a sitting measures, and no run.
-MEASURED_APART = ("latency_ms", "load_ms", "memory_mb")
+MEASURED_APART = ("latency_ms", "latency_least_ms", "load_ms", "memory_mb")
 #: Name -> how it is shown; parameters are recorded as a count.
 COSTS = {
     f"cost/{name}": Described(f"cost/{name}", title, unit, higher_is_better=False)
@@ -46,6 +50,10 @@ OF_TOWERS = {
     "cost/parameters": ("cost/parameters/image", "cost/parameters/text"),
     "cost/gmacs": ("cost/gmacs/image", "cost/gmacs/text"),
     "cost/latency_ms": ("cost/latency_ms/image_batch1", "cost/latency_ms/text_batch1"),
+    "cost/latency_least_ms": (
+        "cost/latency_least_ms/image_batch1",
+        "cost/latency_least_ms/text_batch1",
+    ),
     "cost/latency_ms_batch32": ("cost/latency_ms/image_batch32", "cost/latency_ms/text_batch32"),
     "cost/size_mb": ("cost/size_mb/image", "cost/size_mb/text"),
     "cost/load_ms": ("cost/load_ms/image", "cost/load_ms/text"),
@@ -56,6 +64,7 @@ TITLES_OF_TOWERS = {
     "cost/parameters": "parameters",
     "cost/gmacs": "GMACs",
     "cost/latency_ms": "latency",
+    "cost/latency_least_ms": "least latency",
     "cost/latency_ms_batch32": "batch of 32",
     "cost/size_mb": "files",
     "cost/load_ms": "load",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from harness import metrics
@@ -14,44 +14,52 @@ from harness.results.collect import Collection
 from harness.results.comparisons import Comparison, Verdict
 from harness.results.deployed import FORM, deployed, newest_with_most
 from harness.results.findings import ReportFindings, find
-from harness.store.deployed import LOUD, Sitting, read_sittings
+from harness.store.deployed import LOUD, WAITED, Sitting, read_sittings
 from harness.store.record import Store
 
 
 @dataclass(frozen=True)
 class OnDevices:
-    """The blocks below the heading, none where no run was evaluated in another form.
+    """The deployed forms of a sweep's runs, and what was timed of them.
 
     Attributes:
-        inputs: the sitting that was read, file -> SHA-256.  Outcomes are among the inputs of runs.
+        forms: each point in every form.
+        problems: why sittings could not be read, a line each.
     """
 
-    blocks: tuple[Block, ...]
-    inputs: Mapping[str, str]
+    forms: Collection
+    findings: ReportFindings
+    sitting: Sitting | None
+    problems: Sequence[str]
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """The sitting that was read, file -> SHA-256.  Outcomes are among the inputs of runs."""
+        return {} if self.sitting is None else {self.sitting.name: self.sitting.sha256}
 
 
-def on_devices(collection: Collection, store: Store) -> OnDevices:
-    """What is said of the deployed forms of `collection`, with what was timed below `store`."""
+def on_devices(collection: Collection, store: Store) -> OnDevices | None:
+    """The forms of `collection`, with what was timed below `store`; None without any."""
     sittings, problems = read_sittings(store)
     sitting = newest_with_most(collection, sittings)
     forms = deployed(collection, sitting)
     if forms is None:
-        return OnDevices((), {})
-    inputs = {} if sitting is None else {sitting.name: sitting.sha256}
-    return OnDevices(tuple(_blocks(collection, forms, sitting, problems)), inputs)
-
-
-def _blocks(
-    collection: Collection, forms: Collection, sitting: Sitting | None, problems: Sequence[str]
-) -> Iterator[Block]:
+        return None
     findings = find(forms)
     findings.note_inputs(forms.records)
-    said = list(_losses(forms, findings))
+    return OnDevices(forms, findings, sitting, problems)
+
+
+def device_blocks(collection: Collection, devices: OnDevices | None) -> Iterator[Block]:
+    """What is said of the forms below the heading; nothing where there are none."""
+    if devices is None:
+        return
+    said = list(_losses(devices.forms, devices.findings))
     if said:
         yield BulletList(tuple(said))
-    yield build_tables(forms, findings).lead
-    yield Paragraph(_about(sitting))
-    yield from (Note(f"Timings left out: {problem}") for problem in problems)
+    yield build_tables(devices.forms, devices.findings).lead
+    yield Paragraph(_about(devices.sitting))
+    yield from (Note(f"Timings left out: {problem}") for problem in devices.problems)
     recipes = _recipes(collection)
     if recipes is not None:
         yield Details("How the 8 bits of each tower were chosen", (recipes,))
@@ -106,8 +114,9 @@ def _about(sitting: Sitting | None) -> str:
     loud = sum(not timing.quiet for timing in sitting.timings)
     calls = min((timing.calls for timing in sitting.timings), default=0)
     said = (
-        f"Latency is the median of at least {calls:,} calls with one sample by ONNX Runtime "
-        f"{machine.get('onnxruntime', '')} on {machine.get('cpu', 'an unknown processor')}, "
+        f"Latency is the least and the median of at least {calls:,} calls with one sample by ONNX "
+        f"Runtime {machine.get('onnxruntime', '')} on "
+        f"{machine.get('cpu', 'an unknown processor')}, "
         f"{machine.get('threads', 1)} thread(s), all rows in turns in one sitting "
         f"({sitting.when} UTC; load {' before and '.join(f'{load:g}' for load in loads)} after); "
         "memory is what loading and running a tower adds to a process. Of one seed a point."
@@ -115,7 +124,8 @@ def _about(sitting: Sitting | None) -> str:
     if loud:
         said += (
             f" {loud} of {len(sitting.timings)} timings were not measured quietly (the 90th "
-            f"percentile beyond {LOUD:g} times the least) and are left out."
+            f"percentile beyond {LOUD:g} times the least, or more than {WAITED:.0%} of the time "
+            "without a core) and are left out."
         )
     return said
 

@@ -14,6 +14,10 @@ from harness.results.findings import Answered, ReportFindings
 from harness.results.guards import suspicious
 
 _NOTHING = "Nothing to test: no two points of the sweep have a number to compare."
+_NO_BASELINE = (
+    "no baseline is declared, so that points are compared with the best alone (95 %); "
+    "Show(baseline={...}) in the sweep file declares one"
+)
 _UNDECLARED = (
     "No primary metric is declared: all metrics are one family, and no point is called enough; "
     'Show(primary="test/mean_recall", margin=2.0) in the sweep file declares one.'
@@ -27,7 +31,17 @@ def verdicts(collection: Collection, findings: ReportFindings) -> list[str]:
         own = _verdict(answered, tell, findings)
         if own:
             said.append(f"{prefix}{' '.join(own)}")
-    return said or [_NOTHING]
+    return said or _of_the_best(collection, findings) or [_NOTHING]
+
+
+def _of_the_best(collection: Collection, findings: ReportFindings) -> list[str]:
+    """Which point leads, where the sweep asks for no comparison and has no line to follow."""
+    primary = [answered.primary for answered in findings.answered if answered.primary is not None]
+    for metric in [*primary, *findings.shown]:
+        for told in best_sentence(collection, findings, metric):
+            name = metrics.display(metric)
+            return [f"{name[:1].upper()}{name[1:]}, {told}; {_NO_BASELINE}."]
+    return []
 
 
 def _verdict(answered: Answered, tell: Teller, findings: ReportFindings) -> list[str]:

@@ -31,7 +31,7 @@ from harness.files import drop_leftovers, dump_json, inside, read_json, write_at
 from harness.report import external
 from harness.report.content import Parts, runs_with_holes, write_content
 from harness.report.csv_files import runs_csv, statistics_csv
-from harness.report.deployed import on_devices
+from harness.report.deployed import device_blocks, on_devices
 from harness.report.published import beside_ours, evaluated_here
 from harness.report.result import ReportResult
 from harness.report.run_data import run_data
@@ -112,19 +112,21 @@ def _write(
     findings.note_inputs(collection.records)
     printed = external.load(store.root / "results" / "external")
     published = beside_ours(collection, findings.cells, printed, evaluated_here(store))
-    sheet = Sheet(collection, findings, published.matched)
+    devices = on_devices(collection, store)
+    shipped = None if devices is None else Sheet(devices.forms, devices.findings)
+    sheet = Sheet(collection, findings, published.matched, shipped)
     figures = begin(lambda: SWEEP.rendered(sheet, layout.text))
     tables = build_tables(collection, findings)
     runs = run_data(collection)
     drawn = figures()
     beside = _table_files(collection, findings, tables, layout)
     made_beside = begin(lambda: {name: make().encode() for name, make in beside.items()})
-    devices = on_devices(collection, store)
-    parts = Parts(tables, drawn, published, tuple(beside), devices.blocks)
+    of_devices = tuple(device_blocks(collection, devices))
+    parts = Parts(tables, drawn, published, tuple(beside), of_devices)
     document = write_content(collection, findings, parts)
     files = {**document_files(document, layout, runs), **made_beside()}
     chosen = {} if collection.selection is None else collection.selection.inputs
-    read = {**published.records, **devices.inputs, **chosen}
+    read = {**published.records, **({} if devices is None else devices.inputs), **chosen}
     inputs = {"external": dict(published.files), "inputs": read}
     written = write_files(out, files, _manifest(collection, store, inputs, made, layout))
     holes = runs_with_holes(collection)

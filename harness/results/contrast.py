@@ -39,7 +39,7 @@ def contrast_of(collection: Collection, row: PointRow, base: PointRow) -> Contra
     if places:
         old = values_of(collection, base, changed)
     else:
-        old = values_of(collection, base, _own_axes(collection, base))
+        old = values_of(collection, base, _own_axes(collection, base)) or base.label
     new = values_of(collection, row, changed) or row.label
     return Contrast(new, old, values_of(collection, row, places))
 
@@ -66,8 +66,7 @@ def point_words(collection: Collection, row: PointRow) -> str:
 
 def _own_axes(collection: Collection, row: PointRow) -> Sequence[str]:
     """The axes that differ between points and that this one sets, rather than the base."""
-    own = [axis for axis in collection.varying_axes if axis in row.given]
-    return own or collection.varying_axes
+    return [axis for axis in collection.varying_axes if axis in row.given]
 
 
 def baseline_words(collection: Collection) -> str:

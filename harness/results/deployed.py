@@ -22,7 +22,7 @@ from harness.store.deployed import Sitting, Timing, files_of, forms_of
 FORM = "form"
 TRAINED = "as trained"
 LOUD = "not measured quietly"
-_COLUMNS = ("cost/size_mb", "cost/latency_ms", "cost/memory_mb")
+_COLUMNS = ("cost/size_mb", "cost/latency_least_ms", "cost/latency_ms", "cost/memory_mb")
 
 
 def deployed(collection: Collection, sitting: Sitting | None) -> Collection | None:
@@ -112,6 +112,7 @@ def _costs(entry: Mapping[str, Any], timings: Sequence[Timing]) -> dict[str, dic
     quiet = [timing for timing in timings if timing.quiet]
     return {
         "size_mb": {tower: told["mb"] for tower, told in entry["files"].items()},
+        "latency_least_ms": {f"{t.tower}_batch{t.batch}": t.least for t in quiet},
         "latency_ms": {f"{t.tower}_batch{t.batch}": t.median for t in quiet},
         "load_ms": {t.tower: t.load_ms for t in quiet},
         "memory_mb": {t.tower: t.memory_mb for t in timings},

@@ -27,6 +27,8 @@ _FOLDER = "latency"
 _SCHEMA = 1
 #: A 90th percentile beyond so many times the least was not measured quietly.
 LOUD = 2.0
+#: Nor was what waited for a core a greater share of its time.
+WAITED = 0.1
 
 
 def forms_of(evaluation: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -65,6 +67,7 @@ class Timing:
         least, median, p90: milliseconds of a call.
         load_ms: time to make a session of the file, the least of the turns.
         memory_mb: growth of memory by loading and running it, the greatest of the turns.
+        waited: share of the time in which the calling thread had no core, the mean of the turns.
     """
 
     key: str
@@ -78,11 +81,12 @@ class Timing:
     p90: float
     load_ms: float
     memory_mb: float
+    waited: float = 0.0
 
     @property
     def quiet(self) -> bool:
         """Whether it was measured with little else going on."""
-        return self.p90 <= LOUD * self.least
+        return self.p90 <= LOUD * self.least and self.waited <= WAITED
 
 
 @dataclass(frozen=True)

@@ -2,32 +2,46 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
-from collections.abc import Sequence
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from report_records import T2I, Records, fill, runs_by, sweep_of
 
-from harness.config import override
+from harness.api import load
+from harness.config import Runtime, override
 from harness.config.searchspace import check_search
 from harness.config.sweep import Run, Sweep
 from harness.document.markdown import words
 from harness.document.text import flat
 from harness.errors import ConfigError, RecordError, SweepError
+from harness.figures.base import Sheet
+from harness.figures.trade_off import trade_off
 from harness.launch import latency
 from harness.launch.latency import CALLS, TURNS, first_of_each_point, sit, time_what_is_untimed
 from harness.metrics import COSTS, is_measured_apart
 from harness.planning.plan import Action, Rerun, make_plan
 from harness.report import build
 from harness.report.check import check
-from harness.report.deployed import on_devices
+from harness.report.deployed import device_blocks, on_devices
 from harness.results.collect import collect
 from harness.results.deployed import FORM, TRAINED, deployed, newest_with_most
+from harness.results.findings import find
 from harness.searchspace import Integers, Search
-from harness.store.deployed import Sitting, Timing, read_sittings, write_sitting
+from harness.store.deployed import WAITED, Sitting, Timing, read_sittings, write_sitting
+from harness.store.manifest import write_manifest
 
 MACHINE = {"host": "h", "cpu": "a CPU", "threads": 1, "onnxruntime": "1", "load": [0.1, 0.2]}
 
@@ -75,12 +89,17 @@ def test_a_form_is_a_row_against_the_model_as_trained(records: Records, runs: li
 def test_the_page_says_what_is_lost_and_whether_it_is_within_the_margin(
     records: Records, runs: list[Run]
 ) -> None:
-    blocks = on_devices(collect(sweep(), runs, records.store), records.store).blocks
+    blocks = blocks_of(records, runs)
     said = [flat(item) for item in blocks[0].items]  # type: ignore[union-attr]
     assert said[0].startswith("onnx: T2I R@1 differs from the model as trained by 0.0 points;")
     assert "onnx-int8: T2I R@1 differs from the model as trained by \u22120.2 points" in said[1]
     assert "within the margin of 1" in said[1]
     assert "python -m harness.bench latency" in said_of(blocks)
+
+
+def blocks_of(records: Records, runs: list[Run]) -> tuple[Any, ...]:
+    collection = collect(sweep(), runs, records.store)
+    return tuple(device_blocks(collection, on_devices(collection, records.store)))
 
 
 def said_of(blocks: Sequence[Any]) -> str:
@@ -98,7 +117,7 @@ def test_a_hole_has_its_reason_and_runs_without_forms_have_no_section(
     assert hole["value"].isna().all()
     for run in runs:
         records.deployed(run, {})
-    assert on_devices(collect(sweep(), runs, records.store), records.store).blocks == ()
+    assert blocks_of(records, runs) == ()
 
 
 def test_numbers_that_cannot_be_true_are_refused(records: Records, runs: list[Run]) -> None:
@@ -195,15 +214,15 @@ def test_one_seed_of_a_point_is_enough_and_another_file_is_not(
 
 def test_what_was_not_quiet_is_in_no_table(records: Records, runs: list[Run]) -> None:
     write_sitting(records.store, sitting_of(runs, p90=1.9))
-    collection = collect(sweep(), runs, records.store)
-    made = on_devices(collection, records.store)
-    heads = [column.heads[0] for column in made.blocks[1].columns]  # type: ignore[union-attr]
+    made = blocks_of(records, runs)
+    heads = [column.heads[0] for column in made[1].columns]
     assert "latency (ms)" not in heads
+    assert "least latency (ms)" not in heads
     assert "memory (MB)" in heads
-    assert "36 of 36 timings were not measured quietly" in said_of(made.blocks)
+    assert "36 of 36 timings were not measured quietly" in said_of(made)
     write_sitting(records.store, sitting_of(runs, when="2026-02-01T00:00:00"))
-    made = on_devices(collection, records.store)
-    assert "latency (ms)" in [c.heads[0] for c in made.blocks[1].columns]  # type: ignore[union-attr]
+    heads = [column.heads[0] for column in blocks_of(records, runs)[1].columns]
+    assert heads[heads.index("least latency (ms)") + 1] == "latency (ms)"
 
 
 def test_a_report_with_timings_is_checked_with_them(records: Records, runs: list[Run]) -> None:
@@ -223,8 +242,7 @@ def test_a_damaged_sitting_is_a_line(records: Records, runs: list[Run], text: st
     assert len(sittings) == 1
     assert len(problems) == 1
     assert "\n" not in problems[0]
-    made = on_devices(collect(sweep(), runs, records.store), records.store)
-    assert "Timings left out:" in said_of(made.blocks)
+    assert "Timings left out:" in said_of(blocks_of(records, runs))
 
 
 def test_sittings_of_one_second_do_not_replace_one_another(records: Records) -> None:
@@ -245,7 +263,13 @@ def played(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         probed.append(tower.sha256)
         turn = probed.count(tower.sha256)
         times = {"1": [float(turn)] * (CALLS // TURNS), "32": [32.0] * (CALLS // TURNS)}
-        return {"load_ms": 10.0 * turn, "memory_mb": 5.0 * turn, "times_ms": times}
+        waited = {"1": 0.0, "32": 0.02 * turn}
+        return {
+            "load_ms": 10.0 * turn,
+            "memory_mb": 5.0 * turn,
+            "times_ms": times,
+            "waited": waited,
+        }
 
     monkeypatch.setattr(latency, "_probe", probe)
     return probed
@@ -266,8 +290,119 @@ def test_files_are_timed_in_turns_and_each_once_a_turn(
     assert (one.calls, one.least, one.median, one.p90) == (CALLS, 1.0, 2.5, 4.0)
     assert (one.load_ms, one.memory_mb) == (10.0, 20.0)
     assert not one.quiet
-    assert all(t.quiet for t in made.timings if t.batch == 32)
+    assert all(t.quiet and t.waited == pytest.approx(0.05) for t in made.timings if t.batch == 32)
     assert len(made.timings) == 2 * 2 * 2
+
+
+@pytest.fixture
+def busy() -> Iterator[None]:
+    """Three processes for every core that want it all the time."""
+    loop = [sys.executable, "-S", "-c", "while True: pass"]
+    beside = [subprocess.Popen(loop) for _ in range(3 * (os.cpu_count() or 1))]
+    yield
+    for process in beside:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.thorough  # nothing else that is timed can run beside it
+def test_busy_loops_beside_a_sitting_are_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy: None
+) -> None:
+    file = tmp_path / "tower.onnx"
+    squares = [f"x{i}" for i in range(9)]
+    nodes = [helper.make_node("MatMul", [a, "w"], [b]) for a, b in pairwise(squares)]
+    shape = ["batch", 256]
+    graph = helper.make_graph(
+        nodes,
+        "tower",
+        [helper.make_tensor_value_info(squares[0], TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info(squares[-1], TensorProto.FLOAT, shape)],
+        [numpy_helper.from_array(np.eye(256, dtype=np.float32), "w")],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(made, file)
+    monkeypatch.setattr(latency, "BATCHES", (1, 256))
+    tower = latency._Tower("key", "onnx", "image", file, "sha")
+    times = latency._Times()
+    latency._add(times, latency._probe(tower, 1))
+    short, long = latency._rows(tower, times)
+    # A short call is as fast as ever between two waits: its spread alone need not show them.
+    assert long.waited > WAITED
+    assert not long.quiet
+    assert short.calls == CALLS // TURNS
+
+
+def test_old_sittings_without_waits_are_read(records: Records, runs: list[Run]) -> None:
+    file = write_sitting(records.store, sitting_of(runs[:1]))
+    tree = json.loads(file.read_text())
+    for row in tree["timings"]:
+        assert row.pop("waited") == 0.0
+    file.write_text(json.dumps(tree))
+    (found,), problems = read_sittings(records.store)
+    assert not problems
+    assert all(timing.quiet for timing in found.timings)
+
+
+# --------------------------------------------------------------------------- pictures and tables
+
+
+def traded(records: Records, runs: list[Run]) -> tuple[Any, list[dict[str, str]]]:
+    collection = collect(sweep(), runs, records.store)
+    devices = on_devices(collection, records.store)
+    assert devices is not None
+    shipped = Sheet(devices.forms, devices.findings)
+    drawing = trade_off(Sheet(collection, find(collection), {}, shipped))
+    assert drawing is not None
+    return drawing, list(csv.DictReader(io.StringIO(drawing.data)))
+
+
+def test_the_trade_off_is_against_latency_where_every_point_was_measured_quietly(
+    records: Records, runs: list[Run]
+) -> None:
+    drawing, rows = traded(records, runs)
+    assert {row["cost"] for row in rows} == {"parameters"}
+    slow = {run.key: 1.0 + place for place, run in enumerate(runs)}
+    measured = sitting_of(runs)
+    timings = [
+        replace(t, **dict.fromkeys(("median", "least", "p90"), slow[t.key]))
+        for t in measured.timings
+    ]
+    write_sitting(records.store, replace(measured, timings=tuple(timings)))
+    drawing, rows = traded(records, runs)
+    assert {row["cost"] for row in rows} == {"latency"}
+    assert len(rows) == 3 * 2
+    assert "ms" in drawing.words
+    assert "in the forms that ship" in drawing.words
+    assert {float(row["cost_value"]) for row in rows} == {2.0, 8.0, 14.0}
+    # One point that was not measured quietly, and it is against parameters again.
+    loud = [replace(t, p90=99.0) if t.key in {r.key for r in runs[:3]} else t for t in timings]
+    loud_one = replace(measured, when="2026-03-01T00:00:00", timings=tuple(loud))
+    write_sitting(records.store, loud_one)
+    _, rows = traded(records, runs)
+    assert {row["cost"] for row in rows} == {"parameters"}
+
+
+def test_python_is_given_a_row_a_form(records: Records, runs: list[Run]) -> None:
+    made = sweep()
+    write_manifest(records.store, made, runs, Runtime(), ["sweep"])
+    write_sitting(records.store, sitting_of(runs, median=2.0))
+    table = load(made.name, records.store.root, deployed=True)
+    assert len(table) == 3 * len(runs)
+    assert list(table.columns[:4]) == ["label", "seed", "model.text.layers", FORM]
+    assert set(table[FORM]) == {TRAINED, "onnx", "onnx-int8"}
+    costs = ["cost/latency_least_ms/text_batch1", "cost/latency_ms/text_batch1"]
+    shipped = table[table[FORM] != TRAINED]
+    assert shipped[costs].drop_duplicates().to_numpy().tolist() == [[0.9, 2.0]]
+    assert table[table[FORM] == TRAINED][costs].isna().all(axis=None)
+    plain = load(made.name, records.store.root)
+    assert len(plain) == len(runs)
+    assert FORM not in plain
+    assert plain[T2I].tolist() == table[table[FORM] == TRAINED][T2I].tolist()
+    for run in runs:
+        records.deployed(run, {})
+    with pytest.raises(ConfigError, match="no run was evaluated in a deployed form"):
+        load(made.name, records.store.root, deployed=True)
 
 
 def test_a_second_sitting_waits_and_then_says_so(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from report_records import DEPTHS, I2T, ROLE, T2I, Records, depth_sweep, fill, runs_by, sweep_of
 from statsmodels.stats.power import TTestPower
 
-from harness.config.sweep import Run, Sweep, expand
+from harness.config.sweep import Run, Sweep, expand, points
 from harness.document.text import flat
 from harness.report.digest import conclusions, undecided, verdicts
 from harness.results.collect import collect
@@ -169,6 +170,25 @@ def test_one_seed_judges_nothing(records: Records) -> None:
     assert digest_of(records, sweep, runs) == [
         "T2I R@1: nothing to test. One seed says nothing of other seeds: MLM weight 0.5 +5.0."
     ]
+
+
+def test_without_a_baseline_the_best_point_is_told(records: Records) -> None:
+    mlm, token = "objective.mlm.weight", "objective.token.weight"
+    sweep = sweep_of({LAYERS: [4]}, metrics=[T2I], primary=T2I)
+    sweep = replace(sweep, points=points({}, {mlm: 0.5}, {token: 0.5, mlm: 0.1}))
+    runs = expand(sweep)
+    noise = [0.002, -0.001, 0.003, 0.001, 0.004, -0.002, 0.0, 0.002, -0.003]
+    for run, more in zip(runs, noise, strict=True):
+        records.done(run, t2i=0.3 + 0.2 * run.config.objective.mlm.weight + more)
+
+    said, *_ = digest_of(records, sweep, runs)
+    assert said.startswith("T2I R@1, highest: mlm.weight 0.5, better than every other point (95 %")
+    assert "no baseline is declared" in said
+
+    for run, more in zip(runs, noise, strict=True):  # nothing differs by more than its seeds
+        records.done(run, t2i=0.3 + 10 * more + 0.02 * (not run.point))
+    said, *_ = digest_of(records, sweep, runs)
+    assert said.startswith("T2I R@1, highest: base, ")
 
 
 def test_one_point_has_nothing_to_test(records: Records) -> None:

@@ -44,8 +44,8 @@ PACKAGES = (
 INSTALL = f"apt-get install -y --no-install-recommends {' '.join(PACKAGES)}"
 _PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "slurmdbd", "mariadbd")
 
-START_SECONDS = 60.0
-STOP_SECONDS = 15.0
+START_SECONDS = 300.0
+STOP_SECONDS = 30.0
 CREDENTIAL_SECONDS = 10
 """How long a credential is good for; a requeued job waits as long, and a node a busy machine keeps
 waiting longer than this to start a task refuses it."""
@@ -335,7 +335,7 @@ class Cluster:
     def command(self, *words: str) -> str:
         """What a command on the login node prints; ClusterError if it fails."""
         done = subprocess.run(
-            words, env=self.environment, capture_output=True, text=True, timeout=60, check=False
+            words, env=self.environment, capture_output=True, text=True, timeout=300, check=False
         )
         if done.returncode:
             raise ClusterError(f"{' '.join(words)}: {done.stderr.strip() or done.stdout.strip()}")

@@ -353,7 +353,7 @@ class Site:
         assert reader is not None, f"run {run} is not at work"
         words = ["--partition=main", "--exclusive", "--output=/dev/null", "--wrap=sleep 1"]
         self.cluster.command("sbatch", f"--nodelist={self.node_of(run)}", *words)
-        wait_until(lambda: state_of(reader.pid) in GONE, 60, f"run {run} to be displaced")
+        wait_until(lambda: state_of(reader.pid) in GONE, 600, f"run {run} to be displaced")
 
     def let_time_run_out(self, run: int) -> None:
         """Have the job at work on a held run reach its time limit; its next start has a whole one.

@@ -57,7 +57,7 @@ def test_a_driver_killed_at_sbatch_two_at_once_and_an_edited_checkout(
 
         with subtests.test("of two commands at once, one submits what is left"):
             commands = [site.start("--only", FOUR) for _ in range(2)]
-            said = [command.communicate(timeout=120)[0] for command in commands]
+            said = [command.communicate(timeout=600)[0] for command in commands]
             assert [command.returncode for command in commands] == [0, 0], said
             assert sorted("submitted 2 runs" in text for text in said) == [False, True]
             assert len(tasks(site)) == 4

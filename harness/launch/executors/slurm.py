@@ -32,6 +32,7 @@ from harness.launch.slurm.orders import (
     Submitted,
     check_not_held,
     check_time,
+    with_environment,
     with_processes,
 )
 from harness.launch.slurm.places import QueuePlace, look, queued
@@ -113,6 +114,7 @@ class SlurmExecutor(Executor):
             return cls._following(Submission(Path(folder)))
         changes = {option.name: option.value(args) for option in (PACK, NODES, GPUS)}
         profile = load_profile(PROFILE.value(args), **changes)
+        profile = with_environment(profile, lambda line: print(line, file=sys.stderr))
         runtime = with_processes(profile, work.runtime, given="processes" in work.given)
         slots, rehearse = SLOTS.value(args), bool(REHEARSE.value(args))
         if work.search:
@@ -265,7 +267,7 @@ class SlurmExecutor(Executor):
             elif self._status(step).state is State.RUNNING:
                 source.held(step)
             else:
-                source.ended(step, "disk_full")  # its intent could not be written, which was said
+                source.ended(step, "record")  # its directory cannot be trusted, which was said
 
     # ---- out of it
 

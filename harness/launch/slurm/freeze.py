@@ -63,6 +63,11 @@ def freeze(store: Store, sweep: Path | None) -> Frozen:
     return Frozen(target, None if sweep is None else target / "sweeps" / sweep.name, sha256)
 
 
+def size_of_code() -> int:
+    """Bytes of the package, as it would be frozen."""
+    return sum(file.stat().st_size for file in _files(None).values())
+
+
 def _own_place(store: Store, sha256: str, contents: Mapping[str, bytes]) -> Path:
     """The folder of the snapshot, made unless it is there; where it is not sound, another."""
     name, faults = sha256[:12], []

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.config import Runtime
 from harness.errors import ConfigError, HarnessError
+from harness.launch.backlog import Say
 from harness.launch.executor import Assignment
 from harness.launch.profiles import DEFAULT, Profile
 from harness.launch.slurm.freeze import Frozen
@@ -111,6 +113,42 @@ def with_processes(profile: Profile, runtime: Runtime, *, given: bool) -> Runtim
             f"runtime.processes = {processes} cannot be spread over nodes = {profile.nodes}"
         )
     return runtime.model_copy(update={"processes": processes})
+
+
+#: Field of a profile -> variable of sbatch's own that says it where the profile does not.
+_SAID_BY = {
+    "account": "SBATCH_ACCOUNT",
+    "partition": "SBATCH_PARTITION",
+    "qos": "SBATCH_QOS",
+    "reservation": "SBATCH_RESERVATION",
+    "constraint": "SBATCH_CONSTRAINT",
+}
+_CLUSTERS = ("SLURM_CLUSTERS", "SBATCH_CLUSTERS")
+
+
+def with_environment(profile: Profile, say: Say) -> Profile:
+    """`profile` with what variables of sbatch say that it leaves open; others are told, not taken.
+
+    Raises:
+        ConfigError: they name other clusters, whose jobs would be looked for in vain.
+    """
+    for name in filter(os.environ.get, _CLUSTERS):
+        raise ConfigError(
+            f"{name}={os.environ[name]}: jobs go to the cluster of this machine's slurm.conf and "
+            f"are looked for there alone; unset it, or let SLURM_CONF name the other's"
+        )
+    taken: dict[str, str] = {}
+    for field_name, name in _SAID_BY.items():
+        value, own = os.environ.get(name), getattr(profile, field_name)
+        if value and own is None:
+            taken[field_name] = value
+            say(f"{name}: {field_name} = {value}")
+        elif value and value != own:
+            say(f"{name}={value} is not taken: the profile says {field_name} = {own}")
+    left = sorted(n for n in os.environ if n.startswith("SBATCH_") and n not in _SAID_BY.values())
+    if left:
+        say(f"not taken: {', '.join(left)}; a profile says such things in extra")
+    return profile.model_copy(update=taken)
 
 
 def check_time(profile: Profile, runtime: Runtime) -> None:

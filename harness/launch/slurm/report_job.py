@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -28,10 +29,13 @@ from harness.launch.slurm.array_task import ArrayTask, say
 from harness.launch.slurm.launching import FAILURE, has_begun, launch_death
 from harness.launch.slurm.orders import JobOrder
 from harness.launch.slurm.scheduler import Silent
-from harness.launch.slurm.submissions import AFTER, Intent, Submission
+from harness.launch.slurm.submissions import AFTER, Intent, Submission, submissions
 from harness.launch.slurm.submit import submit
 from harness.planning.plan import Action, Step
+from harness.store.record import Store
 
+ON_FINISH_SECONDS = 600
+"""How long `on_finish` of a profile may take."""
 ROUNDS = 3
 """Submissions of the same runs that follow the first one by themselves."""
 
@@ -52,8 +56,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         submit_what_was_lost(submission, intent)
     except (HarnessError, OSError) as error:
         say(f"what was lost is not in the queue again: {one_line(error)}")
-    words = _words(submission, intent)
-    os.execv(sys.executable, [sys.executable, *words])
+    words = [sys.executable, *_words(submission, intent)]
+    if not intent.profile.on_finish:
+        os.execv(sys.executable, words)
+    code = subprocess.run(words, check=False).returncode
+    if not _goes_on(submission, intent):
+        _tell_the_end(intent, code)
+    return code
+
+
+def _goes_on(submission: Submission, intent: Intent) -> bool:
+    """Whether runs of the sweep are in the queue again, or those that follow."""
+    others = submissions(Store(Path(intent.root)), intent.sweep)
+    return any(one.open and one.folder.name > submission.folder.name for one in others)
+
+
+def _tell_the_end(intent: Intent, code: int) -> None:
+    """Run what the profile wants at the end; that it fails is a line."""
+    report = Path(intent.root) / "reports" / intent.sweep
+    told = {"HARNESS_SWEEP": intent.sweep, "HARNESS_REPORT": str(report)}
+    try:
+        done = subprocess.run(
+            ["bash", "-c", "\n".join(intent.profile.on_finish)],
+            env={**os.environ, **told, "HARNESS_EXIT_CODE": str(code)},
+            timeout=ON_FINISH_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        say(f"on_finish: {one_line(error)}")
+    else:
+        say(f"on_finish: exit code {done.returncode}")
 
 
 def _words(submission: Submission, intent: Intent) -> list[str]:

@@ -34,7 +34,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from harness.config import Runtime
 from harness.errors import HarnessError, RecordError, one_line
-from harness.files import dump_json, is_sealed, read_json, seal, write_json
+from harness.files import beside, dump_json, is_sealed, read_json, seal, write_json
 from harness.launch.profiles import Profile
 from harness.store.lease import Lease, LeaseHeld
 from harness.store.record import Store
@@ -300,9 +300,21 @@ def submitting(store: Store, *, seconds: float = 120.0) -> Iterator[None]:
                 ) from error
             time.sleep(_LEASE_POLL_SECONDS)
     try:
+        for folder in file.parent.glob(f"*{_SUFFIX}"):
+            _look_anew(folder)
         yield
     finally:
         lease.__exit__(None, None, None)
+
+
+def _look_anew(folder: Path) -> None:
+    """Have a file system shared by several machines list a folder as it is now.
+
+    NFS may go on with a listing of some seconds ago until this machine changes the folder.
+    """
+    note = beside(folder / "look")
+    note.touch()
+    note.unlink()
 
 
 def newest(store: Store, sweep: str) -> Submission | None:

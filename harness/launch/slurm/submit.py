@@ -19,11 +19,11 @@ from dataclasses import replace
 from datetime import datetime
 
 from harness.config.pipes import check_pipes
-from harness.errors import ConfigError, HarnessError, refuse_controls
+from harness.errors import ConfigError, HarnessError, one_line, refuse_controls
 from harness.launch.backlog import Say, estimate, job_of, name_of, set_aside
 from harness.launch.slurm import rehearse, scheduler, script
 from harness.launch.slurm.closing import follow, report_home, waited_for
-from harness.launch.slurm.freeze import Frozen, freeze
+from harness.launch.slurm.freeze import Frozen, freeze, size_of_code
 from harness.launch.slurm.frozen_check import fault_of
 from harness.launch.slurm.launching import Launch
 from harness.launch.slurm.limits import Limits, alive, limits
@@ -46,6 +46,15 @@ from harness.store.lease import LeaseHeld
 from harness.store.record import Store
 
 _LOOK_AGAIN_SECONDS = 5.0
+_RUN_BYTES = 32 << 10
+"""Of a run's intent, in blocks of the file system, and its part of a submission."""
+
+
+class NotWritten(HarnessError):
+    """The file system does not take what a submission puts on file before it is one."""
+
+    failure = "disk_full"
+    exit_code = 3
 
 
 # --------------------------------------------------------------------------- submission
@@ -70,6 +79,7 @@ def submit(steps: Sequence[Step], order: JobOrder, say: Say) -> Submitted:
             for step in steps
             if step.pending and step.action is not Action.ATTACH and step.run.key not in places
         ]
+        _check_room(order, len(wanted))
         wanted = [step for step in wanted if _prepared(step, order.store, say)]
         there = {s.run.key: places[s.run.key] for s in steps if s.pending and s.run.key in places}
         _release(there.values(), say)
@@ -104,6 +114,18 @@ def preview(steps: Sequence[Step], order: JobOrder) -> str:
     return script.script(_job_of(intent, submission, 0, frozen, (), ()))
 
 
+def _check_room(order: JobOrder, runs: int) -> None:
+    """NotWritten where the file system has no room for the code and the runs' intents."""
+    wanted = runs * _RUN_BYTES + (0 if order.frozen is not None else size_of_code())
+    free = shutil.disk_usage(order.store.root).free
+    if runs and free < wanted:
+        raise NotWritten(
+            f"{order.store.root} has {free / 1e6:,.1f} MB free, and {wanted / 1e6:,.1f} MB are "
+            f"wanted for the code and {runs} runs: free {(wanted - free) / 1e6:,.1f} MB, and for "
+            "their checkpoints; nothing was submitted"
+        )
+
+
 def _listing(store: Store, say: Say) -> Listing | None:
     try:
         return look(store)
@@ -135,9 +157,12 @@ def _prepared(step: Step, store: Store, say: Say) -> bool:
         directory.write_intent(step.run.config, job_of(step.run))
     except LeaseHeld:
         return False
-    except (HarnessError, OSError) as error:
+    except HarnessError as error:
         say(f"{name_of(step)} cannot be submitted: {error}")
         return False
+    except OSError as error:  # the others would not fare better, and a part is worse than none
+        told = f"{name_of(step)} cannot be submitted: {one_line(error)}"
+        raise NotWritten(f"{told}; nothing was submitted") from error
     return True
 
 

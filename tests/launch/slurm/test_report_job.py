@@ -17,6 +17,7 @@ from harness.errors import ConfigError
 from harness.launch.attempt import record_failure
 from harness.launch.executor import Assignment
 from harness.launch.executors.slurm import SlurmExecutor
+from harness.launch.profiles import Profile
 from harness.launch.slurm import report_job
 from harness.launch.slurm.launching import note_begin
 from harness.launch.slurm.orders import JobOrder
@@ -161,6 +162,31 @@ def test_the_report_is_written_whatever_came_of_it(
     slurm.fails("sbatch", "sbatch: error: the site is closed")
     report_job.main([str(sent[0].folder), "--sha256", sent[0].read().sha256])
     assert called[0][-1] == "--report-only"
+
+
+def finish(submission: Submission, capfd: pytest.CaptureFixture[str]) -> str:
+    """What the report job prints of its end."""
+    report_job.main([str(submission.folder), "--sha256", submission.read().sha256])
+    return capfd.readouterr().out
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_what_a_profile_wants_at_the_end_comes_after_the_report(
+    steps: Plan, order: JobOrder, slurm: FakeSlurm, capfd: pytest.CaptureFixture[str], failing: bool
+) -> None:
+    lines = ('echo "$HARNESS_SWEEP is over ($HARNESS_EXIT_CODE), see $HARNESS_REPORT"',)
+    profile = Profile(on_finish=(*lines, "exit 5") if failing else lines)
+    words = ("-c", "print('report'); raise SystemExit(3)")
+    done = submit(steps({"a": "done"}), replace(order, profile=profile, report=words), print)
+    slurm.queue.unlink()
+    assert done.submission is not None
+    slurm.says("scontrol", "JobId=101 JobState=CANCELLED Reason=None\n")
+    told = finish(done.submission, capfd)
+    report = order.store.root / "reports" / "ablation"
+    assert f"report\nablation is over (3), see {report}\n" in told
+    assert told.rstrip().endswith(f"on_finish: exit code {5 if failing else 0}")
+    slurm.says("scontrol", "JobId=101 JobState=FAILED Reason=None\n")
+    assert "is over" not in finish(done.submission, capfd), "what was lost is in the queue again"
 
 
 # ---- the next wave

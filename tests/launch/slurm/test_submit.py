@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shlex
@@ -9,10 +10,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from fake_slurm import FakeSlurm
@@ -31,18 +34,19 @@ from harness.launch.slurm.orders import (
     JobOrder,
     Submitted,
     check_not_held,
+    with_environment,
     with_processes,
 )
 from harness.launch.slurm.places import queued
 from harness.launch.slurm.recall import cancel
 from harness.launch.slurm.scheduler import NoScheduler, Silent, read_listing
-from harness.launch.slurm.script import BatchJob, Refused, script
-from harness.launch.slurm.submissions import Submission, submissions
-from harness.launch.slurm.submit import preview, submit
+from harness.launch.slurm.script import BatchJob, Refused, script, verdict
+from harness.launch.slurm.submissions import Submission, folder_of, submissions
+from harness.launch.slurm.submit import NotWritten, preview, submit
 from harness.planning.plan import Rerun, Step, make_plan
 from harness.store.lease import Lease
 from harness.store.manifest import Manifest
-from harness.store.record import Store
+from harness.store.record import RunDir, Store
 
 Plan = Callable[..., list[Step]]
 ABC = {"a": "done", "b": "done", "c": "done"}
@@ -256,6 +260,52 @@ class TestAgain:
         assert len(done.keys) == 1
         assert len(done.places) == 3
         assert said[0].endswith("what was submitted before is taken to be in the queue")
+
+    def test_what_another_machine_submitted_a_moment_ago_is_seen_through_a_stale_listing(
+        self, steps: Plan, order: JobOrder, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        send(steps({"z": "done"}), order)
+        folder = str(folder_of(order.store, order.sweep))
+        real, touch, seen = os.scandir, Path.touch, {folder: [*os.scandir(folder)]}
+
+        def stale(path: Any = ".") -> Any:
+            known = seen.get(os.fspath(path))
+            return real(path) if known is None else nullcontext(iter(known))
+
+        def touched(path: Path, *args: Any, **more: Any) -> None:
+            seen.pop(str(path.parent), None)
+            touch(path, *args, **more)
+
+        send(steps(ABC), order)
+        monkeypatch.setattr(os, "scandir", stale)
+        monkeypatch.setattr(Path, "touch", touched)
+        assert len(list(submissions(order.store))) == 1, "as NFS may have it"
+        done, _ = send(steps(ABC), order)
+        assert (done.submission, len(done.places)) == (None, 3)
+
+    def test_what_waits_is_moved_when_that_is_asked_for(
+        self, steps: Plan, order: JobOrder, slurm: FakeSlurm
+    ) -> None:
+        first, _ = send(steps(ABC), replace(order, profile_name="small"))
+        assert first.submission is not None
+        name = first.submission.read().arrays[0].name
+        slurm.queue.write_text(
+            f"101_[0,2]|{name}|PENDING|Priority|\n101_1|{name}|RUNNING|None|n1\n"
+            f"102|{name}-report|PENDING|Dependency|\n"
+        )
+        other = replace(order, profile=Profile(cpus=4), profile_name="large")
+        left, _ = send(steps(ABC), other)
+        assert (
+            "2 of them wait with profile small and not large: --move takes them out of the queue "
+            "and submits them anew" in words(left, other)
+        )
+        assert "what they wait for:  2 x Priority" in words(left, other)
+        moved, _ = send(steps(ABC), replace(other, move=True))
+        assert [sorted(call.split()) for call in slurm.asked("scancel")] == [
+            sorted([f"--name={name}", "101_0", "101_2"])
+        ]
+        assert (len(moved.keys), len(moved.places)) == (2, 1)
+        assert slurm.option(int(next(iter(moved.arrays))), "cpus-per-task") == "4"
 
     def test_two_commands_at_once_submit_once(
         self, steps: Plan, order: JobOrder, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
@@ -499,6 +549,32 @@ class TestRefusals:
             "not 6 jobs, tried with 3",
         ]
 
+    def test_a_full_file_system_is_told_before_anything_is_queued(
+        self, steps: Plan, order: JobOrder, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=90_000))
+        error = r"has 0\.1 MB free, and \d+\.\d MB are wanted for the code and 3 runs: free \d+"
+        with pytest.raises(NotWritten, match=error):
+            send(steps(ABC), order)
+        assert slurm.asked("sbatch") == []
+
+    @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EACCES])
+    def test_nothing_is_queued_where_one_intent_cannot_be_written(
+        self, steps: Plan, order: JobOrder, slurm: FakeSlurm, store: Store,
+        monkeypatch: pytest.MonkeyPatch, number: int,
+    ) -> None:  # fmt: skip
+        planned, write = steps(ABC), RunDir.write_intent
+
+        def refuse(directory: RunDir, *args: Any) -> None:
+            if directory.key == planned[1].run.key:
+                raise OSError(number, os.strerror(number), str(directory.path))
+            write(directory, *args)
+
+        monkeypatch.setattr(RunDir, "write_intent", refuse)
+        with pytest.raises(NotWritten, match=f"{planned[1].run.key}.*nothing was submitted"):
+            send(planned, order)
+        assert (slurm.asked("sbatch"), list(submissions(store))) == ([], [])
+
 
 class TestLaunch:
     """What the script of a task notes in the shell, where no Python of ours may run."""
@@ -589,6 +665,33 @@ class TestShapes:
     def test_processes_that_cannot_be_spread(self) -> None:
         with pytest.raises(ConfigError, match="processes = 3 cannot be spread over nodes = 2"):
             with_processes(Profile(nodes=2), Runtime(processes=3), given=True)
+
+    @pytest.mark.parametrize("code", [0, 1])
+    def test_the_scheduler_is_asked_of_a_dry_run(self, slurm: FakeSlurm, code: int) -> None:
+        said = "Job 5 to start at 2026-01-01T00:00:00 using 1 processors on nodes n1"
+        sbatch = slurm.bin / "sbatch"
+        sbatch.write_text(f'#!/bin/sh\ncat "$2" > {slurm.folder}/asked-of\n'
+                          f'echo "sbatch: {said}" >&2\nexit {code}\n')  # fmt: skip
+        assert verdict("#!/bin/sh\n") == said
+        assert (slurm.folder / "asked-of").read_text() == "#!/bin/sh\n"
+
+    def test_variables_of_sbatch_are_honoured_or_refused_aloud(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        said: list[str] = []
+        monkeypatch.setenv("SBATCH_ACCOUNT", "lab")
+        monkeypatch.setenv("SBATCH_PARTITION", "gpu")
+        monkeypatch.setenv("SBATCH_TIMELIMIT", "5")
+        profile = with_environment(Profile(partition="cpu"), said.append)
+        assert (profile.account, profile.partition) == ("lab", "cpu")
+        assert said == [
+            "SBATCH_ACCOUNT: account = lab",
+            "SBATCH_PARTITION=gpu is not taken: the profile says partition = cpu",
+            "not taken: SBATCH_TIMELIMIT; a profile says such things in extra",
+        ]
+        monkeypatch.setenv("SLURM_CLUSTERS", "other")
+        with pytest.raises(ConfigError, match="SLURM_CLUSTERS=other: jobs go to the cluster of"):
+            with_environment(Profile(), said.append)
 
     def test_a_preview_needs_no_slurm_and_writes_nothing(
         self, steps: Plan, order: JobOrder, store: Store, monkeypatch: pytest.MonkeyPatch

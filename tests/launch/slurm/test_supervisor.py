@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
+from unittest import mock
 
 import pytest
 from fake_slurm import FakeSlurm
@@ -240,6 +241,19 @@ def _said(death: str) -> dict[str, str | None]:
     if failure == "done":
         return {"state": "done", "failure": None, "error": None}
     return {"state": "failed", "failure": failure, "error": error}
+
+
+def test_a_name_that_only_means_this_machine_is_none_for_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("SLURM_LAUNCH_NODE_IPADDR", raising=False)
+    for own, address in (("127.0.1.1", "10.1.2.3"), ("10.9.9.9", "node7")):
+        probe = mock.MagicMock()
+        probe.__enter__.return_value.getsockname.return_value = ("10.1.2.3", 5)
+        monkeypatch.setattr(module.socket, "gethostname", lambda: "node7")
+        monkeypatch.setattr(module.socket, "gethostbyname", lambda name, own=own: own)
+        monkeypatch.setattr(module.socket, "socket", lambda *kind, probe=probe: probe)
+        assert module._address() == address
 
 
 class TestNodes:
