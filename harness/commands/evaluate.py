@@ -25,6 +25,7 @@ from harness.commands.shared import (
     store_of,
     under_a_root,
 )
+from harness.commands.verify import check_golden, compare_golden, verify
 from harness.config import (
     ClassFolder,
     Evaluate,
@@ -36,7 +37,8 @@ from harness.config import (
 )
 from harness.config.overrides import RUNTIME
 from harness.data.catalog import open_class_folder
-from harness.errors import ConfigError, InvariantError
+from harness.errors import ConfigError
+from harness.evaluate.golden import FIGURES, golden, read_golden
 from harness.evaluate.suites import SUITES, benchmarks_of
 from harness.evaluate.suites.find import Found, Hole, find
 from harness.files import write_atomic
@@ -46,7 +48,6 @@ from harness.launch.evaluations import (
     Work,
     cost,
     evaluate_all,
-    load,
     models_of,
     record_evaluation,
 )
@@ -108,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--dry-run", action="store_true", help="what would be evaluated, and stop")
     add("--fetch", action="store_true", help="download what is missing, and stop")
     add("--verify", action="store_true", help="against CLIP_benchmark's own functions, and stop")
+    add("--golden", metavar="NAME", help="with --verify: against what is published of a model")
     return parser
 
 
@@ -115,12 +117,17 @@ def _epilog() -> str:
     lines = ["suites (and each of their data sets by its name):"]
     for name, members in SUITES.items():
         lines.append(f"  {name:12} {', '.join(b.name for b in members)}")
+    lines += ["models with published figures (--verify --golden):"]
+    lines += [f"  {name}" for name in read_golden(FIGURES)]
     return "\n".join(lines)
 
 
 def run_command(args: argparse.Namespace) -> int:
     """Do what the arguments say; returns the exit code."""
-    suites = tuple(dict.fromkeys(args.suite or ([] if args.class_folder else ["smoke"])))
+    model = None if args.golden is None else golden(args.golden)
+    check_golden(args, model)
+    usual = ["smoke"] if model is None else list(model.benchmarks)
+    suites = tuple(dict.fromkeys(args.suite or ([] if args.class_folder else usual)))
     places = [find(benchmark, args.data_root) for benchmark in benchmarks_of(suites)]
     own = [name for name in suites if name in metrics.OWN_SUITES]
     if own:
@@ -138,8 +145,10 @@ def run_command(args: argparse.Namespace) -> int:
         open_class_folder(folder, runtime)
     store = store_of(args)
     models = models_of(args, store)
-    if args.verify:
+    if args.verify and model is None:
         return verify(models, places, settings, runtime)
+    if model is not None and len(models) != 1:
+        raise ConfigError(f"--golden {model.name} is one model, and {len(models)} are named")
     if not models:
         raise ConfigError("name what to evaluate: a run, an export, or --model with --pretrained")
     if args.dry_run:
@@ -150,6 +159,12 @@ def run_command(args: argparse.Namespace) -> int:
     slots = _slots(args.slots, runtime)
     found = [place for place in places if isinstance(place, Found)]
     done = evaluate_all(models, found, Work(store.root, settings, runtime), slots)
+    if model is not None:
+        (spec,) = models
+        numbers = {
+            n: m for each in done if each.part is not None for n, m in each.part.metrics.items()
+        }
+        return compare_golden(model, spec.name, numbers, [p.benchmark.name for p in places])
     return _report(models, places, done, settings, store, args.out)
 
 
@@ -329,38 +344,3 @@ def fetch(places: Sequence[Found | Hole]) -> int:
             print(f"{place.benchmark.name}: {why}", file=sys.stderr)
             failed += 1
     return _HOLES if failed else 0
-
-
-# --------------------------------------------------------------------------- verification
-
-
-def verify(
-    models: Sequence[ModelSpec],
-    places: Sequence[Found | Hole],
-    settings: Evaluate,
-    runtime: Runtime,
-) -> int:
-    """Ours and CLIP_benchmark's numbers side by side; InvariantError where they differ."""
-    from harness.device import pick_device, set_up
-    from harness.evaluate import verify as verification
-
-    device = pick_device(runtime)
-    set_up(runtime, device)
-    named = [(spec.name, load(spec, Path())[:2]) for spec in models]
-    differing = 0
-    for name, (model, identity) in named or [verification.small_model()]:
-        model.to(device)  # type: ignore[attr-defined]
-        for place in places:
-            if isinstance(place, Hole):
-                print(f"hole: {place}", file=sys.stderr)
-                continue
-            comparison = verification.compare(model, identity, place, settings, runtime)
-            print(f"{name} on {place.benchmark.name}, {comparison.precision}:")
-            for row in comparison.rows:
-                print(f"    {row}")
-            if comparison.difference is not None:
-                differing += 1
-                print(f"    differs: {comparison.difference}")
-    if differing:
-        raise InvariantError(f"{differing} comparisons with CLIP_benchmark differ, see above")
-    return _HOLES if any(isinstance(place, Hole) for place in places) else 0
