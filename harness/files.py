@@ -22,6 +22,7 @@ import uuid
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
@@ -184,8 +185,8 @@ def one_name(name: object) -> str:
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file's content, in hex digits."""
-    with path.open("rb") as file:
+    """The SHA-256 of a regular file's content, in hex digits; OSError for what is none."""
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -274,17 +275,23 @@ def too_large(what: str, size: float, limit: int) -> str:
     return f"{what} {size:,.0f} bytes, and {allowed:,} are read; {more}"
 
 
+def open_regular(path: Path) -> BufferedReader:
+    """A regular file to read from; OSError for what is none: a pipe or a device never ends."""
+    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return open(number, "rb")
+
+
 def read_regular(path: Path, most: int | None) -> bytes:
     """The content of a regular file of at most `most` bytes, unless that was raised.
 
-    Raises OSError for what is none: a pipe or a device would be read for ever.
+    Raises OSError for what is none.
     """
-    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(number, "rb") as file:
-        state = os.fstat(number)
-        if not stat.S_ISREG(state.st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", str(path))
-        if most is not None and (words := too_large("it has", state.st_size, most)):
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if most is not None and (words := too_large("it has", size, most)):
             raise OSError(errno.EFBIG, words, str(path))
         return file.read()
 
