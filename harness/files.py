@@ -361,6 +361,8 @@ def open_npz(source: Path | IO[bytes]) -> NpzFile:
     """
     import numpy as np
 
+    if isinstance(source, Path):
+        open_regular(source).close()
     try:
         archive: NpzFile = np.load(source, allow_pickle=False)
         members = archive.zip.infolist() if archive.zip is not None else []

@@ -25,7 +25,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from harness.errors import RecordError
+from harness.errors import RecordError, one_line
 from harness.files import inside, read_regular, write_atomic
 
 KEEP = 2
@@ -162,7 +162,7 @@ def load_weights(folder: Path, entry: Mapping[str, Any]) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load(data)
     except SafetensorError as error:
-        raise RecordError(f"{file} holds no weights: {error}") from None
+        raise RecordError(f"{file} holds no weights: {one_line(error)}") from None
 
 
 def drop_steps(folder: Path) -> None:
