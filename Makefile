@@ -4,7 +4,7 @@
 # make test-gpu  what only one or two GPUs can show; minutes
 # make lock      renew requirements.lock from pyproject.toml
 # make audit     known weaknesses of what is pinned, for the weekly check; needs a network
-# make bench     benchmarks, side by side with peers (minutes; never part of the tests)
+# make bench     benchmarks, side by side with peers, as one table (20 minutes; no tests)
 
 NAME  ?= ablation_text_depth
 ARGS  ?=
@@ -33,8 +33,8 @@ thorough: $(VENV)/.ready-test
 test-gpu: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -n 0 -m gpu tests/gpu
 
-bench: $(VENV)/.ready
-	$(BIN)/python tests/benchmarks/train_step.py
+bench: $(VENV)/.ready-test
+	$(BIN)/python tests/benchmarks/everything.py --out reports/benchmarks.md --json reports/benchmarks.json
 
 # uv installs the pinned set in half a minute and reads UV_INDEX_URL; where only pip's own
 # configuration knows the package index, pip installs the same set in two or three minutes.

@@ -226,4 +226,4 @@ def _has_bf16(device: torch.device) -> bool:
 def autocast(precision: str, device_type: str = "cuda") -> torch.autocast:
     """Autocast to 16 bits on a kind of device, or nothing."""
     narrow = torch.float16 if precision == "fp16" else torch.bfloat16
-    return torch.autocast(device_type, narrow, enabled=precision != "fp32")
+    return torch.autocast(device_type, narrow, enabled=precision in NARROW)

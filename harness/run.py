@@ -21,7 +21,7 @@ from harness.config import Model, RunConfig, Runtime, check_processes
 from harness.config.parents import check_filled_in
 from harness.data.catalog import SOURCES, cache_dir, notes_on, open_class_folder, open_data
 from harness.data.dataset import DataSet
-from harness.data.images import BadImage, decode
+from harness.data.images import BadImage, check_turbo, decode
 from harness.data.loader import advice
 from harness.data.text import corpus_rows_of
 from harness.device import TRAINING, numerics, pick_device, placed, resolve_precision, set_up
@@ -68,6 +68,7 @@ from harness.train.distributed import (
 from harness.train.loop import Trainer
 from harness.train.meter import Trained
 from harness.train.norms import refuse_micro_batch
+from harness.train.teacher import preflight_teachers
 
 _OF_ATTEMPTS = {"threads", "processes", "micro_batch", "checkpoint_activations"}
 _PROBES = 8
@@ -384,6 +385,8 @@ def preflight(configs: Sequence[RunConfig], runtime: Runtime) -> list[str]:
         images = {c.model.image for c in configs if c.train.norm_batch is None}
         checks += [lambda i=i: refuse_micro_batch(ImageEncoder(i, 2)) for i in images]  # type: ignore[misc]
     checks += [lambda c=c: _check_data(c, runtime) for c in _distinct_data(configs)]  # type: ignore[misc]
+    taught = {(c.teacher, c.data, c.teacher.views and c.seed): c for c in configs}.values()
+    checks += [lambda c=c: preflight_teachers(c, runtime) for c in taught]  # type: ignore[misc]
     problems = []
     for check in checks:
         try:
@@ -405,6 +408,8 @@ def _distinct_data(configs: Sequence[RunConfig]) -> list[RunConfig]:
 
 
 def _check_data(config: RunConfig, runtime: Runtime) -> None:
+    if config.data.decoder == "turbo":
+        check_turbo("data.decoder = 'turbo'")
     cache_dir(runtime).mkdir(parents=True, exist_ok=True)
     data = open_data(config.data, runtime)
     data.prepare()

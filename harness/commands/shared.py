@@ -76,6 +76,16 @@ def of_a_sweep_file(name: str = "sweep") -> argparse.ArgumentParser:
     return parent
 
 
+def seeds_of(text: str) -> list[int]:
+    """The seeds in `0,1,2`, as an option has them."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a list of integers such as 0,1,2"
+        ) from None
+
+
 def exit_code_of(
     command: Callable[[], int], *, stopped: Callable[[], str] = lambda: "stopped"
 ) -> int:

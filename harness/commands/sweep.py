@@ -19,7 +19,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.commands.shared import command_parser, exit_code_of, say, store_of, under_a_root
+from harness.commands.shared import (
+    command_parser,
+    exit_code_of,
+    say,
+    seeds_of,
+    store_of,
+    under_a_root,
+)
 from harness.config import RunConfig, Runtime, field_paths, override_runtime, parse_assignments
 from harness.config.bases import BASES, base
 from harness.config.overrides import RUNTIME
@@ -102,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--base", metavar="NAME", help="another base configuration, listed below")
     add("--only", metavar="PATTERN", help="launch runs whose label matches, or by start of a key")
     add("--name", help="of the report and of what is on file (default: that of the sweep file)")
-    add("--seeds", type=_seeds, metavar="0,1,2", help="in place of the sweep's own")
+    add("--seeds", type=seeds_of, metavar="0,1,2", help="in place of the sweep's own")
     add("--until-decided", action="store_true", help="further seeds for what is still open")
     add("--max-seeds", type=int, metavar="N", help=f"of a point, then (default: {MAX_SEEDS})")
     add("--rerun", choices=[r.value for r in Rerun], default="missing", help="default: missing")
@@ -120,15 +127,6 @@ def _epilog() -> str:
         for name, c in BASES.items()
     ]
     return "\n".join(["sweeps:", *lines, "", "bases:", *bases])
-
-
-def _seeds(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a list of integers such as 0,1,2"
-        ) from None
 
 
 # --------------------------------------------------------------------------- the command

@@ -170,6 +170,13 @@ class Data(Strict):
     decode: Annotated[Literal["full", "scaled"], Field(json_schema_extra={"born": "full"})] = "full"
     """`scaled`: a JPEG for training is decoded at 1/2, 1/4 or 1/8 where its crop stays as large as
     the model's input, which is faster and filters a little differently."""
+    decoder: Annotated[Literal["pillow", "turbo"], Field(json_schema_extra={"born": "pillow"})] = (
+        "pillow"
+    )
+    """`turbo`: a plain JPEG for training is decoded by libjpeg-turbo itself (simplejpeg), to the
+    same pixels and faster, and views are resized by torch's filter in place of Pillow's, which
+    rounds a little differently.  Anything else is Pillow's, and so is what is refused.  Elsewhere:
+    turbojpeg, image_backend, accimage, decoder_backend."""
     crop_scale: tuple[Float, Float] = (0.5, 1.0)
     """Range of the area of the random resized crop (SLIP's CLIP branch).  Elsewhere: aug_scale,
     scale, random_resized_crop, augmentation."""

@@ -53,6 +53,10 @@ class Train(Strict):
     """Whether AdamW goes through each parameter once, by torch's fused kernel, and not once for
     each of its operations: the same step up to rounding.  Elsewhere: fused_adam, optim,
     adamw_torch_fused."""
+    unpadded: Annotated[bool, Field(json_schema_extra={"born": False})] = False
+    """Whether the text tower passes over the pads behind a batch's shorter captions, and makes of
+    its last block only what the loss looks at: the same step up to rounding.  Elsewhere:
+    unpad_inputs, varlen, packing, padding_free."""
     norm_batch: Annotated[
         Annotated[Int, Field(ge=2)] | None, Field(json_schema_extra={"born": None})
     ] = None

@@ -9,12 +9,13 @@ import io
 import struct
 import zlib
 from functools import lru_cache
+from importlib.util import find_spec
 
 import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from harness.errors import DataError
+from harness.errors import ConfigError, DataError
 
 #: The formats that data sets hold; none that runs an external program (EPS) is among them.
 _WANTED = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
@@ -43,8 +44,8 @@ class BadImage(DataError):
     """Bytes that are no usable picture, and why."""
 
 
-def decode(data: bytes, *, max_pixels: int) -> Pixels:
-    """RGB pixels `(H, W, 3)`, uint8.
+def decode(data: bytes, *, max_pixels: int, turbo: bool = False) -> Pixels:
+    """RGB pixels `(H, W, 3)`, uint8; `turbo` as of `Encoded`.
 
     The number of pixels is read from the header and checked before anything is decoded.  The EXIF
     orientation is applied; transparency is laid over white; grey is repeated over the channels;
@@ -53,7 +54,7 @@ def decode(data: bytes, *, max_pixels: int) -> Pixels:
 
     Raises BadImage with the reason.
     """
-    return Encoded(data, max_pixels=max_pixels).pixels()
+    return Encoded(data, max_pixels=max_pixels, turbo=turbo).pixels()
 
 
 class Encoded:
@@ -64,18 +65,25 @@ class Encoded:
         width, height: as it is shown, the EXIF orientation applied.
     """
 
-    def __init__(self, data: bytes, *, max_pixels: int) -> None:
-        """Raises BadImage as `decode` does."""
+    def __init__(self, data: bytes, *, max_pixels: int, turbo: bool = False) -> None:
+        """Raises BadImage as `decode` does.
+
+        With `turbo` a plain JPEG is decoded by libjpeg-turbo itself (simplejpeg), without Pillow's
+        detours; what it finds anything wrong with, and all else, by Pillow, which then says what is
+        accepted.
+        """
         self._picture = _open(data)
         self.format = str(self._picture.format)
         self.width, self.height = self._picture.size
         if self.width * self.height > max_pixels:
             raise BadImage(f"{self.width} x {self.height} pixels, {max_pixels} are allowed")
         try:
-            turned = self._picture.getexif().get(ExifTags.Base.Orientation) in _TURNED
+            orientation = self._picture.getexif().get(ExifTags.Base.Orientation)
         except _BROKEN as error:
             raise self._broken(error) from error
-        if turned:
+        plain = self.format == "JPEG" and self._picture.mode in {"RGB", "L"}
+        self._jpeg = data if turbo and plain and orientation in {None, 1} else None
+        if orientation in _TURNED:
             self.width, self.height = self.height, self.width
 
     def reductions(self) -> tuple[int, ...]:
@@ -91,6 +99,9 @@ class Encoded:
         Raises BadImage as `decode` does.
         """
         picture = self._picture
+        quick = None if self._jpeg is None else _turbo(self._jpeg, *picture.size, reduction)
+        if quick is not None:
+            return quick
         try:
             if reduction > 1:
                 width, height = picture.size
@@ -102,6 +113,63 @@ class Encoded:
 
     def _broken(self, error: Exception) -> BadImage:
         return BadImage(f"broken {self.format}: {error}")
+
+
+# --------------------------------------------------------------------------- libjpeg-turbo
+
+_EIGHTHS_ARE_FAR_APART = 64
+"""Pixels of a side from which on a reduction gives a size that no other fraction gives."""
+
+
+def check_turbo(why: str) -> None:
+    """ConfigError, which begins with `why`, unless simplejpeg is installed."""
+    if find_spec("simplejpeg") is None:
+        raise ConfigError(
+            f"{why} needs simplejpeg; pip install 'lightclip-harness[turbo]' brings it"
+        )
+
+
+@lru_cache(maxsize=1)
+def turbo_is_exact() -> bool:
+    """Whether simplejpeg is here and gives the bits that Pillow gives, tried on JPEGs made here.
+
+    Of each sampling of colours, sequential and progressive, in sizes that blocks do not fill.
+    """
+    if find_spec("simplejpeg") is None:
+        return False
+    noise = np.random.default_rng(0).integers(0, 256, (83, 117, 3), np.uint8)
+    for made in (Image.fromarray(noise), Image.fromarray(noise[..., 0])):
+        for sampling, progressive in ((0, False), (1, False), (2, False), (2, True)):
+            file = io.BytesIO()
+            made.save(file, "JPEG", quality=80, subsampling=sampling, progressive=progressive)
+            for reduction in (1, 2, 4, 8):
+                here, there = (
+                    Encoded(file.getvalue(), max_pixels=noise.size, turbo=turbo).pixels(reduction)
+                    for turbo in (True, False)
+                )
+                if not np.array_equal(here, there):
+                    return False
+    return True
+
+
+def _turbo(data: bytes, width: int, height: int, reduction: int) -> Pixels | None:
+    """The pixels; None where libjpeg-turbo warns of anything or reads another header."""
+    import simplejpeg
+
+    if reduction > 1 and min(width, height) < _EIGHTHS_ARE_FAR_APART:
+        return None
+    size = (-(-height // reduction), -(-width // reduction))
+    scale = {"min_height": size[0], "min_width": size[1], "min_factor": reduction}
+    try:
+        if simplejpeg.decode_jpeg_header(data)[:2] != (height, width):
+            return None
+        found: Pixels = simplejpeg.decode_jpeg(data, **(scale if reduction > 1 else {}))
+    except ValueError:
+        return None
+    return found if found.shape == (*size, 3) else None
+
+
+# --------------------------------------------------------------------------- Pillow
 
 
 @lru_cache(maxsize=1)

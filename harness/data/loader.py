@@ -8,7 +8,7 @@ Which samples a batch holds is `harness.data.order`'s.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from harness.config import RunConfig, Runtime
 from harness.data.account import Problem
 from harness.data.catalog import cache_dir
 from harness.data.dataset import Ahead, DataSet
-from harness.data.images import BadImage, Encoded, decode
+from harness.data.images import BadImage, Encoded, check_turbo, decode
 from harness.data.order import Places
 from harness.data.quarantine import read_quarantine
 from harness.data.text import Tokenizer, pad
@@ -131,6 +131,9 @@ class _Samples(Dataset[Any]):
         share = max(1, runtime.workers or 0) * runtime.processes
         self.kept = _KeptPictures(runtime.decode_cache_mb * 2**20 // share)
         self.max_pixels = runtime.max_pixels
+        self.turbo = config.data.decoder == "turbo"
+        if self.turbo:
+            check_turbo("data.decoder = 'turbo'")
         self.tokenizer, self.config = tokenizer, config
         active = config.objective.active.items()
         self.viewers = {name: term for name, term in active if term.further_views}
@@ -178,15 +181,15 @@ class _Samples(Dataset[Any]):
     def _look(self, index: int, size: int) -> Callable[..., np.ndarray]:
         """Makes views of picture `index`: see `train_view`, from the scale on."""
         if self.config.data.decode == "full":
-            return partial(train_view, self._pixels(index), size)
-        picture = Encoded(self._encoded(index), max_pixels=self.max_pixels)
+            return partial(train_view, self._pixels(index), size, quick=self.turbo)
+        picture = Encoded(self._encoded(index), max_pixels=self.max_pixels, turbo=self.turbo)
         return partial(scaled_view, picture, size)
 
     def _pixels(self, index: int) -> np.ndarray:
         """Picture `index` as uint8 (H, W, 3), decoded once if it can be kept."""
         pixels: np.ndarray | None = self.kept.get(index)
         if pixels is None:
-            pixels = decode(self._read(index), max_pixels=self.max_pixels)
+            pixels = decode(self._read(index), max_pixels=self.max_pixels, turbo=self.turbo)
             self.kept.put(index, pixels, pixels.nbytes)
         return pixels
 
@@ -269,6 +272,31 @@ class Batches:
     def _places(self, first: int) -> Iterator[Places]:
         for step in range(first, self.steps):
             yield self.order.take(step)[1][self._own]
+
+
+def pairs_of_view(
+    data: DataSet, config: RunConfig, runtime: Runtime, view: int, places: Sequence[int]
+) -> Iterator[Batch]:
+    """Samples of `train` as the runs of `config` see them in epoch `view`, a batch at a time.
+
+    One that cannot be used is another in its place, as in a run.
+    """
+    tokenizer = Tokenizer(config.model.text.context_length)
+    samples = _Samples(data, tokenizer, config, runtime, {}, Lessons())
+    size = config.train.batch_size
+    batches = [
+        [_Address(view, place) for place in places[first : first + size]]
+        for first in range(0, len(places), size)
+    ]
+    return iter(
+        DataLoader(
+            samples,
+            batch_sampler=batches,
+            num_workers=runtime.workers or 0,
+            collate_fn=partial(_collate, Lessons()),
+            worker_init_fn=_one_thread,
+        )
+    )
 
 
 def advice(wait_share: float, runtime: Runtime) -> str | None:

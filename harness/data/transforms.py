@@ -58,9 +58,15 @@ def train_view(
     scale: tuple[float, float],
     flip: bool,
     rng: np.random.Generator,
+    quick: bool = False,
 ) -> np.ndarray:
-    """One augmented view: uint8 (H, W, 3) to uint8 (size, size, 3), bicubic."""
+    """One augmented view: uint8 (H, W, 3) to uint8 (size, size, 3), bicubic.
+
+    `quick` resizes as `scaled_view` does, in place of Pillow.
+    """
     box = crop_box(picture.shape[0], picture.shape[1], scale, rng)
+    if quick:
+        return _resized(picture, box, size, flip, rng)
     view = Image.fromarray(picture).resize((size, size), Image.Resampling.BICUBIC, box=box)
     if flip and rng.random() < 0.5:
         view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -84,7 +90,18 @@ def scaled_view(
     least = min(box[2] - box[0], box[3] - box[1])
     by = max(r for r in picture.reductions() if r == 1 or least >= r * size)
     left, top, right, bottom = (round(edge / by) for edge in box)
-    cut = torch.from_numpy(picture.pixels(by)[top:bottom, left:right].copy()).permute(2, 0, 1)
+    return _resized(picture.pixels(by), (left, top, right, bottom), size, flip, rng)
+
+
+def _resized(
+    pixels: np.ndarray,
+    box: tuple[int, int, int, int],
+    size: int,
+    flip: bool,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    left, top, right, bottom = box
+    cut = torch.from_numpy(pixels[top:bottom, left:right].copy()).permute(2, 0, 1)
     view = interpolate(cut[None], (size, size), mode="bicubic", antialias=True)[0]
     if flip and rng.random() < 0.5:
         view = view.flip(-1)

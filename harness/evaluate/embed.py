@@ -20,7 +20,7 @@ from torchvision.transforms import Normalize, ToTensor
 from harness.config import Evaluate, Runtime
 from harness.data.account import Problem
 from harness.data.dataset import DataSet
-from harness.data.images import BadImage, decode
+from harness.data.images import BadImage, decode, turbo_is_exact
 from harness.data.transforms import EvaluationTransform
 from harness.device import NARROW, autocast, resolve_precision, tf32
 from harness.errors import DataError, InvariantError
@@ -87,6 +87,7 @@ class _Views(Dataset[Any]):
         max_pixels: int,
     ) -> None:
         self.data, self.images, self.view, self.max_pixels = data, images, view, max_pixels
+        self.turbo = turbo_is_exact()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -94,7 +95,8 @@ class _Views(Dataset[Any]):
     def __getitem__(self, place: int) -> tuple[int, Tensor | Problem]:
         name = self.images[place]
         try:
-            picture = decode(self.data.read(name), max_pixels=self.max_pixels)
+            read = self.data.read(name)
+            picture = decode(read, max_pixels=self.max_pixels, turbo=self.turbo)
             return place, self.view(picture)
         except (BadImage, OSError, KeyError, ValueError, MemoryError) as error:
             return place, Problem(name, " ".join(str(error).split()) or type(error).__name__)

@@ -8,17 +8,22 @@ and an export of it are those of a model that never saw this module.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.config import TextTower as TextConfig
-from harness.models.text import TextEncoder
+from harness.models.text import TextEncoder, Unpadded
 
 if TYPE_CHECKING:
     from harness.objectives.mlm import MlmLoss
+
+
+_Which = Mapping[str, Any]
+"""By the names of `harness.models.text.Block`: which tokens it looks at, and which are wanted."""
 
 
 class _CrossAttention(nn.Module):
@@ -33,10 +38,12 @@ class _CrossAttention(nn.Module):
         )
         self.gate = nn.Parameter(torch.tensor(gate or 0.0))
 
-    def forward(self, block: nn.Module, x: Tensor, image: Tensor, mask: Tensor) -> Tensor:
+    def forward(
+        self, block: nn.Module, x: Tensor, image: Tensor, mask: Tensor, which: _Which
+    ) -> Tensor:
         keys = self.norm_image(image)
         seen = self.attention(self.norm_text(x), keys, keys, need_weights=False)[0]
-        return _run(block, x + self.gate.tanh() * seen, mask)
+        return _run(block, x + self.gate.tanh() * seen, mask, which)
 
 
 class _Add(nn.Module):
@@ -48,9 +55,11 @@ class _Add(nn.Module):
         self.projection = nn.Linear(image_width, width)
         self.gate = nn.Parameter(torch.tensor(gate or 0.0))
 
-    def forward(self, block: nn.Module, x: Tensor, image: Tensor, mask: Tensor) -> Tensor:
+    def forward(
+        self, block: nn.Module, x: Tensor, image: Tensor, mask: Tensor, which: _Which
+    ) -> Tensor:
         seen = self.projection(self.norm_image(image))[:, None]
-        return _run(block, x + self.gate.tanh() * seen, mask)
+        return _run(block, x + self.gate.tanh() * seen, mask, which)
 
 
 class _Concat(nn.Module):
@@ -58,7 +67,7 @@ class _Concat(nn.Module):
 
     Each stage gets the picture afresh.  What a block would make of the patches themselves is thrown
     away with them, so it is not computed: the text alone asks, patches and text answer.  A gate
-    mixes that answer with the one that the text gives alone.
+    mixes that answer with the one that the text gives alone.  Pads are not passed over.
     """
 
     def __init__(self, width: int, heads: int, image_width: int, gate: float | None) -> None:
@@ -67,7 +76,9 @@ class _Concat(nn.Module):
         self.projection = nn.Linear(image_width, width)
         self.gate = None if gate is None else nn.Parameter(torch.tensor(gate))
 
-    def forward(self, block: nn.Module, x: Tensor, image: Tensor, mask: Tensor) -> Tensor:
+    def forward(
+        self, block: nn.Module, x: Tensor, image: Tensor, mask: Tensor, which: _Which
+    ) -> Tensor:
         patches = self.projection(self.norm_image(image))
         both = block.ln_1(torch.cat([patches, x], dim=1))  # type: ignore[operator]
         asking = both[:, patches.shape[1] :]
@@ -130,7 +141,13 @@ class MaskedPass(nn.Module):
                 self.stages[str(block)] = make(text.width, text.heads, width, gate)
 
     def forward(
-        self, text: TextEncoder, ids: Tensor, hidden: Tensor, positions: Tensor, *images: Tensor
+        self,
+        text: TextEncoder,
+        ids: Tensor,
+        hidden: Tensor,
+        positions: Tensor,
+        *images: Tensor,
+        own: Unpadded | None = None,
     ) -> Tensor:
         """States (M, width) at the chosen places, for `mlm_loss`.
 
@@ -139,6 +156,8 @@ class MaskedPass(nn.Module):
             ids, hidden, positions: of `harness.objectives.masking.Masked`, on the tower's device.
             images: of the unmasked pictures, with gradient, one for all stages or one for each:
                 tokens (N, P, C), or for `add` an embedding (N, C).
+            own: where the tokens are, for pads to be passed over; and no more of the last block is
+                made than is asked for.
         """
         embedded = text.token_embedding(ids)
         embedded = torch.where(hidden[..., None], self.mask_embedding.to(embedded), embedded)
@@ -151,11 +170,13 @@ class MaskedPass(nn.Module):
                 strict=True,
             )
         )
+        last = len(text.transformer.resblocks) - 1
         for index, block in enumerate(text.transformer.resblocks):
+            which: _Which = {"tokens": own, "wanted": positions if index == last else None}
             if str(index) in self.stages:
-                x = self.stages[str(index)](block, x, of_stages[str(index)], mask)
+                x = self.stages[str(index)](block, x, of_stages[str(index)], mask, which)
             else:
-                x = _run(block, x, mask)
+                x = _run(block, x, mask, which)
         out: Tensor = self.transform(text.ln_final(x.flatten(0, 1)[positions]))
         return out
 
@@ -189,6 +210,6 @@ def _for_queries(mask: Tensor, x: Tensor) -> Tensor:
     return mask.expand(*mask.shape[:-2], x.shape[1], -1)
 
 
-def _run(block: nn.Module, x: Tensor, mask: Tensor) -> Tensor:
-    out: Tensor = block(x, attn_mask=_for_queries(mask, x))
+def _run(block: nn.Module, x: Tensor, mask: Tensor, which: _Which) -> Tensor:
+    out: Tensor = block(x, attn_mask=_for_queries(mask, x), **which)
     return out

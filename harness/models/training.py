@@ -15,11 +15,16 @@ from torch.nn import functional as F
 
 from harness.config import RunConfig
 from harness.errors import ConfigError
+from harness.models.text import Unpadded
 from harness.models.tokens import PatchLayout, patch_layout, stage_maps, with_stages
 from harness.models.two_tower import TwoTower, seeded
 
 if TYPE_CHECKING:
     from harness.objectives.terms import BatchInputs
+
+
+UNPADDED = "train.unpadded"
+"""Among what the terms drew, where the tokens of the captions are; no term has a name like it."""
 
 
 class Pass(NamedTuple):
@@ -33,6 +38,7 @@ class Pass(NamedTuple):
         hidden: (N, L, width) of the text tower before pooling.
         tokens: (N, L) ids.
         stages: maps (N, C, G, G) of the image tower's stages; none where no term needs them.
+        own: where the texts' tokens are; None where pads pass through the tower too.
     """
 
     towers: TwoTower
@@ -42,6 +48,7 @@ class Pass(NamedTuple):
     hidden: Tensor
     tokens: Tensor
     stages: tuple[Tensor, ...] = ()
+    own: Unpadded | None = None
 
     def with_pictures(self, places: Tensor) -> Pass:
         """The same texts, each with the picture of this pass that `places` (M,) has for it."""
@@ -145,9 +152,10 @@ class TrainingModel(nn.Module):
         Args:
             pixels: (N, 3, S, S).
             tokens: (N, L) ids.
-            inputs: what the terms drew for these pairs, by name; None outside of training.
+            inputs: what the terms drew for these pairs, by name, and for `train.unpadded` where the
+                tokens are, as UNPADDED; None outside of training.
         """
-        seen = self.look(pixels, tokens)
+        seen = self.look(pixels, tokens, (inputs or {}).get(UNPADDED))
         text = F.normalize(self.model.text.pool(seen.hidden, tokens).float(), dim=-1)
         of_terms = {}
         for name, module in self.term_modules().items():
@@ -156,8 +164,11 @@ class TrainingModel(nn.Module):
                 of_terms[name] = found
         return Outputs(seen.image, text, of_terms)
 
-    def look(self, pixels: Tensor, tokens: Tensor) -> Pass:
-        """One pass of each tower, over pictures (N, 3, S, S) and texts (M, L)."""
+    def look(self, pixels: Tensor, tokens: Tensor, own: Any = None) -> Pass:
+        """One pass of each tower, over pictures (N, 3, S, S) and texts (M, L).
+
+        `own` says where the texts' tokens are, for pads to be passed over.
+        """
         stages: list[Tensor] = []
         if self.layout is not None and self.layout.stage_channels:
             backbone = self.model.image.backbone
@@ -165,5 +176,6 @@ class TrainingModel(nn.Module):
         else:
             features = self.model.image.features(pixels)
         image = F.normalize(self.model.image.embed(features).float(), dim=-1)
-        hidden = self.model.text.hidden(tokens)
-        return Pass(self.model, features, self.layout, image, hidden, tokens, tuple(stages))
+        words = any(term.needs_words for term in self.terms.values())
+        hidden = self.model.text.hidden(tokens, own, words=words)
+        return Pass(self.model, features, self.layout, image, hidden, tokens, tuple(stages), own)

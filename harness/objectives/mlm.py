@@ -127,6 +127,11 @@ class MlmLoss(RampedTerm):
         """See Term."""
         return self.operator != "none" and self.source == "stages"
 
+    @property
+    def needs_words(self) -> bool:
+        """See Term: it makes a pass of its own."""
+        return False
+
     def lr_factor_of(self, parameter: str) -> float:
         """See Term."""
         gate = parameter.endswith(".gate")
@@ -156,7 +161,8 @@ class MlmLoss(RampedTerm):
             return None
         *masked, targets = inputs
         images = self.images(seen, len(module.stages))
-        return HiddenWords(module(seen.towers.text, *masked, *images), targets)
+        states = module(seen.towers.text, *masked, *images, own=seen.own)
+        return HiddenWords(states, targets)
 
     def images(self, seen: Pass, blocks: int) -> list[Tensor]:
         """What of the pictures is let in: for all blocks alike, or with `stages` for each."""

@@ -160,6 +160,11 @@ class Term(Strict, ABC):
         return False
 
     @property
+    def needs_words(self) -> bool:
+        """Whether `outputs` looks at the text tower's state of each word, not of EOT alone."""
+        return type(self).outputs is not Term.outputs
+
+    @property
     def further_views(self) -> int:
         """How many views of each picture it looks at beside the one that its caption meets."""
         return 0

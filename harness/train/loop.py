@@ -27,7 +27,8 @@ from harness.data.loader import Batch, Batches
 from harness.data.transforms import normalise
 from harness.device import TRAINING, autocast, resolve_precision, tf32, upload
 from harness.errors import DataError, InterruptedRun
-from harness.models.training import Outputs, TrainingModel
+from harness.models.text import unpadded
+from harness.models.training import UNPADDED, Outputs, TrainingModel
 from harness.objectives.terms import BatchInputs, BatchPlace, Loss, StepTensors, compute_loss
 from harness.seeding import derive_seed
 from harness.store.record import RunDir
@@ -282,10 +283,12 @@ class Trainer:
             self.towers.tokenizer.vocab_size,
             None if self.teachers is None else self.teachers.embed(batch),
         )
-        drawn = {
+        drawn: dict[str, BatchInputs | None] = {
             name: term.inputs(tokens, replace(place, views=batch.views.get(name)))
             for name, term in self.model.terms.items()
         }
+        if self.config.train.unpadded:
+            drawn[UNPADDED] = unpadded(tokens)
         return {name: i.to(self.device) for name, i in drawn.items() if i is not None}
 
     def _tensors(self, outputs: Outputs) -> StepTensors:

@@ -32,7 +32,7 @@ from PIL import Image
 from harness.commands.data import main as harness_data
 from harness.config import ImageTower, RunConfig, Runtime, override
 from harness.data.catalog import open_data
-from harness.data.images import Encoded, decode
+from harness.data.images import Encoded, decode, turbo_is_exact
 from harness.data.loader import Batches
 from harness.data.text import Tokenizer
 from harness.data.transforms import evaluation_transform, normalise, scaled_view, train_view
@@ -41,7 +41,17 @@ from harness.seeding import generator
 CAPTION = "A man in a blue shirt is riding a bicycle down a dirt road ."
 SHARDS = 4
 SCALES = {"open_clip's crop, 0.9 to 1": (0.9, 1.0), "SLIP's crop, 0.5 to 1": (0.5, 1.0)}
-PEERS = ("open_clip", "shards", "stream", "shards, scaled", "shards, packed", "open_clip, packed")
+PEERS = (
+    "open_clip",
+    "shards",
+    "stream",
+    "shards, scaled",
+    "shards, packed",
+    "shards, turbo",
+    "shards, scaled, turbo",
+    "shards, packed, turbo",
+    "open_clip, packed",
+)
 
 
 def photo(seed: int) -> bytes:
@@ -103,44 +113,58 @@ def transforms(photos: list[bytes], size: int, turns: int) -> None:
             "open_clip": lambda t=theirs: len(
                 torch.stack([t(Image.open(io.BytesIO(p))) for p in photos])
             ),
-            "decode=full": lambda s=scale: finish(
-                [
-                    train_view(decode(p, max_pixels=10**8), size, s, False, generator(0, i))
-                    for i, p in enumerate(photos)
-                ]
-            ),
-            "decode=scaled": lambda s=scale: finish(
-                [
-                    scaled_view(Encoded(p, max_pixels=10**8), size, s, False, generator(0, i))
-                    for i, p in enumerate(photos)
-                ]
-            ),
+            **{
+                f"decode={way}, {decoder}": lambda s=scale, w=way, d=decoder: finish(
+                    [view(w, d, p, size, s, i) for i, p in enumerate(photos)]
+                )
+                for way in ("full", "scaled")
+                for decoder in ("pillow", "turbo")
+            },
         }
         show(f"transform to {size} px, {title}", in_turns(works, turns))
-        gaps = [_gap(p, size, scale, i) for i, p in enumerate(photos)]
-        print(
-            f"  scaled against full, same crop: {np.mean([g.mean() for g in gaps]):.2f} of 255 a "
-            f"pixel in the mean, {np.mean([np.percentile(g, 99) for g in gaps]):.1f} at the 99th "
-            "percentile"
-        )
+        for way, decoder in (("full", "turbo"), ("scaled", "pillow"), ("scaled", "turbo")):
+            gaps = [_gap(way, decoder, p, size, scale, i) for i, p in enumerate(photos)]
+            print(
+                f"  {way} by {decoder} against full by pillow, same crop: "
+                f"{np.mean([g.mean() for g in gaps]):.2f} of 255 a pixel in the mean, "
+                f"{np.mean([np.percentile(g, 99) for g in gaps]):.1f} at the 99th percentile, "
+                f"{max(g.max() for g in gaps)} at the most"
+            )
 
 
-def _gap(data: bytes, size: int, scale: tuple[float, float], seed: int) -> np.ndarray:
-    full = train_view(decode(data, max_pixels=10**8), size, scale, False, generator(0, seed))
-    fast = scaled_view(Encoded(data, max_pixels=10**8), size, scale, False, generator(0, seed))
-    return np.abs(full.astype(int) - fast)
+def view(
+    way: str, decoder: str, data: bytes, size: int, scale: tuple[float, float], seed: int
+) -> np.ndarray:
+    """One augmented view by `data.decode` and `data.decoder`."""
+    turbo, rng = decoder == "turbo", generator(0, seed)
+    if way == "full":
+        pixels = decode(data, max_pixels=10**8, turbo=turbo)
+        return train_view(pixels, size, scale, False, rng, quick=turbo)
+    return scaled_view(Encoded(data, max_pixels=10**8, turbo=turbo), size, scale, False, rng)
+
+
+def _gap(
+    way: str, decoder: str, data: bytes, size: int, scale: tuple[float, float], seed: int
+) -> np.ndarray:
+    full = view("full", "pillow", data, size, scale, seed).astype(int)
+    return np.abs(full - view(way, decoder, data, size, scale, seed))
 
 
 def check_evaluation(photos: list[bytes], size: int) -> None:
     """The evaluation transform is open_clip's, bit for bit."""
     tower = ImageTower(size=size)
     theirs = image_transform(size, is_train=False, mean=tower.mean, std=tower.std)
-    ours = evaluation_transform(tower)
+    ours, turbo = evaluation_transform(tower), turbo_is_exact()
     equal = all(
-        torch.equal(ours(decode(p, max_pixels=10**8)), theirs(Image.open(io.BytesIO(p))))
+        torch.equal(
+            ours(decode(p, max_pixels=10**8, turbo=turbo)), theirs(Image.open(io.BytesIO(p)))
+        )
         for p in photos[:50]
     )
-    print(f"evaluation transform: {'bit-equal to' if equal else 'DIFFERS from'} open_clip's")
+    print(
+        f"evaluation transform: {'bit-equal to' if equal else 'DIFFERS from'} open_clip's, decoded "
+        f"by {'libjpeg-turbo itself' if turbo else 'Pillow'}"
+    )
 
 
 # --------------------------------------------------------------------------- loader
@@ -160,15 +184,16 @@ def write_shards(folder: Path, photos: list[bytes]) -> None:
 
 def loader(peer: str, folder: Path, size: int, batch: int) -> Callable[[], int]:
     """One epoch of batches of a peer; the pictures it gave."""
-    name, _, variant = peer.partition(", ")
-    place = folder / ("packed/train" if variant == "packed" else "photos")
+    name, *variants = peer.split(", ")
+    place = folder / ("packed/train" if "packed" in variants else "photos")
     if name == "open_clip":
         return lambda: _open_clip_epoch(place, size, batch)
     values = {
         "data.source": name,
         "data.path": str(place),
         "data.crop_scale": (0.9, 1.0),
-        "data.decode": "scaled" if variant == "scaled" else "full",
+        "data.decode": "scaled" if "scaled" in variants else "full",
+        "data.decoder": "turbo" if "turbo" in variants else "pillow",
         "model.image.size": size,
         "train.batch_size": batch,
     }

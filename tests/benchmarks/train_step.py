@@ -1,7 +1,7 @@
 """Our training step beside open_clip's own model and loss, on the same batch in one run.
 
     python tests/benchmarks/train_step.py [--size 112] [--layers 4] [--batch 64] [--steps 7]
-        [--precision bf16] [--fused]
+        [--precision bf16] [--fused] [--unpadded]
 
 Both do forward, backward, clipping and AdamW with the same towers and the same captions, with bf16
 theirs by its own `amp_bf16`.
@@ -21,10 +21,12 @@ import numpy as np
 import open_clip
 import torch
 from open_clip_train.precision import get_autocast
+from torch.nn import functional as F
 
 from harness.config import ImageTower, Model, Objective, Runtime, TextTower, Train
 from harness.data.transforms import normalise
 from harness.device import autocast, set_up
+from harness.models.text import unpadded
 from harness.models.two_tower import TwoTower
 from harness.objectives.terms import StepTensors, compute_loss
 from harness.train.optimiser import make_optimiser
@@ -48,7 +50,11 @@ def our_step(
     def step() -> float:
         pixels = normalise(pictures, config.image)
         with autocast(train.precision, "cpu"):
-            image, text = model(pixels, model.tokenizer(captions))
+            tokens = model.tokenizer(captions)
+            own = unpadded(tokens) if train.unpadded else None
+            hidden = model.text.hidden(tokens, own, words=False)
+            text = F.normalize(model.text.pool(hidden, tokens).float(), dim=-1)
+            image = model.encode_image(pixels)
         loss = compute_loss(StepTensors(image, text, model.logit_scale, 0.0), objective).total
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -114,8 +120,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=7)
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--fused", action="store_true", help="ours with train.fused")
+    parser.add_argument("--unpadded", action="store_true", help="ours with train.unpadded")
     given = parser.parse_args()
-    train = Train(precision=given.precision, fused=given.fused)
+    train = Train(precision=given.precision, fused=given.fused, unpadded=given.unpadded)
     config = Model(
         image=ImageTower(backbone=given.backbone, size=given.size),
         text=TextTower(layers=given.layers, width=given.width),
@@ -142,7 +149,8 @@ def main() -> None:
             set_up(Runtime(), torch.device("cpu"))
     print(
         f"{given.backbone} {given.size} px, text {given.layers} x {given.width}, "
-        f"batch {given.batch}, {given.precision}{', fused' if given.fused else ''}"
+        f"batch {given.batch}, {given.precision}"
+        f"{', fused' if given.fused else ''}{', unpadded' if given.unpadded else ''}"
     )
     for name in steps:
         print(

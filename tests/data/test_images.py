@@ -9,6 +9,7 @@ from PIL import Image, ImageFile
 from harness.data import images
 from harness.data.files import is_image
 from harness.data.images import BadImage, decode
+from harness.errors import ConfigError
 
 RED, BLUE, WHITE, BLACK = [255, 0, 0], [0, 0, 255], [255, 255, 255], [0, 0, 0]
 ENOUGH = 10_000
@@ -173,3 +174,126 @@ def test_a_format_that_pillow_was_built_without_is_not_asked_for(
         assert decode(encoded(row("L", 0)), max_pixels=ENOUGH).tolist() == [[BLACK]]
     finally:
         images._formats.cache_clear()
+
+
+# --------------------------------------------------------------------------- libjpeg-turbo
+
+
+def photo(mode: str = "RGB", size: tuple[int, int] = (90, 70)) -> Image.Image:
+    rng = np.random.default_rng(0)
+    small = rng.integers(0, 256, (9, 9, 3), np.uint8)
+    return Image.fromarray(small).resize(size, Image.Resampling.BICUBIC).convert(mode)
+
+
+def turned(orientation: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return encoded(photo(), "JPEG", exif=exif)
+
+
+PLAIN = encoded(photo(), "JPEG")
+SCAN = PLAIN.index(b"\xff\xda")
+FRAME = PLAIN.index(b"\xff\xc0")
+ODD_JPEGS = {
+    "plain": PLAIN,
+    "progressive": encoded(photo(), "JPEG", progressive=True),
+    "full colours": encoded(photo(), "JPEG", subsampling=0),
+    "restarts": encoded(photo(), "JPEG", restart_marker_blocks=2),
+    "grey": encoded(photo("L"), "JPEG"),
+    "one pixel": encoded(photo(size=(1, 1)), "JPEG"),
+    "kept as RGB": encoded(photo(), "JPEG", keep_rgb=True),
+    "CMYK": encoded(photo("CMYK"), "JPEG"),
+    "upright": turned(1),
+    "on its side": turned(6),
+    "mirrored": turned(2),
+    "no such orientation": turned(9),
+    "broken EXIF": PLAIN[:2] + b"\xff\xe1\x00\x0aExif\0\0II" + PLAIN[2:],
+    "rubbish ahead of a marker": PLAIN[:2] + b"\x00\x17" + PLAIN[2:],
+    "rubbish behind": PLAIN + b"\x00" * 100,
+    "a second picture behind": PLAIN + encoded(photo("L"), "JPEG"),
+    "no end": PLAIN[:-2],
+    "cut in the scan": PLAIN[: SCAN + 200],
+    "cut behind the frame": PLAIN[: FRAME + 19],
+    "12 bits": PLAIN[: FRAME + 4] + b"\x0c" + PLAIN[FRAME + 5 :],
+    "lossless": PLAIN.replace(b"\xff\xc0", b"\xff\xc3", 1),
+    "arithmetic": PLAIN.replace(b"\xff\xc0", b"\xff\xc9", 1),
+    "no height": PLAIN[: FRAME + 5] + b"\0\0" + PLAIN[FRAME + 7 :],
+    "two frames": PLAIN[:FRAME] + encoded(photo(size=(40, 30)), "JPEG")[2:],
+    "a taller frame": PLAIN[: FRAME + 5] + b"\0\x90" + PLAIN[FRAME + 7 :],
+    "no tables": PLAIN[:2] + PLAIN[FRAME:],
+    "PNG by the name of JPEG": encoded(photo()),
+}
+
+
+def outcome(data: bytes, reduction: int, turbo: bool) -> tuple[object, ...]:
+    """The pixels, or why there are none."""
+    try:
+        picture = images.Encoded(data, max_pixels=ENOUGH, turbo=turbo)
+        reduction = reduction if reduction in picture.reductions() else 1
+        pixels = picture.pixels(reduction)
+    except BadImage as error:
+        # the address of a buffer stands in some of Pillow's messages
+        return ("refused", str(error).partition("<")[0])
+    return (pixels.shape, pixels.tobytes())
+
+
+@pytest.mark.parametrize("reduction", [1, 2, 4])
+@pytest.mark.parametrize("kind", ODD_JPEGS)
+def test_turbo_accepts_and_refuses_what_pillow_does_and_gives_its_pixels(
+    kind: str, reduction: int
+) -> None:
+    assert outcome(ODD_JPEGS[kind], reduction, True) == outcome(ODD_JPEGS[kind], reduction, False)
+
+
+def test_turbo_and_pillow_agree_on_damaged_files() -> None:
+    rng = np.random.default_rng(0)
+    kept = 0
+    for _ in range(150):
+        data = bytearray(ODD_JPEGS["progressive" if rng.random() < 0.5 else "plain"])
+        for place in rng.integers(2, len(data), int(rng.integers(1, 4))):
+            data[place] = int(rng.integers(256))
+        found = outcome(bytes(data), 1, True)
+        assert found == outcome(bytes(data), 1, False)
+        kept += found[0] != "refused"
+    assert 20 < kept < 150
+
+
+def test_a_plain_jpeg_never_comes_to_pillows_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = decode(PLAIN, max_pixels=ENOUGH)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("by Pillow"))
+    assert np.array_equal(decode(PLAIN, max_pixels=ENOUGH, turbo=True), expected)
+
+
+def test_more_pixels_than_are_allowed_are_refused_before_turbo_decodes() -> None:
+    with pytest.raises(BadImage, match="90 x 70 pixels, 100 are allowed"):
+        decode(PLAIN, max_pixels=100, turbo=True)
+
+
+def test_turbo_counts_as_exact_only_where_all_its_pixels_are_pillows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images.turbo_is_exact.cache_clear()
+    assert images.turbo_is_exact()
+    ours = images._turbo
+
+    def rounded(data: bytes, width: int, height: int, reduction: int) -> object:
+        found = ours(data, width, height, reduction)
+        return found if reduction < 8 or found is None else found ^ 1
+
+    for place, value in ((images, rounded), (images, None)):
+        images.turbo_is_exact.cache_clear()
+        if value is None:
+            monkeypatch.setattr(place, "find_spec", lambda name: None)
+        else:
+            monkeypatch.setattr(place, "_turbo", value)
+        assert not images.turbo_is_exact()
+    images.turbo_is_exact.cache_clear()
+
+
+def test_without_simplejpeg_the_decoder_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError) as caught:
+        images.check_turbo("data.decoder = 'turbo'")
+    assert str(caught.value) == (
+        "data.decoder = 'turbo' needs simplejpeg; pip install 'lightclip-harness[turbo]' brings it"
+    )

@@ -1,12 +1,16 @@
+import io
 import itertools
 
 import numpy as np
+import pytest
 import torch
+from PIL import Image
 
 from harness.config import RunConfig, Runtime, override
 from harness.data.loader import Batches
 from harness.data.text import Tokenizer
 from harness.data.transforms import crop_box, evaluation_transform, normalise
+from harness.errors import ConfigError
 from harness.seeding import generator
 from tests.conftest import memory_data
 
@@ -49,6 +53,30 @@ def test_workers_do_not_change_what_is_seen():
 
 def test_a_cache_too_small_for_any_picture_changes_nothing():
     assert all(same(a, b) for a, b in zip(stream(), stream(decode_cache_mb=0), strict=True))
+
+
+@pytest.mark.parametrize("way", ["full", "scaled"])
+def test_turbo_shows_the_same_crops_a_few_levels_off_and_no_others(way):
+    shades = np.random.default_rng(0).integers(0, 256, (15, 5, 5, 3), np.uint8)
+    data = memory_data()
+    for name, shade in zip(sorted(data.files), shades, strict=False):
+        file = io.BytesIO()
+        picture = Image.fromarray(shade).resize((80, 70), Image.Resampling.BICUBIC)
+        picture.save(file, "JPEG", quality=95)
+        data.files[name] = file.getvalue()
+    config = override(CONFIG, {"data.decode": way, "data.flip": True})
+    plain, quick = stream(data, config), stream(data, override(config, {"data.decoder": "turbo"}))
+    for a, b in zip(plain, quick, strict=True):
+        gap = (a.pictures.int() - b.pictures.int()).abs()
+        assert gap.float().mean() < (0.5 if way == "full" else 1e-9)
+        assert gap.max() < 30
+        assert torch.equal(a.tokens, b.tokens)
+
+
+def test_turbo_wants_its_package(monkeypatch):
+    monkeypatch.setattr("harness.data.images.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"data\.decoder = 'turbo' needs simplejpeg"):
+        stream(config=override(CONFIG, {"data.decoder": "turbo"}))
 
 
 def test_another_seed_gives_other_pictures():

@@ -21,9 +21,10 @@ from walk import Command, tree, walk
 from harness import files
 from harness.config import Columns, RunConfig, Runtime, override
 from harness.config.sweep import Run, Show, Sweep, points
-from harness.data import verified
+from harness.data import taught, verified
 from harness.data.catalog import find_data
 from harness.data.sources.folder import open_folder
+from harness.data.taught import Stored
 from harness.data.unpacked import laid_down
 from harness.evaluate.text_cache import TextCache
 from harness.files import drop_leftovers, make_ready, replacing, write_atomic, write_json
@@ -87,7 +88,20 @@ def texts(place: Path) -> None:
     assert cache.weights(["a", "b"], ["a {c}"]).shape == (2, 8)
 
 
-COMMANDS = [report, export, sweep, unpacked, table, shards, texts]
+def views(place: Path) -> None:
+    wanted = Stored("run 1a2b", "d" * 64, 0, (0.5, 1.0), False, "full")
+    folder, record = wanted.folder(place), {"run": "1a2b", "checkpoint": "c"}
+    taught.begin_store(folder)
+    for view in range(2):
+        if taught.kept_part(folder, view, 0, record) is None:
+            taught.write_part(folder, view, 0, np.ones((5, 2, 4), np.float16), record)
+    about = {"samples": 5, "views": 2, "scale": 3.0, "record": record, "missing": []}
+    taught.finish_store(folder, wanted, about)
+    whole = taught.open_store(wanted, 2, place, "")
+    assert whole.rows(np.array([1]), np.array([4])).tolist() == [[[1.0] * 4] * 2]
+
+
+COMMANDS = [report, export, sweep, unpacked, table, shards, texts, views]
 OF_TIMES = {table: "about.json$|summary.json$"}
 """Records that tell when a file was changed."""
 

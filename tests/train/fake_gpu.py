@@ -36,6 +36,7 @@ STEPS: dict[str, dict[str, Any]] = {
     "norm_batch": {"train.norm_batch": 4},
     "micro_batch": VIT,
     "fused": {"train.fused": True},
+    "unpadded": {"train.unpadded": True},
     "fp32": {"train.precision": "fp32", **CASES["mlm"]},
 }
 """Name -> overrides of each configuration that is looked at."""

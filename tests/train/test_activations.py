@@ -23,8 +23,13 @@ from tests.train.rank_cases import CASES, CLIP, VIT, assert_same, on_ranks, trai
 EVERYTHING = override(CLIP, CASES["everything"])
 
 
+UNPADDED = override(EVERYTHING, {"train.unpadded": True})
+
+
 @pytest.mark.parametrize(
-    "config", [EVERYTHING, override(CLIP, VIT)], ids=["batch norm and every term", "vit"]
+    "config",
+    [EVERYTHING, override(CLIP, VIT), UNPADDED],
+    ids=["batch norm and every term", "vit", "unpadded"],
 )
 def test_training_has_the_same_bits(tmp_path: Path, config: object) -> None:
     plain, spared = (

@@ -89,7 +89,9 @@ EVERYTHING = override(
 )
 
 
-FAST = override(EVERYTHING, {"train.fused": True, "train.precision": "bf16"})
+FAST = override(
+    EVERYTHING, {"train.fused": True, "train.unpadded": True, "train.precision": "bf16"}
+)
 
 
 @pytest.fixture

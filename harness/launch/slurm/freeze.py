@@ -124,7 +124,7 @@ def _make(target: Path, contents: Mapping[str, bytes]) -> None:
         for path in [draft, *draft.rglob("*")]:
             path.chmod(path.stat().st_mode & ~0o022)
         os.replace(draft, target)
-    except OSError:
+    except OSError as error:
         shutil.rmtree(draft, ignore_errors=True)
         if not (target / SNAPSHOT).exists():
-            raise
+            raise OSError(error.errno, error.strerror, error.filename or str(target)) from error
