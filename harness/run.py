@@ -43,6 +43,7 @@ from harness.models.image import ImageEncoder, check_image_tower
 from harness.models.names import BACKBONES
 from harness.models.pretrained import load_pretrained
 from harness.models.training import TrainingModel, needs_patches, needs_stages
+from harness.models.two_tower import take_up
 from harness.store.checksums import LOGS, of_logs
 from harness.store.lease import Lease
 from harness.store.provenance import attempt_entry, code_hash, sources_of
@@ -67,6 +68,7 @@ from harness.train.distributed import (
 from harness.train.loop import Trainer
 from harness.train.meter import Trained
 from harness.train.norms import refuse_micro_batch
+from harness.train.teacher import preflight_teachers
 
 _OF_ATTEMPTS = {"threads", "processes", "micro_batch", "checkpoint_activations"}
 _PROBES = 8
@@ -219,7 +221,7 @@ def _run(
         result = _train(config, runtime, directory, training, data, device, attempt, stop, company)
         result["training"]["data"] = data.account.record() | {"notes": notes_on(data, runtime)}
     else:
-        model.load_state_dict(load_weights(directory.path, result["checkpoint"]))
+        take_up(model, load_weights(directory.path, result["checkpoint"]))
         whole = take_up_training_only(training, directory, result)
     directory.write_status(
         State.RUNNING,
@@ -383,6 +385,8 @@ def preflight(configs: Sequence[RunConfig], runtime: Runtime) -> list[str]:
         images = {c.model.image for c in configs if c.train.norm_batch is None}
         checks += [lambda i=i: refuse_micro_batch(ImageEncoder(i, 2)) for i in images]  # type: ignore[misc]
     checks += [lambda c=c: _check_data(c, runtime) for c in _distinct_data(configs)]  # type: ignore[misc]
+    taught = {(c.teacher, c.data, c.teacher.views and c.seed): c for c in configs}.values()
+    checks += [lambda c=c: preflight_teachers(c, runtime) for c in taught]  # type: ignore[misc]
     problems = []
     for check in checks:
         try:

@@ -1,8 +1,9 @@
-"""Look at every picture of a data set once, or make a small copy of it.
+"""Look at every picture of a data set once, make a small copy of it, or store what a teacher sees.
 
-`python -m harness.data check DATA` and `python -m harness.data pack DATA`: train nothing and import
-no torch.  Exit codes: 0 done, 2 the command or the data cannot be used, 3 more samples are unusable
-than is allowed, 130 interrupted (the same command goes on).
+`python -m harness.data check DATA` and `python -m harness.data pack DATA` train nothing and import
+no torch; `python -m harness.data teach TEACHER DATA` stores a teacher's embeddings.  Exit codes: 0
+done, 2 the command or the data cannot be used, 3 more samples are unusable than is allowed, 130
+interrupted (the same command goes on).
 """
 
 from __future__ import annotations
@@ -21,15 +22,22 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.commands.shared import command_parser, exit_code_of
+from harness.commands.shared import (
+    command_parser,
+    exit_code_of,
+    seeds_of,
+)
 from harness.config import ClassFolder, RunConfig, Runtime, override, parse_assignment
 from harness.config.pipes import allow_pipes
 from harness.errors import ConfigError, DataError
+from harness.files import home_path
 
 if TYPE_CHECKING:
     from harness.data.dataset import DataSet
 
 CLASSES = "classes"
+BUILT_IN = ("openmoji",)
+"""Sources whose data have no place of their own."""
 SOURCES = ("folder", "shards", "stream", CLASSES)
 _SHOWN = 12
 _SHOWN_CLASSES = 60
@@ -53,7 +61,7 @@ def _command(argv: Sequence[str] | None) -> int:
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The arguments; ConfigError for one that is not understood, SystemExit after --help."""
     parser = command_parser("data", __doc__)
-    commands = parser.add_subparsers(required=True, metavar="check|pack")
+    commands = parser.add_subparsers(required=True, metavar="check|pack|teach")
     check = commands.add_parser(
         "check",
         help="count the usable samples of each shard, and list the others for later runs",
@@ -81,7 +89,26 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--format", choices=("jpeg", "png"), default="jpeg", help="of what is made smaller (jpeg)"
     )
     packed.set_defaults(command=pack_data)
-    for command in (check, packed):
+    taught = commands.add_parser(
+        "teach",
+        help="store a teacher's embeddings for runs with teacher.views",
+        description="Embed every training sample as runs with these seeds see it in each epoch.",
+        allow_abbrev=False,
+    )
+    taught.add_argument("teacher", help="'run KEY', ./clip or ViT-B-32:FILE, as teacher.models")
+    taught.add_argument("--root", type=Path, default=Path(), metavar="DIR", help="holds results/")
+    taught.add_argument("--sweep", type=Path, metavar="PATH", help="file that registers its parts")
+    taught.add_argument(
+        "--views", type=int, default=1, metavar="K", help="epochs whose crops are embedded (1)"
+    )
+    taught.add_argument(
+        "--seeds", type=seeds_of, default=[0], metavar="0,1,..", help="of the runs (0)"
+    )
+    taught.add_argument(
+        "--set", metavar="FIELD=VALUE", nargs="+", default=[], help="as the runs have data.FIELD"
+    )
+    taught.set_defaults(command=teach_data)
+    for command in (check, packed, taught):
         _add_common(command)
     args = parser.parse_args(argv)
     _check_numbers(args)
@@ -123,7 +150,7 @@ def _add_common(command: argparse.ArgumentParser) -> None:
 
 
 def _check_numbers(args: argparse.Namespace) -> None:
-    for name in ("workers", "size", "shard_samples", "max_pixels"):
+    for name in ("workers", "size", "shard_samples", "max_pixels", "views"):
         value = getattr(args, name, 1)
         if value < 1:
             raise ConfigError(f"--{name.replace('_', '-')} {value} is less than 1")
@@ -146,7 +173,7 @@ def _opened(args: argparse.Namespace) -> tuple[DataSet, Runtime]:
     if source == CLASSES:
         name = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(args.data).stem) or CLASSES
         return open_class_folder(ClassFolder(name=name, path=args.data), runtime), runtime
-    columns = dict(parse_assignment(f"data.columns.{text}") for text in args.columns)
+    columns = columns_of(args)
     config = override(RunConfig(), {"data.source": source, "data.path": args.data, **columns})
     if source == "folder" and getattr(args, "again", False):
         open_folder(args.data, config.data.columns, cache=cache_dir(runtime), again=True)
@@ -157,6 +184,11 @@ def _opened(args: argparse.Namespace) -> tuple[DataSet, Runtime]:
                 jobs=args.workers, progress=progress, again=getattr(args, "again", False)
             )
     return data, runtime
+
+
+def columns_of(args: argparse.Namespace) -> dict[str, object]:
+    """Fields of `data.columns` as they were given."""
+    return dict(parse_assignment(f"data.columns.{text}") for text in args.columns)
 
 
 def looks_like(path: str) -> str:
@@ -171,7 +203,7 @@ def looks_like(path: str) -> str:
     first = path.split(SEPARATOR)[0].strip()
     if is_remote(first):
         return "stream"
-    folder = Path(first.removeprefix("file://")).expanduser()
+    folder = home_path(first.removeprefix("file://"))
     if folder.exists() and looks_labelled(folder):
         return CLASSES
     if not folder.is_dir():
@@ -349,6 +381,23 @@ def pack_data(args: argparse.Namespace) -> int:
     for where, reason in whole.problems[:_SHOWN]:
         print(f"left out: {where}: {reason}")
     print(f"use it: data.source=shards data.path={args.out}")
+    return 0
+
+
+# --------------------------------------------------------------------------- teach
+
+
+def teach_data(args: argparse.Namespace) -> int:
+    """Store what a teacher makes of the data, for each seed; the exit code."""
+    from harness.commands.teach import teach_seeds
+
+    allow_pipes([args.data])
+    built_in = args.data in BUILT_IN
+    source = args.data if built_in else args.source or looks_like(args.data)
+    fields = {"data.source": source, "data.path": None if built_in else args.data}
+    with _progress("embedding", "samples") as progress:
+        for line in teach_seeds(args, {**fields, **columns_of(args)}, progress):
+            _say(line)
     return 0
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from harness.document.text import VisibleStream
 from harness.errors import ConfigError, HarnessError, one_line, refuse_controls
-from harness.files import open_streams
+from harness.files import open_streams, real_path
 from harness.store.record import Store
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def under_a_root() -> argparse.ArgumentParser:
 
 def store_of(args: argparse.Namespace) -> Store:
     """The results store under `--root`."""
-    root = args.root.resolve()
+    root = real_path(args.root)
     refuse_controls("--root", str(root))
     return Store(root)
 
@@ -74,6 +74,16 @@ def of_a_sweep_file(name: str = "sweep") -> argparse.ArgumentParser:
     about = "sweep file that registers the run's parts"
     parent.add_argument("--sweep", dest=name, type=Path, metavar="PATH", help=about)
     return parent
+
+
+def seeds_of(text: str) -> list[int]:
+    """The seeds in `0,1,2`, as an option has them."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a list of integers such as 0,1,2"
+        ) from None
 
 
 def exit_code_of(

@@ -19,7 +19,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.commands.shared import command_parser, exit_code_of, say, store_of, under_a_root
+from harness.commands.shared import (
+    command_parser,
+    exit_code_of,
+    say,
+    seeds_of,
+    store_of,
+    under_a_root,
+)
 from harness.config import RunConfig, Runtime, field_paths, override_runtime, parse_assignments
 from harness.config.bases import BASES, base
 from harness.config.overrides import RUNTIME
@@ -28,6 +35,7 @@ from harness.config.sweep import Run, Sweep
 from harness.config.sweep_files import find_sweep, load_sweep, question_of, shipped_sweeps
 from harness.config.waves import MAX_SEEDS
 from harness.errors import ConfigError, InterruptedRun, SweepError, unknown
+from harness.files import real_path
 from harness.launch.executor import (
     EXECUTORS,
     REPORT_ONLY,
@@ -101,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--base", metavar="NAME", help="another base configuration, listed below")
     add("--only", metavar="PATTERN", help="launch runs whose label matches, or by start of a key")
     add("--name", help="of the report and of what is on file (default: that of the sweep file)")
-    add("--seeds", type=_seeds, metavar="0,1,2", help="in place of the sweep's own")
+    add("--seeds", type=seeds_of, metavar="0,1,2", help="in place of the sweep's own")
     add("--until-decided", action="store_true", help="further seeds for what is still open")
     add("--max-seeds", type=int, metavar="N", help=f"of a point, then (default: {MAX_SEEDS})")
     add("--rerun", choices=[r.value for r in Rerun], default="missing", help="default: missing")
@@ -121,15 +129,6 @@ def _epilog() -> str:
     return "\n".join(["sweeps:", *lines, "", "bases:", *bases])
 
 
-def _seeds(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a list of integers such as 0,1,2"
-        ) from None
-
-
 # --------------------------------------------------------------------------- the command
 
 
@@ -142,7 +141,7 @@ def run_command(args: argparse.Namespace) -> int:
     sweep = _asked(_named(load_sweep(args.sweep), args.name, store), args)
     values, here = parse_assignments(args.overrides)
     allow_pipes([values.get("data.path")])
-    file = find_sweep(args.sweep).resolve()
+    file = real_path(find_sweep(args.sweep))
     work = Assignment(
         store,
         override_runtime(Runtime(), here),
@@ -281,7 +280,7 @@ def search(
 
 def _report_words(args: argparse.Namespace, file: Path) -> tuple[str, ...]:
     """The command that reports the sweep and starts nothing, after `python`."""
-    words = ["-m", "harness.sweep", str(file), *args.overrides, "--root", str(args.root.resolve())]
+    words = ["-m", "harness.sweep", str(file), *args.overrides, "--root", str(real_path(args.root))]
     words += ["--name", args.name] if args.name is not None else []
     words += ["--base", args.base] if args.base is not None else []
     words += ["--seeds", ",".join(map(str, args.seeds))] if args.seeds is not None else []

@@ -8,7 +8,7 @@ Which samples a batch holds is `harness.data.order`'s.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -272,6 +272,31 @@ class Batches:
     def _places(self, first: int) -> Iterator[Places]:
         for step in range(first, self.steps):
             yield self.order.take(step)[1][self._own]
+
+
+def pairs_of_view(
+    data: DataSet, config: RunConfig, runtime: Runtime, view: int, places: Sequence[int]
+) -> Iterator[Batch]:
+    """Samples of `train` as the runs of `config` see them in epoch `view`, a batch at a time.
+
+    One that cannot be used is another in its place, as in a run.
+    """
+    tokenizer = Tokenizer(config.model.text.context_length)
+    samples = _Samples(data, tokenizer, config, runtime, {}, Lessons())
+    size = config.train.batch_size
+    batches = [
+        [_Address(view, place) for place in places[first : first + size]]
+        for first in range(0, len(places), size)
+    ]
+    return iter(
+        DataLoader(
+            samples,
+            batch_sampler=batches,
+            num_workers=runtime.workers or 0,
+            collate_fn=partial(_collate, Lessons()),
+            worker_init_fn=_one_thread,
+        )
+    )
 
 
 def advice(wait_share: float, runtime: Runtime) -> str | None:

@@ -104,7 +104,20 @@ def data_notes(runs: Sequence[Run], runtime: Runtime) -> list[str]:
     folders = dict.fromkeys(f for run in runs for f in run.config.evaluate.class_folders)
     opened = [open_data(data, runtime) for data in datas]
     opened += [open_class_folder(folder, runtime) for folder in folders]
-    return [f"{data.name}: {note}" for data in opened for note in notes_on(data, runtime)]
+    notes = [f"{data.name}: {note}" for data in opened for note in notes_on(data, runtime)]
+    taught = {(c.teacher, c.train, c.data): c for c in (run.config for run in runs)}
+    return notes + [note for config in taught.values() for note in _views_note(config, runtime)]
+
+
+def _views_note(config: RunConfig, runtime: Runtime) -> list[str]:
+    """That crops are seen again, where fewer views are stored than there are epochs."""
+    views = config.teacher.views
+    if views is None or "teacher" in config.idle():
+        return []
+    epochs = config.train.samples / len(open_data(config.data, runtime).split("train"))
+    if epochs <= views:
+        return []
+    return [f"teacher.views = {views}: the crops of {views} epochs are seen again in {epochs:.1f}"]
 
 
 def check_runs(runs: Sequence[Run], show: Show, runtime: Runtime) -> Show:

@@ -7,24 +7,33 @@ what they say is a function of the step, as the batch is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from harness.config import ImageTower, RunConfig, Runtime
+from harness.config import Data, ImageTower, RunConfig, Runtime
 from harness.config.inheritance import TeacherName, read_teacher
+from harness.data.catalog import cache_dir, open_data
 from harness.data.dataset import DataSet
+from harness.data.images import BadImage, decode
 from harness.data.loader import Batch, Lesson, Lessons
+from harness.data.taught import Stored, Whole, open_store
+from harness.data.text import Tokenizer
 from harness.data.transforms import normalise
 from harness.device import placed, upload
-from harness.errors import ConfigError, RecordError
+from harness.errors import ConfigError, DataError, RecordError
 from harness.evaluate.embed import encoding, lengths_of
 from harness.evaluate.model import Encoders, Identity, identity_of_run
 from harness.evaluate.open_clip_model import load_checkpoint, load_export
+from harness.files import one_name
 from harness.models.export import load_model
 from harness.models.teachers import check_content, content_of
 from harness.objectives.taught import TaughtPairs
@@ -32,6 +41,10 @@ from harness.store.record import RunDir
 from harness.train.checkpoint import load_weights
 from harness.train.distributed import ProcessGroup
 
+_DRAWN = ("crop_scale", "flip", "decode", "captions", "resolution")
+"""Fields of `data` by which captions and crops, or the content, are decided."""
+_TRIED = 100
+"""Samples without an embedding that are looked at before training."""
 _CHECKED = 2_000
 """Samples whose captions' length is looked at before training."""
 
@@ -106,6 +119,35 @@ class LiveTeachers:
         return TaughtPairs(made)
 
 
+class StoredTeachers:
+    """Teachers that embedded every sample beforehand, in as many views as a run sees.
+
+    Args:
+        name: of a sample of `train`, for errors.
+    """
+
+    def __init__(self, stores: Sequence[Whole], views: int, name: Callable[[int], str]) -> None:
+        self._stores, self._name = stores, name
+        self.lessons = Lessons(views=views)
+        self.record = [store.record for store in stores]
+
+    def embed(self, batch: Batch) -> TaughtPairs:
+        """See Teachers; DataError where a sample has no embedding."""
+        lesson = _lesson_of(batch)
+        views, places = lesson.views.numpy(), lesson.places.numpy()
+        made: list[Tensor] = []
+        for store in self._stores:
+            rows = torch.from_numpy(store.rows(views, places)).float()
+            if not bool(rows.isfinite().all()):
+                row = int((~rows.isfinite().flatten(1).all(dim=1)).nonzero()[0])
+                raise DataError(
+                    f"{store.folder} has no embedding of {self._name(int(places[row]))}"
+                )
+            image, text = F.normalize(rows, dim=-1).unbind(dim=1)
+            made += [image, text, torch.full((len(image),), store.scale)]
+        return TaughtPairs(made)
+
+
 def _lesson_of(batch: Batch) -> Lesson:
     assert batch.lesson is not None  # the loader was told of the teachers
     return batch.lesson
@@ -139,18 +181,97 @@ def open_teachers(
     told = group.broadcast(lambda: str(own).encode())
     runs = Path(told.decode()) if told is not None else own
     assert runs is not None
-    pairs = zip(config.teacher.models, config.teacher.content or (), strict=True)
-    teachers = [load_teacher(read_teacher(text), content, runs) for text, content in pairs]
-    for teacher in teachers:
-        placed(teacher.model, device)  # type: ignore[type-var]
-        check_numbers(teacher, precision)
-    captions = some_captions(data)
-    for teacher in teachers:
-        check_lengths(teacher, captions, config, runtime)
-    found = LiveTeachers(teachers, config.model.image.size, precision)
+    found: Teachers
+    if config.teacher.views is not None:
+        stores = open_stores(config, data, runtime)
+        for store in stores:
+            _check_record(store, runs)
+        found = StoredTeachers(stores, config.teacher.views, data.split("train").images.__getitem__)
+    else:
+        loaded = [load_teacher(name, content, runs) for name, content in _named(config)]
+        for teacher in loaded:
+            placed(teacher.model, device)  # type: ignore[type-var]
+            check_teacher(teacher, data, config, runtime, precision)
+        found = LiveTeachers(loaded, config.model.image.size, precision)
     if directory is not None:
         _note(found.record, directory)
     return found
+
+
+def preflight_teachers(config: RunConfig, runtime: Runtime) -> None:
+    """What can be told of teachers before runs are trained: of files, and of what is stored.
+
+    Raises what `open_teachers` raises.
+    """
+    if "teacher" in config.idle():
+        return
+    data = open_data(config.data, runtime)
+    if config.teacher.views is not None:
+        open_stores(config, data, runtime)
+        return
+    for name, content in _named(config):
+        if name.path is not None:
+            teacher = load_teacher(name, content, Path())
+            check_teacher(teacher, data, config, runtime, "fp32")
+
+
+def _named(config: RunConfig) -> Iterator[tuple[TeacherName, str]]:
+    """Each teacher's name and content."""
+    contents = config.teacher.content or ()
+    return zip(map(read_teacher, config.teacher.models), contents, strict=True)
+
+
+def open_stores(config: RunConfig, data: DataSet, runtime: Runtime) -> list[Whole]:
+    """What each teacher stored for the run; ConfigError where it is not there, or lacks samples."""
+    cache, views = cache_dir(runtime), config.teacher.views or 1
+    stores = []
+    for (name, content), width in zip(_named(config), config.teacher.widths or (), strict=True):
+        wanted = Stored.of(content, data.fingerprint, config.data, config.seed)
+        remedy = f"{teach_command(config, name, content, runtime)} makes it"
+        store = open_store(wanted, views, cache, remedy)
+        _check_samples(store, width, data, runtime, remedy)
+        stores.append(store)
+    return stores
+
+
+def teach_command(config: RunConfig, name: TeacherName, content: str, runtime: Runtime) -> str:
+    """The command that stores what a run wants of a teacher."""
+    data, usual = config.data, Data()
+    where = str(name) if name.path is not None else content
+    words = ["python", "-m", "harness.data", "teach", where, data.path or data.source]
+    words += ["--views", str(config.teacher.views), "--seeds", str(config.seed)]
+    words += ["--cache", runtime.cache] if runtime.cache is not None else []
+    fields = {f: getattr(data, f) for f in _DRAWN if getattr(data, f) != getattr(usual, f)}
+    sets = [f"data.{field}={json.dumps(value)}".replace(" ", "") for field, value in fields.items()]
+    return shlex.join([*words, *(["--set", *sets] if sets else [])])
+
+
+def _check_samples(store: Whole, width: int, data: DataSet, runtime: Runtime, remedy: str) -> None:
+    """ConfigError where it is of other samples, or lacks one that can be used now."""
+    images = data.split("train").images
+    if (store.samples, store.width) != (len(images), width):
+        raise ConfigError(
+            f"{store.folder} holds {store.samples} samples in {store.width} dimensions, and "
+            f"{len(images)} in {width} are wanted; {remedy}"
+        )
+    for place in store.missing[:_TRIED]:
+        with suppress(BadImage, OSError, KeyError):
+            decode(data.read(images[place]), max_pixels=runtime.max_pixels)
+            raise ConfigError(
+                f"{store.folder} lacks {len(store.missing)} of {store.samples} samples, and "
+                f"{images[place]} can be used now; {remedy}"
+            )
+
+
+def _check_record(store: Whole, runs: Path) -> None:
+    """ConfigError where the run that taught is here, and was trained anew since."""
+    key = store.record.get("run")
+    result = None if key is None else RunDir(runs / one_name(key)).result()
+    if result is not None and result["checkpoint"]["sha256"] != store.record.get("checkpoint"):
+        raise ConfigError(
+            f"{store.folder} was stored with other weights of run {key} than it has now; the "
+            "command that stored it makes it anew"
+        )
 
 
 def load_teacher(name: TeacherName, content: str, runs: Path) -> LoadedTeacher:
@@ -201,6 +322,14 @@ def _note(record: list[dict[str, str]], directory: RunDir) -> None:
 # --------------------------------------------------------------------------- what is checked
 
 
+def check_teacher(
+    teacher: LoadedTeacher, data: DataSet, config: RunConfig, runtime: Runtime, precision: str
+) -> None:
+    """ConfigError where it gives no numbers, or cuts captions that the run reads whole."""
+    check_numbers(teacher, precision)
+    check_lengths(teacher, data, runtime, Tokenizer(config.model.text.context_length))
+
+
 def check_numbers(teacher: LoadedTeacher, precision: str) -> None:
     """ConfigError where a grey picture or a caption has no embedding, or a weight is no number."""
     pictures = torch.full((2, teacher.size, teacher.size, 3), 128, dtype=torch.uint8)
@@ -210,30 +339,25 @@ def check_numbers(teacher: LoadedTeacher, precision: str) -> None:
         raise ConfigError(f"{teacher.name} gives embeddings that are no numbers (NaN or infinite)")
 
 
-def some_captions(data: DataSet) -> list[str]:
-    """Those of some samples of `train`, spread over all."""
+def check_lengths(
+    teacher: LoadedTeacher, data: DataSet, runtime: Runtime, own: Tokenizer | None = None
+) -> None:
+    """ConfigError where the teacher cuts captions, more than is allowed of unusable samples.
+
+    Those of some samples of `train`, spread over all, are looked at.
+
+    Args:
+        own: the run's; what it cuts too does not count.
+    """
     captions = data.split("train").captions
     places = range(0, len(captions), max(1, len(captions) // _CHECKED))
-    return [caption for place in places for caption in captions[place]]
-
-
-def check_lengths(
-    teacher: LoadedTeacher, captions: Sequence[str], config: RunConfig, runtime: Runtime
-) -> None:
-    """ConfigError where the teacher cuts captions that the run reads whole, more than is allowed.
-
-    Allowed is what is allowed of unusable samples.
-    """
-    from harness.data.text import Tokenizer
-
-    own = Tokenizer(config.model.text.context_length)
-    cut = [
-        c for c in captions if teacher.model.tokenizer.is_truncated(c) and not own.is_truncated(c)
-    ]
-    if len(cut) > runtime.max_bad_fraction * len(captions):
+    looked = [caption for place in places for caption in captions[place]]
+    whole = [caption for caption in looked if own is None or not own.is_truncated(caption)]
+    cut = [caption for caption in whole if teacher.model.tokenizer.is_truncated(caption)]
+    if len(cut) > runtime.max_bad_fraction * len(looked):
         raise ConfigError(
-            f"{teacher.name} cuts {len(cut)} of {len(captions)} captions that this run reads "
-            f"whole, more than runtime.max_bad_fraction = {runtime.max_bad_fraction:g} allows, "
-            f"such as {min(cut, key=len)[:60]!r}; a smaller model.text.context_length, or a "
-            "teacher with a longer one, is wanted"
+            f"{teacher.name} cuts {len(cut)} of {len(looked)} captions that "
+            f"{'are' if own is None else 'this run reads'} whole, more than max_bad_fraction = "
+            f"{runtime.max_bad_fraction:g} allows, such as {min(cut, key=len)[:60]!r}; a teacher "
+            "with a longer context, or model.text.context_length as short as its own, is wanted"
         )

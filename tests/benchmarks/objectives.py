@@ -1,4 +1,4 @@
-"""What each objective adds to a training step: LightCLIP's, and those it is compared with.
+"""What each objective adds to a training step: LightCLIP's, those it is compared with, teachers.
 
     python tests/benchmarks/objectives.py [--batch 128] [--size 112] [--layers 4] [--turns 3]
         [--only lightclip] [--set train.unpadded=true train.fused=true]
@@ -13,6 +13,7 @@ import argparse
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,12 +26,17 @@ import torch
 from harness.bases import GROUNDED, LIGHTCLIP
 from harness.config import RunConfig, Runtime, override
 from harness.config.overrides import parse_assignments
+from harness.data import taught
+from harness.data.loader import Batch, Lesson
+from harness.data.taught import Whole
 from harness.data.transforms import normalise
 from harness.device import autocast, set_up
 from harness.models.text import unpadded
 from harness.models.training import UNPADDED, TrainingModel
+from harness.models.two_tower import TwoTower
 from harness.objectives.terms import BatchPlace, StepTensors, compute_loss
 from harness.train.optimiser import make_optimiser
+from harness.train.teacher import LiveTeachers, LoadedTeacher, StoredTeachers, Teachers
 
 CAPTIONS = [
     "A child in a pink dress is climbing up a set of stairs in an entry way .",
@@ -41,6 +47,12 @@ CAPTIONS = [
 WITHOUT_CLIP = {"objective.instance.weight": 0.0}
 TOKEN = {"objective.token.weight": 0.5}
 MLM = {"objective.mlm.weight": 0.5}
+TAUGHT = {
+    "objective.affinity.weight": 1.0,
+    "teacher.models": "12 layers",
+    "teacher.content": ["run it"],
+    "teacher.widths": [512],
+}
 VARIANTS: dict[str, dict[str, object]] = {
     "clip": {},
     "token": TOKEN,
@@ -57,7 +69,27 @@ VARIANTS: dict[str, dict[str, object]] = {
     "nearest": {"objective.nearest.weight": 1.0},
     "views": {"objective.views.weight": 1.0},
     "views, one more": {"objective.views.weight": 1.0, "objective.views.count": 1},
+    "taught, live": TAUGHT,
+    "taught, stored": {**TAUGHT, "teacher.views": 1},
 }
+TEACHER_LAYERS = 12
+
+
+def teachers_of(config: RunConfig) -> Teachers | None:
+    """A teacher of the same towers at `TEACHER_LAYERS`, live or with the batch stored."""
+    if "teacher" in config.idle():
+        return None
+    above = override(config, {"model.text.layers": TEACHER_LAYERS}).model
+    image = config.model.image
+    teacher = LoadedTeacher("it", TwoTower(above, None, 1).eval(), image.size, image, {})
+    if config.teacher.views is None:
+        return LiveTeachers([teacher], image.size, "fp32")
+    count = config.train.batch_size
+    rows = np.random.default_rng(0).normal(size=(count, 2, config.model.embed_dim))
+    folder = Path(tempfile.mkdtemp())
+    taught.write_part(folder, 0, 0, rows.astype(np.float16), {})
+    whole = Whole(folder, count, config.model.embed_dim, 1, teacher.scale, {}, ())
+    return StoredTeachers([whole], 1, str)
 
 
 def make_step(config: RunConfig, pictures: torch.Tensor) -> Callable[[], None]:
@@ -65,7 +97,9 @@ def make_step(config: RunConfig, pictures: torch.Tensor) -> Callable[[], None]:
     model = TrainingModel(config, None).train()
     optimiser = make_optimiser(model, config.train)
     captions = [CAPTIONS[i % len(CAPTIONS)] for i in range(len(pictures))]
-    tokenizer = model.model.tokenizer
+    tokenizer, teachers = model.model.tokenizer, teachers_of(config)
+    places = torch.arange(len(pictures))
+    lesson = Lesson(places, torch.zeros_like(places), tuple(captions), {})
     further = torch.stack([pictures.flip(2), pictures.flip(1)], dim=1)
 
     def step() -> None:
@@ -77,6 +111,7 @@ def make_step(config: RunConfig, pictures: torch.Tensor) -> Callable[[], None]:
             size=len(tokens),
             context_length=tokenizer.context_length,
             vocab_size=tokenizer.vocab_size,
+            taught=teachers and teachers.embed(Batch(pictures, tokens, (), {}, lesson)),
         )
         drawn = {
             name: term.inputs(tokens, replace(place, views=further[:, : term.further_views]))
@@ -122,6 +157,7 @@ def main() -> None:
             "model.image.backbone": given.backbone,
             "model.image.size": given.size,
             "model.text.layers": given.layers,
+            "train.batch_size": given.batch,
             **parse_assignments(given.set)[0],
         },
     )

@@ -7,16 +7,23 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from attacks import PYTHON, nasty
 
 from harness.commands import evaluate
 from harness.config import ImageTower, Model, TextTower
+from harness.config.inheritance import TeacherName, read_teacher
+from harness.data import taught
+from harness.data.taught import Stored
+from harness.data.verified import keep_json
 from harness.errors import ConfigError
 from harness.evaluate.open_clip_config import read_model_config
 from harness.evaluate.open_clip_model import load_export
 from harness.models.export import write_open_clip
+from harness.models.teachers import content_of
 from harness.models.two_tower import TwoTower
+from harness.train.teacher import load_teacher
 
 CONFIG = Model(
     image=ImageTower(backbone="test_resnet", size=32),
@@ -123,3 +130,62 @@ def test_any_value_is_taken_or_refused_in_a_line(folder: Path, section: str) -> 
             change(folder, f"{section}.{name}".strip("."), value)
             with suppress(ConfigError):
                 read_model_config(folder, trusted=False)
+
+
+# --------------------------------------------------------------------------- as a teacher
+
+
+@pytest.mark.parametrize("value", nasty(60))
+def test_a_teachers_folder_is_data_too(folder: Path, value: str) -> None:
+    change(folder, "model_cfg.embed_dim", value)
+    with pytest.raises(ConfigError, match="tells no embed_dim"):
+        content_of(TeacherName(path=str(folder)))
+    with suppress(ConfigError):
+        content_of(TeacherName(path=f"{folder}/{value}"))
+    with suppress(ConfigError):
+        content_of(TeacherName(path=str(folder), architecture=value))
+    with suppress(ConfigError):
+        read_teacher(value)
+
+
+def test_a_teachers_folder_that_wants_code_is_refused(folder: Path) -> None:
+    change(folder, "model_cfg.text_cfg.hf_model_name", "planted")
+    name = TeacherName(path=str(folder))
+    with pytest.raises(ConfigError, match="is refused"):
+        load_teacher(name, content_of(name)[0], folder)
+
+
+_WANTED = Stored("run 1a2b", "d" * 64, 0, (0.5, 1.0), False, "full")
+
+
+@pytest.mark.parametrize(
+    ("path", "values"),
+    [
+        (["samples"], [-1, 0, 10**15, 1e300, "5", None, [5]]),
+        (["views"], [0, 10**15, True, {}]),
+        (["width"], [0, -4, 10**12, "x"]),
+        (["scale"], ["nan", 1e999, -1, 0, None]),
+        (["missing"], [[10**9], [-1], "ab", [None]]),
+        (["record"], [None, 3, [], "x"]),
+        (["files"], [{}, {"../../x": "0"}, {"/etc/passwd": "0"}, ["x"], {"views.json": "0"}]),
+        (["version"], [2, None, []]),
+    ],
+)
+def test_a_strangers_store_of_embeddings_is_a_line(
+    tmp_path: Path, path: list[str], values: list[object]
+) -> None:
+    folder = _WANTED.folder(tmp_path)
+    taught.begin_store(folder)
+    taught.write_part(folder, 0, 0, np.ones((5, 2, 4), np.float16), {})
+    about = {"samples": 5, "views": 1, "scale": 3.0, "record": {}, "missing": []}
+    taught.finish_store(folder, _WANTED, about)
+    whole = json.loads((folder / taught.ABOUT).read_text())
+    del whole["sha256"]
+    assert taught.open_store(_WANTED, 1, tmp_path, "").samples == 5
+    for value in values:
+        with suppress(ValueError):
+            keep_json(folder / taught.ABOUT, {**whole, path[0]: value})
+            if path == ["samples"] and value == "5":
+                continue
+            with pytest.raises(ConfigError):
+                taught.open_store(_WANTED, 2 if value is True else 1, tmp_path, "")
