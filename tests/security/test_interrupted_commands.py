@@ -301,8 +301,9 @@ def test_a_disk_that_is_full_is_said_and_with_more_room_the_same_command_ends_th
         wanted, needed = command.left(alone), shutil.disk_usage(alone).used - before
     for share in (0.0, 0.5, 0.9):
         folder = tmp_path / f"full-{share}"
-        with disk(folder / "whole", f"size={max(4096, before + int(share * needed))}"):
+        with disk(folder / "whole", "size=1g"):
             place = new(folder, command)
+            remount(place, f"size={max(4096, before + int(share * needed))}")
             assert code_of(in_child(lambda p=place: command.run(p))) == 9
             remount(place, "size=1g")
             command.run(place)
