@@ -22,12 +22,13 @@ import uuid
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import orjson
 
-from harness.errors import RecordError
+from harness.errors import ConfigError, RecordError
 
 if TYPE_CHECKING:
     from numpy.lib.npyio import NpzFile
@@ -57,18 +58,27 @@ def written(path: Path) -> Iterator[IO[bytes]]:
     """A file that is at `path` once all went well, with the rights that the umask leaves it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = beside(path)
+    with telling_no_space(path):
+        try:
+            with temporary.open("xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def telling_no_space(path: Path) -> Iterator[None]:
+    """Of a disk that is full: which file it was, and what to do."""
     try:
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            words = "No space left on device: free some, and give the same command again"
-            raise OSError(error.errno, words, str(path)) from error
-        raise
+        yield
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT} or error.strerror == _FULL:
+            raise
+        raise OSError(error.errno, _FULL, str(path)) from error
 
 
 def beside(path: Path, suffix: str = "tmp") -> Path:
@@ -76,16 +86,21 @@ def beside(path: Path, suffix: str = "tmp") -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.{suffix}")
 
 
-_LEFT_OVER = re.compile(r"\..+\.\d+\.[0-9a-f]{8}\.tmp")
+_LEFT_OVER = re.compile(r"\..+\.(\d+\.[0-9a-f]{8}\.tmp|[0-9a-f]{32}\.dead)")
+"""Drafts, and what marks a lease that is being taken over."""
 _STALE_SECONDS = 3600.0
+_FULL = "No space left on device: free some, and give the same command again"
 
 
 def drop_leftovers(folder: Path) -> None:
-    """Remove what writers that were killed left in `folder`, an hour after they touched it."""
+    """Remove what writers that were killed left in `folder`, an hour after they touched it.
+
+    By a clock that was set back they touched it an hour before.
+    """
     with contextlib.suppress(OSError):  # it is not there, or not ours to tidy
         for entry in list(os.scandir(folder)):
-            stale = time.time() - entry.stat(follow_symlinks=False).st_mtime > _STALE_SECONDS
-            if stale and _LEFT_OVER.fullmatch(entry.name):
+            age = abs(time.time() - entry.stat(follow_symlinks=False).st_mtime)
+            if age > _STALE_SECONDS and _LEFT_OVER.fullmatch(entry.name):
                 if entry.is_dir(follow_symlinks=False):
                     shutil.rmtree(entry.path, ignore_errors=True)
                 else:
@@ -106,9 +121,10 @@ def replacing(out: Path) -> Iterator[Path]:
     """A new folder that takes the place of `out` when all went well, and leaves nothing if not."""
     new, old = beside(out), beside(out, "old")
     drop_leftovers(out.parent)
-    new.mkdir(parents=True)
     try:
-        yield new
+        with telling_no_space(out):
+            new.mkdir(parents=True)
+            yield new
         if os.path.lexists(out):
             os.rename(out, old)
         os.rename(new, out)
@@ -125,7 +141,7 @@ def replacing(out: Path) -> Iterator[Path]:
 
 def append(path: Path, data: bytes) -> None:
     """Put `data` at the end of `path`, in one piece; OSError where that is a link."""
-    with open(os.open(path, APPEND, 0o666), "ab") as file:
+    with telling_no_space(path), open(os.open(path, APPEND, 0o666), "ab") as file:
         file.write(data)
 
 
@@ -148,6 +164,19 @@ def inside(folder: Path, name: object, *, replaced: bool = False) -> Path:
     raise RecordError(f"{name!r:.200} is no file in {folder}: a record names what lies in it alone")
 
 
+def home_path(text: str | Path) -> Path:
+    """A path that a user gave: `~` and `~name` are homes, where there is such a user."""
+    return Path(os.path.expanduser(text))
+
+
+def real_path(path: Path) -> Path:
+    """Absolute and without links; ConfigError where they lead in a circle."""
+    try:
+        return path.resolve()
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(f"{str(path)!r:.200} is no path: {error}") from None
+
+
 def one_name(name: object) -> str:
     """`name`, if a file or folder can be called so; RecordError for what leads elsewhere."""
     if not isinstance(name, str) or name in {"", ".", ".."} or {"/", "\0"} & set(name):
@@ -156,8 +185,8 @@ def one_name(name: object) -> str:
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file's content, in hex digits."""
-    with path.open("rb") as file:
+    """The SHA-256 of a regular file's content, in hex digits; OSError for what is none."""
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -246,17 +275,23 @@ def too_large(what: str, size: float, limit: int) -> str:
     return f"{what} {size:,.0f} bytes, and {allowed:,} are read; {more}"
 
 
+def open_regular(path: Path) -> BufferedReader:
+    """A regular file to read from; OSError for what is none: a pipe or a device never ends."""
+    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return open(number, "rb")
+
+
 def read_regular(path: Path, most: int | None) -> bytes:
     """The content of a regular file of at most `most` bytes, unless that was raised.
 
-    Raises OSError for what is none: a pipe or a device would be read for ever.
+    Raises OSError for what is none.
     """
-    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(number, "rb") as file:
-        state = os.fstat(number)
-        if not stat.S_ISREG(state.st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", str(path))
-        if most is not None and (words := too_large("it has", state.st_size, most)):
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if most is not None and (words := too_large("it has", size, most)):
             raise OSError(errno.EFBIG, words, str(path))
         return file.read()
 
@@ -326,6 +361,8 @@ def open_npz(source: Path | IO[bytes]) -> NpzFile:
     """
     import numpy as np
 
+    if isinstance(source, Path):
+        open_regular(source).close()
     try:
         archive: NpzFile = np.load(source, allow_pickle=False)
         members = archive.zip.infolist() if archive.zip is not None else []

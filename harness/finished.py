@@ -15,7 +15,7 @@ from harness.errors import (
 )
 from harness.files import one_name
 from harness.models.training import TrainingModel
-from harness.models.two_tower import TwoTower
+from harness.models.two_tower import TwoTower, rows_of, take_up
 from harness.store.record import RunDir
 from harness.train.checkpoint import (
     load_weights,
@@ -70,9 +70,8 @@ def load_finished(directory: RunDir) -> TrainingModel:
     result = directory.finished()
     config = directory.read_config()
     towers = load_weights(directory.path, result["checkpoint"])
-    rows = towers.get("token_rows")
-    training = TrainingModel(config, None if rows is None else rows.numpy())
-    training.model.load_state_dict(towers)
+    training = TrainingModel(config, rows_of(towers))
+    take_up(training.model, towers)
     if not take_up_training_only(training, directory, result):
         raise RecordError(
             f"run {directory.key} kept the towers alone, as an earlier version did; "
@@ -89,5 +88,5 @@ def take_up_training_only(
     if wanted and "training_modules" not in result:
         return False
     kept = load_weights(directory.path, result["training_modules"]) if wanted else {}
-    training.load_state_dict({**training.state_dict(), **kept})
+    take_up(training, {**training.state_dict(), **kept})
     return True

@@ -43,6 +43,7 @@ from harness.models.image import ImageEncoder, check_image_tower
 from harness.models.names import BACKBONES
 from harness.models.pretrained import load_pretrained
 from harness.models.training import TrainingModel, needs_patches, needs_stages
+from harness.models.two_tower import take_up
 from harness.store.checksums import LOGS, of_logs
 from harness.store.lease import Lease
 from harness.store.provenance import attempt_entry, code_hash, sources_of
@@ -220,7 +221,7 @@ def _run(
         result = _train(config, runtime, directory, training, data, device, attempt, stop, company)
         result["training"]["data"] = data.account.record() | {"notes": notes_on(data, runtime)}
     else:
-        model.load_state_dict(load_weights(directory.path, result["checkpoint"]))
+        take_up(model, load_weights(directory.path, result["checkpoint"]))
         whole = take_up_training_only(training, directory, result)
     directory.write_status(
         State.RUNNING,

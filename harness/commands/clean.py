@@ -1,8 +1,9 @@
 """Free what nothing on record needs: old checkpoints, caches and frozen code; never a record.
 
 `python -m harness.clean [--yes]`.  Without --yes it lists what would go, the largest first, and
-frees nothing.  Kept are the weights of every result, the states of every run that can go on, and
-the code of every submission that may be in the queue.  Exit codes: 0, 2 the command is wrong.
+frees nothing.  Kept are the weights of every result, the states of every run that can go on, the
+caches used since the first of those began, and the code of every submission that may be in the
+queue.  Exit codes: 0, 2 the command is wrong.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ from harness.commands.shared import (
 from harness.config import ClassFolder, RunConfig, Runtime, override, parse_assignment
 from harness.config.pipes import allow_pipes
 from harness.errors import ConfigError, DataError
+from harness.files import home_path
 
 if TYPE_CHECKING:
     from harness.data.dataset import DataSet
@@ -202,7 +203,7 @@ def looks_like(path: str) -> str:
     first = path.split(SEPARATOR)[0].strip()
     if is_remote(first):
         return "stream"
-    folder = Path(first.removeprefix("file://")).expanduser()
+    folder = home_path(first.removeprefix("file://"))
     if folder.exists() and looks_labelled(folder):
         return CLASSES
     if not folder.is_dir():

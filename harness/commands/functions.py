@@ -16,6 +16,7 @@ from harness.commands.report import build_named, check_on_file
 from harness.commands.sweep import parse, run_command
 from harness.config.values import plain
 from harness.errors import ConfigError, InterruptedRun
+from harness.files import real_path
 from harness.store.deployed import read_sittings
 from harness.store.manifest import read_manifest
 from harness.store.record import Store
@@ -133,4 +134,4 @@ def _word(value: object) -> str:
 
 
 def _store(root: str | PathLike[str]) -> Store:
-    return Store(Path(root).resolve())
+    return Store(real_path(Path(root)))

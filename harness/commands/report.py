@@ -23,6 +23,7 @@ from harness.commands.shared import (
 from harness.config.sweep_files import load_sweep
 from harness.document.layout import LAYOUTS, NARROWEST
 from harness.errors import ConfigError, HarnessError, RecordError, one_line, unknown, whole
+from harness.files import real_path
 from harness.report import build
 from harness.report.result import ReportResult
 from harness.store.checksums import UNCHECKED
@@ -202,13 +203,13 @@ def _code(results: Sequence[ReportResult]) -> int:
 def _check(args: argparse.Namespace) -> int:
     from harness.report.check import check, unchecked
 
-    problems = check(args.check, args.root.resolve())
+    problems = check(args.check, real_path(args.root))
     for problem in problems:
         print(problem, file=sys.stderr)
     if problems:
         return _HOLES
     print(f"{args.check}: the same records give the same bytes")
-    if old := unchecked(args.check, args.root.resolve()):
+    if old := unchecked(args.check, real_path(args.root)):
         print(f"{old} runs: {UNCHECKED}")
     return 0
 
@@ -253,7 +254,7 @@ def _import(words: Sequence[str]) -> int:
     add("--metric", metavar="NAME", help="of columns that name a data set alone, such as acc1")
     add("--name", help="of the file in results/external/, replacing it (default: that of FILE)")
     args = parser.parse_args(words)
-    folder = args.root.resolve() / "results" / "external"
+    folder = real_path(args.root) / "results" / "external"
     asked = Asked(args.source, args.percent, args.method, args.metric)
     done = import_file(args.file, folder, asked, name=args.name)
     figures = done.figures
@@ -274,7 +275,7 @@ def _published(words: Sequence[str]) -> int:
     parser = command_parser("report published", _published.__doc__, under_a_root())
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: reports/published")
     args = parser.parse_args(words)
-    root = args.root.resolve()
+    root = real_path(args.root)
     page = write_published(root / "results" / "external", args.out or root / "reports/published")
     print(f"published figures: {page}")
     return 0

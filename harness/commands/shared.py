@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from harness.document.text import VisibleStream
 from harness.errors import ConfigError, HarnessError, one_line, refuse_controls
-from harness.files import open_streams
+from harness.files import open_streams, real_path
 from harness.store.record import Store
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def under_a_root() -> argparse.ArgumentParser:
 
 def store_of(args: argparse.Namespace) -> Store:
     """The results store under `--root`."""
-    root = args.root.resolve()
+    root = real_path(args.root)
     refuse_controls("--root", str(root))
     return Store(root)
 

@@ -35,6 +35,7 @@ from harness.config.sweep import Run, Sweep
 from harness.config.sweep_files import find_sweep, load_sweep, question_of, shipped_sweeps
 from harness.config.waves import MAX_SEEDS
 from harness.errors import ConfigError, InterruptedRun, SweepError, unknown
+from harness.files import real_path
 from harness.launch.executor import (
     EXECUTORS,
     REPORT_ONLY,
@@ -140,7 +141,7 @@ def run_command(args: argparse.Namespace) -> int:
     sweep = _asked(_named(load_sweep(args.sweep), args.name, store), args)
     values, here = parse_assignments(args.overrides)
     allow_pipes([values.get("data.path")])
-    file = find_sweep(args.sweep).resolve()
+    file = real_path(find_sweep(args.sweep))
     work = Assignment(
         store,
         override_runtime(Runtime(), here),
@@ -279,7 +280,7 @@ def search(
 
 def _report_words(args: argparse.Namespace, file: Path) -> tuple[str, ...]:
     """The command that reports the sweep and starts nothing, after `python`."""
-    words = ["-m", "harness.sweep", str(file), *args.overrides, "--root", str(args.root.resolve())]
+    words = ["-m", "harness.sweep", str(file), *args.overrides, "--root", str(real_path(args.root))]
     words += ["--name", args.name] if args.name is not None else []
     words += ["--base", args.base] if args.base is not None else []
     words += ["--seeds", ",".join(map(str, args.seeds))] if args.seeds is not None else []

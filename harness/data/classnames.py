@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import DataError, unknown
+from harness.files import home_path
 
 WORDNET = "wordnet"
 NAMES_FILE = "classnames.txt"
@@ -76,14 +77,14 @@ def listed_names(given: tuple[str, ...] | str | None) -> Sequence[str]:
     """The names that are given in an order; none where they are given otherwise."""
     if given is None or given == WORDNET:
         return ()
-    names = names_in(Path(given).expanduser()) if isinstance(given, str) else given
+    names = names_in(home_path(given)) if isinstance(given, str) else given
     return () if isinstance(names, Mapping) else names
 
 
 def _listed(classes: Sequence[str], given: tuple[str, ...] | str) -> list[str]:
     if not isinstance(given, str):
         return _in_order(classes, given, "classnames")
-    names = names_in(Path(given).expanduser())
+    names = names_in(home_path(given))
     if isinstance(names, Mapping):
         absent = [each for each in classes if each not in names]
         if absent:

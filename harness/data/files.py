@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import DataError
-from harness.files import MAX_MEMBER_BYTES, too_large
+from harness.files import MAX_MEMBER_BYTES, home_path, too_large
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
@@ -149,7 +149,7 @@ def is_image(name: str) -> bool:
 
 def existing(path: str | Path) -> Path:
     """`path` with `~` expanded, made absolute; DataError when nothing is there."""
-    found = Path(path).expanduser().absolute()
+    found = home_path(path).absolute()
     if not found.exists():
         raise DataError(f"no data at {path}")
     return found

@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +36,7 @@ _RECORD = np.dtype(
 )
 _BYTE = np.dtype("u1")
 _TEXTS = ("names", "captions")
+_IN_A_PART = {"samples", *_TEXTS, "about"}
 _BETWEEN_CAPTIONS = "\n"  # which a checked caption does not hold
 T = TypeVar("T")
 S = TypeVar("S", bound="Samples")
@@ -116,7 +119,7 @@ def _make(
 def _make_parts(
     shards: Sequence[Shard], parts: Path, fetch: Fetch, jobs: int, progress: Progress
 ) -> None:
-    missing = [i for i in range(len(shards)) if not _part(parts, i).exists()]
+    missing = [i for i in range(len(shards)) if not _is_whole(_part(parts, i))]
     done = len(shards) - len(missing)
     with ThreadPoolExecutor(jobs) as pool:
         futures = [pool.submit(_make_part, shards[i], _part(parts, i), fetch) for i in missing]
@@ -132,6 +135,15 @@ def _make_parts(
 
 def _part(parts: Path, number: int) -> Path:
     return parts / f"{number}.npz"
+
+
+def _is_whole(part: Path) -> bool:
+    """Whether it is there with the content that its checksums tell."""
+    try:
+        with open_npz(part) as kept:
+            return set(kept.files) == _IN_A_PART and kept.zip.testzip() is None
+    except (OSError, ValueError, zipfile.BadZipFile, zlib.error):
+        return False
 
 
 def _make_part(shard: Shard, part: Path, fetch: Fetch) -> None:

@@ -305,8 +305,8 @@ def advice(wait_share: float, runtime: Runtime) -> str | None:
         return None
     return (
         f"{wait_share:.0%} of the training time was spent waiting for pictures: raise "
-        f"runtime.workers (now {runtime.workers or 0}), decode less (data.decode=scaled), or make "
-        "the pictures small once (python -m harness.data pack)"
+        f"runtime.workers (now {runtime.workers or 0}), decode less (data.decode=scaled) or "
+        "faster (data.decoder=turbo), or make the pictures small once (python -m harness.data pack)"
     )
 
 

@@ -22,7 +22,7 @@ from harness.data.files import GZIPPED, existing
 from harness.data.packed import PACK_FILE, REMEDY, read_pack
 from harness.data.split_names import SPLIT_NAMES, split_folder, split_in
 from harness.errors import DataError
-from harness.files import inside
+from harness.files import home_path, inside
 
 _SCHEME = re.compile(r"^(pipe:|[a-z][a-z0-9+.-]*://)", re.IGNORECASE)
 _UNNAMED = "nothing: what names no split is trained on"
@@ -147,7 +147,7 @@ def _of_source(source: str) -> tuple[str, list[_Listed]]:
             for url in _expanded(source)
         ]
         return _folder_of(listed[0].place) or "shards", listed
-    given = Path(_without_scheme(source)).expanduser()
+    given = home_path(_without_scheme(source))
     listed = list(_in_folder(given) if given.is_dir() else _by_pattern(str(given)))
     if not listed:
         raise DataError(f"no shard at {source}; looked for .tar files, also in folders below")

@@ -41,7 +41,7 @@ from harness.evaluate.scoring.score import (
 from harness.evaluate.suites import benchmarks_of
 from harness.evaluate.suites.find import Hole
 from harness.evaluate.terms import measure_terms
-from harness.files import open_npz, write_atomic
+from harness.files import MAX_NPZ_BYTES, open_npz, read_regular, write_atomic
 from harness.metrics import lacking
 from harness.store.checksums import OUTCOMES
 from harness.store.first_stage import array_names
@@ -199,7 +199,7 @@ def _keep(
 def _kept_arrays(file: Path, sha256: str | None) -> dict[str, np.ndarray]:
     """The outcomes of an earlier evaluation by today's names; RecordError for damaged ones."""
     try:
-        data = file.read_bytes()
+        data = read_regular(file, MAX_NPZ_BYTES)
         if sha256 not in (None, hashlib.sha256(data).hexdigest()):
             raise ValueError("its result tells another checksum")
         archive = open_npz(io.BytesIO(data))

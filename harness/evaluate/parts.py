@@ -22,7 +22,7 @@ from harness.config import ClassFolder, Evaluate, Runtime, content_key
 from harness.data.catalog import cache_dir, notes_on, open_class_folder
 from harness.data.class_sets import SPLIT
 from harness.data.dataset import DataSet
-from harness.errors import InvariantError, RecordError
+from harness.errors import NOT_WHOLE, InvariantError, RecordError
 from harness.evaluate import invariants
 from harness.evaluate.embed import precision_of
 from harness.evaluate.label_checks import suspicions
@@ -35,7 +35,7 @@ from harness.evaluate.suites import benchmarks_of
 from harness.evaluate.suites.choices import ChoiceSet
 from harness.evaluate.suites.relevance import RelevanceSet
 from harness.evaluate.text_cache import TextCache
-from harness.files import open_npz, sha256_of, write_atomic
+from harness.files import open_npz, read_json, sha256_of, write_atomic
 from harness.metrics import CLASSIFICATION, OWN_SUITES, RETRIEVAL, rules, versions
 from harness.store.checksums import OUTCOMES
 
@@ -175,15 +175,19 @@ def kept_part(store: Path, place: FoundTestSet, key: str) -> Part | None:
     outcomes = _file(store, place, key)
     file = outcomes.with_suffix(".json")
     try:
-        written = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        written = read_json(file)
+    except RecordError:  # damaged: evaluated anew
         return None
-    whole = isinstance(written, dict) and written.get("schema") == _SCHEMA
-    if not whole or written.get("key") != key or not _is_whole(outcomes, written.get(OUTCOMES)):
+    if (
+        written is None
+        or written.get("schema") != _SCHEMA
+        or written.get("key") != key
+        or not _is_whole(outcomes, written.get(OUTCOMES))
+    ):
         return None
     try:
         invariants.check_part(place.name, written["metrics"], written["protocol"])
-    except (InvariantError, KeyError) as error:
+    except (InvariantError, *NOT_WHOLE) as error:
         raise RecordError(f"{file} was edited ({error}); delete it to evaluate anew") from error
     return Part(place.name, key, written["metrics"], written["protocol"], outcomes)
 

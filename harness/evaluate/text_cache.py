@@ -20,7 +20,7 @@ from torch import Tensor
 from harness.config import content_key
 from harness.evaluate.scoring.job import npz
 from harness.evaluate.scoring.zeroshot import classifier, prompts
-from harness.files import drop_leftovers, open_npz, write_atomic
+from harness.files import MAX_NPZ_BYTES, drop_leftovers, open_npz, read_regular, write_atomic
 
 
 class TextCache:
@@ -71,8 +71,9 @@ def _kept(folder: Path, wanted: set[str]) -> dict[str, Tensor]:
     rows: dict[str, Tensor] = {}
     for file in sorted(folder.glob("*.npz")):
         try:
-            data = file.read_bytes()
-            if file.with_suffix(".sha256").read_text() != hashlib.sha256(data).hexdigest():
+            data = read_regular(file, MAX_NPZ_BYTES)
+            told = read_regular(file.with_suffix(".sha256"), 100).decode()
+            if told != hashlib.sha256(data).hexdigest():
                 continue  # damaged, or of an earlier version: made again
             kept = open_npz(io.BytesIO(data))
             names, weights = kept["names"].tolist(), kept["weights"]

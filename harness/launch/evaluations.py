@@ -21,7 +21,7 @@ from harness.config import (
 from harness.errors import ConfigError, HarnessError, one_line
 from harness.evaluate.suites.find import Found, Hole
 from harness.evaluate.suites.records import Benchmark
-from harness.files import write_atomic
+from harness.files import home_path, write_atomic
 from harness.store.checksums import OUTCOMES
 from harness.store.evaluations import EvaluationDir, evaluations_root
 from harness.store.record import RunDir, Store
@@ -74,7 +74,7 @@ def models_of(args: argparse.Namespace, store: Store) -> list[ModelSpec]:
 def _resolve(
     text: str, architecture: str | None, store: Store, sweep: Path | None
 ) -> Iterator[ModelSpec]:
-    path = Path(text).expanduser()
+    path = home_path(text)
     if path.is_file():
         if architecture is None:
             raise ConfigError(f"{text} is a checkpoint of --model NAME, which is missing")

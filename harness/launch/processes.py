@@ -130,6 +130,8 @@ class Inbox:
                 allow_pipes(_data_paths(task))
                 self._tasks.put(task)
         at_end()
+        # Whatever waits in the main thread hears it as it would a signal, which it is.
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
 
 def _data_paths(task: Task) -> Iterator[object]:

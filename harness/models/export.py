@@ -29,7 +29,7 @@ from harness.data.text import EOT, FULL_SIZE, OTHER, SOT
 from harness.errors import ConfigError, InvariantError
 from harness.files import write_atomic
 from harness.models.names import BACKBONES
-from harness.models.two_tower import TwoTower
+from harness.models.two_tower import TwoTower, rows_of, take_up
 
 #: The names that open_clip looks for in a `local-dir:` folder or a hub repository.
 WEIGHTS, OPEN_CLIP_CONFIG = "open_clip_model.safetensors", "open_clip_config.json"
@@ -68,10 +68,12 @@ class _Probe(NamedTuple):
 
 
 def load_model(config: Model, weights: dict[str, Tensor]) -> TwoTower:
-    """The model of a run's final weights, on the CPU and in evaluation mode."""
-    rows = weights.get("token_rows")
-    model = TwoTower(config, None if rows is None else rows.numpy(), seed=0)
-    model.load_state_dict(weights)
+    """The model of a run's final weights, on the CPU and in evaluation mode.
+
+    Raises RecordError where they are another model's.
+    """
+    model = TwoTower(config, rows_of(weights), seed=0)
+    take_up(model, weights)
     return model.eval()
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from harness.config import RunConfig
 from harness.config.inheritance import TeacherName, read_teacher
 from harness.errors import ConfigError, RecordError, unknown
-from harness.files import read_json, sha256_of
+from harness.files import home_path, read_json, sha256_of
 
 CONFIG = "open_clip_config.json"
 
@@ -52,7 +52,7 @@ def content_of(name: TeacherName) -> tuple[str, int]:
 
     `export SHA` or `ViT-B-32 SHA`.  Raises ConfigError when they cannot be read.
     """
-    path = Path(str(name.path)).expanduser()
+    path = home_path(str(name.path))
     if name.architecture is None:
         config, weights = export_files(path)
         both = hashlib.sha256(f"{_hashed(config)}{_hashed(weights)}".encode()).hexdigest()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.config import Model
-from harness.data.text import Tokenizer
+from harness.data.text import EOT, FULL_SIZE, SOT, Tokenizer
 from harness.data.transforms import evaluation_transform
+from harness.errors import RecordError, one_line
 from harness.models.image import ImageEncoder
 from harness.models.text import TextEncoder
 from harness.seeding import derive_seed
@@ -25,6 +26,25 @@ def seeded(*parts: int | str) -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(*parts))
         yield
+
+
+def rows_of(weights: Mapping[str, Tensor]) -> np.ndarray | None:
+    """The rows of a corpus vocabulary among a run's weights; RecordError where they are none."""
+    rows = weights.get("token_rows")
+    if rows is None:
+        return None
+    known = set(rows.flatten().tolist()) if rows.dtype == torch.int64 else set()
+    if rows.dim() != 1 or not {SOT, EOT} <= known <= set(range(FULL_SIZE)):
+        raise RecordError("the weights' token_rows are no rows of CLIP's table")
+    return rows.numpy()
+
+
+def take_up(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Give a model all its weights; RecordError where they are those of another."""
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise RecordError(f"the weights are another model's: {one_line(error):.300}") from None
 
 
 class TwoTower(nn.Module):

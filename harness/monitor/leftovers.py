@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.config.sweep import Run
 from harness.errors import HarnessError
 from harness.files import read_json
 from harness.launch.slurm.submissions import submissions
 from harness.planning.plan import TRANSIENT
 from harness.store.lease import lease_is_live
-from harness.store.manifest import manifest_names
+from harness.store.manifest import manifest_names, read_manifest
 from harness.store.record import RunDir, Store
 from harness.store.state import State
+from harness.store.trials import PRUNED
 
 DAY = 86_400.0
 _RESUMABLE = TRANSIENT | {"time_limit", "node_failure", "preempted"}
@@ -43,16 +47,18 @@ def leftovers(store: Store, cache: Path, days: float) -> list[Leftover]:
     """All there are, the largest first.
 
     Args:
-        days: how long a cache or a temporary file has not been used or changed, at least.
+        days: how long a cache or a temporary file has not been used or changed, at least; what
+            was used since a run began that a sweep still waits for stays anyway.
     """
     before = time.time() - days * DAY
+    wanted = min([before, *(_begun(run) for run in _with_work_left(store))])
     found = [
         *_of_runs(store),
         *_set_aside(store),
         *_of_rehearsals(store),
         *_frozen_code(store),
         *_temporaries(store, before),
-        *_caches(cache, before),
+        *_caches(cache, wanted),
     ]
     return sorted((each for each in found if each.size), key=lambda each: (-each.size, each.path))
 
@@ -102,6 +108,8 @@ def _of_runs(store: Store) -> Iterator[Leftover]:
             for file in files:
                 if file.relative_to(folder).as_posix() not in kept:
                     yield _leftover(file, "not what the result of its run was made with")
+        elif (status.details or {}).get("stopped") == PRUNED:
+            yield from (_leftover(file, "its trial was pruned") for file in files)
         elif status.state is State.FAILED and status.failure not in _RESUMABLE:
             why = f"its run failed ({status.failure or 'bug'}) and would begin anew"
             yield from (_leftover(file, why) for file in files)
@@ -155,13 +163,45 @@ def _temporaries(store: Store, before: float) -> Iterator[Leftover]:
             yield _leftover(file, "a writer was killed")
 
 
+def _with_work_left(store: Store) -> Iterator[RunDir]:
+    """Runs of the sweeps on record that are not done, and would go on."""
+    keys = {run.key for name in manifest_names(store) for run in _runs_of(store, name)}
+    for run in map(store.run_dir, sorted(keys)):
+        with suppress(HarnessError):
+            status = run.status()
+            given_up = status.state is State.FAILED and status.failure not in _RESUMABLE
+            if status.state not in {State.NEW, State.DONE} and not given_up:
+                yield run
+
+
+def _runs_of(store: Store, name: str) -> Sequence[Run]:
+    with suppress(HarnessError):
+        return read_manifest(store, name).runs
+    return ()
+
+
+def _begun(run: RunDir) -> float:
+    return (run.path / "config.json").stat().st_mtime
+
+
 def _caches(cache: Path, before: float) -> Iterator[Leftover]:
-    """What is made again when it is wanted, and was not wanted for long."""
+    """What is made again when it is wanted, and was not wanted for long: each entry by itself."""
+    for paths in _entries(cache).values():
+        files = [file for path in paths for file in (_files(path) if path.is_dir() else [path])]
+        if files and max(max(s.st_mtime, s.st_atime) for s in (f.lstat() for f in files)) < before:
+            why = "a cache that was not used for long; it is made again"
+            yield from (_leftover(path, why) for path in paths)
+
+
+def _entries(cache: Path) -> dict[Path, list[Path]]:
+    """What belongs together: an index (`shards-KEY`), else each of a folder, with its checksum."""
     if cache.is_symlink() or not cache.is_dir():
-        return
+        return {}
+    found: dict[Path, list[Path]] = defaultdict(list)
     for path in sorted(cache.iterdir()):
-        files = _files(path) if path.is_dir() else [path]
-        if path.is_symlink() or path.suffix == ".lock" or not files:
-            continue
-        if max(max(s.st_mtime, s.st_atime) for s in (f.lstat() for f in files)) < before:
-            yield _leftover(path, "a cache that was not used for long; it is made again")
+        several = path.is_dir() and not path.is_symlink() and "-" not in path.name
+        for each in sorted(path.iterdir()) if several else [path]:
+            if not each.is_symlink() and each.suffix != ".lock":
+                beside = each.with_suffix("")
+                found[beside if each.suffix == ".json" and beside.exists() else each].append(each)
+    return found

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.files import numbers_of
+from harness.files import numbers_of, open_regular
 from harness.launch.slurm.submissions import submissions
 from harness.store.first_stage import progress
 from harness.store.record import RunDir, Store
@@ -44,7 +44,7 @@ class NumberLog:
     def columns(self) -> dict[str, array[float]]:
         """Name -> values, all of one length, NaN where a line has none; as the file is now."""
         try:
-            with self._file.open("rb") as file:
+            with open_regular(self._file) as file:
                 self._go_on(file)
         except FileNotFoundError:
             self._forget()
@@ -65,7 +65,7 @@ class NumberLog:
     def _add(self, line: bytes) -> None:
         try:
             written = json.loads(line)
-        except ValueError:  # torn, when a machine went down
+        except (ValueError, RecursionError):  # torn, when a machine went down
             return
         if not isinstance(written, dict) or X not in written:
             return
@@ -111,7 +111,7 @@ def tail(file: Path) -> dict[str, Any]:
     Raises:
         OSError: it cannot be read.
     """
-    with file.open("rb") as opened:
+    with open_regular(file) as opened:
         size = opened.seek(0, 2)
         opened.seek(max(0, size - TAIL_BYTES))
         data = opened.read(TAIL_BYTES)

@@ -16,6 +16,7 @@ from typing import Any
 
 from harness.config.sweep import Run
 from harness.errors import RecordError, one_line, whole
+from harness.files import open_regular
 from harness.launch.slurm import scheduler
 from harness.launch.slurm.departures import CANCELLED, DEAD, HELD, Departure, Departures
 from harness.launch.slurm.places import QueuePlace, look, queued
@@ -388,17 +389,17 @@ def _seconds(status: Status) -> float | None:
 def _seconds_by_the_log(directory: RunDir) -> float | None:
     """Seconds of training up to the last line of the training log; the file may be long."""
     try:
-        with directory.metrics_file.open("rb") as file:
+        with open_regular(directory.metrics_file) as file:
             size = file.seek(0, 2)
             file.seek(max(0, size - _TAIL_BYTES))
             lines = file.read().splitlines()
-    except FileNotFoundError:
+    except OSError:
         return None
     for line in reversed(lines):
         try:
             written = json.loads(line)
             return float(written["samples_seen"] / written["samples_per_second"])
-        except (ValueError, KeyError, TypeError, ZeroDivisionError):
+        except (ValueError, KeyError, TypeError, ZeroDivisionError, RecursionError):
             continue  # torn, or of another writer
     return None
 

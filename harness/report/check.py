@@ -6,7 +6,6 @@ that anyone with the folder can make the report again.  Nothing is ever changed 
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from typing import Any
 from harness.config.parents import parent_keys
 from harness.document.layout import NARROWEST
 from harness.errors import RecordError
-from harness.files import inside, read_json, replacing
+from harness.files import MAX_JSON_BYTES, inside, read_json, read_regular, replacing, sha256_of
 from harness.report.folder import MANIFEST, RECORDS, listed, makers, write_report
 from harness.results.records import Reader, Record
 from harness.store.checksums import changed_files, is_told
@@ -142,7 +141,7 @@ def _differences(files: Mapping[str, str], folder: Path, again: Path) -> Iterato
         if files.get(name) != made.get(name):
             yield f"{folder / name}: the same records give other bytes now"
     if not any(files.get(name) != made.get(name) for name in {*files, *made}):
-        here, there = ((place / MANIFEST).read_bytes() for place in (folder, again))
+        here, there = (read_regular(place / MANIFEST, MAX_JSON_BYTES) for place in (folder, again))
         if here != there:
             yield f"{folder / MANIFEST}: the same records give another manifest now"
 
@@ -157,7 +156,7 @@ def _other_makers(told: Mapping[str, Any]) -> Iterator[str]:
 
 def _digest(file: Path) -> str | None:
     try:
-        return hashlib.sha256(file.read_bytes()).hexdigest()
+        return sha256_of(file)
     except FileNotFoundError:
         return None
 

@@ -19,6 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from harness.document.escaping import csv_given, csv_text
 from harness.document.text import one_line
 from harness.errors import HarnessError, unknown
+from harness.files import MAX_JSON_BYTES, read_regular
 
 #: Metric of a figure whose source does not say which one it is.
 UNSTATED = "unstated"
@@ -165,7 +166,7 @@ def load(folder: Path) -> Published:
     figures: dict[tuple[str, str, str, str], PublishedResult] = {}
     files = []
     for file in sorted(folder.glob("*.csv")):
-        data = file.read_bytes()
+        data = read_regular(file, MAX_JSON_BYTES)
         rows = read_figures(data, file.name)
         files.append(
             SourceFile(file.name, hashlib.sha256(data).hexdigest(), tuple(f for _, f in rows))

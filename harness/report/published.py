@@ -6,7 +6,6 @@ likeness.  A method whose own figures nobody has supplied has a row and no numbe
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from harness import metrics
 from harness.document import text
 from harness.document.table import Table, plain_table
+from harness.files import sha256_of
 from harness.report.external import UNSTATED, Published, PublishedResult, SourceFile
 from harness.report.numbers import decimals_of, estimate_text
 from harness.results.collect import Collection
@@ -84,7 +84,7 @@ def evaluated_here(store: Store) -> Published:
         if record["model"]["kind"] != "run":
             file = evaluations_root(store) / record["key"] / RESULT
             place = file.relative_to(store.root).as_posix()
-            digest = hashlib.sha256(file.read_bytes()).hexdigest()
+            digest = sha256_of(file)
             files.append(SourceFile(place, digest, tuple(_figures_of(record, place))))
     return Published(tuple(figure for file in files for figure in file.figures), tuple(files))
 

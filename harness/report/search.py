@@ -6,7 +6,6 @@ seeds is an ordinary sweep with an ordinary report, to which the page points.
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from harness.document.blocks import Figure
 from harness.document.escaping import frame_csv
 from harness.document.layout import LAYOUTS, NARROWEST, PaperLayout
 from harness.figures.base import SEARCH
+from harness.files import sha256_of
 from harness.report.folder import document_files, facts_of_run, locked, makers, write_files
 from harness.report.result import ReportResult
 from harness.report.run_data import run_data
@@ -95,5 +95,5 @@ def _inputs(data: SearchData, store: Store) -> Iterator[tuple[str, str]]:
     files += [store.run_dir(t.key).progress_file for t in data.trials if t.number in data.curves]
     for file in dict.fromkeys(files):
         if file.exists():
-            digest = hashlib.sha256(file.read_bytes()).hexdigest()
+            digest = sha256_of(file)
             yield file.relative_to(store.root).as_posix(), digest

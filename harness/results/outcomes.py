@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import NOT_WHOLE, RecordError
-from harness.files import open_npz
+from harness.files import MAX_NPZ_BYTES, open_npz, read_regular
 from harness.metrics import RETRIEVAL, Metric, metric_of
 from harness.results.records import Record
 from harness.store.checksums import OUTCOMES
@@ -70,7 +70,7 @@ def read_scores(
         return RunScores({}, None, "no evaluation")
     file = outcomes_file(record)
     try:
-        data = file.read_bytes()
+        data = read_regular(file, MAX_NPZ_BYTES)
         sha256 = hashlib.sha256(data).hexdigest()
         if record.evaluation.get(OUTCOMES, sha256) != sha256:
             raise RecordError(f"{file.name} is not as it was written")

@@ -20,7 +20,9 @@ from types import TracebackType
 from typing import Any
 
 from harness.errors import HarnessError
+from harness.files import beside, dump_json, read_regular, telling_no_space
 
+_MOST_BYTES = 1 << 20
 EXPIRY = 120.0
 """Seconds without a beat after which a holder on another host is taken for dead."""
 BEAT = 5.0
@@ -50,12 +52,10 @@ def lease_holder(file: Path) -> dict[str, Any] | None:
     and lives until it expires.
     """
     try:
-        text = file.read_text(encoding="utf-8")
+        holder = json.loads(read_regular(file, _MOST_BYTES))
     except FileNotFoundError:
         return None
-    try:
-        holder = json.loads(text)
-    except json.JSONDecodeError:
+    except (OSError, ValueError, RecursionError):
         return {}
     return holder if isinstance(holder, dict) else {}
 
@@ -108,7 +108,7 @@ def _process_lives(holder: dict[str, Any]) -> bool:
 
 
 def _age(file: Path) -> float:
-    probe = file.with_name(f".clock.{uuid.uuid4().hex[:8]}")
+    probe = beside(file)
     try:
         probe.touch()
         now = probe.stat().st_mtime
@@ -166,8 +166,13 @@ class Lease:
             "token": self.token,
             "since": round(time.time(), 3),
         }
-        draft = self.file.with_name(f".lease.{self.token}.tmp")
-        draft.write_text(json.dumps(holder, sort_keys=True), encoding="utf-8")
+        draft = beside(self.file)
+        try:
+            with telling_no_space(self.file):
+                draft.write_bytes(dump_json(holder))
+        except OSError:
+            draft.unlink(missing_ok=True)
+            raise
         return draft
 
     def _claim(self, draft: Path) -> bool:

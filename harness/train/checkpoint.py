@@ -22,9 +22,10 @@ from typing import Any
 
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from harness.errors import RecordError
+from harness.errors import RecordError, one_line
 from harness.files import inside, read_regular, write_atomic
 
 KEEP = 2
@@ -118,7 +119,7 @@ def from_bytes(data: bytes) -> dict[str, Any]:
 def load_newest(folder: Path) -> dict[str, Any] | None:
     """The newest state whose content matches its name; None to start from the beginning."""
     for file in _steps(folder):
-        data = file.read_bytes()
+        data = read_regular(file, None)
         if _digest(data) == file.stem.rpartition("-")[2]:
             return from_bytes(data)
         file.unlink(missing_ok=True)
@@ -128,7 +129,7 @@ def load_newest(folder: Path) -> dict[str, Any] | None:
 def can_go_on(folder: Path) -> bool:
     """Whether there is a state to go on from; those whose content does not match are removed."""
     for file in _steps(folder):
-        if _digest(file.read_bytes()) == file.stem.rpartition("-")[2]:
+        if _digest(read_regular(file, None)) == file.stem.rpartition("-")[2]:
             return True
         file.unlink(missing_ok=True)
     return False
@@ -158,7 +159,10 @@ def load_weights(folder: Path, entry: Mapping[str, Any]) -> dict[str, Tensor]:
         raise RecordError(f"{file} cannot be read: {error}") from None
     if hashlib.sha256(data).hexdigest() != entry.get("sha256"):
         raise RecordError(f"{file} is not the checkpoint that its result names")
-    return safetensors.torch.load(data)
+    try:
+        return safetensors.torch.load(data)
+    except SafetensorError as error:
+        raise RecordError(f"{file} holds no weights: {one_line(error)}") from None
 
 
 def drop_steps(folder: Path) -> None:

@@ -35,6 +35,7 @@ from harness.store.record import RunDir
 from harness.store.state import State
 from harness.train.activations import recomputed_activations
 from harness.train.checkpoint import StateWriter, from_bytes, load_newest, to_bytes
+from harness.train.compiled import compiled
 from harness.train.distributed import SINGLE_PROCESS, ProcessGroup
 from harness.train.exchange import GradientExchange
 from harness.train.grad_cache import cached_backward
@@ -102,7 +103,7 @@ class Trainer:
         if self.on_gpu and config.train.precision == "auto" and self.precision == "fp32":
             print("train.precision = auto: fp32, as this GPU has no bf16", file=sys.stderr)
         self.forward: Callable[[Tensor, Tensor, _Inputs], Outputs] = (
-            torch.compile(model) if runtime.compile else model
+            compiled(model) if runtime.compile else model
         )
         self.step = 0
         self.seconds = self.wait_seconds = 0.0

@@ -150,6 +150,25 @@ def test_a_damaged_index_is_made_anew(folder, cache, victim):
     assert list(open_shards(str(folder), cache).split("train").captions)[3] == ("caf\u00e9",)
 
 
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04", None])
+def test_a_damaged_part_of_an_unfinished_index_is_made_anew(folder, cache, monkeypatch, damage):
+    wanted = list(open_shards(str(folder), cache / "whole").split("train").captions)
+    data = open_shards(str(folder), cache)
+
+    def killed(*given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "_join", killed)
+    with pytest.raises(KeyboardInterrupt):
+        data.prepare()
+    monkeypatch.undo()
+    part = data.index.with_name(f"{data.index.name}.parts") / "0.npz"
+    whole = bytearray(part.read_bytes())
+    whole[len(whole) // 3] ^= 0xFF
+    part.write_bytes(bytes(whole) if damage is None else damage)
+    assert list(open_shards(str(folder), cache).split("train").captions) == wanted
+
+
 def test_a_pickled_data_set_reads_the_same_and_carries_no_index(folder, cache):
     data = open_shards(str(folder), cache)
     names = list(data.split("train").images)

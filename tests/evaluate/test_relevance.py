@@ -25,9 +25,9 @@ from harness.evaluate.model import Identity
 from harness.evaluate.parts import evaluate_part
 from harness.evaluate.scoring.relevance import chances, judge, precision_at_r
 from harness.evaluate.suites import BENCHMARKS
-from harness.evaluate.suites.find import Found, Hole, find
+from harness.evaluate.suites.find import Found, Hole, _package_data, find
 from harness.evaluate.suites.records import Benchmark
-from harness.evaluate.suites.relevance import open_relevance
+from harness.evaluate.suites.relevance import _FOREIGN, open_relevance
 from harness.evaluate.suites.retrieval import MSCOCO
 from harness.metrics.relevance import MAP_AT_R, R_PRECISION
 from tests.evaluate.conftest import ColourModel, png
@@ -175,6 +175,28 @@ def test_a_smaller_pool_is_looked_in(tmp_path: Path) -> None:
         "A red one.",
         "red",
     ]
+
+
+def test_a_few_labels_of_what_is_not_there_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = {**LABELS, "eccv_image_to_caption.json": {"101": [11, 12, 32, 99], "103": [31, 32]}}
+    found = found_of(tmp_path, labels)
+    with pytest.raises(DataError, match="such as 99"):
+        open_relevance(found, tmp_path)
+    monkeypatch.setattr("harness.evaluate.suites.relevance._FOREIGN", 0.2)
+    data = open_relevance(found, tmp_path)
+    assert {len(given) for given in data.captions_of_image.values()} == {2, 3}
+
+
+def test_the_labels_of_the_package_name_its_own_captions_but_for_two() -> None:
+    home = Path(_package_data("eccv_caption")[0])
+    known = {int(i) for i in json.loads((home / "original_caption_to_image.json").read_text())}
+    for prefix, foreign in (("eccv", 2), ("cxc", 0)):
+        tree = json.loads((home / f"{prefix}_image_to_caption.json").read_text())
+        named = [int(each) for given in tree.values() for each in given]
+        assert len(set(named) - known) == foreign
+        assert foreign < _FOREIGN * len(named)
 
 
 def test_an_unreadable_picture_is_neither_query_nor_answer(tmp_path: Path) -> None:

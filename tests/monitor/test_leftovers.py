@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from harness.commands.clean import main
-from harness.config import override
+from harness.config import Runtime, override
 from harness.config.bases import SMALL
+from harness.config.sweep import Run, Show, Sweep, points
 from harness.monitor.leftovers import leftovers
 from harness.store.lease import Lease
+from harness.store.manifest import write_manifest
 from harness.store.record import RunDir, Store
 from harness.store.state import State
 
@@ -119,6 +121,75 @@ def test_caches_and_temporaries_go_when_they_were_not_used_for_long(
     assert clean(store, "--yes") == 0
     assert not any(file.exists() for file in old)
     assert all(file.exists() for file in (*new, lock))
+
+
+def aged(file: Path, days: float) -> Path:
+    now = time.time()
+    os.utime(file, (now - days * 86_400, now - days * 86_400))
+    return file
+
+
+def test_entries_of_a_cache_go_one_by_one_each_with_its_checksum(
+    store: Store, tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    old = [
+        aged(put(cache / "unpacked" / "a-1.tar", 500), 9),
+        aged(put(cache / "unpacked" / "a-1.tar.json", 80), 9),
+        aged(put(cache / "texts" / "tower" / "t" / "n.npz", 400), 9).parents[1],
+        aged(put(cache / "shards-0" / "summary.json", 300), 9).parent,
+        aged(put(cache / "quarantine" / "x-1.json", 60), 9),
+    ]
+    kept = [
+        aged(put(cache / "unpacked" / "b-2.tar", 500), 9),
+        put(cache / "unpacked" / "b-2.tar.json", 80),  # which is read with it
+        put(cache / "texts" / "another" / "t" / "n.npz"),
+        aged(put(cache / "shards-1" / "train.names"), 9),
+        put(cache / "shards-1" / "summary.json"),
+    ]
+
+    assert {each.path for each in leftovers(store, cache, 7)} == set(old)
+    assert clean(store, "--yes") == 0
+    assert not any(path.exists() for path in old)
+    assert all(path.exists() for path in kept)
+
+
+@pytest.mark.parametrize(
+    ("state", "failure", "stays"),
+    [
+        (State.INTERRUPTED, None, True),
+        (State.FAILED, "killed", True),
+        (State.FAILED, "diverged", False),
+        (State.DONE, None, False),
+    ],
+)
+def test_what_a_run_that_will_go_on_has_used_stays(
+    store: Store, tmp_path: Path, state: State, failure: str | None, stays: bool
+) -> None:
+    directory = run(store, 0, state, failure)
+    show = Show(x="seed", metrics=[])
+    sweep = Sweep(base=SMALL, points=points({"train.samples": 64}), seeds=[0], show=show, name="s")
+    config = override(SMALL, {"seed": 0})
+    write_manifest(store, sweep, [Run("x", {}, 0, config)], Runtime(), ["x"])
+    aged(directory.path / "config.json", 30)
+    used = aged(put(tmp_path / "cache" / "openmoji-1.zip"), 20)
+    before = aged(put(tmp_path / "cache" / "openmoji-0.zip"), 40)
+
+    found = {each.path for each in leftovers(store, tmp_path / "cache", 7)}
+
+    assert (used not in found) is stays
+    assert before in found
+
+
+def test_the_states_of_a_trial_that_was_pruned_go(store: Store, tmp_path: Path) -> None:
+    pruned, cancelled = run(store, 0, State.RUNNING), run(store, 1, State.RUNNING)
+    pruned.write_status(State.INTERRUPTED, attempt=1, stopped="pruned")
+    cancelled.write_status(State.INTERRUPTED, attempt=1, stopped="cancelled")
+
+    (found,) = leftovers(store, tmp_path / "cache", 7)
+
+    assert found.path.is_relative_to(pruned.path)
+    assert found.why == "its trial was pruned"
 
 
 def test_nothing_is_freed_through_a_link(store: Store, tmp_path: Path) -> None:

@@ -332,6 +332,30 @@ def test_all_others_chosen_equal_in_batch_in_value_and_gradient(
     torch.testing.assert_close(some[1].grad, whole[1].grad)
 
 
+@pytest.mark.parametrize("matching", MATCHINGS)
+@pytest.mark.parametrize("negatives_from", ["random", "hardest"])
+def test_captions_without_words_among_chosen_negatives_are_no_candidates(matching, negatives_from):
+    lengths = [0, 3, 0, 2, 0, 0, 1]
+    patches, words, mask = batch(lengths)
+    config = of_all_but(2, negatives_from=negatives_from, matching=matching)
+    step, places = step_of(lengths=lengths)
+    drawn = negatives_from == "random"
+    chosen = drawn_negatives(places, 2) if drawn else hardest_negatives(step.image, step.text, 2)
+    scores, expected = pair_scores(patches, words, mask, config).detach() / config.tau, 0.0
+    for i in (1, 3, 6):
+        of_text = scores[chosen.images[i], i]
+        of_image = scores[i, [j for j in chosen.texts[i].tolist() if lengths[j]]]
+        expected += (of_text.logsumexp(0) + of_image.logsumexp(0)).item() - 2 * scores[i, i].item()
+
+    loss = loss_of(config, (patches, words, mask), lengths)
+    loss.backward()
+
+    assert loss.item() == pytest.approx(expected / 2 / len(lengths), rel=1e-5)
+    assert patches.grad.isfinite().all()
+    assert words.grad.isfinite().all()
+    assert not words.grad[[0, 2, 4, 5]].any()
+
+
 def test_drawn_negatives_by_hand():
     # the order is 2, 0, 3, 1: pair 0 is followed by 3 and then 1, and 2 and then 1 stand before it
     chosen = drawn_negatives(torch.tensor([1, 3, 0, 2]), 2)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -194,3 +196,53 @@ def test_any_value_in_any_record_is_a_row_or_a_line(example: Store, data: st.Dat
 @given(st.data())
 def test_thousands_of_values_in_any_record(example: Store, data: st.DataObject) -> None:
     try_all(example, data)
+
+
+# --------------------------------------------------------------------------- no file at all
+
+PLACES: dict[str, Callable[[Path], object]] = {
+    "a pipe": lambda file: os.mkfifo(file),
+    "a device": lambda file: file.symlink_to("/dev/zero"),
+    "a link to itself": lambda file: file.symlink_to(file.name),
+    "a folder": lambda file: file.mkdir(),
+    "nested without end": lambda file: file.write_bytes(b'{"schema":' * 100_000),
+    "zero bytes": lambda file: file.write_bytes(b"\0" * 100),
+}
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "a pipe",
+        *(pytest.param(name, marks=pytest.mark.thorough) for name in PLACES if name != "a pipe"),
+    ],
+)
+def test_what_is_no_record_holds_up_no_door(example: Store, what: str) -> None:
+    run = min(example.runs.iterdir())
+    for file in [*(f for f in sorted(run.rglob("*")) if f.is_file()), example.manifest_file(NAME)]:
+        before = file.read_bytes()
+        file.unlink()
+        PLACES[what](file)
+        try:
+            for door in DOORS:
+                with within(60):
+                    entered(door, example)
+        finally:
+            shutil.rmtree(file) if file.is_dir() else file.unlink(missing_ok=True)
+            file.write_bytes(before)
+
+
+@contextmanager
+def within(seconds: int) -> Iterator[None]:
+    """AssertionError where it takes longer."""
+
+    def late(number: int, frame: object) -> None:
+        raise AssertionError(f"not over in {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -67,3 +68,18 @@ def test_too_much_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_command_that_fails_is_told(tmp_path: Path) -> None:
     why = bring([sys.executable, "-c", "raise SystemExit(4)"], tmp_path)
     assert why == "it ended with exit code 4"
+
+
+def test_every_pinned_package_is_held_to_a_checksum() -> None:
+    root = Path(__file__).parents[2]
+    for name in ("requirements.lock", "requirements-test.lock"):
+        pinned = re.split(r"\n(?=[A-Za-z0-9])", (root / name).read_text().strip())
+        assert len(pinned) > 50
+        assert [p for p in pinned if not re.search(r"--hash=sha256:[0-9a-f]{64}", p)] == []
+    lines = (root / "Makefile").read_text().splitlines()
+    installs = [line for line in lines if "pip install" in line and "-r $(1)" in line]
+    assert installs
+    assert all("--require-hashes" in line for line in installs)
+    assert sum("--generate-hashes" in line for line in lines) == 2
+    assert any(line.startswith("audit:") for line in lines)
+    assert any("pip-audit --require-hashes" in line for line in lines)

@@ -1,8 +1,7 @@
 """Every write of a command ended by SIGKILL, or refused for want of space: then the same command
 ends as if nothing had been, and nothing half written is taken for whole.
 
-A command runs in a copy of this process, in which the nth change of a file (opened to write, moved,
-removed, a folder made) below a folder is its last; a file that was being written holds a part.
+Here of the writers by themselves; of whole commands in test_interrupted_commands.
 """
 
 from __future__ import annotations
@@ -10,16 +9,14 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import signal
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from small_data import folder_of_shapes, shards_of_shapes
+from walk import Command, tree, walk
 
 from harness import files
 from harness.config import Columns, RunConfig, Runtime, override
@@ -34,75 +31,6 @@ from harness.files import drop_leftovers, make_ready, replacing, write_atomic, w
 from harness.report.folder import listed, write_files
 from harness.store.manifest import read_manifest, write_manifest
 from harness.store.record import Store
-
-_EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.link", "os.truncate"}
-_WRITING = os.O_WRONLY | os.O_RDWR
-_KEPT = frozenset({".lock"})
-
-
-# --------------------------------------------------------------------------- the walk
-
-
-def broken_at(number: int, command: Callable[[], object], place: Path, how: str) -> bool:
-    """Run `command` in a child that its change number `number` ends; whether it came so far."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            came_so_far = _watch(number, place, how)
-            command()
-            code = 0 if came_so_far() else 7
-        except OSError as error:
-            code = 9 if error.errno == errno.ENOSPC else 1
-        finally:
-            os._exit(code)
-    _, status = os.waitpid(child, 0)
-    code = os.waitstatus_to_exitcode(status)
-    assert code in {0, 7, 9, -signal.SIGKILL}, code
-    return code != 7
-
-
-def _watch(number: int, place: Path, how: str) -> Callable[[], bool]:
-    """Lie in wait; what tells whether it was come to."""
-    left = number
-
-    def hook(event: str, args: tuple[Any, ...]) -> None:
-        nonlocal left
-        if event not in _EVENTS or not str(args[0]).startswith(str(place)):
-            return
-        if event == "open" and not (args[2] or 0) & _WRITING:
-            return
-        if str(args[0]).endswith(".lock"):
-            return
-        left -= 1
-        if left == 0:
-            if event == "open":
-                _tear(str(args[0]))
-            if how == "kill":
-                os.kill(os.getpid(), signal.SIGKILL)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    sys.addaudithook(hook)
-    return lambda: left <= 0
-
-
-def _tear(file: str) -> None:
-    """As a writer leaves it that was stopped within its first block."""
-    number = os.open(file, os.O_WRONLY | os.O_CREAT, 0o644)
-    os.write(number, b'{"torn": ')
-    os.close(number)
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    """Every file but locks, and marks of what was compared, which tell numbers of inodes."""
-    found = (file for file in sorted(folder.rglob("*")) if file.is_file())
-    found = (file for file in found if file.parent.name != "verified")
-    return {
-        file.relative_to(folder).as_posix(): file.read_bytes()
-        for file in found
-        if file.suffix not in _KEPT
-    }
-
 
 # --------------------------------------------------------------------------- the commands
 
@@ -174,6 +102,8 @@ def views(place: Path) -> None:
 
 
 COMMANDS = [report, export, sweep, unpacked, table, shards, texts, views]
+OF_TIMES = {table: "about.json$|summary.json$"}
+"""Records that tell when a file was changed."""
 
 
 @pytest.fixture(autouse=True)
@@ -182,37 +112,22 @@ def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.data.sources.folder.LARGE", 1)
 
 
-def walk(command: Callable[[Path], None], tmp_path: Path, how: str, step: int) -> Iterator[int]:
-    whole = tmp_path / "0" / "whole"
-    whole.mkdir(parents=True)
-    command(whole)
-    wanted = tree(whole)
-    number = 1
-    while True:
-        place = tmp_path / f"{how}{number}" / "whole"
-        place.mkdir(parents=True)
-        if not broken_at(number, lambda p=place: command(p), place, how):  # type: ignore[misc]
-            return
-        command(place)
-        command(place)  # which may tidy up what the first found too young
-        found = tree(place)
-        left = [name for name in found if files._LEFT_OVER.fullmatch(name.rpartition("/")[2])]
-        assert set(found) == set(wanted), (number, set(found) ^ set(wanted), left)
-        yield number
-        number += step
+def walked(function: Callable[[Path], None], tmp_path: Path, how: str, parts: int) -> list[int]:
+    command = Command(function, unlike=OF_TIMES.get(function, "(?!)"))
+    return list(walk(command, tmp_path, how, (part / parts for part in range(parts + 1))))
 
 
 @pytest.mark.parametrize("how", ["kill", "full"])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_some_writes(command: Callable[[Path], None], tmp_path: Path, how: str) -> None:
-    assert len(list(walk(command, tmp_path, how, 5))) > 0
+    assert walked(command, tmp_path, how, 3)
 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("how", ["kill", "full"])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_write(command: Callable[[Path], None], tmp_path: Path, how: str) -> None:
-    assert len(list(walk(command, tmp_path, how, 1))) > 1
+    assert len(walked(command, tmp_path, how, 300)) > 1
 
 
 def test_want_of_space_names_the_file_and_what_to_do(

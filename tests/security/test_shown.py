@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import importlib
 import io
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from attacks import nasty
 from rich.console import Console
+from small_data import picture
 
-from harness.commands import report, status
+from harness.commands import clean, commands, data, explain, report, status
+from harness.commands import sweep as sweep_command
+from harness.commands.shared import exit_code_of
 from harness.config import RunConfig, Runtime, override
 from harness.config.sweep import Run, Show, Sweep, points
 from harness.document.escaping import csv_field, csv_given, csv_text, frame_csv
@@ -166,3 +173,112 @@ def test_a_line_is_a_line(text: str) -> None:
     check(line.replace("\n", "\x00"))
     refuse_controls("a line", line)
     assert csv_field(text) is not None
+
+
+# --------------------------------------------------------------------------- every other door
+
+
+@pytest.mark.parametrize("door", sorted(commands()))
+def test_what_is_typed_is_told_in_letters_by_every_door(
+    door: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = importlib.import_module(f"harness.commands.{door}")
+    for text in TEXTS[::3]:
+        for words in ([text], ["--root", text], ["--nothing", text]):
+            with contextlib.suppress(SystemExit):
+                module.main(words)
+            said = capsys.readouterr()
+            check(said.out)
+            check(said.err)
+            assert "Traceback" not in said.err
+
+
+def test_a_plan_shows_letters(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "theirs.py").write_text(PLANNED)
+    words = ["theirs.py", "--dry-run", "--root", str(here)]
+    assert sweep_command.main(words) == 0
+    keys = re.findall(r"\b[0-9a-f]{12}\b", capsys.readouterr().out)
+    assert len(keys) == len(TEXTS)
+    for key, text in zip(keys, TEXTS, strict=True):
+        directory = Store(here).run_dir(key)
+        directory.add_provenance({"host": text, "slurm": {"node": text}})
+        directory.write_status(State.FAILED, failure=text, error=text, log=text, attempt=1)
+    for rerun in ("missing", "failed"):
+        assert sweep_command.main([*words, "--rerun", rerun]) == 0
+        said = capsys.readouterr()
+        assert r"\x1b[31mred\x1b[0m" in said.out, said
+        check(said.out)
+        check(said.err)
+
+
+PLANNED = f"""
+from harness.config import RunConfig, override
+from harness.config.sweep import Show, Sweep, points
+SWEEP = Sweep(
+    base=override(RunConfig(), {{"objective.token.weight": 1.0}}),
+    points=points({{"train.samples": 64}}),
+    seeds=list(range({len(TEXTS)})),
+    show=Show(x="train.samples", metrics=["test/mean_recall"]),
+    name="theirs",
+)
+"""
+
+
+def test_status_watched_from_a_pipe_shows_letters(
+    store: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: (_ for _ in ()).throw(KeyboardInterrupt))
+    for words in (["--watch"], ["theirs", "--watch"]):
+        status.main([*words, "--root", str(store.root)])
+        said = capsys.readouterr()
+        assert said.out
+        check(said.out)
+        check(said.err)
+
+
+def file_name(text: str) -> str:
+    """As much of it as a file can be called."""
+    whole = text.encode("utf-8", "replace")[:80].decode("utf-8", "ignore")
+    return whole.replace("/", "_").replace("\0", "")
+
+
+def test_data_of_any_names_and_captions_is_told_in_letters(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = here / "set" / "train"
+    folder.mkdir(parents=True)
+    for number, text in enumerate(TEXTS):
+        name = folder / f"{number}{file_name(text)}"
+        name.with_name(f"{name.name}.png").write_bytes(picture(number % 12))
+        name.with_name(f"{name.name}.txt").write_text(text, "utf-8", "replace")
+    (folder / "\x1b[2Jbroken.png").write_bytes(b"\x1b[31m<html>")
+    (folder / "\x1b[2Jbroken.txt").write_text("x")
+    words = [str(here / "set"), "--cache", str(here / "cache"), "--workers", "1"]
+    words += ["--max-bad-fraction", "0.5"]
+    packed = ["pack", *words, "--out", str(here / "packed"), "--size", "4"]
+    for asked in (["check", *words], ["check", *words, "--json"], packed):
+        assert data.main(asked) in {0, 3}, capsys.readouterr().err
+        said = capsys.readouterr()
+        assert len(said.out) > 100
+        check(said.out)
+        check(said.err)
+
+
+def test_what_is_freed_is_named_in_letters(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "cache").mkdir()
+    for text in TEXTS:
+        (here / "cache" / f"x{file_name(text)}").write_bytes(b"x")
+    words = ["--root", str(here), "--cache", str(here / "cache"), "--days", "0"]
+    assert clean.main(words) == 0
+    out = capsys.readouterr().out
+    assert r"\x1b[31mred" in out
+    check(out)
+
+
+def test_words_of_captions_and_towers_are_told_in_letters(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = [SimpleNamespace(text=text, cosine=None, known=False) for text in TEXTS]
+    asked = partial(explain._print_words, SimpleNamespace(words=words))
+    assert exit_code_of(lambda: asked() or 0) == 0
+    check(capsys.readouterr().out.replace("\t", " "))

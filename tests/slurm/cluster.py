@@ -76,6 +76,8 @@ class Layout:
     memory_mb: int = 20_000
     gpus: int = 2
     accounting: bool = True
+    enforce: bool = False
+    """Whether the limits in accounting hold."""
     max_array_size: int = 1001
     grace_seconds: int = 10
     """Between the signal and the end of a job that a higher partition displaces."""
@@ -98,6 +100,7 @@ def _slurm_conf(base: Path, layout: Layout, ports: Mapping[str, int]) -> str:
                 # The socket once more: sacctmgr looks here alone, and hangs on the system's own.
                 f"AccountingStoragePass={socket_file}",
                 "AccountingStorageTRES=gres/gpu",
+                *(["AccountingStorageEnforce=limits"] if layout.enforce else []),
             ]
         )
     gres = f"Gres=gpu:fake:{layout.gpus}" if layout.gpus else ""

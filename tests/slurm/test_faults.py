@@ -185,3 +185,13 @@ def test_two_users_of_one_root(
         assert [site.directory(run).attempts() for run in (0, 1, 10, 11)] == [1] * 4
         assert site.together() == []
         assert (site.root / "reports" / "paced" / "report.md").exists()
+    told = "what one has closed to the other is told with the remedy"
+    with subtests.test(told), site.cluster.closed("low"):
+        other = ("--only", TWO, "--seeds", "1", "--name", "closed")
+        site.user, site.umask = a, 0o022
+        site.submit(*other)
+        site.user = b
+        done = site.run(*other)
+        assert done.returncode in {2, 3}
+        assert f"belongs to {a.pw_name}: a root that users share" in done.stderr
+        assert len(tasks(site)) == 2

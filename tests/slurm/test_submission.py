@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import getpass
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import harness
-from tests.slurm.cluster import Cluster
+from harness.launch.slurm.submissions import submissions
+from tests.slurm.cluster import Cluster, Layout, running
 from tests.slurm.site import Bits, Site, table_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -122,3 +124,40 @@ def test_a_thousand_runs_are_a_few_calls_of_sbatch(cluster: Cluster, make_site: 
         done = site.run("paced", "--cancel", "--all", command="status")
         assert done.returncode == 0, done.stdout + done.stderr
         assert site.jobs() == []
+
+
+@pytest.fixture
+def limited_cluster() -> Iterator[Cluster]:
+    """A node, and a user who may have a hundred jobs in the queue."""
+    with running(Layout(nodes=1, gpus=0, enforce=True)) as up:
+        user = getpass.getuser()
+        for words in (
+            ("add", "account", "lab"),
+            ("add", "user", user, "account=lab"),
+            ("modify", "user", user, "set", "MaxSubmitJobs=100", "DefaultAccount=lab"),
+        ):
+            up.command("sacctmgr", "-i", *words)
+        yield up
+
+
+@pytest.mark.thorough
+def test_2508_runs_where_a_user_may_have_a_hundred_jobs(
+    limited_cluster: Cluster, make_site: MakeSite, subtests: pytest.Subtests
+) -> None:
+    site = make_site(limited_cluster)
+    seeds = ("--seeds", ",".join(map(str, range(209))))
+    with limited_cluster.closed("low"):
+        with subtests.test("they are a hundred jobs with the report"):
+            assert "submitted 2508 runs" in site.submit(*seeds, profile="bare")
+            assert len(site.jobs()) <= 100
+            assert "nothing to submit" in site.submit(*seeds, profile="bare")
+            (submission,) = submissions(site.store)
+            assert len(submission.read().keys) == 2508
+        assert site.run("paced", "--cancel", "--all", command="status").returncode == 0
+        with subtests.test("and where that limit cannot be read, what sbatch refuses is fewer"):
+            site.replace("sacctmgr", "exit 1")
+            done = site.run(*seeds, profile="bare")
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert "tried with" in done.stderr
+            assert len(site.jobs()) <= 100
+            assert "submitted 2508 runs" in done.stdout

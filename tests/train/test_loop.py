@@ -1,8 +1,13 @@
 """The loop on a few steps of a tiny model: resume, divergence, unusable data, logs."""
 
+import contextlib
 import copy
 import itertools
 import math
+import os
+import signal
+import threading
+import time
 
 import pytest
 import torch
@@ -11,6 +16,7 @@ from harness.config import RunConfig, Runtime, Train, override
 from harness.data.text import corpus_rows
 from harness.errors import DataError, DivergedError, InterruptedRun
 from harness.files import read_jsonl
+from harness.launch.processes import HELD_SIGNALS, Inbox, Stop
 from harness.models.training import TrainingModel
 from harness.store.record import RunDir
 from harness.train import loop
@@ -271,3 +277,71 @@ def test_learning_rate_in_samples_by_hand():
     assert learning_rate(train, 200) == 1.0
     assert learning_rate(train, 600) == pytest.approx(0.5)
     assert learning_rate(train, 1000) == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize("how", ["signal", "end of the input"])
+def test_a_stop_is_heard_while_the_pass_is_compiled(tmp_path, monkeypatch, how):
+    begun = []
+
+    def compiling(model):
+        """Takes a minute at its third call, as for a length of captions that is new."""
+
+        def call(*given):
+            begun.append(time.monotonic())
+            if len(begun) == 3:
+                try:
+                    time.sleep(60)
+                except Exception as error:  # as the compiler does: a fault of the model
+                    raise RuntimeError("the backend failed") from error
+            return model(*given)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", compiling)
+    runtime = Runtime(compile=True, checkpoint_seconds=1e-6)
+    reading, writing = os.pipe()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    stop = Stop()
+    with listening(stop, reading, monkeypatch):
+        ending = {
+            "signal": lambda: os.kill(os.getpid(), signal.SIGTERM),
+            "end of the input": lambda: os.close(writing),
+        }[how]
+        threading.Timer(0.5, lambda: wait_for(begun, 3) and ending()).start()
+        with pytest.raises(InterruptedRun, match="stopped while its pass was compiled"):
+            trainer(tmp_path, runtime=runtime).train(stop)
+        assert time.monotonic() - begun[2] < 10
+    assert {number: signal.getsignal(number) for number in handlers} == handlers
+    monkeypatch.undo()
+
+    whole, cut = trainer(tmp_path), None
+    (tmp_path / "whole").mkdir()
+    cut = trainer(tmp_path / "whole")
+    assert load_newest(whole.directory.checkpoints)["step"] == 2
+    assert whole.train(lambda: False).final_loss == cut.train(lambda: False).final_loss
+    assert all(torch.equal(v, weights(cut)[name]) for name, v in weights(whole).items())
+
+
+def wait_for(calls, count):
+    deadline = time.monotonic() + 30
+    while len(calls) < count and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return True
+
+
+@contextlib.contextmanager
+def listening(stop, reading, monkeypatch):
+    """As a worker does, of whose input `reading` is the end."""
+    before = {number: signal.getsignal(number) for number in (*HELD_SIGNALS, signal.SIGINT)}
+    kept = os.dup(0)
+    os.dup2(reading, 0)
+    os.close(reading)
+    monkeypatch.setattr("faulthandler.enable", lambda: None)
+    try:
+        Inbox(stop)
+        yield
+    finally:
+        os.dup2(kept, 0)
+        os.close(kept)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -104,9 +104,9 @@ def pack(
     unfinished = _begin(out, making, cache)
     if unfinished is None:
         return read_pack(out)
-    drop_leftovers(out)
-    drop_leftovers(unfinished)
     data.prepare()
+    for folder in (out, unfinished, *(out / split for split in data.splits)):
+        drop_leftovers(folder)
     parts = chunks_of(data, making.shard_samples)
     made = {part: found for part in parts if (found := _read_part(out, part)) is not None}
     missing = [part for part in parts if part not in made]
@@ -130,7 +130,7 @@ def _begin(out: Path, making: Making, cache: Path) -> Path | None:
         before: Making | None = whole.made
     elif settings.exists():
         before = _making_in(settings)
-    elif out.exists() and any(out.iterdir()):
+    elif out.exists() and any(entry.name != _UNFINISHED for entry in out.iterdir()):
         raise DataError(f"{out} is not empty and holds no packed shards; name another folder")
     else:
         before = None

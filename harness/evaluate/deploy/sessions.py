@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import ConfigError, RecordError, one_line
+from harness.files import read_regular
 
 #: What writing takes, and what quantising takes too; the extra `export` brings it.
 TO_WRITE = ("onnx", "onnxruntime", "onnxscript", "tokenizers")
@@ -49,7 +50,7 @@ def open_session(file: Path, threads: int, sha256: str | None = None) -> Any:
         ConfigError: as `session_of`.
     """
     try:
-        data = file.read_bytes()
+        data = read_regular(file, None)
     except OSError as error:
         raise RecordError(f"{file} cannot be read: {error.strerror}") from None
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:

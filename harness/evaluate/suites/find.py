@@ -20,7 +20,7 @@ from harness.data.files import FileTree, is_image
 from harness.data.tables import TABLE_SUFFIXES
 from harness.errors import DataError
 from harness.evaluate.suites.records import Benchmark
-from harness.files import sha256_of
+from harness.files import home_path, sha256_of
 
 Layout = Literal["built in", "webdataset", "class folder", "captions", "torchvision", "choices"]
 
@@ -80,7 +80,7 @@ def find(benchmark: Benchmark, data_root: str | None) -> Found | Hole:
     if data_root is None:
         reason = "no data root is given (runtime.data_root, --data-root)"
         return Hole(benchmark, reason, benchmark.fetch_command("DATA"))
-    root = Path(data_root).expanduser().absolute()
+    root = home_path(data_root).absolute()
     if not root.is_dir():
         return Hole(benchmark, f"there is no folder {root}", benchmark.fetch_command(str(root)))
     try:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from pathlib import Path
 import harness
 from harness.config import sweep_files
 from harness.errors import HarnessError
-from harness.files import write_json
+from harness.files import beside, drop_leftovers, telling_no_space, write_json
 from harness.launch.slurm.frozen_check import digest_of, fault_of
 from harness.store.provenance import SNAPSHOT, git_state
 from harness.store.record import Store
@@ -114,16 +113,18 @@ def _beside(sweep: Path | None) -> Mapping[str, Path]:
 
 def _make(target: Path, contents: Mapping[str, bytes]) -> None:
     """Write beside the place and move there at once; of two who try, either one's will do."""
-    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+    drop_leftovers(target.parent)
+    draft = beside(target)
     try:
-        for name, content in contents.items():
-            (draft / name).parent.mkdir(parents=True, exist_ok=True)
-            (draft / name).write_bytes(content)
+        with telling_no_space(target):
+            for name, content in contents.items():
+                (draft / name).parent.mkdir(parents=True, exist_ok=True)
+                (draft / name).write_bytes(content)
         write_json(draft / SNAPSHOT, dict(git_state()))
         for path in [draft, *draft.rglob("*")]:
             path.chmod(path.stat().st_mode & ~0o022)
         os.replace(draft, target)
-    except OSError:
+    except OSError as error:
         shutil.rmtree(draft, ignore_errors=True)
         if not (target / SNAPSHOT).exists():
-            raise
+            raise OSError(error.errno, error.strerror, error.filename or str(target)) from error

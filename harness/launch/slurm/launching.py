@@ -15,7 +15,8 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.files import write_atomic
+from harness.errors import RecordError
+from harness.files import inside, write_atomic
 from harness.launch.slurm.submissions import Submission
 
 HOLD_AFTER = 3
@@ -117,10 +118,11 @@ def launch_death(submission: Submission, array: int, index: int) -> LaunchDeath 
 
 
 def _last_lines(log: Path) -> list[str]:
+    """The last of what a job printed; nothing where a link leads out of the submission."""
     try:
-        with log.open("rb") as file:
+        with inside(log.parents[1], f"{log.parent.name}/{log.name}").open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))
             text = file.read().decode(errors="backslashreplace")
-    except FileNotFoundError:
+    except (RecordError, FileNotFoundError):
         return []
     return [" ".join(line.split()) for line in text.splitlines() if line.strip()][-_TAIL_LINES:]

@@ -193,11 +193,6 @@ class Submission:
         """The number of array `part`, or of the report; None if it was never written down."""
         return _job_number(self.folder / f"job-{part}.json")
 
-    def jobs(self) -> list[str]:
-        """The numbers of all jobs that were written down."""
-        numbers = map(_job_number, sorted(self.folder.glob("job-*.json")))
-        return [number for number in numbers if number is not None]
-
     def close(self) -> None:
         """Nothing of it is in the queue any more, nor will be."""
         write_json(self.folder / "over.json", {"time": round(time.time(), 3)})

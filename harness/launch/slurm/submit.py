@@ -116,11 +116,12 @@ def preview(steps: Sequence[Step], order: JobOrder) -> str:
 
 def _check_room(order: JobOrder, runs: int) -> None:
     """NotWritten where the file system has no room for the code and the runs' intents."""
+    place = order.store.root / "results"
     wanted = runs * _RUN_BYTES + (0 if order.frozen is not None else size_of_code())
-    free = shutil.disk_usage(order.store.root).free
+    free = shutil.disk_usage(place).free
     if runs and free < wanted:
         raise NotWritten(
-            f"{order.store.root} has {free / 1e6:,.1f} MB free, and {wanted / 1e6:,.1f} MB are "
+            f"{place} has {free / 1e6:,.1f} MB free, and {wanted / 1e6:,.1f} MB are "
             f"wanted for the code and {runs} runs: free {(wanted - free) / 1e6:,.1f} MB, and for "
             "their checkpoints; nothing was submitted"
         )

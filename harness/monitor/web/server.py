@@ -57,6 +57,7 @@ def serve(store: Store, listening: socket.socket, token: str) -> None:
         log_level="warning",
         access_log=False,
         lifespan="off",
+        ws="none",
         server_header=False,
         timeout_graceful_shutdown=1,
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from harness.launch.slurm.freeze import freeze
 from harness.launch.slurm.orders import JobOrder
 from harness.launch.slurm.script import Refused
 from harness.launch.slurm.submissions import submissions
-from harness.planning.plan import Action, Step
+from harness.planning.plan import Action, Rerun, Step
 from harness.store.record import Store
 from harness.store.state import State
 
@@ -214,3 +216,23 @@ def test_a_time_limit_without_room_for_a_checkpoint_is_refused_before_anything(
     with pytest.raises(ConfigError, match="less than one checkpoint interval"):
         launch(steps({"a": "done"}), short, lambda look: None)
     assert slurm.asked("sbatch") == []
+
+
+def test_who_stays_outlasts_a_controller_that_is_down(
+    steps: Plan, order: JobOrder, store: Store, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (a,) = steps({"a": "done"})
+    said: list[str] = []
+    down, back = (lambda: slurm.fails("squeue")), (lambda: slurm.works("squeue"))
+    looks = iter((down, back, lambda: finish(store, a)))
+    sleep = time.sleep
+
+    def wait(seconds: float) -> None:
+        next(looks)() if seconds == scheduler.POLL_SECONDS else sleep(seconds)
+
+    monkeypatch.setattr(module.time, "sleep", wait)
+    executor = SlurmExecutor(order, stay=True)
+    watching = lambda *_: nullcontext(said.append)  # noqa: E731
+    assert executor.carry_out([a], lambda: None, watching, Rerun.MISSING) is None
+    assert said == ["squeue: it does not work"]
+    assert next(looks, None) is None

@@ -22,7 +22,7 @@ from fake_slurm import FakeSlurm
 from launch_cases import family
 
 from harness.config import Runtime
-from harness.errors import ConfigError
+from harness.errors import ConfigError, one_line, user_name
 from harness.launch.executors.slurm import words
 from harness.launch.profiles import Profile
 from harness.launch.slurm import scheduler
@@ -355,6 +355,15 @@ class TestOthers:
         done, _ = send(steps(ABC), order)
         assert (len(done.keys), len(done.places)) == (0, 3)
 
+    def test_what_they_have_closed_to_others_is_told_with_the_remedy(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("os.geteuid", lambda: tmp_path.stat().st_uid + 1)
+        told = one_line(PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "a/b")))
+        owner = user_name(tmp_path.stat().st_uid)
+        assert f"Permission denied: '{tmp_path}/a/b'; {tmp_path} belongs to {owner}: a root" in told
+        assert told.endswith("set-group-ID on its folders, and umask 002 for all of them")
+
     def test_they_are_not_called_off(
         self, order: JobOrder, store: Store, steps: Plan, slurm: FakeSlurm, theirs: Submission
     ) -> None:
@@ -615,6 +624,17 @@ class TestLaunch:
         assert death is not None
         assert death.error.startswith("its job died before it began (exit code 1): ")
         assert "python-that-is-not-there: command not found" in death.error
+
+    def test_a_log_that_leads_out_of_the_submission_is_not_quoted(
+        self, play: Callable[..., Submission], tmp_path: Path
+    ) -> None:
+        submission = play("exit 7")
+        (tmp_path / "secret").write_text("a stranger linked this\n")
+        submission.log(0, 0).unlink()
+        submission.log(0, 0).symlink_to(tmp_path / "secret")
+        death = launch_death(submission, 0, 0)
+        assert death is not None
+        assert death.error == "its job died before it began (exit code 7): without a word"
 
     def test_three_such_deaths_hold_the_sweep_back(self, play: Callable[..., Submission]) -> None:
         submission = play("exit 7", tasks=4)
