@@ -40,7 +40,7 @@ class Stored:
     Attributes:
         teacher: `teacher.content` of a run.
         data: fingerprint of what is trained on.
-        seed, crop_scale, flip, decode: of the run, which decide captions and crops.
+        seed, crop_scale, flip, decode, decoder: of the run, which decide captions and crops.
     """
 
     teacher: str
@@ -49,11 +49,13 @@ class Stored:
     crop_scale: tuple[float, float]
     flip: bool
     decode: str
+    decoder: str = "pillow"
 
     @classmethod
     def of(cls, teacher: str, fingerprint: str, data: Data, seed: int) -> Stored:
         """What a run wants of the data set with that fingerprint."""
-        return cls(teacher, fingerprint, seed, data.crop_scale, data.flip, data.decode)
+        drawn = (data.crop_scale, data.flip, data.decode, data.decoder)
+        return cls(teacher, fingerprint, seed, *drawn)
 
     def folder(self, cache: Path) -> Path:
         """Where it is kept."""

@@ -42,7 +42,7 @@ from harness.store.record import RunDir
 from harness.train.checkpoint import load_weights
 from harness.train.distributed import ProcessGroup
 
-_DRAWN = ("crop_scale", "flip", "decode", "captions", "resolution")
+_DRAWN = ("crop_scale", "flip", "decode", "decoder", "captions", "resolution")
 """Fields of `data` by which captions and crops, or the content, are decided."""
 _TRIED = 100
 """Samples without an embedding that are looked at before training."""

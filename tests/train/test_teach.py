@@ -2,13 +2,14 @@
 stored goes on where it was cut off, and is told from everything else before training."""
 
 import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from harness.commands import data as command
-from harness.config import Runtime, override
+from harness.config import Data, Runtime, override
 from harness.config.sweep import expand
 from harness.data import taught
 from harness.data.taught import Stored, open_store
@@ -240,6 +241,11 @@ def test_a_teacher_trained_anew_is_told(runs):
     directory.write_result({**result, "checkpoint": {**result["checkpoint"], "sha256": "0" * 64}})
     with pytest.raises(ConfigError, match=f"with other weights of run {WIDE.run_key} than it has"):
         trainer(runs, run_of(2), **cached(runs))
+
+
+def test_views_that_another_decoder_made_are_others():
+    pillow, turbo = (Stored.of("run 1a2b", "d", Data(decoder=d), 0) for d in ("pillow", "turbo"))
+    assert pillow.folder(Path("cache")) != turbo.folder(Path("cache"))
 
 
 def test_rows_are_those_of_their_samples_and_views(tmp_path):
