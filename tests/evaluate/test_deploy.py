@@ -232,6 +232,23 @@ def test_which_recipe_is_chosen(tried: list[RecipeTrial], wanted: str | None) ->
     assert chosen(tried) == wanted
 
 
+@pytest.mark.parametrize(
+    ("accuracy", "reference", "chance", "wanted"),
+    [
+        (0.50, 0.505, 0.02, FIT),
+        (0.40, 0.50, 0.02, WORSE),
+        (0.10, 0.50, 0.02, COLLAPSED),
+        (0.022, 0.021, 0.026, FIT),  # the model as trained is below chance itself
+        (0.021, 0.021, 0.021, FIT),
+        (0.005, 0.021, 0.026, WORSE),
+    ],
+)
+def test_nothing_collapses_that_was_at_chance(
+    accuracy: float, reference: float, chance: float, wanted: str
+) -> None:
+    assert judged(accuracy, reference, chance) == wanted
+
+
 def test_weights_alone_keep_infinite_masks_and_their_scale(tmp_path: Path) -> None:
     rows = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
     mask = np.triu(np.full((64, 64), -np.inf, np.float32), 1)

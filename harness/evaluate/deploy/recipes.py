@@ -119,13 +119,8 @@ class RecipeSearch:
         session = session_of(data, f"{tower}.onnx", self._runtime.threads)
         ms, mb = _least_ms(session, self._calibration[tower][0][:1]), len(data) / 1e6
         _, accuracy, _ = self._accuracy({tower: session})
-        outcome = self._judged(accuracy)
+        outcome = judged(accuracy, self._reference, self._chance)
         return RecipeTrial(recipe, ABOUT[recipe], outcome, accuracy, ms, mb)
-
-    def _judged(self, accuracy: float) -> str:
-        if accuracy - self._chance < (self._reference - self._chance) / 2:
-            return COLLAPSED
-        return FIT if accuracy >= self._reference - MOST_LOST else WORSE
 
     def _size(self, tower: str) -> dict[str, float]:
         ms = _least_ms(self._sessions[tower], self._calibration[tower][0][:1])
@@ -144,6 +139,13 @@ class RecipeSearch:
         names = [recall] if recall in found else [f"{place}/{ACC1}" for place in places]
         value, chance = (float(np.mean([found[n][w] for n in names])) for w in ("value", "chance"))
         return " + ".join(names), value, chance
+
+
+def judged(accuracy: float, reference: float, chance: float) -> str:
+    """What a recipe's accuracy is worth; a model at chance or below has nothing that collapses."""
+    if reference > chance and accuracy - chance < (reference - chance) / 2:
+        return COLLAPSED
+    return FIT if accuracy >= reference - MOST_LOST else WORSE
 
 
 def chosen(tried: Sequence[RecipeTrial]) -> str | None:
