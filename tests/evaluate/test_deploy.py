@@ -18,7 +18,15 @@ from harness.data.catalog import open_data
 from harness.errors import ConfigError, RecordError
 from harness.evaluate.deploy import forms, recipes, sessions
 from harness.evaluate.deploy.quantise import quantised
-from harness.evaluate.deploy.recipes import COLLAPSED, FAILED, FIT, WORSE, RecipeTrial, chosen
+from harness.evaluate.deploy.recipes import (
+    COLLAPSED,
+    FAILED,
+    FIT,
+    WORSE,
+    RecipeTrial,
+    chosen,
+    judged,
+)
 from harness.evaluate.deploy.sessions import open_session, session_of
 from harness.models.export import load_model
 from harness.run import execute, preflight
