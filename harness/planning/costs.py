@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.config import Model, RunConfig, TextTower
+from harness.config.inheritance import read_teacher
 from harness.errors import ConfigError, unknown
 
 #: GMACs of one forward pass of a 224-pixel picture, counted with torch's FlopCounterMode (half of
@@ -126,13 +127,27 @@ def gpu_pace(gpu: str, count: int, cores: int, utilisation: float = GPU_UTILISAT
 def training_gmacs(config: RunConfig, samples: int) -> float:
     """GMACs (forward and backward) of training on `samples` pairs.
 
-    Counted of the terms of the loss are the further passes through the towers that they take.
+    Counted of the terms of the loss are the further passes through the towers that they take, and
+    of live teachers their forward passes.
     """
     terms = config.objective.active.values()
     pictures = 1 + sum(term.further_views for term in terms)
     texts = 1 + sum(term.text_passes for term in terms)
     forward = pictures * _image_gmacs(config.model) + texts * _text_gmacs(config.model)
-    return STEP_OVER_FORWARD * samples * forward
+    return samples * (STEP_OVER_FORWARD * forward + _live_gmacs(config))
+
+
+def _live_gmacs(config: RunConfig) -> float:
+    """A pair's way through the live teachers; one that is no run of this kind counts as the run."""
+    if "teacher" in config.idle() or config.teacher.views is not None:
+        return 0.0
+    layers = [read_teacher(text).layers for text in config.teacher.models]
+    depths = [config.model.text.layers if depth is None else depth for depth in layers]
+    texts = [config.model.text.model_copy(update={"layers": depth}) for depth in depths]
+    return sum(
+        _image_gmacs(config.model) + _text_gmacs(config.model.model_copy(update={"text": text}))
+        for text in texts
+    )
 
 
 def is_known_backbone(config: RunConfig) -> bool:

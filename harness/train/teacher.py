@@ -12,6 +12,7 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -93,9 +94,9 @@ class LoadedTeacher:
         # Tensors of inference mode cannot take part in a loss; their copies can.
         return image.float().clone(), text.float().clone()
 
-    @property
+    @cached_property
     def scale(self) -> float:
-        """exp(logit_scale) that it was trained with."""
+        """exp(logit_scale) that it was trained with; read from the device once."""
         return float(self.model.logit_scale.detach().float().exp())
 
 

@@ -12,12 +12,14 @@ from harness.config import override
 from harness.config.inheritance import TeacherName, read_teacher
 from harness.config.sweep import expand
 from harness.errors import ConfigError, SweepError
+from harness.launch.slurm.rehearse import short_runs
 from harness.models.training import TrainingModel
 from harness.objectives.affinity import AffinityLoss
 from harness.objectives.feature import FeatureLoss
 from harness.objectives.interactive import InteractiveLoss
 from harness.objectives.taught import TaughtPairs
 from harness.objectives.terms import StepTensors
+from harness.planning.costs import STEP_OVER_FORWARD, training_gmacs
 from harness.planning.plan import Rerun, make_plan
 from harness.space import Show, Sweep, points
 from harness.store.record import Store
@@ -203,6 +205,28 @@ def test_the_plan_has_a_live_teacher_first_and_a_stored_one_not_at_all(tmp_path)
     assert [line[1:] for line in plan] == [("parent", ()), ("", ()), ("", (teacher,))]
     stored = expand(sweep_of({LAYERS: 1, AFFINITY: 1.0, MODELS: "4 layers", VIEWS: 2}))
     assert [step.waits_for for step in make_plan(stored, Store(tmp_path))] == [()]
+
+
+def test_a_rehearsal_has_no_teacher_that_is_a_run():
+    alone = {LAYERS: 1, AFFINITY: 1.0, "objective.instance.weight": 0.0, MODELS: "run 1a2b"}
+    elder = override(SMALL, {LAYERS: 4})
+    runs = expand(sweep_of(alone), finished={"1a2b": elder}.__getitem__)
+    runs += expand(sweep_of({LAYERS: 1, AFFINITY: 1.0, MODELS: "4 layers", INIT: "first of 4"}))
+    short = short_runs(runs)
+    assert [run.parents for run in short] == [()]
+    assert short[0].config.teacher.models == ()
+    assert list(short[0].config.objective.active) == ["instance"]
+
+
+def test_a_live_teachers_forward_passes_are_in_the_estimate():
+    plain = override(SMALL, {LAYERS: 1})
+    taught = override(plain, {AFFINITY: 1.0, MODELS: "1 layers"})
+    ratio = training_gmacs(taught, 64) / training_gmacs(plain, 64)
+    assert ratio == pytest.approx((STEP_OVER_FORWARD + 1) / STEP_OVER_FORWARD)
+    stored = override(taught, {VIEWS: 2})
+    assert training_gmacs(stored, 64) == training_gmacs(plain, 64)
+    deeper = override(taught, {MODELS: "12 layers"})
+    assert training_gmacs(deeper, 64) > training_gmacs(taught, 64)
 
 
 def test_a_cut_off_run_has_need_of_its_teacher_still(tmp_path):

@@ -24,7 +24,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -308,8 +308,9 @@ def _look_anew(folder: Path) -> None:
     NFS may go on with a listing of some seconds ago until this machine changes the folder.
     """
     note = beside(folder / "look")
-    note.touch()
-    note.unlink()
+    with suppress(PermissionError):  # another user's, who keeps it closed
+        note.touch()
+        note.unlink()
 
 
 def newest(store: Store, sweep: str) -> Submission | None:

@@ -6,13 +6,10 @@ import errno
 import os
 import re
 import shlex
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,41 +17,32 @@ from typing import Any
 import pytest
 from fake_slurm import FakeSlurm
 from launch_cases import family
+from sending import ABC, send
 
 from harness.config import Runtime
-from harness.errors import ConfigError, one_line, user_name
+from harness.errors import ConfigError
 from harness.launch.executors.slurm import words
 from harness.launch.profiles import Profile
 from harness.launch.slurm import scheduler
 from harness.launch.slurm import submissions as records
-from harness.launch.slurm.freeze import Frozen, freeze
-from harness.launch.slurm.launching import Launch, launch_death, note_begin
+from harness.launch.slurm.freeze import Frozen
+from harness.launch.slurm.launching import Launch
 from harness.launch.slurm.orders import (
     HeldBack,
     JobOrder,
-    Submitted,
     check_not_held,
     with_environment,
     with_processes,
 )
-from harness.launch.slurm.places import queued
-from harness.launch.slurm.recall import cancel
-from harness.launch.slurm.scheduler import NoScheduler, Silent, read_listing
+from harness.launch.slurm.scheduler import NoScheduler, Silent
 from harness.launch.slurm.script import BatchJob, Refused, script, verdict
-from harness.launch.slurm.submissions import Submission, folder_of, submissions
-from harness.launch.slurm.submit import NotWritten, preview, submit
+from harness.launch.slurm.submissions import folder_of, submissions
+from harness.launch.slurm.submit import NotWritten, preview
 from harness.planning.plan import Rerun, Step, make_plan
 from harness.store.lease import Lease
-from harness.store.manifest import Manifest
 from harness.store.record import RunDir, Store
 
 Plan = Callable[..., list[Step]]
-ABC = {"a": "done", "b": "done", "c": "done"}
-
-
-def send(steps: list[Step], order: JobOrder) -> tuple[Submitted, list[str]]:
-    said: list[str] = []
-    return submit(steps, order, said.append), said
 
 
 def keys(steps: list[Step]) -> list[str]:
@@ -320,128 +308,6 @@ class TestAgain:
         assert len(slurm.asked("sbatch")) == 2
 
 
-class TestOthers:
-    """Jobs of another user under the same root, who is user 1 here."""
-
-    @pytest.fixture
-    def theirs(self, steps: Plan, order: JobOrder, slurm: FakeSlurm) -> Submission:
-        done, _ = send(steps(ABC), order)
-        assert done.submission is not None
-        _give_away(done.submission)
-        return done.submission
-
-    def test_what_they_have_in_the_queue_is_theirs(
-        self, steps: Plan, order: JobOrder, slurm: FakeSlurm, theirs: Submission
-    ) -> None:
-        done, _ = send(steps(ABC), order)
-        assert done.arrays == {}
-        assert {place.owner for place in done.places.values()} == {1}
-        assert f"--user={os.getuid()},1" in slurm.asked("squeue")[-1]
-        assert "3 of them are jobs of daemon, whose runs they stay" in words(done, order)
-
-    def test_a_submission_of_theirs_is_not_closed_and_what_left_its_queue_is_anybodys(
-        self, steps: Plan, order: JobOrder, slurm: FakeSlurm, theirs: Submission
-    ) -> None:
-        slurm.queue.unlink()
-        done, _ = send(steps(ABC), order)
-        assert len(done.keys) == 3
-        assert theirs.open
-
-    def test_where_the_jobs_of_others_are_not_shown_nothing_of_theirs_is_gone(
-        self, steps: Plan, order: JobOrder, slurm: FakeSlurm, theirs: Submission
-    ) -> None:
-        slurm.queue.unlink()
-        slurm.says("scontrol", "PrivateData             = accounts,jobs\n", to="config")
-        done, _ = send(steps(ABC), order)
-        assert (len(done.keys), len(done.places)) == (0, 3)
-
-    def test_what_they_have_closed_to_others_is_told_with_the_remedy(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("os.geteuid", lambda: tmp_path.stat().st_uid + 1)
-        told = one_line(PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "a/b")))
-        owner = user_name(tmp_path.stat().st_uid)
-        assert f"Permission denied: '{tmp_path}/a/b'; {tmp_path} belongs to {owner}: a root" in told
-        assert told.endswith("set-group-ID on its folders, and umask 002 for all of them")
-
-    def test_they_are_not_called_off(
-        self, order: JobOrder, store: Store, steps: Plan, slurm: FakeSlurm, theirs: Submission
-    ) -> None:
-        runs = [step.run for step in steps(ABC)]
-        manifest = Manifest(SimpleNamespace(name="ablation"), runs, {}, "")  # type: ignore[arg-type]
-        places = partial(queued, store, read_listing(slurm.queue.read_text()))
-        done = cancel(manifest, [], store, places, print, everything=True)
-        assert (done.lines[1], done.exit_code) == (
-            "3 runs are jobs of daemon, whom alone the scheduler obeys: ask",
-            3,
-        )
-        assert slurm.asked("scancel") == []
-        assert not any(store.run_dir(run.key).stop_requested() for run in runs)
-
-
-def _give_away(submission: Submission) -> None:
-    intent = submission.read()
-    submission.write(replace(intent, by={**intent.by, "uid": 1}))
-
-
-class TestReport:
-    """The job that writes the report waits for every job that a wanted run is in."""
-
-    def test_it_waits_for_what_other_sweeps_have_in_the_queue_too(
-        self, steps: Plan, order: JobOrder, slurm: FakeSlurm
-    ) -> None:
-        planned = steps({**ABC, "d": "done"})
-        send(planned[:3], replace(order, sweep="another"))
-        done, _ = send(planned, order)
-        assert slurm.option(int(str(done.report)), "dependency") == "afterany:101:103"
-
-    def test_one_comes_when_all_its_runs_are_jobs_of_another_sweep(
-        self, steps: Plan, order: JobOrder, slurm: FakeSlurm
-    ) -> None:
-        send(steps(ABC), replace(order, sweep="another"))
-        done, _ = send(steps(ABC), order)
-        assert (done.submission, done.report) == (None, "103")
-        assert slurm.option(103, "dependency") == "afterany:101"
-        again, _ = send(steps(ABC), order)
-        assert again.report is None
-
-    def test_one_comes_when_the_driver_died_before_it(
-        self, steps: Plan, order: JobOrder, slurm: FakeSlurm
-    ) -> None:
-        slurm.refuses(102, "it died here")
-        done, said = send(steps(ABC), order)
-        assert (done.report, said[0][:13]) == (None, "no report job")
-        (slurm.folder / "sbatch.refuses.102").unlink()
-        again, _ = send(steps(ABC), order)
-        assert again.report == "102"
-        assert slurm.option(102, "dependency") == "afterany:101"
-        assert f"report_job {done.submission and done.submission.folder}" in slurm.script(102)
-
-    def test_it_asks_for_no_more_than_a_report_needs(
-        self, steps: Plan, order: JobOrder, slurm: FakeSlurm
-    ) -> None:
-        slurm.says("scontrol", "PartitionName=gpu Default=NO MaxTime=00:30:00\n", to="partition")
-        profile = Profile(
-            partition="gpu", time="0:20:00", gpus=2, gpu="a100", cpus=6, memory="64G",
-            extra={"gres": "gpu:2", "mem-per-gpu": "8G", "exclusive": True, "mail-type": "END"},
-        )  # fmt: skip
-        send(steps({"a": "done"}), replace(order, profile=profile))
-        asked = {name: slurm.option(102, name) for name in ("time", "mem", "cpus-per-task")}
-        assert asked == {"time": "0:30:00", "mem": "4G", "cpus-per-task": "1"}
-        assert slurm.option(102, "mail-type") == "END"
-        for name in ("gres", "mem-per-gpu", "gpus-per-node", "exclusive"):
-            assert f"--{name}" not in slurm.script(102)
-        assert slurm.option(101, "gpus-per-node") == "a100:2"
-        assert "#SBATCH --exclusive\n" in slurm.script(101)
-
-    def test_it_is_written_whatever_becomes_of_the_setup(self, tmp_path: Path) -> None:
-        profile = Profile(setup=("echo loading", "exit 7"))
-        frozen = freeze(Store(tmp_path), None)
-        job = BatchJob("r", ("-c", "print('written')"), profile, frozen, ".", tmp_path / "logs")
-        done = subprocess.run(["bash", "-c", script(job)], capture_output=True, text=True)
-        assert (done.returncode, done.stdout) == (0, "loading\nwritten\n"), done.stderr
-
-
 class TestDeath:
     def test_a_driver_that_died_after_sbatch_is_found_out_by_the_jobs_name(
         self, steps: Plan, order: JobOrder, store: Store, slurm: FakeSlurm
@@ -583,70 +449,6 @@ class TestRefusals:
         with pytest.raises(NotWritten, match=f"{planned[1].run.key}.*nothing was submitted"):
             send(planned, order)
         assert (slurm.asked("sbatch"), list(submissions(store))) == ([], [])
-
-
-class TestLaunch:
-    """What the script of a task notes in the shell, where no Python of ours may run."""
-
-    @pytest.fixture
-    def play(self, steps: Plan, order: JobOrder, slurm: FakeSlurm) -> Callable[..., Submission]:
-        """`play(setup, tasks)`: these tasks of four begun with such a setup line."""
-
-        def begin(setup: str, tasks: int = 1, **environment: str) -> Submission:
-            chosen = replace(order, profile=Profile(setup=(setup,)))
-            done, _ = send(steps({**ABC, "d": "done"}), chosen)
-            assert done.submission is not None
-            text = slurm.script(101).replace(sys.executable, "python-that-is-not-there")
-            for index in range(tasks):
-                names = {"SLURM_ARRAY_TASK_ID": str(index), "SLURMD_NODENAME": "n1"}
-                log = done.submission.log(0, index)
-                with log.open("w") as out:
-                    subprocess.run(
-                        ["bash", "-c", text],
-                        env={**os.environ, **names, **environment},
-                        stdout=out,
-                        stderr=subprocess.STDOUT,
-                        check=False,
-                    )
-            return done.submission
-
-        return begin
-
-    def test_a_setup_that_leaves_the_shell(self, play: Callable[..., Submission]) -> None:
-        submission = play("echo no such module >&2; exit 7")
-        death = launch_death(submission, 0, 0)
-        assert death is not None
-        assert death.error == "its job died before it began (exit code 7): no such module"
-        assert (death.node, submission.held()) == ("n1", None)
-
-    def test_a_node_without_the_interpreter(self, play: Callable[..., Submission]) -> None:
-        death = launch_death(play("true"), 0, 0)
-        assert death is not None
-        assert death.error.startswith("its job died before it began (exit code 1): ")
-        assert "python-that-is-not-there: command not found" in death.error
-
-    def test_a_log_that_leads_out_of_the_submission_is_not_quoted(
-        self, play: Callable[..., Submission], tmp_path: Path
-    ) -> None:
-        submission = play("exit 7")
-        (tmp_path / "secret").write_text("a stranger linked this\n")
-        submission.log(0, 0).unlink()
-        submission.log(0, 0).symlink_to(tmp_path / "secret")
-        death = launch_death(submission, 0, 0)
-        assert death is not None
-        assert death.error == "its job died before it began (exit code 7): without a word"
-
-    def test_three_such_deaths_hold_the_sweep_back(self, play: Callable[..., Submission]) -> None:
-        submission = play("exit 7", tasks=4)
-        assert str(submission.held()).startswith("the first 3 jobs died before their runs began")
-        assert launch_death(submission, 0, 3) is None  # it was not tried
-
-    def test_a_start_that_got_further_is_no_such_death(
-        self, play: Callable[..., Submission]
-    ) -> None:
-        submission = play("exit 7")
-        note_begin(submission, 0, 0, 1)
-        assert launch_death(submission, 0, 0) is None
 
 
 class TestShapes:
