@@ -44,10 +44,13 @@ class _Row:
 
 @SWEEP.register("main_effects", place=15)
 def main_effects(sheet: Sheet) -> Drawing | None:
-    """A panel a metric, a row an effect; None where no two axes are crossed."""
+    """A panel a metric, a row an effect; None where no two axes are crossed, or few of many."""
     found = [each for each in sheet.findings.answered if each.effects]
     if len(found) != 1 or sheet.lead is None:
         return None
+    crossed = {axis for effect in found[0].effects for axis in effect.axes}
+    if 2 * len(crossed) < len(sheet.collection.varying_axes):
+        return None  # the sweep is a list of other things
     rows = _rows(sheet, found[0])
     names = [m for m in sheet.quality if any(m in row.sizes for row in rows)]
     shown = _shown(rows, names)

@@ -14,9 +14,9 @@ from typing import Any
 from harness import metrics
 from harness.config import canonical_json
 from harness.document import text
-from harness.document.table import Column, Mark, TableCell
+from harness.document.table import Column, Mark, Table, TableCell, plain_table
 from harness.results.collect import Collection, PointRow
-from harness.results.contrast import listed
+from harness.results.contrast import listed, values_of
 from harness.results.summary import Cell, Cells
 
 CHECK, OFF = "\u2713", "\u2013"
@@ -65,6 +65,20 @@ def naming_columns(collection: Collection) -> list[PointColumn]:
     every = all(row.label in collection.sweep.show.names for row in collection.points)
     components = _components(collection) == set(_told(collection))
     return columns[:1] if every and not components else columns
+
+
+def settings_by_name(collection: Collection) -> Table | None:
+    """What each name of a point stands for; None where the axes stand in the tables themselves."""
+    if naming_columns(collection) == axis_columns(collection):
+        return None
+    own = {row.label: [a for a in _told(collection) if a in row.given] for row in collection.points}
+    return plain_table(
+        ["point", "what it sets"],
+        [
+            [row.label, values_of(collection, row, own[row.label]) or "nothing: the base"]
+            for row in collection.points
+        ],
+    )
 
 
 def of_every_row(collection: Collection) -> str:

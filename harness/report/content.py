@@ -22,6 +22,7 @@ from harness.document.blocks import (
 from harness.document.table import Table, plain_table
 from harness.document.text import Text, code, link
 from harness.report import prose
+from harness.report.columns import settings_by_name
 from harness.report.digest import conclusions, undecided, verdicts, warnings
 from harness.report.published import Beside
 from harness.report.tables import Tables
@@ -116,12 +117,11 @@ def _all_metrics(collection: Collection, findings: ReportFindings, parts: Parts)
     """Sentences a metric, the table of all of them, and the files that hold the numbers."""
     yield from _list_of(conclusions(collection, findings))
     if parts.tables.every is not None:
-        folded = (
-            "Every point and metric"
-            if parts.tables.cut
-            else "Axes and differences, metric by metric"
-        )
+        folded = "Every point and metric" if parts.tables.cut else "Differences, metric by metric"
         yield Details(folded, (parts.tables.every,))
+    settings = settings_by_name(collection)
+    if settings is not None:
+        yield Details("What the names stand for", (settings,))
     if parts.tables.effects is not None:
         yield Details("Slopes, main effects and interactions", (parts.tables.effects,))
     links = [piece for name in parts.files for piece in (", ", link(name, name))]

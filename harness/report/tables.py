@@ -18,7 +18,6 @@ from harness.document.table import Column, Mark, RowGroup, Table, TableCell, sta
 from harness.document.text import Inline
 from harness.report.columns import (
     PointColumn,
-    axis_columns,
     cost_columns,
     group_of,
     naming_columns,
@@ -77,7 +76,7 @@ class _Builder:
     def __init__(self, collection: Collection, findings: ReportFindings) -> None:
         self._collection, self._findings = collection, findings
         self._show: Show = collection.sweep.show
-        self._axes, self._named = axis_columns(collection), naming_columns(collection)
+        self._named = naming_columns(collection)
         self._compared = any(row.baseline is not None for row in collection.points)
         self._label = re.sub(r"[^A-Za-z0-9]+", "-", collection.sweep.name).strip("-")
         self._rows = _leading_points(collection, findings, self._show.delta == "line")
@@ -114,13 +113,13 @@ class _Builder:
         for section in self._findings.sections:
             means = [name for name in section.metrics if not (whole and name in there)]
             columns += self._columns(section, means, self._compared)
-        if not columns and self._axes == self._named:
+        if not columns:
             return None
-        columns = [*self._axes, *columns]
+        columns = [*self._named, *columns]
         return Table(
             columns=tuple(each.column for each in columns),
             groups=self._groups(columns, points),
-            caption=" ".join(self._about_every(columns)),
+            caption=" ".join(self._about_every()),
             label=f"tab:{self._label}-all",
         )
 
@@ -255,7 +254,7 @@ class _Builder:
         if self._compared and self._show.delta is not None:
             yield from self._about_differences()
         if Mark.MUTED in marks:
-            yield _OF_THE_BASE
+            yield "In parentheses: the base's own value, which the point does not set."
 
     def _about_seeds(self) -> str:
         counts = sorted({len(row.seeds) for row in self._collection.points})
@@ -264,7 +263,7 @@ class _Builder:
         n = "\u2013".join(dict.fromkeys([str(counts[0]), str(counts[-1])]))
         return f"Mean over {n} seeds; subscript: {_SPREADS[self._show.spread]}."
 
-    def _about_every(self, columns: Sequence[PointColumn]) -> Iterator[str]:
+    def _about_every(self) -> Iterator[str]:
         every = "Every point and metric." if self._collection.sweep.show.columns is None else ""
         yield every or "Every metric shown."
         if self._compared:
@@ -272,8 +271,6 @@ class _Builder:
             sizes = {c.primary: c.judged.family for c in self._tested() if c.judged is not None}
             if any(c.decided for c in self._tested()):
                 yield f"{STAR}: significant, p < {ALPHA:.2g} (Holm, {_families(sizes)})."
-        if any(cell.mark is Mark.MUTED for each in columns for cell in each.cells):
-            yield _OF_THE_BASE
 
     def _about_differences(self) -> Iterator[str]:
         units = {c.interval[2] for c in self._tested() if c.interval is not None}
@@ -291,7 +288,6 @@ def flat_of(cell: TableCell) -> str:
     return text.flat(cell.text)
 
 
-_OF_THE_BASE = "In parentheses: the base's own value, which the point does not set."
 _MCB = "multiple comparisons with the best, 95 %"
 _MARKED = ((Mark.BEST, "Bold", "best"), (Mark.SECOND, "underlined", "second"))
 

@@ -67,7 +67,7 @@ def problems_of(tex: str, folder: Path, sources: dict[str, str], layout: PaperLa
     return re.findall(r"^(?:Overfull|LaTeX Warning: Float too large).*", log, flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize("example", ["", "components"])
+@pytest.mark.parametrize("example", ["", "components", "rivals"])
 def test_the_examples_fit_the_narrowest_text(tex: str, tmp_path: Path, example: str) -> None:
     names = ("table.tex", "appendix.tex")
     sources = {name: (EXAMPLES / example / name).read_text(encoding="utf-8") for name in names}

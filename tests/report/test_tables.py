@@ -32,6 +32,7 @@ from harness.document.markdown import to_markdown
 from harness.document.table import Mark, Table, TableCell
 from harness.document.text import flat
 from harness.errors import SweepError
+from harness.report.columns import settings_by_name
 from harness.report.csv_files import statistics_csv
 from harness.report.tables import MOST_ROWS, Tables, build_tables
 from harness.results.collect import Collection, collect
@@ -259,7 +260,8 @@ def test_names_stand_for_axes_that_are_no_components(records: Records) -> None:
 
     assert [c.heads[-1] for c in tables.lead.columns if not c.numeric] == [""]
     assert column(tables.lead, "")[:4] == list(names)
-    assert [c.heads[-1] for c in tables.every.columns][:3] == ["", "layers", "lr"]
+    settings = settings_by_name(collect(sweep, runs, records.store))
+    assert column(settings, "what it sets")[1] == "lr 0.001 and 2 layers"
     part = replace(sweep, show=replace(sweep.show, names=dict([*names.items()][:2])))
     lead = tabulate(part, expand(part), records)[2].lead
     assert [c.heads[-1] for c in lead.columns][:3] == ["", "layers", "lr"]
