@@ -1,5 +1,6 @@
 import enum
 import json
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -24,6 +25,7 @@ from harness.config.sweep import (
 )
 from harness.config.sweep_files import load_sweep
 from harness.errors import ConfigError, SweepError
+from harness.planning.selection import tuning_sweep
 
 LAYERS, MASS = "model.text.layers", "objective.instance.a_max"
 
@@ -327,3 +329,18 @@ def test_common_labels_are_as_short_as_ever():
         "lr=0.1, flip=True",
         "lr=1, flip=True",
     ]
+
+
+def test_a_plain_list_is_points_and_anything_else_a_line():
+    def sweep(given):
+        return Sweep(
+            base=SMALL, points=given, seeds=[0], show=Show(x="train.lr", metrics=["*"]), name="x"
+        )
+
+    listed = sweep([{"train.lr": 1e-3}, {"train.lr": 2e-3}])
+    assert list(listed.points) == [{"train.lr": 1e-3}, {"train.lr": 2e-3}]
+    tuned = replace(listed, nuisance={"train.warmup_samples": [0, 640]})
+    assert len(list(tuning_sweep(tuned).points)) == 4
+    for given in (None, 3, {"train.lr": 1e-3}, "train.lr", [3]):
+        with pytest.raises(SweepError, match="is wanted"):
+            sweep(given)

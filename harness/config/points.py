@@ -86,6 +86,18 @@ def axis_values(axis: str, given: Iterable[Any]) -> list[Any]:
         ) from None
 
 
+def as_points(given: object) -> Points:
+    """What a sweep is given as its points: `Points`, or a list of them; SweepError for others."""
+    if isinstance(given, Points):
+        return given
+    if not isinstance(given, Iterable) or isinstance(given, (str, bytes, Mapping)):
+        raise SweepError(
+            f"points = {given!r}: a list of points is wanted, as product({{...}}) and "
+            "points({...}, {...}) make it"
+        )
+    return Points(given)
+
+
 def points(*given: Point) -> Points:
     """Points listed one by one."""
     return Points(given)

@@ -19,9 +19,9 @@ from harness.config.parents import LAYERS, points_own, with_parents
 from harness.config.parents import value_at as value_at
 from harness.config.points import Point as Point
 from harness.config.points import Points as Points
+from harness.config.points import as_points, plain_point, whole_numbers
 from harness.config.points import label_of as label_of
 from harness.config.points import one_at_a_time as one_at_a_time
-from harness.config.points import plain_point, whole_numbers
 from harness.config.points import points as points
 from harness.config.points import product as product
 from harness.config.points import short_names as short_names
@@ -168,6 +168,7 @@ class Sweep:
 
     def __post_init__(self) -> None:
         """Raise SweepError or ConfigError for seeds, a grid or looks that mean nothing."""
+        object.__setattr__(self, "points", as_points(self.points))
         object.__setattr__(self, "seeds", whole_numbers(self.seeds))
         object.__setattr__(self, "tune_seeds", whole_numbers(self.tune_seeds))
         object.__setattr__(self, "nuisance", check_nuisance(self.nuisance, self.axes))
