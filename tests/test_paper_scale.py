@@ -89,7 +89,7 @@ def test_a_dry_run_shows_the_price_and_the_script_without_slurm(
     assert " GPU-hours" in said
     assert "8 x a100 at 20% of the 156,000 GMACs/s of its data sheet and 64 cores" in said
     options = {line for line in said.splitlines() if line.startswith("#SBATCH")}
-    assert {"#SBATCH --gpus-per-node=8", "#SBATCH --cpus-per-task=64"} <= options
+    assert {"#SBATCH --gpus-per-node=a100:8", "#SBATCH --cpus-per-task=64"} <= options
     assert f"#SBATCH --array=0-{runs - 1}%{runs}" in options
     assert not root.exists()
 

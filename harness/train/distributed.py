@@ -326,6 +326,8 @@ class _Connected(ProcessGroup):
     def all_reduce_mean(self, tensors: Iterable[Tensor]) -> None:
         """See ProcessGroup."""
         means = list(tensors)
+        if not means:
+            return
         flat = torch.cat([tensor.flatten() for tensor in means])
         self.all_reduce_sum(flat)
         flat /= self.size

@@ -326,7 +326,7 @@ def test_a_sweep_made_for_another_content_is_stopped_before_anything_starts(conf
 def test_a_file_that_is_not_there_is_one_line(tmp_path):
     with pytest.raises(ConfigError, match=r"absent' cannot be read: No such file or directory$"):
         weights_sha256(str(tmp_path / "absent"))
-    with pytest.raises(ConfigError, match=r"cannot be read: Is a directory$"):
+    with pytest.raises(ConfigError, match=r"cannot be read: it is no regular file$"):
         weights_sha256(str(tmp_path))
 
 
