@@ -68,7 +68,7 @@ def prefixed(store: Store, *prefixes: str) -> PrefixExecutor:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("own", [False, pytest.param(True, marks=pytest.mark.thorough)])
 def test_real_runs_end_done_by_an_executor_that_is_one_file(
     own: bool, ssh: str, shapes_folder: Path, tmp_path: Path
 ) -> None:

@@ -124,7 +124,7 @@ def undisturbed(tmp_path: Path, request: pytest.FixtureRequest) -> tuple[Path, l
     return root, trained
 
 
-@pytest.mark.parametrize("name", SWEEPS)
+@pytest.mark.parametrize("name", ["tuned", pytest.param("until", marks=pytest.mark.thorough)])
 def test_killed_at_a_training_of_each_wave_it_ends_with_the_same_bytes(
     name: str, tmp_path: Path, undisturbed: tuple[Path, list[RunConfig]]
 ) -> None:

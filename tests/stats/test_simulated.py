@@ -34,6 +34,7 @@ def test_null_sweeps_make_few_false_claims_and_intervals_cover(simulation: Modul
     assert row["power_at"]["12"] < row["primary_power_at"]["12"]
 
 
+@pytest.mark.thorough
 def test_an_interaction_with_items_is_covered_too(simulation: ModuleType) -> None:
     row = simulation.run(simulation.Design("points x items", 3, 100, 1.0, interaction=1.0), 150)
 

@@ -103,7 +103,10 @@ class TestEnds:
         assert (seen.state, seen.failure) == (State.FAILED, "killed")
         assert seen.error == "killed by SIGKILL; 2 times, and max_retries = 1"
 
-    @pytest.mark.parametrize("behaviour", ["bug", "diverged", "disk_full"])
+    @pytest.mark.parametrize(
+        "behaviour",
+        ["bug", *(pytest.param(n, marks=pytest.mark.thorough) for n in ("diverged", "disk_full"))],
+    )
     def test_what_would_happen_again_is_left(
         self, job: Any, steps: Plan, store: Store, slurm: FakeSlurm, behaviour: str
     ) -> None:
