@@ -63,12 +63,12 @@ def test_the_clock_is_the_file_systems_own(file, monkeypatch):
     assert lease_is_live(file)
 
 
-def _claim(file, barrier, won):
+def _claim(file, barrier, won, all_told):
     barrier.wait()
     try:
         with Lease(file):
             won.put(os.getpid())
-            time.sleep(1.0)
+            all_told.wait(60)
     except LeaseHeld:
         won.put(None)
 
@@ -82,14 +82,36 @@ def test_of_many_who_claim_at_once_one_wins(file, dead_first):
     else:
         file.parent.mkdir()
     context = multiprocessing.get_context("fork")
-    barrier, won = context.Barrier(8), context.Queue()
-    claimers = [context.Process(target=_claim, args=(file, barrier, won)) for _ in range(8)]
+    barrier, won, all_told = context.Barrier(8), context.Queue(), context.Event()
+    given = (file, barrier, won, all_told)
+    claimers = [context.Process(target=_claim, args=given) for _ in range(8)]
     for claimer in claimers:
         claimer.start()
     winners = [won.get(timeout=30) for _ in claimers]
+    all_told.set()
     for claimer in claimers:
         claimer.join()
     assert sum(winner is not None for winner in winners) == 1
+
+
+def test_what_took_the_place_of_a_dead_lease_is_not_replaced(file, monkeypatch):
+    write_holder(file, host="elsewhere", pid=1, started=1.0)
+    old = time.time() - EXPIRY - 1
+    os.utime(file, (old, old))
+    seen = lease_module.lease_is_live
+
+    def overtaken(path):
+        """Dead as it was looked at; somebody else was quicker."""
+        monkeypatch.setattr(lease_module, "lease_is_live", seen)
+        found = seen(path)
+        with Lease(path):
+            os.link(path, file.with_name("kept"))
+        os.rename(file.with_name("kept"), path)
+        return found
+
+    monkeypatch.setattr(lease_module, "lease_is_live", overtaken)
+    with pytest.raises(LeaseHeld), Lease(file):
+        pass
 
 
 def test_a_lease_taken_over_after_a_stall_is_not_removed_by_its_old_holder(file):

@@ -199,7 +199,9 @@ class Lease:
                 marker.unlink(missing_ok=True)
             return False
         try:
-            if (lease_holder(self.file) or {}).get("token", "unnamed") != dead:
+            # What was found dead a moment ago may have been replaced by one that lives.
+            holds = (lease_holder(self.file) or {}).get("token", "unnamed")
+            if holds != dead or lease_is_live(self.file):
                 return False
             os.replace(draft, self.file)
             return True
