@@ -26,7 +26,7 @@ from harness.data.images import BadImage, Encoded, check_turbo, decode
 from harness.data.order import Places
 from harness.data.quarantine import read_quarantine
 from harness.data.text import Tokenizer, pad
-from harness.data.transforms import scaled_view, train_view
+from harness.data.transforms import Look, scaled_view, train_view
 from harness.errors import DataError
 from harness.seeding import generator
 
@@ -127,7 +127,8 @@ class _Samples(Dataset[Any]):
     ) -> None:
         self.data, self.split, self.known_bad = data, data.split("train"), known_bad
         self.size = config.model.image.size
-        self.sizes, self.views = (lessons or Lessons()).sizes, (lessons or Lessons()).views
+        wanted = lessons or Lessons()
+        self.sizes, self.views = wanted.sizes, wanted.views
         share = max(1, runtime.workers or 0) * runtime.processes
         self.kept = _KeptPictures(runtime.decode_cache_mb * 2**20 // share)
         self.max_pixels = runtime.max_pixels
@@ -148,9 +149,10 @@ class _Samples(Dataset[Any]):
             index = (address.index + step) % len(self.split)
             caption, rng = self._draws(epoch, index)
             try:
-                view = self._view(index, self.size, rng)
-                others = [self._view(index, s, self._draws(epoch, index)[1]) for s in self.sizes]
-                further = self._further_views(epoch, index)
+                looks = self._looks(index)
+                view = self._view(looks(self.size), rng)
+                others = [self._view(looks(s), self._draws(epoch, index)[1]) for s in self.sizes]
+                further = self._further_views(looks(self.size), epoch, index)
             except (BadImage, OSError, KeyError) as error:
                 problems.append(Problem(self.split.images[index], str(error)))
                 continue
@@ -167,23 +169,35 @@ class _Samples(Dataset[Any]):
         captions = self.split.captions[index]
         return captions[int(rng.integers(len(captions)))], rng
 
-    def _view(self, index: int, size: int, rng: np.random.Generator) -> np.ndarray:
-        return self._look(index, size)(self.config.data.crop_scale, self.config.data.flip, rng)
+    def _view(self, look: Look, rng: np.random.Generator) -> np.ndarray:
+        return look(self.config.data.crop_scale, self.config.data.flip, rng)
 
-    def _further_views(self, epoch: int, index: int) -> dict[str, np.ndarray]:
+    def _further_views(self, look: Look, epoch: int, index: int) -> dict[str, np.ndarray]:
         """By the name of a term; drawn apart, so that nothing else that is seen is moved."""
         found = {}
         for name, term in self.viewers.items():
             rng = generator(self.config.seed, "sample", epoch, index, name)
-            found[name] = np.stack(term.make_views(self._look(index, self.size), rng))
+            found[name] = np.stack(term.make_views(look, rng))
         return found
 
-    def _look(self, index: int, size: int) -> Callable[..., np.ndarray]:
-        """Makes views of picture `index`: see `train_view`, from the scale on."""
-        if self.config.data.decode == "full":
-            return partial(train_view, self._pixels(index), size, quick=self.turbo)
+    def _looks(self, index: int) -> Callable[[int], Look]:
+        """Size -> what makes views of picture `index` at that size, of pixels decoded once."""
+        if self.config.data.decode == "scaled":
+            return lambda size: partial(self._scaled, index, size)
+        pixels = self._pixels(index)
+        return lambda size: partial(train_view, pixels, size, quick=self.turbo)
+
+    def _scaled(
+        self,
+        index: int,
+        size: int,
+        scale: tuple[float, float],
+        flip: bool,
+        rng: np.random.Generator,
+    ) -> np.ndarray:
+        """A view whose crop decides how the picture is decoded, so that each decodes it anew."""
         picture = Encoded(self._encoded(index), max_pixels=self.max_pixels, turbo=self.turbo)
-        return partial(scaled_view, picture, size)
+        return scaled_view(picture, size, scale, flip, rng)
 
     def _pixels(self, index: int) -> np.ndarray:
         """Picture `index` as uint8 (H, W, 3), decoded once if it can be kept."""

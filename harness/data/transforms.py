@@ -23,6 +23,8 @@ from torchvision.transforms.functional import (
 from harness.config import ImageTower
 from harness.data.images import Encoded
 
+Look = Callable[[tuple[float, float], bool, np.random.Generator], np.ndarray]
+"""Makes a view of one picture: see `train_view`, from the scale on."""
 _RATIO = (3 / 4, 4 / 3)
 _TRIES = 10
 _COLOURS = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)

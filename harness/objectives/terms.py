@@ -36,12 +36,11 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from harness.data.transforms import Look
     from harness.models.tokens import PatchLayout
     from harness.models.training import Pass
     from harness.models.two_tower import TwoTower
     from harness.objectives.taught import TaughtPairs
-
-    Look = Callable[[tuple[float, float], bool, np.random.Generator], np.ndarray]
 
 __all__ = ["TERMS"]
 

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from harness.data.transforms import Look
     from harness.models.tokens import PatchLayout
     from harness.models.training import Pass
     from harness.models.two_tower import TwoTower
-    from harness.objectives.terms import Look
 
 
 class Views(NamedTuple):

@@ -1,16 +1,20 @@
 """SLIP's further views: their loss by loops, and that the loader moves nothing else for them."""
 
+import io
 import math
+from itertools import product
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional as F
 
 from harness.config import RunConfig, Runtime, override
+from harness.data.images import Encoded
 from harness.data.loader import Batches
 from harness.data.text import Tokenizer
-from harness.data.transforms import distort
+from harness.data.transforms import distort, scaled_view
 from harness.models.training import TrainingModel
 from harness.objectives.views import Views, views_loss
 from harness.seeding import generator
@@ -89,6 +93,30 @@ def test_further_views_leave_pictures_and_captions_as_they_were(decode):
         assert a.views == {}
         assert b.views["views"].shape == (5, 2, 16, 16, 3)
         assert b.views["views"].dtype == torch.uint8
+
+
+def test_each_view_is_of_a_picture_decoded_for_its_own_crop():
+    """A crop of a JPEG that is large enough is decoded smaller, which the next one's may not be."""
+    rows, columns = np.mgrid[0:256, 0:256]
+    pixels = np.stack([rows, columns, (rows + columns) // 2], -1).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=95)
+    data, config = memory_data(), override(SEEN, {"data.decode": "scaled"})
+    data.files.update(dict.fromkeys(data.split("train").images, file.getvalue()))
+    whole = data.split("train").images
+    batches = Batches(data, Tokenizer(16), config, Runtime()).start(0)
+    found = {pair.numpy().tobytes() for batch in batches for pair in batch.views["views"]}
+    area = config.objective.views.least_area
+    expected = set()
+    for epoch, place in product(range(3), range(len(whole))):
+        rng = generator(config.seed, "sample", epoch, place, "views")
+        views = []
+        for _ in range(2):
+            picture = Encoded(file.getvalue(), max_pixels=10**6)
+            views.append(distort(scaled_view(picture, 16, (area, 1.0), True, rng), rng))
+        expected.add(np.stack(views).tobytes())
+    assert len(found) > 40
+    assert found <= expected
 
 
 def test_views_are_functions_of_seed_epoch_and_sample():
