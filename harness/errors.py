@@ -13,6 +13,7 @@ import pwd
 import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 
@@ -188,6 +189,15 @@ def _whose(path: object) -> str:
         f"; {there} belongs to {user_name(owner)}: a root that users share is of one group, has "
         "`chmod -R g+rwX`, set-group-ID on its folders, and umask 002 for all of them"
     )
+
+
+def require(why: str, packages: Iterable[str], *, extra: str) -> None:
+    """ConfigError, which begins with `why`, unless packages that an extra brings are installed."""
+    absent = [name for name in packages if find_spec(name) is None]
+    if absent:
+        raise ConfigError(
+            f"{why} needs {', '.join(absent)}; pip install 'lightclip-harness[{extra}]' brings it"
+        )
 
 
 def user_name(user: int) -> str:

@@ -473,9 +473,7 @@ def test_out_that_is_a_file_and_a_missing_option_are_refused(exported, tmp_path,
 
 
 def test_onnx_without_its_packages_says_how_to_get_them(unfinished, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(
-        "harness.evaluate.deploy.sessions.find_spec", lambda name: name != "onnxscript" or None
-    )
+    monkeypatch.setattr("harness.errors.find_spec", lambda name: name != "onnxscript" or None)
     line = refused(capsys, unfinished.path, "--out", tmp_path / "out", "--onnx")
     assert line == (
         "error: --onnx needs onnxscript; pip install 'lightclip-harness[export]' brings it"

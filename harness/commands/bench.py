@@ -27,6 +27,7 @@ from harness.commands.shared import (
     under_a_root,
 )
 from harness.config import RunConfig, Runtime, override, override_runtime
+from harness.document.text import DASH
 from harness.errors import ConfigError, unknown
 from harness.evaluate.towers import TOWERS, TowerRow, measure_tower
 from harness.files import write_atomic
@@ -37,7 +38,6 @@ from harness.store.record import RunDir
 if TYPE_CHECKING:
     from harness.document.table import Table
 
-_DASH = "\u2014"
 #: Heading of a column -> its cell in a row.
 _COLUMNS: dict[str, Callable[[TowerRow], str]] = {
     "backbone": lambda row: row.backbone,
@@ -51,13 +51,13 @@ _COLUMNS: dict[str, Callable[[TowerRow], str]] = {
     "channels": lambda row: _number(row.channels, 0),
     "pooled": lambda row: _number(row.width, 0),
     "re-parameterised": lambda row: (
-        _DASH if row.reparameterised is None else "yes" if row.reparameterised else "no"
+        DASH if row.reparameterised is None else "yes" if row.reparameterised else "no"
     ),
 }
 
 
 def _number(value: float | None, decimals: int, *, per: float = 1) -> str:
-    return _DASH if value is None else f"{value / per:,.{decimals}f}"
+    return DASH if value is None else f"{value / per:,.{decimals}f}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import metrics
 from harness.commands.shared import (
+    HOLES,
     command_parser,
     exit_code_of,
     print_table,
@@ -37,6 +38,7 @@ from harness.config import (
 )
 from harness.config.overrides import RUNTIME
 from harness.data.catalog import open_class_folder
+from harness.document.text import DASH
 from harness.errors import ConfigError
 from harness.evaluate.golden import FIGURES, golden, read_golden
 from harness.evaluate.suites import SUITES, benchmarks_of
@@ -55,10 +57,6 @@ from harness.store.record import Store
 
 if TYPE_CHECKING:
     from harness.document.table import Table
-_DASH = "\N{EM DASH}"
-_HOLES = 3
-
-
 # --------------------------------------------------------------------------- the command line
 
 
@@ -234,7 +232,7 @@ def _report(
     holes = every - sum("hole" not in f for e in entries for f in _sections(e).values())
     if holes:
         print(f"{holes} of {every} numbers are missing", file=sys.stderr)
-    return _HOLES if holes else 0
+    return HOLES if holes else 0
 
 
 def _sections(entry: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -251,7 +249,7 @@ def _columns(settings: Evaluate) -> list[str]:
 
 def _cell(found: Mapping[str, Mapping[str, Any]], name: str) -> str:
     value = found[name]["value"]
-    return _DASH if value is None else f"{value * metrics.scale(name):.2f}"
+    return DASH if value is None else f"{value * metrics.scale(name):.2f}"
 
 
 def _table(
@@ -263,9 +261,7 @@ def _table(
     lines = []
     for column in columns:
         first = next((f[column] for _, f in rows if f[column]["value"] is not None), None)
-        facts = (
-            (_DASH, _DASH) if first is None else (str(first["n"]), f"{first['chance']:.2%}"[:-1])
-        )
+        facts = (DASH, DASH) if first is None else (str(first["n"]), f"{first['chance']:.2%}"[:-1])
         cells = [_cell(found, column) for _, found in rows]
         lines.append([metrics.display(column), *facts, *cells])
     heads = ["metric (%)", "n", "chance", *(name for name, _ in rows)]
@@ -302,7 +298,7 @@ def print_places(places: Sequence[Found | Hole]) -> int:
             f"{', '.join(filter(None, (f'{b.name}: {b.title}', b.size)))}, by {judged}; {b.source}"
         )
         print(f"    {place.layout}: {place.path}" if isinstance(place, Found) else f"    {place}")
-    return _HOLES if any(isinstance(place, Hole) for place in places) else 0
+    return HOLES if any(isinstance(place, Hole) for place in places) else 0
 
 
 def print_plan(
@@ -343,4 +339,4 @@ def fetch(places: Sequence[Found | Hole]) -> int:
         if why := bring(command, Path(words[-1])):
             print(f"{place.benchmark.name}: {why}", file=sys.stderr)
             failed += 1
-    return _HOLES if failed else 0
+    return HOLES if failed else 0

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.commands.report import build_named, check_on_file
+from harness.commands.shared import HOLES
 from harness.commands.sweep import parse, run_command
 from harness.config.values import plain
 from harness.errors import ConfigError, InterruptedRun
@@ -120,12 +121,9 @@ def run(
     code = run_command(args)
     if code == InterruptedRun.exit_code:
         raise InterruptedRun("stopped; the same call goes on")
-    if code not in {0, _HOLES}:
+    if code not in {0, HOLES}:
         raise ConfigError(f"{sweep} was not launched; what is wrong stands above")
     return load(args.name or Path(sweep).stem, root)
-
-
-_HOLES = 3
 
 
 def _word(value: object) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.commands.shared import (
+    HOLES,
     command_parser,
     exit_code_of,
     of_a_sweep_file,
@@ -32,7 +33,6 @@ from harness.store.record import Store
 from harness.store.trials import is_search, search_names
 
 _WATCH_SECONDS = 5.0
-_HOLES = 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,7 +66,7 @@ def _report(words: Sequence[str]) -> int:
             rebuild_as_runs_end(store, names, lambda name: _build(args, store, name), args.watch)
         )
     built = [_built(args, store, name) for name in names]
-    return _HOLES if None in built else _code([result for result in built if result is not None])
+    return HOLES if None in built else _code([result for result in built if result is not None])
 
 
 def _built(args: argparse.Namespace, store: Store, name: str) -> ReportResult | None:
@@ -197,7 +197,7 @@ def _say(result: ReportResult, out: Path, of: str) -> None:
 
 
 def _code(results: Sequence[ReportResult]) -> int:
-    return 0 if all(result.complete for result in results) else _HOLES
+    return 0 if all(result.complete for result in results) else HOLES
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -207,7 +207,7 @@ def _check(args: argparse.Namespace) -> int:
     for problem in problems:
         print(problem, file=sys.stderr)
     if problems:
-        return _HOLES
+        return HOLES
     print(f"{args.check}: the same records give the same bytes")
     if old := unchecked(args.check, real_path(args.root)):
         print(f"{old} runs: {UNCHECKED}")

@@ -48,6 +48,10 @@ def _parent() -> argparse.ArgumentParser:
     return argparse.ArgumentParser(add_help=False, allow_abbrev=False)
 
 
+HOLES = 3
+"""Exit code of what was done and lacks numbers."""
+
+
 def under_a_root() -> argparse.ArgumentParser:
     """`--root DIR`, of every command that reads or writes a results store; see `store_of`."""
     parent = _parent()

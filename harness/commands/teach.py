@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from harness.commands.shared import store_of
@@ -45,7 +44,7 @@ def teach_seeds(
     teacher = load_teacher(name, content, store.runs)
     device = pick_device(runtime)
     set_up(runtime, device)
-    teacher = replace(teacher, model=placed(teacher.model, device))  # type: ignore[type-var]
+    placed(teacher.model, device)  # type: ignore[type-var]
     precision = resolve_precision("fp32", device, "precision")
     check_numbers(teacher, precision)
     check_lengths(teacher, data, runtime)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import metrics
-from harness.commands.shared import print_table
+from harness.commands.shared import HOLES, print_table
 from harness.config import Evaluate, Runtime
+from harness.document.text import DASH
 from harness.errors import ConfigError, InvariantError
 from harness.evaluate.golden import GoldenModel, gaps
 from harness.evaluate.suites.find import Found, Hole
@@ -18,9 +19,6 @@ from harness.launch.evaluations import ModelSpec, load
 
 if TYPE_CHECKING:
     from harness.document.table import Table
-
-_DASH = "\N{EM DASH}"
-_HOLES = 3
 
 
 def verify(
@@ -52,7 +50,7 @@ def verify(
                 print(f"    differs: {comparison.difference}")
     if differing:
         raise InvariantError(f"{differing} comparisons with CLIP_benchmark differ, see above")
-    return _HOLES if any(isinstance(place, Hole) for place in places) else 0
+    return HOLES if any(isinstance(place, Hole) for place in places) else 0
 
 
 def check_golden(args: argparse.Namespace, model: GoldenModel | None) -> None:
@@ -96,7 +94,7 @@ def compare_golden(
             f"{', '.join(apart)}",
             file=sys.stderr,
         )
-    return _HOLES if holes or apart else 0
+    return HOLES if holes or apart else 0
 
 
 def _table(
@@ -109,13 +107,13 @@ def _table(
     for figure in golden.figures:
         if figure.metric in shown:
             gap, places = shown[figure.metric], max(0, figure.digits - 2)
-            ours = _DASH if gap is None else f"{100 * (figure.value + gap):.2f}"
+            ours = DASH if gap is None else f"{100 * (figure.value + gap):.2f}"
             rows.append(
                 [
                     metrics.display(figure.metric),
                     ours,
                     f"{100 * figure.value:.{places}f}",
-                    _DASH if gap is None else f"{100 * gap:+.2f}",
+                    DASH if gap is None else f"{100 * gap:+.2f}",
                     "differs" if figure.metric in apart else "",
                 ]
             )

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from harness.errors import ConfigError, DataError
+from harness.errors import DataError, require
 
 #: The formats that data sets hold; none that runs an external program (EPS) is among them.
 _WANTED = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
@@ -123,10 +123,7 @@ _EIGHTHS_ARE_FAR_APART = 64
 
 def check_turbo(why: str) -> None:
     """ConfigError, which begins with `why`, unless simplejpeg is installed."""
-    if find_spec("simplejpeg") is None:
-        raise ConfigError(
-            f"{why} needs simplejpeg; pip install 'lightclip-harness[turbo]' brings it"
-        )
+    require(why, ["simplejpeg"], extra="turbo")
 
 
 @lru_cache(maxsize=1)

@@ -7,6 +7,7 @@ store from another; knows no model.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -135,8 +136,10 @@ def write_part(
     """
     file = folder / part_name(view, part)
     missing = [int(place) for place in np.flatnonzero(np.isnan(rows[:, 0, 0]))]
-    write_atomic(file, np.ascontiguousarray(rows, _TYPE).tobytes())
-    told = {"content": sha256_of(file), "missing": missing, "record": dict(record)}
+    data = np.ascontiguousarray(rows, _TYPE).tobytes()
+    write_atomic(file, data)
+    content = hashlib.sha256(data).hexdigest()
+    told = {"content": content, "missing": missing, "record": dict(record)}
     keep_json(_sum_file(file), told)
     return missing
 
@@ -161,7 +164,7 @@ def kept_views(folder: Path, cache: Path) -> int:
 
 
 def finish_store(folder: Path, wanted: Stored, about: Mapping[str, Any]) -> None:
-    """Write down that all parts of the views are there.
+    """Write down that all parts of the views are there, as they were when they were written.
 
     Args:
         about: samples, views, scale, record and missing, as `Whole` has them.
@@ -169,7 +172,7 @@ def finish_store(folder: Path, wanted: Stored, about: Mapping[str, Any]) -> None
     sizes = list(part_sizes(about["samples"]))
     parts = [part_name(v, part) for v in range(about["views"]) for part in range(len(sizes))]
     width = (folder / parts[0]).stat().st_size // (2 * sizes[0] * _TYPE.itemsize)
-    files = {name: sha256_of(folder / name) for name in parts}
+    files = {name: (kept_json(_sum_file(folder / name)) or {}).get("content") for name in parts}
     value = {"version": _VERSION, "of": asdict(wanted), **about, "width": width, "files": files}
     keep_json(folder / ABOUT, value)
 

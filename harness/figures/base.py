@@ -158,8 +158,7 @@ def point_words(collection: Collection, row: PointRow, *, without: Sequence[str]
 def _told_apart_by(collection: Collection, without: Sequence[str]) -> list[str]:
     """The axes whose values name points; none where not all points set them."""
     axes = [axis for axis in collection.varying_axes if axis not in without]
-    each_sets_them = all(row.given.issuperset(axes) for row in collection.points)
-    return axes if each_sets_them or without else []
+    return axes if without or collection.set_by_all.issuperset(axes) else []
 
 
 def by_words(collection: Collection, letters: int = _AXIS, *, without: Sequence[str] = ()) -> str:

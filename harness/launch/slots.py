@@ -160,9 +160,14 @@ def slots_here(runtime: Runtime, wanted: int | None) -> list[Slot]:
 def decoders(runtime: Runtime, slots: Sequence[Slot]) -> int:
     """`runtime.workers`; where it is null, what the cores have left beside each GPU of `slots`."""
     gpus = sum(len(slot.gpu.split(",")) for slot in slots if slot.gpu is not None)
-    if runtime.workers is not None or not gpus:
-        return runtime.workers or 0
-    return max(0, min(_MOST_DECODERS, usable_cores() // gpus - runtime.threads))
+    return _decoders_of(runtime, usable_cores() // gpus if gpus else 0)
+
+
+def _decoders_of(runtime: Runtime, cores: int) -> int:
+    """The same, of a process that has a GPU and `cores`; 0: of one without a GPU."""
+    if runtime.workers is not None:
+        return runtime.workers
+    return max(0, min(_MOST_DECODERS, cores - runtime.threads))
 
 
 # --------------------------------------------------------------------------- for the plan
@@ -204,8 +209,7 @@ def capacity_of(
 
 def cores_of_a_job(runtime: Runtime, cpus: int, *, on_gpu: bool) -> str:
     """How many of the CPUs that a scheduler gives each process are used."""
-    left = min(_MOST_DECODERS, cpus - runtime.threads) if on_gpu else 0
-    used = runtime.threads + (max(0, left) if runtime.workers is None else runtime.workers)
+    used = runtime.threads + _decoders_of(runtime, cpus if on_gpu else 0)
     return cores_used(used, cpus, more=_MORE, what="cores of each process")
 
 

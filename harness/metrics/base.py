@@ -28,6 +28,8 @@ RETRIEVAL, CLASSIFICATION = "retrieval", "classification"
 KS = (1, 5, 10)
 #: Captions that look for pictures, and pictures that look for captions, as CLIP_benchmark has it.
 IMAGE_RETRIEVAL, TEXT_RETRIEVAL = WAYS = ("image_retrieval", "text_retrieval")
+#: What titles call them.
+TITLES_OF_WAYS = {IMAGE_RETRIEVAL: "T2I", TEXT_RETRIEVAL: "I2T"}
 
 #: Suites over a run's own splits, from embeddings that are there already -> heading of a report.
 PROBE, GEOMETRY, CALIBRATION, LENGTH = "probe", "geometry", "calibration", "length"

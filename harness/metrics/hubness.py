@@ -4,16 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.metrics.base import (
-    GEOMETRY,
-    IMAGE_RETRIEVAL,
-    TEXT_RETRIEVAL,
-    WAYS,
-    Embedded,
-    Metric,
-    Value,
-    register,
-)
+from harness.metrics.base import GEOMETRY, TITLES_OF_WAYS, WAYS, Embedded, Metric, Value, register
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +13,6 @@ if TYPE_CHECKING:
 _K = 10
 _ROWS = 1024
 """Queries ranked at once."""
-_TITLES = {IMAGE_RETRIEVAL: "T2I", TEXT_RETRIEVAL: "I2T"}
 
 
 class Hubness(Metric):
@@ -41,7 +31,7 @@ class Hubness(Metric):
     def __init__(self, way: str) -> None:
         self.ways = (way,)
         self.kind = f"{way}_hubness"
-        self.title = f"{_TITLES[way]} hubness"
+        self.title = f"{TITLES_OF_WAYS[way]} hubness"
 
     def compute(self, found: Embedded) -> Value:
         """The value of `found`; none where every candidate is in as many lists."""

@@ -11,10 +11,9 @@ from collections.abc import Iterable
 from math import comb
 
 from harness.metrics.base import (
-    IMAGE_RETRIEVAL,
     KS,
     RETRIEVAL,
-    TEXT_RETRIEVAL,
+    TITLES_OF_WAYS,
     WAYS,
     Metric,
     Retrieved,
@@ -24,7 +23,6 @@ from harness.metrics.base import (
 
 SHARED = "_shared"
 MEAN_RECALL = "mean_recall"
-_TITLES = {IMAGE_RETRIEVAL: "T2I", TEXT_RETRIEVAL: "I2T"}
 _SHARED_WORDS = ", shared captions"
 
 
@@ -71,7 +69,7 @@ class Recall(Metric):
     def __init__(self, way: str, k: int, *, shared: bool) -> None:
         self.way, self.k, self.shared = way, k, shared
         self.kind = self.per_item = recall_kind(way, k, shared=shared)
-        self.title = f"{_TITLES[way]} R@{k}{_SHARED_WORDS * shared}"
+        self.title = f"{TITLES_OF_WAYS[way]} R@{k}{_SHARED_WORDS * shared}"
         self.ways = (way,)
         larger = [recall_kind(way, other, shared=shared) for other in KS if other > k]
         wider = [] if shared else [recall_kind(way, k, shared=True)]

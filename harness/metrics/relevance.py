@@ -6,15 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.metrics.base import (
-    IMAGE_RETRIEVAL,
-    KS,
-    TEXT_RETRIEVAL,
-    WAYS,
-    Metric,
-    Value,
-    register,
-)
+from harness.metrics.base import KS, TITLES_OF_WAYS, WAYS, Metric, Value, register
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +14,6 @@ if TYPE_CHECKING:
 
 RELEVANCE = "relevance"
 MAP_AT_R, R_PRECISION = "map_at_r", "r_precision"
-_TITLES = {IMAGE_RETRIEVAL: "T2I", TEXT_RETRIEVAL: "I2T"}
 _AT_R = {MAP_AT_R: "mAP@R", R_PRECISION: "R-Precision"}
 
 
@@ -64,7 +55,7 @@ class RelevanceMetric(Metric):
     def __init__(self, way: str, what: str, title: str, at_most: tuple[str, ...]) -> None:
         self.ways = (way,)
         self.kind = self.per_item = kind_of(way, what)
-        self.title = f"{_TITLES[way]} {title}"
+        self.title = f"{TITLES_OF_WAYS[way]} {title}"
         self.at_most = tuple(kind_of(way, other) for other in at_most)
 
     def compute(self, found: Related) -> Value:

@@ -6,18 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from math import comb
 
-from harness.metrics.base import (
-    IMAGE_RETRIEVAL,
-    RETRIEVAL,
-    TEXT_RETRIEVAL,
-    WAYS,
-    Metric,
-    Retrieved,
-    Value,
-    register,
-)
-
-_TITLES = {IMAGE_RETRIEVAL: "T2I", TEXT_RETRIEVAL: "I2T"}
+from harness.metrics.base import RETRIEVAL, TITLES_OF_WAYS, WAYS, Metric, Retrieved, Value, register
 
 
 def mean_rank_chance(pool: int, positives: Iterable[int]) -> float:
@@ -58,7 +47,7 @@ class MeanRank(Metric):
     def __init__(self, way: str) -> None:
         self.way, self.ways = way, (way,)
         self.kind = f"{way}_mean_rank"
-        self.title = f"{_TITLES[way]} mean rank"
+        self.title = f"{TITLES_OF_WAYS[way]} mean rank"
         self.per_item = f"{way}_rank"
 
     def compute(self, found: Retrieved) -> Value:
@@ -74,7 +63,7 @@ class MedianRank(MeanRank):
     def __init__(self, way: str) -> None:
         super().__init__(way)
         self.kind = f"{way}_median_rank"
-        self.title = f"{_TITLES[way]} median rank"
+        self.title = f"{TITLES_OF_WAYS[way]} median rank"
         self.per_item = None
 
     def compute(self, found: Retrieved) -> Value:

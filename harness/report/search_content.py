@@ -103,9 +103,8 @@ def _design(data: SearchData) -> str:
     if about["rungs"]:
         said += f", compared at {len(about['rungs'])} rung{'s' * (len(about['rungs']) > 1)}"
     if about["confirm"]:
-        said += (
-            f"; the best with {len(about['confirm'])} fresh seed{'s' * (len(about['confirm']) > 1)}"
-        )
+        fresh = len(about["confirm"])
+        said += f"; the best with {fresh} fresh seed{'s' * (fresh > 1)}"
     return f"{said}; objective: {', '.join(map(metrics.display, data.goals))}."
 
 

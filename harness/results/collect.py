@@ -127,6 +127,11 @@ class Collection:
         return tuple(axis for axis in self.axes if len(values[axis]) > 1)
 
     @cached_property
+    def set_by_all(self) -> frozenset[str]:
+        """The axes that every point sets, rather than the base."""
+        return frozenset(self.axes).intersection(*(row.given for row in self.points))
+
+    @cached_property
     def baselines(self) -> tuple[int, ...]:
         """The points that others are compared with."""
         return tuple(sorted({r.baseline for r in self.points if r.baseline is not None}))

@@ -325,15 +325,10 @@ class _Connected(ProcessGroup):
 
     def all_reduce_mean(self, tensors: Iterable[Tensor]) -> None:
         """See ProcessGroup."""
-        means = list(tensors)
-        if not means:
-            return
-        flat = torch.cat([tensor.flatten() for tensor in means])
-        self.all_reduce_sum(flat)
-        flat /= self.size
-        parts = torch.split(flat, [tensor.numel() for tensor in means])
-        for tensor, part in zip(means, parts, strict=True):
-            tensor.copy_(part.view_as(tensor))
+        if means := list(tensors):
+            flat = torch.cat([tensor.flatten() for tensor in means])
+            self.all_reduce_sum(flat)
+            put_back(flat / self.size, means)
 
     def all_reduce_stop(
         self, stop: bool, problems: Sequence[Problem]
@@ -446,3 +441,10 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         return ctx.group.own_rows_of_sum(gradients[0]), None
+
+
+def put_back(flat: Tensor, tensors: Sequence[Tensor]) -> None:
+    """Into each of `tensors` its part of `flat`, where they were joined in this order."""
+    parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+    for tensor, part in zip(tensors, parts, strict=True):
+        tensor.copy_(part.view_as(tensor))

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from harness.train.distributed import ProcessGroup
+from harness.train.distributed import ProcessGroup, put_back
 
 BUCKET_BYTES = 8 << 20
 """Gradients averaged in one message: large for a network, small beside a model, so that most of it
@@ -95,12 +95,12 @@ class _Bucket:
     def receive(self, processes: int) -> None:
         """Wait for the sum, and put the mean in the place of each gradient."""
         assert self._sum is not None
-        flat = self._sum().div_(processes)
-        parts = torch.split(flat, [parameter.numel() for parameter in self.parameters])
-        for parameter, part in zip(self.parameters, parts, strict=True):
+        for parameter in self.parameters:
             if parameter.grad is None:
                 parameter.grad = torch.empty_like(parameter)
-            parameter.grad.copy_(part.view_as(parameter))
+        put_back(
+            self._sum().div_(processes), [p.grad for p in self.parameters if p.grad is not None]
+        )
         self._sum, self.missing = None, set(self.parameters)
 
 

@@ -21,7 +21,7 @@ from harness.data.taught import Rows, Stored
 from harness.data.tools.jobs import Progress
 from harness.errors import ConfigError, DataError
 from harness.files import locked
-from harness.train.teacher import LoadedTeacher
+from harness.train.teacher import LoadedTeacher, first_without_number
 
 
 class TooFewSamples(DataError):
@@ -86,8 +86,7 @@ def _embedded(
         pair = teacher.embed(batch.pictures, batch.lesson.captions, precision)
         rows = torch.stack(pair, dim=1).cpu()
         own = batch.lesson.places.numpy()
-        if not bool(rows.isfinite().all()):
-            row = int((~rows.isfinite().flatten(1).all(dim=1)).nonzero()[0])
+        if (row := first_without_number(rows)) is not None:
             raise ConfigError(
                 f"{teacher.name} gives an embedding that is no number (NaN or infinite) of "
                 f"training sample {own[row]}, {batch.lesson.captions[row][:60]!r}"

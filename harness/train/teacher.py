@@ -34,7 +34,7 @@ from harness.errors import ConfigError, DataError, RecordError
 from harness.evaluate.embed import encoding, lengths_of
 from harness.evaluate.model import Encoders, Identity, identity_of_run
 from harness.evaluate.open_clip_model import load_checkpoint, load_export
-from harness.files import one_name
+from harness.files import home_path, one_name
 from harness.models.export import load_model
 from harness.models.teachers import check_content, content_of
 from harness.objectives.taught import TaughtPairs
@@ -139,14 +139,19 @@ class StoredTeachers:
         made: list[Tensor] = []
         for store in self._stores:
             rows = torch.from_numpy(store.rows(views, places)).float()
-            if not bool(rows.isfinite().all()):
-                row = int((~rows.isfinite().flatten(1).all(dim=1)).nonzero()[0])
+            if (row := first_without_number(rows)) is not None:
                 raise DataError(
                     f"{store.folder} has no embedding of {self._name(int(places[row]))}"
                 )
             image, text = F.normalize(rows, dim=-1).unbind(dim=1)
             made += [image, text, torch.full((len(image),), store.scale)]
         return TaughtPairs(made)
+
+
+def first_without_number(rows: Tensor) -> int | None:
+    """The first of rows (N, ...) that holds NaN or an infinite value."""
+    finite = rows.isfinite().flatten(1).all(dim=1)
+    return None if bool(finite.all()) else int((~finite).nonzero()[0])
 
 
 def _lesson_of(batch: Batch) -> Lesson:
@@ -282,7 +287,7 @@ def load_teacher(name: TeacherName, content: str, runs: Path) -> LoadedTeacher:
     else:
         found, _ = content_of(name)
         check_content(str(name), found, content)
-        path = Path(name.path).expanduser()
+        path = home_path(name.path)
         model, identity = (
             load_export(path)
             if name.architecture is None

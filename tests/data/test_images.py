@@ -291,7 +291,7 @@ def test_turbo_counts_as_exact_only_where_all_its_pixels_are_pillows(
 
 
 def test_without_simplejpeg_the_decoder_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "find_spec", lambda name: None)
+    monkeypatch.setattr("harness.errors.find_spec", lambda name: None)
     with pytest.raises(ConfigError) as caught:
         images.check_turbo("data.decoder = 'turbo'")
     assert str(caught.value) == (

@@ -74,7 +74,7 @@ def test_turbo_shows_the_same_crops_a_few_levels_off_and_no_others(way):
 
 
 def test_turbo_wants_its_package(monkeypatch):
-    monkeypatch.setattr("harness.data.images.find_spec", lambda name: None)
+    monkeypatch.setattr("harness.errors.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"data\.decoder = 'turbo' needs simplejpeg"):
         stream(config=override(CONFIG, {"data.decoder": "turbo"}))
 

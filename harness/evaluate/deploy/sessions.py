@@ -9,11 +9,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from harness.errors import ConfigError, RecordError, one_line
+from harness.errors import ConfigError, RecordError, one_line, require
 from harness.files import read_regular
 
 #: What writing takes, and what quantising takes too; the extra `export` brings it.
@@ -34,12 +33,7 @@ _DOMAINS = ("", "ai.onnx", "com.microsoft")
 
 def check_packages(why: str, packages: Sequence[str] | None = None) -> None:
     """ConfigError, which begins with `why`, unless `packages`, or all `PACKAGES`, are there."""
-    wanted = PACKAGES if packages is None else packages
-    absent = [name for name in wanted if find_spec(name) is None]
-    if absent:
-        raise ConfigError(
-            f"{why} needs {', '.join(absent)}; pip install 'lightclip-harness[export]' brings it"
-        )
+    require(why, PACKAGES if packages is None else packages, extra="export")
 
 
 def open_session(file: Path, threads: int, sha256: str | None = None) -> Any:

@@ -101,7 +101,7 @@ def score(job: Job, test_set: TestSet) -> Scored:
     if any(split.captions):
         _some_left(facts["captions"], f"captioned picture of {name!r}")
         texts = job.texts(captions)
-        facts |= _retrieve(job, name, owned, pictures.embeddings, texts)
+        facts |= _retrieve(job, name, captions, owners, pictures.embeddings, texts)
     answers = {
         place: _classify(job, place, of, test_set.split, pictures)
         for place, of in test_set.tasks.items()
@@ -131,24 +131,26 @@ def facts_of(split: Split, problems: Sequence[Problem]) -> dict[str, Any]:
 
 
 def _retrieve(
-    job: Job, name: str, owned: Sequence[Sequence[str]], image: Tensor, text: Tensor
+    job: Job,
+    name: str,
+    captions: Sequence[str],
+    owners: Sequence[int],
+    image: Tensor,
+    text: Tensor,
 ) -> dict[str, Any]:
-    """Both directions under both rules; returns facts about the captions, those `owned`."""
-    captions = [text for texts in owned for text in texts]
-    index = [image for image, texts in enumerate(owned) for _ in texts]
+    """Both directions under both rules; returns facts about the captions."""
     rules = [
-        own_relevance(index, len(image)),
-        shared_relevance(captions, index, len(image)),
+        own_relevance(owners, len(image)),
+        shared_relevance(captions, owners, len(image)),
     ]
     both = zip((False, True), rank_both_ways(image, text, rules), strict=True)
     found = {(way, shared): r for shared, pair in both for way, r in zip(WAYS, pair, strict=True)}
     job.found.compute(name, RETRIEVAL, Retrieved(found))
-    queries = [image for image, texts in enumerate(owned) if texts]
-    for way, items in zip(WAYS, (index, queries), strict=True):
+    for way, items in zip(WAYS, (owners, list(dict.fromkeys(owners))), strict=True):
         job.found.outcomes[f"{name}/{items_of_way(way)}"] = np.array(items, dtype=np.int32)
     pools = dict(zip(WAYS, (len(image), len(captions)), strict=True))
     return {
-        "shared_captions": _shared(owned),
+        "shared_captions": _shared(captions, owners),
         "truncated_captions": sum(map(job.model.tokenizer.is_truncated, captions)),
         "k_beyond_pool": [
             recall_kind(way, k) for way, pool in pools.items() for k in KS if k > pool
@@ -156,11 +158,11 @@ def _retrieve(
     }
 
 
-def _shared(owned: Sequence[Sequence[str]]) -> int:
+def _shared(captions: Sequence[str], owners: Sequence[int]) -> int:
     """Captions that another picture owns too."""
-    texts = [{normalise_caption(text) for text in captions} for captions in owned]
-    owners = Counter(text for of_image in texts for text in of_image)
-    return sum(owners[normalise_caption(text)] > 1 for captions in owned for text in captions)
+    texts = [normalise_caption(text) for text in captions]
+    pictures = Counter(text for _, text in set(zip(owners, texts, strict=True)))
+    return sum(pictures[text] > 1 for text in texts)
 
 
 # --------------------------------------------------------------------------- classification
