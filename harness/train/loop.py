@@ -83,9 +83,8 @@ class Trainer:
         if runtime.micro_batch is not None:
             refuse_micro_batch(model)
         self.model, self.towers, self.data = model, model.model, data
-        self.config, self.runtime = config, runtime
+        self.config, self.runtime, self.group = config, runtime, group
         self.directory, self.device, self.attempt = directory, device, attempt
-        self.group = group
         self.on_gpu = device.type == "cuda"
         self.precision = resolve_precision(config.train.precision, device, TRAINING)
         self.teachers = open_teachers(
@@ -95,6 +94,7 @@ class Trainer:
         self.batches = Batches(data, self.towers.tokenizer, config, runtime, group.rank, lessons)
         self.writer = None if directory is None else StateWriter(directory.checkpoints, device)
         self.micro_batch_size = config.train.norm_batch or runtime.micro_batch
+        model.whole_batches = self.micro_batch_size is None and not runtime.compile
         self.statistics = RunningStatistics(model)
         self.exchange = GradientExchange(model, group)
         known = (*data.problems, *self.batches.known_bad)
