@@ -116,6 +116,22 @@ def _lacks(module: str, name: str) -> AttributeError:
     return AttributeError(f"module {module!r} has no attribute {name!r}")
 
 
+_CONSTANTS = [
+    f"IMAGENET_{of}_{what}" for of in ("DEFAULT", "INCEPTION") for what in ("MEAN", "STD")
+]
+#: What a run wants a few classes of; to import all that they have takes longer than torch itself.
+HEAVY: Mapping[str, Mapping[str, str]] = {
+    "open_clip": {},
+    "timm": {"__version__": "timm.version"},
+    "timm.data": dict.fromkeys(_CONSTANTS, "timm.data.constants"),
+    "timm.models": {},
+    "timm.utils": {},
+    "torchvision": {"__version__": "torchvision.version", "transforms": "torchvision.transforms"},
+    "torchvision.models": {},
+    "torchvision.ops": {},
+}
+
+
 def import_in_parts(packages: Mapping[str, Mapping[str, str]]) -> None:
     """From now on these packages run their `__init__` at the first look for a name of theirs.
 
