@@ -116,14 +116,15 @@ def _lacks(module: str, name: str) -> AttributeError:
     return AttributeError(f"module {module!r} has no attribute {name!r}")
 
 
-_CONSTANTS = [
+_MEANS = ("IMAGENET_DEFAULT_MEAN", "IMAGENET_INCEPTION_MEAN")
+_STDS = ("IMAGENET_DEFAULT_STD", "IMAGENET_INCEPTION_STD")
     f"IMAGENET_{of}_{what}" for of in ("DEFAULT", "INCEPTION") for what in ("MEAN", "STD")
 ]
 #: What a run wants a few classes of; to import all that they have takes longer than torch itself.
 HEAVY: Mapping[str, Mapping[str, str]] = {
     "open_clip": {},
     "timm": {"__version__": "timm.version"},
-    "timm.data": dict.fromkeys(_CONSTANTS, "timm.data.constants"),
+    "timm.data": dict.fromkeys((*_MEANS, *_STDS), "timm.data.constants"),
     "timm.models": {},
     "timm.utils": {},
     "torchvision": {"__version__": "torchvision.version", "transforms": "torchvision.transforms"},
@@ -143,10 +144,10 @@ def import_in_parts(packages: Mapping[str, Mapping[str, str]]) -> None:
         packages: package -> those of its names that do not make it run, with the modules that have
             them, or are them.
     """
-    sys.meta_path.insert(0, _Finder(packages))
+    sys.meta_path.insert(0, _PartsFinder(packages))
 
 
-class _Finder:
+class _PartsFinder:
     """See `import_in_parts`."""
 
     def __init__(self, packages: Mapping[str, Mapping[str, str]]) -> None:
