@@ -118,8 +118,6 @@ def _lacks(module: str, name: str) -> AttributeError:
 
 _MEANS = ("IMAGENET_DEFAULT_MEAN", "IMAGENET_INCEPTION_MEAN")
 _STDS = ("IMAGENET_DEFAULT_STD", "IMAGENET_INCEPTION_STD")
-    f"IMAGENET_{of}_{what}" for of in ("DEFAULT", "INCEPTION") for what in ("MEAN", "STD")
-]
 #: What a run wants a few classes of; to import all that they have takes longer than torch itself.
 HEAVY: Mapping[str, Mapping[str, str]] = {
     "open_clip": {},
