@@ -55,6 +55,13 @@ time = 30
 memory = "2G"
 setup = ["echo 'no such module: cuda/99' >&2; exit 7"]
 
+[tool.harness.profiles.typed]
+partition = "low"
+time = 30
+memory = "2G"
+gpus = 1
+gpu = "fake"
+
 [tool.harness.profiles.two-nodes]
 partition = "low"
 time = 30

@@ -22,7 +22,7 @@ from pathlib import Path
 from harness.config.pipes import allow_pipes
 from harness.config.sweep_files import name_sweep_file
 from harness.errors import HarnessError, one_line
-from harness.files import open_streams
+from harness.files import look_anew, open_streams
 from harness.launch.executor import REPORT_ONLY
 from harness.launch.slurm import scheduler
 from harness.launch.slurm.array_task import ArrayTask, say
@@ -52,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     allow_pipes(intent.pipes)
     if intent.sweep_file is not None:
         name_sweep_file(Path(intent.sweep_file))
+    see_what_other_nodes_wrote(submission, intent)
     try:
         submit_what_was_lost(submission, intent)
     except (HarnessError, OSError) as error:
@@ -63,6 +64,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not _goes_on(submission, intent):
         _tell_the_end(intent, code)
     return code
+
+
+def see_what_other_nodes_wrote(submission: Submission, intent: Intent) -> None:
+    """Nothing that a run or a task has said a moment ago, elsewhere, is missed."""
+    for name in ("", "begun", "launch", "ended"):
+        look_anew(submission.folder / name)
+    for key in {*intent.keys, *intent.awaits}:
+        Store(Path(intent.root)).run_dir(key).look_anew()
 
 
 def _goes_on(submission: Submission, intent: Intent) -> bool:

@@ -24,7 +24,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -34,7 +34,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from harness.config import Runtime
 from harness.errors import HarnessError, RecordError, one_line
-from harness.files import beside, dump_json, is_sealed, read_json, seal, write_json
+from harness.files import dump_json, is_sealed, look_anew, read_json, seal, write_json
 from harness.launch.profiles import Profile
 from harness.store.lease import Lease, LeaseHeld
 from harness.store.record import Store
@@ -124,12 +124,16 @@ class Intent:
     @property
     def sha256(self) -> str:
         """Of all of it: a job is told it, and so knows what it was submitted for."""
-        return hashlib.sha256(dump_json(_intents().dump_python(self, mode="json"))).hexdigest()
+        return _sha256_of(_intents().dump_python(self, mode="json"))
 
 
-def _told(intent: Intent) -> str:
+def _sha256_of(tree: Mapping[str, Any]) -> str:
+    return hashlib.sha256(dump_json(tree)).hexdigest()
+
+
+def _told(tree: Mapping[str, Any]) -> str:
     """What is sealed of a submission."""
-    return f"submission {intent.sha256}"
+    return f"submission {_sha256_of(tree)}"
 
 
 @cache
@@ -142,6 +146,7 @@ class Submission:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._intent: Intent | None = None
 
     @property
     def logs(self) -> Path:
@@ -154,13 +159,18 @@ class Submission:
         """Put the intent on disk, before anything is submitted."""
         self.logs.mkdir(parents=True, exist_ok=True)
         tree = _intents().dump_python(intent, mode="json")
-        own = {"schema": SCHEMA, "seal": seal(_told(intent))}
+        own = {"schema": SCHEMA, "seal": seal(_told(tree))}
         write_json(self.folder / "submission.json", {**own, **tree})
+        self._intent = intent
 
-    def is_own(self, intent: Intent) -> bool:
-        """Whether the user of this process made the submission `intent`, which was read from it."""
+    def is_own(self) -> bool:
+        """Whether the user of this process made the submission, as it was read.
+
+        By what is on file, which another version of this code may have written.
+        """
         tree = read_json(self.folder / "submission.json") or {}
-        return is_sealed(_told(intent), tree.get("seal"))
+        given = {name: tree.pop(name, None) for name in ("schema", "seal")}
+        return is_sealed(_told(tree), given["seal"]) and self._whole(tree) == self.read()
 
     def read_as(self, sha256: str) -> Intent:
         """The intent; RecordError unless it is the one of that SHA-256."""
@@ -173,14 +183,20 @@ class Submission:
         return intent
 
     def read(self) -> Intent:
-        """The intent; RecordError when it is not there or of another schema."""
-        file = self.folder / "submission.json"
-        tree = read_json(file)
-        if tree is None or tree.get("schema") != SCHEMA:
-            raise RecordError(f"{file} is missing, or of another version")
+        """The intent, which never changes; RecordError where there is none of this schema."""
+        if self._intent is None:
+            file = self.folder / "submission.json"
+            tree = read_json(file)
+            if tree is None or tree.get("schema") != SCHEMA:
+                raise RecordError(f"{file} is missing, or of another version")
+            self._intent = self._whole(tree)
+        return self._intent
+
+    def _whole(self, tree: Mapping[str, Any]) -> Intent:
         try:
             return _intents().validate_python(tree)
         except ValidationError as error:
+            file = self.folder / "submission.json"
             raise RecordError(f"{file} is not whole: {one_line(error)}") from None
 
     # ---- what became of it
@@ -296,21 +312,10 @@ def submitting(store: Store, *, seconds: float = 120.0) -> Iterator[None]:
             time.sleep(_LEASE_POLL_SECONDS)
     try:
         for folder in file.parent.glob(f"*{_SUFFIX}"):
-            _look_anew(folder)
+            look_anew(folder)
         yield
     finally:
         lease.__exit__(None, None, None)
-
-
-def _look_anew(folder: Path) -> None:
-    """Have a file system shared by several machines list a folder as it is now.
-
-    NFS may go on with a listing of some seconds ago until this machine changes the folder.
-    """
-    note = beside(folder / "look")
-    with suppress(PermissionError):  # another user's, who keeps it closed
-        note.touch()
-        note.unlink()
 
 
 def newest(store: Store, sweep: str) -> Submission | None:

@@ -115,6 +115,7 @@ class Supervisor:
             return self._leave_this_node()
         _warn_of_few_cores()
         for run in task.runs():
+            task.store.run_dir(run.key).look_anew()  # another node may have had it until now
             self._settle_earlier(run)
         while not self.stop() and (steps := self._steps()):
             self._work(steps)
