@@ -61,7 +61,7 @@ def finish(store: Store, step: Step) -> None:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError("what the test waits for did not come")

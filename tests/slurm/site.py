@@ -73,7 +73,7 @@ exclude = ["{quiet}"]
 partition = "low"
 time = 30
 memory = "2G"
-signal_seconds = 60
+signal_seconds = 240
 extra = {{ nodelist = "{quiet}" }}
 """
 """On the last node of a cluster, to which no test does anything, or on all others."""
@@ -365,15 +365,15 @@ class Site:
     def let_time_run_out(self, run: int) -> None:
         """Have the job at work on a held run reach its time limit; its next start has a whole one.
 
-        The limit is 70 s away and notice of more is due (profile `limited`), so the controller
-        gives it when it looks next, which it does every 30 s; 40 s at least remain to save in.
+        The limit is 245 s away and notice of 240 s is due (profile `limited`), so the controller
+        gives it within a minute, which leaves three to save in.
         """
         reader = self.at_work(run)
         assert reader is not None, f"run {run} is not at work"
         job = f"jobid={reader.job}"
-        self.cluster.command("scontrol", "update", job, "endtime=now+70")
+        self.cluster.command("scontrol", "update", job, "endtime=now+245")
         self.let_go(run)
-        wait_until(lambda: state_of(reader.pid) in GONE, 300, f"run {run} to be out of time")
+        wait_until(lambda: state_of(reader.pid) in GONE, 600, f"run {run} to be out of time")
         self.cluster.command("scontrol", "update", job, "timelimit=30")
         self.hold(run, 32)
 

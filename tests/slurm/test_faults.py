@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import pwd
 import subprocess
@@ -125,6 +126,10 @@ def test_what_a_site_asks_of_its_jobs(
     cluster: Cluster, make_site: MakeSite, subtests: pytest.Subtests
 ) -> None:
     site = make_site(cluster)
+    for words in (("account", "lab"), ("user", getpass.getuser(), "account=lab")):
+        cluster.command("sacctmgr", "-i", "add", *words)
+    known = ("scontrol", "show", "assoc_mgr", "flags=assoc", f"users={getpass.getuser()}")
+    cluster.wait("the account to be known", lambda: "Account=lab" in cluster.command(*known))
     with cluster.closed("low"):
         with subtests.test("GPUs of a type, an account by its variable, the memory of each run"):
             asked = ("--pack", "2", "--only", TWO)
@@ -141,12 +146,10 @@ def test_what_a_site_asks_of_its_jobs(
             assert (job["Account"], job["NumCPUs"], job["TimeLimit"]) == ("lab", "1", "01:00:00")
         with subtests.test("other clusters are refused aloud"):
             refused = site.run(*asked, profile="typed", SLURM_CLUSTERS="other")
-            assert (refused.returncode, "unset it, or let SLURM_CONF" in refused.stderr) == (
-                2,
-                True,
-            )
+            assert refused.returncode == 2
+            assert "unset it, or let SLURM_CONF" in refused.stderr
             assert tasks(site) == [task]
-        with subtests.test("a type that no node has is told with the remedy"):
+        with subtests.test("a type that no node has is told"):
             site.submit("--only", TWO, "--move", profile="low")
             unknown = site.root / "pyproject.toml"
             unknown.write_text(unknown.read_text().replace('"fake"', '"h900"'))
