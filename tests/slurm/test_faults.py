@@ -167,14 +167,13 @@ def test_a_directory_that_cannot_be_read_keeps_no_lost_run_back(
     for run in (0, 1):
         site.hold(run, 32)
     site.submit("--only", TWO)
-    for run in (0, 1):
-        site.wait_for(run)
+    jobs = [site.wait_for(run).job for run in (0, 1)]
     config = site.directory(0).path / "config.json"
     whole = config.read_bytes()
     config.write_text("torn")
-    cluster.command("scancel", "--full", "--signal=KILL", *tasks(site))
+    site.kill_jobs(jobs)  # none of their processes is left to say a word
     for run in (0, 1):
-        (site.data.parent / "control" / f"hold.{run}").unlink()
+        site.let_go(run)
     site.wait_until_over()
     config.write_bytes(whole)
     assert site.bits() == {1: bits[1]}, site.evidence()
