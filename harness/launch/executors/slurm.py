@@ -226,15 +226,12 @@ class SlurmExecutor(Executor):
             self._submit(source, say)
             if not self._there and not self._waiting and not len(source):
                 return
-            self._pause()
+            until = time.monotonic() + LOOK_SECONDS
+            while time.monotonic() < until and not self.stop():
+                time.sleep(_TICK_SECONDS)
             self._look(source, say)
             source.look_elsewhere()
         say(f"stopping: {len(self._there)} runs stay in the queue or go on there")
-
-    def _pause(self) -> None:
-        until = time.monotonic() + LOOK_SECONDS
-        while time.monotonic() < until and not self.stop():
-            time.sleep(_TICK_SECONDS)
 
     # ---- into the queue
 

@@ -15,7 +15,7 @@ from harness.launch.slurm.orders import JobOrder, Submitted
 from harness.launch.slurm.places import Queue
 from harness.launch.slurm.scheduler import Silent
 from harness.launch.slurm.script import BatchJob, Refused
-from harness.launch.slurm.submissions import Submission
+from harness.launch.slurm.submissions import REPORT, Submission
 
 REPORT_SECONDS = 3600
 REPORT_MEMORY = "4G"
@@ -81,7 +81,7 @@ def follow(
     except (Refused, Silent) as error:
         say(f"no report job: {error}; the same command submits one, or writes the report itself")
         return None
-    submission.note_report(number, after)
+    submission.note_job(REPORT, number, after)
     return number
 
 

@@ -201,17 +201,35 @@ class Submission:
 
     # ---- what became of it
 
-    def note_job(self, part: int | str, job: str) -> None:
-        """Write down the number of array `part`, or of the report."""
-        write_json(self.folder / f"job-{part}.json", {"job": job, "time": round(time.time(), 3)})
+    def note_job(self, part: int | str, job: str, after: Sequence[str] = ()) -> None:
+        """Write down the number of array `part`, or of the report and the jobs it waits for."""
+        self._note(f"job-{part}", {"job": job, "after": [*after]})
 
     def job(self, part: int | str) -> str | None:
-        """The number of array `part`, or of the report; None if it was never written down."""
-        return _job_number(self.folder / f"job-{part}.json")
+        """The number of array `part`, or of the report; None if it was never written down.
+
+        RecordError where it is no number, for commands of SLURM are given it.
+        """
+        file = self.folder / f"job-{part}.json"
+        written = read_json(file)
+        if written is None:
+            return None
+        job = written.get("job")
+        if not isinstance(job, str) or not _NUMBER.fullmatch(job):
+            raise RecordError(f"{file} names no job of SLURM, but {job!r}")
+        return job
+
+    def report_waits_for(self) -> frozenset[str]:
+        """The numbers of the jobs that the one that writes the report waits for."""
+        written = read_json(self.folder / f"job-{REPORT}.json") or {}
+        return frozenset(map(str, written.get("after", ())))
 
     def close(self) -> None:
         """Nothing of it is in the queue any more, nor will be."""
-        write_json(self.folder / "over.json", {"time": round(time.time(), 3)})
+        self._note("over", {})
+
+    def _note(self, name: str, what: Mapping[str, Any]) -> None:
+        write_json(self.folder / f"{name}.json", {"time": round(time.time(), 3), **what})
 
     @property
     def open(self) -> bool:
@@ -222,24 +240,13 @@ class Submission:
         """What a task of an array prints, wherever it starts."""
         return self.logs / f"{self.job(array)}_{index}_0_log.out"
 
-    def note_report(self, job: str, after: Sequence[str]) -> None:
-        """Write down the number of the job that writes the report, and the jobs it waits for."""
-        note = {"job": job, "time": round(time.time(), 3), "after": list(after)}
-        write_json(self.folder / f"job-{REPORT}.json", note)
-
-    def report_waits_for(self) -> frozenset[str]:
-        """The numbers of the jobs that the one that writes the report waits for."""
-        written = read_json(self.folder / f"job-{REPORT}.json") or {}
-        return frozenset(map(str, written.get("after", ())))
-
     # ---- the tasks' own words
 
     def note_end(
         self, array: int, index: int, ends: Mapping[str, Mapping[str, Any]], *, restarts: int
     ) -> None:
         """What task `index` of an array says of its runs: key -> state, failure, error."""
-        file = self.folder / "ended" / f"{array}-{index}.json"
-        write_json(file, {"time": round(time.time(), 3), "restarts": restarts, "runs": ends})
+        self._note(f"ended/{array}-{index}", {"restarts": restarts, "runs": ends})
 
     def has_ended(self, array: int, index: int, restarts: int) -> bool:
         """Whether task `index` of an array has said so since it was last started."""
@@ -260,17 +267,6 @@ class Submission:
         """Why its tasks shall not begin; None if they shall."""
         written = read_json(self.folder / "held.json")
         return None if written is None else str(written["reason"])
-
-
-def _job_number(file: Path) -> str | None:
-    """The number in a note; RecordError where it is none, for commands of SLURM are given it."""
-    written = read_json(file)
-    if written is None:
-        return None
-    job = written.get("job")
-    if not isinstance(job, str) or not _NUMBER.fullmatch(job):
-        raise RecordError(f"{file} names no job of SLURM, but {job!r}")
-    return job
 
 
 # --------------------------------------------------------------------------- all of them
@@ -320,5 +316,4 @@ def submitting(store: Store, *, seconds: float = 120.0) -> Iterator[None]:
 
 def newest(store: Store, sweep: str) -> Submission | None:
     """The last submission of a sweep."""
-    found: Sequence[Submission] = list(submissions(store, sweep))
-    return found[-1] if found else None
+    return next(reversed(list(submissions(store, sweep))), None)
