@@ -260,6 +260,27 @@ def test_the_fused_step_is_adamws_up_to_rounding():
     torch.testing.assert_close(ends[0], ends[1], rtol=1e-13, atol=1e-13)
 
 
+@pytest.mark.parametrize("fused", [False, True])
+def test_the_steps_are_those_of_torchs_adamw_to_the_bit(fused):
+    def trained(again):
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.Linear(4, 1))
+        optimiser = again(make_optimiser(model, Train(fused=fused)))
+        for step in range(4):
+            set_learning_rate(optimiser, 0.1 / (step + 1))
+            model(torch.randn(8, 5)).square().mean().backward()
+            optimiser.step()
+            optimiser.zero_grad()
+            optimiser.load_state_dict(copy.deepcopy(optimiser.state_dict()))
+        return [p.detach() for p in model.parameters()], optimiser.state_dict()
+
+    weights, state = trained(lambda own: own)
+    expected, known = trained(lambda own: torch.optim.AdamW(own.param_groups))
+    assert all(torch.equal(a, b) for a, b in zip(weights, expected, strict=True))
+    assert state["param_groups"] == known["param_groups"]
+    assert state["state"].keys() == known["state"].keys()
+
+
 def test_norms_biases_and_logit_scale_do_not_decay(tmp_path):
     model = trainer(tmp_path).model
     decay, no_decay = make_optimiser(model, Train()).param_groups
