@@ -92,18 +92,6 @@ _STALE_SECONDS = 3600.0
 _FULL = "No space left on device: free some, and give the same command again"
 
 
-def look_anew(folder: Path) -> None:
-    """Have a file system that several machines share show what is in `folder` now.
-
-    NFS may go on with what it knew some seconds ago, of files that are there and of those that are
-    not, until this machine changes the folder.
-    """
-    note = beside(folder / "look")
-    with contextlib.suppress(OSError):  # not there, another user's, no room: it is seen as it was
-        note.touch()
-        note.unlink()
-
-
 def drop_leftovers(folder: Path) -> None:
     """Remove what writers that were killed left in `folder`, an hour after they touched it.
 

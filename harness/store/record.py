@@ -34,7 +34,6 @@ from harness.errors import RecordError, unknown
 from harness.files import (
     append,
     dump_json,
-    look_anew,
     one_name,
     read_json,
     read_jsonl,
@@ -121,12 +120,6 @@ class RunDir:
     def log_file(self, attempt: int) -> Path:
         """What attempt `attempt` printed."""
         return self.path / "logs" / f"attempt-{attempt}.txt"
-
-    def look_anew(self) -> None:
-        """Have it seen as it is now, whatever other machines have put there; see `look_anew`."""
-        for folder in (self.path, self.outcomes):
-            if folder.is_dir():
-                look_anew(folder)
 
     # ---- configuration
 

@@ -37,7 +37,7 @@ from harness.launch.slurm.orders import (
 )
 from harness.launch.slurm.places import QueuePlace, look
 from harness.launch.slurm.policy import why_stop
-from harness.launch.slurm.submissions import AFTER, Submission
+from harness.launch.slurm.submissions import AFTER, Submission, look_anew_at
 from harness.launch.slurm.submit import preview, submit
 from harness.planning.plan import Action, Rerun, Step
 from harness.store.record import RunDir
@@ -199,7 +199,7 @@ class SlurmExecutor(Executor):
                 if not running and not any(step.run.key in places for step in steps):
                     break
         for step in steps:
-            self.work.store.run_dir(step.run.key).look_anew()  # a report follows
+            look_anew_at(self.work.store.run_dir(step.run.key))  # a report follows
 
     # ---- steps handed out one by one
 
@@ -297,7 +297,7 @@ class SlurmExecutor(Executor):
         directory = self.work.store.run_dir(there.step.run.key)
         gone = directory.key in self._gone
         if gone:
-            directory.look_anew()  # its last word may be there, and not be seen
+            look_anew_at(directory)  # its last word may be there, and not be seen
         status = self._status(there.step)
         if status.state is State.DONE:
             return True, None

@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from harness.errors import RecordError
-from harness.files import look_anew
 from harness.launch.slurm import scheduler
 from harness.launch.slurm.scheduler import CALL_SECONDS, Listing, QueuedTask, Silent
-from harness.launch.slurm.submissions import REPORT, Submission, submissions
+from harness.launch.slurm.submissions import REPORT, Submission, look_anew, submissions
 from harness.store.record import Store
 
 Followers = Mapping[str, frozenset[str]]

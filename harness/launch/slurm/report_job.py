@@ -22,14 +22,21 @@ from pathlib import Path
 from harness.config.pipes import allow_pipes
 from harness.config.sweep_files import name_sweep_file
 from harness.errors import HarnessError, one_line
-from harness.files import look_anew, open_streams
+from harness.files import open_streams
 from harness.launch.executor import REPORT_ONLY
 from harness.launch.slurm import scheduler
 from harness.launch.slurm.array_task import ArrayTask, say
 from harness.launch.slurm.launching import FAILURE, has_begun, launch_death
 from harness.launch.slurm.orders import JobOrder
 from harness.launch.slurm.scheduler import Silent
-from harness.launch.slurm.submissions import AFTER, Intent, Submission, submissions
+from harness.launch.slurm.submissions import (
+    AFTER,
+    Intent,
+    Submission,
+    look_anew,
+    look_anew_at,
+    submissions,
+)
 from harness.launch.slurm.submit import submit
 from harness.planning.plan import Action, Step
 from harness.store.record import Store
@@ -68,10 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def see_what_other_nodes_wrote(submission: Submission, intent: Intent) -> None:
     """Nothing that a run or a task has said a moment ago, elsewhere, is missed."""
-    for name in ("", "begun", "launch", "ended"):
-        look_anew(submission.folder / name)
+    look_anew(*(submission.folder / name for name in ("", "begun", "launch", "ended")))
     for key in {*intent.keys, *intent.awaits}:
-        Store(Path(intent.root)).run_dir(key).look_anew()
+        look_anew_at(Store(Path(intent.root)).run_dir(key))
 
 
 def _goes_on(submission: Submission, intent: Intent) -> bool:

@@ -24,7 +24,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -34,10 +34,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from harness.config import Runtime
 from harness.errors import HarnessError, RecordError, one_line
-from harness.files import dump_json, is_sealed, look_anew, read_json, seal, write_json
+from harness.files import beside, dump_json, is_sealed, read_json, seal, write_json
 from harness.launch.profiles import Profile
 from harness.store.lease import Lease, LeaseHeld
-from harness.store.record import Store
+from harness.store.record import RunDir, Store
 
 SCHEMA = 1
 REPORT = "report"
@@ -312,6 +312,24 @@ def submitting(store: Store, *, seconds: float = 120.0) -> Iterator[None]:
         yield
     finally:
         lease.__exit__(None, None, None)
+
+
+def look_anew(*folders: Path) -> None:
+    """Have a file system that several machines share show what is in folders now.
+
+    NFS may go on with what it knew some seconds ago, of files that are there and of those that are
+    not, until this machine changes a folder.
+    """
+    for folder in folders:
+        note = beside(folder / "look")
+        with suppress(OSError):  # not there, another user's, no room: it is seen as it was
+            note.touch()
+            note.unlink()
+
+
+def look_anew_at(run: RunDir) -> None:
+    """The same of all that another machine may have put into the directory of a run."""
+    look_anew(run.path, run.outcomes)
 
 
 def newest(store: Store, sweep: str) -> Submission | None:

@@ -38,6 +38,7 @@ from harness.launch.slurm.submissions import (
     Intent,
     Submission,
     folder_of,
+    look_anew_at,
     submitting,
 )
 from harness.launch.slurm.withdrawal import take_out
@@ -149,7 +150,7 @@ def _prepared(step: Step, store: Store, say: Say) -> bool:
     Not that of a run which somebody has begun or finished since it was planned.
     """
     directory = store.run_dir(step.run.key)
-    directory.look_anew()
+    look_anew_at(directory)
     try:
         now = directory.status(step.run.config.evaluation_key).state
         if now in {State.RUNNING, State.DONE} and now is not step.status.state:

@@ -40,7 +40,7 @@ from harness.launch.slurm.array_task import ArrayTask, say
 from harness.launch.slurm.launching import HOLD_AFTER, note_begin
 from harness.launch.slurm.policy import why_stop
 from harness.launch.slurm.scheduler import Silent
-from harness.launch.slurm.submissions import Submission
+from harness.launch.slurm.submissions import Submission, look_anew_at
 from harness.planning.plan import TRANSIENT, Step
 from harness.store.lease import LeaseHeld
 from harness.store.provenance import usable_cores
@@ -116,7 +116,7 @@ class Supervisor:
             return self._leave_this_node()
         _warn_of_few_cores()
         for run in task.runs():
-            task.store.run_dir(run.key).look_anew()  # another node may have had it until now
+            look_anew_at(task.store.run_dir(run.key))  # another node may have had it until now
             self._settle_earlier(run)
         while not self.stop() and (steps := self._steps()):
             self._work(steps)
