@@ -108,7 +108,18 @@ def patch_layout(backbone: nn.Module, name: str, size: int) -> PatchLayout:
 def stage_maps(backbone: nn.Module, pixels: Tensor, grid: int) -> tuple[Tensor, list[Tensor]]:
     """What `forward_features` gives, and the maps (N, C, grid, grid) of the stages before it."""
     features, maps = backbone.forward_intermediates(pixels)  # type: ignore[operator]
-    return features, [F.adaptive_avg_pool2d(one, grid) for one in maps]
+    return features, [_pooled(one, grid) for one in maps]
+
+
+def _pooled(one: Tensor, grid: int) -> Tensor:
+    """A map (N, C, H, W) as (N, C, grid, grid), by means.
+
+    The same bits by either way; the adaptive one has no deterministic gradient on a GPU.
+    """
+    height, width = one.shape[-2:]
+    if height % grid or width % grid:
+        return F.adaptive_avg_pool2d(one, grid)
+    return F.avg_pool2d(one, (height // grid, width // grid))
 
 
 def with_stages(layout: PatchLayout, backbone: nn.Module, name: str, size: int) -> PatchLayout:
