@@ -62,8 +62,8 @@ def check_filled_in(config: RunConfig) -> None:
 def not_filled_in(field: str, value: object, missing: str) -> ConfigError:
     """What is said of a field that was given, and of another that goes with it and was not."""
     return ConfigError(
-        f"{field} = {value!r} is without {missing}, which goes with it; a sweep fills it in, and so "
-        "does harness.config.sweep.expand"
+        f"{field} = {value!r} is without {missing}, which goes with it; a sweep fills it in, and "
+        "so does harness.config.sweep.expand"
     )
 
 
