@@ -38,6 +38,19 @@ class DrawnTokens(NamedTuple):
     places: Tensor
 
 
+class Matching(NamedTuple):
+    """Which words (N, L, d) go with which patches of their own pairs, as it is being found.
+
+    Attributes:
+        similarity: (N, L, P).
+        weights: gives them, (N, L, P), once they are known.
+    """
+
+    words: Tensor
+    similarity: Tensor
+    weights: Callable[[], Tensor]
+
+
 @dataclass(frozen=True)
 class PatchLayout:
     """Where the patches are in what a backbone's `forward_features` gives for square pictures.
@@ -124,9 +137,11 @@ class TokenProjections(nn.Module):
     Attributes:
         last: words, patches and mask of the last step, for the log; None before, and where nothing
             is told of them.
+        begun: matching of the tokens of the pass before the loss, for the loss.
     """
 
     last: tuple[Tensor, Tensor, Tensor] | None = None
+    begun: Matching | None = None
 
     def __init__(self, layout: PatchLayout, text_width: int, dim: int) -> None:
         super().__init__()

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import Field
 
 from harness.config import TERMS, Float, RunConfig
+from harness.objectives.in_batch import CHUNK_ELEMENTS, equally_long
 from harness.objectives.patches import PatchTerm
 from harness.objectives.terms import StepTensors
-from harness.objectives.token import CHUNK_ELEMENTS, equally_long
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,6 +15,7 @@ from harness.launch.slurm.freeze import freeze
 from harness.launch.slurm.orders import (
     JobOrder,
 )
+from harness.launch.slurm.places import look
 from harness.launch.slurm.script import BatchJob, script
 from harness.planning.plan import Step
 from harness.store.record import Store
@@ -49,9 +50,12 @@ class TestReport:
         slurm.refuses(102, "it died here")
         done, said = send(steps(ABC), order)
         assert (done.report, said[0][:13]) == (None, "no report job")
+        assert {place.reports for place in look(order.store).places.values()} == {frozenset()}
         (slurm.folder / "sbatch.refuses.102").unlink()
         again, _ = send(steps(ABC), order)
         assert again.report == "102"
+        reports = {place.reports for place in look(order.store).places.values()}
+        assert reports == {frozenset({"ablation"})}
         assert slurm.option(102, "dependency") == "afterany:101"
         assert f"report_job {done.submission and done.submission.folder}" in slurm.script(102)
 
