@@ -11,7 +11,6 @@ profiler), and samples a second that one core decodes from JPEGs of 512 pixels a
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import statistics
@@ -24,6 +23,7 @@ import open_clip
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from turns import Sheet, parser_of
 
 from harness.bases import CC3M
 from harness.config import RunConfig, Runtime, override
@@ -160,7 +160,7 @@ def decoded_per_second(config: RunConfig, side: int) -> float:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--layers", type=int, default=4)
@@ -189,31 +189,28 @@ def main() -> None:
         "ours again": seconds(ours, given.steps),
     }
     rates = {name: given.batch / found["whole"] for name, found in times.items()}
-    print(
-        json.dumps(
-            {
-                "gpu": torch.cuda.get_device_name(device),
-                "torch": torch.__version__,
-                "settings": vars(given),
-                "samples_per_second": rates,
-                "ours / open_clip": rates["ours"] / rates["open_clip"],
-                "milliseconds": {
-                    name: {part: 1e3 * value for part, value in found.items()}
-                    for name, found in times.items()
-                },
-                "host_waits_per_step": {
-                    "ours": waits(ours, given.steps),
-                    "open_clip": waits(theirs, given.steps),
-                },
-                "peak_memory_gb": torch.cuda.max_memory_allocated(device) / 1e9,
-                "decoded_per_second_and_core": {
-                    "jpeg of 512": decoded_per_second(config, 512),
-                    "packed": decoded_per_second(config, given.size + given.size // 8),
-                },
-            },
-            indent=1,
-        )
-    )
+    found = {
+        "gpu": torch.cuda.get_device_name(device),
+        "torch": torch.__version__,
+        "settings": {name: value for name, value in vars(given).items() if name != "json"},
+        "samples_per_second": rates,
+        "ours / open_clip": rates["ours"] / rates["open_clip"],
+        "milliseconds": {
+            name: {part: 1e3 * value for part, value in found.items()}
+            for name, found in times.items()
+        },
+        "host_waits_per_step": {
+            "ours": waits(ours, given.steps),
+            "open_clip": waits(theirs, given.steps),
+        },
+        "peak_memory_gb": torch.cuda.max_memory_allocated(device) / 1e9,
+        "decoded_per_second_and_core": {
+            "jpeg of 512": decoded_per_second(config, 512),
+            "packed": decoded_per_second(config, given.size + given.size // 8),
+        },
+    }
+    with Sheet(given.json) as sheet:
+        sheet.say(json.dumps(found, indent=1), **found)
 
 
 if __name__ == "__main__":

@@ -338,6 +338,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args(argv)
     chosen = [design for design in designs() if args.only in design.name]
+    if not chosen:
+        names = sorted({design.name for design in designs()})
+        parser.error(f"--only: no design's name holds {args.only!r}: {', '.join(names)}")
     print(f"| {' | '.join(_HEADS)} |\n|{'---|' * len(_HEADS)}")
     rows = []
     with ProcessPoolExecutor(args.jobs) as pool:
