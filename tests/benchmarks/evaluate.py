@@ -36,7 +36,7 @@ from torch.utils.data import DataLoader
 from turns import Sheet, Times, in_turns, parser_of
 
 _CAPTIONS = 5
-_CLASSES = (
+_CLASSES = [
     "airplane",
     "automobile",
     "bird",
@@ -47,7 +47,7 @@ _CLASSES = (
     "horse",
     "ship",
     "truck",
-)
+]
 _NOISE = 6.0
 """Length of what is added to a picture's embedding to make a caption's: recalls between 0 and 1."""
 
@@ -158,18 +158,6 @@ def write_photos(folder: Path, count: int) -> Path:
     """Photos in the layout of a class folder, CIFAR-10's classes in turns."""
     from data import photo
 
-    names = [
-        "airplane",
-        "automobile",
-        "bird",
-        "cat",
-        "deer",
-        "dog",
-        "frog",
-        "horse",
-        "ship",
-        "truck",
-    ]
     for place in range(count):
         file = folder / "test" / _CLASSES[place % len(_CLASSES)] / f"{place:04d}.jpg"
         file.parent.mkdir(parents=True, exist_ok=True)
