@@ -38,17 +38,6 @@ from turns import Sheet, Times, in_turns, parser_of
 _CAPTIONS = 5
 _CLASSES = ["airplane", "automobile", "bird", "cat", "deer"]
 _CLASSES += ["dog", "frog", "horse", "ship", "truck"]
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-]
 _NOISE = 6.0
 """Length of what is added to a picture's embedding to make a caption's: recalls between 0 and 1."""
 
