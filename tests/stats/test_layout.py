@@ -8,7 +8,7 @@ import statsmodels.api as sm
 from scipy import stats
 
 from harness.stats.layout import ItemSpread, Layout, Values
-from harness.stats.tests import MixedModel, difference, noisy_points, slope
+from harness.stats.tests import MixedModel, difference, noise_of, slope
 
 
 def values_of(table: np.ndarray, holes: tuple[tuple[int, int], ...] = ()) -> Values:
@@ -125,7 +125,7 @@ def test_a_noisy_point_is_named_and_judged_by_its_own_seeds() -> None:
 
     own, rest = model.test(difference(3, 0)), model.test(difference(1, 0))
 
-    assert noisy_points(layout) == (3,)
+    assert noise_of([layout]).noisy == (3,)
     assert own is not None
     assert rest is not None
     assert own.p == pytest.approx(stats.ttest_rel(table[3], table[0]).pvalue)
@@ -137,7 +137,7 @@ def test_equal_noise_is_called_unequal_in_one_sweep_of_twenty() -> None:
     rng = np.random.default_rng(6)
     tables = 2_000
     called = sum(
-        bool(noisy_points(Layout(values_of(rng.normal(size=(5, 3)))))) for _ in range(tables)
+        bool(noise_of([Layout(values_of(rng.normal(size=(5, 3))))]).noisy) for _ in range(tables)
     )
 
     assert called / tables == pytest.approx(0.05, abs=0.015)
