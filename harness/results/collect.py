@@ -44,6 +44,11 @@ class PointRow:
     group: str = ""
     """The sweep it comes from, where several share a table."""
 
+    @cached_property
+    def told(self) -> Mapping[str, str]:
+        """Axis -> its value as canonical JSON, by which values are told apart."""
+        return {axis: canonical_json(value) for axis, value in self.axes.items()}
+
 
 @dataclass(frozen=True)
 class SweepPart:
@@ -124,7 +129,7 @@ class Collection:
     @cached_property
     def varying_axes(self) -> tuple[str, ...]:
         """The axes that have more than one value."""
-        values = {axis: {canonical_json(r.axes[axis]) for r in self.points} for axis in self.axes}
+        values = {axis: {r.told[axis] for r in self.points} for axis in self.axes}
         return tuple(axis for axis in self.axes if len(values[axis]) > 1)
 
     @cached_property
@@ -141,7 +146,7 @@ class Collection:
     def places(self) -> tuple[str, ...]:
         """The axes in which the baselines differ from one another."""
         rows = [self.points[index] for index in self.baselines]
-        values = {axis: {canonical_json(row.axes[axis]) for row in rows} for axis in self.axes}
+        values = {axis: {row.told[axis] for row in rows} for axis in self.axes}
         return tuple(axis for axis in self.axes if len(values[axis]) > 1)
 
     @cached_property
