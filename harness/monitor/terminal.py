@@ -259,7 +259,7 @@ def submission_notes(store: Store, sweep: str, snapshots: Sequence[RunSnapshot])
     held = [(one.folder.name, one.held()) for one in submissions(store, sweep)]
     notes = [f"submission {name} holds itself back: {why}" for name, why in held if why is not None]
     places = [one.place for one in snapshots if one.place is not None]
-    alone = sum(sweep not in place.reports for place in places if not place.unsure)
+    alone = sum(place.lacks_report_of(sweep) for place in places)
     if alone:
         notes.append(
             f"no job in the queue writes the report on {alone} of these runs when they are over: "

@@ -137,6 +137,16 @@ def test_holes_have_an_exit_code_of_their_own(records: Records) -> None:
     assert (records.store.root / "reports" / "made_up" / "report.html").exists()
 
 
+def test_several_reports_have_a_folder_each(records: Records, tmp_path: Path) -> None:
+    for name in ("deep", "deep_tuning"):
+        launched(records, replace(depth_sweep(), name=name))
+
+    assert main(["--all", "--root", str(records.store.root), "--out", str(tmp_path / "out")]) == 3
+
+    told = [tmp_path / "out" / name / "report.html" for name in ("deep", "deep_tuning")]
+    assert all(page.exists() for page in told)
+
+
 # ---- --compare
 
 

@@ -90,11 +90,13 @@ def test_a_search_survives_its_controller_and_a_worker(
     cluster: Cluster, make_site: MakeSite
 ) -> None:
     site = searched(make_site(cluster))
+    site.hold(0, 32)
     first = site.start("--slots", "3")
     wait_until(lambda: at_work(site), 900, "a trial to be at work")
     first.kill()
     first.communicate()
     assert len(site.jobs()) == 3
+    site.let_go(0)
     site.wait_until_over()  # they do not need it
 
     site.hold(0, 32)  # before the first rung, so that none is pruned yet

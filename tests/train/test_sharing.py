@@ -27,10 +27,15 @@ from harness.store.record import Store
 from harness.train import sharing
 from harness.train.distributed import SINGLE_PROCESS, ProcessGroup
 from harness.train.sharing import help_to_evaluate, shared_evaluation
-from tests.conftest import MemoryData, drawings, memory_data, tiny_run, with_fingerprints
+from tests.conftest import (
+    MemoryData,
+    drawings,
+    memory_data,
+    tiny_run,
+    with_fingerprints,
+    write_shapes,
+)
 from tests.train.rank_cases import CLIP, on_ranks, start_ranks
-
-SUITES = ("test", "validation")
 
 
 def data_with_validation() -> MemoryData:
@@ -49,11 +54,10 @@ def data_with_validation() -> MemoryData:
 def job(folder: Path) -> RunConfig:
     """The evaluation of two splits, a class folder and everything of the own suites."""
     pictures = folder / "classes"
-    for i, (name, (png, colour, _)) in enumerate(drawings(9).items()):
+    for name, (png, colour, _) in drawings(9).items():
         place = pictures / colour / name
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(png)
-        assert i < 9
     classes = ClassFolder(name="drawn", path=str(pictures), templates=("a {c}", "some {c}"))
     values = {
         "evaluate.batch_size": 4,
@@ -209,15 +213,8 @@ def _gone(data: object) -> None:
 
 def tiny(folder: Path, runtime: Runtime) -> RunConfig:
     """A run on three splits of drawings, which are put into `folder`."""
-    folder.mkdir()
-    rows = ["image,split,caption"]
-    for i, (name, (png, colour, shape)) in enumerate(drawings(72).items()):
-        (folder / name).write_bytes(png)
-        split = "train" if i < 48 else "validation" if i < 60 else "test"
-        rows.append(f"{name},{split},a {colour} {shape} number {i}")
-    (folder / "captions.csv").write_text("\n".join(rows) + "\n")
     values = {"train.samples": 64, "evaluate.batch_size": 4}
-    return with_fingerprints(tiny_run(folder, **values), runtime)
+    return with_fingerprints(tiny_run(write_shapes(folder, validation=12), **values), runtime)
 
 
 def test_a_run_of_two_processes_validates_and_evaluates_by_both(

@@ -46,6 +46,13 @@ class QueuePlace:
         """Whether nobody knows that the scheduler ever took it."""
         return self.task is None and self.number is None
 
+    def lacks_report_of(self, sweep: str) -> bool:
+        """Whether it is in the queue without a job that writes the report of `sweep` after it.
+
+        Of the trials of a search, which reports itself, that is nobody's job.
+        """
+        return not self.unsure and sweep not in self.reports and bool(self.submission.read().report)
+
     @property
     def waits(self) -> bool:
         """Whether it is this user's, and known not to have begun."""

@@ -23,6 +23,12 @@ from harness.store.record import Store
 Plan = Callable[..., list[Step]]
 
 
+def lacking(order: JobOrder) -> list[bool]:
+    """Of each run in the queue, whether no job writes the report on it."""
+    places = look(order.store).places.values()
+    return [place.lacks_report_of("ablation") for place in places]
+
+
 class TestReport:
     """The job that writes the report waits for every job that a wanted run is in."""
 
@@ -50,14 +56,19 @@ class TestReport:
         slurm.refuses(102, "it died here")
         done, said = send(steps(ABC), order)
         assert (done.report, said[0][:13]) == (None, "no report job")
-        assert {place.reports for place in look(order.store).places.values()} == {frozenset()}
+        assert lacking(order) == [True] * 3
         (slurm.folder / "sbatch.refuses.102").unlink()
         again, _ = send(steps(ABC), order)
         assert again.report == "102"
-        reports = {place.reports for place in look(order.store).places.values()}
-        assert reports == {frozenset({"ablation"})}
+        assert lacking(order) == [False] * 3
         assert slurm.option(102, "dependency") == "afterany:101"
         assert f"report_job {done.submission and done.submission.folder}" in slurm.script(102)
+
+    def test_the_trials_of_a_search_lack_none(
+        self, steps: Plan, order: JobOrder, slurm: FakeSlurm
+    ) -> None:
+        send(steps(ABC), replace(order, report=None))
+        assert lacking(order) == [False] * 3
 
     def test_it_asks_for_no_more_than_a_report_needs(
         self, steps: Plan, order: JobOrder, slurm: FakeSlurm
