@@ -149,6 +149,14 @@ def with_fingerprints(config: RunConfig, runtime: Runtime) -> RunConfig:
 
 
 @pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report without them, in a third of its time: they have tests of their own."""
+    from harness.figures.base import Figures
+
+    monkeypatch.setattr(Figures, "draw", lambda self, material: [])
+
+
+@pytest.fixture
 def shapes() -> MemoryData:
     return memory_data()
 
