@@ -20,7 +20,8 @@ from datetime import datetime
 
 from harness.config.pipes import check_pipes
 from harness.errors import ConfigError, HarnessError, one_line, refuse_controls
-from harness.launch.backlog import Say, estimate, job_of, name_of, set_aside
+from harness.launch.backlog import Say, estimate, job_of, name_of, set_aside, those_alike_together
+from harness.launch.profiles import Profile
 from harness.launch.slurm import rehearse, scheduler, script
 from harness.launch.slurm.closing import follow, report_home, waited_for
 from harness.launch.slurm.freeze import Frozen, freeze, size_of_code
@@ -256,7 +257,7 @@ def _intent(
     return Intent(
         id=own_id,
         sweep=order.sweep,
-        arrays=_arrays(steps, order.profile.pack, limits, listing, name, report=report),
+        arrays=_arrays(steps, order.profile, limits, listing, name, report=report),
         profile=order.profile,
         profile_name=order.profile_name,
         runtime=order.runtime,
@@ -285,7 +286,7 @@ def _safe(name: str) -> str:
 
 def _arrays(
     steps: Sequence[Step],
-    pack: int,
+    profile: Profile,
     limits: Limits,
     listing: Listing,
     name: str,
@@ -298,12 +299,13 @@ def _arrays(
     """
     here = {step.run.key for step in steps}
     waves = [[s for s in steps if here.isdisjoint(s.waits_for) is first] for first in (True, False)]
-    per_task = _runs_per_task(len(steps), pack, limits, listing, report=report)
+    per_task = _runs_per_task(len(steps), profile.pack, limits, listing, report=report)
     arrays: list[Array] = []
     for wave in waves:
         after = tuple(array.name for array in arrays)
-        longest_first = sorted(wave, key=estimate, reverse=True)
-        keys = [step.run.key for step in longest_first]
+        ordered = sorted(wave, key=estimate, reverse=True)
+        ordered = those_alike_together(ordered) if profile.share_data else ordered
+        keys = [step.run.key for step in ordered]
         tasks = [tuple(keys[i : i + per_task]) for i in range(0, len(keys), per_task)]
         for first in range(0, len(tasks), limits.array):
             chunk = tuple(tasks[first : first + limits.array])
