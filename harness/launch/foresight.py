@@ -10,16 +10,15 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 
 from harness import metrics
-from harness.config import Data, canonical_json
+from harness.config import Data, Runtime, canonical_json
 from harness.config.sweep import Run, Sweep, matches
-from harness.data.packed import PACK_FILE
+from harness.data.catalog import open_data
 from harness.errors import ConfigError, HarnessError
 from harness.launch.backlog import stream_of
-from harness.launch.executor import SHARE, Executor
+from harness.launch.executor import SHARE, Assignment, Executor
 from harness.launch.preview import makespan, seconds_of
 from harness.launch.slots import Capacity
 from harness.launch.waves import Wave
@@ -33,6 +32,8 @@ FEWEST_DEGREES = 2
 _MOST_SEEDS = 100
 _WORTH_SHARING = 0.2
 """Share of the training time that goes into pictures."""
+_PHOTOGRAPH_BYTES = 20_000
+"""Of a file: from here on it takes about the time to decode that is assumed."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def sharing(steps: Sequence[Step], executor: Executor, capacity: Capacity) -> It
             why = "one run at a time on a machine" if one else "no two runs see the same pictures"
             yield f"{SHARE.flag} changes nothing here: {why}"
     elif alike >= 2:
-        share, how = _waiting(steps, executor.work.store, capacity)
+        share, how = _waiting(steps, executor.work, capacity)
         if share >= _WORTH_SHARING:
             yield (
                 f"{share:.0%} of the training time goes into decoding ({how}): {SHARE.flag} "
@@ -113,9 +114,9 @@ def sharing(steps: Sequence[Step], executor: Executor, capacity: Capacity) -> It
             )
 
 
-def _waiting(steps: Sequence[Step], store: Store, capacity: Capacity) -> tuple[float, str]:
+def _waiting(steps: Sequence[Step], work: Assignment, capacity: Capacity) -> tuple[float, str]:
     """The share of the training time that runs wait for pictures, and how that is known."""
-    results = [store.run_dir(step.run.key).result() for step in steps]
+    results = [work.store.run_dir(step.run.key).result() for step in steps]
     found = [result["training"].get("data_wait") for result in results if result is not None]
     known = [share for share in found if share is not None]
     if known:
@@ -123,13 +124,15 @@ def _waiting(steps: Sequence[Step], store: Store, capacity: Capacity) -> tuple[f
     pending = [step.run.config for step in steps if step.pending]
     if capacity.on_gpu and capacity.pace is None:
         return 0.0, ""
-    shares = [decode_share(c, capacity.pace) if _is_photographs(c.data) else 0.0 for c in pending]
+    large = {data: _is_photographs(data, work.runtime) for data in {c.data for c in pending}}
+    shares = [decode_share(c, capacity.pace) if large[c.data] else 0.0 for c in pending]
     return median(shares), "at assumed speeds"
 
 
-def _is_photographs(data: Data) -> bool:
-    """Whether pictures are as they were found: neither drawn here nor made small by `pack`."""
-    return data.path is not None and not (Path(data.path) / PACK_FILE).exists()
+def _is_photographs(data: Data, runtime: Runtime) -> bool:
+    """Whether pictures are large: neither drawn here, nor made small by `pack`, nor unknown."""
+    sizes = None if data.path is None else open_data(data, runtime).sizes("train")
+    return sizes is not None and len(sizes) > 0 and sizes.mean() > _PHOTOGRAPH_BYTES
 
 
 def _pending(wave: Wave, steps: Sequence[Step]) -> int:
