@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
 
@@ -129,18 +129,25 @@ def upload(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.to(device, non_blocking=True)
 
 
-def download(*tensors: Tensor) -> list[Tensor]:
-    """Copies on the host; from a GPU into pinned memory, with one wait for all of them."""
+def begin_download(*tensors: Tensor) -> Callable[[], list[Tensor]]:
+    """Begin to copy tensors to the host; what gives the copies, once they are there.
+
+    From a GPU into pinned memory, with one wait for all of them, and for nothing queued later.
+    """
     if tensors[0].device.type != "cuda":
-        return [tensor.cpu() for tensor in tensors]
+        return lambda: [tensor.cpu() for tensor in tensors]
     host = [
         torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor, non_blocking=True)
         for tensor in tensors
     ]
     arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
     arrived.record(torch.cuda.current_stream(tensors[0].device))
-    arrived.synchronize()
-    return host
+
+    def wait() -> list[Tensor]:
+        arrived.synchronize()
+        return host
+
+    return wait
 
 
 def numerics(

@@ -202,7 +202,12 @@ def require(why: str, packages: Iterable[str], *, extra: str) -> None:
 
 def user_name(user: int) -> str:
     """The name of a user, or the number where there is none."""
+    return known_name(user) or f"user {user}"
+
+
+def known_name(user: int) -> str | None:
+    """The name of a user; None where this machine knows none."""
     try:
         return pwd.getpwuid(user).pw_name
     except (KeyError, OverflowError):
-        return f"user {user}"
+        return None

@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -19,17 +20,23 @@ import torch
 
 from harness.config import Model, RunConfig, Runtime, check_processes
 from harness.config.parents import check_filled_in
-from harness.data.catalog import SOURCES, cache_dir, notes_on, open_class_folder, open_data
+from harness.data.catalog import (
+    SOURCES,
+    cache_dir,
+    notes_on,
+    open_class_folder,
+    open_data,
+)
 from harness.data.dataset import DataSet
-from harness.data.images import BadImage, check_turbo, decode
-from harness.data.loader import advice
+from harness.data.images import check_turbo
+from harness.data.loader import advice, bound_lost, check_pictures
 from harness.data.text import corpus_rows_of
 from harness.device import TRAINING, numerics, pick_device, placed, resolve_precision, set_up
 from harness.errors import (
     ConfigError,
-    DataError,
     HarnessError,
     InterruptedRun,
+    RankLost,
     StoppedRun,
     failure_class,
 )
@@ -58,6 +65,7 @@ from harness.train.checkpoint import (
     save_training_only,
 )
 from harness.train.distributed import (
+    SINGLE_PROCESS,
     JoinGroup,
     ProcessGroup,
     RankAddress,
@@ -68,11 +76,10 @@ from harness.train.distributed import (
 from harness.train.loop import Trainer
 from harness.train.meter import Trained
 from harness.train.norms import refuse_micro_batch
+from harness.train.sharing import help_to_evaluate, shared_evaluation
 from harness.train.teacher import preflight_teachers
 
 _OF_ATTEMPTS = {"threads", "processes", "micro_batch", "checkpoint_activations"}
-_PROBES = 8
-"""Pictures of each split that are decoded before anything is queued."""
 
 
 def execute(
@@ -185,7 +192,7 @@ def assist(
     *,
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Train a run as one of its processes but the first; writes nothing, and leaves after training.
+    """Train and evaluate a run as one of its processes but the first; writes nothing.
 
     Raises:
         InterruptedRun: any process was asked to stop.
@@ -200,6 +207,7 @@ def assist(
     store = open_store(place, runtime.process_timeout)
     with process_group(place, store, device, runtime.process_timeout) as group:
         Trainer(training, data, config, runtime, None, device, 0, group).train(stop)
+        help_to_evaluate(group, training.model, data, config.evaluate, runtime)
 
 
 def _run(
@@ -215,32 +223,45 @@ def _run(
     data = open_data(config.data, runtime)
     data.prepare()
     training = placed(TrainingModel(config, _rows(config.model, data, runtime)), device)
-    model, whole = training.model, True
-    result = directory.result()
-    if result is None:
-        result = _train(config, runtime, directory, training, data, device, attempt, stop, company)
-        result["training"]["data"] = data.account.record() | {"notes": notes_on(data, runtime)}
-    else:
-        take_up(model, load_weights(directory.path, result["checkpoint"]))
-        whole = take_up_training_only(training, directory, result)
-    directory.write_status(
-        State.RUNNING,
-        attempt=attempt,
-        phase="evaluate",
-        samples_seen=result["training"]["samples_seen"],
-        samples=config.train.samples,
-    )
-    began = time.monotonic()
-    entry = evaluate(
-        model,
-        data,
-        config,
-        runtime,
-        checkpoint_sha256=result["checkpoint"]["sha256"],
-        out=directory.outcomes,
-        before=result["evaluations"].get(config.evaluation_key),
-        training=training if whole else None,
-    )
+    result, whole = directory.result(), True
+    with ExitStack() as met:
+        group = SINGLE_PROCESS
+        if result is None:
+            if not can_go_on(directory.checkpoints):
+                load_pretrained(training.model.image.backbone, config.model.image)
+                inherit(training.model, config, directory)
+            group = met.enter_context(company(device))
+            _check_group_size(group, runtime)
+            trainer = Trainer(training, data, config, runtime, directory, device, attempt, group)
+            result = _train(config, runtime, directory, trainer, stop)
+        else:
+            take_up(training.model, load_weights(directory.path, result["checkpoint"]))
+            whole = take_up_training_only(training, directory, result)
+        directory.write_status(
+            State.RUNNING,
+            attempt=attempt,
+            phase="evaluate",
+            samples_seen=result["training"]["samples_seen"],
+            samples=config.train.samples,
+        )
+        began = time.monotonic()
+        try:
+            with shared_evaluation(group) as share:
+                entry = evaluate(
+                    training.model,
+                    data,
+                    config,
+                    runtime,
+                    checkpoint_sha256=result["checkpoint"]["sha256"],
+                    out=directory.outcomes,
+                    before=result["evaluations"].get(config.evaluation_key),
+                    training=training if whole else None,
+                    share=share,
+                )
+        except HarnessError as error:
+            if not isinstance(error, RankLost):
+                met.close()  # the others did nothing wrong, and are there for the next run
+            raise
     result["training"].setdefault("evaluation_seconds", time.monotonic() - began)
     result["evaluations"] = {**result["evaluations"], config.evaluation_key: entry}
     directory.write_result(result)
@@ -253,32 +274,23 @@ def _train(
     config: RunConfig,
     runtime: Runtime,
     directory: RunDir,
-    training: TrainingModel,
-    data: DataSet,
-    device: torch.device,
-    attempt: int,
+    trainer: Trainer,
     stop: Callable[[], bool],
-    company: JoinGroup,
 ) -> dict[str, Any]:
     """The result of a training that begins or goes on, without evaluations."""
-    model = training.model
-    if not can_go_on(directory.checkpoints):
-        load_pretrained(model.image.backbone, config.model.image)
-        inherit(model, config, directory)
-    with company(device) as group:
-        _check_group_size(group, runtime)
-        trainer = Trainer(training, data, config, runtime, directory, device, attempt, group)
-        computed_with = numerics(config.train, runtime, device, trainer.precision)
-        directory.complete_provenance(numerics=computed_with)
-        trained = trainer.train(stop)
-    file, sha256 = save_final(directory.checkpoints, model)
+    training, data, device = trainer.model, trainer.data, trainer.device
+    computed_with = numerics(config.train, runtime, device, trainer.precision)
+    directory.complete_provenance(numerics=computed_with)
+    trained = trainer.train(stop)
+    file, sha256 = save_final(directory.checkpoints, training.model)
     return {
         "code": code_hash(),
         "numerics": computed_with,
         "training": {
-            **_training_record(trained, runtime, device, attempt),
+            **_training_record(trained, runtime, device, trainer.attempt),
             "samples_asked": config.train.samples,
             "precision": trainer.precision,
+            "data": data.account.record() | {"notes": notes_on(data, runtime)},
         },
         "checkpoint": {"file": f"checkpoints/{file.name}", "sha256": sha256},
         LOGS: of_logs(directory.metrics_file, directory.progress_file),
@@ -413,36 +425,8 @@ def _check_data(config: RunConfig, runtime: Runtime) -> None:
     cache_dir(runtime).mkdir(parents=True, exist_ok=True)
     data = open_data(config.data, runtime)
     data.prepare()
-    _check_pictures(data, runtime)
+    check_pictures(data, runtime)
     for folder in config.evaluate.class_folders:
         labelled = open_class_folder(folder, runtime)
-        _check_pictures(labelled, runtime)
-        _bound_lost(labelled, runtime)
-
-
-def _bound_lost(data: DataSet, runtime: Runtime) -> None:
-    """DataError when more of what was listed is no picture than is allowed."""
-    if data.share_lost(0, 0) > runtime.max_bad_fraction:
-        shown = "; ".join(f"{p.where}: {p.reason}" for p in data.problems[:3])
-        raise DataError(
-            f"data set {data.name}: {len(data.problems):,} of {data.indexed:,} files cannot be "
-            f"used, more than max_bad_fraction = {runtime.max_bad_fraction:g}: {shown}"
-        )
-
-
-def _check_pictures(data: DataSet, runtime: Runtime) -> None:
-    """DataError when none of a few pictures, spread over a split, can be decoded."""
-    for name, split in data.splits.items():
-        places = np.linspace(0, len(split) - 1, min(_PROBES, len(split))).astype(int)
-        reasons = []
-        for place in places:
-            image = split.images[int(place)]
-            try:
-                decode(data.read(image), max_pixels=runtime.max_pixels)
-            except (BadImage, OSError, KeyError) as error:
-                reasons.append(f"{image}: {error}")
-        if len(places) and len(reasons) == len(places):
-            raise DataError(
-                f"data set {data.name}, split {name}: none of {len(places)} pictures tried can be "
-                f"decoded; {reasons[0]}"
-            )
+        check_pictures(labelled, runtime)
+        bound_lost(labelled, runtime)

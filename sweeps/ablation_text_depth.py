@@ -15,7 +15,7 @@ from harness.metrics import HEADLINE
 from harness.space import Show, Sweep, product
 
 SWEEP = Sweep(
-    base=override(SMALL, LONGER),
+    base=override(override(SMALL, LONGER), {"evaluate.suites": ["swaps"]}),
     points=product({"model.text.layers": [1, 2, 4, 8, 12]}),
     seeds=range(3),
     show=Show(

@@ -157,12 +157,13 @@ def shapes_folder(tmp_path):
     return write_shapes(tmp_path / "shapes")
 
 
-def write_shapes(folder):
-    """A folder with captions.csv and pictures: 48 train, 24 test."""
+def write_shapes(folder, validation=0):
+    """A folder with captions.csv and pictures: 48 train, 24 test, of which some `validation`."""
     folder.mkdir()
     rows = ["image,split,caption"]
     for i, (name, (png, colour, shape)) in enumerate(drawings(72).items()):
         (folder / name).write_bytes(png)
-        rows.append(f"{name},{'train' if i < 48 else 'test'},a {colour} {shape} number {i}")
+        split = "train" if i < 48 else "validation" if i < 48 + validation else "test"
+        rows.append(f"{name},{split},a {colour} {shape} number {i}")
     (folder / "captions.csv").write_text("\n".join(rows) + "\n")
     return folder

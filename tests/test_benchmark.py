@@ -216,15 +216,23 @@ def test_processes_share_the_data_sets_and_one_that_dies_leaves_a_hole(
     export: Path, tmp_path: Path
 ) -> None:
     class_folder(tmp_path / "patches")
-    found = find(CLASSES, str(tmp_path))
-    assert isinstance(found, Found)
+    caption_folder(tmp_path / "told")
+    found = [find(each, str(tmp_path)) for each in (CLASSES, CAPTIONS)]
     specs = [ModelSpec("export", "small", export), ModelSpec("export", "gone", tmp_path / "no")]
     settings = Evaluate(splits=(), suites=("smoke",))
-    runtime = Runtime(cache=str(tmp_path / "cache"))
-    done = evaluate_all(specs, [found], Work(tmp_path, settings, runtime), [None, None])
-    by_model = {each.model: each for each in done}
-    assert by_model[0].part is not None
-    assert "open_clip_config.json is missing" in str(by_model[1].reason)
+
+    def numbers_of(slots: list[str | None], folder: Path) -> dict[str, object]:
+        work = Work(folder, settings, Runtime(cache=str(folder / "cache")))
+        done = evaluate_all(specs, found, work, slots)  # type: ignore[arg-type]
+        reasons = {str(each.reason) for each in done if each.model == 1}
+        assert all("open_clip_config.json is missing" in reason for reason in reasons)
+        assert len(done) == 4
+        parts = {each.benchmark: each.part for each in done if each.model == 0}
+        return {name: part and (part.key, part.metrics) for name, part in parts.items()}
+
+    together = numbers_of([None, None], tmp_path / "two")
+    assert None not in together.values()
+    assert together == numbers_of([None], tmp_path / "one")
 
 
 def test_the_task_of_a_dead_process_is_a_hole_and_the_rest_goes_on() -> None:

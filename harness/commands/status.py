@@ -27,7 +27,7 @@ from harness.errors import ConfigError, RecordError
 from harness.launch.slurm import scheduler
 from harness.launch.slurm.places import QueuePlace
 from harness.monitor.logs import log_files, tail
-from harness.monitor.snapshot import SnapshotReader, places_in_queue
+from harness.monitor.snapshot import SnapshotReader, queue_of
 from harness.monitor.terminal import points_page, sweep_lines, sweep_page
 from harness.store.manifest import Manifest, manifest_names, read_manifest
 from harness.store.record import Store
@@ -81,8 +81,8 @@ def run_command(args: argparse.Namespace) -> int:
 def _cancel(args: argparse.Namespace, store: Store, manifest: Manifest) -> int:
     from harness.launch.slurm.recall import cancel
 
-    find_places = partial(places_in_queue, store, _to_stderr)
-    done = cancel(manifest, args.cancel, store, find_places, _to_stderr, everything=args.all)
+    find = partial(queue_of, store, _to_stderr)
+    done = cancel(manifest, args.cancel, store, find, _to_stderr, everything=args.all)
     print("\n".join(done.lines))
     return done.exit_code
 
@@ -111,7 +111,7 @@ def show_all(store: Store, *, watch: bool = False) -> int:
         from rich.text import Text
 
         return _watch(store, lambda places: [Text(x) for x in sweep_lines(store, reader, places)])
-    print("\n".join(sweep_lines(store, reader, places_in_queue(store, _to_stderr))))
+    print("\n".join(sweep_lines(store, reader, queue_of(store, _to_stderr).places)))
     return 0
 
 
@@ -130,7 +130,7 @@ def show(store: Store, name: str, *, watch: bool) -> int:
 
     if watch:
         return _watch(store, look, console)
-    for part in look(places_in_queue(store, _to_stderr)):
+    for part in look(queue_of(store, _to_stderr).places):
         console.print(part)
     return 0
 
@@ -146,11 +146,11 @@ def _watch(store: Store, look: Look, console: Console | None = None) -> NoReturn
     from rich.console import Group
     from rich.live import Live
 
-    places, asked = places_in_queue(store, _to_stderr), time.monotonic()
+    places, asked = queue_of(store, _to_stderr).places, time.monotonic()
     with Live(console=console or _console(), auto_refresh=False) as live:
         while True:
             if time.monotonic() - asked >= scheduler.POLL_SECONDS:
-                places = places_in_queue(store, lambda line: None)
+                places = queue_of(store, lambda line: None).places
                 asked = time.monotonic()
             live.update(Group(*look(places)), refresh=True)
             time.sleep(REFRESH_SECONDS)

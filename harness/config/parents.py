@@ -53,16 +53,18 @@ def _live_runs(config: RunConfig) -> Iterator[str]:
 def check_filled_in(config: RunConfig) -> None:
     """ConfigError where a parent, or a teacher, was never filled in."""
     text, teacher = config.model.text, config.teacher
-    missing = []
     if text.init is not None and text.init_parent is None:
-        missing = [f"model.text.init = {text.init!r}", "model.text.init_parent"]
-    elif "teacher" not in config.idle() and not all(teacher.content or [""]):
-        missing = [f"teacher.models = {list(teacher.models)}", "teacher.content"]
-    if missing:
-        raise ConfigError(
-            f"{missing[0]} is without {missing[1]}, which is its part in the identity of a run; a "
-            "sweep fills it in, and so does harness.config.sweep.expand"
-        )
+        raise not_filled_in("model.text.init", text.init, "model.text.init_parent")
+    if "teacher" not in config.idle() and not all(teacher.content or [""]):
+        raise not_filled_in("teacher.models", list(teacher.models), "teacher.content")
+
+
+def not_filled_in(field: str, value: object, missing: str) -> ConfigError:
+    """What is said of a field that was given, and of another that goes with it and was not."""
+    return ConfigError(
+        f"{field} = {value!r} is without {missing}, which goes with it; a sweep fills it in, and "
+        "so does harness.config.sweep.expand"
+    )
 
 
 def unlike_parents(config: RunConfig) -> dict[str, Any]:

@@ -164,9 +164,12 @@ class Data(Strict):
     ] = None
     """Share of every batch that each source of `path` has (`shards` and `stream`; sources are
     separated by `::`), in whole samples.  null: each sample counts the same."""
-    shuffle_window: Annotated[Int, Field(ge=1), Field(json_schema_extra={"born": 10_000})] = 10_000
+    shuffle_window: Annotated[
+        Annotated[Int, Field(ge=1)] | Literal["wide"], Field(json_schema_extra={"born": 10_000})
+    ] = 10_000
     """`stream`: places by which a sample may be put off from where its shard has it, in each of up
-    to eight rows of shards that are read side by side."""
+    to eight rows of shards that are read side by side.  `wide`: up to 64 rows and 1,250 places, so
+    that a batch is of 64 shards at least, where there are as many; for shards that are sorted."""
     decode: Annotated[Literal["full", "scaled"], Field(json_schema_extra={"born": "full"})] = "full"
     """`scaled`: a JPEG for training is decoded at 1/2, 1/4 or 1/8 where its crop stays as large as
     the model's input, which is faster and filters a little differently."""

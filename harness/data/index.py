@@ -14,7 +14,6 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar, overload
 
@@ -23,7 +22,7 @@ import numpy.typing as npt
 
 from harness.data.shard_list import Shard
 from harness.data.tars import Sample, read_shard
-from harness.data.tools.jobs import Progress, ProgressLines
+from harness.data.tools.jobs import Progress, ProgressLines, shared_out
 from harness.data.verified import keep_sums, kept_with_files
 from harness.files import locked, open_npz, replacing, written
 
@@ -72,9 +71,14 @@ def index_once(
     fetch: Fetch,
     *,
     jobs: int = 1,
+    threads: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """The summary of the index, which is made first unless a whole one is there.
+
+    Args:
+        jobs: shards read at a time, by as many processes.
+        threads: by threads instead, as is enough for those that have to be fetched.
 
     Safe in several processes.  Raises DataError when a shard cannot be had.
     """
@@ -85,7 +89,7 @@ def index_once(
         with locked(index):
             summary = kept_with_files(index, _SUMMARY, index.parent)
             if summary is None:
-                summary = _make(shards, index, fetch, jobs, told)
+                summary = _make(shards, index, fetch, jobs, threads, told)
     return summary
 
 
@@ -102,11 +106,16 @@ def _parts_of(index: Path) -> Path:
 
 
 def _make(
-    shards: Sequence[Shard], index: Path, fetch: Fetch, jobs: int, progress: Progress
+    shards: Sequence[Shard],
+    index: Path,
+    fetch: Fetch,
+    jobs: int,
+    threads: bool,
+    progress: Progress,
 ) -> dict[str, Any]:
     parts = _parts_of(index)
     parts.mkdir(exist_ok=True)
-    _make_parts(shards, parts, fetch, jobs, progress)
+    _make_parts(shards, parts, fetch, jobs, threads, progress)
     with replacing(index) as temporary:  # a damaged one too
         summary = _join(shards, parts, temporary)
     shutil.rmtree(parts)
@@ -117,20 +126,21 @@ def _make(
 
 
 def _make_parts(
-    shards: Sequence[Shard], parts: Path, fetch: Fetch, jobs: int, progress: Progress
+    shards: Sequence[Shard],
+    parts: Path,
+    fetch: Fetch,
+    jobs: int,
+    threads: bool,
+    progress: Progress,
 ) -> None:
     missing = [i for i in range(len(shards)) if not _is_whole(_part(parts, i))]
     done = len(shards) - len(missing)
-    with ThreadPoolExecutor(jobs) as pool:
-        futures = [pool.submit(_make_part, shards[i], _part(parts, i), fetch) for i in missing]
-        try:
-            for future in futures:
-                future.result()
-                done += 1
-                progress(done, len(shards))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    tasks = [(shards[i], _part(parts, i)) for i in missing]
+    jobs = max(1, min(jobs, len(tasks)))
+    with shared_out(_make_part, fetch, tasks, jobs, threads=threads) as made:
+        for _ in made:
+            done += 1
+            progress(done, len(shards))
 
 
 def _part(parts: Path, number: int) -> Path:
@@ -146,7 +156,8 @@ def _is_whole(part: Path) -> bool:
         return False
 
 
-def _make_part(shard: Shard, part: Path, fetch: Fetch) -> None:
+def _make_part(fetch: Fetch, task: tuple[Shard, Path]) -> None:
+    shard, part = task
     path, sha256 = fetch(shard)
     read = read_shard(path, shard.base, synthetic=shard.synthetic)
     records, names, captions = _arrays(shard, read.samples)

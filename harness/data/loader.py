@@ -40,6 +40,9 @@ _REPLACEMENTS = 100
 
 _WORTH_ADVICE = 0.2
 
+_PROBES = 8
+"""Pictures of each split that are decoded before anything is queued."""
+
 
 @dataclass(frozen=True)
 class Lessons:
@@ -369,6 +372,34 @@ def pairs_of_view(
             worker_init_fn=_one_thread,
         )
     )
+
+
+def bound_lost(data: DataSet, runtime: Runtime) -> None:
+    """DataError when more of what was listed is no picture than is allowed."""
+    if data.share_lost(0, 0) > runtime.max_bad_fraction:
+        shown = "; ".join(f"{p.where}: {p.reason}" for p in data.problems[:3])
+        raise DataError(
+            f"data set {data.name}: {len(data.problems):,} of {data.indexed:,} files cannot be "
+            f"used, more than max_bad_fraction = {runtime.max_bad_fraction:g}: {shown}"
+        )
+
+
+def check_pictures(data: DataSet, runtime: Runtime) -> None:
+    """DataError when none of a few pictures, spread over a split, can be decoded."""
+    for name, split in data.splits.items():
+        places = np.linspace(0, len(split) - 1, min(_PROBES, len(split))).astype(int)
+        reasons = []
+        for place in places:
+            image = split.images[int(place)]
+            try:
+                decode(data.read(image), max_pixels=runtime.max_pixels)
+            except (BadImage, OSError, KeyError) as error:
+                reasons.append(f"{image}: {error}")
+        if len(places) and len(reasons) == len(places):
+            raise DataError(
+                f"data set {data.name}, split {name}: none of {len(places)} pictures tried can be "
+                f"decoded; {reasons[0]}"
+            )
 
 
 def advice(wait_share: float, runtime: Runtime) -> str | None:

@@ -19,6 +19,8 @@ from harness.seeding import generator
 
 LANES = 8
 """Most parts that a windowed batch is made of, each fed by shards of its own."""
+WIDE_LANES, WIDE_REACH = 64, 1_250
+"""The same of a wide window, and its reach, with which as many samples are mixed as by default."""
 
 _KEPT_EPOCHS = 2
 """Orders in memory: that of the epoch, and that of the next one for whoever looks ahead."""
@@ -32,10 +34,18 @@ class Window:
 
     Attributes:
         counts: samples of each shard, in the order of the samples.
+        most_lanes: LANES or WIDE_LANES.
     """
 
     reach: int
     counts: tuple[int, ...]
+    most_lanes: int = LANES
+
+    def lanes(self, quota: int) -> int:
+        """How many lanes a batch of `quota` samples has: each gives it as many of them."""
+        if self.most_lanes == LANES:
+            return math.gcd(quota, LANES)
+        return max(n for n in range(1, self.most_lanes + 1) if quota % n == 0)
 
 
 @dataclass(frozen=True)
@@ -153,7 +163,7 @@ class _Epochs:
         taken = counts[shards]
         before = np.cumsum(taken) - taken
         line = np.repeat(firsts[shards] - before, taken) + np.arange(len(self))
-        lanes = math.gcd(self._quota, LANES)
+        lanes = self._pool.window.lanes(self._quota)
         lines = line[: self._per_epoch * self._quota].reshape(lanes, -1)
         due = np.arange(lines.shape[1]) + rng.random(lines.shape) * reach
         lines = np.take_along_axis(lines, np.argsort(due, axis=1, kind="stable"), axis=1)

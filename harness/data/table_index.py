@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -128,11 +127,6 @@ def index_folder(place: Path, options: object, cache: Path) -> Path:
     what = json.dumps([_VERSION, str(place), repr(options)])
     key = hashlib.sha256(what.encode("utf-8", "surrogateescape")).hexdigest()[:16]
     return cache / f"tables-{key}"
-
-
-def forget_index(index: Path) -> None:
-    """Remove an index."""
-    shutil.rmtree(index, ignore_errors=True)
 
 
 # --------------------------------------------------------------------------- reading

@@ -5,6 +5,7 @@ The one place that reads tars; knows nothing of data sets, indexes or URLs.
 
 from __future__ import annotations
 
+import os
 import posixpath
 import tarfile
 from collections import Counter, defaultdict
@@ -187,9 +188,8 @@ def _first(fields: Mapping[str, Sequence[tarfile.TarInfo]], wanted: Collection[s
 
 
 def read_at(file: BinaryIO, offset: int, size: int, shard: str, member: str) -> bytes:
-    """The bytes of a member by one seek; OSError, with both names, if the shard ends before."""
-    file.seek(offset)
-    data = file.read(size)
+    """The bytes of a member, wherever `file` stands; OSError with both names if it ends before."""
+    data = os.pread(file.fileno(), size, offset)
     if len(data) != size:
         raise OSError(f"{shard} ends within {member}")
     return data

@@ -11,9 +11,10 @@ from typing import Any
 
 from harness.config import Evaluate, Runtime
 from harness.data.catalog import cache_dir
-from harness.errors import DataError
+from harness.data.dataset import DataSet
+from harness.errors import DataError, HarnessError
 from harness.evaluate import invariants
-from harness.evaluate.parts import FoundTestSet, Part
+from harness.evaluate.parts import FoundTestSet, Part, class_set
 from harness.evaluate.suites import SUITES, benchmarks_of
 from harness.evaluate.suites.choices import open_choices
 from harness.evaluate.suites.find import Found, Hole, find
@@ -36,6 +37,24 @@ def place_of(found: Found, runtime: Runtime) -> FoundTestSet:
     openers = {CHOICE: open_choices, RELEVANCE: open_relevance}
     opened = partial(openers.get(benchmark.task, open_found), found, cache_dir(runtime))
     return FoundTestSet(benchmark.name, benchmark.task, found.fingerprint, opened, about)
+
+
+def opened(name: str, fingerprint: str, settings: Evaluate, runtime: Runtime) -> DataSet | None:
+    """The class folder or benchmark of that name, ready to be read; None unless it is here, with
+    that content."""
+    try:
+        sets = [class_set(each, runtime) for each in settings.class_folders if each.name == name]
+        wanted = [each for each in benchmarks_of(settings.suites) if each.name == name]
+        places = [find(each, runtime.data_root) for each in wanted]
+        sets += [place_of(place, runtime) for place in places if isinstance(place, Found)]
+        for place in sets:
+            if place.fingerprint == fingerprint:
+                data = place.open()
+                data.prepare()
+                return data
+    except (HarnessError, OSError):
+        return None
+    return None
 
 
 def located(settings: Evaluate, data_root: str | None) -> list[Found | Hole]:

@@ -8,6 +8,7 @@ tower by itself as well as the two of a run; `latency_ms` is for one that is mea
 from __future__ import annotations
 
 import copy
+import inspect
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -19,7 +20,6 @@ from timm.utils.model import reparameterize_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from harness.errors import ConfigError, InvariantError
 from harness.store.provenance import machine
@@ -115,9 +115,14 @@ def count_parameters(parameters: Iterable[nn.Parameter]) -> int:
 @torch.no_grad()
 def count_gmacs(encode: Callable[[Tensor], Tensor], sample: Tensor) -> float:
     """Multiply-accumulates of one call, in 10^9: matrix products and convolutions, on the CPU."""
+    from torch.utils import flop_counter  # imports triton
+
+    # torch marks the method as not to be compiled, which would import its compiler here.
+    mode: Any = flop_counter._FlopCounterMode
+    mode.__torch_dispatch__ = inspect.unwrap(mode.__torch_dispatch__)
     # Fused attention and the fused encoder layer are single operations that the counter cannot
     # look into: both are taken apart here.
-    counter = FlopCounterMode(display=False)
+    counter = flop_counter.FlopCounterMode(display=False)
     with sdpa_kernel(SDPBackend.MATH), _no_fast_path(), counter:
         encode(sample)
     return counter.get_total_flops() / 2 / 1e9

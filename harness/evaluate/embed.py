@@ -6,9 +6,10 @@ is computed from the embeddings.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -50,6 +51,42 @@ class Pictures:
     embeddings: Tensor
     kept: tuple[int, ...]
     problems: tuple[Problem, ...]
+
+
+class EmbeddedBatch(NamedTuple):
+    """What one batch gives.
+
+    Attributes:
+        embeddings: float32 (K, D) on the CPU; of no rows where no picture could be read.
+        places, problems: see PictureBatch; of texts there are none.
+    """
+
+    embeddings: Tensor
+    places: Sequence[int] = ()
+    problems: Sequence[Problem] = ()
+
+
+Work = Callable[[int, int], Generator[EmbeddedBatch, None, None]]
+"""Embeds the batches from number `first` on, the first argument, and every so many-th after it."""
+
+Share = Callable[[Mapping[str, Any], Work], Iterable[EmbeddedBatch]]
+"""All batches of a work in their order, whoever does which; others know the work by plain values
+from which `work_asked` makes it again."""
+
+
+def alone(asked: Mapping[str, Any], work: Work) -> Iterable[EmbeddedBatch]:
+    """The share of who has nobody to share with: everything."""
+    return work(0, 1)
+
+
+def work_asked(
+    asked: Mapping[str, Any], model: Encoders, data: DataSet, evaluate: Evaluate, runtime: Runtime
+) -> Work:
+    """The work that a `Share` was asked for in another process, for the same model and data."""
+    if "tokens" in asked:
+        return partial(_token_batches, model, asked["tokens"], evaluate)
+    images, by_batch = asked["images"], asked["by_batch"]
+    return partial(_embedded_pictures, model, data, images, evaluate, runtime, by_batch)
 
 
 def precision_of(model: Encoders, evaluate: Evaluate) -> str:
@@ -161,13 +198,19 @@ def batches_of_pictures(
     runtime: Runtime,
     *,
     by_batch: bool = False,
+    first: int = 0,
+    every: int = 1,
 ) -> Iterator[PictureBatch]:
-    """The pictures of `data` called `images` as `model` takes them, `size` at a time."""
+    """The pictures of `data` called `images` as `model` takes them, `size` at a time.
+
+    Of these batches, number `first` and each `every`-th from there on.
+    """
+    starts = range(0, len(images), size)[first::every]
     device = next(model.parameters()).device
     view, finish = _halves(model.preprocess) if by_batch else (model.preprocess, _as_it_is)
     loader: DataLoader[Any] = DataLoader(
         _Views(data, images, view, runtime.max_pixels),
-        batch_size=size,
+        batch_sampler=[[*range(start, min(start + size, len(images)))] for start in starts],
         num_workers=runtime.workers or 0,
         collate_fn=list,
         # A generator of its own: starting a loader must not move the run's random state.
@@ -190,34 +233,56 @@ def embed_images(
     runtime: Runtime,
     *,
     by_batch: bool = False,
+    share: Share = alone,
 ) -> Pictures:
     """Embed the pictures of `data` called `images`, in their order.
 
     Args:
         by_batch: normalise batches and not pictures: faster, with the last bits of a convolution
             in another order.
+        share: who embeds which of the batches.
 
     Raises:
         DataError: more than `runtime.max_bad_fraction` of them cannot be decoded, or none is left.
         InvariantError: an embedding is not finite, or all are equal.
     """
-    kept: list[int] = []
-    problems: list[Problem] = []
-    batches: list[Tensor] = []
-    with encoding(model, precision_of(model, evaluate)):
-        for batch in batches_of_pictures(
-            model, data, images, evaluate.batch_size, runtime, by_batch=by_batch
-        ):
-            kept += batch.places
-            problems += batch.problems
-            if batch.places:
-                batches.append(model.encode_image(batch.pixels).float().cpu())
+    work = partial(_embedded_pictures, model, data, images, evaluate, runtime, by_batch)
+    batches = list(share({"images": images, "by_batch": by_batch}, work))
+    problems = [problem for batch in batches for problem in batch.problems]
     bounded(data.name, problems, len(images), runtime.max_bad_fraction)
-    if not batches:
+    kept = tuple(place for batch in batches for place in batch.places)
+    if not kept:
         raise DataError(f"data set {data.name}: no picture to evaluate is left")
-    embeddings = torch.cat(batches)
+    embeddings = torch.cat([batch.embeddings for batch in batches if batch.places])
     _check("picture", embeddings, distinct=len(embeddings))
-    return Pictures(embeddings, tuple(kept), tuple(problems))
+    return Pictures(embeddings, kept, tuple(problems))
+
+
+def _embedded_pictures(
+    model: Encoders,
+    data: DataSet,
+    images: Sequence[str],
+    evaluate: Evaluate,
+    runtime: Runtime,
+    by_batch: bool,
+    first: int,
+    every: int,
+) -> Generator[EmbeddedBatch, None, None]:
+    """Of each batch of `batches_of_pictures` the embeddings."""
+    batches = batches_of_pictures(
+        model,
+        data,
+        images,
+        evaluate.batch_size,
+        runtime,
+        by_batch=by_batch,
+        first=first,
+        every=every,
+    )
+    with encoding(model, precision_of(model, evaluate)):
+        for pixels, places, problems in batches:
+            made = model.encode_image(pixels).float().cpu() if places else torch.empty(0)
+            yield EmbeddedBatch(made, places, problems)
 
 
 def bounded(name: str, problems: Sequence[Problem], looked_at: int, allowed: float) -> None:
@@ -235,7 +300,9 @@ def bounded(name: str, problems: Sequence[Problem], looked_at: int, allowed: flo
 # --------------------------------------------------------------------------- texts
 
 
-def embed_texts(model: Encoders, texts: Sequence[str], evaluate: Evaluate) -> Tensor:
+def embed_texts(
+    model: Encoders, texts: Sequence[str], evaluate: Evaluate, share: Share = alone
+) -> Tensor:
     """Embed `texts`: each distinct one once, in batches of similar length.
 
     Returns:
@@ -246,13 +313,17 @@ def embed_texts(model: Encoders, texts: Sequence[str], evaluate: Evaluate) -> Te
     """
     places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
     tokens = model.tokenizer(list(places))
-    embedded = _embed_tokens(model, tokens, evaluate)
+    embedded = _embed_tokens(model, tokens, evaluate, share)
     _check("text", embedded, distinct=len(torch.unique(tokens, dim=0)))
     return embedded[torch.tensor([places[text] for text in texts])]
 
 
 def embed_shortened(
-    model: Encoders, texts: Sequence[str], lengths: Sequence[int], evaluate: Evaluate
+    model: Encoders,
+    texts: Sequence[str],
+    lengths: Sequence[int],
+    evaluate: Evaluate,
+    share: Share = alone,
 ) -> dict[int, Tensor]:
     """Embed the first tokens of each text, in one pass: length -> as `embed_texts` gives.
 
@@ -268,7 +339,7 @@ def embed_shortened(
     tokens = model.tokenizer(texts)
     rows = torch.cat([_shortened(tokens, length) for length in lengths])
     distinct, places = torch.unique(rows, dim=0, return_inverse=True)
-    embedded = _embed_tokens(model, distinct, evaluate)
+    embedded = _embed_tokens(model, distinct, evaluate, share)
     check_finite("text", embedded)
     parts = torch.split(places, len(texts))
     return {length: embedded[part] for length, part in zip(lengths, parts, strict=True)}
@@ -283,17 +354,24 @@ def _shortened(tokens: Tensor, length: int) -> Tensor:
     return cut.scatter(1, end, eot[:, None])
 
 
-def _embed_tokens(model: Encoders, tokens: Tensor, evaluate: Evaluate) -> Tensor:
+def _embed_tokens(model: Encoders, tokens: Tensor, evaluate: Evaluate, share: Share) -> Tensor:
     """Embeddings (N, D) of rows of ids (N, L), in batches of similar length."""
+    work = partial(_token_batches, model, tokens, evaluate)
+    embedded = [batch.embeddings for batch in share({"tokens": tokens}, work)]
+    order = torch.argsort(lengths_of(tokens), stable=True)
+    return torch.cat(embedded)[torch.argsort(order)]
+
+
+def _token_batches(
+    model: Encoders, tokens: Tensor, evaluate: Evaluate, first: int, every: int
+) -> Generator[EmbeddedBatch, None, None]:
     lengths = lengths_of(tokens)
     order = torch.argsort(lengths, stable=True)
     device = next(model.parameters()).device
-    embedded: list[Tensor] = []
     with encoding(model, precision_of(model, evaluate)):
-        for batch in torch.split(order, evaluate.batch_size):
+        for batch in torch.split(order, evaluate.batch_size)[first::every]:
             cut = tokens[batch, : int(lengths[batch].max())]
-            embedded.append(model.encode_text(cut.to(device)).float().cpu())
-    return torch.cat(embedded)[torch.argsort(order)]
+            yield EmbeddedBatch(model.encode_text(cut.to(device)).float().cpu())
 
 
 def lengths_of(tokens: Tensor) -> Tensor:

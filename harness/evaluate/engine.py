@@ -25,6 +25,7 @@ from harness.errors import ConfigError, DataError, InvariantError, RecordError, 
 from harness.evaluate import invariants
 from harness.evaluate.benchmarks import combine, located, place_of
 from harness.evaluate.deploy.forms import build
+from harness.evaluate.embed import Share, alone
 from harness.evaluate.model import Identity, identity_of_run, preprocessing
 from harness.evaluate.own_suites import measure_own_suites
 from harness.evaluate.parts import FoundTestSet, Part, class_set, evaluate_part, protocol_head
@@ -61,6 +62,7 @@ def evaluate(
     out: Path | None,
     before: Mapping[str, Any] | None = None,
     training: TrainingModel | None = None,
+    share: Share = alone,
 ) -> dict[str, Any]:
     """Evaluate `model` as `config.evaluate` asks and check that the numbers can be true.
 
@@ -73,6 +75,8 @@ def evaluate(
         before: the same evaluation as an earlier version made it, by today's names: what it has
             stays as it is, and what it lacks is added.
         training: `model` with what trained beside it; None: metrics of loss terms are holes.
+        share: who embeds which batch of pictures and texts; what no `share` can be had of, the
+            terms' own passes and deployed forms, this process does.
 
     Returns:
         {"content_key", "protocol", "metrics", "outcomes", "outcomes_sha256"}: plain values for the
@@ -86,7 +90,7 @@ def evaluate(
     """
     check_evaluated(data, config.evaluate)
     found = Findings()
-    job = Job(model, config.evaluate, runtime, found)
+    job = Job(model, config.evaluate, runtime, found, share=share)
     identity = partial(identity_of_run, model, checkpoint_sha256)
     terms = config.objective.active
     protocol = {
@@ -221,7 +225,7 @@ def _evaluate_parts(job: Job, identity_of: Callable[[], Identity], out: Path) ->
     identity = identity_of()
 
     def part_of(place: FoundTestSet) -> Part:
-        made = evaluate_part(job.model, identity, place, settings, runtime, out)
+        made = evaluate_part(job.model, identity, place, settings, runtime, out, job.share)
         job.found.metrics |= {name: dict(metric) for name, metric in made.metrics.items()}
         job.found.outcomes |= made.arrays()
         return made

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 ERRORS = 3.0
 """Standard errors of chance within which an accuracy counts as chance."""
@@ -54,6 +53,8 @@ def suspicions(predictions: np.ndarray, labels: np.ndarray, classes: int) -> lis
 
 
 def _accuracy_in_best_order(predictions: np.ndarray, labels: np.ndarray, classes: int) -> float:
+    from scipy.optimize import linear_sum_assignment  # heavy, and few accuracies come here
+
     order = np.random.default_rng(0).permutation(len(labels))
     first, second = order[::2], order[1::2]
     if not len(second):

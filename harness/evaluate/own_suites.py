@@ -108,7 +108,7 @@ def _geometry(job: Job, name: str, scored: Scored) -> Facts:
 
 
 def _shorten(job: Job, name: str, scored: Scored) -> Facts:
-    shortened = embed_shortened(job.model, scored.captions, LENGTHS, job.settings)
+    shortened = embed_shortened(job.model, scored.captions, LENGTHS, job.settings, job.share)
     image = scored.pictures.embeddings
     rules = [own_relevance(scored.owners, len(image))]
     assert scored.texts is not None

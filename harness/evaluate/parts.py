@@ -24,7 +24,7 @@ from harness.data.class_sets import SPLIT
 from harness.data.dataset import DataSet
 from harness.errors import NOT_WHOLE, InvariantError, RecordError
 from harness.evaluate import invariants
-from harness.evaluate.embed import precision_of
+from harness.evaluate.embed import EmbeddedBatch, Share, Work, alone, precision_of
 from harness.evaluate.label_checks import suspicions
 from harness.evaluate.model import Encoders, Identity
 from harness.evaluate.scoring.choice import score_choices
@@ -131,8 +131,12 @@ def evaluate_part(
     settings: Evaluate,
     runtime: Runtime,
     store: Path,
+    share: Share = alone,
 ) -> Part:
     """The part in `store`, evaluated first unless it is there.
+
+    Args:
+        share: see `embed_images`; asked for the set by its name and fingerprint.
 
     Raises:
         DataError: the data cannot be read or is not the benchmark's.
@@ -146,7 +150,9 @@ def evaluate_part(
         return kept
     data = place.open()
     data.prepare()
-    job = Job(model, settings, runtime, Findings(), place.by_batch)
+    of_set = {"set": place.name, "fingerprint": place.fingerprint}
+    shared = partial(_shared, share, of_set)
+    job = Job(model, settings, runtime, Findings(), place.by_batch, shared)
     kind = f"{precision}-{device.type}"
     cache = TextCache(cache_dir(runtime), identity.text_tower, kind, job.texts)
     protocol = {
@@ -168,6 +174,12 @@ def evaluate_part(
     text = json.dumps(written, indent=1, sort_keys=True, allow_nan=False)
     write_atomic(part.outcomes.with_suffix(".json"), (text + "\n").encode())
     return part
+
+
+def _shared(
+    share: Share, of_set: Mapping[str, Any], asked: Mapping[str, Any], work: Work
+) -> Iterable[EmbeddedBatch]:
+    return share({**asked, **of_set}, work)
 
 
 def kept_part(store: Path, place: FoundTestSet, key: str) -> Part | None:

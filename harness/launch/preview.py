@@ -20,6 +20,7 @@ from harness.planning.costs import (
     NOMINAL_GMACS_PER_SECOND,
     duration,
     is_known_backbone,
+    training_gmacs,
 )
 from harness.planning.plan import Action, Step
 
@@ -123,6 +124,13 @@ def assumptions(steps: Sequence[Step], capacity: Capacity) -> list[str]:
         f"~: no run of this sweep has finished here; {cpu if pace is None else pace.words}, "
         "without start-up and evaluation"
     ]
+    if pace is not None:
+        rates = [pace.gmacs / training_gmacs(step.run.config, 1) for step in pending]
+        span = " to ".join(dict.fromkeys(f"{rate:,.0f}" for rate in (min(rates), max(rates))))
+        lines.append(
+            f"of a run {span} samples/s pass through the towers and {pace.pictures:,.0f} are "
+            "decoded; the slower counts"
+        )
     unlisted = {
         step.run.config.model.image.backbone
         for step in pending

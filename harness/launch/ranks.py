@@ -22,7 +22,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,6 +73,12 @@ def _first_of(
         yield ranks
 
 
+def _alone(device: torch.device) -> AbstractContextManager[ProcessGroup]:
+    from harness.train.distributed import single_process
+
+    return single_process(device)
+
+
 # --------------------------------------------------------------------------- started from here
 
 
@@ -88,10 +94,8 @@ class Spawned:
 
         They begin to import at once.  What they print goes to `log`.
         """
-        from harness.train.distributed import single_process
-
         if runtime.processes == 1:
-            return single_process
+            return _alone
         self._start(runtime.processes - 1)
 
         @contextmanager

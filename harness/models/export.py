@@ -19,7 +19,6 @@ import safetensors.torch
 import timm
 import torch
 from open_clip.tokenizer import SimpleTokenizer
-from timm.models import is_model
 from timm.utils.model import reparameterize_model
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -28,7 +27,7 @@ from harness.config import Model
 from harness.data.text import EOT, FULL_SIZE, OTHER, SOT
 from harness.errors import ConfigError, InvariantError
 from harness.files import write_atomic
-from harness.models.names import BACKBONES
+from harness.models.names import BACKBONES, is_timm_model
 from harness.models.two_tower import TwoTower, rows_of, take_up
 
 #: The names that open_clip looks for in a `local-dir:` folder or a hub repository.
@@ -212,7 +211,7 @@ def _obstacle(model: TwoTower) -> str | None:
     """Why open_clip cannot build the image tower, as far as can be told beforehand."""
     image, backbone = model.config.image, model.image.backbone
     name = image.backbone
-    if name in BACKBONES or not is_model(name):
+    if name in BACKBONES or not is_timm_model(name):
         return "it builds towers by their names in timm, which lacks this one"
     if image.output_stride is not None:
         return f"it has no setting for output_stride = {image.output_stride}"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import timm
 import torch
-from timm.models import is_model
+from timm.models._factory import create_model
+from timm.models._registry import get_pretrained_cfg
 from torch import Tensor, nn
 
 from harness.config import ImageTower as ImageConfig
 from harness.errors import ConfigError, unknown
-from harness.models.names import BACKBONES, backbone_names
+from harness.models.names import BACKBONES, backbone_names, is_timm_model
 from harness.models.pretrained import load_pretrained
 from harness.models.tokens import patch_layout, with_stages
 
@@ -37,16 +37,16 @@ def build_backbone(name: str, size: int, output_stride: int | None = None) -> nn
                 f"has timm's {', '.join(TIMM_INTERFACE)}"
             )
         return backbone
-    if not is_model(name):
+    if not is_timm_model(name):
         raise ConfigError(unknown("backbone", name, backbone_names()))
-    fixed = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    fixed = get_pretrained_cfg(name, allow_unregistered=True)
     sized: dict[str, Any] = (
         {"img_size": size} if fixed is not None and fixed.fixed_input_size else {}
     )
     if output_stride is not None:
         sized["output_stride"] = output_stride
     try:
-        return timm.create_model(name, pretrained=False, num_classes=0, **sized)
+        return create_model(name, pretrained=False, num_classes=0, **sized)
     except (AssertionError, ValueError, TypeError, RuntimeError) as error:
         raise ConfigError(
             f"model.image.backbone {name!r} cannot be built for {size}-pixel pictures"

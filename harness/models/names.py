@@ -6,6 +6,7 @@ A login node checks a name before anything is queued, so the names are read from
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import re
 from collections.abc import Callable
@@ -48,19 +49,28 @@ def backbone_names() -> set[str]:
     return {*_timm_names(), *BACKBONES}
 
 
+def is_timm_model(name: str) -> bool:
+    """Whether timm builds `name`, a tag behind a dot aside; the module that does is imported.
+
+    That module alone, where the name stands in it: timm has a hundred.
+    """
+    module = _timm_names().get(name.partition(".")[0])
+    if not module:
+        return bool(importlib.import_module("timm.models").is_model(name))
+    importlib.import_module(f"timm.models.{module}")
+    return bool(importlib.import_module("timm.models._registry").is_model(name))
+
+
 @lru_cache(maxsize=1)
-def _timm_names() -> frozenset[str]:
+def _timm_names() -> dict[str, str]:
+    """Name -> the module that has it, "" for the deprecated."""
     spec = importlib.util.find_spec("timm")
     folders = [] if spec is None else spec.submodule_search_locations or []
-    names: set[str] = set()
+    names: dict[str, str] = {}
     for folder in folders:
         for file in sorted((Path(folder) / "models").glob("*.py")):
-            names |= _names_in(file.read_text(encoding="utf-8"))
-    return frozenset(names)
-
-
-def _names_in(source: str) -> set[str]:
-    names = set(_ENTRY_POINT.findall(source))
-    for block in _DEPRECATIONS.findall(source):
-        names |= set(_DEPRECATED_NAME.findall(block))
+            source = file.read_text(encoding="utf-8")
+            names |= dict.fromkeys(_ENTRY_POINT.findall(source), file.stem)
+            for block in _DEPRECATIONS.findall(source):
+                names |= dict.fromkeys(_DEPRECATED_NAME.findall(block), "")
     return names

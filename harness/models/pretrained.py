@@ -280,13 +280,13 @@ def _timm_name(name: str, tensors: Mapping[str, Tensor], places: list[str]) -> s
 
 def _classifier_names(backbone: nn.Module, name: str) -> set[str]:
     """What the same architecture with a classifier has and the headless `backbone` has not."""
-    import timm
     import torch
+    from timm.models._factory import create_model
 
     own = backbone.state_dict().keys()
     if name not in BACKBONES:
         with torch.device("meta"):
-            return set(timm.create_model(name, pretrained=False).state_dict().keys() - own)
+            return set(create_model(name, pretrained=False).state_dict().keys() - own)
     head: Any = backbone.get_classifier()  # type: ignore[operator]
     modules = [path for path, module in backbone.named_modules() if module is head]
     return {f"{path}.{kind}" for path in modules for kind in ("weight", "bias")} - own

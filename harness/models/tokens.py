@@ -38,6 +38,19 @@ class DrawnTokens(NamedTuple):
     places: Tensor
 
 
+class Matching(NamedTuple):
+    """Which words (N, L, d) go with which patches of their own pairs, as it is being found.
+
+    Attributes:
+        similarity: (N, L, P).
+        weights: gives them, (N, L, P), once they are known.
+    """
+
+    words: Tensor
+    similarity: Tensor
+    weights: Callable[[], Tensor]
+
+
 @dataclass(frozen=True)
 class PatchLayout:
     """Where the patches are in what a backbone's `forward_features` gives for square pictures.
@@ -95,7 +108,20 @@ def patch_layout(backbone: nn.Module, name: str, size: int) -> PatchLayout:
 def stage_maps(backbone: nn.Module, pixels: Tensor, grid: int) -> tuple[Tensor, list[Tensor]]:
     """What `forward_features` gives, and the maps (N, C, grid, grid) of the stages before it."""
     features, maps = backbone.forward_intermediates(pixels)  # type: ignore[operator]
-    return features, [F.adaptive_avg_pool2d(one, grid) for one in maps]
+    return features, [_pooled(one, grid) for one in maps]
+
+
+def _pooled(one: Tensor, grid: int) -> Tensor:
+    """A map (N, C, H, W) as (N, C, grid, grid), by means.
+
+    By the adaptive way only where there is no other: on a GPU its gradient is not deterministic.
+    A CPU's bits are the same by either where means are of a power of two.
+    """
+    (height, width), (rows, columns) = one.shape[-2:], [side // grid for side in one.shape[-2:]]
+    exact = one.is_cuda or (rows * columns).bit_count() == 1
+    if height % grid or width % grid or not exact:
+        return F.adaptive_avg_pool2d(one, grid)
+    return F.avg_pool2d(one, (rows, columns))
 
 
 def with_stages(layout: PatchLayout, backbone: nn.Module, name: str, size: int) -> PatchLayout:
@@ -124,9 +150,11 @@ class TokenProjections(nn.Module):
     Attributes:
         last: words, patches and mask of the last step, for the log; None before, and where nothing
             is told of them.
+        begun: matching of the tokens of the pass before the loss, for the loss.
     """
 
     last: tuple[Tensor, Tensor, Tensor] | None = None
+    begun: Matching | None = None
 
     def __init__(self, layout: PatchLayout, text_width: int, dim: int) -> None:
         super().__init__()

@@ -103,9 +103,15 @@ class TrainingModel(nn.Module):
     Each of these modules is initialised from a generator of its own, so that switching a term on
     leaves the towers' initial weights, and the other terms', as they were.
 
+    Attributes:
+        whole_batches: whether each pass is of a batch whose loss follows, so that terms may begin
+            what it waits for; whoever trains says so.
+
     Raises:
         ConfigError: a term needs patches and the backbone gives none, or a stage is not there.
     """
+
+    whole_batches = False
 
     def __init__(self, config: RunConfig, rows: np.ndarray | None) -> None:
         super().__init__()
@@ -162,6 +168,8 @@ class TrainingModel(nn.Module):
             found = self.terms[name].outputs(seen, module, (inputs or {}).get(name))
             if found is not None:
                 of_terms[name] = found
+                if self.whole_batches:
+                    self.terms[name].begin(found, module)
         return Outputs(seen.image, text, of_terms)
 
     def look(self, pixels: Tensor, tokens: Tensor, own: Any = None) -> Pass:

@@ -19,8 +19,7 @@ from harness.errors import RecordError, one_line, whole
 from harness.files import open_regular
 from harness.launch.slurm import scheduler
 from harness.launch.slurm.departures import CANCELLED, DEAD, HELD, Departure, Departures
-from harness.launch.slurm.places import QueuePlace, look, queued
-from harness.launch.slurm.scheduler import Silent
+from harness.launch.slurm.places import Queue, QueuePlace, look, unasked
 from harness.launch.slurm.submissions import submissions
 from harness.planning.costs import training_gmacs
 from harness.store.lease import ReadOnlyLease
@@ -407,15 +406,14 @@ def _seconds_by_the_log(directory: RunDir) -> float | None:
 # --------------------------------------------------------------------------- the queue
 
 
-def places_in_queue(store: Store, say: Callable[[str], None]) -> dict[str, QueuePlace]:
-    """Where in the queue runs are; the scheduler is asked once, and only if something may be."""
+def queue_of(store: Store, say: Callable[[str], None]) -> Queue:
+    """What is in the queue; the scheduler is asked once, and only if something may be."""
     if not any(submission.open for submission in submissions(store)):
-        return {}
+        return Queue(None, "", (), {})
     if not scheduler.installed():
         say("there is no SLURM here: what waits in its queue is not known")
-        return queued(store, None, say=say)
-    try:
-        return queued(store, look(store, seconds=ASK_SECONDS), close=False, say=say)
-    except Silent as error:
-        say(f"{error}: what waits in the queue is as it was submitted")
-        return queued(store, None, say=say)
+        return unasked(store, say)
+    queue = look(store, say, seconds=ASK_SECONDS)
+    if queue.fault:
+        say(f"{queue.fault}: what waits in the queue is as it was submitted")
+    return queue

@@ -135,7 +135,7 @@ def sweep_page(
         table(snapshots),
         total(snapshots),
         *failure_lines(store, snapshots),
-        *submission_notes(store, manifest.sweep.name),
+        *submission_notes(store, manifest.sweep.name, snapshots),
     ]
 
 
@@ -170,7 +170,7 @@ def points_page(
     from rich.text import Text
 
     failures = failure_lines(store, snapshots)
-    notes = [*failures[:_FAILURES_SHOWN], *submission_notes(store, manifest.sweep.name)]
+    notes = [*failures[:_FAILURES_SHOWN], *submission_notes(store, manifest.sweep.name, snapshots)]
     if len(failures) > _FAILURES_SHOWN:
         notes.insert(_FAILURES_SHOWN, f"and {len(failures) - _FAILURES_SHOWN} more causes")
     rows = max(3, console.height - _AROUND - len(notes))
@@ -254,10 +254,17 @@ def _legend(snapshots: Sequence[RunSnapshot], encoding: str) -> str:
     return "  ".join(f"{_mark(states[state], encoding)} {state}" for state in there)
 
 
-def submission_notes(store: Store, sweep: str) -> list[str]:
-    """The submissions that hold themselves back, and the rehearsal that went wrong."""
+def submission_notes(store: Store, sweep: str, snapshots: Sequence[RunSnapshot]) -> list[str]:
+    """The submissions that hold themselves back, the rehearsal that went wrong, no report job."""
     held = [(one.folder.name, one.held()) for one in submissions(store, sweep)]
     notes = [f"submission {name} holds itself back: {why}" for name, why in held if why is not None]
+    places = [one.place for one in snapshots if one.place is not None]
+    alone = sum(place.lacks_report_of(sweep) for place in places)
+    if alone:
+        notes.append(
+            f"no job in the queue writes the report on {alone} of these runs when they are over: "
+            "the command that submitted them brings one, or they are reported by hand"
+        )
     return [visible_line(note) for note in [*notes, *what_went_wrong(store, sweep)]]
 
 

@@ -10,8 +10,12 @@ encoders or of what a loss does with the weights.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
+ASSIGNED = ("one_to_one", "top_k")
+"""Matchings found on the CPU, which the host waits for; a word has one patch or none."""
 MOST_SWEEPS = 2_000
 """Of a plan that does not come within its tolerance; how far it is off is in the log."""
 _FIRST_EPS, _SWEEPS_AT_ONCE = 0.5, 10
@@ -37,13 +41,20 @@ def one_to_one(similarity: Tensor, mask: Tensor) -> Tensor:
     matched.  Runs on the CPU, about 10 to 30 microseconds a pair of 16 words and 49 patches, for
     which a GPU's queue is waited for once.
     """
+    from harness.device import begin_download
+
+    return _assigned(similarity, begin_download(similarity.detach(), mask))
+
+
+def _assigned(similarity: Tensor, arrive: Callable[[], list[Tensor]]) -> Tensor:
+    """`one_to_one` of similarities that are on their way to the host with the mask."""
     import numpy as np
     import torch
     from scipy.optimize import linear_sum_assignment
 
-    from harness.device import download, upload
+    from harness.device import upload
 
-    found, words_of = download(similarity.detach(), mask)
+    found, words_of = arrive()
     # A NaN is none of the matching's business: it reaches the loss, where training stops by name.
     cost = -found.double().nan_to_num().numpy()
     weights = np.zeros_like(cost)
@@ -56,7 +67,10 @@ def one_to_one(similarity: Tensor, mask: Tensor) -> Tensor:
 
 def top_k(similarity: Tensor, mask: Tensor, keep: float) -> Tensor:
     """`one_to_one`, of which each pair keeps the best `keep` of its matches, rounded up."""
-    weights = one_to_one(similarity, mask)
+    return _best(one_to_one(similarity, mask), similarity, keep)
+
+
+def _best(weights: Tensor, similarity: Tensor, keep: float) -> Tensor:
     matched = weights.sum(dim=-1) > 0
     value = (weights * similarity).sum(dim=-1).masked_fill(~matched, -math.inf)
     rank = value.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
@@ -144,15 +158,49 @@ class _Plan:
         return plan[:, :-1, :-1]
 
 
+def begin_match(similarity: Tensor, mask: Tensor, config: TokenLoss) -> Callable[[], Tensor]:
+    """`match` in two steps: the similarities begin their way to where they are assigned.
+
+    What is done, and queued, before the weights are asked for costs a GPU no time.
+    """
+    from harness.device import begin_download
+
+    if config.matching not in ASSIGNED:
+        return partial(match, similarity, mask, config)
+    arrive = begin_download(similarity.detach(), mask)
+
+    def weights() -> Tensor:
+        found = _assigned(similarity, arrive)
+        return found if config.matching == "one_to_one" else _best(found, similarity, config.keep)
+
+    return weights
+
+
 def match(similarity: Tensor, mask: Tensor, config: TokenLoss) -> Tensor:
     """Weights (N, L, P) by the matching that `config` names."""
-    if config.matching == "one_to_one":
-        return one_to_one(similarity, mask)
+    if config.matching in ASSIGNED:
+        return begin_match(similarity, mask, config)()
     if config.matching == "many_to_one":
         return many_to_one(similarity, mask)
-    if config.matching == "top_k":
-        return top_k(similarity, mask, config.keep)
     return sinkhorn(similarity, mask, config.eps, config.iterations, config.tolerance)
+
+
+def patch_of_words(weights: Tensor) -> Tensor:
+    """Of an assignment (N, L, P), the patch of each word, int16 (N, L); -1 for none."""
+    import torch
+
+    assert weights.shape[-1] <= torch.iinfo(torch.int16).max  # 181 x 181 patches
+    matched, patch = weights.max(dim=-1)
+    return patch.to(torch.int16).where(matched > 0, -1)
+
+
+def assignment_of(patches: Tensor, similarity: Tensor) -> Tensor:
+    """The weights that `patch_of_words` was made of, in the shape and type of `similarity`."""
+    import torch
+
+    weights = torch.zeros_like(similarity)
+    matched = (patches >= 0).to(weights.dtype).unsqueeze(-1)
+    return weights.scatter_(-1, patches.clamp(min=0).long().unsqueeze(-1), matched)
 
 
 def match_patches(similarity: Tensor, mask: Tensor, config: TokenLoss) -> Tensor:

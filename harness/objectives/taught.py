@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from harness.config import RunConfig
 from harness.config.inheritance import TEACHER_FORMS
+from harness.config.parents import not_filled_in
 from harness.errors import ConfigError
 from harness.objectives.terms import BatchPlace, RampedTerm, StepTensors
 
@@ -127,8 +128,5 @@ class TaughtTerm(RampedTerm):
 def widths_of(config: RunConfig) -> Sequence[int]:
     """Of the teachers' embeddings; ConfigError where they were never filled in."""
     if config.teacher.widths is None:
-        raise ConfigError(
-            f"teacher.models = {list(config.teacher.models)} is without teacher.content and "
-            "teacher.widths; a sweep fills them in, and so does harness.config.sweep.expand"
-        )
+        raise not_filled_in("teacher.models", list(config.teacher.models), "teacher.widths")
     return config.teacher.widths

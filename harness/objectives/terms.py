@@ -164,6 +164,11 @@ class Term(Strict, ABC):
         return type(self).outputs is not Term.outputs
 
     @property
+    def waits(self) -> bool:
+        """Whether its loss reads numbers of a GPU on the host; such losses are computed last."""
+        return False
+
+    @property
     def further_views(self) -> int:
         """How many views of each picture it looks at beside the one that its caption meets."""
         return 0
@@ -201,6 +206,12 @@ class Term(Strict, ABC):
             inputs: what `inputs` gave for these pairs; None outside of training.
         """
         return None
+
+    def begin(self, outputs: Any, module: Any) -> None:
+        """Begin what `loss` will wait for, while other terms' `outputs` and losses are computed.
+
+        Called with the `outputs` where a batch passes at once; else `loss` does without.
+        """
 
     def probe(self, seen: Pass, module: Any, inputs: Any) -> Tensor | None:
         """What the term's metrics compare between pictures (`metrics.Contrasted`): (N,), a text.
@@ -285,9 +296,10 @@ class Loss:
 def compute_loss(step: StepTensors, objective: Objective) -> Loss:
     """Sum over the active terms of weight x term, the one place where they meet."""
     terms = objective.active
-    raw = {
-        name: term.loss(step, step.of_terms.get(name), step.modules.get(name))
-        for name, term in terms.items()
+    found = {
+        name: terms[name].loss(step, step.of_terms.get(name), step.modules.get(name))
+        for name in sorted(terms, key=lambda name: terms[name].waits)
     }
+    raw = {name: found[name] for name in terms}
     weighted = {name: term.weight_at(step.progress) * raw[name] for name, term in terms.items()}
     return Loss(sum(weighted.values(), step.logit_scale.new_zeros(())), raw, weighted)

@@ -11,8 +11,7 @@ averaged, are those of the whole batch; `in_batch` wants the whole.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -20,7 +19,8 @@ from pydantic import Field
 
 from harness.config import TERMS, Float, Int, RunConfig
 from harness.errors import ConfigError
-from harness.objectives.matching import match, match_patches
+from harness.objectives.in_batch import in_batch_loss, matched_cosine, over_matches
+from harness.objectives.matching import ASSIGNED, begin_match, match, match_patches
 from harness.objectives.negatives import (
     DrawnPlaces,
     Negatives,
@@ -33,15 +33,13 @@ from harness.objectives.terms import BatchPlace, StepTensors
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from harness.models.tokens import DrawnTokens, TokenProjections, Tokens
+    from harness.models.tokens import DrawnTokens, Matching, TokenProjections, Tokens
     from harness.models.training import Pass
 
     Gather = Callable[[Tensor], Tensor]
 
 LEAST_EPS = 1e-4
 """Of `sinkhorn`: a cosine over it, in single precision, moves the plan by less than a hundredth."""
-CHUNK_ELEMENTS = 2**22
-"""Cosines that `in_batch` holds at once: 16 MB in fp32, whatever the batch."""
 
 
 @TERMS.register("token")
@@ -141,10 +139,20 @@ class TokenLoss(PatchTerm):
         tokens: Tokens = module(seen.features, seen.hidden, seen.tokens)
         return tokens if inputs is None else DrawnTokens(*tokens, inputs.places)
 
+    @property
+    def waits(self) -> bool:
+        """See Term."""
+        return self.matching in ASSIGNED
+
+    def begin(self, outputs: Tokens | DrawnTokens, module: TokenProjections) -> None:
+        """See Term: the matching within pairs; of a batch there are too many cosines to hold."""
+        if self.waits and self.negatives != "in_batch":
+            module.begun = _matching(*outputs[:3], self)
+
     def probe(self, seen: Pass, module: TokenProjections, inputs: object) -> Tensor:
         """See Term: the mean matched cosine of each text, 0 without words."""
         patches, words, mask = module(seen.features, seen.hidden, seen.tokens)
-        return _matched_cosine(words @ patches.mT, mask, self)
+        return matched_cosine(words @ patches.mT, mask, self)
 
     def locate(self, seen: Pass, module: TokenProjections) -> Tensor:
         """See Term: the matching."""
@@ -163,9 +171,12 @@ class TokenLoss(PatchTerm):
             else:
                 image, text = step.gather(step.image), step.gather(step.text)
                 chosen = hardest_negatives(image, text, self.negatives_per_pair)
-        if module is not None and self.matching == "sinkhorn":
-            module.last = (words.detach(), patches.detach(), mask)
-        return token_loss(patches, words, mask, self, step.gather, chosen, step.first)
+        begun = None
+        if module is not None:
+            begun, module.begun = module.begun, None
+            if self.matching == "sinkhorn":
+                module.last = (words.detach(), patches.detach(), mask)
+        return token_loss(patches, words, mask, self, step.gather, chosen, step.first, begun)
 
     def log(self, progress: float, module: TokenProjections) -> dict[str, float]:
         """See Term: of `sinkhorn`, the most words that a patch of the last step holds."""
@@ -184,6 +195,7 @@ def token_loss(
     gather: Gather = lambda rows: rows,
     chosen: Negatives | None = None,
     first: int = 0,
+    begun: Matching | None = None,
 ) -> Tensor:
     """The token-level loss of a batch of pairs, a scalar.
 
@@ -193,22 +205,42 @@ def token_loss(
         mask: bool (N, L), true at words; start, end and padding are false.
         gather: used by `in_batch` alone, which wants the whole batch.
         chosen, first: see `in_batch_loss`.
+        begun: the matching of these words, where it was begun before.
 
     Raises:
         ConfigError: negatives `in_batch` of a batch of one.
     """
-    patches, words = (t.float() if t.element_size() < 4 else t for t in (patches, words))
     if config.negatives == "in_batch":
+        patches, words = _wide(patches, words)
         return in_batch_loss(patches, words, mask, config, gather, chosen, first)
-    similarity = words @ patches.mT
+    if begun is None or begun.words is not words:
+        begun = _matching(patches, words, mask, config)
+    similarity, weights = begun.similarity, begun.weights()
     contrast = partial(within_pair_loss, tau=config.tau)
     if config.negatives == "none":
         contrast = matched_distance  # type: ignore[assignment]
-    loss = contrast(similarity, match(similarity.detach(), mask, config))
+    loss = contrast(similarity, weights)
     if not config.symmetric:
         return loss
-    from_patches = match_patches(similarity.detach(), mask, config)
-    return (loss + contrast(similarity.mT, from_patches.mT)) / 2
+    if config.matching == "many_to_one":
+        weights = match_patches(similarity.detach(), mask, config)
+    return (loss + contrast(similarity.mT, weights.mT)) / 2
+
+
+def _wide(*tensors: Tensor) -> Iterator[Tensor]:
+    return (tensor.float() if tensor.element_size() < 4 else tensor for tensor in tensors)
+
+
+def _matching(patches: Tensor, words: Tensor, mask: Tensor, config: TokenLoss) -> Matching:
+    """The matching within pairs, begun; cosines are of single precision at least."""
+    import torch
+
+    from harness.models.tokens import Matching
+
+    with torch.autocast(words.device.type, enabled=False):
+        wide_patches, wide_words = _wide(patches, words)
+        similarity = wide_words @ wide_patches.mT
+    return Matching(words, similarity, begin_match(similarity.detach(), mask, config))
 
 
 def matched_distance(similarity: Tensor, weights: Tensor) -> Tensor:
@@ -239,192 +271,5 @@ def within_pair_loss(similarity: Tensor, weights: Tensor, tau: float) -> Tensor:
     return _mean_over_pairs(weights.sum(-1) * contrast - (weights * logits).sum(-1), weights)
 
 
-def in_batch_loss(
-    patches: Tensor,
-    words: Tensor,
-    mask: Tensor,
-    config: TokenLoss,
-    gather: Gather = lambda rows: rows,
-    chosen: Negatives | None = None,
-    first: int = 0,
-) -> Tensor:
-    """Symmetric InfoNCE over the batch of S_ij, the mean matched cosine of text j in image i.
-
-    With `many_to_one` this is FILIP's text-to-image similarity, and with `symmetric` pictures ask
-    by its image-to-text similarity.  Each pair that is compared is matched anew: all N x N, or with
-    K others chosen N x (K + 1).  A text without words is no candidate.  A process scores its own
-    texts against the gathered patches, and the scores are gathered.
-
-    Args:
-        chosen: which pairs are compared; None: all of the batch.
-        first: place of the first pair in the global batch.
-
-    Raises:
-        ConfigError: a batch of one, which has nothing to contrast.
-    """
-    import torch
-    from torch.nn import functional as F
-
-    of_all = gather(patches)
-    if len(of_all) < 2:
-        raise ConfigError(
-            "objective.token.negatives = 'in_batch' contrasts pairs, and the batch has 1; "
-            "a batch of one allows: none, within_pair"
-        )
-    worded = gather(mask.any(dim=-1))
-    if chosen is None:
-        texts, images, targets = _all_pairs(of_all, words, mask, config, gather)
-        images = images.masked_fill(~worded, -math.inf)
-    else:
-        texts, images = _chosen_pairs(patches, of_all, words, mask, config, gather, chosen, first)
-        images = images.masked_fill(~worded[chosen.texts], -math.inf)
-        targets = torch.zeros(len(of_all), dtype=torch.int64, device=worded.device)
-    # A text without words asks nothing; picking the others by their mask would stop a GPU's queue.
-    targets = targets.where(worded, -100)
-    losses = [
-        F.cross_entropy(scores / config.tau, targets, reduction="sum") for scores in (texts, images)
-    ]
-    return (losses[0] + losses[1]) / (2 * len(of_all))
-
-
-def _all_pairs(
-    patches: Tensor, words: Tensor, mask: Tensor, config: TokenLoss, gather: Gather
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores (N, N) of each text with all pictures and of each picture with all texts, targets."""
-    import torch
-
-    scores = gather(pair_scores(patches, words, mask, config).T)
-    by_images = scores
-    if config.both_sides:
-        by_images = gather(pair_scores(patches, words, mask, config, from_patches=True).T)
-    return scores, by_images.T, torch.arange(len(patches), device=patches.device)
-
-
-def _chosen_pairs(
-    patches: Tensor,
-    of_all: Tensor,
-    words: Tensor,
-    mask: Tensor,
-    config: TokenLoss,
-    gather: Gather,
-    chosen: Negatives,
-    first: int,
-) -> tuple[Tensor, Tensor]:
-    """Scores (N, 1 + K) of each text with its pictures and of each picture with its texts."""
-    import torch
-
-    own = slice(first, first + len(words))
-    rows = torch.arange(len(words), device=words.device)[:, None].expand(-1, chosen.images.shape[1])
-    score = partial(scores_of, config=config)
-    by_texts = gather(score(of_all, words, mask, chosen.images[own], rows))
-    if chosen.mirrored and not config.both_sides:  # the same pairs: picture i is candidate k there
-        places = torch.arange(chosen.texts.shape[1], device=words.device)
-        return by_texts, by_texts[chosen.texts, places]
-    all_words, all_masks = equally_long(words, mask, gather)
-    all_words, all_masks = gather(all_words), gather(all_masks)
-    asked = score(
-        patches, all_words, all_masks, rows, chosen.texts[own], from_patches=config.both_sides
-    )
-    return by_texts, gather(asked)
-
-
-def equally_long(words: Tensor, mask: Tensor, gather: Gather) -> tuple[Tensor, Tensor]:
-    """Words (N, L, d) and mask at the length of the process with the longest text of the batch."""
-    import torch
-    from torch.nn import functional as F
-
-    lengths = gather(torch.tensor([words.shape[1]]))  # known to the host: nobody waits for a GPU
-    more = int(lengths.max()) - words.shape[1]
-    return F.pad(words, (0, 0, 0, more)), F.pad(mask, (0, more))
-
-
-def pair_scores(
-    patches: Tensor,
-    words: Tensor,
-    mask: Tensor,
-    config: TokenLoss,
-    *,
-    from_patches: bool = False,
-) -> Tensor:
-    """S (N, M): mean matched cosine of text j's words with image i's patches; 0 without words.
-
-    Texts are taken a few at a time and their cosines computed again in the backward pass, so that
-    memory grows with N x M alone and not with the words and patches.
-
-    Args:
-        patches: unit-norm (N, P, d).
-        words: unit-norm (M, L, d).
-        mask: bool (M, L).
-        from_patches: matched from the side of the patches.
-    """
-    import torch
-    from torch.utils.checkpoint import checkpoint
-
-    texts = max(1, CHUNK_ELEMENTS // (patches.shape[0] * patches.shape[1] * words.shape[1]))
-
-    def some(patches: Tensor, words: Tensor, mask: Tensor) -> Tensor:
-        similarity = torch.einsum("ipd,jld->ijlp", patches, words)
-        of_each = mask.expand(len(patches), -1, -1).flatten(0, 1)
-        flat = _matched_cosine(similarity.flatten(0, 1), of_each, config, from_patches)
-        return flat.view(similarity.shape[:2])
-
-    columns = [
-        checkpoint(some, patches, *chunk, use_reentrant=False, preserve_rng_state=False)
-        for chunk in zip(torch.split(words, texts), torch.split(mask, texts), strict=True)
-    ]
-    return torch.cat(columns, dim=1)
-
-
-def scores_of(
-    patches: Tensor,
-    words: Tensor,
-    mask: Tensor,
-    images: Tensor,
-    texts: Tensor,
-    config: TokenLoss,
-    *,
-    from_patches: bool = False,
-) -> Tensor:
-    """The scores of `pair_scores`, of pictures and texts by their places in `images` and `texts`.
-
-    Memory is bounded in the same way.
-
-    Args:
-        images, texts: int64 of one shape, which is that of the scores.
-    """
-    import torch
-    from torch.utils.checkpoint import checkpoint
-
-    (_, p, d), length = patches.shape, words.shape[1]
-    pairs = max(1, CHUNK_ELEMENTS // max(p * length, (p + length) * d))
-
-    def some(patches: Tensor, words: Tensor, of_images: Tensor, of_texts: Tensor) -> Tensor:
-        similarity = words[of_texts] @ patches[of_images].mT
-        return _matched_cosine(similarity, mask[of_texts], config, from_patches)
-
-    flat = (torch.split(places.flatten(), pairs) for places in (images, texts))
-    chunks = zip(*flat, strict=True)
-    scores = [
-        checkpoint(some, patches, words, *chunk, use_reentrant=False, preserve_rng_state=False)
-        for chunk in chunks
-    ]
-    return torch.cat(scores).view(images.shape)
-
-
-def _matched_cosine(
-    similarity: Tensor, mask: Tensor, config: TokenLoss, from_patches: bool = False
-) -> Tensor:
-    """Mean (B,) of the matched ones of the cosines (B, L, P); 0 without words."""
-    matched = match_patches if from_patches else match
-    weights = matched(similarity.detach(), mask, config)
-    return _over_matches((weights * similarity).sum(dim=-1), weights)
-
-
-def _over_matches(of_words: Tensor, weights: Tensor) -> Tensor:
-    """Sum of `of_words` (..., L) over the mass of the matches (..., L, P); 0 if there is none."""
-    mass = weights.sum(dim=(-2, -1))
-    return of_words.sum(dim=-1) / mass.where(mass > 0, 1.0)
-
-
 def _mean_over_pairs(of_words: Tensor, weights: Tensor) -> Tensor:
-    return _over_matches(of_words, weights).mean()
+    return over_matches(of_words, weights).mean()

@@ -25,7 +25,7 @@ from harness.report.columns import (
 )
 from harness.report.effects_table import STAR, effects_table
 from harness.report.numbers import decimals_of, difference_text
-from harness.results.collect import Collection, is_of_a_term_off
+from harness.results.collect import Collection
 from harness.results.comparisons import Comparison, Verdict
 from harness.results.contrast import baseline_words
 from harness.results.findings import ReportFindings
@@ -388,8 +388,7 @@ def _may_differ(cell: Cell, column: Sequence[Cell]) -> bool:
     """Whether the cell has a baseline that can have a number to differ from."""
     if cell.baseline is None or metrics.is_cost(cell.metric):
         return False
-    hole = column[cell.baseline].hole
-    return cell.baseline != cell.point and not (hole and is_of_a_term_off(hole))
+    return cell.baseline != cell.point and not column[cell.baseline].off
 
 
 def _difference_cell(cell: Cell, decimals: int) -> TableCell:

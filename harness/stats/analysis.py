@@ -31,7 +31,7 @@ from harness.stats.tests import (
     MixedModel,
     difference,
     judge,
-    noisy_in_any,
+    noise_of,
     slope,
 )
 
@@ -144,9 +144,11 @@ def analyse(measured: Sequence[Measured], plan: Plan, course: Course | None = No
 def _models(measured: Sequence[Measured], primary: str | None) -> dict[str, MixedModel]:
     """A model a metric; that of the primary metric knows nothing of the others."""
     layouts = {each.name: Layout(each.values) for each in measured}
-    noisy = noisy_in_any(list(layouts.values()))
+    noise = noise_of(list(layouts.values()))
     return {
-        each.name: MixedModel(layouts[each.name], each.items, () if each.name == primary else noisy)
+        each.name: MixedModel(
+            layouts[each.name], each.items, None if each.name == primary else noise
+        )
         for each in measured
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -24,14 +24,16 @@ class _StopHeard(BaseException):
 def compiled(model: nn.Module) -> Callable[..., Any]:
     """`model` compiled at its first call, and for other shapes later.
 
-    Raises InterruptedRun as soon as SIGTERM or SIGINT comes during a call: of a step that was not
-    made nothing is kept, and the newest state on disk is what the same command goes on from.
+    Raises InterruptedRun as soon as SIGTERM or SIGINT comes while it is compiled, and when it comes
+    before that in the same call: of a step that was not made nothing is kept, and the newest state
+    on disk is what the same command goes on from.  A call that compiles nothing goes on to its end,
+    after which the step is kept.
     """
     inner = torch.compile(model)
 
     def called(*given: Any) -> Any:
         try:
-            with _ended_by_signals():
+            with _compiling_ended_by_signals():
                 return inner(*given)
         except _StopHeard:
             raise InterruptedRun("stopped while its pass was compiled; state is on disk") from None
@@ -40,18 +42,36 @@ def compiled(model: nn.Module) -> Callable[..., Any]:
 
 
 @contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """A signal that asks for a stop ends the block too; handlers are heard in the main thread."""
+def _compiling_ended_by_signals() -> Iterator[None]:
+    """A signal that asks for a stop ends compiling too; handlers are heard in the main thread."""
+    from torch._dynamo.callback import callback_handler
+
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.getsignal(number) for number in _SIGNALS}
+    compiling = asked = False
+
+    def begun(_: object) -> None:
+        nonlocal compiling
+        compiling = True
+        if asked:
+            raise _StopHeard
+
+    def ended(_: object) -> None:
+        nonlocal compiling
+        compiling = False
 
     def heard(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
         if callable(handler := before[signal.Signals(number)]):
             handler(number, frame)
-        raise _StopHeard
+        if compiling:
+            raise _StopHeard
 
+    callback_handler.register_start_callback(begun)
+    callback_handler.register_end_callback(ended)
     for number in _SIGNALS:
         signal.signal(number, heard)
     try:
@@ -59,3 +79,6 @@ def _ended_by_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        with suppress(ValueError):  # torch._dynamo.reset has forgotten them
+            callback_handler.remove_start_callback(begun)
+            callback_handler.remove_end_callback(ended)

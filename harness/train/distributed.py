@@ -9,13 +9,9 @@ in open_clip's loss with `gather_with_grad`).  Knows neither files nor how proce
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import socket
-import struct
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -29,6 +25,7 @@ from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined
 
 from harness.data.account import Problem
 from harness.errors import ConfigError, RankLost, failure_class, one_line
+from harness.train.members import check_members, member, name_interface
 
 _PIECE_BYTES = 256 << 20
 """Of a state that is sent to the others."""
@@ -36,7 +33,6 @@ _POLL_SECONDS = 0.05
 _GIVE_UP_SECONDS = 10.0
 """Of leaving processes that do not answer any more."""
 _FAILURE = "failure"
-_SIOCGIFADDR = 0x8915
 
 
 class ProcessGroup:
@@ -80,6 +76,10 @@ class ProcessGroup:
     def broadcast(self, data: Callable[[], bytes]) -> bytes | None:
         """What `data` gives on the first process, to the others; None to the first itself."""
         return None
+
+    def bytes_of_all(self, data: bytes) -> list[bytes]:
+        """What every process gives, by rank; the lengths may differ."""
+        return [data]
 
     def wait_for_first(self, what: str) -> None:
         """Until the first process has come here too, however long `what` takes it."""
@@ -158,12 +158,12 @@ def process_group(
         RankLost: the others did not come, or one is gone.
         ConfigError: they do not fit together; see `check_members`.
     """
-    store.set(f"here/{own.rank}", json.dumps(_member(device)))
+    store.set(f"here/{own.rank}", json.dumps(member(device)))
     _wait_for_all(own, store, timeout, check)
     check_members([json.loads(store.get(f"here/{rank}")) for rank in range(own.size)])
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    _name_interface(own.address)
+    name_interface(own.address)
     try:
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
@@ -205,78 +205,6 @@ def _give_up(device: torch.device) -> None:
     leaving.join(_GIVE_UP_SECONDS)
 
 
-def _member(device: torch.device) -> dict[str, str | None]:
-    """What the others must know of this process."""
-    on_gpu, name, uuid = device.type == "cuda", None, None
-    if on_gpu:
-        gpu = torch.cuda.get_device_properties(device)
-        name, uuid = gpu.name, str(gpu.uuid)
-    return {
-        "host": socket.gethostname(),
-        "device": device.type,
-        "torch": str(torch.__version__),
-        "nccl": "there" if not on_gpu or dist.is_nccl_available() else "missing",
-        "GPU": name,
-        "uuid": uuid,
-    }
-
-
-def check_members(members: Sequence[Mapping[str, str | None]]) -> None:
-    """ConfigError, naming two ranks, unless processes can train a run together.
-
-    That is with one torch, on one kind of device, each on a GPU of its own.
-    """
-    for rank, member in enumerate(members):
-        first, where = members[0], f"rank {rank} on {member['host']}"
-        if member["nccl"] == "missing":
-            raise ConfigError(
-                f"{where}: this torch was built without NCCL, which several GPUs need to talk; "
-                "install a CUDA build of torch, or give runtime.processes=1"
-            )
-        for what in ("torch", "device", "GPU"):
-            if member[what] != first[what]:
-                raise ConfigError(
-                    f"{where} has {what} {member[what]}, and rank 0 on {first['host']} "
-                    f"{first[what]}: the processes of a run need the same"
-                )
-        taken = [other["uuid"] for other in members[:rank]]
-        if member["uuid"] is not None and member["uuid"] in taken:
-            raise ConfigError(
-                f"{where} and rank {taken.index(member['uuid'])} share one GPU: "
-                f"runtime.processes = {len(members)} wants a GPU each"
-            )
-
-
-def _name_interface(address: str) -> None:
-    """Have gloo and NCCL talk over the network on which rank 0 is, unless somebody chose another.
-
-    Of themselves they take the address of the machine's own name, which may be 127.0.1.1.
-    """
-    try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.connect((address, 9))  # sends nothing
-            own = probe.getsockname()[0]
-    except OSError:
-        return
-    name = _interface_with(own)
-    if name is not None:
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
-        if not own.startswith("127."):
-            os.environ.setdefault("NCCL_SOCKET_IFNAME", name)
-
-
-def _interface_with(address: str) -> str | None:
-    """The network interface that has an IPv4 address."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
-        for _, name in socket.if_nameindex():
-            request = struct.pack("256s", name.encode()[:15])
-            with suppress(OSError):  # it has none
-                found = fcntl.ioctl(asked.fileno(), _SIOCGIFADDR, request)[20:24]
-                if socket.inet_ntoa(found) == address:
-                    return name
-    return None
-
-
 def _wait_for_all(
     own: RankAddress, store: TCPStore, timeout: float, check: Callable[[], None]
 ) -> None:
@@ -297,7 +225,7 @@ class _Connected(ProcessGroup):
 
     def __init__(self, own: RankAddress, store: TCPStore, timeout: timedelta) -> None:
         self.rank, self.size, self.local_rank = own.rank, own.size, own.local_rank
-        self._store = store
+        self._store, self._waits = store, 0
         self._beside: Any = dist.new_group(timeout=timeout)
 
     def all_gather(self, tensor: Tensor) -> Tensor:
@@ -339,7 +267,7 @@ class _Connected(ProcessGroup):
         stops, found = counts.tolist()
         if found:
             text = json.dumps([[p.where, p.reason] for p in problems])
-            of_all = [json.loads(part) for part in self._texts(text)]
+            of_all = [json.loads(part) for part in self.bytes_of_all(text.encode())]
             problems = [Problem(*pair) for of_rank in of_all for pair in of_rank]
         return stops > 0, tuple(problems)
 
@@ -354,14 +282,25 @@ class _Connected(ProcessGroup):
                 dist.broadcast(piece, 0)
         return None if self.rank == 0 else bytes(buffer)
 
+    def bytes_of_all(self, data: bytes) -> list[bytes]:
+        """See ProcessGroup."""
+        lengths = self.rows_of_all(torch.tensor([len(data)])).tolist()
+        if not (longest := max(lengths)):
+            return [b""] * self.size
+        padded = torch.frombuffer(bytearray(data.ljust(longest)), dtype=torch.uint8)
+        rows = self.rows_of_all(padded[None]).numpy()
+        return [row[:length].tobytes() for row, length in zip(rows, lengths, strict=True)]
+
     def wait_for_first(self, what: str) -> None:
         """See ProcessGroup; the store tells of a first process that failed or is gone."""
+        self._waits += 1
+        here = f"wait {self._waits}"
         if self.rank == 0:
-            self._store.set(what, "")
+            self._store.set(here, "")
             return
         while True:
             try:
-                if self._store.check([what]):
+                if self._store.check([here]):
                     return
                 failed = self._store.check([_FAILURE])
             except RuntimeError as error:
@@ -400,16 +339,6 @@ class _Connected(ProcessGroup):
         with self._exchange():
             dist.reduce_scatter(out, parts)
         return out
-
-    def _texts(self, text: str) -> list[str]:
-        """The text of every process, by rank."""
-        data = text.encode()
-        lengths = self.rows_of_all(torch.tensor([len(data)])).tolist()
-        padded = torch.frombuffer(bytearray(data.ljust(max(lengths))), dtype=torch.uint8)
-        rows = self.rows_of_all(padded[None])
-        return [
-            bytes(row[:length].tolist()).decode() for row, length in zip(rows, lengths, strict=True)
-        ]
 
     @contextmanager
     def _exchange(self) -> Iterator[None]:

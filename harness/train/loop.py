@@ -42,6 +42,7 @@ from harness.train.grad_cache import cached_backward
 from harness.train.meter import Meter, Trained
 from harness.train.norms import RunningStatistics, global_statistics, refuse_micro_batch
 from harness.train.optimiser import learning_rate, make_optimiser, set_learning_rate
+from harness.train.sharing import help_to_evaluate, shared_evaluation
 from harness.train.teacher import open_teachers
 from harness.train.validation import validate
 
@@ -82,9 +83,8 @@ class Trainer:
         if runtime.micro_batch is not None:
             refuse_micro_batch(model)
         self.model, self.towers, self.data = model, model.model, data
-        self.config, self.runtime = config, runtime
+        self.config, self.runtime, self.group = config, runtime, group
         self.directory, self.device, self.attempt = directory, device, attempt
-        self.group = group
         self.on_gpu = device.type == "cuda"
         self.precision = resolve_precision(config.train.precision, device, TRAINING)
         self.teachers = open_teachers(
@@ -94,6 +94,7 @@ class Trainer:
         self.batches = Batches(data, self.towers.tokenizer, config, runtime, group.rank, lessons)
         self.writer = None if directory is None else StateWriter(directory.checkpoints, device)
         self.micro_batch_size = config.train.norm_batch or runtime.micro_batch
+        model.whole_batches = self.micro_batch_size is None and not runtime.compile
         self.statistics = RunningStatistics(model)
         self.exchange = GradientExchange(model, group)
         known = (*data.problems, *self.batches.known_bad)
@@ -152,8 +153,7 @@ class Trainer:
             self.untold += batch.problems
             if self._talk_is_due() and self._talk(stop()):
                 self.meter.read()
-                self._save()
-                self._wait_for_writing()
+                self._save(wait=True)
                 self._beat("train")
                 raise InterruptedRun(f"stopped at {self.samples_seen} samples; state saved")
 
@@ -179,8 +179,7 @@ class Trainer:
                 saved = time.monotonic()
         self._talk(stop=False)
         self.meter.read()
-        self._save()
-        self._wait_for_writing()
+        self._save(wait=True)
         assert self.meter.last_loss is not None  # the budget is at least one step
         return Trained(
             samples_seen=self.samples_seen,
@@ -365,13 +364,11 @@ class Trainer:
         before = state.get("parts")
         return None if self.parts is None or before is None else dict(before)
 
-    def _save(self) -> None:
+    def _save(self, *, wait: bool = False) -> None:
         if self.writer is not None:
             self.writer.save(self.step, self._state())
-
-    def _wait_for_writing(self) -> None:
-        if self.writer is not None:
-            self.writer.wait()
+            if wait:
+                self.writer.wait()
 
     def _seconds_between_states(self) -> float:
         stalled = self.writer.stalled if self.on_gpu and self.writer is not None else 0.0
@@ -423,13 +420,16 @@ class Trainer:
         return passed and self.step < self.batches.steps
 
     def _validate(self) -> None:
-        """By the first process; the others wait as long as it takes, outside of any exchange."""
-        if self.directory is not None:
-            found = validate(self.model, self.data, self.config, self.runtime)
-            self.directory.append_progress(
-                {"samples_seen": self.samples_seen, "step": self.step, **found}
-            )
-        self.group.wait_for_first(f"validation at step {self.step}")
+        """By the first process, for which the others embed their share."""
+        if self.directory is None:
+            settings = self.config.evaluate
+            help_to_evaluate(self.group, self.towers, self.data, settings, self.runtime)
+            return
+        with shared_evaluation(self.group) as share:
+            found = validate(self.model, self.data, self.config, self.runtime, share)
+        self.directory.append_progress(
+            {"samples_seen": self.samples_seen, "step": self.step, **found}
+        )
 
     def _beat(self, phase: str) -> None:
         if self.directory is None:

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
 
 from harness.config import Train
+
+
+class EagerAdamW(torch.optim.AdamW):
+    """torch's, to the bit, for steps that are never compiled.
+
+    Its methods are torch's without the marks for torch's compiler: to make a mark takes importing
+    the compiler, as long as importing all the rest of torch.
+    """
+
+    add_param_group: Any = inspect.unwrap(torch.optim.AdamW.add_param_group)
+    zero_grad: Any = inspect.unwrap(torch.optim.AdamW.zero_grad)
+    state_dict: Any = inspect.unwrap(torch.optim.AdamW.state_dict)
+    load_state_dict: Any = inspect.unwrap(torch.optim.AdamW.load_state_dict)
+    step: Any = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
 
 
 def make_optimiser(
@@ -25,7 +41,7 @@ def make_optimiser(
         if parameter.requires_grad:
             group = (lr_factors.get(name, 1.0), parameter.ndim >= 2)
             groups.setdefault(group, []).append(parameter)
-    return torch.optim.AdamW(
+    return EagerAdamW(
         [
             {
                 "params": parameters,

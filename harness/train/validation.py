@@ -14,12 +14,17 @@ import torch
 from harness.config import VALIDATION, RunConfig, Runtime
 from harness.data.dataset import DataSet
 from harness.errors import InvariantError
+from harness.evaluate.embed import Share, alone
 from harness.evaluate.engine import evaluate
 from harness.models.training import TrainingModel
 
 
 def validate(
-    training: TrainingModel, data: DataSet, config: RunConfig, runtime: Runtime
+    training: TrainingModel,
+    data: DataSet,
+    config: RunConfig,
+    runtime: Runtime,
+    share: Share = alone,
 ) -> dict[str, Any]:
     """What the towers, and what trains beside them, are worth now on the split `validation`.
 
@@ -42,6 +47,7 @@ def validate(
                 checkpoint_sha256="",
                 out=None,
                 training=training,
+                share=share,
             )
             metrics = {name: found["value"] for name, found in entry["metrics"].items()}
         except InvariantError as error:

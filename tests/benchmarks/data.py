@@ -36,6 +36,7 @@ import open_clip
 import torch
 from open_clip.transform import image_transform
 from PIL import Image
+from turns import Sheet, in_turns, parser_of
 
 from harness.commands.data import main as harness_data
 from harness.config import ImageTower, RunConfig, Runtime, override
@@ -77,37 +78,28 @@ def photo(seed: int) -> bytes:
     return file.getvalue()
 
 
-def in_turns(
-    works: dict[str, Callable[[], int]], turns: int
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Pictures a CPU second of each, and its ratio to the first, as medians over the turns."""
-    rates: dict[str, list[float]] = {name: [] for name in works}
-    for _ in range(turns):
-        for name, work in works.items():
-            began = time.process_time()
-            pictures = work()
-            rates[name].append(pictures / (time.process_time() - began))
-    first = rates[next(iter(works))]
-    return (
-        {name: statistics.median(of_name) for name, of_name in rates.items()},
-        {
-            name: statistics.median(a / b for a, b in zip(of_name, first, strict=True))
-            for name, of_name in rates.items()
-        },
-    )
-
-
-def show(title: str, found: tuple[dict[str, float], dict[str, float]]) -> None:
-    """A line a rate, with its ratio to the first."""
-    print(title)
-    for name, rate in found[0].items():
-        print(f"  {name:24} {rate:8.0f} pictures/s  {found[1][name]:6.2f} x")
+def show(
+    sheet: Sheet, title: str, works: dict[str, Callable[[], int]], turns: int, pictures: int
+) -> None:
+    """A line a work: pictures a CPU second, and its ratio to the first."""
+    sheet.say(title)
+    times = in_turns(works, turns, warm_up=0)
+    first = next(iter(times.values()))
+    for name, found in times.items():
+        ratio, seconds = found.ratios(first), found.medians()
+        sheet.say(
+            f"  {name:24} {pictures / seconds['cpu']:8.0f} pictures a CPU s  "
+            f"{ratio['cpu']:6.2f} x ({ratio['wall']:.2f} x in wall)",
+            name=f"{title}: {name}",
+            **seconds,
+            ratios=ratio,
+        )
 
 
 # --------------------------------------------------------------------------- transform
 
 
-def transforms(photos: list[bytes], size: int, turns: int) -> None:
+def transforms(sheet: Sheet, photos: list[bytes], size: int, turns: int) -> None:
     """Bytes to normalised training tensors."""
     tower = ImageTower(size=size)
 
@@ -130,10 +122,10 @@ def transforms(photos: list[bytes], size: int, turns: int) -> None:
                 for decoder in ("pillow", "turbo")
             },
         }
-        show(f"transform to {size} px, {title}", in_turns(works, turns))
+        show(sheet, f"transform to {size} px, {title}", works, turns, len(photos))
         for way, decoder in (("full", "turbo"), ("scaled", "pillow"), ("scaled", "turbo")):
             gaps = [_gap(way, decoder, p, size, scale, i) for i, p in enumerate(photos)]
-            print(
+            sheet.say(
                 f"  {way} by {decoder} against full by pillow, same crop: "
                 f"{np.mean([g.mean() for g in gaps]):.2f} of 255 a pixel in the mean, "
                 f"{np.mean([np.percentile(g, 99) for g in gaps]):.1f} at the 99th percentile, "
@@ -159,7 +151,7 @@ def _gap(
     return np.abs(full - view(way, decoder, data, size, scale, seed))
 
 
-def check_evaluation(photos: list[bytes], size: int) -> None:
+def check_evaluation(sheet: Sheet, photos: list[bytes], size: int) -> None:
     """The evaluation transform is open_clip's, bit for bit."""
     tower = ImageTower(size=size)
     theirs = image_transform(size, is_train=False, mean=tower.mean, std=tower.std)
@@ -170,7 +162,7 @@ def check_evaluation(photos: list[bytes], size: int) -> None:
         )
         for p in photos[:50]
     )
-    print(
+    sheet.say(
         f"evaluation transform: {'bit-equal to' if equal else 'DIFFERS from'} open_clip's, decoded "
         f"by {'libjpeg-turbo itself' if turbo else 'Pillow'}"
     )
@@ -343,17 +335,15 @@ def _share_and_print(args: argparse.Namespace) -> None:
         if args.data is None:
             write_shards(place, [photo(seed) for seed in range(args.photos)])
         found = share(args, place, Path(name))
-    if args.json:
-        print(json.dumps(found, indent=1))
-        return
-    print(f"{args.share} runs side by side, {args.epochs} epochs to {args.size} px")
-    for title, value in found.items():
-        print(f"  {title:44} {value:8.2f}")
+    with Sheet(args.json) as sheet:
+        sheet.say(f"{args.share} runs side by side, {args.epochs} epochs to {args.size} px")
+        for title, value in found.items():
+            sheet.say(f"  {title:44} {value:8.2f}", name=title, value=value)
 
 
 def main() -> None:
     """Print all of it."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("--size", type=int, default=112)
     parser.add_argument("--photos", type=int, default=400)
     parser.add_argument("--batch", type=int, default=64)
@@ -364,7 +354,6 @@ def main() -> None:
     parser.add_argument("--share", type=int, metavar="K", help="one stream for K processes alone")
     parser.add_argument("--epochs", type=int, default=5, help="of --share")
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="shards for --share")
-    parser.add_argument("--json", action="store_true", help="what --share found, as JSON")
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.alone:
@@ -374,19 +363,22 @@ def main() -> None:
         _read(args) if args.reader else _share_and_print(args)
         return
     photos = [photo(seed) for seed in range(args.photos)]
-    print(f"{len(photos)} photos of {np.mean([len(p) for p in photos]) / 1e3:.0f} kB")
-    check_evaluation(photos, args.size)
-    transforms(photos, args.size, args.turns)
-    with tempfile.TemporaryDirectory() as name:
+    with Sheet(args.json) as sheet, tempfile.TemporaryDirectory() as name:
+        kilobytes = np.mean([len(p) for p in photos]) / 1e3
+        sheet.say(f"{len(photos)} photos of {kilobytes:.0f} kB")
+        check_evaluation(sheet, photos, args.size)
+        transforms(sheet, photos, args.size, args.turns)
         folder = Path(name)
         write_shards(folder / "photos", photos)
         words = ["pack", str(folder / "photos"), "--out", str(folder / "packed"), "--workers", "1"]
         harness_data([*words, "--size", str(args.size), "--cache", str(folder / "cache")])
         _with_txt(folder / "packed" / "train")
         works = {peer: loader(peer, folder, args.size, args.batch) for peer in PEERS}
-        show(f"loader to {args.size} px, batches of {args.batch}", in_turns(works, args.turns))
+        title = f"loader to {args.size} px, batches of {args.batch}"
+        show(sheet, title, works, args.turns, len(photos))
         for peer in PEERS:
-            print(f"  {peer:24} {peak_memory(peer, folder, args.size, args.batch):8.0f} MB")
+            peak = peak_memory(peer, folder, args.size, args.batch)
+            sheet.say(f"  {peer:24} {peak:8.0f} MB", name=peer, megabytes=peak)
 
 
 def _with_txt(folder: Path) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from harness.data.order import LANES, Pool, SampleOrder, Window, shares
+from harness.data.order import LANES, WIDE_LANES, WIDE_REACH, Pool, SampleOrder, Window, shares
 from harness.errors import DataError
 from harness.seeding import generator
 
@@ -61,6 +61,35 @@ def test_a_window_reads_each_lane_shard_by_shard():
         assert (lane[:40] == lane[0]).all()
         assert (lane[40:] == lane[-1]).all()
     assert len(set(batches[0].tolist())) == LANES
+
+
+@pytest.mark.parametrize(("quota", "lanes"), [(4096, 64), (1024, 64), (1000, 50), (7, 7), (71, 1)])
+def test_a_wide_window_has_as_many_lanes_as_share_a_batch_evenly(quota, lanes):
+    assert Window(1, (100,), WIDE_LANES).lanes(quota) == lanes
+
+
+def test_a_wide_window_mixes_64_shards_from_the_first_batch_on():
+    # 200 sorted shards of 2,000: what the default mixes 11 to 40 of, and fewest as an epoch begins
+    counts = (2_000,) * 200
+    mixed = {}
+    for name, window in {
+        "wide": Window(WIDE_REACH, counts, WIDE_LANES),
+        "default": Window(10_000, counts),
+    }.items():
+        order = SampleOrder([Pool(0, sum(counts), window)], 4096, 0)
+        batches = epoch(order) // 2_000
+        assert len(batches) == sum(counts) // 4096
+        mixed[name] = min(len(set(batch.tolist())) for batch in batches)
+    assert mixed["wide"] >= 64 > mixed["default"]
+
+
+def test_a_wide_epoch_shows_nothing_twice_and_reads_each_lane_shard_by_shard():
+    window = Window(5, (30,) * 40, WIDE_LANES)
+    order = SampleOrder([Pool(0, 1_200, window)], 100, 3)
+    seen = epoch(order)
+    assert len(set(seen.reshape(-1).tolist())) == 1_200
+    lanes = seen.reshape(12, 50, 2).transpose(1, 0, 2).reshape(50, -1) // 30
+    assert all(len(set(lane.tolist())) <= 2 for lane in lanes)  # 24 samples of shards of 30
 
 
 def test_a_sample_is_put_off_by_no_more_than_the_reach():

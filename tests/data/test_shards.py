@@ -3,10 +3,12 @@
 import json
 import os
 import pickle
+from pathlib import Path
 
 import pytest
 
 from harness.data import index as module
+from harness.data.sources import shards
 from harness.data.sources.shards import open_shards
 from harness.data.tars import read_shard
 from harness.errors import DataError
@@ -133,6 +135,49 @@ def test_tars_are_read_once(folder, cache, monkeypatch):
     again.prepare()
     assert list(again.split("train").images) == expected
     assert again.indexed == 4
+
+
+def test_several_processes_make_the_same_index(folder, cache, tmp_path):
+    open_shards(str(folder), cache).make_index()
+    other = open_shards(str(folder), tmp_path / "other")
+    other.make_index(jobs=2)
+    kept = {p.relative_to(cache): p.read_bytes() for p in cache.rglob("*") if p.suffix != ".lock"
+            and p.is_file()}  # fmt: skip
+    made = tmp_path / "other"
+    assert {name: (made / name).read_bytes() for name in kept} == kept
+    assert other.read(other.split("train").images[3]) == b"picture 001"
+
+
+def test_tars_stay_open_and_forked_readers_do_not_disturb_one_another(folder, cache, monkeypatch):
+    data = open_shards(str(folder), cache)
+    images, opened = list(data.split("train").images), []
+    real = Path.open
+    monkeypatch.setattr(Path, "open", lambda path, *more: opened.append(path.name) or
+                        real(path, *more))  # fmt: skip
+    expected = [data.read(name) for name in images]
+    assert opened == ["cc-000000.tar", "cc-000001.tar"]
+    children = []
+    for number in range(3):
+        child = os.fork()
+        if child == 0:
+            order = images[number:] + images[:number]
+            right = all(
+                data.read(n) == expected[images.index(n)] for _ in range(200) for n in order
+            )
+            os._exit(0 if right and len(opened) == 2 else 1)
+        children.append(child)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
+
+
+def test_no_more_tars_stay_open_than_a_process_may_have(folder, cache, monkeypatch):
+    monkeypatch.setattr(shards, "_KEPT_OPEN", 1)
+    data = open_shards(str(folder), cache)
+    images = list(data.split("train").images)
+    data.read(images[0])
+    before = len(os.listdir("/dev/fd"))
+    for name in images * 3:
+        data.read(name)
+    assert len(os.listdir("/dev/fd")) == before
 
 
 def test_a_changed_shard_is_indexed_anew(folder, cache):

@@ -1,4 +1,7 @@
-"""What can only be seen on a GPU: `make test-gpu`.  Skipped where there is none."""
+"""What can only be seen on a GPU: `make test-gpu`.  Skipped where there is none.
+
+With GPU_TESTS_ON=cpu those that can go there do, which shows that they are right themselves.
+"""
 
 from __future__ import annotations
 
@@ -28,21 +31,28 @@ from harness.train.distributed import (
 from harness.train.loop import Trainer
 from tests.train.rank_cases import CASES, CLIP, assert_same, stop_after, trainer, weights
 
-COUNT = torch.cuda.device_count() if torch.cuda.is_available() else 0
+ON = os.environ.get("GPU_TESTS_ON", "cuda")
+HERE = torch.cuda.device_count() if torch.cuda.is_available() else 0
+COUNT = HERE if ON == "cuda" else 2
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(COUNT == 0, reason="no GPU"),
 ]
+gpu_alone = pytest.mark.skipif(HERE == 0, reason="shows something of a GPU alone")
 two_gpus = pytest.mark.skipif(COUNT < 2, reason="fewer than two GPUs")
 EXACT = {"train.precision": "fp32", "train.tf32": "none"}
 EVERYTHING = override(CLIP, {**CASES["everything"], **EXACT})
+
+
+def place_of(rank: int) -> torch.device:
+    return torch.device(ON, rank) if ON == "cuda" else torch.device(ON)
 
 
 def on_gpu(
     folder: Path, config: RunConfig, ranks: ProcessGroup = SINGLE_PROCESS, **runtime: Any
 ) -> Trainer:
     """A trainer of the process `ranks` on its GPU."""
-    device = torch.device("cuda", ranks.local_rank)
+    device = place_of(ranks.local_rank)
     set_up(Runtime(deterministic=True), device)
     return trainer(folder, config, ranks, device=device, deterministic=True, **runtime)
 
@@ -90,18 +100,21 @@ def test_activations_computed_again_are_the_same_bits(tmp_path: Path) -> None:
     assert all(torch.equal(spared[name], plain[name]) for name in plain)
 
 
+@gpu_alone
 def test_a_compiled_pass_trains_about_the_same(tmp_path: Path) -> None:
     one_step = override(CLIP, {**EXACT, "train.samples": CLIP.train.batch_size})
     compiled = trained(tmp_path / "compiled", one_step, compile=True)
     assert_same(compiled, trained(tmp_path / "plain", one_step), 1e-3)
 
 
+@gpu_alone
 def test_lack_of_memory_is_filed_as_such() -> None:
     with pytest.raises(torch.OutOfMemoryError) as caught:
         torch.empty(1 << 60, dtype=torch.uint8, device="cuda")
     assert failure_class(caught.value) == "out_of_memory"
 
 
+@gpu_alone
 def test_a_step_waits_for_the_gpu_nowhere(tmp_path: Path) -> None:
     t = on_gpu(tmp_path, override(CLIP, EXACT))
     stream = t.batches.start()
@@ -115,6 +128,7 @@ def test_a_step_waits_for_the_gpu_nowhere(tmp_path: Path) -> None:
         torch.cuda.set_sync_debug_mode("default")
 
 
+@gpu_alone
 def test_the_step_is_measured_beside_open_clip_s() -> None:
     script = Path(__file__).parents[1] / "benchmarks" / "gpu_step.py"
     words = [sys.executable, str(script), "--batch", "64", "--steps", "5"]
@@ -135,7 +149,7 @@ def _process(rank: int, folder: str, action: Any) -> None:
     if not rank:
         (Path(folder) / "new").write_text(str(store.port))
         os.replace(Path(folder) / "new", port)
-    with process_group(place, store, torch.device("cuda", rank), 60.0) as ranks:
+    with process_group(place, store, place_of(rank), 60.0) as ranks:
         torch.save(action(ranks=ranks), Path(folder) / f"answer-{rank}.pt")
 
 

@@ -48,8 +48,20 @@ def status(store: Store, step: Step) -> Status:
     return store.run_dir(step.run.key).status(step.run.config.evaluation_key)
 
 
+def finish(store: Store, step: Step) -> None:
+    """Give the run of a step a result."""
+    store.run_dir(step.run.key).write_result(
+        {
+            "code": "",
+            "training": {"samples_seen": 1, "seconds": 1.0},
+            "cost": {},
+            "evaluations": {step.run.config.evaluation_key: {}},
+        }
+    )
+
+
 def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError("what the test waits for did not come")

@@ -63,7 +63,9 @@ def test_an_assumed_pace_stands_in_for_a_gpu_that_nothing_is_known_of() -> None:
     assert "8 x a100 at 20% of the 156,000 GMACs/s of its data sheet" in pace.words
     lines = assumptions([step(None)], Capacity(1, "", True, pace))
     assert lines == [
-        f"~: no run of this sweep has finished here; {pace.words}, without start-up and evaluation"
+        f"~: no run of this sweep has finished here; {pace.words}, without start-up and evaluation",
+        "of a run 34,360 samples/s pass through the towers and 32,000 are decoded; the slower "
+        "counts",
     ]
 
 

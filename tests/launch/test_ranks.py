@@ -1,5 +1,8 @@
 """Processes that help a run, started for real: the run survives their death."""
 
+import subprocess
+import sys
+
 import pytest
 
 from harness.config import Runtime
@@ -75,3 +78,17 @@ def test_a_process_that_cannot_start_ends_the_run_at_once(tmp_path, config):
         execute(config, tmp_path, TOGETHER, label="x", company=company)
     status = Store(tmp_path).run_dir(config.run_key).status(config.evaluation_key)
     assert status.failure == "killed"
+
+
+def test_a_run_by_itself_asks_for_nobody_and_waits_for_no_torch():
+    code = """
+import sys
+from pathlib import Path
+from harness.config import RunConfig, Runtime
+from harness.launch.ranks import Spawned
+others = Spawned(None)
+others.of(RunConfig(), Runtime(), Path("log.txt"))
+print("torch" in sys.modules, others._children)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False []\n"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 import timm
 from timm.models import is_model
 
-from harness.models.names import BACKBONES, backbone_names
+from harness.models.names import BACKBONES, backbone_names, is_timm_model
 
 
 def test_every_model_of_timm_is_a_name() -> None:
@@ -22,6 +23,11 @@ def test_every_name_is_a_model_of_timm_or_our_own() -> None:
 
 def test_deprecated_names_are_names() -> None:
     assert "tv_densenet121" in backbone_names()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet18.a1_in1k", "tv_densenet121", "no_tower"])
+def test_timm_is_asked_for_a_name_with_its_tag(name: str) -> None:
+    assert is_timm_model(name) == is_model(name) == (name != "no_tower")
 
 
 def test_what_a_sweep_file_registers_is_a_name() -> None:

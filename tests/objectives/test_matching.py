@@ -258,8 +258,8 @@ def test_an_assignment_waits_for_the_device_once_and_hands_it_back_without(monke
     from harness import device
 
     moved = []
-    real = device.download, device.upload
-    monkeypatch.setattr(device, "download", lambda *t: moved.append(len(t)) or real[0](*t))
+    real = device.begin_download, device.upload
+    monkeypatch.setattr(device, "begin_download", lambda *t: moved.append(len(t)) or real[0](*t))
     monkeypatch.setattr(device, "upload", lambda t, to: moved.append(t.dtype) or real[1](t, to))
     similarity, mask = torch.randn(3, 4, 5), torch.ones(3, 4, dtype=torch.bool)
     one_to_one(similarity, mask)

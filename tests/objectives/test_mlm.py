@@ -5,6 +5,7 @@ import torch
 
 from harness.config import validate
 from harness.errors import ConfigError
+from harness.models.tokens import _pooled
 from harness.objectives.mlm import MlmLoss, mlm_loss
 
 
@@ -88,3 +89,15 @@ def test_stages_that_are_none_end_in_one_clear_line(stages, words):
 
 def test_the_same_stages_in_another_order_are_the_same_run():
     assert MlmLoss(stages=[2, 0]).identity() == MlmLoss(stages=(0, 2.0)).identity()
+
+
+@pytest.mark.parametrize(("size", "grid"), [(21, 7), (14, 7), (8, 8), (10, 2), (7, 3)])
+def test_maps_of_stages_are_pooled_with_the_bits_of_torchs_adaptive_mean(size, grid):
+    one = torch.randn(2, 5, size, size, requires_grad=True)
+    other = one.detach().clone().requires_grad_()
+    pooled, expected = _pooled(one, grid), torch.nn.functional.adaptive_avg_pool2d(other, grid)
+    weights = torch.randn_like(expected)
+    (pooled * weights).sum().backward()
+    (expected * weights).sum().backward()
+    assert torch.equal(pooled, expected)
+    assert torch.equal(one.grad, other.grad)

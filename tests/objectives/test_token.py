@@ -6,15 +6,14 @@ from torch.nn import functional as F
 
 from harness.config import RunConfig, override
 from harness.errors import ConfigError
-from harness.objectives import token
+from harness.objectives import in_batch
+from harness.objectives.in_batch import in_batch_loss, matched_cosine, pair_scores
 from harness.objectives.matching import match, one_to_one
 from harness.objectives.negatives import drawn_negatives, hardest_negatives
 from harness.objectives.terms import BatchPlace, StepTensors
 from harness.objectives.token import (
     TokenLoss,
-    in_batch_loss,
     matched_distance,
-    pair_scores,
     token_loss,
     within_pair_loss,
 )
@@ -144,7 +143,7 @@ def test_texts_taken_one_at_a_time_give_the_same_value_and_gradient(matching, mo
     whole, chunked = batch(), batch()
     loss = token_loss(*whole, config)
     loss.backward()
-    monkeypatch.setattr(token, "CHUNK_ELEMENTS", 1)
+    monkeypatch.setattr(in_batch, "CHUNK_ELEMENTS", 1)
     in_chunks = token_loss(*chunked, config)
     in_chunks.backward()
     torch.testing.assert_close(in_chunks, loss)
@@ -159,11 +158,49 @@ def test_cosines_of_the_forward_pass_are_not_kept_for_the_backward_pass(monkeypa
         kept.append(tensor.numel())
         return tensor
 
-    monkeypatch.setattr(token, "CHUNK_ELEMENTS", 1)
+    monkeypatch.setattr(in_batch, "CHUNK_ELEMENTS", 1)
     patches, words, mask = batch()
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         token_loss(patches, words, mask, TokenLoss(negatives="in_batch"))
     assert max(kept) < 4 * 4 * 6 * 9  # N N L P
+
+
+@pytest.mark.parametrize("matching", MATCHINGS)
+def test_pairs_are_assigned_once_a_step_and_the_gradient_has_the_bits_of_a_graph(
+    matching, monkeypatch
+):
+    import scipy.optimize
+
+    real, assigned = scipy.optimize.linear_sum_assignment, []
+    monkeypatch.setattr(
+        scipy.optimize,
+        "linear_sum_assignment",
+        lambda cost: assigned.append(cost.shape) or real(cost),
+    )
+    config = TokenLoss(matching=matching, negatives="in_batch", keep=0.6)
+    patches, words, mask = batch([3, 0, 7, 2], patches=5, words=9)  # more words than patches too
+    scores = pair_scores(patches, words, mask, config)
+    scores.square().sum().backward()
+    assert len(assigned) == (16 if config.waits else 0)
+    whole = batch([3, 0, 7, 2], patches=5, words=9)
+    similarity = torch.einsum("ipd,jld->ijlp", *whole[:2])
+    of_each = mask.expand(4, -1, -1).flatten(0, 1)
+    expected = matched_cosine(similarity.flatten(0, 1), of_each, config).view(4, 4)
+    expected.square().sum().backward()
+    assert torch.equal(scores, expected)
+    assert torch.equal(patches.grad, whole[0].grad)
+    assert torch.equal(words.grad, whole[1].grad)
+
+
+@pytest.mark.parametrize("matching", ["one_to_one", "top_k"])
+def test_symmetric_within_pair_assigns_once(matching, monkeypatch):
+    from harness import device
+
+    begun = []
+    real = device.begin_download
+    monkeypatch.setattr(device, "begin_download", lambda *t: begun.append(1) or real(*t))
+    token_loss(*batch(), TokenLoss(matching=matching, symmetric=True))
+    assert len(begun) == 1
 
 
 def test_a_text_without_words_is_no_candidate_but_its_image_is():
@@ -397,7 +434,7 @@ def test_only_the_chosen_pairs_are_matched(monkeypatch):
         matched.append(len(similarity))
         return match(similarity, *more)
 
-    monkeypatch.setattr(token, "match", noted)
+    monkeypatch.setattr(in_batch, "match", noted)
     lengths = [2] * 16
     with torch.no_grad():
         loss_of(of_all_but(3), batch(lengths), lengths)
@@ -408,7 +445,7 @@ def test_chosen_pairs_taken_one_at_a_time_give_the_same(monkeypatch):
     whole, chunked = batch(), batch()
     loss = loss_of(of_all_but(2), whole)
     loss.backward()
-    monkeypatch.setattr(token, "CHUNK_ELEMENTS", 1)
+    monkeypatch.setattr(in_batch, "CHUNK_ELEMENTS", 1)
     in_chunks = loss_of(of_all_but(2), chunked)
     in_chunks.backward()
     torch.testing.assert_close(in_chunks, loss)

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from report_records import Records
 
+from harness.figures.base import Figures
+
 
 @pytest.fixture
 def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Records]:
@@ -16,3 +18,9 @@ def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Records
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
     with ExitStack() as held:
         yield Records(tmp_path / "root", held)
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report without them, in a third of its time: they have tests of their own."""
+    monkeypatch.setattr(Figures, "draw", lambda self, material: [])

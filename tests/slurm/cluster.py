@@ -17,6 +17,7 @@ import getpass
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -46,11 +47,11 @@ _PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "slurmdbd", "mariadbd")
 
 START_SECONDS = 300.0
 STOP_SECONDS = 30.0
-CREDENTIAL_SECONDS = 10
+CREDENTIAL_SECONDS = 30
 """How long a credential is good for; a requeued job waits as long, and a node a busy machine keeps
 waiting longer than this to start a task refuses it."""
-NODE_SECONDS = 10
-"""A node that is silent for so long is down; it is noticed within three times that."""
+NODE_SECONDS = 120
+"""A node that is silent for so long is down: longer than a busy machine keeps a living one."""
 BASE_LENGTH = 55
 """A step's socket lies 50 letters deeper, and the kernel takes 107."""
 DATABASE = "accounting"
@@ -79,7 +80,7 @@ class Layout:
     enforce: bool = False
     """Whether the limits in accounting hold."""
     max_array_size: int = 1001
-    grace_seconds: int = 10
+    grace_seconds: int = 60
     """Between the signal and the end of a job that a higher partition displaces."""
 
 
@@ -143,9 +144,14 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 JobRequeue=1
 ReturnToService=2
-KillWait=5
+# However busy the machine is: what these bound ends by itself.
+KillWait=30
+MessageTimeout=90
+TCPTimeout=30
+BatchStartTimeout=120
+UnkillableStepTimeout=300
 SlurmdTimeout={NODE_SECONDS}
-SlurmctldTimeout=30
+SlurmctldTimeout=120
 InactiveLimit=0
 MinJobAge=300
 MaxJobCount=20000
@@ -317,6 +323,12 @@ class Cluster:
     def kill_node(self, node: str) -> None:
         """Kill a node's slurmd; the processes of its jobs live on."""
         self._end([node], kill=True)
+
+    def miss_nodes_after(self, seconds: int = NODE_SECONDS) -> None:
+        """Have the controller take a node for down that is silent for so long."""
+        text = re.sub(r"(?m)^SlurmdTimeout=.*$", f"SlurmdTimeout={seconds}", self.conf.read_text())
+        self._write("slurm.conf", text.encode(), mode=0o644)
+        self.command("scontrol", "reconfigure")
 
     def drain(self, node: str) -> None:
         """Let a node's jobs end and give it no others."""

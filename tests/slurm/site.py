@@ -13,11 +13,12 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from harness.store.lease import lease_holder
@@ -55,6 +56,13 @@ time = 30
 memory = "2G"
 setup = ["echo 'no such module: cuda/99' >&2; exit 7"]
 
+[tool.harness.profiles.typed]
+partition = "low"
+time = 30
+memory = "2G"
+gpus = 1
+gpu = "fake"
+
 [tool.harness.profiles.two-nodes]
 partition = "low"
 time = 30
@@ -66,7 +74,7 @@ exclude = ["{quiet}"]
 partition = "low"
 time = 30
 memory = "2G"
-signal_seconds = 60
+signal_seconds = 240
 extra = {{ nodelist = "{quiet}" }}
 """
 """On the last node of a cluster, to which no test does anything, or on all others."""
@@ -347,6 +355,18 @@ class Site:
         words = ("squeue", "--noheader", f"--jobs={reader.job}", "--format=%N")
         return self.cluster.command(*words).strip()
 
+    @staticmethod
+    def kill_jobs(jobs: Collection[str]) -> None:
+        """Kill every process of jobs at once, their scripts' shells among them."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get("SLURM_JOB_ID") in jobs:
+                    process.suspend()
+                    found.append(process)
+        for process in found:
+            process.kill()
+
     def displace(self, run: int) -> None:
         """Have a job of a higher partition take the node that a run is at work on."""
         reader = self.at_work(run)
@@ -358,15 +378,15 @@ class Site:
     def let_time_run_out(self, run: int) -> None:
         """Have the job at work on a held run reach its time limit; its next start has a whole one.
 
-        The limit is 70 s away and notice of more is due (profile `limited`), so the controller
-        gives it when it looks next, which it does every 30 s; 40 s at least remain to save in.
+        The limit is 245 s away and notice of 240 s is due (profile `limited`), so the controller
+        gives it within a minute, which leaves three to save in.
         """
         reader = self.at_work(run)
         assert reader is not None, f"run {run} is not at work"
         job = f"jobid={reader.job}"
-        self.cluster.command("scontrol", "update", job, "endtime=now+70")
+        self.cluster.command("scontrol", "update", job, "endtime=now+245")
         self.let_go(run)
-        wait_until(lambda: state_of(reader.pid) in GONE, 300, f"run {run} to be out of time")
+        wait_until(lambda: state_of(reader.pid) in GONE, 600, f"run {run} to be out of time")
         self.cluster.command("scontrol", "update", job, "timelimit=30")
         self.hold(run, 32)
 

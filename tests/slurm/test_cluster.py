@@ -33,8 +33,9 @@ def test_gpus_are_handed_out_one_by_one_and_a_job_ends_with_its_cluster(tmp_path
             words = ["--gres=gpu:1", "--output=/dev/null", f"--chdir={tmp_path}", "--wrap", script]
             cluster.command("sbatch", *words)
         cluster.wait("a job to begin", (tmp_path / "gpu").exists)
-        states = cluster.command("squeue", "--noheader", "--format=%T %r").splitlines()
-        assert sorted(states) == ["PENDING Resources", "RUNNING None"]
+        asked = ("squeue", "--noheader", "--format=%T %r")
+        states = ["PENDING Resources", "RUNNING None"]
+        cluster.wait("one alone", lambda: sorted(cluster.command(*asked).splitlines()) == states)
         assert "sleep" in processes_of(cluster.base)
     assert (tmp_path / "gpu").read_text() == "0 at 0x7f000001\n"
     assert processes_of(cluster.base) == []

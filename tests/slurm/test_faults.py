@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import pwd
 import subprocess
@@ -113,6 +114,73 @@ def test_a_setup_that_fails_is_told_and_holds_the_sweep_back(
     assert " new " not in told
     again = site.run(profile="broken")
     assert (again.returncode, again.stderr.count("--rerun failed goes on")) == (3, 1)
+
+
+def about(site: Site, job: str) -> dict[str, str]:
+    """What the controller says of a job, by the names of fields."""
+    text = site.cluster.command("scontrol", "--oneliner", "show", "job", job.partition("_")[0])
+    return dict(word.partition("=")[::2] for word in text.split())
+
+
+def test_what_a_site_asks_of_its_jobs(
+    cluster: Cluster, make_site: MakeSite, subtests: pytest.Subtests
+) -> None:
+    site = make_site(cluster)
+    for words in (("account", "lab"), ("user", getpass.getuser(), "account=lab")):
+        cluster.command("sacctmgr", "-i", "add", *words)
+    known = ("scontrol", "show", "assoc_mgr", "flags=assoc", f"users={getpass.getuser()}")
+    cluster.wait("the account to be known", lambda: "Account=lab" in cluster.command(*known))
+    with cluster.closed("low"):
+        with subtests.test("GPUs of a type, an account by its variable, the memory of each run"):
+            asked = ("--pack", "2", "--only", TWO)
+            said = site.run(*asked, profile="typed", SBATCH_ACCOUNT="lab")
+            assert (said.returncode, "SBATCH_ACCOUNT: account = lab" in said.stderr) == (0, True)
+            (task,) = tasks(site)
+            job = about(site, task)
+            assert job["TresPerNode"] == "gres:gpu:fake:1"
+            assert (job["Account"], job["MinMemoryNode"], job["NumCPUs"]) == ("lab", "4G", "2")
+        with subtests.test("and the report's job needs less"):
+            (report,) = reports(site)
+            job = about(site, report)
+            assert "TresPerNode" not in job
+            assert (job["Account"], job["NumCPUs"], job["TimeLimit"]) == ("lab", "1", "01:00:00")
+        with subtests.test("other clusters are refused aloud"):
+            refused = site.run(*asked, profile="typed", SLURM_CLUSTERS="other")
+            assert refused.returncode == 2
+            assert "unset it, or let SLURM_CONF" in refused.stderr
+            assert tasks(site) == [task]
+        with subtests.test("a type that no node has is told"):
+            site.submit("--only", TWO, "--move", profile="low")
+            unknown = site.root / "pyproject.toml"
+            unknown.write_text(unknown.read_text().replace('"fake"', '"h900"'))
+            refused = site.run("--only", FOUR, profile="typed")
+            assert refused.returncode == 2
+            assert "gpu = 'h900' is to be a type that sinfo --format=%G names" in refused.stderr
+
+
+@pytest.mark.thorough
+def test_a_directory_that_cannot_be_read_keeps_no_lost_run_back(
+    cluster: Cluster, make_site: MakeSite, undisturbed: Undisturbed
+) -> None:
+    bits, _ = undisturbed
+    site = make_site(cluster)
+    for run in (0, 1):
+        site.hold(run, 32)
+    site.submit("--only", TWO)
+    jobs = [site.wait_for(run).job for run in (0, 1)]
+    config = site.directory(0).path / "config.json"
+    whole = config.read_bytes()
+    config.write_text("torn")
+    site.kill_jobs(jobs)  # none of their processes is left to say a word
+    for run in (0, 1):
+        site.let_go(run)
+    site.wait_until_over()
+    config.write_bytes(whole)
+    assert site.bits() == {1: bits[1]}, site.evidence()
+    site.submit("--only", TWO)
+    site.wait_until_over()
+    assert site.bits() == {run: bits[run] for run in (0, 1)}
+    assert site.together() == []
 
 
 # --------------------------------------------------------------------------- two users

@@ -90,11 +90,13 @@ def test_a_search_survives_its_controller_and_a_worker(
     cluster: Cluster, make_site: MakeSite
 ) -> None:
     site = searched(make_site(cluster))
+    site.hold(0, 32)
     first = site.start("--slots", "3")
     wait_until(lambda: at_work(site), 900, "a trial to be at work")
     first.kill()
     first.communicate()
     assert len(site.jobs()) == 3
+    site.let_go(0)
     site.wait_until_over()  # they do not need it
 
     site.hold(0, 32)  # before the first rung, so that none is pruned yet
@@ -111,6 +113,27 @@ def test_a_search_survives_its_controller_and_a_worker(
     site.wait_until_over()
     page = (site.root / "reports" / "searched" / "report.md").read_text()
     assert f"was the best of {TRIALS} on the validation split" in page
+
+
+@pytest.mark.thorough
+def test_and_that_three_times_over(cluster: Cluster, make_site: MakeSite) -> None:
+    site = searched(make_site(cluster), SEARCHED.replace("trials=6", "trials=12"))
+    victims = []
+    for _ in range(3):
+        site.hold(0, 32)
+        controller = site.start("--slots", "3")
+        wait_until(lambda: at_work(site), 900, "a trial to be at work")
+        victims.append(at_work(site)[0])
+        kill_worker(site, victims[-1])
+        controller.kill()
+        controller.communicate()
+        site.let_go(0)
+        site.wait_until_over()
+    last = site.start("--slots", "3")
+    said, _ = last.communicate(timeout=1200)
+    assert last.returncode == 0, said + site.evidence()
+    check_trials(site, 12)
+    assert [site.store.run_dir(key).attempts() for key in victims] == [2] * 3
 
 
 WAVED = '''"""Which learning rate is each width's own best?"""

@@ -126,18 +126,54 @@ def test_a_thousand_runs_are_a_few_calls_of_sbatch(cluster: Cluster, make_site: 
         assert site.jobs() == []
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def limited_cluster() -> Iterator[Cluster]:
-    """A node, and a user who may have a hundred jobs in the queue."""
+    """A node, and a user whose jobs in the queue can be limited."""
     with running(Layout(nodes=1, gpus=0, enforce=True)) as up:
         user = getpass.getuser()
         for words in (
             ("add", "account", "lab"),
             ("add", "user", user, "account=lab"),
-            ("modify", "user", user, "set", "MaxSubmitJobs=100", "DefaultAccount=lab"),
+            ("modify", "user", user, "set", "DefaultAccount=lab"),
         ):
             up.command("sacctmgr", "-i", *words)
         yield up
+
+
+def limit_jobs(cluster: Cluster, most: int) -> None:
+    """Return when the user may have so many jobs in the queue."""
+    user = getpass.getuser()
+    cluster.command("sacctmgr", "-i", "modify", "user", user, "set", f"MaxSubmitJobs={most}")
+    told = ("scontrol", "show", "assoc_mgr", "flags=assoc", f"users={user}")
+    cluster.wait("the limit to hold", lambda: f"MaxSubmitJobs={most}(" in cluster.command(*told))
+
+
+@pytest.mark.thorough
+def test_a_queue_without_room_for_the_report_job(
+    limited_cluster: Cluster, make_site: MakeSite, subtests: pytest.Subtests
+) -> None:
+    site = make_site(limited_cluster)
+    alone = "no job in the queue writes the report on 2 of these runs"
+    with limited_cluster.closed("low"):
+        limit_jobs(limited_cluster, 2)
+        site.replace("sacctmgr", "exit 1")  # a site that tells nobody of its limits
+        with subtests.test("the command says so, and status"):
+            done = site.run("--only", TWO, profile="bare")
+            assert "submitted 2 runs" in done.stdout, done.stderr
+            assert "no report job: sbatch refuses the job" in done.stderr
+            assert alone in site.run("paced", command="status").stdout
+        with subtests.test("where there is no room at all nothing is half submitted"):
+            done = site.run("--only", FOUR, profile="bare")
+            assert (done.returncode, len(site.jobs())) == (2, 2)
+            assert "the same command submits when there is room" in done.stderr
+            assert len(list(submissions(site.store))) == 1
+        with subtests.test("with room, the same command submits it"):
+            limit_jobs(limited_cluster, 3)
+            assert "report job" in site.submit("--only", TWO, profile="bare")
+            assert len(site.jobs()) == 3
+            assert alone not in site.run("paced", command="status").stdout
+            assert "report job" not in site.submit("--only", TWO, profile="bare")
+        assert site.run("paced", "--cancel", "--all", command="status").returncode == 0
 
 
 @pytest.mark.thorough
@@ -145,6 +181,7 @@ def test_2508_runs_where_a_user_may_have_a_hundred_jobs(
     limited_cluster: Cluster, make_site: MakeSite, subtests: pytest.Subtests
 ) -> None:
     site = make_site(limited_cluster)
+    limit_jobs(limited_cluster, 100)
     seeds = ("--seeds", ",".join(map(str, range(209))))
     with limited_cluster.closed("low"):
         with subtests.test("they are a hundred jobs with the report"):

@@ -26,7 +26,7 @@ SLOW = 0.3
 """Seconds a picture: 2.4 s a step, less than SLURM leaves between a signal and the end."""
 
 LIMITED = 0.5
-"""Seconds a picture: two minutes in all, several times what SLURM's notice of a limit takes."""
+"""Seconds a picture: two minutes in all, longer than until SLURM's notice of a limit."""
 
 PATIENCE = 900
 """Seconds until something is taken to hang, however slow the machine."""
@@ -68,9 +68,10 @@ def test_twelve_runs_on_a_cluster_that_falls_apart(
     for run in (requeued, killed, moved, orphaned):
         site.wait_for(run, samples=16)
 
-    # ---- a node's daemon is killed; the controller will miss it in half a minute
+    # ---- a node's daemon is killed; the controller will miss it
     node = site.node_of(orphaned)
     cluster.kill_node(node)
+    cluster.miss_nodes_after(10)
     # ---- the controller is restarted; killed, it would forget what it launched in its last seconds
     cluster.stop_controller()
     cluster.start_controller()
@@ -91,7 +92,8 @@ def test_twelve_runs_on_a_cluster_that_falls_apart(
             assert status.returncode in {0, 3}, status.stdout + status.stderr
             site.restore("sacct")
 
-    cluster.wait("the dead node to be missed", lambda: cluster.node_states()[node] == "down", 90)
+    cluster.wait("the dead node to be missed", lambda: cluster.node_states()[node] == "down")
+    cluster.miss_nodes_after()
     cluster.start_node(node)
     site.finish(orphaned)
     site.wait_for(killed, samples=17)
@@ -104,7 +106,7 @@ def test_twelve_runs_on_a_cluster_that_falls_apart(
     cluster.drain(node)
     seen = site.status(moved).samples_seen
     site.let_go(moved)
-    wait_until(lambda: site.status(moved).samples_seen > seen, 120, "a drained node to go on")
+    wait_until(lambda: site.status(moved).samples_seen > seen, PATIENCE, "a drained node to go on")
     cluster.resume(node)
     site.hold(moved, 32)
 

@@ -149,10 +149,15 @@ def _move(model: nn.Module) -> None:
 # --------------------------------------------------------------------------- every configuration
 
 
-def stand_in(similarity: Tensor, mask: Tensor) -> Tensor:
-    """The device traffic of `matching.one_to_one`, whose answer wants numbers."""
-    devices.download(similarity, mask)
+def stand_in(similarity: Tensor, arrive: Any) -> Tensor:
+    """The device traffic of an assignment, whose answer wants numbers."""
+    arrive()
     return torch.zeros_like(similarity)
+
+
+def events_in(found: Counter[str]) -> Any:
+    """A `device.begin_download` that counts its wait."""
+    return lambda *tensors: lambda: found.update(["event"])
 
 
 def report(folder: Path) -> dict[str, Any]:
@@ -163,7 +168,7 @@ def report(folder: Path) -> dict[str, Any]:
 def _of_case(folder: Path, name: str) -> dict[str, Any]:
     config = override(CLIP, STEPS[name])
     patch = pytest.MonkeyPatch()
-    patch.setattr(matching, "one_to_one", stand_in)
+    patch.setattr(matching, "_assigned", stand_in)
     runtime = {"micro_batch": 4} if config.model.image.backbone == "test_vit" else {}
     with patch.context(), step_on_fake_gpu(folder, config, patch, **runtime) as (t, step):
         kinds: Counter[str] = Counter()
@@ -171,13 +176,13 @@ def _of_case(folder: Path, name: str) -> dict[str, Any]:
             if isinstance(module, (nn.Conv2d, nn.Linear)):
                 module.register_forward_hook(lambda m, i, o: kinds.update([str(o.dtype)]))
         with Waits() as first:
-            patch.setattr(devices, "download", lambda *tensors: first.found.update(["event"]))
+            patch.setattr(devices, "begin_download", events_in(first.found))
             step()
         with Waits() as resumed:
             if name in RESUMED:
                 t._take_up(_resumed(t))
                 resumed.found.clear()
-                patch.setattr(devices, "download", lambda *tensors: resumed.found.update(["event"]))
+                patch.setattr(devices, "begin_download", events_in(resumed.found))
                 step()
         steps = {str(s["step"].device) for s in t.optimiser.state.values()}
         found = {"waits": first.found, "after a resume": resumed.found, "kinds": kinds}

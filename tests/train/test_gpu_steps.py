@@ -6,6 +6,7 @@ Backward passes are looked at on the CPU, where the same operations are dispatch
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.config import override
 from harness.train import loop
@@ -65,6 +67,85 @@ def test_no_backward_pass_or_optimiser_reads_what_it_computes(tmp_path: Path, ca
         torch.nn.utils.clip_grad_norm_(t.model.parameters(), 1.0)
     assert waits.found == {}
     assert waits.operations > 50
+
+
+UNDETERMINED = {
+    "_adaptive_avg_pool2d_backward",
+    "_adaptive_avg_pool3d_backward",
+    "adaptive_max_pool2d_backward",
+    "avg_pool3d_backward",
+    "_ctc_loss_backward",
+    "_embedding_bag_dense_backward",
+    "fractional_max_pool2d_backward",
+    "grid_sampler_2d_backward",
+    "histc",
+    "kthvalue",
+    "max_pool3d_with_indices_backward",
+    "max_unpool2d",
+    "median.dim",
+    "nll_loss2d_forward",
+    "put",
+    "put_",
+    "reflection_pad1d_backward",
+    "reflection_pad2d_backward",
+    "scatter_reduce.two",
+    "upsample_bicubic2d_backward",
+    "upsample_bilinear2d_backward",
+    "upsample_nearest2d_backward",
+}
+"""Operations that torch refuses on a GPU under use_deterministic_algorithms, by its manual."""
+
+
+class Operations(TorchDispatchMode):
+    """Notes the names of all that is dispatched."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(func.name().removeprefix("aten::"))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("case", STEPS)
+def test_no_step_has_an_operation_that_deterministic_refuses(tmp_path: Path, case: str) -> None:
+    config = override(CLIP, STEPS[case])
+    runtime = {"micro_batch": 4} if case == "micro_batch" else {}
+    t = trainer(tmp_path, config, **runtime)
+    t.model.train()
+    with Operations() as seen:
+        t._step(next(iter(t.batches.start())))
+    assert len(seen.names) > 50
+    assert not UNDETERMINED & seen.names
+
+
+def test_the_benchmark_of_a_step_goes_through(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    import gpu_step  # type: ignore[import-not-found]
+
+    monkeypatch.setattr(gpu_step, "_WARM_UP", 1)
+    monkeypatch.setattr(gpu_step, "_DECODING_SECONDS", 0.05)
+    sizes = ("--backbone", "test_resnet", "--size", "32", "--layers", "1", "--batch", "4")
+    gpu_step.main(["--device", "cpu", "--steps", "2", *sizes])
+    found = json.loads(capsys.readouterr().out)
+    assert found["samples_per_second"].keys() == {"ours", "open_clip", "ours again"}
+    assert found["milliseconds"]["ours"].keys() == {
+        "forward", "loss", "backward", "update", "whole"
+    }  # fmt: skip
+    assert all(rate > 0 for rate in found["samples_per_second"].values())
+    assert found["decoded_per_second_and_core"]["packed"] > 0
+
+
+def test_the_tests_for_a_gpu_are_right_where_a_cpu_can_go_through_them() -> None:
+    words = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", "gpu", "tests/gpu"]
+    root = Path(__file__).parents[2]
+    there = {**os.environ, "GPU_TESTS_ON": "cpu", "PYTHONPATH": str(root)}
+    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=root, env=there)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "6 passed" in done.stdout or torch.cuda.is_available()
 
 
 def test_states_are_read_to_the_cpu_from_where_each_tensor_finds_its_place() -> None:

@@ -16,7 +16,7 @@ from harness.config import RunConfig, Runtime, Train, override
 from harness.data.text import corpus_rows
 from harness.errors import DataError, DivergedError, InterruptedRun
 from harness.files import read_jsonl
-from harness.launch.processes import HELD_SIGNALS, Inbox, Stop
+from harness.launch.processes import HELD_SIGNALS, Inbox, Stop, stop_on_signals
 from harness.models.training import TrainingModel
 from harness.store.record import RunDir
 from harness.train import loop
@@ -24,6 +24,7 @@ from harness.train.checkpoint import load_newest
 from harness.train.loop import Trainer
 from harness.train.optimiser import learning_rate, make_optimiser, set_learning_rate
 from tests.conftest import memory_data
+from tests.train.rank_cases import stop_after, weights
 
 CPU = torch.device("cpu")
 CONFIG = override(
@@ -53,16 +54,6 @@ def trainer(path, config=CONFIG, data=None, runtime=RUNTIME):
     directory = RunDir(path / config.run_key)
     directory.path.mkdir(exist_ok=True)
     return Trainer(model, data, config, runtime, directory, CPU, attempt=1)
-
-
-def stop_after(steps):
-    """A `stop` that is false for `steps` steps, then true."""
-    asked = itertools.count()
-    return lambda: next(asked) >= steps
-
-
-def weights(t):
-    return {k: v.clone() for k, v in t.model.state_dict().items()}
 
 
 def lines(t):
@@ -260,6 +251,27 @@ def test_the_fused_step_is_adamws_up_to_rounding():
     torch.testing.assert_close(ends[0], ends[1], rtol=1e-13, atol=1e-13)
 
 
+@pytest.mark.parametrize("fused", [False, True])
+def test_the_steps_are_those_of_torchs_adamw_to_the_bit(fused):
+    def trained(again):
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.Linear(4, 1))
+        optimiser = again(make_optimiser(model, Train(fused=fused)))
+        for step in range(4):
+            set_learning_rate(optimiser, 0.1 / (step + 1))
+            model(torch.randn(8, 5)).square().mean().backward()
+            optimiser.step()
+            optimiser.zero_grad()
+            optimiser.load_state_dict(copy.deepcopy(optimiser.state_dict()))
+        return [p.detach() for p in model.parameters()], optimiser.state_dict()
+
+    weights, state = trained(lambda own: own)
+    expected, known = trained(lambda own: torch.optim.AdamW(own.param_groups))
+    assert all(torch.equal(a, b) for a, b in zip(weights, expected, strict=True))
+    assert state["param_groups"] == known["param_groups"]
+    assert state["state"].keys() == known["state"].keys()
+
+
 def test_norms_biases_and_logit_scale_do_not_decay(tmp_path):
     model = trainer(tmp_path).model
     decay, no_decay = make_optimiser(model, Train()).param_groups
@@ -283,21 +295,15 @@ def test_learning_rate_in_samples_by_hand():
 def test_a_stop_is_heard_while_the_pass_is_compiled(tmp_path, monkeypatch, how):
     begun = []
 
-    def compiling(model):
-        """Takes a minute at its third call, as for a length of captions that is new."""
+    def takes_a_minute(graph, inputs):
+        begun.append(time.monotonic())
+        try:
+            time.sleep(60)
+        except Exception as error:  # as the compiler does: a fault of the model
+            raise RuntimeError("the backend failed") from error
 
-        def call(*given):
-            begun.append(time.monotonic())
-            if len(begun) == 3:
-                try:
-                    time.sleep(60)
-                except Exception as error:  # as the compiler does: a fault of the model
-                    raise RuntimeError("the backend failed") from error
-            return model(*given)
-
-        return call
-
-    monkeypatch.setattr(torch, "compile", compiling)
+    compiled_by(lambda graph, inputs: graph.forward)  # the first takes seconds by itself
+    at_third_call(monkeypatch, lambda: compiled_by(takes_a_minute))
     runtime = Runtime(compile=True, checkpoint_seconds=1e-6)
     reading, writing = os.pipe()
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -307,11 +313,13 @@ def test_a_stop_is_heard_while_the_pass_is_compiled(tmp_path, monkeypatch, how):
             "signal": lambda: os.kill(os.getpid(), signal.SIGTERM),
             "end of the input": lambda: os.close(writing),
         }[how]
-        threading.Timer(0.5, lambda: wait_for(begun, 3) and ending()).start()
+        threading.Timer(0.1, lambda: wait_for(begun, 1) and ending()).start()
         with pytest.raises(InterruptedRun, match="stopped while its pass was compiled"):
             trainer(tmp_path, runtime=runtime).train(stop)
-        assert time.monotonic() - begun[2] < 10
+        assert time.monotonic() - begun[0] < 10
     assert {number: signal.getsignal(number) for number in handlers} == handlers
+    assert not torch._dynamo.callback.callback_handler.start_callbacks
+    assert not torch._dynamo.callback.callback_handler.end_callbacks
     monkeypatch.undo()
 
     whole, cut = trainer(tmp_path), None
@@ -322,8 +330,42 @@ def test_a_stop_is_heard_while_the_pass_is_compiled(tmp_path, monkeypatch, how):
     assert all(torch.equal(v, weights(cut)[name]) for name, v in weights(whole).items())
 
 
+@pytest.mark.parametrize("then_compiles", [False, True])
+def test_a_stop_in_a_call_that_compiles_nothing_keeps_its_step(
+    tmp_path, monkeypatch, then_compiles
+):
+    stop, graphs = Stop(), []
+
+    def asked():
+        os.kill(os.getpid(), signal.SIGTERM)
+        if then_compiles:
+            compiled_by(lambda graph, inputs: graphs.append(graph) or graph.forward)
+
+    at_third_call(monkeypatch, asked)
+    told = "stopped while its pass was compiled" if then_compiles else "stopped at 18 samples"
+    with stop_on_signals(stop), pytest.raises(InterruptedRun, match=told):
+        trainer(tmp_path, runtime=Runtime(compile=True, checkpoint_seconds=3600)).train(stop)
+    assert not graphs
+    assert then_compiles or load_newest(trainer(tmp_path).directory.checkpoints)["step"] == 3
+
+
+def at_third_call(monkeypatch, action):
+    """A stand-in for torch.compile, whose passes are plain; `action` comes before the third."""
+
+    def compiling(model):
+        calls = itertools.count()
+        return lambda *given: (action() if next(calls) == 2 else None, model(*given))[1]
+
+    monkeypatch.setattr(torch, "compile", compiling)
+
+
+def compiled_by(backend, compiling=torch.compile):
+    """Have torch compile a line."""
+    compiling(lambda x: x + 1, backend=backend)(torch.ones(2))
+
+
 def wait_for(calls, count):
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while len(calls) < count and time.monotonic() < deadline:
         time.sleep(0.01)
     return True

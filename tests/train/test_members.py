@@ -14,8 +14,9 @@ import torch
 import torch.distributed as dist
 
 from harness.errors import ConfigError, RankLost
-from harness.train import distributed
-from harness.train.distributed import ProcessGroup, check_members
+from harness.train import distributed, members
+from harness.train.distributed import ProcessGroup
+from harness.train.members import check_members
 from tests.train.rank_cases import on_ranks, start_ranks
 
 MEMBER: dict[str, str | None] = {
@@ -68,9 +69,9 @@ def test_what_does_not_fit_together_is_one_line(other: dict[str, str | None], li
 def test_a_rank_with_another_torch_is_told_to_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = distributed._member
+    known = distributed.member
     monkeypatch.setattr(
-        distributed, "_member", lambda device: {**known(device), "torch": str(os.getpid())}
+        distributed, "member", lambda device: {**known(device), "torch": str(os.getpid())}
     )
     with pytest.raises(AssertionError, match=r"rank 1 on .* has torch \d+, and rank 0"):
         on_ranks(tmp_path, 2, lambda ranks: None)
@@ -136,14 +137,14 @@ def test_they_talk_over_the_network_of_rank_0_unless_told_otherwise(
 ) -> None:
     for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
         monkeypatch.delenv(name, raising=False)
-    distributed._name_interface("127.0.1.1")
+    members.name_interface("127.0.1.1")
     assert os.environ.get("GLOO_SOCKET_IFNAME", "lo") == "lo"
     assert "NCCL_SOCKET_IFNAME" not in os.environ
-    monkeypatch.setattr(distributed, "_interface_with", lambda address: "ib0")
+    monkeypatch.setattr(members, "_interface_with", lambda address: "ib0")
     monkeypatch.setattr(socket.socket, "getsockname", lambda self: ("10.0.0.7", 1))
     monkeypatch.setenv("NCCL_SOCKET_IFNAME", "eth1")
     monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
-    distributed._name_interface("127.0.0.1")
+    members.name_interface("127.0.0.1")
     assert os.environ["GLOO_SOCKET_IFNAME"] == "ib0"
     assert os.environ["NCCL_SOCKET_IFNAME"] == "eth1"
 

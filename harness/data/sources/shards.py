@@ -7,6 +7,7 @@ picture.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -45,6 +46,10 @@ _CHANGED = (
 )
 
 
+_KEPT_OPEN = 256
+"""Tars that a process keeps open, of 1,024 files that it may have as a rule."""
+
+
 class Shards(DataSet):
     """Samples of tar files; indexed when `splits`, `problems` or `indexed` is first asked for.
 
@@ -52,6 +57,8 @@ class Shards(DataSet):
     """
 
     _hashed = False
+    _fetched = False
+    """Whether shards have to be fetched to be indexed, which threads do."""
 
     def __init__(self, found: FoundShards, cache: Path, weights: Sequence[float] | None) -> None:
         if weights is not None and len(weights) != found.sources:
@@ -134,7 +141,8 @@ class Shards(DataSet):
         """Make the index unless it is there (or `again`), `jobs` shards at a time; its summary."""
         if again:
             forget(self.index)
-        return index_once(self.shards, self.index, self._fetch, jobs=jobs, progress=progress)
+        told: dict[str, Any] = {"jobs": jobs, "threads": self._fetched, "progress": progress}
+        return index_once(self.shards, self.index, self._fetch, **told)
 
     def prepare(self) -> None:
         """Make the index; safe in several processes."""
@@ -173,8 +181,8 @@ class Shards(DataSet):
     def _fetch(self, shard: Shard) -> Content:
         return Content(self._tar(shard, shard.sha256), shard.sha256)
 
-    def _open(self, shard: Shard) -> BinaryIO:
-        return self._whole(shard, shard.sha256).open("rb")
+    def _open(self, shard: Shard) -> AbstractContextManager[BinaryIO]:
+        return self._opened.of(self._whole(shard, shard.sha256))
 
     def _whole(self, shard: Shard, sha256: str | None) -> Path:
         """Its tar, held to its checksum at the first reading of it."""
@@ -196,6 +204,10 @@ class Shards(DataSet):
     @cached_property
     def _tars(self) -> dict[str, Path]:
         return {}
+
+    @cached_property
+    def _opened(self) -> _OpenTars:
+        return _OpenTars()
 
     @cached_property
     def _by_name(self) -> dict[str, Shard]:
@@ -224,6 +236,28 @@ class Shards(DataSet):
 
     def _window(self, counts: Sequence[int]) -> Window | None:
         return None
+
+
+class _OpenTars:
+    """Local tars that stay open between two readings, so that none costs a look-up of its path.
+
+    Nobody moves in them (`read_at`), so that processes may share them after a fork; one that is
+    unpickled opens its own.  What is dropped is closed when nobody reads it any more.
+    """
+
+    def __init__(self) -> None:
+        self._files: dict[Path, BinaryIO] = {}
+
+    def of(self, path: Path) -> AbstractContextManager[BinaryIO]:
+        """A tar to read from."""
+        file = self._files.pop(path, None) or path.open("rb")
+        self._files[path] = file  # the newest is last
+        if len(self._files) > _KEPT_OPEN:
+            self._files.pop(next(iter(self._files)))
+        return nullcontext(file)
+
+    def __reduce__(self) -> tuple[type[_OpenTars], tuple[()]]:
+        return _OpenTars, ()
 
 
 def shard_of(image: str) -> str:

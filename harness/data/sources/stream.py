@@ -9,16 +9,17 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
 from harness.config import SOURCES, Data
 from harness.data.dataset import Ahead, DataSet
 from harness.data.index import Content
-from harness.data.order import LANES, Places, SampleOrder, Window
+from harness.data.order import LANES, WIDE_LANES, WIDE_REACH, Places, SampleOrder, Window
 from harness.data.shard_list import FoundShards, Shard, find_shards
 from harness.data.source import Source, path_of
 from harness.data.sources.shards import Shards
@@ -47,19 +48,21 @@ class Stream(Shards):
     The first index reads every byte, for the SHA-256 of each shard is what its content is held to.
     """
 
-    _hashed = True
+    _hashed = _fetched = True
 
     def __init__(
         self,
         found: FoundShards,
         cache: Path,
         weights: Sequence[float] | None,
-        reach: int,
+        window: int | Literal["wide"],
     ) -> None:
         super().__init__(found, cache, weights)
-        vars(self).update(reach=reach, spool=Spool(cache / "spool"))
+        lanes = WIDE_LANES if window == "wide" else LANES
+        vars(self).update(window=window, lanes=lanes, spool=Spool(cache / "spool"))
 
-    reach: int
+    window: int | Literal["wide"]
+    lanes: int
     spool: Spool
 
     def make_index(
@@ -83,13 +86,14 @@ class Stream(Shards):
         path = self._tar(shard, shard.sha256)
         return Content(path, shard.sha256 or sha256_of(path))
 
-    def _open(self, shard: Shard) -> BinaryIO:
+    def _open(self, shard: Shard) -> AbstractContextManager[BinaryIO]:
         if shard.is_remote:
             return self.spool.open(shard.place, self._sha256_of[shard.name])
-        return self._whole(shard, self._sha256_of[shard.name]).open("rb")
+        return self._opened.of(self._whole(shard, self._sha256_of[shard.name]))
 
     def _window(self, counts: Sequence[int]) -> Window:
-        return Window(self.reach, tuple(counts))
+        reach = WIDE_REACH if self.window == "wide" else self.window
+        return Window(reach, tuple(counts), self.lanes)
 
     def ahead(self, batches: Iterator[Places], order: SampleOrder) -> Ahead | None:
         """See DataSet; fetches shards one row ahead of what is read.
@@ -100,7 +104,7 @@ class Stream(Shards):
             return None
         self._check_room(order)
         counts = [count for _, count in self._train_shards()]
-        distance = math.ceil(LANES * sum(counts) / len(counts) / order.batch_size)
+        distance = math.ceil(self.lanes * sum(counts) / len(counts) / order.batch_size)
         return _Fetcher(self._in_batches(batches), self._fetch_again, max(2, distance))
 
     def _in_batches(self, batches: Iterator[Places]) -> Iterator[list[Shard]]:
@@ -127,11 +131,11 @@ class Stream(Shards):
         for name, step in first.items():
             change[step] += sizes[name]
             change[last[name] + 1] -= sizes[name]
-        need = int(np.cumsum(change).max()) + LANES * max(sizes.values())
+        need = int(np.cumsum(change).max()) + self.lanes * max(sizes.values())
         if need > self.spool.max_bytes:
             raise ConfigError(
                 f"runtime.spool_mb = {self.spool.max_bytes // 10**6}, and data.shuffle_window = "
-                f"{self.reach} reads from {math.ceil(need / 10**6)} MB of shards at a time; raise "
+                f"{self.window} reads from {math.ceil(need / 10**6)} MB of shards at a time; raise "
                 "the one or lower the other"
             )
 

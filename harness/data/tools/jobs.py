@@ -9,9 +9,10 @@ import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from harness.errors import DataError
@@ -71,13 +72,19 @@ def samples_in(chunks: Iterable[Chunk]) -> int:
 
 @contextmanager
 def shared_out(
-    work: Work[Task, Result], held: Any, tasks: Sequence[Task], workers: int
+    work: Work[Task, Result],
+    held: Any,
+    tasks: Sequence[Task],
+    workers: int,
+    *,
+    threads: bool = False,
 ) -> Iterator[Each[Task, Result]]:
     """Each task with its result, as they are done; in this process if `workers` is 1.
 
     Args:
         work: a function of a module, called with `held` and a task.
         held: sent to each process once.
+        threads: in threads of this process.
 
     Raises DataError when a process is killed.
     """
@@ -86,8 +93,14 @@ def shared_out(
         return
     # Spawned: this process may have threads, which a fork would leave in the middle of things.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_hold, initargs=(held,)) as pool:
-        futures = {pool.submit(_work, work, task): task for task in tasks}
+    pool: Executor = (
+        ThreadPoolExecutor(workers)
+        if threads
+        else ProcessPoolExecutor(workers, context, initializer=_hold, initargs=(held,))
+    )
+    given = partial(work, held) if threads else partial(_work, work)
+    with pool:
+        futures = {pool.submit(given, task): task for task in tasks}
         try:
             yield ((futures[future], future.result()) for future in as_completed(futures))
         except BrokenProcessPool:

@@ -16,7 +16,14 @@ from torch import Tensor
 
 from harness.config import Evaluate, Runtime
 from harness.data.dataset import DataSet, Split
-from harness.evaluate.embed import Pictures, embed_images, embed_texts, precision_of
+from harness.evaluate.embed import (
+    Pictures,
+    Share,
+    alone,
+    embed_images,
+    embed_texts,
+    precision_of,
+)
 from harness.metrics import metrics_for
 
 if TYPE_CHECKING:
@@ -58,13 +65,14 @@ class Findings:
 
 @dataclass(frozen=True)
 class Job:
-    """What stays the same throughout one evaluation."""
+    """What stays the same throughout one evaluation; `share` says who embeds what."""
 
     model: Encoders
     settings: Evaluate
     runtime: Runtime
     found: Findings
     by_batch: bool = False
+    share: Share = alone
 
     def pictures(self, data: DataSet, split: Split) -> Pictures:
         """Embeddings of the pictures of a split."""
@@ -75,6 +83,7 @@ class Job:
             self.settings,
             self.runtime,
             by_batch=self.by_batch,
+            share=self.share,
         )
 
     @property
@@ -89,7 +98,7 @@ class Job:
 
     def texts(self, texts: Sequence[str]) -> Tensor:
         """Unit-norm embeddings (N, D) of N texts."""
-        return embed_texts(self.model, texts, self.settings)
+        return embed_texts(self.model, texts, self.settings, self.share)
 
 
 # --------------------------------------------------------------------------- outcomes

@@ -10,8 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
-from scipy.special import logsumexp
 
 from harness.metrics.probe import LINEAR, NEIGHBOURS, SHOTS, Probed, few_shot
 from harness.seeding import generator
@@ -131,6 +129,9 @@ def fit(
     Args:
         tolerance: largest slope, of the mean loss a row, at which it stops.
     """
+    from scipy.optimize import minimize  # heavy
+    from scipy.special import logsumexp
+
     present, labels = np.unique(train.labels, return_inverse=True)
     rows, shape = len(labels), (len(present), train.features.shape[1] + 1)
     weights = np.zeros(shape) if start is None else start[present]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -22,6 +21,8 @@ def fitted_temperature(scores: Tensor, labels: Tensor) -> float:
         scores: (N, C), the model's own logits.
         labels: int64 (N,).
     """
+    from scipy.optimize import minimize_scalar  # heavy
+
     exact = scores.double()
 
     def loss(log_factor: float) -> float:

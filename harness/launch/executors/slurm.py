@@ -43,10 +43,9 @@ from harness.launch.slurm.orders import (
     with_environment,
     with_processes,
 )
-from harness.launch.slurm.places import QueuePlace, look, queued
+from harness.launch.slurm.places import QueuePlace, look
 from harness.launch.slurm.policy import why_stop
-from harness.launch.slurm.scheduler import Silent
-from harness.launch.slurm.submissions import AFTER, Submission
+from harness.launch.slurm.submissions import AFTER, Submission, look_anew_at
 from harness.launch.slurm.submit import preview, submit
 from harness.planning.plan import Action, Rerun, Step
 from harness.store.record import RunDir
@@ -154,7 +153,7 @@ class SlurmExecutor(Executor):
     @classmethod
     def _following(cls, submission: Submission) -> Self:
         intent = submission.read()
-        if not submission.is_own(intent):
+        if not submission.is_own():
             raise ConfigError(f"{submission.folder} is not a submission of yours")
         return cls(JobOrder.again(intent), before=intent.keys | set(intent.awaits))
 
@@ -209,14 +208,16 @@ class SlurmExecutor(Executor):
         with watching(steps, self.work.store, lambda: places) as say:
             while not {self._status(step).state for step in steps} <= {State.DONE, State.FAILED}:
                 time.sleep(scheduler.POLL_SECONDS)
-                try:
-                    places = queued(self.work.store, look(self.work.store), close=False)
-                except Silent as error:
-                    say(str(error))
+                queue = look(self.work.store, by_number=True)
+                if queue.listing is None:
+                    say(queue.fault)
                     continue
+                places = queue.places
                 running = any(self._status(step).state is State.RUNNING for step in steps)
                 if not running and not any(step.run.key in places for step in steps):
-                    return
+                    break
+        for step in steps:
+            look_anew_at(self.work.store.run_dir(step.run.key))  # a report follows
 
     # ---- steps handed out one by one
 
@@ -243,15 +244,12 @@ class SlurmExecutor(Executor):
             self._submit(source, say)
             if not self._there and not self._waiting and not len(source):
                 return
-            self._pause()
+            until = time.monotonic() + LOOK_SECONDS
+            while time.monotonic() < until and not self.stop():
+                time.sleep(_TICK_SECONDS)
             self._look(source, say)
             source.look_elsewhere()
         say(f"stopping: {len(self._there)} runs stay in the queue or go on there")
-
-    def _pause(self) -> None:
-        until = time.monotonic() + LOOK_SECONDS
-        while time.monotonic() < until and not self.stop():
-            time.sleep(_TICK_SECONDS)
 
     # ---- into the queue
 
@@ -282,10 +280,19 @@ class SlurmExecutor(Executor):
         for key, step in steps.items():
             if key in there:
                 self._there[key] = _Queued(step, there[key], time.monotonic())
-            elif self._status(step).state is State.RUNNING:
-                source.held(step)
             else:
-                source.ended(step, "record")  # its directory cannot be trusted, which was said
+                self._not_submitted(step, source)
+
+    def _not_submitted(self, step: Step, source: StepSource) -> None:
+        """Somebody else has begun or finished it, or its directory cannot be trusted (was said)."""
+        try:
+            state = self._status(step).state
+        except (HarnessError, OSError):
+            state = State.FAILED
+        if state is State.RUNNING:
+            source.held(step)
+        else:
+            source.ended(step, None if state is State.DONE else "record")
 
     # ---- out of it
 
@@ -306,6 +313,9 @@ class SlurmExecutor(Executor):
     def _how(self, there: _Queued) -> tuple[bool, str | None]:
         """Whether the run has ended for good, and its failure."""
         directory = self.work.store.run_dir(there.step.run.key)
+        gone = directory.key in self._gone
+        if gone:
+            look_anew_at(directory)  # its last word may be there, and not be seen
         status = self._status(there.step)
         if status.state is State.DONE:
             return True, None
@@ -315,7 +325,7 @@ class SlurmExecutor(Executor):
             return True, reason
         if self._is_given_up(directory, there.submission):
             return True, status.failure or "bug"
-        if there.step.run.key in self._gone:
+        if gone:
             return True, status.failure or "killed"
         return False, None
 
@@ -330,11 +340,11 @@ class SlurmExecutor(Executor):
         if not self._there or now - self._asked < scheduler.POLL_SECONDS:
             return
         self._asked = now
-        try:
-            places = queued(self.work.store, look(self.work.store), close=False)
-        except Silent as error:
-            say(str(error))
+        queue = look(self.work.store, by_number=True)
+        if queue.listing is None:
+            say(queue.fault)
             return
+        places = queue.places
         self._gone = {
             key
             for key, there in self._there.items()
@@ -407,16 +417,11 @@ def _there(submitted: Submitted) -> list[str]:
 
 def _differing(submitted: Submitted, order: JobOrder) -> list[str]:
     """That runs wait with another profile than the one that was asked for."""
-    waiting = [
-        place
-        for place in submitted.places.values()
-        if place.owner == -1 and place.task is not None and place.task.state == "PENDING"
-    ]
-    intents = {place.submission.folder: place.submission.read() for place in waiting}
+    intents = [place.submission.read() for place in submitted.places.values() if place.waits]
     names = Counter(
-        intents[place.submission.folder].profile_name or "of another name"
-        for place in waiting
-        if intents[place.submission.folder].profile != order.profile
+        intent.profile_name or "of another name"
+        for intent in intents
+        if intent.profile != order.profile
     )
     return [
         f"{count} of them wait with profile {name} and not {order.profile_name}: {MOVE.flag} takes "

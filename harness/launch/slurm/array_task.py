@@ -138,7 +138,8 @@ class ArrayTask:
             for step in self._plan(run):
                 if step.run.key == run.key or step.run.key not in steps:
                     steps[step.run.key] = step
-        return [step for step in steps.values() if step.pending and not self._left(step.run)]
+        pending = [step for step in steps.values() if step.pending]
+        return [s for s in pending if not self.given_up(s.run) and not self.called_off(s.run)]
 
     def _plan(self, run: Run) -> list[Step]:
         try:
@@ -146,9 +147,6 @@ class ArrayTask:
         except (HarnessError, OSError) as error:
             say(f"run {run.key} is left out: {one_line(error)}")
             return []
-
-    def _left(self, run: Run) -> bool:
-        return self.given_up(run) or self.called_off(run)
 
     def called_off(self, run: Run) -> bool:
         """Whether somebody wants no more of a run, such as a search that prunes it."""

@@ -12,10 +12,10 @@ from harness.launch.backlog import Say
 from harness.launch.profiles import Profile
 from harness.launch.slurm.limits import Limits
 from harness.launch.slurm.orders import JobOrder, Submitted
-from harness.launch.slurm.places import open_submissions
-from harness.launch.slurm.scheduler import Listing, Silent
+from harness.launch.slurm.places import Queue
+from harness.launch.slurm.scheduler import Silent
 from harness.launch.slurm.script import BatchJob, Refused
-from harness.launch.slurm.submissions import Intent, Submission
+from harness.launch.slurm.submissions import REPORT, Submission
 
 REPORT_SECONDS = 3600
 REPORT_MEMORY = "4G"
@@ -27,19 +27,13 @@ _LIGHT_EXTRA = frozenset(
 
 def waited_for(done: Submitted) -> tuple[str, ...]:
     """Numbers of the jobs that wanted runs are in, which were there before or are new."""
-    numbers = {*done.arrays}
-    for place in done.places.values():
-        number = place.submission.job(place.array)
-        numbers |= set() if number is None else {number}
-    return tuple(sorted(numbers, key=int))
+    there = {place.number for place in done.places.values() if place.number is not None}
+    return tuple(sorted({*done.arrays, *there}, key=int))
 
 
 def report_home(
-    order: JobOrder,
-    done: Submitted,
-    listing: Listing | None,
-    new: Callable[[], tuple[Submission, Intent]],
-) -> tuple[Submission, Intent] | None:
+    order: JobOrder, done: Submitted, queue: Queue, new: Callable[[], Submission]
+) -> Submission | None:
     """The submission whose report job is to be submitted; None when nothing lacks one.
 
     That is the one just made, else one of the sweep that has lost its own, else a `new` one.
@@ -47,29 +41,27 @@ def report_home(
     if order.report is None or not waited_for(done):
         return None
     if done.submission is not None:
-        return done.submission, done.submission.read()
-    if listing is None:
-        return None  # one may be there
-    lost: tuple[Submission, Intent] | None = None
-    for submission, intent in open_submissions(order.store, sweep=order.sweep):
-        if not intent.is_mine or intent.report is None or intent.rehearsal:
-            continue
-        if not listing.has(intent.report):
-            lost = submission, intent
-        elif submission.report_waits_for() >= set(waited_for(done)):
-            return None
-    return lost or new()
+        return done.submission
+    known = [place for place in done.places.values() if place.number is not None]
+    if queue.listing is None or all(order.sweep in place.reports for place in known):
+        return None  # one is there, or may be
+    for submission in reversed(queue.submissions):
+        intent = submission.read()
+        own = intent.is_mine and intent.sweep == order.sweep and intent.report is not None
+        if own and not queue.listing.has(str(intent.report)):
+            return submission
+    return new()
 
 
 def follow(
-    home: tuple[Submission, Intent],
+    submission: Submission,
     after: Sequence[str],
     limits: Limits,
     send: Callable[[BatchJob], str],
     say: Say,
 ) -> str | None:
     """The number of the job that writes the report when the jobs `after` are over."""
-    submission, intent = home
+    intent = submission.read()
     frozen = JobOrder.again(intent).frozen
     assert frozen is not None
     job = BatchJob(
@@ -89,7 +81,7 @@ def follow(
     except (Refused, Silent) as error:
         say(f"no report job: {error}; the same command submits one, or writes the report itself")
         return None
-    submission.note_report(number, after)
+    submission.note_job(REPORT, number, after)
     return number
 
 

@@ -15,7 +15,7 @@ from harness.errors import ConfigError, RecordError, unknown, user_name
 from harness.launch.backlog import Say
 from harness.launch.profiles import load_profile
 from harness.launch.slurm.orders import JobOrder, Submitted, with_processes
-from harness.launch.slurm.places import QueuePlace, open_submissions
+from harness.launch.slurm.places import Queue, QueuePlace
 from harness.launch.slurm.submissions import Submission, submissions
 from harness.launch.slurm.submit import submit
 from harness.launch.slurm.withdrawal import jobs_to_cancel, report_job_of, withdraw
@@ -79,7 +79,7 @@ def cancel(
     manifest: Manifest,
     names: Sequence[str],
     store: Store,
-    find_places: Callable[[], Mapping[str, QueuePlace]],
+    find: Callable[[], Queue],
     say: Say,
     *,
     everything: bool,
@@ -89,13 +89,14 @@ def cancel(
     Jobs of another user, and their runs, are left to that one.
 
     Args:
-        find_places: asks where in the queue runs are.
+        find: asks what is in the queue.
         names: how the keys of the runs begin, unless `everything` of the sweep is meant.
     """
     if bool(names) == everything:
         raise ConfigError("--cancel wants the keys of runs, or --all")
     runs = list(manifest.runs) if everything else choose(manifest, names)
-    places = find_places()
+    queue = find()
+    places = queue.places
     done = CalledOff()
     done.others.update(places[r.key].owner for r in runs if r.key in places)
     del done.others[-1]
@@ -104,8 +105,10 @@ def cancel(
     done.runs = len(asked)
     jobs = jobs_to_cancel({run.key for run in asked}, places)
     if everything:
-        for submission, intent in open_submissions(store, say, manifest.sweep.name):
-            jobs.update(report_job_of(submission, intent) if intent.is_mine else {})
+        for submission in queue.submissions:
+            intent = submission.read()
+            if intent.is_mine and intent.sweep == manifest.sweep.name:
+                jobs.update(report_job_of(submission))
     done.jobs, done.left = withdraw(jobs, say)
     return done
 
@@ -144,7 +147,7 @@ def retry(
     file = given or (None if source is None else own_file(source))
     if file is not None:
         load_sweep(str(file))  # so that the modules it imports are frozen with it
-    if not last.is_own(intent):
+    if not last.is_own():
         order = _own_order(manifest, store, file, say)
     else:
         allow_pipes(intent.pipes)

@@ -14,7 +14,7 @@ from pathlib import Path
 from harness.config import RunConfig, override
 from harness.config.parents import unlike_parents
 from harness.config.sweep import Run
-from harness.launch.slurm.submissions import Submission, submissions
+from harness.launch.slurm.submissions import submissions
 from harness.store.record import Store
 from harness.store.state import State
 
@@ -52,7 +52,10 @@ def what_went_wrong(store: Store, sweep: str) -> Sequence[str]:
         return []
     last = rehearsals[-1]
     if not last.ends():
-        return [_no_word(last)]
+        return [
+            f"the rehearsal, job {last.job(0)}, is over and has left no word in {last.folder}: "
+            "do the nodes see this folder?"
+        ]
     intent = last.read()
     own = Store(Path(intent.root))
     lines = []
@@ -63,10 +66,3 @@ def what_went_wrong(store: Store, sweep: str) -> Sequence[str]:
             log = (status.details or {}).get("log", last.logs)
             lines.append(f"rehearsal of {key} {status.how}; log: {log}")
     return lines
-
-
-def _no_word(submission: Submission) -> str:
-    return (
-        f"the rehearsal, job {submission.job(0)}, is over and has left no word in "
-        f"{submission.folder}: do the nodes see this folder?"
-    )

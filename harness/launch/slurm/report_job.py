@@ -29,7 +29,14 @@ from harness.launch.slurm.array_task import ArrayTask, say
 from harness.launch.slurm.launching import FAILURE, has_begun, launch_death
 from harness.launch.slurm.orders import JobOrder
 from harness.launch.slurm.scheduler import Silent
-from harness.launch.slurm.submissions import AFTER, Intent, Submission, submissions
+from harness.launch.slurm.submissions import (
+    AFTER,
+    Intent,
+    Submission,
+    look_anew,
+    look_anew_at,
+    submissions,
+)
 from harness.launch.slurm.submit import submit
 from harness.planning.plan import Action, Step
 from harness.store.record import Store
@@ -52,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     allow_pipes(intent.pipes)
     if intent.sweep_file is not None:
         name_sweep_file(Path(intent.sweep_file))
+    see_what_other_nodes_wrote(submission, intent)
     try:
         submit_what_was_lost(submission, intent)
     except (HarnessError, OSError) as error:
@@ -63,6 +71,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not _goes_on(submission, intent):
         _tell_the_end(intent, code)
     return code
+
+
+def see_what_other_nodes_wrote(submission: Submission, intent: Intent) -> None:
+    """Nothing that a run or a task has said a moment ago, elsewhere, is missed."""
+    look_anew(*(submission.folder / name for name in ("", "begun", "launch", "ended")))
+    for key in {*intent.keys, *intent.awaits}:
+        look_anew_at(Store(Path(intent.root)).run_dir(key))
 
 
 def _goes_on(submission: Submission, intent: Intent) -> bool:

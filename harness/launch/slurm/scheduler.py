@@ -8,17 +8,19 @@ was set up anew gives old numbers to other jobs.
 from __future__ import annotations
 
 import os
-import pwd
 import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-from harness.errors import ConfigError, HarnessError, one_line
+from harness.errors import ConfigError, HarnessError, known_name, one_line
 
 CALL_SECONDS = 30.0
 """How long the scheduler may take to answer."""
+_SECONDS = 10.0
+"""The same, where little hangs on the answer."""
 POLL_SECONDS = 60.0
 """Between two questions of somebody who waits."""
 
@@ -271,19 +273,12 @@ def queue(users: Iterable[int] = (), *, seconds: float = CALL_SECONDS) -> Listin
     Those of hidden partitions too.
     """
     others = {user for user in users if user != os.getuid()}
-    known = {user for user in others if _is_known(user)}
+    known = {user for user in others if known_name(user)}
     asked = ",".join(map(str, sorted({os.getuid(), *known})))
     command = ("squeue", "--all", f"--user={asked}", "--format=%i|%j|%T|%r|%N")
     listing = read_listing(ask(*command, seconds=seconds))
     listing.hidden = others != known or (bool(others) and _jobs_are_private(seconds))
     return listing
-
-
-def _is_known(user: int) -> bool:
-    try:
-        return bool(pwd.getpwuid(user))
-    except KeyError:
-        return False
 
 
 def _jobs_are_private(seconds: float) -> bool:
@@ -315,11 +310,18 @@ def add_by_number(listing: Listing, job: str, name: str) -> None:
 
 def add_from_accounting(listing: Listing, job: str, name: str) -> None:
     """Add to `listing` what accounting, if there is any, says of a job of that name."""
-    command = ("sacct", "--parsable2", "--allocations", "--format=JobID,JobName,State")
-    columns = ("JobID", "JobName", "State")
-    for row in rows_of(or_nothing(*command, "--jobs", checked(job), seconds=10.0), columns):
-        if row.get("JobName") == name:
-            listing.add(row.get("JobID", ""), name, row.get("State", ""))
+    with suppress(Silent):
+        for row in _accounted(job):
+            if row.get("JobName") == name:
+                listing.add(row.get("JobID", ""), name, row.get("State", ""))
+
+
+def _accounted(job: str) -> list[dict[str, str]]:
+    """Every start of a job, in order, as accounting has it; Silent as `ask`."""
+    columns = ("JobID", "State", "JobName")
+    command = ("sacct", "--parsable2", "--allocations", "--duplicates")
+    words = (f"--format={','.join(columns)}", "--jobs", checked(job))
+    return rows_of(ask(*command, *words, seconds=_SECONDS), columns)
 
 
 def checked(job: str) -> str:
@@ -329,23 +331,20 @@ def checked(job: str) -> str:
     return job
 
 
-def own_state(job: str, *, seconds: float = 10.0) -> str:
+def own_state(job: str) -> str:
     """The state of one job, with flags such as COMPLETING left out; Silent as `ask`."""
-    text = ask("scontrol", "show", "job", checked(job), seconds=seconds)
+    text = ask("scontrol", "show", "job", checked(job), seconds=_SECONDS)
     return state_of(fields_of(text).get("JobState", ""))
 
 
-def last_end(job: str, *, seconds: float = 10.0) -> str | None:
+def last_end(job: str) -> str | None:
     """The class of the end of the last attempt of a job that accounting calls over, if it does.
 
     A job that was put back in the queue was taken away from its node, for whatever reason.
     """
-    command = ("sacct", "--parsable2", "--allocations", "--duplicates", "--format=JobID,State")
-    text = ask(*command, "--jobs", checked(job), seconds=seconds)
-    states = [state_of(row.get("State", "")) for row in rows_of(text, ("JobID", "State"))]
-    over = [{"REQUEUED": "preempted", **ENDED}.get(state) for state in states]
-    known = [failure for failure in over if failure is not None]
-    return known[-1] if known else None
+    classes = {"REQUEUED": "preempted", **ENDED}
+    over = [classes.get(state_of(row.get("State", ""))) for row in _accounted(job)]
+    return next((failure for failure in reversed(over) if failure is not None), None)
 
 
 def requeue(job: str, *, exclude: Sequence[str] = ()) -> None:
@@ -355,13 +354,8 @@ def requeue(job: str, *, exclude: Sequence[str] = ()) -> None:
     """
     ask("scontrol", "requeue", checked(job), deaf=True)
     if exclude:
-        ask(
-            "scontrol",
-            "update",
-            f"JobId={checked(job)}",
-            f"ExcNodeList={','.join(exclude)}",
-            deaf=True,
-        )
+        away = (f"JobId={job}", f"ExcNodeList={','.join(exclude)}")
+        ask("scontrol", "update", *away, deaf=True)
 
 
 def avoidable(nodes: Iterable[str], partition: str | None = None) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ from harness.errors import HarnessError, RecordError, one_line
 from harness.files import beside, dump_json, is_sealed, read_json, seal, write_json
 from harness.launch.profiles import Profile
 from harness.store.lease import Lease, LeaseHeld
-from harness.store.record import Store
+from harness.store.record import RunDir, Store
 
 SCHEMA = 1
 REPORT = "report"
@@ -124,12 +124,16 @@ class Intent:
     @property
     def sha256(self) -> str:
         """Of all of it: a job is told it, and so knows what it was submitted for."""
-        return hashlib.sha256(dump_json(_intents().dump_python(self, mode="json"))).hexdigest()
+        return _sha256_of(_intents().dump_python(self, mode="json"))
 
 
-def _told(intent: Intent) -> str:
+def _sha256_of(tree: Mapping[str, Any]) -> str:
+    return hashlib.sha256(dump_json(tree)).hexdigest()
+
+
+def _told(tree: Mapping[str, Any]) -> str:
     """What is sealed of a submission."""
-    return f"submission {intent.sha256}"
+    return f"submission {_sha256_of(tree)}"
 
 
 @cache
@@ -142,6 +146,7 @@ class Submission:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._intent: Intent | None = None
 
     @property
     def logs(self) -> Path:
@@ -154,13 +159,18 @@ class Submission:
         """Put the intent on disk, before anything is submitted."""
         self.logs.mkdir(parents=True, exist_ok=True)
         tree = _intents().dump_python(intent, mode="json")
-        own = {"schema": SCHEMA, "seal": seal(_told(intent))}
+        own = {"schema": SCHEMA, "seal": seal(_told(tree))}
         write_json(self.folder / "submission.json", {**own, **tree})
+        self._intent = intent
 
-    def is_own(self, intent: Intent) -> bool:
-        """Whether the user of this process made the submission `intent`, which was read from it."""
+    def is_own(self) -> bool:
+        """Whether the user of this process made the submission, as it was read.
+
+        By what is on file, which another version of this code may have written.
+        """
         tree = read_json(self.folder / "submission.json") or {}
-        return is_sealed(_told(intent), tree.get("seal"))
+        given = {name: tree.pop(name, None) for name in ("schema", "seal")}
+        return is_sealed(_told(tree), given["seal"]) and self._whole(tree) == self.read()
 
     def read_as(self, sha256: str) -> Intent:
         """The intent; RecordError unless it is the one of that SHA-256."""
@@ -173,29 +183,53 @@ class Submission:
         return intent
 
     def read(self) -> Intent:
-        """The intent; RecordError when it is not there or of another schema."""
-        file = self.folder / "submission.json"
-        tree = read_json(file)
-        if tree is None or tree.get("schema") != SCHEMA:
-            raise RecordError(f"{file} is missing, or of another version")
+        """The intent, which never changes; RecordError where there is none of this schema."""
+        if self._intent is None:
+            file = self.folder / "submission.json"
+            tree = read_json(file)
+            if tree is None or tree.get("schema") != SCHEMA:
+                raise RecordError(f"{file} is missing, or of another version")
+            self._intent = self._whole(tree)
+        return self._intent
+
+    def _whole(self, tree: Mapping[str, Any]) -> Intent:
         try:
             return _intents().validate_python(tree)
         except ValidationError as error:
+            file = self.folder / "submission.json"
             raise RecordError(f"{file} is not whole: {one_line(error)}") from None
 
     # ---- what became of it
 
-    def note_job(self, part: int | str, job: str) -> None:
-        """Write down the number of array `part`, or of the report."""
-        write_json(self.folder / f"job-{part}.json", {"job": job, "time": round(time.time(), 3)})
+    def note_job(self, part: int | str, job: str, after: Sequence[str] = ()) -> None:
+        """Write down the number of array `part`, or of the report and the jobs it waits for."""
+        self._note(f"job-{part}", {"job": job, "after": [*after]})
 
     def job(self, part: int | str) -> str | None:
-        """The number of array `part`, or of the report; None if it was never written down."""
-        return _job_number(self.folder / f"job-{part}.json")
+        """The number of array `part`, or of the report; None if it was never written down.
+
+        RecordError where it is no number, for commands of SLURM are given it.
+        """
+        file = self.folder / f"job-{part}.json"
+        written = read_json(file)
+        if written is None:
+            return None
+        job = written.get("job")
+        if not isinstance(job, str) or not _NUMBER.fullmatch(job):
+            raise RecordError(f"{file} names no job of SLURM, but {job!r}")
+        return job
+
+    def report_waits_for(self) -> frozenset[str]:
+        """The numbers of the jobs that the one that writes the report waits for."""
+        written = read_json(self.folder / f"job-{REPORT}.json") or {}
+        return frozenset(map(str, written.get("after", ())))
 
     def close(self) -> None:
         """Nothing of it is in the queue any more, nor will be."""
-        write_json(self.folder / "over.json", {"time": round(time.time(), 3)})
+        self._note("over", {})
+
+    def _note(self, name: str, what: Mapping[str, Any]) -> None:
+        write_json(self.folder / f"{name}.json", {"time": round(time.time(), 3), **what})
 
     @property
     def open(self) -> bool:
@@ -206,24 +240,13 @@ class Submission:
         """What a task of an array prints, wherever it starts."""
         return self.logs / f"{self.job(array)}_{index}_0_log.out"
 
-    def note_report(self, job: str, after: Sequence[str]) -> None:
-        """Write down the number of the job that writes the report, and the jobs it waits for."""
-        note = {"job": job, "time": round(time.time(), 3), "after": list(after)}
-        write_json(self.folder / f"job-{REPORT}.json", note)
-
-    def report_waits_for(self) -> frozenset[str]:
-        """The numbers of the jobs that the one that writes the report waits for."""
-        written = read_json(self.folder / f"job-{REPORT}.json") or {}
-        return frozenset(map(str, written.get("after", ())))
-
     # ---- the tasks' own words
 
     def note_end(
         self, array: int, index: int, ends: Mapping[str, Mapping[str, Any]], *, restarts: int
     ) -> None:
         """What task `index` of an array says of its runs: key -> state, failure, error."""
-        file = self.folder / "ended" / f"{array}-{index}.json"
-        write_json(file, {"time": round(time.time(), 3), "restarts": restarts, "runs": ends})
+        self._note(f"ended/{array}-{index}", {"restarts": restarts, "runs": ends})
 
     def has_ended(self, array: int, index: int, restarts: int) -> bool:
         """Whether task `index` of an array has said so since it was last started."""
@@ -244,17 +267,6 @@ class Submission:
         """Why its tasks shall not begin; None if they shall."""
         written = read_json(self.folder / "held.json")
         return None if written is None else str(written["reason"])
-
-
-def _job_number(file: Path) -> str | None:
-    """The number in a note; RecordError where it is none, for commands of SLURM are given it."""
-    written = read_json(file)
-    if written is None:
-        return None
-    job = written.get("job")
-    if not isinstance(job, str) or not _NUMBER.fullmatch(job):
-        raise RecordError(f"{file} names no job of SLURM, but {job!r}")
-    return job
 
 
 # --------------------------------------------------------------------------- all of them
@@ -296,24 +308,30 @@ def submitting(store: Store, *, seconds: float = 120.0) -> Iterator[None]:
             time.sleep(_LEASE_POLL_SECONDS)
     try:
         for folder in file.parent.glob(f"*{_SUFFIX}"):
-            _look_anew(folder)
+            look_anew(folder)
         yield
     finally:
         lease.__exit__(None, None, None)
 
 
-def _look_anew(folder: Path) -> None:
-    """Have a file system shared by several machines list a folder as it is now.
+def look_anew(*folders: Path) -> None:
+    """Have a file system that several machines share show what is in folders now.
 
-    NFS may go on with a listing of some seconds ago until this machine changes the folder.
+    NFS may go on with what it knew some seconds ago, of files that are there and of those that are
+    not, until this machine changes a folder.
     """
-    note = beside(folder / "look")
-    with suppress(PermissionError):  # another user's, who keeps it closed
-        note.touch()
-        note.unlink()
+    for folder in folders:
+        note = beside(folder / "look")
+        with suppress(OSError):  # not there, another user's, no room: it is seen as it was
+            note.touch()
+            note.unlink()
+
+
+def look_anew_at(run: RunDir) -> None:
+    """The same of all that another machine may have put into the directory of a run."""
+    look_anew(run.path, run.outcomes)
 
 
 def newest(store: Store, sweep: str) -> Submission | None:
     """The last submission of a sweep."""
-    found: Sequence[Submission] = list(submissions(store, sweep))
-    return found[-1] if found else None
+    return next(reversed(list(submissions(store, sweep))), None)

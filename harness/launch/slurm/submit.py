@@ -14,14 +14,13 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
 from harness.config.pipes import check_pipes
 from harness.errors import ConfigError, HarnessError, one_line, refuse_controls
 from harness.launch.backlog import Say, estimate, job_of, name_of, set_aside, those_alike_together
-from harness.launch.profiles import Profile
 from harness.launch.slurm import rehearse, scheduler, script
 from harness.launch.slurm.closing import follow, report_home, waited_for
 from harness.launch.slurm.freeze import Frozen, freeze, size_of_code
@@ -29,7 +28,7 @@ from harness.launch.slurm.frozen_check import fault_of
 from harness.launch.slurm.launching import Launch
 from harness.launch.slurm.limits import Limits, alive, limits
 from harness.launch.slurm.orders import JobOrder, Submitted, check_time
-from harness.launch.slurm.places import QueuePlace, look, queued
+from harness.launch.slurm.places import QueuePlace, look
 from harness.launch.slurm.policy import bad_nodes
 from harness.launch.slurm.scheduler import Listing, Silent
 from harness.launch.slurm.script import BatchJob, Refused
@@ -39,12 +38,14 @@ from harness.launch.slurm.submissions import (
     Intent,
     Submission,
     folder_of,
+    look_anew_at,
     submitting,
 )
 from harness.launch.slurm.withdrawal import take_out
 from harness.planning.plan import Action, Step
 from harness.store.lease import LeaseHeld
 from harness.store.record import Store
+from harness.store.state import State
 
 _LOOK_AGAIN_SECONDS = 5.0
 _RUN_BYTES = 32 << 10
@@ -71,38 +72,39 @@ def submit(steps: Sequence[Step], order: JobOrder, say: Say) -> Submitted:
     scheduler.require()
     check_time(order.profile, order.runtime)
     with submitting(order.store):
-        listing = _listing(order.store, say)
-        places = queued(order.store, listing, say=say)
+        queue = look(order.store, say, close=True)
+        if queue.listing is None:
+            say(f"{queue.fault}; what was submitted before is taken to be in the queue")
+        pending = [step for step in steps if step.pending]
         if order.move:
-            take_out({step.run.key for step in steps if step.pending}, places, say)
-        wanted = [
-            step
-            for step in steps
-            if step.pending and step.action is not Action.ATTACH and step.run.key not in places
-        ]
+            take_out({step.run.key for step in pending}, queue.places, say)
+        there = {s.run.key: queue.places[s.run.key] for s in pending if s.run.key in queue.places}
+        wanted = [s for s in pending if s.action is not Action.ATTACH and s.run.key not in there]
         _check_room(order, len(wanted))
         wanted = [step for step in wanted if _prepared(step, order.store, say)]
-        there = {s.run.key: places[s.run.key] for s in steps if s.pending and s.run.key in places}
         _release(there.values(), say)
         bounds = limits(order.profile)
         done = Submitted(None, {}, frozenset(), {})
         if wanted:
-            done = _submit_fewer(wanted, order, bounds, listing or Listing(), say)
+            done = _submit_fewer(wanted, order, bounds, queue.listing or Listing(), say)
         done = replace(done, places=there)
-        home = report_home(order, done, listing, lambda: _report_alone(order, there))
+        home = report_home(order, done, queue, lambda: _report_alone(order, there))
         if home is not None:
-            number = follow(home, waited_for(done), bounds, _sbatch, say)
-            done = replace(done, report=number)
+            done = replace(done, report=follow(home, waited_for(done), bounds, _sbatch, say))
         return done
 
 
-def _report_alone(order: JobOrder, places: Mapping[str, QueuePlace]) -> tuple[Submission, Intent]:
+def _report_alone(order: JobOrder, places: Iterable[str]) -> Submission:
     """A submission of no run, for the report on those that others have put in the queue."""
     frozen = order.frozen or freeze(order.store, order.sweep_file)
-    intent = replace(_intent([], order, frozen, Limits(), Listing()), awaits=tuple(sorted(places)))
+    return _written(order, replace(_intent((), order, frozen), awaits=tuple(sorted(places))))
+
+
+def _written(order: JobOrder, intent: Intent) -> Submission:
+    """The submission of `intent`, on disk."""
     submission = Submission(folder_of(order.store, order.sweep) / intent.id)
     submission.write(intent)
-    return submission, intent
+    return submission
 
 
 def preview(steps: Sequence[Step], order: JobOrder) -> str:
@@ -110,9 +112,9 @@ def preview(steps: Sequence[Step], order: JobOrder) -> str:
     check_time(order.profile, order.runtime)
     pending = [step for step in steps if step.pending] or list(steps)
     frozen = Frozen(order.store.root / "results" / "code" / "HASH", order.sweep_file, "HASH")
-    intent = _intent(pending, order, frozen, Limits(), Listing())
+    intent = _intent(pending, order, frozen)
     submission = Submission(folder_of(order.store, order.sweep) / "ID")
-    return script.script(_job_of(intent, submission, 0, frozen, (), ()))
+    return script.script(_job_of(intent, submission, 0, frozen))
 
 
 def _check_room(order: JobOrder, runs: int) -> None:
@@ -126,14 +128,6 @@ def _check_room(order: JobOrder, runs: int) -> None:
             f"wanted for the code and {runs} runs: free {(wanted - free) / 1e6:,.1f} MB, and for "
             "their checkpoints; nothing was submitted"
         )
-
-
-def _listing(store: Store, say: Say) -> Listing | None:
-    try:
-        return look(store)
-    except Silent as error:
-        say(f"{error}; what was submitted before is taken to be in the queue")
-        return None
 
 
 def _release(places: Iterable[QueuePlace], say: Say) -> None:
@@ -151,9 +145,16 @@ def _release(places: Iterable[QueuePlace], say: Say) -> None:
 
 
 def _prepared(step: Step, store: Store, say: Say) -> bool:
-    """Whether the run's directory is ready for a job: what is to be made anew is set aside."""
+    """Whether the run's directory is ready for a job: what is to be made anew is set aside.
+
+    Not that of a run which somebody has begun or finished since it was planned.
+    """
     directory = store.run_dir(step.run.key)
+    look_anew_at(directory)
     try:
+        now = directory.status(step.run.config.evaluation_key).state
+        if now in {State.RUNNING, State.DONE} and now is not step.status.state:
+            return False
         if step.from_scratch and directory.path.exists():
             set_aside(directory)
         directory.write_intent(step.run.config, job_of(step.run))
@@ -172,39 +173,48 @@ def _submit_fewer(
     steps: Sequence[Step], order: JobOrder, limits: Limits, listing: Listing, say: Say
 ) -> Submitted:
     """Submit the steps, in fewer jobs of more runs each where sbatch finds them too many."""
-    report = order.report is not None
+    room = limits.room(listing, report=order.report is not None)
+    if room is not None and room < 1:
+        raise ConfigError(
+            f"the queue takes {limits.jobs} jobs of yours and has {alive(listing)}: there is no "
+            "room; the same command submits when there is"
+        )
     while True:
-        each = _runs_per_task(len(steps), order.profile.pack, limits, listing, report=report)
+        each = _runs_per_task(len(steps), order.profile.pack, room)
         jobs = -(-len(steps) // each)
         try:
-            return _submit(steps, order, limits, listing, say)
+            return _submit(steps, order, each, limits.array, say)
         except Refused as error:
-            if jobs == 1 or order.rehearse or not error.too_many:
+            if order.rehearse or not error.too_many:
                 raise
-            say(f"{error}: not {jobs} jobs, tried with {jobs // 2}")
-            limits = replace(limits, jobs=alive(listing) + jobs // 2 + int(report))
+            if jobs == 1:
+                raise Refused(f"{error}; the same command submits when there is room") from None
+            room = jobs // 2
+            say(f"{error}: not {jobs} jobs, tried with {room}")
 
 
 def _submit(
-    steps: Sequence[Step], order: JobOrder, limits: Limits, listing: Listing, say: Say
+    steps: Sequence[Step], order: JobOrder, per_task: int, array_size: int, say: Say
 ) -> Submitted:
     frozen = order.frozen or freeze(order.store, order.sweep_file)
     if fault := fault_of(str(frozen.path), frozen.sha256):
         raise HarnessError(f"frozen code is not run: {fault}; submit the sweep anew")
     rehearsal = _submit_rehearsal(steps, order, frozen) if order.rehearse else None
-    intent = _intent(steps, order, frozen, limits, listing)
-    submission = Submission(folder_of(order.store, order.sweep) / intent.id)
-    submission.write(intent)
+    intent = _intent(steps, order, frozen, per_task, array_size)
+    submission = _written(order, intent)
     failed = bad_nodes(end for s in steps for end in order.store.run_dir(s.run.key).ends())
     exclude = scheduler.avoidable(failed, intent.profile.partition)
     jobs: dict[str, str] = {}
     left: tuple[str, ...] = ()
     for number, array in enumerate(intent.arrays):
-        after = tuple(jobs[name] for name in array.after if name in jobs)
+        job = replace(
+            _job_of(intent, submission, number, frozen),
+            after=tuple(jobs[name] for name in array.after if name in jobs),
+            only_after=() if rehearsal is None else (rehearsal,),
+            exclude=exclude,
+        )
         try:
-            job = _job_of(intent, submission, number, frozen, after, exclude)
-            only_after = () if rehearsal is None else (rehearsal,)
-            job_id = _sbatch(replace(job, only_after=only_after))
+            jobs[array.name] = _sbatch(job)
         except (Refused, Silent) as error:
             if not jobs:
                 if isinstance(error, Refused):
@@ -213,8 +223,7 @@ def _submit(
             left = (str(error), *_keys(intent.arrays[number:]))
             say(f"{error}; {len(left) - 1} runs are left for the same command, or the report job")
             break
-        jobs[array.name] = job_id
-        submission.note_job(number, job_id)
+        submission.note_job(number, jobs[array.name])
     arrays = {jobs[a.name]: len(a.tasks) for a in intent.arrays if a.name in jobs}
     keys = frozenset(intent.keys - set(left))
     return Submitted(submission, arrays, keys, {}, None, left, rehearsal)
@@ -223,18 +232,16 @@ def _submit(
 def _submit_rehearsal(steps: Sequence[Step], order: JobOrder, frozen: Frozen) -> str:
     """The number of the job in which the runs of `steps` are rehearsed."""
     runs = rehearse.short_runs(step.run for step in steps)
-    blank = replace(order, report=None)
-    intent = _intent([], blank, frozen, Limits(), Listing())
+    intent = _intent((), replace(order, report=None), frozen)
     store = rehearse.store_of(order.store, intent.id)
     name = f"{intent.sweep}-{intent.id}-{rehearse.SUFFIX}"
     array = Array(_safe(name), (tuple(run.key for run in runs),))
     intent = replace(intent, arrays=(array,), root=str(store.root), rehearsal=True)
     for run in runs:
         store.run_dir(run.key).write_intent(run.config, job_of(run))
-    submission = Submission(folder_of(order.store, order.sweep) / intent.id)
-    submission.write(intent)
+    submission = _written(order, intent)
     try:
-        number = _sbatch(_job_of(intent, submission, 0, frozen, (), ()))
+        number = _sbatch(_job_of(intent, submission, 0, frozen))
     except Refused:
         shutil.rmtree(submission.folder)
         raise
@@ -247,8 +254,13 @@ def _keys(arrays: Sequence[Array]) -> list[str]:
 
 
 def _intent(
-    steps: Sequence[Step], order: JobOrder, frozen: Frozen, limits: Limits, listing: Listing
+    steps: Sequence[Step],
+    order: JobOrder,
+    frozen: Frozen,
+    per_task: int = 0,
+    array_size: int = Limits.array,
 ) -> Intent:
+    """What is to be submitted, in tasks of `per_task` runs (0: the profile's)."""
     now = datetime.now()  # to the microsecond: submissions are ordered by it
     refuse_controls("the working directory", os.getcwd())
     own_id = f"{now:%Y%m%d-%H%M%S-%f}-{secrets.token_hex(2)}"
@@ -257,7 +269,13 @@ def _intent(
     return Intent(
         id=own_id,
         sweep=order.sweep,
-        arrays=_arrays(steps, order.profile, limits, listing, name, report=report),
+        arrays=_arrays(
+            steps,
+            per_task or order.profile.pack,
+            array_size,
+            name,
+            alike=order.profile.share_data,
+        ),
         profile=order.profile,
         profile_name=order.profile_name,
         runtime=order.runtime,
@@ -285,55 +303,35 @@ def _safe(name: str) -> str:
 
 
 def _arrays(
-    steps: Sequence[Step],
-    profile: Profile,
-    limits: Limits,
-    listing: Listing,
-    name: str,
-    *,
-    report: bool,
+    steps: Sequence[Step], per_task: int, array_size: int, name: str, *, alike: bool
 ) -> tuple[Array, ...]:
     """Runs of similar length share a task; those that need another's weights come after it.
 
-    When the queue takes fewer tasks than there are runs, a task has several, one after the other.
+    Args:
+        alike: runs that see the same pictures are put together first.
     """
     here = {step.run.key for step in steps}
     waves = [[s for s in steps if here.isdisjoint(s.waits_for) is first] for first in (True, False)]
-    per_task = _runs_per_task(len(steps), profile.pack, limits, listing, report=report)
     arrays: list[Array] = []
     for wave in waves:
         after = tuple(array.name for array in arrays)
         ordered = sorted(wave, key=estimate, reverse=True)
-        ordered = those_alike_together(ordered) if profile.share_data else ordered
+        ordered = those_alike_together(ordered) if alike else ordered
         keys = [step.run.key for step in ordered]
         tasks = [tuple(keys[i : i + per_task]) for i in range(0, len(keys), per_task)]
-        for first in range(0, len(tasks), limits.array):
-            chunk = tuple(tasks[first : first + limits.array])
+        for first in range(0, len(tasks), array_size):
+            chunk = tuple(tasks[first : first + array_size])
             arrays.append(Array(f"{name}-{len(arrays)}", chunk, after))
     return tuple(arrays)
 
 
-def _runs_per_task(runs: int, pack: int, limits: Limits, listing: Listing, *, report: bool) -> int:
-    room = limits.room(listing, report=report)
-    if room is None:
-        return pack
-    if room < 1:
-        raise ConfigError(
-            f"the queue takes {limits.jobs} jobs of yours and has {alive(listing)}: there is no "
-            "room; the same command submits when there is"
-        )
-    least = -(-runs // room)
-    return -(-max(pack, least) // pack) * pack
+def _runs_per_task(runs: int, pack: int, room: int | None) -> int:
+    """When the queue takes fewer tasks than there are runs, a task has several, in turn."""
+    least = pack if room is None else max(pack, -(-runs // room))
+    return -(-least // pack) * pack
 
 
-def _job_of(
-    intent: Intent,
-    submission: Submission,
-    number: int,
-    frozen: Frozen,
-    after: tuple[str, ...],
-    exclude: tuple[str, ...],
-) -> BatchJob:
+def _job_of(intent: Intent, submission: Submission, number: int, frozen: Frozen) -> BatchJob:
     array, profile = intent.arrays[number], intent.profile
     module = "harness.launch.slurm.supervisor"
     command = ("-m", module, str(submission.folder), str(number), "--sha256", intent.sha256)
@@ -351,8 +349,6 @@ def _job_of(
         logs=submission.logs,
         count=len(array.tasks),
         processes=processes,
-        after=after,
-        exclude=exclude,
         launch=Launch(submission.folder, number),
     )
 

@@ -19,6 +19,7 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -27,7 +28,7 @@ from harness.config.pipes import allow_pipes
 from harness.config.sweep import Run
 from harness.config.sweep_files import name_sweep_file
 from harness.errors import HarnessError, one_line
-from harness.files import open_streams, read_json
+from harness.files import open_streams
 from harness.launch.backlog import Backlog
 from harness.launch.executor import Assignment
 from harness.launch.executors.local import LocalExecutor
@@ -39,11 +40,10 @@ from harness.launch.slurm.array_task import ArrayTask, say
 from harness.launch.slurm.launching import HOLD_AFTER, note_begin
 from harness.launch.slurm.policy import why_stop
 from harness.launch.slurm.scheduler import Silent
-from harness.launch.slurm.submissions import Intent, Submission
+from harness.launch.slurm.submissions import Submission, look_anew_at
 from harness.planning.plan import TRANSIENT, Step
 from harness.store.lease import LeaseHeld
 from harness.store.provenance import usable_cores
-from harness.store.record import RunDir
 from harness.store.state import State
 
 _SIGNALLED = {128 + number for number in HELD_SIGNALS}
@@ -111,10 +111,12 @@ class Supervisor:
         if held is not None:
             say(f"the sweep holds itself back: {held}")
             return 1
-        if self._lacks_gpus():
+        wants_gpu = task.intent.profile.gpus > 0 and task.intent.runtime.device != "cpu"
+        if wants_gpu and not gpus_of_machine():
             return self._leave_this_node()
         _warn_of_few_cores()
         for run in task.runs():
+            look_anew_at(task.store.run_dir(run.key))  # another node may have had it until now
             self._settle_earlier(run)
         while not self.stop() and (steps := self._steps()):
             self._work(steps)
@@ -223,18 +225,14 @@ class Supervisor:
         live = self.task.status(run).state is State.RUNNING
         if live or self.task.end_of_last_attempt_is_known(run):
             return
-        attempt = _last_attempt(self.task.store.run_dir(run.key))
+        attempt = self.task.store.run_dir(run.key).provenance()[-1]
         job = attempt.get("slurm", {})
         failure, node = "killed", str(job.get("node", ""))
         if job.get("array"):
-            failure = _how_it_ended(f"{job['array']}_{job['index']}")
+            with suppress(Silent):
+                failure = scheduler.last_end(f"{job['array']}_{job['index']}") or failure
         error = f"the job was gone without a word ({failure})"
         self._ended(run, failure, error, node=node, micro_batch=attempt.get("micro_batch"))
-
-    def _lacks_gpus(self) -> bool:
-        intent = self.task.intent
-        wanted = intent.profile.gpus > 0 and intent.runtime.device != "cpu"
-        return wanted and not gpus_of_machine()
 
     def _leave_this_node(self) -> int:
         error = f"node {self.task.node} has no GPU that can be seen"
@@ -293,15 +291,11 @@ class Supervisor:
                 "error": status.error,
             }
         task.submission.note_end(task.array, task.index, ends, restarts=task.restarts)
-        reason = same_death(task.submission.ends(), len_of(task.intent))
+        tasks = sum(len(array.tasks) for array in task.intent.arrays)
+        reason = same_death(task.submission.ends(), tasks)
         if reason is not None:
             say(f"the sweep holds itself back: {reason}")
             task.submission.hold(reason)
-
-
-def len_of(intent: Intent) -> int:
-    """Number of tasks of a submission."""
-    return sum(len(array.tasks) for array in intent.arrays)
 
 
 def same_death(ends: Sequence[Mapping[str, Any]], tasks: int) -> str | None:
@@ -347,19 +341,6 @@ def _warn_of_few_cores() -> None:
             f"warning: {asked} CPUs were asked for, and this process may use {usable_cores()} "
             "(its affinity): runs will be slow"
         )
-
-
-def _last_attempt(directory: RunDir) -> dict[str, Any]:
-    written = read_json(directory.path / "provenance.json") or {"attempts": [{}]}
-    return dict(written["attempts"][-1])
-
-
-def _how_it_ended(job: str) -> str:
-    """The class of the end of the last attempt of a job that is over, as accounting has it."""
-    try:
-        return scheduler.last_end(job) or "killed"
-    except Silent:
-        return "killed"
 
 
 # --------------------------------------------------------------------------- the batch script

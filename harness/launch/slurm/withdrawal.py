@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from pathlib import Path
 
 from harness.launch.backlog import Say
 from harness.launch.slurm import scheduler
 from harness.launch.slurm.places import QueuePlace
 from harness.launch.slurm.scheduler import Silent
-from harness.launch.slurm.submissions import REPORT, Intent, Submission
+from harness.launch.slurm.submissions import REPORT, Submission
 
 Jobs = dict[str, list[str | None]]
 """Name -> the jobs of that name; None: one whose number is not known."""
@@ -18,25 +17,22 @@ Jobs = dict[str, list[str | None]]
 def jobs_to_cancel(keys: Collection[str], places: Mapping[str, QueuePlace]) -> Jobs:
     """The tasks of arrays all of whose runs that are in the queue are among `keys`."""
     jobs: Jobs = {}
-    intents: dict[Path, Intent] = {}
     for key in keys:
         place = places.get(key)
         if place is None:
             continue
-        folder = place.submission.folder
-        intent = intents.setdefault(folder, intents.get(folder) or place.submission.read())
-        array, number = intent.arrays[place.array], place.submission.job(place.array)
+        array = place.submission.read().arrays[place.array]
         alive = {other for other in array.tasks[place.index] if other in places}
         if alive <= {*keys} and key == min(alive):
-            job = None if number is None else f"{number}_{place.index}"
+            job = None if place.number is None else f"{place.number}_{place.index}"
             jobs.setdefault(array.name, []).append(job)
     return jobs
 
 
-def report_job_of(submission: Submission, intent: Intent) -> Jobs:
+def report_job_of(submission: Submission) -> Jobs:
     """The job that writes the report, if there is one."""
-    number = submission.job(REPORT)
-    return {} if number is None or intent.report is None else {intent.report: [number]}
+    number, name = submission.job(REPORT), submission.read().report
+    return {} if number is None or name is None else {name: [number]}
 
 
 def withdraw(jobs: Jobs, say: Say) -> tuple[int, int]:
@@ -59,14 +55,7 @@ def take_out(keys: Collection[str], places: dict[str, QueuePlace], say: Say) -> 
 
     With the last of a submission goes its report job.  Silent where the scheduler does not obey.
     """
-    waiting = {
-        key: place
-        for key in keys
-        if (place := places.get(key)) is not None
-        and place.owner == -1
-        and place.task is not None
-        and place.task.state == "PENDING"
-    }
+    waiting = {key: places[key] for key in keys if key in places and places[key].waits}
     jobs = jobs_to_cancel(waiting, places)
     for name, numbers in jobs.items():
         scheduler.cancel([number for number in numbers if number is not None], name)
@@ -77,6 +66,6 @@ def take_out(keys: Collection[str], places: dict[str, QueuePlace], say: Say) -> 
     left = {place.submission.folder for place in places.values()}
     for submission in {p.submission.folder: p.submission for p in waiting.values()}.values():
         if submission.folder not in left:
-            withdraw(report_job_of(submission, submission.read()), say)
+            withdraw(report_job_of(submission), say)
             submission.close()
     say(f"{sum(map(len, jobs.values()))} jobs are taken out of the queue")

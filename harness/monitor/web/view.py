@@ -30,7 +30,7 @@ from harness.monitor.snapshot import (
     SnapshotReader,
     Summary,
     device_hours,
-    places_in_queue,
+    queue_of,
     sign,
 )
 from harness.monitor.terminal import submission_notes
@@ -108,7 +108,7 @@ class Board:
                 "file": None if manifest.sweep.source is None else manifest.sweep.source.path,
                 "summary": _summary(known),
                 "search": self._search(name),
-                "notes": [*self._queue.notes, *submission_notes(self._store, name)],
+                "notes": [*self._queue.notes, *submission_notes(self._store, name, known)],
                 "metrics": [_about_metric(metric) for metric in shown],
                 "points": [_point_row(point, shown) for point in by_point(known)],
                 "failures": [_failure_row(alike) for alike in alike_failures(known)],
@@ -330,7 +330,7 @@ class _Queue:
     def _ask(self) -> None:
         notes: list[str] = []
         try:
-            places = places_in_queue(self._store, notes.append)
+            places = queue_of(self._store, notes.append).places
         except (HarnessError, OSError) as error:
             self._found = ({}, [one_line(error)])
             return

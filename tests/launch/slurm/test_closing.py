@@ -15,11 +15,18 @@ from harness.launch.slurm.freeze import freeze
 from harness.launch.slurm.orders import (
     JobOrder,
 )
+from harness.launch.slurm.places import look
 from harness.launch.slurm.script import BatchJob, script
 from harness.planning.plan import Step
 from harness.store.record import Store
 
 Plan = Callable[..., list[Step]]
+
+
+def lacking(order: JobOrder) -> list[bool]:
+    """Of each run in the queue, whether no job writes the report on it."""
+    places = look(order.store).places.values()
+    return [place.lacks_report_of("ablation") for place in places]
 
 
 class TestReport:
@@ -49,11 +56,19 @@ class TestReport:
         slurm.refuses(102, "it died here")
         done, said = send(steps(ABC), order)
         assert (done.report, said[0][:13]) == (None, "no report job")
+        assert lacking(order) == [True] * 3
         (slurm.folder / "sbatch.refuses.102").unlink()
         again, _ = send(steps(ABC), order)
         assert again.report == "102"
+        assert lacking(order) == [False] * 3
         assert slurm.option(102, "dependency") == "afterany:101"
         assert f"report_job {done.submission and done.submission.folder}" in slurm.script(102)
+
+    def test_the_trials_of_a_search_lack_none(
+        self, steps: Plan, order: JobOrder, slurm: FakeSlurm
+    ) -> None:
+        send(steps(ABC), replace(order, report=None))
+        assert lacking(order) == [False] * 3
 
     def test_it_asks_for_no_more_than_a_report_needs(
         self, steps: Plan, order: JobOrder, slurm: FakeSlurm

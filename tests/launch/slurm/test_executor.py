@@ -9,7 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from behind import Behind
 from fake_slurm import FakeSlurm
+from launch_cases import finish
 
 from harness.config import Runtime
 from harness.errors import ConfigError
@@ -62,17 +64,6 @@ class Cluster(Backlog):
     def ended(self, step: Step, failure: str | None) -> None:
         self.told.append((step.run.label, failure))
         super().ended(step, failure)
-
-
-def finish(store: Store, step: Step) -> None:
-    store.run_dir(step.run.key).write_result(
-        {
-            "code": "",
-            "training": {"samples_seen": 1, "seconds": 1.0},
-            "cost": {},
-            "evaluations": {step.run.config.evaluation_key: {}},
-        }
-    )
 
 
 def launch(
@@ -235,4 +226,66 @@ def test_who_stays_outlasts_a_controller_that_is_down(
     watching = lambda *_: nullcontext(said.append)  # noqa: E731
     assert executor.carry_out([a], lambda: None, watching, Rerun.MISSING) is None
     assert said == ["squeue: it does not work"]
+    assert next(looks, None) is None
+
+
+def test_a_result_that_is_not_seen_yet_is_no_death(
+    steps: Plan, order: JobOrder, store: Store, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduler, "POLL_SECONDS", 0.0)
+    (a,) = steps({"a": "done"})
+
+    def script(look: int) -> None:
+        if look == 2:
+            behind = Behind(store.root, monkeypatch)
+            behind.elsewhere(lambda: finish(store, a))
+            slurm.queue.write_text("")
+            assert store.run_dir(a.run.key).result() is None, "as NFS may have it"
+
+    source, _ = launch([a], order, script)
+    assert source.told == [("a", None)]
+    assert submitted(store) == [[a.run.key]]
+
+
+def test_who_stays_reports_on_what_is_there_and_not_on_what_was(
+    steps: Plan, order: JobOrder, store: Store, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (a,) = steps({"a": "done"})
+    sleep = time.sleep
+
+    def wait(seconds: float) -> None:
+        if seconds != scheduler.POLL_SECONDS:
+            return sleep(seconds)
+        behind = Behind(store.root, monkeypatch)
+        behind.elsewhere(lambda: finish(store, a))
+        return slurm.queue.write_text("") and None
+
+    monkeypatch.setattr(module.time, "sleep", wait)
+    executor = SlurmExecutor(order, stay=True)
+    watching = lambda *_: nullcontext(print)  # noqa: E731
+    assert executor.carry_out([a], lambda: None, watching, Rerun.MISSING) is None
+    assert store.run_dir(a.run.key).result() is not None
+
+
+def test_who_stays_does_not_leave_what_one_listing_lacks(
+    steps: Plan, order: JobOrder, store: Store, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (a,) = steps({"a": "done"})
+
+    def lacking() -> None:
+        (submission,) = submissions(store)
+        slurm.queue.write_text("")
+        job = f"JobId=101 ArrayJobId=101 ArrayTaskId=0 JobName={submission.read().arrays[0].name}"
+        slurm.says("scontrol", f"{job} JobState=PENDING\n")
+
+    looks = iter((lacking, lambda: finish(store, a)))
+    sleep = time.sleep
+    monkeypatch.setattr(
+        module.time,
+        "sleep",
+        lambda seconds: next(looks)() if seconds == scheduler.POLL_SECONDS else sleep(seconds),
+    )
+    executor = SlurmExecutor(order, stay=True)
+    watching = lambda *_: nullcontext(print)  # noqa: E731
+    assert executor.carry_out([a], lambda: None, watching, Rerun.MISSING) is None
     assert next(looks, None) is None

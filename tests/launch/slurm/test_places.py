@@ -19,9 +19,8 @@ from harness.launch.executors.slurm import words
 from harness.launch.slurm.orders import (
     JobOrder,
 )
-from harness.launch.slurm.places import queued
+from harness.launch.slurm.places import look
 from harness.launch.slurm.recall import cancel
-from harness.launch.slurm.scheduler import read_listing
 from harness.launch.slurm.submissions import Submission
 from harness.planning.plan import Step
 from harness.store.manifest import Manifest
@@ -79,8 +78,7 @@ class TestOthers:
     ) -> None:
         runs = [step.run for step in steps(ABC)]
         manifest = Manifest(SimpleNamespace(name="ablation"), runs, {}, "")  # type: ignore[arg-type]
-        places = partial(queued, store, read_listing(slurm.queue.read_text()))
-        done = cancel(manifest, [], store, places, print, everything=True)
+        done = cancel(manifest, [], store, partial(look, store), print, everything=True)
         assert (done.lines[1], done.exit_code) == (
             "3 runs are jobs of daemon, whom alone the scheduler obeys: ask",
             3,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from argparse import Namespace
 from collections.abc import Callable
@@ -10,10 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from behind import Behind
 from fake_slurm import FakeSlurm
+from launch_cases import finish as has_result
 
 from harness.config import Runtime
 from harness.errors import ConfigError
+from harness.files import dump_json, seal, write_json
 from harness.launch.attempt import record_failure
 from harness.launch.executor import Assignment
 from harness.launch.executors.slurm import SlurmExecutor
@@ -164,6 +169,35 @@ def test_the_report_is_written_whatever_came_of_it(
     assert called[0][-1] == "--report-only"
 
 
+def test_what_other_nodes_have_just_written_is_neither_lost_nor_a_hole(
+    steps: Plan, order: JobOrder, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = planned = steps({"a": "done", "b": "done"})
+    done = submit(planned, order, print)
+    assert done.submission is not None
+    folder = order.store.run_dir(second.run.key).path
+    folder.joinpath("outcomes").mkdir()
+    behind = Behind(order.store.root, monkeypatch)
+    behind.elsewhere(lambda: has_result(order.store, first))
+    behind.elsewhere(lambda: has_result(order.store, second))
+    behind.elsewhere(lambda: folder.joinpath("outcomes", "key.npz").touch())
+    slurm.queue.write_text("")
+    slurm.says("scontrol", "JobId=101 JobState=FAILED Reason=None\n")
+    seen: list[bool] = []
+
+    def reported(program: str, words: list[str]) -> None:
+        store = order.store
+        seen.extend(store.run_dir(step.run.key).result() is not None for step in planned)
+        seen.append(folder.joinpath("outcomes", "key.npz").exists())
+        raise SystemExit
+
+    monkeypatch.setattr(report_job.os, "execv", reported)
+    with pytest.raises(SystemExit):
+        report_job.main([str(done.submission.folder), "--sha256", done.submission.read().sha256])
+    assert seen == [True] * 3
+    assert len(slurm.asked("sbatch")) == 2
+
+
 def finish(submission: Submission, capfd: pytest.CaptureFixture[str]) -> str:
     """What the report job prints of its end."""
     report_job.main([str(submission.folder), "--sha256", submission.read().sha256])
@@ -247,6 +281,19 @@ def test_a_wave_that_is_not_over_has_no_next_one(
 
     assert carry_out(following(first), steps({"a": "done", "b": "done"})) is None
     assert len(slurm.asked("sbatch")) == 2
+
+
+def test_what_an_older_version_wrote_is_the_users_own_all_the_same(
+    steps: Plan, order: JobOrder, slurm: FakeSlurm
+) -> None:
+    first = waved(steps, order, slurm, "a")
+    tree = json.loads((first.folder / "submission.json").read_text())
+    for name in ("schema", "seal", "profile_name", "awaits"):
+        tree.pop(name)
+    told = f"submission {hashlib.sha256(dump_json(tree)).hexdigest()}"
+    write_json(first.folder / "submission.json", {"schema": 1, "seal": seal(told), **tree})
+
+    assert following(Submission(first.folder)).work.profile == order.profile
 
 
 def test_the_submission_of_a_stranger_is_not_followed(

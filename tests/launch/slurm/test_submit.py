@@ -8,15 +8,15 @@ import re
 import shlex
 import threading
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from behind import Behind
 from fake_slurm import FakeSlurm
-from launch_cases import family, runs_of
+from launch_cases import family, finish, runs_of
 from sending import ABC, send
 
 from harness.config import Runtime, override
@@ -36,11 +36,12 @@ from harness.launch.slurm.orders import (
 )
 from harness.launch.slurm.scheduler import NoScheduler, Silent
 from harness.launch.slurm.script import BatchJob, Refused, script, verdict
-from harness.launch.slurm.submissions import folder_of, submissions
+from harness.launch.slurm.submissions import submissions
 from harness.launch.slurm.submit import NotWritten, preview
 from harness.planning.plan import Rerun, Step, make_plan
 from harness.store.lease import Lease
 from harness.store.record import RunDir, Store
+from harness.store.state import State
 
 Plan = Callable[..., list[Step]]
 
@@ -268,23 +269,53 @@ class TestAgain:
         self, steps: Plan, order: JobOrder, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         send(steps({"z": "done"}), order)
-        folder = str(folder_of(order.store, order.sweep))
-        real, touch, seen = os.scandir, Path.touch, {folder: [*os.scandir(folder)]}
-
-        def stale(path: Any = ".") -> Any:
-            known = seen.get(os.fspath(path))
-            return real(path) if known is None else nullcontext(iter(known))
-
-        def touched(path: Path, *args: Any, **more: Any) -> None:
-            seen.pop(str(path.parent), None)
-            touch(path, *args, **more)
-
-        send(steps(ABC), order)
-        monkeypatch.setattr(os, "scandir", stale)
-        monkeypatch.setattr(Path, "touch", touched)
+        behind = Behind(order.store.root, monkeypatch)
+        behind.elsewhere(lambda: send(steps(ABC), order))
         assert len(list(submissions(order.store))) == 1, "as NFS may have it"
         done, _ = send(steps(ABC), order)
         assert (done.submission, len(done.places)) == (None, 3)
+
+    def test_a_number_that_is_not_seen_yet_closes_no_submission(
+        self, steps: Plan, order: JobOrder, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first, _ = send(steps(ABC), order)
+        assert first.submission is not None
+        number = first.submission.folder / "job-0.json"
+        text = number.read_text()
+        number.unlink()
+        behind = Behind(order.store.root, monkeypatch)
+        behind.elsewhere(lambda: number.write_text(text))
+        slurm.queue.write_text("")
+        name = first.submission.read().arrays[0].name
+        slurm.says(
+            "scontrol",
+            f"JobId=101 ArrayJobId=101 ArrayTaskId=0-2 JobName={name} JobState=PENDING\n",
+        )
+        done, _ = send(steps(ABC), order)
+        assert (done.submission, len(done.places), first.submission.open) == (None, 3, True)
+
+    @pytest.mark.parametrize("rerun", [Rerun.MISSING, Rerun.FAILED])
+    def test_a_run_that_was_done_elsewhere_since_it_was_planned_is_left(
+        self,
+        steps: Plan,
+        order: JobOrder,
+        slurm: FakeSlurm,
+        monkeypatch: pytest.MonkeyPatch,
+        rerun: Rerun,
+    ) -> None:
+        a, *_ = steps(ABC)
+        directory = order.store.run_dir(a.run.key)
+        directory.write_intent(a.run.config, {})
+        if rerun is Rerun.FAILED:
+            directory.write_status(State.FAILED, failure="bug", error="E")
+        planned = steps(ABC, rerun)
+        behind = Behind(order.store.root, monkeypatch)
+        behind.elsewhere(lambda: finish(order.store, a))
+        assert directory.result() is None, "as NFS may have it"
+        done, _ = send(planned, order)
+        assert a.run.key not in done.keys
+        assert len(done.keys) == 2
+        assert directory.result() is not None
 
     def test_what_waits_is_moved_when_that_is_asked_for(
         self, steps: Plan, order: JobOrder, slurm: FakeSlurm
