@@ -39,16 +39,18 @@ def registries() -> Iterator[None]:
         registry._parts = {**shipped, **before.get(registry, {})}
 
 
-def found_registries() -> Iterator[Registry]:
+def found_registries() -> set[Registry]:
     """Of every module of the harness that is imported."""
-    for name in [name for name in sys.modules if name.startswith("harness.")]:
-        if name not in _found:
+    if len(sys.modules) != _looked_at[0]:
+        for name in [name for name in sys.modules if name.startswith("harness.")]:
             values = [getattr(v, "_registry", v) for v in vars(sys.modules[name]).values()]
-            _found[name] = [value for value in values if isinstance(value, Registry)]
-        yield from _found[name]
+            _found.update(value for value in values if isinstance(value, Registry))
+        _looked_at[0] = len(sys.modules)
+    return _found
 
 
-_found: dict[str, list[Registry]] = {}
+_found: set[Registry] = set()
+_looked_at = [0]
 
 
 def is_shipped(part: object) -> bool:

@@ -29,6 +29,7 @@ from harness.stats.tests import (
     ContrastTest,
     Judged,
     MixedModel,
+    Noise,
     difference,
     judge,
     noise_of,
@@ -142,9 +143,13 @@ def analyse(measured: Sequence[Measured], plan: Plan, course: Course | None = No
 
 
 def _models(measured: Sequence[Measured], primary: str | None) -> dict[str, MixedModel]:
-    """A model a metric; that of the primary metric knows nothing of the others."""
+    """A model a metric; that of the primary metric knows nothing of the others.
+
+    Points are doubted in secondary metrics alone: where none is primary, all carry the verdict.
+    """
     layouts = {each.name: Layout(each.values) for each in measured}
-    noise = noise_of(list(layouts.values()))
+    found = noise_of(list(layouts.values()))
+    noise = found if primary is not None else Noise(found.noisy)
     return {
         each.name: MixedModel(
             layouts[each.name], each.items, None if each.name == primary else noise

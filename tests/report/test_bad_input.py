@@ -135,6 +135,7 @@ def tasks_of(
     return found, {**PROTOCOL, "tasks": {**PROTOCOL["tasks"], **tasks}, "splits": {"test": split}}
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_without_a_primary_metric_no_other_is_secondary(records: Records, tmp_path: Path) -> None:
     told = page(records, a_sweep(primary=None, margin=None), tmp_path / "report")
     assert any("No primary metric is declared" in line for line in told)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -35,6 +36,7 @@ from tests.conftest import (
     with_fingerprints,
     write_shapes,
 )
+from tests.train import rank_cases
 from tests.train.rank_cases import CLIP, on_ranks, start_ranks
 
 
@@ -182,6 +184,32 @@ def test_a_process_that_dies_in_there_is_told(tmp_path: Path) -> None:
     for child in start_ranks(tmp_path, 2, work):
         os.waitpid(child, 0)
     assert "RankLost: another process of the run is gone" in (tmp_path / "error-0.txt").read_text()
+
+
+def test_a_process_that_falls_silent_in_there_is_waited_for_as_long_as_in_any_exchange(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = rank_cases.process_group
+
+    def impatient(place: Any, store: Any, device: Any, timeout: float) -> Any:
+        return real(place, store, device, 1.0)
+
+    def work(ranks: ProcessGroup) -> None:
+        if ranks.rank == 1:
+            sharing._told = lambda batch: time.sleep(600) or {}
+        began = time.monotonic()
+        try:
+            evaluated(job(tmp_path / str(ranks.rank)), tmp_path, ranks)
+        finally:
+            (tmp_path / f"took-{ranks.rank}").write_text(str(time.monotonic() - began))
+
+    monkeypatch.setattr(rank_cases, "process_group", impatient)
+    first, silent = start_ranks(tmp_path, 2, work)
+    os.waitpid(first, 0)
+    os.kill(silent, signal.SIGKILL)
+    os.waitpid(silent, 0)
+    assert "RankLost: another process of the run is gone" in (tmp_path / "error-0.txt").read_text()
+    assert float((tmp_path / "took-0").read_text()) < 60
 
 
 def test_an_error_of_the_first_lets_the_others_go(tmp_path: Path) -> None:
