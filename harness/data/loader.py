@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -29,7 +28,8 @@ from harness.data.images import BadImage, Encoded, check_turbo, decode
 from harness.data.order import Places
 from harness.data.pictured import Pictured, PictureSpec
 from harness.data.quarantine import read_quarantine
-from harness.data.shared import AHEAD, VARIABLE, SharedBatches
+from harness.data.shared import AHEAD, VARIABLE
+from harness.data.shared_samples import SharedSamples
 from harness.data.text import Tokenizer, pad
 from harness.data.transforms import Look, scaled_view, train_view
 from harness.errors import DataError
@@ -242,32 +242,6 @@ class _Samples(Dataset[Any]):
         return self.data.read(image)
 
 
-class _SharedSamples(Dataset[Any]):
-    """Batches by their steps, with pictures that other runs of this machine may have decoded."""
-
-    def __init__(self, samples: _Samples, folder: Path) -> None:
-        self._samples = samples
-        self._shared = SharedBatches(folder, samples.spec, len(samples))
-
-    def __getitems__(self, wanted: Mapping[int, list[_Address]]) -> tuple[list[_Sample], int]:
-        """Of the first step in `wanted`; the others are this process's next ones."""
-        before = self._shared.made
-        seen = self._shared.get([*wanted], lambda step: self._samples.pictured(wanted[step]))
-        first = next(iter(wanted.values()))
-        return self._samples.with_texts(first, seen), self._shared.made - before
-
-    def told(self, stream: Iterator[Batch]) -> Iterator[Batch]:
-        """The stream, and in the end how much of it was decoded here."""
-        seen = made = 0
-        try:
-            for batch in stream:
-                seen, made = seen + 1, made + batch.made
-                yield batch
-        finally:
-            self._shared.close()
-            print(f"shared pictures: {made} batches decoded of {seen} seen", file=sys.stderr)
-
-
 class Batches:
     """The stream of one run, from any step on.
 
@@ -328,7 +302,7 @@ class Batches:
     def start(self, first: int = 0) -> Iterator[Batch]:
         """Batches from step `first` on, decoded by `runtime.workers` processes."""
         folder = os.environ.get(VARIABLE)
-        shared = _SharedSamples(self.samples, Path(folder)) if folder else None
+        shared = SharedSamples(self.samples, Path(folder)) if folder else None
         loader: DataLoader[Any] = DataLoader(
             shared or self.samples,
             batch_sampler=_From(self, first, by_step=shared is not None),
