@@ -24,7 +24,7 @@ from harness.config import RunConfig, Runtime
 from harness.data.account import Problem
 from harness.data.catalog import cache_dir
 from harness.data.dataset import Ahead, DataSet
-from harness.data.images import BadImage, Encoded, check_turbo, decode
+from harness.data.images import BadImage, Encoded, KeptPictures, check_turbo, decode
 from harness.data.order import Places
 from harness.data.pictured import Pictured, PictureSpec
 from harness.data.quarantine import read_quarantine
@@ -101,24 +101,6 @@ class _Address:
     index: int
 
 
-class _KeptPictures:
-    """What was made of pictures, kept while it fits into a number of bytes."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._left = max_bytes
-        self._items: dict[int, Any] = {}
-
-    def get(self, index: int) -> Any:
-        """What was kept of picture `index`, or None."""
-        return self._items.get(index)
-
-    def put(self, index: int, item: Any, size: int) -> None:
-        """Keep `item`, of `size` bytes, if there is room."""
-        if size <= self._left:
-            self._items[index] = item
-            self._left -= size
-
-
 class _Samples(Dataset[Any]):
     """Batches of addresses to augmented views, one caption's tokens, and what views terms want.
 
@@ -131,7 +113,7 @@ class _Samples(Dataset[Any]):
     ) -> None:
         self.data, self.split, self.spec = data, data.split("train"), spec
         share = max(1, runtime.workers or 0) * runtime.processes
-        self.kept = _KeptPictures(runtime.decode_cache_mb * 2**20 // share)
+        self.kept = KeptPictures(runtime.decode_cache_mb * 2**20 // share)
         self.turbo = spec.data.decoder == "turbo"
         if self.turbo:
             check_turbo("data.decoder = 'turbo'")

@@ -1,4 +1,4 @@
-"""A run's batches with pictures that other runs of this machine may have decoded, for the loader."""
+"""A run's batches with pictures that other runs may have decoded, as the loader asks for them."""
 
 from __future__ import annotations
 
