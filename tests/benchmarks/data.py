@@ -1,22 +1,32 @@
 """Getting training pictures ready, beside open_clip's own transform and loader, on one thread.
 
     python tests/benchmarks/data.py [--size 112] [--photos 400] [--batch 64] [--turns 3]
+    python tests/benchmarks/data.py --share 4 [--epochs 5] [--data FOLDER] [--json]
 
 Photos are noise with the spectrum of natural pictures (500 x 375, JPEG of quality 90), made here.
 `transform` is bytes to normalised tensors; `loader` is shards to batches of pictures and tokens, by
 open_clip's webdataset pipeline and by ours, from the photos and from a pack of them; both take
 turns, and medians of CPU seconds are printed as pictures a second with their ratio (ours / theirs).
 Memory is what an epoch of each loader alone adds to its process at its peak (Linux).
+
+`--share K` has K processes read the same stream side by side, once each by itself and once as
+`--share-data` has it, with the sources of the photos (or the shards in FOLDER) and nothing trained:
+CPU seconds of a process between the first batch and the last, and the peak of the memory of all
+(sums of PSS, and what lies in shared memory), as medians over the turns.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import json
+import os
+import statistics
 import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,6 +43,7 @@ from harness.config import ImageTower, RunConfig, Runtime, override
 from harness.data.catalog import open_data
 from harness.data.images import Encoded, decode, turbo_is_exact
 from harness.data.loader import Batches
+from harness.data.shared import VARIABLE, shared_folder
 from harness.data.text import Tokenizer
 from harness.data.transforms import evaluation_transform, normalise, scaled_view, train_view
 from harness.seeding import generator
@@ -248,6 +259,88 @@ def _memory(which: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(which))
 
 
+# --------------------------------------------------------------------------- one stream for several
+
+
+def share(args: argparse.Namespace, place: Path, folder: Path) -> dict[str, float]:
+    """CPU seconds of data a run and peak memory of all, alone and shared, and their ratios."""
+    found: dict[str, list[float]] = {}
+    for _ in range(args.turns):
+        with shared_folder() as memory:
+            alone = _side_by_side(args, place, folder, memory, {VARIABLE: ""})
+            shared = _side_by_side(args, place, folder, memory, {VARIABLE: str(memory)})
+        rows = {"alone": alone, "shared": shared}
+        for name in alone:
+            rows["ratio"] = rows.get("ratio", {}) | {name: shared[name] / alone[name]}
+        for way, values in rows.items():
+            for name, value in values.items():
+                found.setdefault(f"{name}, {way}", []).append(value)
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+def _side_by_side(
+    args: argparse.Namespace, place: Path, folder: Path, memory: Path, own: dict[str, str]
+) -> dict[str, float]:
+    words = [sys.executable, __file__, "--reader", str(place), "--folder", str(folder)]
+    words += ["--size", str(args.size), "--batch", str(args.batch), "--epochs", str(args.epochs)]
+    environment = {**os.environ, **own, "OMP_NUM_THREADS": "1"}
+    readers = [
+        subprocess.Popen(words, stdout=subprocess.PIPE, env=environment) for _ in range(args.share)
+    ]
+    peak = 0.0
+    while any(reader.poll() is None for reader in readers):
+        lying = sum(f.stat().st_blocks * 512 for f in memory.glob("*/*.batch") if f.exists())
+        peak = max(peak, lying / 1e6 + sum(_pss(reader.pid) for reader in readers))
+        time.sleep(0.2)
+    told = [json.loads(reader.communicate()[0].splitlines()[-1]) for reader in readers]
+    return {
+        "CPU seconds of data a run": statistics.mean(one["cpu"] for one in told),
+        "wall seconds": max(one["wall"] for one in told),
+        "peak memory of all, MB": peak,
+        "batches decoded a run": statistics.mean(one["made"] for one in told),
+    }
+
+
+def _pss(process: int) -> float:
+    """MB of a process, its share of what it has in common with others; 0 once it is gone."""
+    try:
+        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((int(x.split()[1]) / 1e3 for x in lines if x.startswith("Pss:")), 0.0)
+
+
+def _read(args: argparse.Namespace) -> None:
+    """One of several that read the same stream to its end."""
+    values = {
+        "data.source": "shards",
+        "data.path": str(args.reader),
+        "model.image.size": args.size,
+        "train.batch_size": args.batch,
+    }
+    config = override(RunConfig(), values)
+    runtime = Runtime(cache=str(args.folder / "cache"), decode_cache_mb=0)
+    data = open_data(config.data, runtime)
+    config = override(config, {"train.samples": args.epochs * len(data.split("train"))})
+    stream = Batches(data, Tokenizer(77), config, runtime).start()
+    began, cpu = time.monotonic(), time.process_time()
+    made = sum(batch.made for batch in stream)
+    told = {"cpu": time.process_time() - cpu, "wall": time.monotonic() - began, "made": made}
+    print(json.dumps(told))
+
+
+def _share_and_print(args: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        place = args.data or Path(name) / "photos"
+        if args.data is None:
+            write_shards(place, [photo(seed) for seed in range(args.photos)])
+        found = share(args, place, Path(name))
+    with Sheet(args.json) as sheet:
+        sheet.say(f"{args.share} runs side by side, {args.epochs} epochs to {args.size} px")
+        for title, value in found.items():
+            sheet.say(f"  {title:44} {value:8.2f}", name=title, value=value)
+
+
 def main() -> None:
     """Print all of it."""
     parser = parser_of(__doc__)
@@ -257,10 +350,17 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--alone", choices=PEERS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--reader", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--share", type=int, metavar="K", help="one stream for K processes alone")
+    parser.add_argument("--epochs", type=int, default=5, help="of --share")
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="shards for --share")
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.alone:
         _alone(args.alone, args.folder, args.size, args.batch)
+        return
+    if args.reader or args.share:
+        _read(args) if args.reader else _share_and_print(args)
         return
     photos = [photo(seed) for seed in range(args.photos)]
     with Sheet(args.json) as sheet, tempfile.TemporaryDirectory() as name:
