@@ -166,6 +166,7 @@ def values_of(out: Path) -> dict[str, tuple[str, str]]:
     return {r["label"]: (r["mean"], r["diff"]) for r in rows if r["metric"] == T2I}
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_two_sweeps_side_by_side(records: Records) -> None:
     shallow = replace(sweep_of({"model.text.layers": [1, 2]}, metrics=[T2I]), name="a")
     wide = replace(shallow, base=override(shallow.base, {"model.text.width": 256}), name="b")
@@ -197,6 +198,7 @@ def two_terms(records: Records) -> Path:
     return records.store.root
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_several_sweeps_in_one_table(two_terms: Path) -> None:
     words = ["masked", "soft", "--together", "terms", "--root", str(two_terms), "--keep-records"]
     folder = two_terms / "reports" / "terms"
@@ -236,6 +238,7 @@ def test_what_cannot_be_put_together_is_said(
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_two_versions_of_the_code(records: Records) -> None:
     sweep = sweep_of({"model.text.layers": [1, 2]}, metrics=[T2I])
     runs = launched(records, sweep)
@@ -268,6 +271,7 @@ def test_a_version_that_made_nothing_is_an_error(
 # ---- --watch
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_watching_builds_again_when_a_run_ends_and_stops_with_the_last(records: Records) -> None:
     sweep = sweep_of({"model.text.layers": [1, 2]}, metrics=[T2I])
     runs = launched(records, replace(sweep, seeds=(0,)))

@@ -150,6 +150,7 @@ def test_nothing_is_chosen_before_the_whole_grid_is_done(sweep: Sweep, records: 
     assert [run.key for run in made.now().runs] == [run.key for run in first.runs]
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_the_report_of_a_tuned_sweep_carries_its_grid(
     sweep: Sweep, records: Records, tmp_path: Path
 ) -> None:
@@ -307,6 +308,7 @@ def test_before_the_first_look_is_complete_the_page_judges_nothing(
     assert "better than" not in page
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_looks_declared_after_a_verdict_say_so_with_the_joint_bound(
     sweep: Sweep, records: Records, tmp_path: Path
 ) -> None:
