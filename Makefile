@@ -4,7 +4,7 @@
 # make test-gpu  what only one or two GPUs can show; minutes
 # make lock      renew requirements.lock from pyproject.toml
 # make audit     known weaknesses of what is pinned, for the weekly check; needs a network
-# make bench     benchmarks, side by side with peers, as one table (20 minutes; no tests)
+# make bench     benchmarks, side by side with peers, as one table (15 minutes; no tests)
 
 NAME  ?= ablation_text_depth
 ARGS  ?=

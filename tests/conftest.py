@@ -39,16 +39,18 @@ def registries() -> Iterator[None]:
         registry._parts = {**shipped, **before.get(registry, {})}
 
 
-def found_registries() -> Iterator[Registry]:
+def found_registries() -> set[Registry]:
     """Of every module of the harness that is imported."""
-    for name in [name for name in sys.modules if name.startswith("harness.")]:
-        if name not in _found:
+    if len(sys.modules) != _looked_at[0]:
+        for name in [name for name in sys.modules if name.startswith("harness.")]:
             values = [getattr(v, "_registry", v) for v in vars(sys.modules[name]).values()]
-            _found[name] = [value for value in values if isinstance(value, Registry)]
-        yield from _found[name]
+            _found.update(value for value in values if isinstance(value, Registry))
+        _looked_at[0] = len(sys.modules)
+    return _found
 
 
-_found: dict[str, list[Registry]] = {}
+_found: set[Registry] = set()
+_looked_at = [0]
 
 
 def is_shipped(part: object) -> bool:
@@ -147,6 +149,14 @@ def with_fingerprints(config: RunConfig, runtime: Runtime) -> RunConfig:
 
 
 @pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report without them, in a third of its time: they have tests of their own."""
+    from harness.figures.base import Figures
+
+    monkeypatch.setattr(Figures, "draw", lambda self, material: [])
+
+
+@pytest.fixture
 def shapes() -> MemoryData:
     return memory_data()
 
@@ -157,12 +167,13 @@ def shapes_folder(tmp_path):
     return write_shapes(tmp_path / "shapes")
 
 
-def write_shapes(folder):
-    """A folder with captions.csv and pictures: 48 train, 24 test."""
+def write_shapes(folder, validation=0):
+    """A folder with captions.csv and pictures: 48 train, 24 test, of which some `validation`."""
     folder.mkdir()
     rows = ["image,split,caption"]
     for i, (name, (png, colour, shape)) in enumerate(drawings(72).items()):
         (folder / name).write_bytes(png)
-        rows.append(f"{name},{'train' if i < 48 else 'test'},a {colour} {shape} number {i}")
+        split = "train" if i < 48 else "validation" if i < 48 + validation else "test"
+        rows.append(f"{name},{split},a {colour} {shape} number {i}")
     (folder / "captions.csv").write_text("\n".join(rows) + "\n")
     return folder

@@ -63,16 +63,20 @@ def _report(words: Sequence[str]) -> int:
         from harness.monitor.rebuild import rebuild_as_runs_end
 
         return _code(
-            rebuild_as_runs_end(store, names, lambda name: _build(args, store, name), args.watch)
+            rebuild_as_runs_end(
+                store, names, lambda name: _build(args, store, name, names), args.watch
+            )
         )
-    built = [_built(args, store, name) for name in names]
+    built = [_built(args, store, name, names) for name in names]
     return HOLES if None in built else _code([result for result in built if result is not None])
 
 
-def _built(args: argparse.Namespace, store: Store, name: str) -> ReportResult | None:
+def _built(
+    args: argparse.Namespace, store: Store, name: str, names: Sequence[str]
+) -> ReportResult | None:
     """The report of `name`; with --all, one that cannot be written keeps no other from it."""
     try:
-        return _build(args, store, name)
+        return _build(args, store, name, names)
     except HarnessError as error:
         if not args.all:
             raise
@@ -105,7 +109,8 @@ def _parser() -> argparse.ArgumentParser:
         f"{_WATCH_SECONDS:g} s)")  # fmt: skip
     add("--keep-records", action="store_true", help="put what was read into the report's folder, "
         "so that --check works anywhere")  # fmt: skip
-    add("--out", type=Path, metavar="DIR", help="of one report (default: reports/NAME)")
+    add("--out", type=Path, metavar="DIR", help="the report's folder (default: reports/NAME); of "
+        "several reports, where each has a folder NAME")  # fmt: skip
     return parser
 
 
@@ -129,8 +134,6 @@ def _names(args: argparse.Namespace, store: Store) -> list[str]:
     if not names:
         raise RecordError(_on_file(known, store))
     check_on_file(store, names)
-    if args.out is not None and len(names) > 1 and args.together is None:
-        raise ConfigError(f"--out is the folder of one report; {len(names)} were asked for")
     return names
 
 
@@ -155,8 +158,10 @@ def _on_file(known: Sequence[str], store: Store) -> str:
     )
 
 
-def _build(args: argparse.Namespace, store: Store, name: str) -> ReportResult:
-    out = args.out or store.root / "reports" / name
+def _build(args: argparse.Namespace, store: Store, name: str, names: Sequence[str]) -> ReportResult:
+    """The report of `name`, one of `names`: in a folder of its own where there are several."""
+    own = args.out is not None and len(names) == 1
+    out = args.out if own else (args.out or store.root / "reports") / name
     result, of = build_named(store, name, out, args.layout)
     _keep(args, store, [name], out)
     _say(result, out, of)

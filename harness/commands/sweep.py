@@ -182,7 +182,7 @@ def run_command(args: argparse.Namespace) -> int:
 def _run_wave(args: argparse.Namespace, wave: Wave, executor: Executor, sweep: Sweep) -> int | None:
     """Plan and launch one wave; the exit code of a command that is over, None when it goes on."""
     from harness.launch.check import data_notes, holes
-    from harness.launch.foresight import can_find, upper_cost
+    from harness.launch.foresight import can_find, sharing, upper_cost
     from harness.launch.preview import print_lines, print_plan
 
     store, runtime = executor.work.store, executor.work.runtime
@@ -196,7 +196,7 @@ def _run_wave(args: argparse.Namespace, wave: Wave, executor: Executor, sweep: S
         print(f"{wave.sweep.name}: {wave.title}")
     capacity = executor.capacity(sum(step.pending for step in steps))
     print_plan(steps, capacity)
-    print_lines("plan", upper_cost(wave, store, capacity))
+    print_lines("plan", [*upper_cost(wave, store, capacity), *sharing(steps, executor, capacity)])
     print_lines("note", [*shared_note(store.root), *data_notes(wave.runs, runtime)])
     if args.dry_run:
         print_lines("plan", can_find(sweep, wave.runs, store))

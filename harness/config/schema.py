@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
+    BeforeValidator,
     ConfigDict,
     Field,
     SerializationInfo,
@@ -30,7 +31,15 @@ from harness.config.fields import (
     unknown_field,
     validate,
 )
-from harness.config.identity import NOT_IDENTITY, Float, Int, Strict, content_key, identity_of
+from harness.config.identity import (
+    NOT_IDENTITY,
+    Float,
+    Int,
+    Strict,
+    content_key,
+    identity_of,
+    integer,
+)
 from harness.config.model import Model
 from harness.config.training import Teacher, Train
 from harness.errors import ConfigError, unknown
@@ -131,6 +140,15 @@ class Columns(Strict):
     """Column with the split (`train`, `val`, `test`)."""
 
 
+def _window(value: object) -> object:
+    """Of `shuffle_window`; ValueError for anything that is none."""
+    if value == "wide":
+        return value
+    if isinstance(value, str) or (places := integer(value)) < 1:  # type: ignore[operator]
+        raise ValueError("an integer of 1 or more is wanted, or 'wide'")
+    return places
+
+
 class Data(Strict):
     """What is trained on.  The content is identity (its fingerprint), the place is not.
 
@@ -165,7 +183,7 @@ class Data(Strict):
     """Share of every batch that each source of `path` has (`shards` and `stream`; sources are
     separated by `::`), in whole samples.  null: each sample counts the same."""
     shuffle_window: Annotated[
-        Annotated[Int, Field(ge=1)] | Literal["wide"], Field(json_schema_extra={"born": 10_000})
+        int | Literal["wide"], BeforeValidator(_window), Field(json_schema_extra={"born": 10_000})
     ] = 10_000
     """`stream`: places by which a sample may be put off from where its shard has it, in each of up
     to eight rows of shards that are read side by side.  `wide`: up to 64 rows and 1,250 places, so

@@ -10,6 +10,7 @@ import struct
 import zlib
 from functools import lru_cache
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -113,6 +114,24 @@ class Encoded:
 
     def _broken(self, error: Exception) -> BadImage:
         return BadImage(f"broken {self.format}: {error}")
+
+
+class KeptPictures:
+    """What was made of pictures, kept while it fits into a number of bytes."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._left = max_bytes
+        self._items: dict[int, Any] = {}
+
+    def get(self, index: int) -> Any:
+        """What was kept of picture `index`, or None."""
+        return self._items.get(index)
+
+    def put(self, index: int, item: Any, size: int) -> None:
+        """Keep `item`, of `size` bytes, if there is room."""
+        if size <= self._left:
+            self._items[index] = item
+            self._left -= size
 
 
 # --------------------------------------------------------------------------- libjpeg-turbo

@@ -8,9 +8,11 @@ Which samples a batch holds is `harness.data.order`'s.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,9 +24,12 @@ from harness.config import RunConfig, Runtime
 from harness.data.account import Problem
 from harness.data.catalog import cache_dir
 from harness.data.dataset import Ahead, DataSet
-from harness.data.images import BadImage, Encoded, check_turbo, decode
+from harness.data.images import BadImage, Encoded, KeptPictures, check_turbo, decode
 from harness.data.order import Places
+from harness.data.pictured import Pictured, PictureSpec
 from harness.data.quarantine import read_quarantine
+from harness.data.shared import AHEAD, VARIABLE
+from harness.data.shared_samples import SharedSamples
 from harness.data.text import Tokenizer, pad
 from harness.data.transforms import Look, scaled_view, train_view
 from harness.errors import DataError
@@ -72,6 +77,7 @@ class Batch(NamedTuple):
 
     Attributes:
         views: name of a term of the loss -> the further views it looks at, uint8 (N, V, S, S, 3).
+        made: batches that were decoded here since the one before; 0: another run did.
     """
 
     pictures: Tensor
@@ -79,17 +85,14 @@ class Batch(NamedTuple):
     problems: tuple[Problem, ...]
     views: Mapping[str, Tensor]
     lesson: Lesson | None = None
+    made: int = 1
 
 
 class _Sample(NamedTuple):
-    view: np.ndarray
+    seen: Pictured
     ids: list[int]
-    problems: tuple[Problem, ...]
-    place: int
     epoch: int
     caption: str
-    at_sizes: tuple[np.ndarray, ...]
-    further: Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -98,69 +101,65 @@ class _Address:
     index: int
 
 
-class _KeptPictures:
-    """What was made of pictures, kept while it fits into a number of bytes."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._left = max_bytes
-        self._items: dict[int, Any] = {}
-
-    def get(self, index: int) -> Any:
-        """What was kept of picture `index`, or None."""
-        return self._items.get(index)
-
-    def put(self, index: int, item: Any, size: int) -> None:
-        """Keep `item`, of `size` bytes, if there is room."""
-        if size <= self._left:
-            self._items[index] = item
-            self._left -= size
-
-
 class _Samples(Dataset[Any]):
-    """(epoch, index) to an augmented view, one caption's tokens, and what views the terms want."""
+    """Batches of addresses to augmented views, one caption's tokens, and what views terms want.
+
+    What is seen is decided by `spec` and by the content alone, so that runs of equal specs may have
+    their pictures from one another.
+    """
 
     def __init__(
-        self,
-        data: DataSet,
-        tokenizer: Tokenizer,
-        config: RunConfig,
-        runtime: Runtime,
-        known_bad: Mapping[str, str],
-        lessons: Lessons | None,
+        self, data: DataSet, tokenizer: Tokenizer, spec: PictureSpec, runtime: Runtime
     ) -> None:
-        self.data, self.split, self.known_bad = data, data.split("train"), known_bad
-        self.size = config.model.image.size
-        wanted = lessons or Lessons()
-        self.sizes, self.views = wanted.sizes, wanted.views
+        self.data, self.split, self.spec = data, data.split("train"), spec
         share = max(1, runtime.workers or 0) * runtime.processes
-        self.kept = _KeptPictures(runtime.decode_cache_mb * 2**20 // share)
-        self.max_pixels = runtime.max_pixels
-        self.turbo = config.data.decoder == "turbo"
+        self.kept = KeptPictures(runtime.decode_cache_mb * 2**20 // share)
+        self.turbo = spec.data.decoder == "turbo"
         if self.turbo:
             check_turbo("data.decoder = 'turbo'")
-        self.tokenizer, self.config = tokenizer, config
-        active = config.objective.active.items()
-        self.viewers = {name: term for name, term in active if term.further_views}
+        self.tokenizer = tokenizer
 
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitem__(self, address: _Address) -> _Sample:
+    def __getitems__(self, wanted: Sequence[_Address]) -> tuple[list[_Sample], int]:
+        """The samples, and for how many batches pictures were decoded here."""
+        return self.with_texts(wanted, self.pictured(wanted)), 1
+
+    def pictured(self, wanted: Sequence[_Address]) -> list[Pictured]:
+        """What is seen of samples, decoded here."""
+        return [self._pictured(self._epoch(address), address.index) for address in wanted]
+
+    def with_texts(self, wanted: Sequence[_Address], seen: Sequence[Pictured]) -> list[_Sample]:
+        """The same with the captions of what is seen."""
+        made = []
+        for address, row in zip(wanted, seen, strict=True):
+            epoch = self._epoch(address)
+            caption, _ = self._draws(epoch, row.place)
+            made.append(_Sample(row, self.tokenizer.encode(caption), epoch, caption))
+        return made
+
+    def _epoch(self, address: _Address) -> int:
+        """Whose draws are seen."""
+        views = self.spec.views
+        return address.epoch if views is None else address.epoch % views
+
+    def _pictured(self, epoch: int, first: int) -> Pictured:
         problems: list[Problem] = []
-        epoch = address.epoch if self.views is None else address.epoch % self.views
+        size = self.spec.size
         for step in range(_REPLACEMENTS):
-            index = (address.index + step) % len(self.split)
-            caption, rng = self._draws(epoch, index)
+            index = (first + step) % len(self.split)
             try:
                 looks = self._looks(index)
-                view = self._view(looks(self.size), rng)
-                others = [self._view(looks(s), self._draws(epoch, index)[1]) for s in self.sizes]
-                further = self._further_views(looks(self.size), epoch, index)
+                view, *others = (
+                    self._view(looks(s), self._draws(epoch, index)[1])
+                    for s in (size, *self.spec.sizes)
+                )
+                further = self._further_views(looks(size), epoch, index)
             except (BadImage, OSError, KeyError) as error:
                 problems.append(Problem(self.split.images[index], str(error)))
                 continue
-            ids, told = self.tokenizer.encode(caption), tuple(problems)
-            return _Sample(view, ids, told, index, epoch, caption, tuple(others), further)
+            return Pictured(view, tuple(problems), index, tuple(others), further)
         raise DataError(
             f"{_REPLACEMENTS} pictures in a row cannot be used; the first: "
             f"{problems[0].where}: {problems[0].reason}"
@@ -168,24 +167,24 @@ class _Samples(Dataset[Any]):
 
     def _draws(self, epoch: int, index: int) -> tuple[str, np.random.Generator]:
         """The caption that a sample has in an epoch, and what draws its crop."""
-        rng = generator(self.config.seed, "sample", epoch, index)
+        rng = generator(self.spec.seed, "sample", epoch, index)
         captions = self.split.captions[index]
         return captions[int(rng.integers(len(captions)))], rng
 
     def _view(self, look: Look, rng: np.random.Generator) -> np.ndarray:
-        return look(self.config.data.crop_scale, self.config.data.flip, rng)
+        return look(self.spec.data.crop_scale, self.spec.data.flip, rng)
 
     def _further_views(self, look: Look, epoch: int, index: int) -> dict[str, np.ndarray]:
         """By the name of a term; drawn apart, so that nothing else that is seen is moved."""
         found = {}
-        for name, term in self.viewers.items():
-            rng = generator(self.config.seed, "sample", epoch, index, name)
+        for name, term in self.spec.viewers.items():
+            rng = generator(self.spec.seed, "sample", epoch, index, name)
             found[name] = np.stack(term.make_views(look, rng))
         return found
 
     def _looks(self, index: int) -> Callable[[int], Look]:
         """Size -> what makes views of picture `index` at that size, of pixels decoded once."""
-        if self.config.data.decode == "scaled":
+        if self.spec.data.decode == "scaled":
             return lambda size: partial(self._scaled, index, size)
         pixels = self._pixels(index)
         return lambda size: partial(train_view, pixels, size, quick=self.turbo)
@@ -199,14 +198,14 @@ class _Samples(Dataset[Any]):
         rng: np.random.Generator,
     ) -> np.ndarray:
         """A view whose crop decides how the picture is decoded, so that each decodes it anew."""
-        picture = Encoded(self._encoded(index), max_pixels=self.max_pixels, turbo=self.turbo)
+        picture = Encoded(self._encoded(index), max_pixels=self.spec.max_pixels, turbo=self.turbo)
         return scaled_view(picture, size, scale, flip, rng)
 
     def _pixels(self, index: int) -> np.ndarray:
         """Picture `index` as uint8 (H, W, 3), decoded once if it can be kept."""
         pixels: np.ndarray | None = self.kept.get(index)
         if pixels is None:
-            pixels = decode(self._read(index), max_pixels=self.max_pixels, turbo=self.turbo)
+            pixels = decode(self._read(index), max_pixels=self.spec.max_pixels, turbo=self.turbo)
             self.kept.put(index, pixels, pixels.nbytes)
         return pixels
 
@@ -220,8 +219,8 @@ class _Samples(Dataset[Any]):
 
     def _read(self, index: int) -> bytes:
         image = self.split.images[index]
-        if image in self.known_bad:
-            raise BadImage(self.known_bad[image])
+        if image in self.spec.known_bad:
+            raise BadImage(self.spec.known_bad[image])
         return self.data.read(image)
 
 
@@ -243,12 +242,20 @@ class Batches:
         lessons: Lessons | None = None,
     ) -> None:
         known_bad = read_quarantine(cache_dir(runtime), data, runtime.max_pixels)
-        bad = known_bad.get("train", {})
-        self.samples = _Samples(data, tokenizer, config, runtime, bad, lessons)
+        wanted = lessons or Lessons()
+        spec = PictureSpec.of(
+            config,
+            runtime,
+            fingerprint=data.fingerprint,
+            known_bad=known_bad.get("train", {}),
+            sizes=wanted.sizes,
+            views=wanted.views,
+            rank=rank,
+        )
+        self.samples = _Samples(data, tokenizer, spec, runtime)
         self._collate = partial(_collate, lessons)
-        self.batch_size = config.train.batch_size
-        share = self.batch_size // runtime.processes
-        self._own = slice(rank * share, (rank + 1) * share)
+        self.batch_size = spec.batch_size
+        self._own = slice(rank * spec.rows, (rank + 1) * spec.rows)
         self.data, self.runtime = data, runtime
         if len(self.samples) < self.batch_size:
             raise DataError(
@@ -262,27 +269,33 @@ class Batches:
     @property
     def known_bad(self) -> tuple[Problem, ...]:
         """What `python -m harness.data check` found unusable of the training pictures."""
-        return tuple(Problem(where, reason) for where, reason in self.samples.known_bad.items())
+        bad = self.samples.spec.known_bad
+        return tuple(Problem(where, reason) for where, reason in bad.items())
 
     def addresses(self, first: int = 0) -> Iterator[list[_Address]]:
         """The samples of each batch, from step `first` to the end of the budget."""
-        for step in range(first, self.steps):
-            epochs, places = (part[self._own].tolist() for part in self.order.take(step))
-            yield [_Address(*pair) for pair in zip(epochs, places, strict=True)]
+        return map(self.addresses_of, range(first, self.steps))
+
+    def addresses_of(self, step: int) -> list[_Address]:
+        """The samples of the batch of a step."""
+        epochs, places = (part[self._own].tolist() for part in self.order.take(step))
+        return [_Address(*pair) for pair in zip(epochs, places, strict=True)]
 
     def start(self, first: int = 0) -> Iterator[Batch]:
         """Batches from step `first` on, decoded by `runtime.workers` processes."""
+        folder = os.environ.get(VARIABLE)
+        shared = SharedSamples(self.samples, Path(folder)) if folder else None
         loader: DataLoader[Any] = DataLoader(
-            self.samples,
-            batch_sampler=_From(self, first),
+            shared or self.samples,
+            batch_sampler=_From(self, first, by_step=shared is not None),
             num_workers=self.runtime.workers or 0,
             collate_fn=self._collate,
             worker_init_fn=_one_thread,
             pin_memory=torch.cuda.is_available(),
         )
-        stream = iter(
-            loader
-        )  # before `ahead`: workers are forked from a process without its thread
+        # Before `ahead`: workers are forked from a process without its thread.
+        stream: Iterator[Batch] = iter(loader)
+        stream = stream if shared is None else shared.told(stream)
         ahead = self.data.ahead(self._places(first), self.order)
         return stream if ahead is None else _followed(stream, ahead)
 
@@ -299,7 +312,8 @@ def pairs_of_view(
     One that cannot be used is another in its place, as in a run.
     """
     tokenizer = Tokenizer(config.model.text.context_length)
-    samples = _Samples(data, tokenizer, config, runtime, {}, Lessons())
+    spec = PictureSpec.of(config, runtime, fingerprint=data.fingerprint)
+    samples = _Samples(data, tokenizer, spec, runtime)
     size = config.train.batch_size
     batches = [
         [_Address(view, place) for place in places[first : first + size]]
@@ -351,7 +365,8 @@ def advice(wait_share: float, runtime: Runtime) -> str | None:
     return (
         f"{wait_share:.0%} of the training time was spent waiting for pictures: raise "
         f"runtime.workers (now {runtime.workers or 0}), decode less (data.decode=scaled) or "
-        "faster (data.decoder=turbo), or make the pictures small once (python -m harness.data pack)"
+        "faster (data.decoder=turbo), make the pictures small once (python -m harness.data pack), "
+        "or decode once for runs side by side (--share-data)"
     )
 
 
@@ -367,13 +382,24 @@ def _followed(stream: Iterator[Batch], ahead: Ahead) -> Iterator[Batch]:
 
 @dataclass(frozen=True)
 class _From:
-    """The addresses from a step on, made as they are asked for."""
+    """The addresses from a step on, made as they are asked for.
+
+    Attributes:
+        by_step: with their step, and with the next ones of the process that is handed them.
+    """
 
     batches: Batches
     first: int
+    by_step: bool = False
 
-    def __iter__(self) -> Iterator[list[_Address]]:
-        return self.batches.addresses(self.first)
+    def __iter__(self) -> Iterator[Any]:
+        if not self.by_step:
+            yield from self.batches.addresses(self.first)
+            return
+        stride = max(1, self.batches.runtime.workers or 0)
+        for step in range(self.first, self.batches.steps):
+            own = range(step, self.batches.steps, stride)[: AHEAD + 1]
+            yield {each: self.batches.addresses_of(each) for each in own}
 
     def __len__(self) -> int:
         return self.batches.steps - self.first
@@ -383,26 +409,29 @@ def _one_thread(worker: int) -> None:
     torch.set_num_threads(1)
 
 
-def _collate(lessons: Lessons | None, rows: list[_Sample]) -> Batch:
+def _collate(lessons: Lessons | None, fetched: tuple[list[_Sample], int]) -> Batch:
+    rows, made = fetched
+    seen = [row.seen for row in rows]
     return Batch(
-        torch.from_numpy(np.stack([row.view for row in rows])),
+        torch.from_numpy(np.stack([each.view for each in seen])),
         pad([row.ids for row in rows]),
-        tuple(problem for row in rows for problem in row.problems),
+        tuple(problem for each in seen for problem in each.problems),
         {
-            name: torch.from_numpy(np.stack([row.further[name] for row in rows]))
-            for name in rows[0].further
+            name: torch.from_numpy(np.stack([each.further[name] for each in seen]))
+            for name in seen[0].further
         },
         None if lessons is None else _lesson(lessons, rows),
+        made,
     )
 
 
 def _lesson(lessons: Lessons, rows: list[_Sample]) -> Lesson:
     return Lesson(
-        torch.tensor([row.place for row in rows]),
+        torch.tensor([row.seen.place for row in rows]),
         torch.tensor([row.epoch for row in rows]),
         tuple(row.caption for row in rows),
         {
-            size: torch.from_numpy(np.stack([row.at_sizes[place] for row in rows]))
+            size: torch.from_numpy(np.stack([row.seen.at_sizes[place] for row in rows]))
             for place, size in enumerate(lessons.sizes)
         },
     )

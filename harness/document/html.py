@@ -201,7 +201,9 @@ def table(given: Table, layout: PaperLayout) -> Iterator[str]:
         yield f'<p class="caption" id="{html(caption)}">{html(table.caption)}</p>'
     named = f'aria-labelledby="{html(caption)}"' if table.caption else 'aria-label="Table"'
     yield f'<div class="scroll{" tall" * tall}" tabindex="0" role="region" {named}>'
-    yield f'<table id="{html(table.label)}" class="results">' if table.caption else "<table>"
+    kinds = ["results"] * bool(table.caption) + ["dense"] * (len(table.columns) > _WIDE)
+    kind = f' class="{" ".join(kinds)}"' if kinds else ""
+    yield f'<table id="{html(table.label)}"{kind}>' if table.caption else f"<table{kind}>"
     yield "<thead>"
     yield from (_head_row(table, spans) for spans in header)
     yield "</thead>"

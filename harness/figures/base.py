@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, Generic, TypeVar
 
@@ -205,14 +206,14 @@ class Scale:
     def at(self, value: Any, shift: float = 0.0) -> float:
         """The position of `value`, moved by `shift`, a share of the axis' length."""
         if self.kind == "categorical":
-            return self._places.index(canonical_json(value)) + shift * len(self.values)
+            return self._places[canonical_json(value)] + shift * len(self.values)
         if self.kind == "log2":
             return float(value * (self.values[-1] / self.values[0]) ** shift)
         return float(value + shift * (self.values[-1] - self.values[0]))
 
-    @property
-    def _places(self) -> list[str]:
-        return [canonical_json(value) for value in self.values]
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {canonical_json(value): place for place, value in enumerate(self.values)}
 
     def apply(self, ax: Axes) -> None:
         """Put ticks at the values, and nowhere else."""
@@ -260,7 +261,7 @@ def is_one_axis(collection: Collection) -> bool:
         canonical_json([r.axes[show.x], r.axes.get(show.hue or "")]) for r in collection.points
     ]
     others = [axis for axis in collection.axes if axis not in {show.x, show.hue}]
-    held = {canonical_json([row.axes[axis] for axis in others]) for row in collection.points}
+    held = {tuple(row.told[axis] for axis in others) for row in collection.points}
     return len(held) == 1 and len(set(places)) == len(places)
 
 

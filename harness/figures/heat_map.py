@@ -79,7 +79,7 @@ def grid_of(collection: Collection) -> Grid | None:
         for axis, values in ((across, columns), (down, rows))
     }
     points = {
-        tuple(at[axis].index(canonical_json(row.axes[axis])) for axis in (down, across)): row
+        tuple(at[axis].index(row.told[axis]) for axis in (down, across)): row
         for row in collection.points
     }
     if len(points) < len(collection.points):

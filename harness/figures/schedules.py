@@ -10,7 +10,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from harness.config import canonical_json
 from harness.document.escaping import csv_text
 from harness.figures import style
 from harness.figures.base import SWEEP, Drawing, Sheet, legend_words, samples_axis, setting_words
@@ -123,9 +122,7 @@ def _shared_name(collection: Collection, rows: Sequence[int]) -> str:
     """The settings that all of `rows` have in common, of those that vary in the sweep."""
     points = [collection.points[row] for row in dict.fromkeys(rows)]
     shared = [
-        axis
-        for axis in collection.varying_axes
-        if len({canonical_json(point.axes[axis]) for point in points}) == 1
+        axis for axis in collection.varying_axes if len({point.told[axis] for point in points}) == 1
     ]
     named = [setting_words(collection, points[0], axis) for axis in shared]
     return legend_words(", ".join(named)) or f"{len(points)} points"

@@ -15,7 +15,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
+from harness.config import RunConfig, Runtime
 from harness.config.sweep import Run
+from harness.data.pictured import PictureSpec
 from harness.errors import ConfigError, HarnessError, one_line
 from harness.planning.costs import NOMINAL_GMACS_PER_SECOND, training_gmacs
 from harness.planning.plan import TRANSIENT, Step
@@ -66,6 +68,22 @@ def estimate(step: Step) -> float:
     return training_gmacs(step.run.config, left) / NOMINAL_GMACS_PER_SECOND
 
 
+# --------------------------------------------------------------------------- runs that see the same
+
+
+def stream_of(config: RunConfig) -> str:
+    """The same for runs that see the same pictures, as far as configurations tell."""
+    return PictureSpec.of(config, Runtime()).key
+
+
+def those_alike_together(steps: Sequence[Step]) -> list[Step]:
+    """Steps in their order, but that those whose runs see the same pictures follow the first."""
+    groups: dict[str, list[Step]] = {}
+    for step in steps:
+        groups.setdefault(stream_of(step.run.config), []).append(step)
+    return [step for group in groups.values() for step in group]
+
+
 # --------------------------------------------------------------------------- the backlog
 
 
@@ -78,10 +96,17 @@ class Backlog:
     Args:
         intended: the intents are on disk already, and a run that was asked to stop since then is
             not begun; else a launch is the wish that it run.
+        alike: runs that see the same pictures are started together.
     """
 
     def __init__(
-        self, steps: Sequence[Step], store: Store, say: Say, *, intended: bool = False
+        self,
+        steps: Sequence[Step],
+        store: Store,
+        say: Say,
+        *,
+        intended: bool = False,
+        alike: bool = False,
     ) -> None:
         parents = {key for step in steps if step.pending for key in step.waits_for}
         pending = sorted(
@@ -89,6 +114,7 @@ class Backlog:
             key=lambda step: (step.run.key in parents, estimate(step)),
             reverse=True,
         )
+        pending = those_alike_together(pending) if alike else pending
         self._store = store
         self._say = say
         self._intended = intended

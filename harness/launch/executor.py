@@ -56,6 +56,11 @@ SLOTS = Option(
     "runs side by side (default: a GPU or a core each)",
     {"type": int, "metavar": "N"},
 )
+SHARE = Option(
+    "--share-data",
+    "decode once for runs side by side that see the same pictures",
+    {"action": "store_true"},
+)
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,7 @@ class Assignment:
         report: what writes the report in the end, after `python`; None: nothing does.
         search: whether steps are handed out as the launch goes on.
         waves: whether other runs follow from what these come to.
+        share_data: whether runs side by side have their pictures from one another.
     """
 
     store: Store
@@ -79,6 +85,7 @@ class Assignment:
     report: tuple[str, ...] | None = None
     search: bool = False
     waves: bool = False
+    share_data: bool = False
 
 
 Watching = Callable[
@@ -118,6 +125,11 @@ class Executor(AbstractContextManager[Any], ABC):
         trace: TracebackType | None,
     ) -> None:
         """Nothing of it is left on this machine."""
+
+    @property
+    def side_by_side(self) -> int:
+        """Runs at a time on one machine, where they may share their pictures."""
+        return 1
 
     @abstractmethod
     def capacity(self, runs: int) -> Capacity:
@@ -168,7 +180,8 @@ class Executor(AbstractContextManager[Any], ABC):
                 return ConfigError.exit_code
             put_on_file()
             with watching(pending, self.work.store, dict) as say:
-                self.launch(Backlog(pending, self.work.store, say), say)
+                backlog = Backlog(pending, self.work.store, say, alike=self.work.share_data)
+                self.launch(backlog, say)
         return InterruptedRun.exit_code if self.stop.asked else None
 
 

@@ -7,17 +7,22 @@ or else of another one on file.  scipy is imported where there are some, and not
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from harness import metrics
-from harness.config import canonical_json
+from harness.config import Data, Runtime, canonical_json
 from harness.config.sweep import Run, Sweep, matches
+from harness.data.catalog import open_data
 from harness.errors import ConfigError, HarnessError
+from harness.launch.backlog import stream_of
+from harness.launch.executor import SHARE, Assignment, Executor
 from harness.launch.preview import makespan, seconds_of
 from harness.launch.slots import Capacity
 from harness.launch.waves import Wave
-from harness.planning.costs import duration
+from harness.planning.costs import decode_share, duration
 from harness.planning.plan import Step, make_plan
 from harness.store.manifest import manifest_names, read_manifest
 from harness.store.record import Store
@@ -25,6 +30,10 @@ from harness.store.record import Store
 FEWEST_DEGREES = 2
 """Degrees of freedom below which a variance says too little."""
 _MOST_SEEDS = 100
+_WORTH_SHARING = 0.2
+"""Share of the training time that goes into pictures."""
+_PHOTOGRAPH_BYTES = 20_000
+"""Of a file: from here on it takes about the time to decode that is assumed."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,50 @@ def upper_cost(wave: Wave, store: Store, capacity: Capacity) -> Iterator[str]:
     if len(known) == len(times):
         line += f"; at most about {duration(makespan(known, capacity.slots))} in {slots}"
     yield line
+
+
+def sharing(steps: Sequence[Step], executor: Executor, capacity: Capacity) -> Iterator[str]:
+    """Whether runs side by side may as well have their pictures from one another; one line at most.
+
+    It is proposed where finished runs waited for pictures, or, of loose photographs, where runs
+    should at the assumed speeds.
+    """
+    configs = [step.run.config for step in steps if step.pending]
+    streams = Counter(map(stream_of, configs))
+    alike = min(executor.side_by_side, max(streams.values(), default=0))
+    if executor.work.share_data:
+        if configs and alike < 2:
+            one = executor.side_by_side < 2
+            why = "one run at a time on a machine" if one else "no two runs see the same pictures"
+            yield f"{SHARE.flag} changes nothing here: {why}"
+    elif alike >= 2:
+        share, how = _waiting(steps, executor.work, capacity)
+        if share >= _WORTH_SHARING:
+            yield (
+                f"{share:.0%} of the training time goes into decoding ({how}): {SHARE.flag} "
+                f"decodes once for {alike} runs side by side"
+            )
+
+
+def _waiting(steps: Sequence[Step], work: Assignment, capacity: Capacity) -> tuple[float, str]:
+    """The share of the training time that runs wait for pictures, and how that is known."""
+    results = [work.store.run_dir(step.run.key).result() for step in steps]
+    found = [result["training"].get("data_wait") for result in results if result is not None]
+    known = [share for share in found if share is not None]
+    if known:
+        return median(known), f"as in {len(known)} finished runs"
+    pending = [step.run.config for step in steps if step.pending]
+    if capacity.on_gpu and capacity.pace is None:
+        return 0.0, ""
+    large = {data: _is_photographs(data, work.runtime) for data in {c.data for c in pending}}
+    shares = [decode_share(c, capacity.pace) if large[c.data] else 0.0 for c in pending]
+    return median(shares), "at assumed speeds"
+
+
+def _is_photographs(data: Data, runtime: Runtime) -> bool:
+    """Whether pictures are large: neither drawn here, nor made small by `pack`, nor unknown."""
+    sizes = None if data.path is None else open_data(data, runtime).sizes("train")
+    return sizes is not None and len(sizes) > 0 and sizes.mean() > _PHOTOGRAPH_BYTES
 
 
 def _pending(wave: Wave, steps: Sequence[Step]) -> int:

@@ -77,6 +77,8 @@ class Profile(BaseModel):
     """Of a run on each node, as sbatch has it: 32G; null: the partition's own."""
     pack: Annotated[int, Field(ge=1)] = 1
     """Runs side by side in one job."""
+    share_data: bool = False
+    """Whether those that see the same pictures have them from one another, decoded once."""
     parallel: Annotated[int, Field(ge=1)] = 256
     """Jobs of an array that run at the same time."""
     max_jobs: Annotated[int, Field(ge=2)] | None = None

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from harness.data.shared import VARIABLE
 from harness.launch.attempt import Answer, Attempt
 from harness.launch.processes import ANSWER, holding_signals
 from harness.launch.slots import Slot
@@ -25,10 +26,15 @@ class WorkerProcess:
     Args:
         rendezvous: folder and address where the other processes of its runs, which something else
             started, look for it; None: it starts them itself.
+        shared: folder for the pictures that its runs share with those of other workers.
     """
 
     def __init__(
-        self, slot: Slot, sweep: Path | None, rendezvous: tuple[Path, str] | None = None
+        self,
+        slot: Slot,
+        sweep: Path | None,
+        rendezvous: tuple[Path, str] | None = None,
+        shared: Path | None = None,
     ) -> None:
         command = [sys.executable, "-m", "harness.launch.worker"]
         command += ["--sweep", str(sweep)] if sweep is not None else []
@@ -40,7 +46,7 @@ class WorkerProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self.output,
-                env=slot.environment(),
+                env=slot.environment() | ({} if shared is None else {VARIABLE: str(shared)}),
                 start_new_session=True,
             )
         assert self.process.stdin is not None

@@ -6,9 +6,9 @@ Owns which pairs are scored, by which process and how many at a time.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from harness.errors import ConfigError
 from harness.objectives.matching import (
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from harness.objectives.token import TokenLoss
 
     Gather = Callable[[Tensor], Tensor]
+
+Made = TypeVar("Made")
 
 CHUNK_ELEMENTS = 2**22
 """Cosines that `in_batch` holds at once: 16 MB in fp32, whatever the batch."""
@@ -150,21 +152,16 @@ def pair_scores(
         from_patches: matched from the side of the patches.
     """
     import torch
-    from torch.utils.checkpoint import checkpoint
 
     texts = max(1, CHUNK_ELEMENTS // (patches.shape[0] * patches.shape[1] * words.shape[1]))
 
-    def some(patches: Tensor, words: Tensor, mask: Tensor, kept: list[Tensor]) -> Tensor:
+    def some(kept: list[Tensor], patches: Tensor, words: Tensor, mask: Tensor) -> Tensor:
         similarity = torch.einsum("ipd,jld->ijlp", patches, words)
         of_each = mask.expand(len(patches), -1, -1).flatten(0, 1)
         flat = matched_cosine(similarity.flatten(0, 1), of_each, config, from_patches, kept)
         return flat.view(similarity.shape[:2])
 
-    columns = [
-        checkpoint(some, patches, *chunk, [], use_reentrant=False, preserve_rng_state=False)
-        for chunk in zip(torch.split(words, texts), torch.split(mask, texts), strict=True)
-    ]
-    return torch.cat(columns, dim=1)
+    return torch.cat(computed_again(some, [patches], [words, mask], texts), dim=1)
 
 
 def scores_of(
@@ -185,24 +182,34 @@ def scores_of(
         images, texts: int64 of one shape, which is that of the scores.
     """
     import torch
-    from torch.utils.checkpoint import checkpoint
 
     (_, p, d), length = patches.shape, words.shape[1]
     pairs = max(1, CHUNK_ELEMENTS // max(p * length, (p + length) * d))
 
     def some(
-        patches: Tensor, words: Tensor, of_images: Tensor, of_texts: Tensor, kept: list[Tensor]
+        kept: list[Tensor], patches: Tensor, words: Tensor, of_images: Tensor, of_texts: Tensor
     ) -> Tensor:
         similarity = words[of_texts] @ patches[of_images].mT
         return matched_cosine(similarity, mask[of_texts], config, from_patches, kept)
 
-    flat = (torch.split(places.flatten(), pairs) for places in (images, texts))
-    chunks = zip(*flat, strict=True)
-    scores = [
-        checkpoint(some, patches, words, *chunk, [], use_reentrant=False, preserve_rng_state=False)
-        for chunk in chunks
-    ]
-    return torch.cat(scores).view(images.shape)
+    places = [images.flatten(), texts.flatten()]
+    return torch.cat(computed_again(some, [patches, words], places, pairs)).view(images.shape)
+
+
+def computed_again(
+    some: Callable[..., Made], whole: Sequence[Tensor], chunked: Sequence[Tensor], rows: int
+) -> list[Made]:
+    """What `some` makes of `whole` and of each few rows of `chunked`.
+
+    It is called a second time in the backward pass, for nothing that it computes is kept but what
+    it puts into the list that it is given first, which is its own for each few rows.
+    """
+    import torch
+    from torch.utils.checkpoint import checkpoint
+
+    again = partial(checkpoint, some, use_reentrant=False, preserve_rng_state=False)
+    chunks = zip(*(torch.split(each, rows) for each in chunked), strict=True)
+    return [again([], *whole, *chunk) for chunk in chunks]
 
 
 def matched_cosine(

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import Field
 
 from harness.config import TERMS, Float, RunConfig
-from harness.objectives.in_batch import CHUNK_ELEMENTS, equally_long
+from harness.objectives.in_batch import CHUNK_ELEMENTS, computed_again, equally_long
 from harness.objectives.patches import PatchTerm
 from harness.objectives.terms import StepTensors
 
@@ -113,20 +113,16 @@ def late_scores(patches: Tensor, words: Tensor, mask: Tensor) -> tuple[Tensor, T
         patches: (N, P, d), words: (M, L, d), mask: bool (M, L).
     """
     import torch
-    from torch.utils.checkpoint import checkpoint
 
     texts = max(1, CHUNK_ELEMENTS // (patches.shape[0] * patches.shape[1] * words.shape[1]))
 
-    def some(patches: Tensor, words: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def some(_: object, patches: Tensor, words: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         cosines = torch.einsum("ipd,jld->jilp", patches, words)
         of_words = cosines.max(dim=-1).values * mask[:, None]
         of_patches = cosines.masked_fill(~mask[:, None, :, None], -math.inf).max(dim=-2).values
         return of_words.sum(dim=-1) / mask.sum(dim=-1)[:, None], of_patches.mean(dim=-1)
 
-    found = [
-        checkpoint(some, patches, *chunk, use_reentrant=False, preserve_rng_state=False)
-        for chunk in zip(torch.split(words, texts), torch.split(mask, texts), strict=True)
-    ]
+    found = computed_again(some, [patches], [words, mask], texts)
     by_words, by_patches = (torch.cat(scores) for scores in zip(*found, strict=True))
     return by_words, by_patches
 

@@ -150,6 +150,19 @@ def _live_gmacs(config: RunConfig) -> float:
     )
 
 
+def decode_share(config: RunConfig, pace: Pace | None) -> float:
+    """Share of the training time that a run waits for its pictures, at assumed speeds.
+
+    Without a pace it is of one core, which decodes and computes in turns.
+    """
+    if pace is None:
+        towers, pictures = training_gmacs(config, 1) / NOMINAL_GMACS_PER_SECOND, 1.0
+        pictures /= DECODED_PER_SECOND
+        return pictures / (pictures + towers)
+    whole = pace.seconds(config, 1)
+    return 1 - training_gmacs(config, 1) / pace.gmacs / whole
+
+
 def is_known_backbone(config: RunConfig) -> bool:
     """Whether the image tower's cost is from the table and not the fallback."""
     return config.model.image.backbone in IMAGE_GMACS_224

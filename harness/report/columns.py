@@ -12,7 +12,6 @@ from itertools import pairwise
 from typing import Any
 
 from harness import metrics
-from harness.config import canonical_json
 from harness.document import text
 from harness.document.table import Column, Mark, Table, TableCell, plain_table
 from harness.results.collect import Collection, PointRow
@@ -110,7 +109,7 @@ def _components(collection: Collection) -> set[str]:
 
 def _level_when_on(collection: Collection, axis: str) -> list[Any]:
     """The one value of an axis that is else off (0, no, none); empty for any other axis."""
-    values = {canonical_json(row.axes[axis]): row.axes[axis] for row in collection.points}
+    values = {row.told[axis]: row.axes[axis] for row in collection.points}
     on = [value for value in values.values() if not _is_off(value)]
     return on if len(values) == 2 and len(on) == 1 else []
 
@@ -140,7 +139,7 @@ def outer_axis(collection: Collection) -> str | None:
 
 def _blocks(collection: Collection, axis: str) -> int | None:
     """How many blocks; None where a value comes back after another one."""
-    values = [canonical_json(row.axes[axis]) for row in collection.points]
+    values = [row.told[axis] for row in collection.points]
     changes = 1 + sum(a != b for a, b in pairwise(values))
     return changes if changes == len(set(values)) else None
 
@@ -150,7 +149,7 @@ def group_of(collection: Collection) -> Callable[[PointRow], tuple[str, str]]:
     outer = None if any(row.group for row in collection.points) else outer_axis(collection)
 
     def of(row: PointRow) -> tuple[str, str]:
-        return (row.group if outer is None else canonical_json(row.axes[outer]), row.group)
+        return (row.group if outer is None else row.told[outer], row.group)
 
     return of
 

@@ -27,7 +27,7 @@ from harness.report.digest import conclusions, undecided, verdicts, warnings
 from harness.report.published import Beside
 from harness.report.tables import Tables
 from harness.report.waves import choices, looks, wave_notes
-from harness.results.collect import Collection, term_off
+from harness.results.collect import Collection
 from harness.results.findings import ReportFindings
 from harness.results.numerics import Numerics
 from harness.results.outcomes import DAMAGED
@@ -164,11 +164,9 @@ def _runs(collection: Collection) -> Iterator[Block]:
 
 def runs_with_holes(collection: Collection) -> int:
     """How many runs miss a number that is shown, if it is not of a loss term that is off there."""
-    shown = collection.frame[collection.frame["metric"].isin(collection.shown)]
-    holes = shown[shown["value"].isna()]
-    records = {record.key: record for record in collection.records}
-    missed = zip(holes["key"], holes["metric"], strict=True)
-    return len({key for key, metric in missed if term_off(records[key], metric) is None})
+    frame = collection.frame
+    holes = frame["value"].isna() & ~frame["off"] & frame["metric"].isin(collection.shown)
+    return int(frame["key"][holes].nunique())
 
 
 def _warnings(collection: Collection, findings: ReportFindings) -> Iterator[str]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from functools import reduce
+from collections.abc import Container, Mapping, Sequence
+from functools import cache, reduce
 from operator import getitem
 from typing import Any
 
@@ -34,7 +34,7 @@ def run_data(collection: Collection) -> str:
 
     Written run by run: as Python's objects, ten thousand of them are ten times as large.
     """
-    base = _flat(collection.records[0].run.config)
+    base = collection.records[0].run.config.model_dump(mode="json")
     names = collection.metrics
     pool = _Pool()
     everything = len(collection.records) <= _ALL_SERIES
@@ -43,7 +43,7 @@ def run_data(collection: Collection) -> str:
         + to_script(_run(record, base, names, pool, everything=everything))
         for record in collection.records
     )
-    rest = to_script({"base": base, "metrics": names, "pool": pool.items})
+    rest = to_script({"base": _flat(base, base), "metrics": names, "pool": pool.items})
     return f'{rest.removesuffix("}")},"runs":{{{runs}}}}}'
 
 
@@ -68,15 +68,28 @@ class _Pool:
         return self._numbers[text]
 
 
-def _flat(config: RunConfig) -> dict[str, Any]:
+@cache
+def _paths() -> dict[str, list[str]]:
+    """Dotted path of each field -> its parts."""
+    return {path: path.split(".") for path in field_paths(RunConfig)}
+
+
+def _flat(tree: Mapping[str, Any], sections: Container[str]) -> dict[str, Any]:
+    """Path -> value of the fields in these sections of a configuration."""
+    return {p: reduce(getitem, at, tree) for p, at in _paths().items() if at[0] in sections}
+
+
+def _set(config: RunConfig, base: Mapping[str, Any]) -> dict[str, Any]:
+    """Path -> value of what differs from `base`, another configuration as a tree."""
     tree = config.model_dump(mode="json")
-    return {path: reduce(getitem, path.split("."), tree) for path in field_paths(RunConfig)}
+    sections = {name for name, value in tree.items() if value != base[name]}
+    told = _flat(base, sections)
+    return {path: value for path, value in _flat(tree, sections).items() if value != told[path]}
 
 
 def _run(
     record: Record, base: Mapping[str, Any], names: Sequence[str], pool: _Pool, *, everything: bool
 ) -> dict[str, Any]:
-    config = _flat(record.run.config)
     return {
         "label": one_line(record.run.label),
         "seed": record.seed,
@@ -85,7 +98,7 @@ def _run(
         "reason": None if record.reason is None else one_line(record.reason),
         "attempts": record.starts,
         "log": record.log,
-        "set": {path: value for path, value in config.items() if value != base[path]},
+        "set": _set(record.run.config, base),
         "values": [_value(record, name) for name in names],
         "curve": _curve(record, everything=everything),
         "tries": [_attempt(attempt, pool) for attempt in record.attempts],

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 from harness import metrics
 from harness.config.sweep import Show
@@ -25,7 +26,7 @@ from harness.report.columns import (
 )
 from harness.report.effects_table import STAR, effects_table
 from harness.report.numbers import decimals_of, difference_text
-from harness.results.collect import Collection, is_of_a_term_off
+from harness.results.collect import Collection
 from harness.results.comparisons import Comparison, Verdict
 from harness.results.contrast import baseline_words
 from harness.results.findings import ReportFindings
@@ -153,7 +154,7 @@ class _Builder:
         self, section: MetricSection, means: Sequence[str], deltas: bool
     ) -> Iterator[PointColumn]:
         """The columns of a section: the mean of those in `means`, and each difference."""
-        titles = _titles(section)
+        titles = headings_of(section)
         for metric in section.metrics:
             column = [self._findings.cells[(r.index, metric)] for r in self._collection.points]
             decimals = decimals_of(column)
@@ -207,7 +208,7 @@ class _Builder:
         metric_of = {
             titles[name]: name
             for section in self._sections()
-            for titles in [_titles(section)]
+            for titles in [headings_of(section)]
             for name in section.metrics
         }
         footer = []
@@ -320,8 +321,8 @@ def _leading_points(collection: Collection, findings: ReportFindings, two_lines:
     return sorted(kept) or every[:most]
 
 
-def _titles(section: MetricSection) -> dict[str, tuple[str, ...]]:
-    """Metric -> its headings; the unit and the last words that all share stand above them."""
+def headings_of(section: MetricSection) -> dict[str, tuple[str, ...]]:
+    """Metric -> its headings; the unit and the words that all share stand above them."""
     units = {metrics.unit(metric) for metric in section.metrics}
     names = {metric: metrics.display(metric) for metric in section.metrics}
     if not section.title or len(units) > 1:
@@ -329,21 +330,19 @@ def _titles(section: MetricSection) -> dict[str, tuple[str, ...]]:
             metric: tuple(filter(None, (section.title, f"{name} ({metrics.unit(metric)})")))
             for metric, name in names.items()
         }
-    shared = _last_words(list(names.values()))
-    title = f"{section.title} {shared}".strip() + f" ({units.pop()})"
-    return {metric: (title, name.removesuffix(shared).strip()) for metric, name in names.items()}
+    shared = " ".join(reversed(_all_begin_with(n.split()[:0:-1] for n in names.values())))
+    own = {metric: name.removesuffix(shared).strip() for metric, name in names.items()}
+    sets = [own[metric] for metric in own if metric not in section.averages]
+    family = "_".join(_all_begin_with(name.split("_")[:-1] for name in sets))
+    title = " ".join(filter(None, (section.title, family, shared))) + f" ({units.pop()})"
+    return {metric: (title, name.removeprefix(f"{family}_")) for metric, name in own.items()}
 
 
-def _last_words(names: Sequence[str]) -> str:
-    """The words that all names end in, beside their first; empty for a single name."""
-    if len(names) < 2:
-        return ""
-    shared: list[str] = []
-    for words in zip(*(reversed(name.split()[1:]) for name in names), strict=False):
-        if len(set(words)) > 1:
-            break
-        shared.insert(0, words[0])
-    return " ".join(shared)
+def _all_begin_with(rows: Iterable[Sequence[str]]) -> list[str]:
+    """The words that several rows have in common; none of a single row."""
+    columns = list(zip(*rows, strict=False))
+    same = takewhile(lambda words: len(words) > 1 and len(set(words)) == 1, columns)
+    return [words[0] for words in same]
 
 
 def _members(section: MetricSection, metric: str) -> tuple[str, ...]:
@@ -388,8 +387,7 @@ def _may_differ(cell: Cell, column: Sequence[Cell]) -> bool:
     """Whether the cell has a baseline that can have a number to differ from."""
     if cell.baseline is None or metrics.is_cost(cell.metric):
         return False
-    hole = column[cell.baseline].hole
-    return cell.baseline != cell.point and not (hole and is_of_a_term_off(hole))
+    return cell.baseline != cell.point and not column[cell.baseline].off
 
 
 def _difference_cell(cell: Cell, decimals: int) -> TableCell:

@@ -44,6 +44,11 @@ class PointRow:
     group: str = ""
     """The sweep it comes from, where several share a table."""
 
+    @cached_property
+    def told(self) -> Mapping[str, str]:
+        """Axis -> its value as canonical JSON, by which values are told apart."""
+        return {axis: canonical_json(value) for axis, value in self.axes.items()}
+
 
 @dataclass(frozen=True)
 class SweepPart:
@@ -79,7 +84,8 @@ class Collection:
     """A sweep and all that is on disk of it.
 
     `frame` has one row a (point, seed, metric): point, label, seed, the axes by their dotted names,
-    metric, value, n, chance, key, state, reason.  A hole is a NaN value with a reason.
+    metric, value, n, chance, key, state, reason, off.  A hole is a NaN value with a reason; `off`
+    tells those that no run of the point can fill, since they are of a loss term that it has off.
     """
 
     sweep: Sweep
@@ -123,7 +129,7 @@ class Collection:
     @cached_property
     def varying_axes(self) -> tuple[str, ...]:
         """The axes that have more than one value."""
-        values = {axis: {canonical_json(r.axes[axis]) for r in self.points} for axis in self.axes}
+        values = {axis: {r.told[axis] for r in self.points} for axis in self.axes}
         return tuple(axis for axis in self.axes if len(values[axis]) > 1)
 
     @cached_property
@@ -140,7 +146,7 @@ class Collection:
     def places(self) -> tuple[str, ...]:
         """The axes in which the baselines differ from one another."""
         rows = [self.points[index] for index in self.baselines]
-        values = {axis: {canonical_json(row.axes[axis]) for row in rows} for axis in self.axes}
+        values = {axis: {row.told[axis] for row in rows} for axis in self.axes}
         return tuple(axis for axis in self.axes if len(values[axis]) > 1)
 
     @cached_property
@@ -231,7 +237,7 @@ def frame_of(
     """A row a (point, seed, metric), as `Collection` describes it."""
     names = _metric_names(sweep, records)
     measured = [_measured(record, name) for record in records for name in names]
-    values, counts, chances, reasons = zip(*measured, strict=True) if measured else ((),) * 4
+    values, counts, chances, reasons, off = zip(*measured, strict=True) if measured else ((),) * 5
 
     def each(column: Sequence[Any]) -> pd.Series[Any]:
         """One value a record, repeated for every metric."""
@@ -250,6 +256,7 @@ def frame_of(
             "n": pd.Series(counts, dtype="float64"),
             "chance": pd.Series(chances, dtype="float64"),
             "reason": pd.Series(reasons, dtype="object"),
+            "off": pd.Series(off, dtype="bool"),
             "key": each([record.key for record in records]),
             "state": each([record.status.state.value for record in records]),
         }
@@ -270,49 +277,38 @@ def _metric_names(sweep: Sweep, records: Sequence[Record]) -> list[str]:
     return list(dict.fromkeys([*sweep.show.metrics, *sorted(evaluated), *sorted(costs)]))
 
 
-_Measured = tuple[float, float, float, str | None]
-"""Value, n, chance, reason; what is missing is NaN, and a NaN value comes with its reason."""
+_Measured = tuple[float, float, float, str | None, bool]
+"""Value, n, chance, reason, off; what is missing is NaN, and a NaN value comes with its reason."""
 
 
 def _measured(record: Record, name: str) -> _Measured:
     if record.reason is not None or record.result is None or record.evaluation is None:
-        return math.nan, math.nan, math.nan, record.reason
+        return _hole(record, name, record.reason or "no value")
     found = record.evaluation["metrics"].get(name)
     if found is None and metrics.is_cost(name):
         found = {"value": metrics.cost_value(record.result["cost"], name), "reason": "not measured"}
     elif found is None:
-        found = {"value": None, "reason": _why_absent(record, name)}
+        return _hole(record, name, unknown("metric", name, record.evaluation["metrics"]))
     value = found["value"]
-    return (
-        math.nan if value is None else value,
-        _or_nan(found.get("n")),
-        _or_nan(found.get("chance")),
-        (found.get("reason") or "no value") if value is None else None,
-    )
+    if value is None:
+        return _hole(record, name, found.get("reason") or "no value", found)
+    return value, _or_nan(found.get("n")), _or_nan(found.get("chance")), None, False
 
 
-_OFF = "of the loss term "
+def _hole(
+    record: Record, name: str, reason: str, found: Mapping[str, float | None] | None = None
+) -> _Measured:
+    term, found = _term_off(record, name), found or {}
+    why = reason if term is None else f"of the loss term {term}, which is off in this run"
+    return math.nan, _or_nan(found.get("n")), _or_nan(found.get("chance")), why, term is not None
 
 
-def is_of_a_term_off(reason: str) -> bool:
-    """Whether a number is missing since the run has nothing that it could be of."""
-    return reason.startswith(_OFF)
-
-
-def term_off(record: Record, name: str) -> str | None:
+def _term_off(record: Record, name: str) -> str | None:
     """The loss term that the metric `name` is of, if it is off in this run."""
     described, on = metrics.described(name), record.run.config.objective.active
     if described is not None and described.needs in TERMS and described.needs not in on:
         return described.needs
     return None
-
-
-def _why_absent(record: Record, name: str) -> str:
-    term = term_off(record, name)
-    if term is not None:
-        return f"{_OFF}{term}, which is off in this run"
-    assert record.evaluation is not None
-    return unknown("metric", name, record.evaluation["metrics"])
 
 
 def _or_nan(value: float | None) -> float:

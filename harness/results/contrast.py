@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.config import canonical_json
 from harness.document import text
 from harness.results.collect import Collection, PointRow
 
@@ -93,4 +92,4 @@ def points_listed(names: Sequence[str]) -> str:
 
 
 def _differ(row: PointRow, other: PointRow, axis: str) -> bool:
-    return canonical_json(row.axes[axis]) != canonical_json(other.axes[axis])
+    return row.told[axis] != other.told[axis]

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness import metrics
-from harness.config import canonical_json
 from harness.evaluate.label_checks import is_at_chance
 from harness.results.collect import Collection
 from harness.results.questions import Line
@@ -64,11 +63,8 @@ def _rising(cost: Sequence[float | None]) -> bool:
 
 def _alike(collection: Collection, points: Sequence[int]) -> bool:
     configs = [record.run.config for point in points for record in collection.of_point(point)]
-    kinds = {
-        canonical_json([c.objective.model_dump(mode="json"), c.train.batch_size, c.train.samples])
-        for c in configs
-    }
-    return len(kinds) == 1
+    asked = [(each.objective, each.train.batch_size, each.train.samples) for each in configs]
+    return all(each == asked[0] for each in asked)
 
 
 def final_losses(records: Sequence[Record]) -> dict[int, float]:

@@ -49,10 +49,10 @@ def lines_of(collection: Collection, study: SweepPart) -> list[Line]:
     axis = study.show.x
     rows = [collection.points[point] for point in study.points]
     others = [name for name in collection.axes if name != axis]
-    grouped: dict[str, list[PointRow]] = {}
+    grouped: dict[tuple[str, ...], list[PointRow]] = {}
     for row in rows:
-        grouped.setdefault(canonical_json([row.axes[name] for name in others]), []).append(row)
-    varying = [name for name in others if len({canonical_json(row.axes[name]) for row in rows}) > 1]
+        grouped.setdefault(tuple(row.told[name] for name in others), []).append(row)
+    varying = [name for name in others if len({row.told[name] for row in rows}) > 1]
     lines = []
     for members in grouped.values():
         values = [row.axes[axis] for row in members]
@@ -71,9 +71,7 @@ def study_effects(collection: Collection, study: SweepPart) -> tuple[Effect, ...
     if len(study.points) > MOST_POINTS:
         return ()
     levels = {
-        point: {
-            axis: canonical_json(collection.points[point].axes[axis]) for axis in collection.axes
-        }
+        point: {axis: collection.points[point].told[axis] for axis in collection.axes}
         for point in study.points
     }
     reference = {axis: canonical_json(value) for axis, value in (study.show.baseline or {}).items()}

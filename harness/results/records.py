@@ -155,7 +155,7 @@ class Reader:
 
     def read(self, point: int, run: Run, directory: RunDir) -> Record:
         """The record of `run` as point number `point`, from `directory`."""
-        asked = run.config.evaluation_key
+        asked = run.evaluation_key
         try:
             with whole(directory.path):
                 return self._read(point, run, directory, asked)
@@ -309,8 +309,15 @@ def _thinned(lines: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 def _columns(lines: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Column]]:
     """What is a number in every line that tells it."""
-    for name in dict.fromkeys(name for line in lines for name in line):
-        values = [line.get(name) for line in lines]
+    names = list(lines[0]) if lines else []
+    alike = all(list(line) == names for line in lines)
+    if not alike:
+        names = list(dict.fromkeys(name for line in lines for name in line))
+    for name in names:
+        values = [line[name] for line in lines] if alike else [line.get(name) for line in lines]
+        if {*map(type, values)} <= {int, float}:
+            yield name, np.array(values)
+            continue
         told = [value for value in values if value is not None]
         if told and all(isinstance(value, Mapping) for value in told):
             for part, column in _columns([value or {} for value in values]):

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 from harness import metrics
 from harness.config import TERMS
+from harness.metrics.choice import CHOICE
 
 RETRIEVAL, ZERO_SHOT, COST, OTHER = "Retrieval", "Zero-shot classification", "Cost", ""
-OBJECTIVES = "Objectives"
+CHOICES, OBJECTIVES = "Choices", "Objectives"
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ def _title(name: str) -> str:
         return _of_split(RETRIEVAL, name.rpartition("/")[0])
     if found is not None and found.needs in TERMS:
         return OBJECTIVES
+    if found is not None and found.needs == CHOICE:
+        return CHOICES
     if found is not None and found.needs in metrics.OWN_SUITES:
         return metrics.OWN_SUITES[found.needs]
     return ZERO_SHOT if found is not None and found.needs == metrics.CLASSIFICATION else OTHER

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from harness import metrics
-from harness.results.collect import Collection, is_of_a_term_off
+from harness.results.collect import Collection
 from harness.results.comparisons import Comparison
 from harness.stats.intervals import Estimate, estimate
 
@@ -34,6 +34,8 @@ class Cell:
     samples: tuple[int, ...]
     """The distinct numbers of samples behind the values."""
     keys: tuple[str, ...]
+    off: bool = False
+    """Whether no seed can have a value: the metric is of a loss term that the point has off."""
     estimate: Estimate | None = None
     """None when a seed is missing."""
     baseline: int | None = None
@@ -48,7 +50,7 @@ class Cell:
         by_reason: dict[str, list[int]] = {}
         for seed, reason in self.missing.items():
             by_reason.setdefault(reason, []).append(seed)
-        if all(map(is_of_a_term_off, by_reason)) and not self.values:
+        if self.off:
             return "; ".join(by_reason)
         parts = [f"{_seeds(seeds)} {reason}" for reason, seeds in by_reason.items()]
         have = f"{len(self.values)} of {len(self.seeds)} seeds"
@@ -69,7 +71,7 @@ def summarise(
     """
     rows: dict[tuple[int, str], list[_Row]] = {}
     frame = collection.frame
-    names = ["seed", "value", "reason", "chance", "n", "key"]
+    names = ["seed", "value", "reason", "chance", "n", "key", "off"]
     places = zip(frame["point"].tolist(), frame["metric"].tolist(), strict=True)
     seeds = zip(*[frame[name].tolist() for name in names], strict=True)
     for place, seed in zip(places, seeds, strict=True):
@@ -83,8 +85,8 @@ def summarise(
     return cells
 
 
-_Row = tuple[int, float, str | None, float, float, str]
-"""Seed, value, reason, chance, n, key."""
+_Row = tuple[int, float, str | None, float, float, str, bool]
+"""Seed, value, reason, chance, n, key, off."""
 _NOTHING: Mapping[int, str] = MappingProxyType({})
 
 
@@ -97,7 +99,7 @@ class _Maker:
 
     def cell(self, place: tuple[int, str], rows: Sequence[_Row]) -> Cell:
         """The cell of these seeds, nothing compared yet."""
-        seeds, every, _, chances, counts, keys = zip(*rows, strict=True)
+        seeds, every, _, chances, counts, keys, off = zip(*rows, strict=True)
         values = {seed: value for seed, value in zip(seeds, every, strict=True) if value == value}
         known = [chance for chance in chances if chance == chance]  # NaN is unlike itself
         whole = len(values) == len(rows)
@@ -109,6 +111,7 @@ class _Maker:
             chance=math.fsum(known) / len(known) if known else None,
             samples=self._shared(tuple(sorted({int(n) for n in counts if n == n}))),
             keys=self._shared(keys),
+            off=all(off),
             estimate=estimate(list(values.values())) if whole else None,
             baseline=self._baselines[place[0]],
         )

@@ -29,9 +29,10 @@ from harness.stats.tests import (
     ContrastTest,
     Judged,
     MixedModel,
+    Noise,
     difference,
     judge,
-    noisy_in_any,
+    noise_of,
     slope,
 )
 
@@ -142,11 +143,17 @@ def analyse(measured: Sequence[Measured], plan: Plan, course: Course | None = No
 
 
 def _models(measured: Sequence[Measured], primary: str | None) -> dict[str, MixedModel]:
-    """A model a metric; that of the primary metric knows nothing of the others."""
+    """A model a metric; that of the primary metric knows nothing of the others.
+
+    Points are doubted in secondary metrics alone: where none is primary, all carry the verdict.
+    """
     layouts = {each.name: Layout(each.values) for each in measured}
-    noisy = noisy_in_any(list(layouts.values()))
+    found = noise_of(list(layouts.values()))
+    noise = found if primary is not None else Noise(found.noisy)
     return {
-        each.name: MixedModel(layouts[each.name], each.items, () if each.name == primary else noisy)
+        each.name: MixedModel(
+            layouts[each.name], each.items, None if each.name == primary else noise
+        )
         for each in measured
     }
 

@@ -121,10 +121,17 @@ def _normal() -> tuple[Array, Array]:
     return nodes, weights / math.sqrt(2 * math.pi)
 
 
+@lru_cache(maxsize=1)
+def _even() -> tuple[Array, Array]:
+    """Nodes and weights of the interval from -1 to 1."""
+    nodes, weights = np.polynomial.legendre.leggauss(96)
+    return nodes, weights
+
+
 @lru_cache(maxsize=256)
 def _chi(df: float) -> tuple[Array, Array]:
     """Weights and values of (estimated / true standard deviation) at `df` degrees of freedom."""
-    at, weights = np.polynomial.legendre.leggauss(96)
+    at, weights = _even()
     share = (at + 1) / 2
     return weights / 2, np.sqrt(special.chdtri(df, 1 - share) / df)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property, lru_cache
@@ -23,6 +23,8 @@ CONFIDENCE = 0.95
 ALPHA = 1 - CONFIDENCE
 NOISY_ALPHA = 0.05
 """Chance of calling some point noisier than the others where none is."""
+DOUBTFUL_ALPHA = 0.2
+"""The same, of a point that secondary verdicts trust the common variance for no longer."""
 
 
 class Over(Enum):
@@ -112,24 +114,25 @@ class MixedModel:
     """The layout of one metric with its items, and the points whose noise is not the others'.
 
     Args:
-        noisy: points known to be noisy by other metrics.
+        noise: as the other metrics show it too; None: by this metric alone, and none is doubtful.
     """
 
     def __init__(
-        self, layout: Layout, items: ItemSpread | None = None, noisy: Iterable[int] = ()
+        self, layout: Layout, items: ItemSpread | None = None, noise: Noise | None = None
     ) -> None:
         self.layout, self.items = layout, items
-        known = [point for point in noisy if point in layout.values]
-        self.noisy = tuple(dict.fromkeys([*noisy_points(layout), *known]))
+        found = noise_of([layout]) if noise is None else noise
+        self.noisy = tuple(point for point in found.noisy if point in layout.values)
+        self._apart = {*self.noisy, *(() if noise is None else noise.doubtful)}
         self._pooled = layout.without(self.noisy) if self.noisy else layout
 
     def test(self, contrast: Contrast) -> ContrastTest | None:
         """None where no seed connects the points of `contrast`.
 
         The variance is `residual mean square x factor`, plus what the items add beyond the noise of
-        single runs.  A contrast with a noisy point is judged by its own seeds.
+        single runs.  A contrast with a noisy or doubtful point is judged by its own seeds.
         """
-        own = any(point in self.noisy for point in contrast)
+        own = any(point in self._apart for point in contrast)
         fitted = self._own(contrast) if own else self._shared(contrast)
         if fitted is None or fitted.error is None:
             return fitted
@@ -146,12 +149,13 @@ class MixedModel:
         estimates = np.full((len(rivals), len(points)), np.nan)
         errors, shares = estimates.copy(), np.zeros(estimates.shape)
         dfs = np.full(estimates.shape, float(self._pooled.df))
-        calm = [np.array([p in self._pooled.values for p in each]) for each in (rivals, points)]
+        pooled = self._pooled.values.keys() - self._apart
+        calm = [np.array([p in pooled for p in each]) for each in (rivals, points)]
         both: NDArray[np.bool_] = np.logical_and.outer(*calm)
         square = self._pooled.mean_square
         if square is not None:
             place = np.ix_(*calm)
-            names = [[p for p in each if p in self._pooled.values] for each in (rivals, points)]
+            names = [[p for p in each if p in pooled] for each in (rivals, points)]
             estimates[place], factors = self._pooled.differences(*names)
             extra = 0.0 if self.items is None else self.items.differences(*names)
             errors[place] = np.sqrt(square * factors + extra)
@@ -174,49 +178,68 @@ class MixedModel:
         return ContrastTest(fit.estimate, n, error, self._pooled.df)
 
     def _own(self, contrast: Contrast) -> ContrastTest | None:
+        """By its own seeds, whose spread, small by luck, never counts for less than the common one.
+
+        The degrees of freedom are its own whichever of the two is larger.
+        """
         sample = list(self.layout.by_seed(contrast).values())
         if not sample:
             return None
         mean, n = math.fsum(sample) / len(sample), len(sample)
         if n < 2 or max(sample) - min(sample) < NO_SPREAD:
             return ContrastTest(mean, n, pooled=False)
-        return ContrastTest(mean, n, standard_error(sample), n - 1, pooled=False)
+        common = math.fsum(w * w for w in contrast.values()) / n
+        least = math.sqrt((self._pooled.mean_square or 0.0) * common)
+        return ContrastTest(mean, n, max(standard_error(sample), least), n - 1, pooled=False)
 
 
-def noise_ps(layout: Layout) -> dict[int, float]:
-    """Point -> p of the F test that its residuals are no larger than the others'."""
-    if len(layout.points) < 3:
-        return {}
-    ratios, own, rest = layout.noise_ratios
-    return dict(zip(layout.points, special.fdtrc(own, rest, ratios).tolist(), strict=True))
+@dataclass(frozen=True)
+class Noise:
+    """Points whose runs vary more than the others', the noisiest first."""
+
+    noisy: tuple[int, ...] = ()
+    """Far more: left out of the common variance, and named."""
+    doubtful: tuple[int, ...] = ()
+    """Perhaps more: still part of the common variance, and not judged by it alone."""
 
 
-def noisy_in_any(layouts: Sequence[Layout]) -> tuple[int, ...]:
-    """Points far noisier than the others in some metric, under Bonferroni's bound over all.
+def noise_of(layouts: Sequence[Layout]) -> Noise:
+    """What the metrics `layouts` of the same points show together.
 
-    A point whose training is unstable is so in every metric, and one metric that shows it speaks
-    for those in which it does not stand out.
+    A point whose training is unstable is so in every metric.  Its F tests are combined by their
+    Cauchy transforms, which holds whatever the dependence between metrics (Liu and Xie 2020), and
+    the largest is tested under Bonferroni's bound over the points; what is found is left out and
+    the rest looked at again, while three points remain.
     """
-    found = [noise_ps(layout) for layout in layouts]
-    tests = sum(map(len, found))
-    points = dict.fromkeys(point for ps in found for point in ps)
-    return tuple(p for p in points if min(ps.get(p, 1.0) for ps in found) * tests < NOISY_ALPHA)
-
-
-def noisy_points(layout: Layout) -> tuple[int, ...]:
-    """Points whose residuals are larger than those of all others, the noisiest first.
-
-    The largest F ratio is tested under Bonferroni's bound over the points; what is found is left
-    out and the rest looked at again, while three points remain.
-    """
-    found: list[int] = []
-    while ps := noise_ps(layout):
+    noisy: list[int] = []
+    doubtful: list[int] = []
+    while ps := _noise_ps(layouts):
         worst = min(ps, key=lambda point: ps[point])
-        if ps[worst] * len(ps) >= NOISY_ALPHA:
+        p = ps[worst] * len(ps)
+        if p >= DOUBTFUL_ALPHA:
             break
-        found.append(worst)
-        layout = layout.without(found[-1:])
-    return tuple(found)
+        (noisy if p < NOISY_ALPHA and not doubtful else doubtful).append(worst)
+        layouts = [layout.without([worst]) for layout in layouts]
+    return Noise(tuple(noisy), tuple(doubtful))
+
+
+def _noise_ps(layouts: Sequence[Layout]) -> dict[int, float]:
+    """Point -> p of the F tests that its residuals are no larger than the others'."""
+    sums: dict[int, float] = {}
+    counts: dict[int, int] = {}
+    for layout in layouts:
+        if len(layout.points) < 3:
+            continue
+        ratios, own, rest = layout.noise_ratios
+        ps = np.clip(special.fdtrc(own, rest, ratios), _LEAST_P, 1 - 1e-3)
+        for point, cauchy in zip(layout.points, (1 / np.tan(np.pi * ps)).tolist(), strict=True):
+            sums[point] = sums.get(point, 0.0) + cauchy
+            counts[point] = counts.get(point, 0) + 1
+    return {p: 0.5 - math.atan(total / counts[p]) / math.pi for p, total in sums.items()}
+
+
+_LEAST_P = 1e-15
+"""What a p is taken for at the least: its Cauchy transform is finite."""
 
 
 def standard_error(sample: Sequence[float]) -> float:

@@ -1,18 +1,26 @@
 """Getting training pictures ready, beside open_clip's own transform and loader, on one thread.
 
     python tests/benchmarks/data.py [--size 112] [--photos 400] [--batch 64] [--turns 3]
+    python tests/benchmarks/data.py --share 4 [--epochs 5] [--data FOLDER] [--json]
 
 Photos are noise with the spectrum of natural pictures (500 x 375, JPEG of quality 90), made here.
 `transform` is bytes to normalised tensors; `loader` is shards to batches of pictures and tokens, by
 open_clip's webdataset pipeline and by ours, from the photos and from a pack of them; both take
 turns, and medians of CPU seconds are printed as pictures a second with their ratio (ours / theirs).
 Memory is what an epoch of each loader alone adds to its process at its peak (Linux).
+
+`--share K` has K processes read the same stream side by side, once each by itself and once as
+`--share-data` has it, with the sources of the photos (or the shards in FOLDER) and nothing trained:
+CPU seconds of a process between the first batch and the last, and the peak of the memory of all
+(sums of PSS, and what lies in shared memory), as medians over the turns.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import json
+import os
 import statistics
 import subprocess
 import sys
@@ -28,12 +36,14 @@ import open_clip
 import torch
 from open_clip.transform import image_transform
 from PIL import Image
+from turns import Sheet, in_turns, parser_of
 
 from harness.commands.data import main as harness_data
 from harness.config import ImageTower, RunConfig, Runtime, override
 from harness.data.catalog import open_data
 from harness.data.images import Encoded, decode, turbo_is_exact
 from harness.data.loader import Batches
+from harness.data.shared import VARIABLE, shared_folder
 from harness.data.text import Tokenizer
 from harness.data.transforms import evaluation_transform, normalise, scaled_view, train_view
 from harness.seeding import generator
@@ -68,37 +78,28 @@ def photo(seed: int) -> bytes:
     return file.getvalue()
 
 
-def in_turns(
-    works: dict[str, Callable[[], int]], turns: int
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Pictures a CPU second of each, and its ratio to the first, as medians over the turns."""
-    rates: dict[str, list[float]] = {name: [] for name in works}
-    for _ in range(turns):
-        for name, work in works.items():
-            began = time.process_time()
-            pictures = work()
-            rates[name].append(pictures / (time.process_time() - began))
-    first = rates[next(iter(works))]
-    return (
-        {name: statistics.median(of_name) for name, of_name in rates.items()},
-        {
-            name: statistics.median(a / b for a, b in zip(of_name, first, strict=True))
-            for name, of_name in rates.items()
-        },
-    )
-
-
-def show(title: str, found: tuple[dict[str, float], dict[str, float]]) -> None:
-    """A line a rate, with its ratio to the first."""
-    print(title)
-    for name, rate in found[0].items():
-        print(f"  {name:24} {rate:8.0f} pictures/s  {found[1][name]:6.2f} x")
+def show(
+    sheet: Sheet, title: str, works: dict[str, Callable[[], int]], turns: int, pictures: int
+) -> None:
+    """A line a work: pictures a CPU second, and its ratio to the first."""
+    sheet.say(title)
+    times = in_turns(works, turns, warm_up=0)
+    first = next(iter(times.values()))
+    for name, found in times.items():
+        ratio, seconds = found.ratios(first), found.medians()
+        sheet.say(
+            f"  {name:24} {pictures / seconds['cpu']:8.0f} pictures a CPU s  "
+            f"{ratio['cpu']:6.2f} x ({ratio['wall']:.2f} x in wall)",
+            name=f"{title}: {name}",
+            **seconds,
+            ratios=ratio,
+        )
 
 
 # --------------------------------------------------------------------------- transform
 
 
-def transforms(photos: list[bytes], size: int, turns: int) -> None:
+def transforms(sheet: Sheet, photos: list[bytes], size: int, turns: int) -> None:
     """Bytes to normalised training tensors."""
     tower = ImageTower(size=size)
 
@@ -121,10 +122,10 @@ def transforms(photos: list[bytes], size: int, turns: int) -> None:
                 for decoder in ("pillow", "turbo")
             },
         }
-        show(f"transform to {size} px, {title}", in_turns(works, turns))
+        show(sheet, f"transform to {size} px, {title}", works, turns, len(photos))
         for way, decoder in (("full", "turbo"), ("scaled", "pillow"), ("scaled", "turbo")):
             gaps = [_gap(way, decoder, p, size, scale, i) for i, p in enumerate(photos)]
-            print(
+            sheet.say(
                 f"  {way} by {decoder} against full by pillow, same crop: "
                 f"{np.mean([g.mean() for g in gaps]):.2f} of 255 a pixel in the mean, "
                 f"{np.mean([np.percentile(g, 99) for g in gaps]):.1f} at the 99th percentile, "
@@ -150,7 +151,7 @@ def _gap(
     return np.abs(full - view(way, decoder, data, size, scale, seed))
 
 
-def check_evaluation(photos: list[bytes], size: int) -> None:
+def check_evaluation(sheet: Sheet, photos: list[bytes], size: int) -> None:
     """The evaluation transform is open_clip's, bit for bit."""
     tower = ImageTower(size=size)
     theirs = image_transform(size, is_train=False, mean=tower.mean, std=tower.std)
@@ -161,7 +162,7 @@ def check_evaluation(photos: list[bytes], size: int) -> None:
         )
         for p in photos[:50]
     )
-    print(
+    sheet.say(
         f"evaluation transform: {'bit-equal to' if equal else 'DIFFERS from'} open_clip's, decoded "
         f"by {'libjpeg-turbo itself' if turbo else 'Pillow'}"
     )
@@ -258,34 +259,126 @@ def _memory(which: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(which))
 
 
+# --------------------------------------------------------------------------- one stream for several
+
+
+def share(args: argparse.Namespace, place: Path, folder: Path) -> dict[str, float]:
+    """CPU seconds of data a run and peak memory of all, alone and shared, and their ratios."""
+    found: dict[str, list[float]] = {}
+    for _ in range(args.turns):
+        with shared_folder() as memory:
+            alone = _side_by_side(args, place, folder, memory, {VARIABLE: ""})
+            shared = _side_by_side(args, place, folder, memory, {VARIABLE: str(memory)})
+        rows = {"alone": alone, "shared": shared}
+        for name in alone:
+            rows["ratio"] = rows.get("ratio", {}) | {name: shared[name] / alone[name]}
+        for way, values in rows.items():
+            for name, value in values.items():
+                found.setdefault(f"{name}, {way}", []).append(value)
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+def _side_by_side(
+    args: argparse.Namespace, place: Path, folder: Path, memory: Path, own: dict[str, str]
+) -> dict[str, float]:
+    words = [sys.executable, __file__, "--reader", str(place), "--folder", str(folder)]
+    words += ["--size", str(args.size), "--batch", str(args.batch), "--epochs", str(args.epochs)]
+    environment = {**os.environ, **own, "OMP_NUM_THREADS": "1"}
+    readers = [
+        subprocess.Popen(words, stdout=subprocess.PIPE, env=environment) for _ in range(args.share)
+    ]
+    peak = 0.0
+    while any(reader.poll() is None for reader in readers):
+        lying = sum(f.stat().st_blocks * 512 for f in memory.glob("*/*.batch") if f.exists())
+        peak = max(peak, lying / 1e6 + sum(_pss(reader.pid) for reader in readers))
+        time.sleep(0.2)
+    told = [json.loads(reader.communicate()[0].splitlines()[-1]) for reader in readers]
+    return {
+        "CPU seconds of data a run": statistics.mean(one["cpu"] for one in told),
+        "wall seconds": max(one["wall"] for one in told),
+        "peak memory of all, MB": peak,
+        "batches decoded a run": statistics.mean(one["made"] for one in told),
+    }
+
+
+def _pss(process: int) -> float:
+    """MB of a process, its share of what it has in common with others; 0 once it is gone."""
+    try:
+        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((int(x.split()[1]) / 1e3 for x in lines if x.startswith("Pss:")), 0.0)
+
+
+def _read(args: argparse.Namespace) -> None:
+    """One of several that read the same stream to its end."""
+    values = {
+        "data.source": "shards",
+        "data.path": str(args.reader),
+        "model.image.size": args.size,
+        "train.batch_size": args.batch,
+    }
+    config = override(RunConfig(), values)
+    runtime = Runtime(cache=str(args.folder / "cache"), decode_cache_mb=0)
+    data = open_data(config.data, runtime)
+    config = override(config, {"train.samples": args.epochs * len(data.split("train"))})
+    stream = Batches(data, Tokenizer(77), config, runtime).start()
+    began, cpu = time.monotonic(), time.process_time()
+    made = sum(batch.made for batch in stream)
+    told = {"cpu": time.process_time() - cpu, "wall": time.monotonic() - began, "made": made}
+    print(json.dumps(told))
+
+
+def _share_and_print(args: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        place = args.data or Path(name) / "photos"
+        if args.data is None:
+            write_shards(place, [photo(seed) for seed in range(args.photos)])
+        found = share(args, place, Path(name))
+    with Sheet(args.json) as sheet:
+        sheet.say(f"{args.share} runs side by side, {args.epochs} epochs to {args.size} px")
+        for title, value in found.items():
+            sheet.say(f"  {title:44} {value:8.2f}", name=title, value=value)
+
+
 def main() -> None:
     """Print all of it."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("--size", type=int, default=112)
     parser.add_argument("--photos", type=int, default=400)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--alone", choices=PEERS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--reader", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--share", type=int, metavar="K", help="one stream for K processes alone")
+    parser.add_argument("--epochs", type=int, default=5, help="of --share")
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="shards for --share")
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.alone:
         _alone(args.alone, args.folder, args.size, args.batch)
         return
+    if args.reader or args.share:
+        _read(args) if args.reader else _share_and_print(args)
+        return
     photos = [photo(seed) for seed in range(args.photos)]
-    print(f"{len(photos)} photos of {np.mean([len(p) for p in photos]) / 1e3:.0f} kB")
-    check_evaluation(photos, args.size)
-    transforms(photos, args.size, args.turns)
-    with tempfile.TemporaryDirectory() as name:
+    with Sheet(args.json) as sheet, tempfile.TemporaryDirectory() as name:
+        kilobytes = np.mean([len(p) for p in photos]) / 1e3
+        sheet.say(f"{len(photos)} photos of {kilobytes:.0f} kB")
+        check_evaluation(sheet, photos, args.size)
+        transforms(sheet, photos, args.size, args.turns)
         folder = Path(name)
         write_shards(folder / "photos", photos)
         words = ["pack", str(folder / "photos"), "--out", str(folder / "packed"), "--workers", "1"]
         harness_data([*words, "--size", str(args.size), "--cache", str(folder / "cache")])
         _with_txt(folder / "packed" / "train")
         works = {peer: loader(peer, folder, args.size, args.batch) for peer in PEERS}
-        show(f"loader to {args.size} px, batches of {args.batch}", in_turns(works, args.turns))
+        title = f"loader to {args.size} px, batches of {args.batch}"
+        show(sheet, title, works, args.turns, len(photos))
         for peer in PEERS:
-            print(f"  {peer:24} {peak_memory(peer, folder, args.size, args.batch):8.0f} MB")
+            peak = peak_memory(peer, folder, args.size, args.batch)
+            sheet.say(f"  {peer:24} {peak:8.0f} MB", name=peer, megabytes=peak)
 
 
 def _with_txt(folder: Path) -> None:

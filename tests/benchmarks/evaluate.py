@@ -1,6 +1,6 @@
 """Evaluation next to CLIP_benchmark's own functions: CPU seconds, wall seconds and peak memory.
 
-    python tests/benchmarks/evaluate.py zeroshot FOLDER_OR_ZIP [--layers 12]
+    python tests/benchmarks/evaluate.py zeroshot [FOLDER_OR_ZIP] [--layers 12]
     python tests/benchmarks/evaluate.py texts [--classes 1000] [--layers 12]
     python tests/benchmarks/evaluate.py retrieval [--pictures 5000] [--dim 512]
     python tests/benchmarks/evaluate.py large [--pictures 100000] [--texts 500000] [--dim 64]
@@ -8,8 +8,9 @@
 Not a test.  Both sides get the same random model and data, each in a process of its own with one
 thread, so that neither pays for the other's memory; numbers that differ end the run.
 CLIP_benchmark runs without autocast, which on a CPU it would spend twenty times as long in, and
-the import of either side is not counted.  `large` is ours alone: CLIP_benchmark would need 200 GB
-for its scores.
+the import of either side is not counted.  `retrieval` has, beside both, the one product of all
+texts with all pictures that no way to all ranks can do without.  `zeroshot` without a folder makes
+one of `--pictures` photos.  `large` is ours alone: CLIP_benchmark would need 200 GB for its scores.
 """
 
 from __future__ import annotations
@@ -21,17 +22,22 @@ import json
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
+from turns import Sheet, Times, in_turns, parser_of
 
 _CAPTIONS = 5
+_CLASSES = ["airplane", "automobile", "bird", "cat", "deer"]
+_CLASSES += ["dog", "frog", "horse", "ship", "truck"]
 _NOISE = 6.0
 """Length of what is added to a picture's embedding to make a caption's: recalls between 0 and 1."""
 
@@ -138,6 +144,17 @@ def zeroshot(args: argparse.Namespace) -> dict[str, Any]:
     return measured(ours if args.side == "ours" else theirs)
 
 
+def write_photos(folder: Path, count: int) -> Path:
+    """Photos in the layout of a class folder, CIFAR-10's classes in turns."""
+    from data import photo
+
+    for place in range(count):
+        file = folder / "test" / _CLASSES[place % len(_CLASSES)] / f"{place:04d}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(photo(place))
+    return folder
+
+
 def texts(args: argparse.Namespace) -> dict[str, Any]:
     """The classifier of as many of ImageNet's classes with its 80 templates; no picture."""
     from harness.config import Evaluate, Runtime
@@ -214,7 +231,10 @@ def retrieval(args: argparse.Namespace) -> dict[str, Any]:
 
     # What is loaded lazily is loaded before the clock starts.
     _recalls(image[:10], text[:10], [0] * 10)
-    return measured(ours if args.side == "ours" else theirs)
+    if args.side != "ours":
+        return measured(theirs)
+    product = in_turns({"product": lambda: text @ image.T}, 3)["product"]
+    return {**measured(ours), "limit": product.medians()["cpu"]}
 
 
 def _recalls(image: Tensor, text: Tensor, index: list[int]) -> dict[str, float]:
@@ -245,38 +265,53 @@ _WORK = {"zeroshot": zeroshot, "texts": texts, "retrieval": retrieval, "large": 
 
 def main() -> None:
     """Run both sides of one benchmark, compare the numbers and print the ratios."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = parser_of(__doc__)
+    parser.add_argument("--turns", type=int, default=1)
     parser.add_argument("work", choices=_WORK)
     parser.add_argument("data", nargs="?")
     for name, value in (("layers", 12), ("classes", 1000), ("pictures", 0), ("dim", 0)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--texts", type=int, default=500_000)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--side", choices=("ours", "theirs"))
+    parser.add_argument("--side", choices=("ours", "clip-benchmark"))
     args = parser.parse_args()
-    args.pictures = args.pictures or (100_000 if args.work == "large" else 5_000)
+    args.pictures = args.pictures or {"large": 100_000, "zeroshot": 200}.get(args.work, 5_000)
     args.dim = args.dim or (64 if args.work == "large" else 512)
     if args.side is not None:
         torch.set_num_threads(args.threads)
         print(json.dumps(_WORK[args.work](args)))
         return
-    sides = ["ours"] if args.work == "large" else ["ours", "theirs"]
-    found = {side: _of_side(side) for side in sides}
-    for side, result in found.items():
-        numbers = [round(value, 4) for value in list(result["numbers"].values())[:6]]
-        print(
-            f"{side:7} {result['cpu']:8.2f} CPU s {result['wall']:8.2f} s wall "
-            f"{result['megabytes']:8.0f} MB added  {numbers}"
+    sides = ["ours"] if args.work == "large" else ["clip-benchmark", "ours"]
+    with Sheet(args.json) as sheet, tempfile.TemporaryDirectory() as made:
+        if args.work == "zeroshot" and args.data is None:
+            photos = write_photos(Path(made), args.pictures)
+            sys.argv.insert(sys.argv.index("zeroshot") + 1, str(photos))
+        turns = [{side: _of_side(side) for side in sides} for _ in range(args.turns)]
+        _told(sheet, turns)
+        if args.work == "large":
+            sheet.say(f"peak of the whole process {turns[0]['ours']['peak']:.2f} GB")
+
+
+def _told(sheet: Sheet, turns: list[dict[str, Any]]) -> None:
+    """Lines on the sides' turns, whose numbers have to be the same; SystemExit if they are not."""
+    first = turns[0]
+    times = {
+        side: Times([t[side]["cpu"] for t in turns], [t[side]["wall"] for t in turns])
+        for side in first
+    }
+    for side, found in first.items():
+        numbers = [round(value, 4) for value in list(found["numbers"].values())[:6]]
+        sheet.say(
+            f"{side}: {found['megabytes']:.0f} MB added  {numbers}", megabytes=found["megabytes"]
         )
-    if args.work == "large":
-        print(f"peak of the whole process {found['ours']['peak']:.2f} GB")
-        return
-    ours, theirs = found["ours"], found["theirs"]
-    gap = max(abs(ours["numbers"][n] - value) for n, value in theirs["numbers"].items())
+    sheet.compare(times, next(iter(first)))
+    if limit := first["ours"].get("limit"):
+        share = times["ours"].medians()["cpu"] / limit
+        sheet.say(f"{share:.2f} x its matrix product ({limit:.3f} CPU s)", limit=limit, share=share)
+    ours = first["ours"]["numbers"]
+    gap = max(abs(ours[n] - value) for n, value in first[next(iter(first))]["numbers"].items())
     if gap > 1e-6:
         raise SystemExit(f"the numbers differ by {gap:g}")
-    ratios = {what: theirs[what] / max(ours[what], 1e-9) for what in ("cpu", "wall", "megabytes")}
-    print(", ".join(f"{what} x {value:.1f}" for what, value in ratios.items()) + f"; gap {gap:.1e}")
 
 
 def _of_side(side: str) -> dict[str, Any]:

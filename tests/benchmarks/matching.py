@@ -9,14 +9,12 @@ words, measured on slices of `--slice` pairs and scaled to all of them.  The bar
 
 from __future__ import annotations
 
-import argparse
-import statistics
-import time
 from collections.abc import Callable
 from typing import get_args
 
 import torch
 from torch.nn import functional as F
+from turns import Sheet, in_turns, parser_of
 
 from harness.config import ImageTower, Model, Runtime, TextTower
 from harness.device import set_up
@@ -25,17 +23,6 @@ from harness.objectives.matching import match
 from harness.objectives.token import TokenLoss
 
 BAR = 0.1
-
-
-def seconds(work: Callable[[], object], repeats: int) -> float:
-    """Median wall seconds of `work`, the first call not counted."""
-    work()
-    times = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - began)
-    return statistics.median(times)
 
 
 def forward_pass(pairs: int, words: int) -> Callable[[], object]:
@@ -50,7 +37,7 @@ def forward_pass(pairs: int, words: int) -> Callable[[], object]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--pairs", type=int, default=1024)
     parser.add_argument("--patches", type=int, default=49)
     parser.add_argument("--words", type=int, default=16)
@@ -60,18 +47,27 @@ def main() -> None:
     given = parser.parse_args()
     set_up(Runtime(), torch.device("cpu"))
     torch.manual_seed(0)
-    of_slice = seconds(forward_pass(given.slice, given.words), given.repeats)
-    forward = of_slice * given.pairs / given.slice
-    print(f"forward pass of {given.pairs} pairs: {forward:.2f} s (1 thread)")
     words = F.normalize(torch.randn(given.pairs, given.words, given.dim), dim=-1)
     patches = F.normalize(torch.randn(given.pairs, given.patches, given.dim), dim=-1)
     similarity = words @ patches.mT
     mask = torch.ones(given.pairs, given.words, dtype=torch.bool)
+    works = {"forward": forward_pass(given.slice, given.words)}
     for matching in get_args(TokenLoss.model_fields["matching"].annotation):
         config = TokenLoss(matching=matching)
-        taken = seconds(lambda config=config: match(similarity, mask, config), given.repeats)
-        bar = f", bar {BAR}" if matching == "one_to_one" else ""
-        print(f"{matching:>12}: {taken * 1e3:7.1f} ms, {taken / forward:.4f} of the forward{bar}")
+        works[matching] = lambda config=config: match(similarity, mask, config)
+    times = in_turns(works, given.repeats)
+    forward = times.pop("forward").medians()["cpu"] * given.pairs / given.slice
+    with Sheet(given.json) as sheet:
+        sheet.say(f"forward pass of {given.pairs} pairs: {forward:.2f} CPU s", cpu=forward)
+        for matching, found in times.items():
+            share = found.medians()["cpu"] / forward
+            bar = f", bar {BAR}" if matching == "one_to_one" else ""
+            sheet.say(
+                f"{matching:>12}: {found}, {share:.4f} of the forward{bar}",
+                name=matching,
+                share=share,
+                **found.medians(),
+            )
 
 
 if __name__ == "__main__":

@@ -1,20 +1,20 @@
 """What each objective adds to a training step: LightCLIP's, those it is compared with, teachers.
 
-    python tests/benchmarks/objectives.py [--batch 128] [--size 112] [--layers 4] [--turns 3]
-        [--only lightclip] [--set train.unpadded=true train.fused=true]
+    python tests/benchmarks/objectives.py [--batch 64] [--size 112] [--layers 4] [--turns 3]
+        [--only lightclip] [--set train.unpadded=true train.fused=true] [--json FILE]
 
-The same towers, batch and optimiser in one run, a step each in turn; medians of CPU seconds, their
-ratio to CLIP's turn by turn, and the peak memory of a process that takes the same steps alone.
+The same towers, batch and optimiser, a step of CLIP and one of the objective in turns; medians of
+CPU and wall seconds, their ratio turn by turn, and the peak memory of a process that takes the
+same steps alone.  Each has processes of its own, as two models at a time are all that memory holds;
+one that takes longer than `--limit` seconds, or fails, is a line that says so, and the exit status
+is 1.
 """
 
 from __future__ import annotations
 
-import argparse
-import statistics
-import subprocess
+import multiprocessing
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from turns import Sheet, in_turns, parser_of
 
 from harness.bases import GROUNDED, LIGHTCLIP
 from harness.config import RunConfig, Runtime, override
@@ -73,6 +74,7 @@ VARIANTS: dict[str, dict[str, object]] = {
     "taught, stored": {**TAUGHT, "teacher.views": 1},
 }
 TEACHER_LAYERS = 12
+FORK = multiprocessing.get_context("fork")
 
 
 def teachers_of(config: RunConfig) -> Teachers | None:
@@ -139,16 +141,49 @@ def make_step(config: RunConfig, pictures: torch.Tensor) -> Callable[[], None]:
     return step
 
 
-def main() -> None:
+def in_child(work: Callable[[], object], limit: float) -> Any:
+    """What `work` gives, in a process forked off; raises RuntimeError if it fails or takes long."""
+    receiver, sender = FORK.Pipe(duplex=False)
+    child = FORK.Process(target=lambda: sender.send(work()))
+    child.start()
+    sender.close()
+    try:
+        if not receiver.poll(limit):
+            child.kill()
+            raise RuntimeError(f"took longer than {limit:.0f} s")
+        return receiver.recv()
+    except EOFError:
+        raise RuntimeError("failed") from None
+    finally:
+        child.join()
+
+
+def peak_mb(step: Callable[[], Callable[[], None]]) -> float:
+    """What two steps add at their peak to this process, which has done nothing before (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    before = _memory("VmRSS")
+    made = step()
+    made()
+    made()
+    return (_memory("VmHWM") - before) / 1024
+
+
+def _memory(which: str) -> int:
+    """In kB, of this process; not ru_maxrss, which a child inherits."""
+    (line,) = [s for s in Path("/proc/self/status").read_text().splitlines() if which in s]
+    return int(line.split()[1])
+
+
+def main() -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--size", type=int, default=112)
     parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--limit", type=float, default=120.0, help="seconds of one of them")
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
-    parser.add_argument("--alone", choices=VARIANTS, help="take two steps and print peak memory")
     parser.add_argument("--set", nargs="*", default=[], help="such as train.unpadded=true")
     given = parser.parse_args()
     base = override(
@@ -165,48 +200,39 @@ def main() -> None:
     size = (given.batch, given.size, given.size, 3)
     drawn = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
     pictures = torch.from_numpy(drawn)
-    if given.alone:
-        step = make_step(override(base, VARIANTS[given.alone]), pictures)
-        step()
-        step()
-        print(_peak_mb())
-        return
-    steps = {
-        name: make_step(override(base, v), pictures)
-        for name, v in VARIANTS.items()
-        if name in {"clip", *given.only}
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(given.turns + 1):
-        for name, step in steps.items():
-            began = time.process_time()
-            step()
-            if turn:  # the first turn warms up
-                seconds[name].append(time.process_time() - began)
-    print(
-        f"{given.backbone} {given.size} px, text {given.layers} x {base.model.text.width}, "
-        f"batch {given.batch}, 1 thread, {given.turns} turns"
-    )
-    memory = {name: _memory_alone(name) for name in steps}
-    for name, times in seconds.items():
-        ratio = statistics.median(a / b for a, b in zip(times, seconds["clip"], strict=True))
-        print(
-            f"{name:>17}: {statistics.median(times):6.2f} CPU s a step, {ratio:.2f} x CLIP; "
-            f"peak {memory[name]:5.0f} MB, {memory[name] / memory['clip']:.2f} x"
+
+    def step(name: str) -> Callable[[], None]:
+        return make_step(override(base, VARIANTS[name]), pictures)
+
+    failures = 0
+    with Sheet(given.json) as sheet:
+        sheet.say(
+            f"{given.backbone} {given.size} px, text {given.layers} x {base.model.text.width}, "
+            f"batch {given.batch}, 1 thread, {given.turns} turns"
         )
-
-
-def _peak_mb() -> float:
-    """Peak resident memory of this process; not ru_maxrss, which a child inherits (Linux)."""
-    (line,) = [s for s in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in s]
-    return int(line.split()[1]) / 1024
-
-
-def _memory_alone(name: str) -> float:
-    command = [sys.executable, *sys.argv, "--alone", name]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(done.stdout)
+        plain = in_child(lambda: peak_mb(lambda: step("clip")), given.limit)
+        for name in given.only:
+            try:
+                peak = in_child(lambda n=name: peak_mb(lambda: step(n)), given.limit)
+                works = ("clip", name)
+                times = in_child(
+                    lambda w=works: in_turns({k: step(k) for k in w}, given.turns), given.limit
+                )
+            except RuntimeError as error:
+                failures += 1
+                sheet.say(f"{name:>17}: {error}", name=name, failed=str(error))
+                continue
+            ratios = times["clip"].ratios(times[name])
+            sheet.say(
+                f"{name:>17}: {times[name]}, {ratios['cpu']:.2f} x CLIP's CPU s, "
+                f"{ratios['wall']:.2f} x its wall s; peak {peak:5.0f} MB, {peak / plain:.2f} x",
+                name=name,
+                **times[name].medians(),
+                ratios=ratios,
+                megabytes=peak,
+            )
+    return int(failures > 0)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -25,6 +25,7 @@ from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
 from report_records import I2T, PROTOCOL, T2I, Records, metric, sweep_of
+from turns import Sheet, parser_of
 
 from harness.config import Runtime
 from harness.config.sweep import Run, Sweep, expand
@@ -131,7 +132,7 @@ def child(root: Path, count: int, out: Path, *, profile: bool) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--runs", type=int, nargs="+", default=[1_000, 10_000])
     parser.add_argument("--root", type=Path, help="keeps the records; default: a temporary folder")
     parser.add_argument("--profile", action="store_true", help="where the time goes")
@@ -141,21 +142,32 @@ def main() -> None:
     if args.child:
         child(args.root, args.child, args.out, profile=args.profile)
         return
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory() as temporary, Sheet(args.json) as sheet:
         root = args.root or Path(temporary)
-        walls = [measure(root / str(count), count, profile=args.profile) for count in args.runs]
-    times = walls[-1] / walls[0]
-    print(f"{args.runs[-1] / args.runs[0]:.1f} times the runs take {times:.1f} times as long")
+        spent = [
+            measure(root / str(count), count, sheet, profile=args.profile) for count in args.runs
+        ]
+        times = spent[-1] / spent[0]
+        sheet.say(
+            f"{args.runs[-1] / args.runs[0]:.1f} times the runs take {times:.1f} times the CPU s",
+            times=times,
+        )
 
 
-def measure(root: Path, count: int, *, profile: bool) -> float:
-    """Make the records where they are not there, build, print a line; wall seconds."""
+def measure(root: Path, count: int, sheet: Sheet, *, profile: bool) -> float:
+    """Make the records where they are not there, build, print a line; CPU seconds."""
     sweep = many(count)
     runs = write_records(root, sweep)
     write_manifest(Store(root), sweep, runs, Runtime(), ["benchmark"])
     wall, cpu, peak = build_in_child(root, count, root / "reports" / sweep.name, profile=profile)
-    print(f"{len(runs):>6,} runs: {wall:6.1f} s wall, {cpu:6.1f} s CPU, {peak:6,.0f} MB")
-    return wall
+    sheet.say(
+        f"{len(runs):>6,} runs: {cpu:6.1f} CPU s, {wall:6.1f} s wall, {peak:6,.0f} MB",
+        runs=len(runs),
+        cpu=cpu,
+        wall=wall,
+        megabytes=peak,
+    )
+    return cpu
 
 
 if __name__ == "__main__":

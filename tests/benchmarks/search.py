@@ -19,13 +19,13 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 from search_cases import Desk, halving, run_to_the_end
+from turns import Sheet, parser_of
 
 from harness.config import Runtime, override
 from harness.config.bases import SMALL
@@ -68,7 +68,7 @@ SWEEP = Sweep(
 )
 
 
-def overhead(trials: int, root: Path) -> None:
+def overhead(trials: int, root: Path, sheet: Sheet) -> None:
     """Print the time of the controller for a trial, in ms of wall and of CPU."""
     source.LOOK_SECONDS = 0.0
     desk = Desk(root, halving(sampler="tpe", trials=trials))
@@ -87,10 +87,13 @@ def overhead(trials: int, root: Path) -> None:
         (f"last {trials // 10}", slice(-trials // 10, None)),
     ):
         wall_ms, cpu_ms = (1e3 * statistics.fmean(v[chosen]) for v in (walls, cpus))
-        median = 1e3 * statistics.median(walls[chosen])
-        print(
-            f"{name}: {wall_ms:.1f} ms wall (median {median:.1f}), {cpu_ms:.1f} ms CPU a trial, "
-            "what its run writes included"
+        medians = [1e3 * statistics.median(v[chosen]) for v in (cpus, walls)]
+        sheet.say(
+            f"{name}: {cpu_ms:.1f} ms CPU (median {medians[0]:.1f}), {wall_ms:.1f} ms wall "
+            f"(median {medians[1]:.1f}) a trial, what its run writes included",
+            trials=name,
+            cpu=medians[0] / 1e3,
+            wall=medians[1] / 1e3,
         )
 
 
@@ -146,12 +149,11 @@ def study(
     return spent, best[0], len(ledger)
 
 
-def compare(
-    seeds: Sequence[int], trials: int, samples: int, first: int, reduction: int, folder: Path
-) -> None:
+def compare(args: argparse.Namespace, folder: Path, sheet: Sheet) -> None:
     """Print for each study, and in the median, the share of the random search's CPU seconds."""
-    shares = []
-    for seed in seeds:
+    shares, trials, samples = [], args.random, args.samples
+    first, reduction = samples // args.share, args.reduction
+    for seed in range(args.seed, args.seed + args.studies):
         plain = replace(SWEEP.search, trials=trials, seed=seed)
         asha = replace(
             plain,
@@ -163,17 +165,17 @@ def compare(
         whole, best, _ = study(plain, folder / f"random-{seed}", None, samples)
         spent, reached, begun = study(asha, folder / f"asha-{seed}", best, samples)
         shares.append(spent / whole if reached >= best else float("inf"))
-        print(
+        sheet.say(
             f"study {seed}: random search {trials} trials, best {best:.4f}, {whole:.0f} CPU s; "
             f"ASHA {reached:.4f} after {begun} trials, {spent:.0f} CPU s: {shares[-1]:.2f}",
-            flush=True,
+            share=shares[-1],
         )
-    print(f"median share of the CPU seconds: {statistics.median(shares):.2f}")
+    sheet.say(f"median share of the CPU seconds: {statistics.median(shares):.2f}")
 
 
 def main() -> None:
     """Run one of the two."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("what", choices=("overhead", "halving"))
     parser.add_argument("--trials", type=int, default=1_000)
     parser.add_argument("--studies", type=int, default=5)
@@ -184,14 +186,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="of the first study")
     parser.add_argument("--root", type=Path)
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, Sheet(args.json) as sheet:
         root = args.root or Path(scratch)
         if args.what == "overhead":
-            overhead(args.trials, root)
+            overhead(args.trials, root, sheet)
         else:
-            seeds = range(args.seed, args.seed + args.studies)
-            first = args.samples // args.share
-            compare(seeds, args.random, args.samples, first, args.reduction, root)
+            compare(args, root, sheet)
 
 
 if __name__ == "__main__":

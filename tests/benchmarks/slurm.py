@@ -9,7 +9,6 @@ run to its first step, beside those of a bare sbatch of a script that trains the
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -20,6 +19,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from turns import Sheet, parser_of
 
 from harness.launch.slurm.scheduler import POLL_SECONDS
 
@@ -40,13 +41,14 @@ COUNTING = '#!/bin/sh\necho x >> "{log}"\nexec "{sbatch}" "$@"\n'
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--memory", default="2G", help="of a job")
     args = parser.parse_args()
     sbatch = shutil.which("sbatch")
     if sbatch is None:
         sys.exit("no sbatch on the PATH; start a cluster first (tests/slurm/)")
+    written = args.json and args.json.absolute()
     with tempfile.TemporaryDirectory(prefix="slurm-bench-", dir=Path.home()) as folder:
         os.chdir(folder)
         log = Path("sbatch-calls")
@@ -58,24 +60,29 @@ def main() -> None:
         Path("pyproject.toml").write_text(
             f'[tool.harness.profiles.default]\nmemory = "{args.memory}"\ntime = 30\n'
         )
-        submission(args.runs, log)
-        to_first_step()
+        with Sheet(written) as sheet:
+            submission(args.runs, log, sheet)
+            to_first_step(sheet)
 
 
-def submission(count: int, log: Path) -> None:
+def submission(count: int, log: Path, sheet: Sheet) -> None:
     """A sweep of `count` runs: submitted, looked at, submitted again, called off."""
     Path("wide.py").write_text(SWEEP.replace("COUNT", str(count)))
     seconds, cpu = timed("harness.sweep", "wide.py", "--executor", "slurm")
     calls = len(log.read_text().split())
-    print(f"submit {count} runs: {calls} sbatch calls, {cpu:.2f} CPU s, {seconds:.2f} s")
+    told = f"submit {count} runs: {calls} sbatch calls, {cpu:.2f} CPU s, {seconds:.2f} s wall"
+    sheet.say(told, calls=calls, cpu=cpu, wall=seconds)
     seconds, cpu = timed("harness.status", "wide")
-    print(f"status of {count} runs: {seconds:.2f} s ({cpu:.2f} CPU s)")
+    told = f"status of {count} runs: {cpu:.2f} CPU s, {seconds:.2f} s wall"
+    sheet.say(told, cpu=cpu, wall=seconds)
     seconds, cpu = timed("harness.sweep", "wide.py", "--executor", "slurm")
     again = len(log.read_text().split()) - calls
-    print(f"the same command again: {again} sbatch calls, {cpu:.2f} CPU s, {seconds:.2f} s")
+    told = f"the same command again: {again} sbatch calls, {cpu:.2f} CPU s, {seconds:.2f} s wall"
+    sheet.say(told, calls=again, cpu=cpu, wall=seconds)
     seconds, cpu = timed("harness.status", "wide", "--cancel", "--all")
-    print(f"call {count} runs off: {seconds:.2f} s ({cpu:.2f} CPU s)")
-    print(f"a waiting command asks the scheduler every {POLL_SECONDS:.0f} s")
+    told = f"call {count} runs off: {cpu:.2f} CPU s, {seconds:.2f} s wall"
+    sheet.say(told, cpu=cpu, wall=seconds)
+    sheet.say(f"a waiting command asks the scheduler every {POLL_SECONDS:.0f} s")
 
 
 def timed(module: str, *words: str) -> tuple[float, float]:
@@ -89,14 +96,14 @@ def timed(module: str, *words: str) -> tuple[float, float]:
     return time.monotonic() - began, cpu
 
 
-def to_first_step() -> None:
+def to_first_step(sheet: Sheet) -> None:
     """One run, submitted by the harness and by hand, one after the other, three times."""
     Path("one.py").write_text(SWEEP.replace("COUNT", "1"))
     ours, bare = [], []
     for number in range(3):
         ours.append(by_harness(Path(f"ours-{number}")))
         bare.append(by_hand(Path(f"bare-{number}")))
-    print(
+    sheet.say(
         f"submission to first step: {sorted(ours)[1]:.1f} s, bare sbatch {sorted(bare)[1]:.1f} s "
         f"(all: {', '.join(f'{t:.1f}' for t in ours)}; {', '.join(f'{t:.1f}' for t in bare)})"
     )

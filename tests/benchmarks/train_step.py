@@ -7,14 +7,11 @@ Both do forward, backward, clipping and AdamW with the same towers and the same 
 theirs by its own `amp_bf16`.
 open_clip's text tower takes the full context of 77; ours the batch cut to its longest caption,
 which is exact.  The two take turns, both with our allocator settings; medians of CPU and of wall
-seconds are printed with their ratio (theirs / ours).
+seconds of a step are printed with their ratio (theirs / ours).
 """
 
 from __future__ import annotations
 
-import argparse
-import statistics
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -22,6 +19,7 @@ import open_clip
 import torch
 from open_clip_train.precision import get_autocast
 from torch.nn import functional as F
+from turns import Sheet, in_turns, parser_of
 
 from harness.config import ImageTower, Model, Objective, Runtime, TextTower, Train
 from harness.data.transforms import normalise
@@ -111,7 +109,7 @@ def their_step(
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--size", type=int, default=112)
     parser.add_argument("--width", type=int, default=512)
@@ -135,30 +133,16 @@ def main() -> None:
         "open_clip": their_step(config, train, pictures, captions),
         "ours": our_step(config, train, pictures, captions),
     }
-    cpu: dict[str, list[float]] = {name: [] for name in steps}
-    wall: dict[str, list[float]] = {name: [] for name in steps}
     torch.set_num_threads(1)
-    for turn in range(given.steps + 1):
-        for name, step in steps.items():
-            began_cpu, began = time.process_time(), time.perf_counter()
-            step()
-            if turn:  # the first turn warms up
-                cpu[name].append(time.process_time() - began_cpu)
-                wall[name].append(time.perf_counter() - began)
-        if turn == 0:
-            set_up(Runtime(), torch.device("cpu"))
-    print(
-        f"{given.backbone} {given.size} px, text {given.layers} x {given.width}, "
-        f"batch {given.batch}, {given.precision}"
-        f"{', fused' if given.fused else ''}{', unpadded' if given.unpadded else ''}"
-    )
-    for name in steps:
-        print(
-            f"{name:>10}: {statistics.median(cpu[name]):.3f} CPU s, "
-            f"{statistics.median(wall[name]):.3f} wall s a step (median of {given.steps})"
+    in_turns(steps, 0)  # warms up
+    set_up(Runtime(), torch.device("cpu"))
+    with Sheet(given.json) as sheet:
+        sheet.say(
+            f"{given.backbone} {given.size} px, text {given.layers} x {given.width}, "
+            f"batch {given.batch}, {given.precision}"
+            f"{', fused' if given.fused else ''}{', unpadded' if given.unpadded else ''}"
         )
-    ratios = [a / b for a, b in zip(cpu["open_clip"], cpu["ours"], strict=True)]
-    print(f"open_clip / ours: {statistics.median(ratios):.2f} in CPU seconds")
+        sheet.compare(in_turns(steps, given.steps, warm_up=0), "open_clip")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from harness.stats.power import POWER
 
 METRICS = 7
 LEVELS = (1.0, 2.0, 4.0, 8.0, 12.0)
-BASELINE = len(LEVELS) - 1
+MANY = tuple(float(level) for level in range(1, 13))
 MARGIN = 2.0
 POWER_AT = (4, 8, 12)
 #: Residual standard deviations (points) of the built-in depth sweep of 18,000 samples: mean recall
@@ -58,8 +58,15 @@ class Design:
     holes: frozenset[tuple[int, int]] = frozenset()
     means: tuple[float, ...] = (0.0,) * len(LEVELS)
     """True means of the points; all equal for a sweep in which nothing differs."""
+    shared: float = 0.0
+    """Of the variance of a trained run, what its metrics have in common."""
     aims: bool = True
     """Whether the aims for equal noise hold."""
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """Of the axis; the last point is the baseline."""
+        return LEVELS if len(self.means) == len(LEVELS) else MANY
 
 
 def designs() -> Iterator[Design]:
@@ -77,15 +84,25 @@ def designs() -> Iterator[Design]:
         yield Design("built-in mix", seeds, 417, None)
     for seeds in (3, 5):
         yield Design("a hole", seeds, 417, 2.0, holes=frozenset({(1, 0)}))
-    for seeds in (3, 5):
-        yield Design("one point 4 x as noisy", seeds, 417, 2.0, noise={1: 4.0}, aims=False)
-        yield Design("baseline 4 x as noisy", seeds, 417, 2.0, noise={BASELINE: 4.0}, aims=False)
+    yield from _noisy_designs()
     just = MARGIN + 0.05
     for seeds in (3, 5):
         beyond = (-just,) * 4 + (0.0,)
         yield Design("four just beyond the margin", seeds, 417, 2.0, means=beyond)
         yield Design("cheapest just beyond", seeds, 417, 1.0, means=(-just, 0, 0, 0, 0))
         yield Design("two best, cheap beyond", seeds, 417, 2.0, means=(-just, -just, -just, 0, 0))
+
+
+def _noisy_designs() -> Iterator[Design]:
+    """One point noisier than the others, beside equal noise where that is not among the rest."""
+    designs = [(5, 2, 0.0), (5, 3, 0.0), (5, 5, 0.0), (12, 2, 0.0), (12, 3, 0.0)]
+    for points, seeds, shared in [*designs, (5, 2, 0.7), (12, 2, 0.7)]:
+        of = f" of {points}{', like metrics' if shared else ''}" * (points > 5 or shared > 0)
+        equal = Design(f"equal noise{of}", seeds, means=(0.0,) * points, shared=shared)
+        if of:
+            yield equal
+        for word, noisy in (("one point", 1), ("baseline", points - 1)):
+            yield replace(equal, name=f"{word} 4 x as noisy{of}", noise={noisy: 4.0}, aims=False)
 
 
 # --------------------------------------------------------------------------- one sweep
@@ -102,13 +119,16 @@ class Sweep:
 
 def simulate(design: Design, rng: np.random.Generator) -> Sweep:
     """One sweep of `design`; values are fractions, as in records."""
-    points, seeds, items = len(LEVELS), design.seeds, design.items
+    points, seeds, items = len(design.means), design.seeds, design.items
     if design.run_sd is None:
         outcomes, means = _gaussian(design, rng), np.tile(design.means, (METRICS, 1))
     else:
         shifts = np.array(design.means) / _SLOPE
         noise = np.array([design.noise.get(point, 1.0) for point in range(points)])
-        runs = rng.normal(size=(METRICS, points, seeds)) * noise[:, None] * design.run_sd / _SLOPE
+        runs = math.sqrt(1 - design.shared) * rng.normal(size=(METRICS, points, seeds))
+        if design.shared:
+            runs += math.sqrt(design.shared) * rng.normal(size=(points, seeds))
+        runs *= noise[:, None] * design.run_sd / _SLOPE
         runs += rng.normal(size=(METRICS, 1, seeds)) / _SLOPE
         difficulty = DIFFICULTY * rng.normal(size=(METRICS, 1, 1, items))
         own = design.interaction * rng.normal(size=(METRICS, points, 1, items))
@@ -132,7 +152,7 @@ def _true_means(design: Design, shifts: NDArray[Any], noise: NDArray[Any]) -> ND
 
 def _gaussian(design: Design, rng: np.random.Generator) -> NDArray[np.float64]:
     """Scores of items whose residual has the spreads of the built-in sweep."""
-    shape = (METRICS, len(LEVELS), design.seeds)
+    shape = (METRICS, len(design.means), design.seeds)
     sd = np.array(BUILT_IN)[:, None, None] / 100
     runs = 0.5 + np.array(design.means)[:, None] / 100 + 0.8 * sd * rng.normal(size=shape)
     scores = runs[..., None] + 0.3 * rng.normal(size=(METRICS, 1, 1, design.items))
@@ -144,7 +164,7 @@ def _gaussian(design: Design, rng: np.random.Generator) -> NDArray[np.float64]:
 def _measured(name: str, outcomes: NDArray[Any], design: Design) -> Measured:
     there = [
         (point, seed)
-        for point in range(len(LEVELS))
+        for point in range(len(design.means))
         for seed in range(design.seeds)
         if (point, seed) not in design.holes
     ]
@@ -162,19 +182,20 @@ def _loss(design: Design, rng: np.random.Generator) -> Values:
     """A healthy sweep: no point fits the training set worse than another."""
     return {
         point: {seed: float(1 + 0.05 * rng.normal()) for seed in range(design.seeds)}
-        for point in range(len(LEVELS))
+        for point in range(len(design.means))
     }
 
 
-def plan_of(primary: str | None) -> Plan:
-    """What a sweep of text depths asks."""
-    places = {point: math.log2(level) for point, level in enumerate(LEVELS)}
+def plan_of(primary: str | None, levels: tuple[float, ...] = LEVELS) -> Plan:
+    """What a sweep of text depths asks; the last point is the baseline."""
+    places = {point: math.log2(level) for point, level in enumerate(levels)}
+    baseline = len(levels) - 1
     return Plan(
-        comparisons=[(point, BASELINE) for point in range(BASELINE)],
+        comparisons=[(point, baseline) for point in range(baseline)],
         lines=[places],
         primary=primary,
         margin=None if primary is None else MARGIN / 100,
-        cost=dict(enumerate(LEVELS)),
+        cost=dict(enumerate(levels)),
     )
 
 
@@ -191,20 +212,20 @@ def count(design: Design, seed: int, sweeps: int) -> dict[str, list[float]]:
 
     for number in range(sweeps):
         sweep = simulate(design, rng)
-        found = analyse(sweep.measured, plan_of("m0"))
+        plan = plan_of("m0", design.levels)
+        found = analyse(sweep.measured, plan)
         for name, value in _claims(sweep, found).items():
             note(name, value)
         for inside in _covered(sweep, found):
             note("coverage", inside)
-        line = plan_of("m0").lines[0]
-        guard = under_trained(sweep.loss, sweep.measured[0], line)
+        guard = under_trained(sweep.loss, sweep.measured[0], plan.lines[0])
         note("false_guard", guard is not None and guard.falls)
         printed = found.by_metric["m0"].detectable
         if printed is not None:
             note("detectable_printed", 100 * printed)
         note("names_noisy", all(p in found.by_metric["m0"].noisy for p in design.noise))
         if not any(design.means) and number < max(100, sweeps // 4):
-            for name, value in _power(sweep):
+            for name, value in _power(sweep, design.levels):
                 note(name, value)
     return seen
 
@@ -213,7 +234,8 @@ def _claims(sweep: Sweep, found: Analysis) -> dict[str, bool]:
     """Which false sentences stand in a report of `sweep`."""
     wrong: dict[bool, list[bool]] = {True: [], False: []}
     trends, won = [], []
-    places = np.log2(LEVELS) - np.log2(LEVELS).mean()
+    levels = LEVELS if sweep.means.shape[1] == len(LEVELS) else MANY
+    places = np.log2(levels) - np.log2(levels).mean()
     for number, each in enumerate(found.by_metric.values()):
         means = sweep.means[number]
         for (point, base), judged in each.comparisons.items():
@@ -252,17 +274,18 @@ def _covered(sweep: Sweep, found: Analysis) -> Iterator[bool]:
                 yield 100 * interval[0] <= truth <= 100 * interval[1]
 
 
-def _power(sweep: Sweep) -> Iterator[tuple[str, bool]]:
+def _power(sweep: Sweep, levels: tuple[float, ...]) -> Iterator[tuple[str, bool]]:
     """The same sweep with one point moved: is that found, in one family and as the primary?"""
+    primary = plan_of("m0", levels)
     for points in POWER_AT:
         moved = [_moved(each, points / 100) for each in sweep.measured]
-        together = analyse(moved, plan_of(None))
+        together = analyse(moved, plan_of(None, levels))
         yield f"power_at {points}", _is_found(together, "m0")
         for each in moved:
             yield f"mean_power_at {points}", _is_found(together, each.name)
-        yield f"primary_power_at {points}", _is_found(analyse(moved[:1], plan_of("m0")), "m0")
+        yield f"primary_power_at {points}", _is_found(analyse(moved[:1], primary), "m0")
     for points in np.geomspace(1.5, 60, 16):
-        alone = analyse([_moved(sweep.measured[0], points / 100)], plan_of("m0"))
+        alone = analyse([_moved(sweep.measured[0], points / 100)], primary)
         yield f"found {points:.3f}", _is_found(alone, "m0")
 
 
@@ -272,7 +295,8 @@ def _moved(each: Measured, by: float) -> Measured:
 
 
 def _is_found(found: Analysis, name: str) -> bool:
-    judged = found.by_metric[name].comparisons.get((1, BASELINE))
+    of_one = (each for (point, _), each in found.by_metric[name].comparisons.items() if point == 1)
+    judged = next(of_one, None)
     return judged is not None and judged.significant and judged.test.estimate > 0
 
 
@@ -338,6 +362,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args(argv)
     chosen = [design for design in designs() if args.only in design.name]
+    if not chosen:
+        names = sorted({design.name for design in designs()})
+        parser.error(f"--only: no design's name holds {args.only!r}: {', '.join(names)}")
     print(f"| {' | '.join(_HEADS)} |\n|{'---|' * len(_HEADS)}")
     rows = []
     with ProcessPoolExecutor(args.jobs) as pool:

@@ -77,6 +77,25 @@ def test_an_epoch_has_every_picture_once(folder, tmp_path):
     assert sorted(seen) == list(range(48))
 
 
+def test_a_wide_window_is_a_run_of_its_own_and_goes_on_from_any_step(server, folder, tmp_path):
+    wide, usual = config(folder, **{"data.shuffle_window": "wide"}), config(folder)
+    assert wide.run_key != usual.run_key
+    whole = stream(wide, tmp_path)
+    assert not same(whole, stream(usual, tmp_path))
+    there = config(server[0], **{"data.shuffle_window": "wide"})
+    assert same(stream(there, tmp_path, first=17), whole[17:])
+
+
+@pytest.mark.parametrize("given", ["wid", 0, 2.5, "64", True, None])
+def test_a_window_that_is_none_is_told_what_is(folder, given):
+    with pytest.raises(ConfigError) as caught:
+        config(folder, **{"data.shuffle_window": given})
+    wanted = "an integer of 1 or more is wanted, or 'wide'"
+    if given not in ("wid", 0, "64"):
+        wanted = "an integer is wanted"
+    assert str(caught.value).startswith(f"data.shuffle_window = {given!r}: {wanted}")
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_url_gives_the_batches_of_the_folder(server, expected, tmp_path, workers):
     url, asked = server

@@ -309,11 +309,14 @@ def test_an_evaluation_of_before_lacks_them_if_the_terms_are_on() -> None:
 
 
 def test_a_report_says_of_a_run_without_the_term_that_it_is_off() -> None:
-    from harness.results.collect import _why_absent
+    from harness.results.collect import _measured
 
     plain = setting(**{"objective.token.weight": 0.0})
     entry = entry_of(plain, memory_data(), None)
-    record = SimpleNamespace(run=SimpleNamespace(config=plain), evaluation=entry)
-    reason = _why_absent(record, "validation/grounding")
-    assert reason == "of the loss term token, which is off in this run"
-    assert _why_absent(record, "validation/mlm_loss").startswith("unknown metric")
+    run = SimpleNamespace(config=plain)
+    record: Any = SimpleNamespace(run=run, evaluation=entry, result={}, reason=None)
+    *_, reason, off = _measured(record, "validation/grounding")
+    assert (reason, off) == ("of the loss term token, which is off in this run", True)
+    *_, reason, off = _measured(record, "validation/mlm_loss")
+    assert str(reason).startswith("unknown metric")
+    assert not off

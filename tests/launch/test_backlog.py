@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 from launch_cases import family, runs_of, status
 
+from harness.config import override
 from harness.config.sweep import SweepFile
 from harness.files import read_json
 from harness.launch.attempt import record_failure
@@ -44,6 +45,15 @@ def test_intent_is_on_disk_before_a_run_is_handed_out(steps: Plan, store: Store)
     directory = store.run_dir(planned[0].run.key)
     assert directory.read_config() == planned[0].run.config
     assert read_json(directory.path / "job.json")["label"] == "a"
+
+
+def test_runs_that_see_the_same_pictures_start_together_the_longest_first(store: Store) -> None:
+    runs = [replace(run, seed=i % 2) for i, run in enumerate(runs_of("abcd"))]
+    runs = [replace(r, config=override(r.config, {"seed": r.seed})) for r in runs]
+    for alike, order in ((False, "abcd"), (True, "acbd")):
+        backlog = Backlog(make_plan(runs, store), store, silent, alike=alike)
+        taken = iter(backlog.take, None)
+        assert "".join(step.run.label for step in taken) == order
 
 
 def test_a_run_that_another_launcher_finished_is_not_started(steps: Plan, store: Store) -> None:

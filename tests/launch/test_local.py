@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Callable
 from functools import partial
@@ -14,7 +15,7 @@ from launch_cases import status, trained, wait_until, when
 from harness.commands import sweep
 from harness.config import Runtime
 from harness.errors import ConfigError, HarnessError
-from harness.files import read_json
+from harness.files import read_json, read_jsonl
 from harness.launch import worker_process
 from harness.launch.backlog import Backlog
 from harness.launch.executor import Assignment
@@ -299,6 +300,69 @@ class TestSlots:
         assert visible_gpus("auto") == ["0", "1"]
 
 
+@pytest.mark.parametrize(("slots", "asked"), [(2, True), (1, True), (2, False)])
+def test_slots_side_by_side_have_a_folder_to_share_and_nothing_of_it_stays(
+    store: Store, slots: int, asked: bool
+) -> None:
+    work = Assignment(store, Runtime(), share_data=asked)
+    with LocalExecutor(work, slots=[Slot(1)] * slots) as executor:
+        shared = executor._shared
+        assert (shared is not None) is (asked and slots > 1)
+        assert shared is None or shared.stat().st_mode & 0o777 == 0o700
+    assert shared is None or not shared.exists()
+
+
+@pytest.mark.thorough
+def test_runs_that_share_their_pictures_have_the_bits_of_each_alone_though_one_is_killed(
+    shapes_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "slots.py"
+    text = SLOTS_SWEEP.format(folder=shapes_folder)
+    text = text.replace('"train.lr": [1e-3, 2e-3]', '"model.text.layers": [1, 2, 8]')
+    file.write_text(text.replace('"train.samples": 64', '"train.samples": 960'))
+    monkeypatch.setattr(sweep, "report", lambda *_: 0)
+    often = ["runtime.checkpoint_seconds=0.01", "runtime.log_samples=16", "runtime.log_seconds=0.1"]
+    found = []
+    for words in (["--slots", "1"], ["--slots", "3", "--share-data"]):
+        root = tmp_path / words[1]
+        begun = root / "results" / "runs"
+
+        def in_the_midst(begun: Path = begun) -> bool:
+            states = list(begun.glob("*/checkpoints/step-*"))
+            return len({state.parent for state in states}) == 3
+
+        def kill(begun: Path = begun) -> None:
+            entries = read_json(next(iter(sorted(begun.iterdir()))) / "provenance.json") or {}
+            os.kill(entries["attempts"][-1]["pid"], signal.SIGKILL)
+
+        thread = when(in_the_midst, kill) if "--share-data" in words else None
+        assert sweep.main([str(file), "--root", str(root), *words, *often]) == 0
+        if thread is not None:
+            thread.join()
+        runs = [RunDir(d) for d in sorted(Store(root).runs.iterdir())]
+        assert [run.attempts() for run in runs] == ([1] * 3 if thread is None else [2, 1, 1])
+        found.append(
+            {
+                run.path.name: (
+                    run.finished()["checkpoint"]["sha256"],
+                    [
+                        {name: line[name] for name in line if name not in TIMED}
+                        for line in read_jsonl(run.metrics_file)
+                    ],
+                )
+                for run in runs
+            }
+        )
+    assert len(found[0]) == 3
+    assert found[0] == found[1]
+    logs = "".join(file.read_text() for file in (tmp_path / "3").rglob("logs/*"))
+    made = sum(int(n) for n in re.findall(r"shared pictures: (\d+) batches", logs))
+    seen = sum(int(n) for n in re.findall(r"decoded of (\d+) seen", logs))
+    assert seen > 120
+    assert made < 0.7 * seen
+
+
+TIMED = {"samples_per_second", "data_wait"}
 SLOTS_SWEEP = '''"""Do runs have the same bits alone and side by side?"""
 
 from harness.bases import SMALL

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import io
+import re
+from pathlib import Path
 
+import numpy as np
 from launch_cases import runs_of
+from PIL import Image
 from rich.console import Console
 
-from harness.config import override
+from harness.config import RunConfig, Runtime, override
 from harness.config.sweep import Run
+from harness.launch.executor import Assignment
+from harness.launch.executors.local import LocalExecutor
+from harness.launch.foresight import sharing
 from harness.launch.preview import assumptions, makespan, plan_table, summary
-from harness.launch.slots import Capacity, cores_used
+from harness.launch.slots import Capacity, Slot, cores_used
 from harness.planning.costs import Pace, gpu_pace
-from harness.planning.plan import Action, Step
+from harness.planning.plan import Action, Step, make_plan
+from harness.store.record import Store
 from harness.store.state import State, Status
+from tests.conftest import tiny_run
 
 TWO = Capacity(2, "")
 GPU = Capacity(1, "", on_gpu=True)
@@ -99,3 +108,67 @@ def test_assumptions_are_named_only_where_they_are_made() -> None:
     assert assumptions([step(10)], TWO) == []
     assert len(assumptions([step(None)], TWO)) == 1
     assert assumptions(steps, TWO)[1] == "1 GMACs at 224 pixels assumed of resnet101"
+
+
+# --------------------------------------------------------------------------- one decoded stream
+
+
+def sharing_of(store: Store, configs: list[RunConfig], slots: int = 2, **work: bool) -> list[str]:
+    runs = [Run(str(i), {}, config.seed, config) for i, config in enumerate(configs)]
+    executor = LocalExecutor(Assignment(store, Runtime(), **work), slots=[Slot(1)] * slots)
+    return [*sharing(make_plan(runs, store), executor, executor.capacity(len(runs)))]
+
+
+def on_photographs(folder: Path, count: int, **changes: object) -> list[RunConfig]:
+    """Runs that differ in the learning rate, on pictures of 30 kB each."""
+    folder.mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (100, 100, 3), np.uint8)
+    Image.fromarray(noise).save(folder / "a.png")
+    (folder / "captions.csv").write_text("image,caption,split\na.png,noise,train\n")
+    base = tiny_run(folder, **{"model.image.size": 16, **changes})
+    return [override(base, {"train.lr": 1e-4 * (i + 1)}) for i in range(count)]
+
+
+def test_sharing_is_proposed_where_runs_side_by_side_decode_the_same_photographs(
+    store: Store, tmp_path: Path
+) -> None:
+    alike = on_photographs(tmp_path / "photographs", 3)
+    (line,) = sharing_of(store, alike)
+    assert re.fullmatch(
+        r"\d+% of the training time goes into decoding \(at assumed speeds\): --share-data "
+        r"decodes once for 2 runs side by side",
+        line,
+    )
+    assert sharing_of(store, alike, share_data=True) == []
+    assert sharing_of(store, alike, slots=1) == []
+    assert sharing_of(store, [override(alike[0], {"seed": s}) for s in range(3)]) == []
+    large = [override(c, {"model.image.size": 224}) for c in alike]
+    assert sharing_of(store, large) == []  # the towers take the time
+    assert sharing_of(store, [RunConfig(), override(RunConfig(), {"train.lr": 1.0})]) == []
+
+
+def test_sharing_that_was_asked_for_in_vain_is_said(store: Store) -> None:
+    config = RunConfig()
+    one = sharing_of(store, [config] * 2, slots=1, share_data=True)
+    assert one == ["--share-data changes nothing here: one run at a time on a machine"]
+    other = sharing_of(store, [config, override(config, {"seed": 1})], share_data=True)
+    assert other == ["--share-data changes nothing here: no two runs see the same pictures"]
+
+
+def test_what_finished_runs_waited_counts_more_than_what_is_assumed(
+    store: Store, tmp_path: Path
+) -> None:
+    configs = on_photographs(tmp_path / "photographs", 3)
+    for wait, found in ((0.1, 0), (0.5, 1)):
+        config = configs[0]
+        store.run_dir(config.run_key).write_result(
+            {
+                "code": "",
+                "training": {"samples_seen": 1, "seconds": 1.0, "data_wait": wait},
+                "cost": {},
+                "evaluations": {config.evaluation_key: {}},
+            }
+        )
+        lines = sharing_of(store, configs)
+        assert len(lines) == found
+        assert all("50% of" in line and "as in 1 finished runs" in line for line in lines)

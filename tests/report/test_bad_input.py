@@ -12,7 +12,6 @@ from pypdf import PdfReader
 from report_records import PROTOCOL, ROLE, T2I, Records, metric, sweep_of
 
 from harness.config.sweep import Sweep, expand
-from harness.figures.base import Figures
 from harness.report import build
 
 LAYERS = "model.text.layers"
@@ -36,6 +35,7 @@ def page(records: Records, sweep: Sweep, out: Path, *, spread: float = 0.01) -> 
     return re.sub(r"\\(.)", r"\1", (out / "report.md").read_text()).splitlines()
 
 
+@pytest.mark.usefixtures("no_figures")
 @pytest.mark.parametrize(
     ("sweep", "spread", "lines"),
     [
@@ -89,11 +89,9 @@ def test_what_cannot_be_tested_is_said(
 SIGNS = "a_b & 50 % #1 $x$ <i> | {y} \\z ~ ^ \u6a21\u578b \u043c\u043e\u0434\u0435\u043b\u044c"
 
 
-def test_a_page_of_many_metrics_classes_holes_and_signs(
-    records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("no_figures")
+def test_a_page_of_many_metrics_classes_holes_and_signs(records: Records, tmp_path: Path) -> None:
     """40 points of one seed, 500 class names, 9 further tasks, every third run failed."""
-    monkeypatch.setattr(Figures, "draw", lambda self, material: [])  # they have tests of their own
     rates = [1e-4 * n for n in range(1, 41)]
     more = [f"test/task_{n}/acc1" for n in range(9)]
     sweep = sweep_of({"train.lr": rates}, metrics=[T2I, ROLE, *more], primary=T2I, margin=1.0,
@@ -137,6 +135,7 @@ def tasks_of(
     return found, {**PROTOCOL, "tasks": {**PROTOCOL["tasks"], **tasks}, "splits": {"test": split}}
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_without_a_primary_metric_no_other_is_secondary(records: Records, tmp_path: Path) -> None:
     told = page(records, a_sweep(primary=None, margin=None), tmp_path / "report")
     assert any("No primary metric is declared" in line for line in told)

@@ -16,6 +16,8 @@ from harness.report.external import ExternalError
 from harness.report.external_import import Asked, import_file
 from harness.store.evaluations import EvaluationDir, evaluations_root
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 TRACKED = Path(__file__).parents[2] / "results" / "external"
 
 OPEN_CLIP = (

@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,14 +29,23 @@ def launched(records: Records, sweep: Sweep) -> list[Run]:
     return runs
 
 
-@pytest.fixture
-def depths(records: Records) -> Path:
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The root of a finished sweep of three depths, made by the command."""
     sweep = sweep_of({"model.text.layers": [1, 4, 12]}, metrics=[T2I],
                      baseline={"model.text.layers": 12})  # fmt: skip
-    fill(records, launched(records, sweep))
-    assert main(["made_up", "--root", str(records.store.root), "--keep-records"]) == 0
-    return records.store.root
+    root = tmp_path_factory.mktemp("depths") / "root"
+    with ExitStack() as held:
+        records = Records(root, held)
+        fill(records, launched(records, sweep))
+    assert main(["made_up", "--root", str(root), "--keep-records"]) == 0
+    return root
+
+
+@pytest.fixture
+def depths(made_once: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be changed."""
+    return shutil.copytree(made_once, tmp_path / "depths")
 
 
 # ---- --check
@@ -135,6 +145,16 @@ def test_holes_have_an_exit_code_of_their_own(records: Records) -> None:
 
     assert main(["--all", "--root", str(records.store.root)]) == 3
     assert (records.store.root / "reports" / "made_up" / "report.html").exists()
+
+
+def test_several_reports_have_a_folder_each(records: Records, tmp_path: Path) -> None:
+    for name in ("deep", "deep_tuning"):
+        launched(records, replace(depth_sweep(), name=name))
+
+    assert main(["--all", "--root", str(records.store.root), "--out", str(tmp_path / "out")]) == 3
+
+    told = [tmp_path / "out" / name / "report.html" for name in ("deep", "deep_tuning")]
+    assert all(page.exists() for page in told)
 
 
 # ---- --compare

@@ -77,6 +77,7 @@ def section(text: str, title: str) -> str:
     return text.split(f"## {title}\n")[1].split("\n## ")[0]
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_number_of_a_term_that_is_off_is_no_hole(records: Records, tmp_path: Path) -> None:
     sweep = sweep_of(
         {"objective.token.weight": [0.0, 0.5]},
@@ -109,6 +110,7 @@ def test_a_number_of_a_term_that_is_off_is_no_hole(records: Records, tmp_path: P
     assert "\u0394 test grounding" not in text, "nothing that it could be the difference to"
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_the_parts_of_a_step_stand_in_the_table_of_times(records: Records, tmp_path: Path) -> None:
     sweep = depth_sweep(metrics=[T2I])
     runs = expand(sweep)
@@ -127,6 +129,7 @@ def test_the_parts_of_a_step_stand_in_the_table_of_times(records: Records, tmp_p
     assert "forward_seconds,backward_seconds" in first
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_suspicious_accuracies_are_noted(records: Records, tmp_path: Path) -> None:
     sweep = depth_sweep(metrics=[T2I, ROLE])
     runs, at = runs_by(sweep)
@@ -152,6 +155,7 @@ def test_suspicious_accuracies_are_noted(records: Records, tmp_path: Path) -> No
     assert f"pets, layers=4, seed 0 and 1 more run: {odd}." in lead
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_the_protocol_repeats_what_opening_the_data_decided(
     records: Records, tmp_path: Path
 ) -> None:

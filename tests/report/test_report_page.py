@@ -14,6 +14,10 @@ import pytest
 from report_records import T2I, Records, fill, runs_by, sweep_of
 
 from harness.config.sweep import Run
+from harness.document.blocks import Document
+from harness.document.html import to_html
+from harness.document.table import Column, RowGroup, Table, TableCell
+from harness.document.text import Inline
 from harness.report import build
 from harness.store.state import State
 from tests.browser import (
@@ -200,6 +204,36 @@ def test_nothing_is_wider_than_the_page_and_all_text_is_told_from_its_ground(
         ".map(f => Math.round(f.getBoundingClientRect().top))"
     )
     assert (len(set(tops)) == 1) is (size == DESK), "side by side where there is room"
+
+
+def test_twelve_metrics_fit_a_window_of_1280(browser: Chrome, tmp_path: Path) -> None:
+    names = ["T2I R@1", "I2T R@1", "mean recall", "role", "gender", "skin_tone", "average",
+             "grounding (%)", "grounding gap (cosine)", "localisation (%)", "fusion gain (nats)",
+             "MLM loss (nats)"]  # fmt: skip
+    heads = [("Retrieval (%)", name) for name in names[:3]]
+    heads += [("Zero-shot classification acc@1 (%)", name) for name in names[3:7]]
+    heads += [("Objectives", f"validation {name}") for name in names[7:]]
+    columns = (Column(("",), numeric=False), *map(Column, heads))
+    star = Inline("*", "superscript")
+    shown = [("10.1", "1.9")] * 3 + [("37.4", "13.0")] * 4 + [("0.0055", "0.0021")] * 5
+    cells = tuple(TableCell(mean, after=(Inline(f"\u00b1{sd}", "subscript"), star))
+                  for mean, sd in shown)  # fmt: skip
+    table = Table(
+        columns,
+        (RowGroup(((TableCell("LightCLIP's token matching"), *cells),) * 3),),
+        caption="Wide.",
+        label="tab:wide",
+    )
+    file = tmp_path / "wide.html"
+    file.write_bytes(to_html(Document("Wide", (table,))))
+    view_size(browser, DESK)
+
+    browser.get(file.as_uri())
+
+    room, wide = browser.execute_script(
+        "const box = document.querySelector('.scroll'); return [box.clientWidth, box.scrollWidth];"
+    )
+    assert wide <= room
 
 
 #: Widths of the page and its window, and what reaches out though nothing scrolls it.

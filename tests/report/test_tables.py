@@ -34,9 +34,10 @@ from harness.document.text import flat
 from harness.errors import SweepError
 from harness.report.columns import settings_by_name
 from harness.report.csv_files import statistics_csv
-from harness.report.tables import MOST_ROWS, Tables, build_tables
+from harness.report.tables import MOST_ROWS, Tables, build_tables, headings_of
 from harness.results.collect import Collection, collect
 from harness.results.findings import ReportFindings, find
+from harness.results.sections import sections_of
 
 
 def tabulate(
@@ -460,3 +461,27 @@ def test_csv_holds_every_metric_in_full_precision(records: Records) -> None:
     hole = next(r for r in rows if r["model.text.layers"] == "8" and r["metric"] == I2T)
     assert (hole["mean"], hole["n_seeds"]) == ("", "2")
     assert hole["hole"] == "2 of 3 seeds: seed 1 not run"
+
+
+@pytest.mark.parametrize(
+    ("names", "above", "below"),
+    [
+        (["openmoji_swap_role/text_score", "openmoji_swap_tone/text_score"],
+         "Choices openmoji_swap text score (%)", ["role", "tone"]),
+        (["winoground/text_score", "winoground/image_score"],
+         "Choices score (%)", ["winoground text", "winoground image"]),
+        (["winoground/text_score"], "Choices (%)", ["winoground text score"]),
+        (["imagenet/acc1", "imagenet_r/acc1", "imagenet_a/acc1"],
+         "Zero-shot classification acc@1 (%)", ["imagenet", "imagenet_r", "imagenet_a", "average"]),
+        (["imagenet_r/acc1", "imagenet_a/acc1"],
+         "Zero-shot classification imagenet acc@1 (%)", ["r", "a", "average"]),
+        (["a_b/acc1", "a_b_c/acc1"], "Zero-shot classification a acc@1 (%)",
+         ["b", "b_c", "average"]),
+    ],
+)  # fmt: skip
+def test_words_that_all_of_a_section_share_stand_above_them(
+    names: list[str], above: str, below: list[str]
+) -> None:
+    (section,) = sections_of(names)
+
+    assert list(headings_of(section).values()) == [(above, head) for head in below]

@@ -87,6 +87,7 @@ def rows(desk: Desk, name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_the_answer_is_the_difference_with_fresh_seeds(tmp_path: Path) -> None:
     desk = searched(tmp_path, search())
     confirmed(desk, {"base": [0.30, 0.31, 0.32], "best": [0.40, 0.42, 0.41]})
@@ -103,12 +104,14 @@ def test_the_answer_is_the_difference_with_fresh_seeds(tmp_path: Path) -> None:
     assert "| mean recall | base | 31.00 % ± 2.48 | — | 3 |" in page
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_difference_that_may_be_luck_is_called_so(tmp_path: Path) -> None:
     desk = searched(tmp_path, search())
     confirmed(desk, {"base": [0.30, 0.31, 0.32], "best": [0.40, 0.32, 0.28]})
     assert "against the base: **not significant**" in report(desk)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_nothing_is_averaged_over_a_hole(tmp_path: Path) -> None:
     desk = searched(tmp_path, search())
     confirmed(desk, {"base": [0.30, 0.31, 0.32], "best": [0.40, None, 0.41]})
@@ -118,6 +121,7 @@ def test_nothing_is_averaged_over_a_hole(tmp_path: Path) -> None:
     assert "| mean recall | base | 31.00 % ± 2.48 | — | 3 |" in page
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_search_that_goes_on_says_so(tmp_path: Path) -> None:
     desk = searched(tmp_path, search(), most=3)
     desk.open().take()
@@ -186,6 +190,7 @@ def test_two_objectives_have_a_trade_off(tmp_path: Path) -> None:
     assert sorted(drawn) == sorted(trial.number for trial in front)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_free_trials_are_marked(tmp_path: Path) -> None:
     point = {LR: 0.01, LAYERS: 1}
     run = run_of(point)
@@ -246,6 +251,7 @@ def test_the_trials_of_a_search_are_a_table_in_python(tmp_path: Path) -> None:
     assert set(table["state"]) >= {"interrupted"}, "what was pruned is a row too"
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_search_that_is_not_over_is_a_report_with_holes(tmp_path: Path) -> None:
     desk = searched(tmp_path, search(confirm=()), most=3)
     assert main(["s", "--root", str(tmp_path)]) == 0
@@ -253,6 +259,7 @@ def test_a_search_that_is_not_over_is_a_report_with_holes(tmp_path: Path) -> Non
     assert main(["s", "--root", str(tmp_path)]) == 3
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_watching_a_search_does_not_wait_for_what_was_pruned(tmp_path: Path) -> None:
     desk = finished(tmp_path)
     assert "pruned" in desk.outcomes()

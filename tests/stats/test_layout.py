@@ -8,7 +8,7 @@ import statsmodels.api as sm
 from scipy import stats
 
 from harness.stats.layout import ItemSpread, Layout, Values
-from harness.stats.tests import MixedModel, difference, noisy_points, slope
+from harness.stats.tests import MixedModel, Noise, difference, noise_of, slope
 
 
 def values_of(table: np.ndarray, holes: tuple[tuple[int, int], ...] = ()) -> Values:
@@ -125,7 +125,7 @@ def test_a_noisy_point_is_named_and_judged_by_its_own_seeds() -> None:
 
     own, rest = model.test(difference(3, 0)), model.test(difference(1, 0))
 
-    assert noisy_points(layout) == (3,)
+    assert noise_of([layout]).noisy == (3,)
     assert own is not None
     assert rest is not None
     assert own.p == pytest.approx(stats.ttest_rel(table[3], table[0]).pvalue)
@@ -137,10 +137,50 @@ def test_equal_noise_is_called_unequal_in_one_sweep_of_twenty() -> None:
     rng = np.random.default_rng(6)
     tables = 2_000
     called = sum(
-        bool(noisy_points(Layout(values_of(rng.normal(size=(5, 3)))))) for _ in range(tables)
+        bool(noise_of([Layout(values_of(rng.normal(size=(5, 3))))]).noisy) for _ in range(tables)
     )
 
     assert called / tables == pytest.approx(0.05, abs=0.015)
+
+
+def test_metrics_together_call_a_sweep_unequal_as_seldom_as_one() -> None:
+    rng = np.random.default_rng(7)
+    sweeps = 600
+    called = [
+        noise_of([Layout(values_of(table)) for table in rng.normal(size=(6, 5, 3))])
+        for _ in range(sweeps)
+    ]
+
+    assert sum(bool(each.noisy) for each in called) / sweeps == pytest.approx(0.05, abs=0.03)
+    doubted = sum(bool(each.noisy or each.doubtful) for each in called)
+    assert doubted / sweeps == pytest.approx(0.2, abs=0.05)
+
+
+def test_what_no_single_metric_shows_all_of_them_do() -> None:
+    rng = np.random.default_rng(8)
+    tables = rng.normal(size=(8, 5, 3)) * np.array([1.0, 4.0, 1.0, 1.0, 1.0])[:, None]
+    layouts = [Layout(values_of(table)) for table in tables]
+    alone = [noise_of([layout]).noisy for layout in layouts]
+
+    assert noise_of(layouts).noisy == (1,)
+    assert sum(found == (1,) for found in alone) < len(alone)
+
+
+def test_a_doubtful_point_has_its_own_seeds_and_never_less_than_the_common_variance() -> None:
+    rng = np.random.default_rng(9)
+    table = rng.normal(size=(5, 3))
+    table[1] = table[4] + 1 + 1e-3 * rng.normal(size=3)  # agrees with point 4, by luck
+    layout = Layout(values_of(table))
+    model = MixedModel(layout, noise=Noise(doubtful=(1,)))
+
+    own, rest = model.test(difference(1, 4)), model.test(difference(0, 4))
+
+    assert own is not None
+    assert rest is not None
+    assert layout.mean_square is not None
+    assert (own.df, own.pooled) == (2, False)
+    assert own.error == pytest.approx(np.sqrt(layout.mean_square * 2 / 3))
+    assert (rest.df, rest.pooled, model.noisy) == (8, True, ())
 
 
 # ---- items

@@ -24,6 +24,7 @@ from harness.train.checkpoint import load_newest
 from harness.train.loop import Trainer
 from harness.train.optimiser import learning_rate, make_optimiser, set_learning_rate
 from tests.conftest import memory_data
+from tests.train.rank_cases import stop_after, weights
 
 CPU = torch.device("cpu")
 CONFIG = override(
@@ -53,16 +54,6 @@ def trainer(path, config=CONFIG, data=None, runtime=RUNTIME):
     directory = RunDir(path / config.run_key)
     directory.path.mkdir(exist_ok=True)
     return Trainer(model, data, config, runtime, directory, CPU, attempt=1)
-
-
-def stop_after(steps):
-    """A `stop` that is false for `steps` steps, then true."""
-    asked = itertools.count()
-    return lambda: next(asked) >= steps
-
-
-def weights(t):
-    return {k: v.clone() for k, v in t.model.state_dict().items()}
 
 
 def lines(t):

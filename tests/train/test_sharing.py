@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -27,10 +28,16 @@ from harness.store.record import Store
 from harness.train import sharing
 from harness.train.distributed import SINGLE_PROCESS, ProcessGroup
 from harness.train.sharing import help_to_evaluate, shared_evaluation
-from tests.conftest import MemoryData, drawings, memory_data, tiny_run, with_fingerprints
+from tests.conftest import (
+    MemoryData,
+    drawings,
+    memory_data,
+    tiny_run,
+    with_fingerprints,
+    write_shapes,
+)
+from tests.train import rank_cases
 from tests.train.rank_cases import CLIP, on_ranks, start_ranks
-
-SUITES = ("test", "validation")
 
 
 def data_with_validation() -> MemoryData:
@@ -49,11 +56,10 @@ def data_with_validation() -> MemoryData:
 def job(folder: Path) -> RunConfig:
     """The evaluation of two splits, a class folder and everything of the own suites."""
     pictures = folder / "classes"
-    for i, (name, (png, colour, _)) in enumerate(drawings(9).items()):
+    for name, (png, colour, _) in drawings(9).items():
         place = pictures / colour / name
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(png)
-        assert i < 9
     classes = ClassFolder(name="drawn", path=str(pictures), templates=("a {c}", "some {c}"))
     values = {
         "evaluate.batch_size": 4,
@@ -180,6 +186,32 @@ def test_a_process_that_dies_in_there_is_told(tmp_path: Path) -> None:
     assert "RankLost: another process of the run is gone" in (tmp_path / "error-0.txt").read_text()
 
 
+def test_a_process_that_falls_silent_in_there_is_waited_for_as_long_as_in_any_exchange(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = rank_cases.process_group
+
+    def impatient(place: Any, store: Any, device: Any, timeout: float) -> Any:
+        return real(place, store, device, 1.0)
+
+    def work(ranks: ProcessGroup) -> None:
+        if ranks.rank == 1:
+            sharing._told = lambda batch: time.sleep(600) or {}
+        began = time.monotonic()
+        try:
+            evaluated(job(tmp_path / str(ranks.rank)), tmp_path, ranks)
+        finally:
+            (tmp_path / f"took-{ranks.rank}").write_text(str(time.monotonic() - began))
+
+    monkeypatch.setattr(rank_cases, "process_group", impatient)
+    first, silent = start_ranks(tmp_path, 2, work)
+    os.waitpid(first, 0)
+    os.kill(silent, signal.SIGKILL)
+    os.waitpid(silent, 0)
+    assert "RankLost: another process of the run is gone" in (tmp_path / "error-0.txt").read_text()
+    assert float((tmp_path / "took-0").read_text()) < 60
+
+
 def test_an_error_of_the_first_lets_the_others_go(tmp_path: Path) -> None:
     def work(ranks: ProcessGroup) -> bool:
         if ranks.rank:
@@ -209,15 +241,8 @@ def _gone(data: object) -> None:
 
 def tiny(folder: Path, runtime: Runtime) -> RunConfig:
     """A run on three splits of drawings, which are put into `folder`."""
-    folder.mkdir()
-    rows = ["image,split,caption"]
-    for i, (name, (png, colour, shape)) in enumerate(drawings(72).items()):
-        (folder / name).write_bytes(png)
-        split = "train" if i < 48 else "validation" if i < 60 else "test"
-        rows.append(f"{name},{split},a {colour} {shape} number {i}")
-    (folder / "captions.csv").write_text("\n".join(rows) + "\n")
     values = {"train.samples": 64, "evaluate.batch_size": 4}
-    return with_fingerprints(tiny_run(folder, **values), runtime)
+    return with_fingerprints(tiny_run(write_shapes(folder, validation=12), **values), runtime)
 
 
 def test_a_run_of_two_processes_validates_and_evaluates_by_both(

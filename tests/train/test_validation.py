@@ -13,7 +13,7 @@ from harness.files import read_jsonl
 from harness.run import execute
 from harness.store.record import RunDir, Store
 from harness.store.state import State
-from tests.conftest import drawings, tiny_run, with_fingerprints
+from tests.conftest import tiny_run, with_fingerprints, write_shapes
 
 PLAIN = Runtime(log_samples=16, log_seconds=1e-6)
 LOOKING = Runtime(log_samples=16, log_seconds=1e-6, validate_at=(20, 40, 64))
@@ -22,14 +22,7 @@ LOOKING = Runtime(log_samples=16, log_seconds=1e-6, validate_at=(20, 40, 64))
 @pytest.fixture
 def config(tmp_path: Path) -> RunConfig:
     """A tiny run with a BatchNorm, random crops and every objective, on three splits."""
-    folder = tmp_path / "shapes"
-    folder.mkdir()
-    rows = ["image,split,caption"]
-    for i, (name, (png, colour, shape)) in enumerate(drawings(72).items()):
-        (folder / name).write_bytes(png)
-        split = "train" if i < 48 else "validation" if i < 60 else "test"
-        rows.append(f"{name},{split},a {colour} {shape} number {i}")
-    (folder / "captions.csv").write_text("\n".join(rows) + "\n")
+    folder = write_shapes(tmp_path / "shapes", validation=12)
     values = {
         "model.image.backbone": "test_resnet",
         "model.image.size": 64,

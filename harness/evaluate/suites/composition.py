@@ -7,6 +7,8 @@ ARO's tasks of order are shuffled when its code opens them, and are read from wh
 Sizes are those of the authors' files; a set whose copies differ has none.
 """
 
+from functools import partial
+
 from harness.evaluate.suites.records import TEXT_SCORES, Benchmark
 from harness.metrics.choice import GROUP_SCORE
 
@@ -19,73 +21,42 @@ _PARTS = {
     "swap_att": 666,
     "swap_obj": 0,  # 245 in the authors' file, 246 in a copy of it
 }
-_COCO = "; curl -L http://images.cocodataset.org/zips/val2017.zip -o {root}/val2017.zip"
+_CREPE = "curl -L https://raw.githubusercontent.com/RAIVNLab/sugar-crepe/main/data/"
+_COCO = "; curl -L http://images.cocodataset.org/zips/val2017.zip -o {root}/%s/val2017.zip"
+_ARO = "see https://github.com/mertyg/vision-language-models-are-bows"
+_ORDERED = (("coco", "COCO", 25_010), ("flickr30k", "Flickr30K", 5_000))
 
-
-def _sugar_crepe(part: str, samples: int) -> Benchmark:
-    return Benchmark(
-        name=f"sugar_crepe-{part}",
-        title=f"SugarCrepe {part}",
-        task="choice",
-        samples=samples,
-        metrics=TEXT_SCORES,
-        source="Hsieh et al. 2023; pictures of COCO 2017, split val",
-        file=f"{part}.json",
-        fetched_by="curl -L https://raw.githubusercontent.com/RAIVNLab/sugar-crepe/main/data/"
-        f"{part}.json --create-dirs -o {{root}}/sugar_crepe/{part}.json"
-        f"{_COCO.replace('{root}', '{root}/sugar_crepe')}",
-    )
-
-
-def _sugar_crepe_pp(part: str) -> Benchmark:
-    return Benchmark(
-        name=f"sugar_crepe_pp-{part}",
-        title=f"SugarCrepe++ {part}",
-        task="choice",
-        samples=0,
-        metrics=TEXT_SCORES,
-        source="Dumpala et al. 2024; both right captions above the wrong one",
-        file=f"{part}.json",
-        fetched_by="hf download Aman-J/SugarCrepe_pp --repo-type dataset --include 'data/*' "
-        f"--local-dir {{root}}/sugar_crepe_pp{_COCO.replace('{root}', '{root}/sugar_crepe_pp')}",
-    )
-
-
-def _aro(part: str, samples: int) -> Benchmark:
-    return Benchmark(
-        name=f"aro-{part}",
-        title=f"ARO, Visual Genome {part}",
-        task="choice",
-        samples=samples,
-        metrics=TEXT_SCORES,
-        source="Yuksekgonul et al. 2023; the box of the picture that the captions are about",
-        file=f"visual_genome_{part}.json",
-        fetched_by="see https://github.com/mertyg/vision-language-models-are-bows; into {root}/aro",
-    )
-
-
-def _aro_order(of: str, title: str, samples: int) -> Benchmark:
-    return Benchmark(
-        name=f"aro-{of}_order",
-        title=f"ARO, {title} order",
-        task="choice",
-        samples=samples,
-        metrics=TEXT_SCORES,
-        source="Yuksekgonul et al. 2023; a caption among four shuffles of its words",
-        file=f"{of}_order.json",
-        fetched_by="see https://github.com/mertyg/vision-language-models-are-bows, whose class "
-        f"shuffles as it opens: its `test_cases` as JSON are {{root}}/aro/{of}_order.json, with "
-        "the pictures beside it",
-    )
-
+_choice = partial(Benchmark, task="choice", metrics=TEXT_SCORES)
 
 COMPOSITION = (
-    *(_sugar_crepe(part, samples) for part, samples in _PARTS.items()),
-    *(_sugar_crepe_pp(part) for part in _PARTS if not part.startswith("add")),
-    Benchmark(
+    *(
+        _choice(
+            name=f"sugar_crepe-{part}",
+            title=f"SugarCrepe {part}",
+            samples=samples,
+            source="Hsieh et al. 2023; pictures of COCO 2017, split val",
+            file=f"{part}.json",
+            fetched_by=f"{_CREPE}{part}.json --create-dirs -o {{root}}/sugar_crepe/{part}.json"
+            f"{_COCO % 'sugar_crepe'}",
+        )
+        for part, samples in _PARTS.items()
+    ),
+    *(
+        _choice(
+            name=f"sugar_crepe_pp-{part}",
+            title=f"SugarCrepe++ {part}",
+            samples=0,
+            source="Dumpala et al. 2024; both right captions above the wrong one",
+            file=f"{part}.json",
+            fetched_by="hf download Aman-J/SugarCrepe_pp --repo-type dataset --include 'data/*' "
+            f"--local-dir {{root}}/sugar_crepe_pp{_COCO % 'sugar_crepe_pp'}",
+        )
+        for part in _PARTS
+        if not part.startswith("add")
+    ),
+    _choice(
         name="winoground",
         title="Winoground",
-        task="choice",
         samples=400,
         metrics=(GROUP_SCORE,),
         source="Thrush et al. 2022; group score, chance 1 in 6",
@@ -93,20 +64,37 @@ COMPOSITION = (
         fetched_by="hf download facebook/winoground --repo-type dataset --local-dir "
         "{root}/winoground (its terms are to be accepted there)",
     ),
-    _aro("relation", 23_937),
-    _aro("attribution", 28_748),
-    _aro_order("coco", "COCO", 25_010),
-    _aro_order("flickr30k", "Flickr30K", 5_000),
+    *(
+        _choice(
+            name=f"aro-{part}",
+            title=f"ARO, Visual Genome {part}",
+            samples=samples,
+            source="Yuksekgonul et al. 2023; the box of the picture that the captions are about",
+            file=f"visual_genome_{part}.json",
+            fetched_by=f"{_ARO}; into {{root}}/aro",
+        )
+        for part, samples in (("relation", 23_937), ("attribution", 28_748))
+    ),
+    *(
+        _choice(
+            name=f"aro-{of}_order",
+            title=f"ARO, {title} order",
+            samples=samples,
+            source="Yuksekgonul et al. 2023; a caption among four shuffles of its words",
+            file=f"{of}_order.json",
+            fetched_by=f"{_ARO}, whose class shuffles as it opens: its `test_cases` as JSON are "
+            f"{{root}}/aro/{of}_order.json, with the pictures beside it",
+        )
+        for of, title, samples in _ORDERED
+    ),
 )
 
 #: What is always there: names of held-out drawings with one part swapped.
 SWAPS = tuple(
-    Benchmark(
+    _choice(
         name=f"openmoji_swap_{what}",
         title=f"OpenMoji, another {words}",
-        task="choice",
         samples=179,
-        metrics=TEXT_SCORES,
         source="OpenMoji 17; held-out drawings of a man or a woman with one skin tone",
     )
     for what, words in (("role", "role"), ("gender", "gender"), ("tone", "skin tone"))

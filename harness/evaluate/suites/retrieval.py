@@ -3,47 +3,39 @@
 Of COCO also with labels of all that is relevant.
 """
 
+from functools import partial
+
 from harness.evaluate.suites.records import RECALL_AT_1, Benchmark, Builder
 from harness.metrics import WAYS
 from harness.metrics.relevance import MAP_AT_R, at_k, kind_of
 
-MSCOCO = Benchmark(
+_captioned = partial(Benchmark, task="retrieval", metrics=RECALL_AT_1)
+
+MSCOCO = _captioned(
     name="mscoco",
     title="MSCOCO 5K",
-    task="retrieval",
     samples=5_000,
     captions=25_010,
-    metrics=RECALL_AT_1,
     hub="mscoco_captions",
     builder=Builder("mscoco_captions", "coco_test_karpathy.json"),
     source="Lin et al. 2014; Karpathy's test split, ten pictures of which have six captions",
 )
-
-RETRIEVAL = (
-    Benchmark(
-        name="flickr30k",
-        title="Flickr30K",
-        task="retrieval",
+_FLICKR30K, _FLICKR8K = (
+    _captioned(
+        name=f"flickr{size}k",
+        title=f"Flickr{size}K",
         samples=1_000,
         captions=5_000,
-        metrics=RECALL_AT_1,
-        hub="flickr30k",
-        builder=Builder("flickr30k", "flickr30k_test_karpathy.txt"),
-        source="Young et al. 2014; Karpathy's test split",
-    ),
-    MSCOCO,
-    Benchmark(
-        name="flickr8k",
-        title="Flickr8K",
-        task="retrieval",
-        samples=1_000,
-        captions=5_000,
-        metrics=RECALL_AT_1,
-        hub="flickr8k",
-        builder=Builder("flickr8k", "flickr8k_test_karpathy.txt"),
-        source="Hodosh et al. 2013; test split",
-    ),
+        hub=f"flickr{size}k",
+        builder=Builder(f"flickr{size}k", f"flickr{size}k_test_karpathy.txt"),
+        source=source,
+    )
+    for size, source in (
+        (30, "Young et al. 2014; Karpathy's test split"),
+        (8, "Hodosh et al. 2013; test split"),
+    )
 )
+RETRIEVAL = (_FLICKR30K, MSCOCO, _FLICKR8K)
 
 
 def _labelled(name: str, title: str, labels: str, what: str, source: str) -> Benchmark:

@@ -8,20 +8,24 @@ killed, and another worker takes the slot.  What runs next is the source's to sa
 from __future__ import annotations
 
 import selectors
+import sys
 import time
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from harness.config import RunConfig
 from harness.config.pipes import check_pipes
-from harness.errors import HarnessError
+from harness.data.shared import shared_folder
+from harness.errors import HarnessError, one_line
 from harness.launch.attempt import Attempt
 from harness.launch.backlog import Say, StepSource
-from harness.launch.executor import EXECUTORS, SLOTS, Assignment, Executor
+from harness.launch.executor import EXECUTORS, SHARE, SLOTS, Assignment, Executor, Option
 from harness.launch.processes import Stop
 from harness.launch.slots import Capacity, Slot, capacity_of, decoders, slots_here
 from harness.launch.worker_process import WorkerProcess
@@ -44,7 +48,7 @@ class LocalExecutor(Executor):
             something else started, look for it; None: it starts them itself.
     """
 
-    options = (SLOTS,)
+    options: ClassVar[tuple[Option, ...]] = (SLOTS, SHARE)
 
     def __init__(
         self,
@@ -60,10 +64,13 @@ class LocalExecutor(Executor):
         self._wanted = wanted
         self._rendezvous = rendezvous
         self._workers: dict[int, WorkerProcess] = {}
+        self._shared: Path | None = None
+        self._open = ExitStack()
 
     @classmethod
     def of(cls, work: Assignment, args: Namespace) -> Self:
         """See Executor."""
+        work = replace(work, share_data=bool(SHARE.value(args)))
         return cls(work, wanted=SLOTS.value(args))
 
     @cached_property
@@ -73,12 +80,23 @@ class LocalExecutor(Executor):
             return self._given
         return slots_here(self.work.runtime, self._wanted)
 
+    @property
+    def side_by_side(self) -> int:
+        """See Executor."""
+        return len(self.slots) if SHARE in self.options else 1
+
     def capacity(self, runs: int) -> Capacity:
         """See Executor."""
         return capacity_of(self.slots, self.work.runtime, runs, f"{SLOTS.flag} N")
 
     def __enter__(self) -> Self:
         self._selector = selectors.DefaultSelector()
+        if self.work.share_data and len(self.slots) > 1:
+            try:
+                self._shared = self._open.enter_context(shared_folder())
+            except OSError as error:
+                line = f"{SHARE.flag}: {one_line(error)}: each run decodes its pictures itself"
+                print(line, file=sys.stderr)
         return self
 
     def __exit__(
@@ -96,6 +114,7 @@ class LocalExecutor(Executor):
             for number in list(self._workers):
                 self._drop(number)
             self._selector.close()
+            self._open.close()
 
     # ---- preflight
 
@@ -163,7 +182,9 @@ class LocalExecutor(Executor):
 
     def _worker(self, number: int) -> WorkerProcess:
         if number not in self._workers:
-            worker = WorkerProcess(self.slots[number], self.work.sweep_file, self._rendezvous)
+            worker = WorkerProcess(
+                self.slots[number], self.work.sweep_file, self._rendezvous, self._shared
+            )
             self._workers[number] = worker
             self._selector.register(worker.answers, selectors.EVENT_READ)
         return self._workers[number]

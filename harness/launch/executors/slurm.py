@@ -20,7 +20,15 @@ from typing import Self
 from harness.config import RunConfig
 from harness.errors import ConfigError, HarnessError, one_line, user_name
 from harness.launch.backlog import Say, StepSource, name_of
-from harness.launch.executor import EXECUTORS, SLOTS, Assignment, Executor, Option, Watching
+from harness.launch.executor import (
+    EXECUTORS,
+    SHARE,
+    SLOTS,
+    Assignment,
+    Executor,
+    Option,
+    Watching,
+)
 from harness.launch.executors.local import LocalExecutor
 from harness.launch.processes import Stop
 from harness.launch.profiles import DEFAULT, load_profile
@@ -81,7 +89,7 @@ class SlurmExecutor(Executor):
             nothing to follow yet.
     """
 
-    options = (SLOTS, PROFILE, PACK, NODES, GPUS, REHEARSE, MOVE, WATCH, FOLLOWING)
+    options = (SLOTS, PROFILE, PACK, SHARE, NODES, GPUS, REHEARSE, MOVE, WATCH, FOLLOWING)
     work: JobOrder
 
     def __init__(
@@ -111,14 +119,19 @@ class SlurmExecutor(Executor):
         """See Executor."""
         if (folder := FOLLOWING.value(args)) is not None:
             return cls._following(Submission(Path(folder)))
-        changes = {option.name: option.value(args) for option in (PACK, NODES, GPUS)}
+        changes = {option.name: option.value(args) for option in (PACK, SHARE, NODES, GPUS)}
         profile = load_profile(PROFILE.value(args), **changes)
         profile = with_environment(profile, lambda line: print(line, file=sys.stderr))
         runtime = with_processes(profile, work.runtime, given="processes" in work.given)
         slots, rehearse = SLOTS.value(args), bool(REHEARSE.value(args))
         if work.search:
-            moved = bool(MOVE.value(args))
-            for option, given in ((REHEARSE, rehearse), (PACK, profile.pack > 1), (MOVE, moved)):
+            moved, share = bool(MOVE.value(args)), bool(SHARE.value(args))
+            for option, given in (
+                (REHEARSE, rehearse),
+                (PACK, profile.pack > 1),
+                (SHARE, share),
+                (MOVE, moved),
+            ):
                 if given:
                     words = f"{option.flag} is for a list of runs; {work.sweep} is a search"
                     raise ConfigError(words)
@@ -127,7 +140,7 @@ class SlurmExecutor(Executor):
         trials = min(profile.parallel, TRIALS_IN_QUEUE) if slots is None else int(slots)
         if trials < 1:
             raise ConfigError(f"--slots {trials}: at least one slot is wanted")
-        base = {**vars(work), "runtime": runtime}
+        base = {**vars(work), "runtime": runtime, "share_data": profile.share_data}
         order = JobOrder(
             **base,
             profile=profile,
@@ -143,6 +156,11 @@ class SlurmExecutor(Executor):
         if not submission.is_own():
             raise ConfigError(f"{submission.folder} is not a submission of yours")
         return cls(JobOrder.again(intent), before=intent.keys | set(intent.awaits))
+
+    @property
+    def side_by_side(self) -> int:
+        """See Executor."""
+        return self.work.profile.pack
 
     def capacity(self, runs: int) -> Capacity:
         """See Executor."""

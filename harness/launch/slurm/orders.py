@@ -58,6 +58,7 @@ class JobOrder(Assignment):
             frozen=Frozen(Path(intent.code), file, intent.code_sha256),
             round=intent.round,
             waves=intent.waves,
+            share_data=intent.profile.share_data,
         )
 
 

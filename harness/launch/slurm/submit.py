@@ -20,7 +20,7 @@ from datetime import datetime
 
 from harness.config.pipes import check_pipes
 from harness.errors import ConfigError, HarnessError, one_line, refuse_controls
-from harness.launch.backlog import Say, estimate, job_of, name_of, set_aside
+from harness.launch.backlog import Say, estimate, job_of, name_of, set_aside, those_alike_together
 from harness.launch.slurm import rehearse, scheduler, script
 from harness.launch.slurm.closing import follow, report_home, waited_for
 from harness.launch.slurm.freeze import Frozen, freeze, size_of_code
@@ -269,7 +269,13 @@ def _intent(
     return Intent(
         id=own_id,
         sweep=order.sweep,
-        arrays=_arrays(steps, per_task or order.profile.pack, array_size, name),
+        arrays=_arrays(
+            steps,
+            per_task or order.profile.pack,
+            array_size,
+            name,
+            alike=order.profile.share_data,
+        ),
         profile=order.profile,
         profile_name=order.profile_name,
         runtime=order.runtime,
@@ -296,14 +302,22 @@ def _safe(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "_", name)
 
 
-def _arrays(steps: Sequence[Step], per_task: int, array_size: int, name: str) -> tuple[Array, ...]:
-    """Runs of similar length share a task; those that need another's weights come after it."""
+def _arrays(
+    steps: Sequence[Step], per_task: int, array_size: int, name: str, *, alike: bool
+) -> tuple[Array, ...]:
+    """Runs of similar length share a task; those that need another's weights come after it.
+
+    Args:
+        alike: runs that see the same pictures are put together first.
+    """
     here = {step.run.key for step in steps}
     waves = [[s for s in steps if here.isdisjoint(s.waits_for) is first] for first in (True, False)]
     arrays: list[Array] = []
     for wave in waves:
         after = tuple(array.name for array in arrays)
-        keys = [step.run.key for step in sorted(wave, key=estimate, reverse=True)]
+        ordered = sorted(wave, key=estimate, reverse=True)
+        ordered = those_alike_together(ordered) if alike else ordered
+        keys = [step.run.key for step in ordered]
         tasks = [tuple(keys[i : i + per_task]) for i in range(0, len(keys), per_task)]
         for first in range(0, len(tasks), array_size):
             chunk = tuple(tasks[first : first + array_size])

@@ -134,7 +134,8 @@ class Supervisor:
         group = [step for step in steps if sizes[step.run.key] == size]
         with self._executor(size, len(group)) as executor:
             group = [step for step in group if self._fits(step.run, size, executor)]
-            executor.launch(Backlog(group, self.task.store, say, intended=True), say)
+            alike = executor.work.share_data
+            executor.launch(Backlog(group, self.task.store, say, intended=True, alike=alike), say)
         for step in group:
             self._took(step, size)
 
@@ -179,6 +180,7 @@ class Supervisor:
                 self.task.store,
                 runtime,
                 sweep_file=None if intent.sweep_file is None else Path(intent.sweep_file),
+                share_data=intent.profile.share_data,
             ),
             self.stop,
             slots_here(on_this_node, max(1, min(intent.profile.pack, runs))),

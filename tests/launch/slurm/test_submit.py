@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from behind import Behind
 from fake_slurm import FakeSlurm
-from launch_cases import family, finish
+from launch_cases import family, finish, runs_of
 from sending import ABC, send
 
-from harness.config import Runtime
+from harness.config import Runtime, override
 from harness.errors import ConfigError
 from harness.launch.executors.slurm import words
 from harness.launch.profiles import Profile
@@ -179,6 +179,21 @@ class TestLimits:
         done, _ = send(steps(ABC), replace(order, profile=Profile(pack=2, cpus=3)))
         assert done.arrays == {"101": 2}
         assert slurm.option(101, "cpus-per-task") == "6"
+
+    @pytest.mark.parametrize(("share", "tasks"), [(False, ["ab", "cd"]), (True, ["ac", "bd"])])
+    def test_packed_runs_that_share_pictures_see_the_same(
+        self, store: Store, order: JobOrder, slurm: FakeSlurm, share: bool, tasks: list[str]
+    ) -> None:
+        runs = [
+            replace(run, config=override(run.config, {"seed": i % 2}))
+            for i, run in enumerate(runs_of("abcd"))
+        ]
+        profile = Profile(pack=2, share_data=share)
+        done, _ = send(make_plan(runs, store), replace(order, profile=profile))
+        assert done.submission is not None
+        labels = {run.key: run.label for run in runs}
+        packed = done.submission.read().arrays[0].tasks
+        assert ["".join(labels[key] for key in task) for task in packed] == tasks
 
     def test_packed_runs_have_the_memory_of_each(
         self, steps: Plan, order: JobOrder, slurm: FakeSlurm

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -15,6 +16,7 @@ from launch_cases import status, trained, when
 
 from harness.config import ImageTower, Model, RunConfig, Train
 from harness.config.sweep import Run
+from harness.files import read_json
 from harness.launch.profiles import Profile
 from harness.launch.slurm import supervisor as module
 from harness.launch.slurm.array_task import ArrayTask
@@ -77,6 +79,16 @@ class TestEnds:
         assert run(task) == 0
         assert sorted(trained(store)) == ["a seed 0", "b seed 0"]
         assert task.submission.has_ended(0, 0, 0)
+
+    def test_runs_of_a_job_share_their_pictures_where_the_profile_says_so(
+        self, job: Any, steps: Plan, store: Store
+    ) -> None:
+        planned = steps({"a": "done", "b": "done"})
+        assert run(job(planned, pack=2, share_data=True)) == 0
+        files = [store.run_dir(step.run.key).path / "provenance.json" for step in planned]
+        folders = {(read_json(file) or {})["attempts"][0]["shared"] for file in files}
+        assert len(folders) == 1
+        assert not Path(folders.pop()).exists()
 
     def test_a_run_that_is_done_is_not_run_again(self, job: Any, steps: Plan, store: Store) -> None:
         task = job(steps({"a": "done"}))

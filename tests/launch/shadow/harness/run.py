@@ -36,6 +36,7 @@ def execute(config, root, runtime, *, label, stop=lambda: False, company=None):
                 "threads": runtime.threads,
                 "pid": os.getpid(),
                 "micro_batch": runtime.micro_batch,
+                "shared": os.environ.get("HARNESS_SHARED_DATA"),
             }
         )
         directory.write_status(State.RUNNING, attempt=attempt, samples_seen=0, phase="train")
