@@ -42,15 +42,18 @@ def report_home(
         return None
     if done.submission is not None:
         return done.submission
-    known = [place for place in done.places.values() if place.number is not None]
-    if queue.listing is None or all(order.sweep in place.reports for place in known):
-        return None  # one is there, or may be
-    for submission in reversed(queue.submissions):
+    if queue.listing is None:
+        return None  # one may be there
+    lost: Submission | None = None
+    for submission in queue.submissions:
         intent = submission.read()
-        own = intent.is_mine and intent.sweep == order.sweep and intent.report is not None
-        if own and not queue.listing.has(str(intent.report)):
-            return submission
-    return new()
+        if not intent.is_mine or intent.sweep != order.sweep or intent.report is None:
+            continue
+        if not queue.listing.has(intent.report):
+            lost = submission
+        elif submission.report_waits_for() >= set(waited_for(done)):
+            return None
+    return lost or new()
 
 
 def follow(
