@@ -100,8 +100,9 @@ def _of_accuracies(collection: Collection) -> Iterator[str]:
 
 
 def conclusions(collection: Collection, findings: ReportFindings) -> list[Text]:
-    """A line a metric: what the lead does not say of it, and no number that the tables have."""
-    lines: list[Text] = []
+    """What the lead does not say, and no number that tables have: noise, and a line a metric."""
+    studies = _studies(collection, findings)
+    lines: list[Text] = [f"{prefix}{said}" for _, tell, prefix in studies for said in tell.noise()]
     for metric in findings.shown:
         said = list(_of_metric(collection, findings, metric))
         if said:
@@ -121,7 +122,7 @@ def _of_metric(collection: Collection, findings: ReportFindings, metric: str) ->
         if parts:
             yield f"{prefix}{'; '.join(parts)}."
         if not is_primary:
-            yield from [*tell.trends(metric), *tell.effects(metric), *tell.noisy(metric)]
+            yield from [*tell.trends(metric), *tell.effects(metric)]
 
 
 def _studies(

@@ -253,15 +253,33 @@ class Teller:
         return said if primary is None else said + self.noisy(primary)
 
     def noisy(self, metric: str) -> list[str]:
-        """Points whose runs vary far more than the others', in one sentence."""
-        labels = [self._label(point) for point in self._answered.of(metric).noisy]
-        if not labels:
+        """Points where `metric` varies far more than at the others, in one sentence."""
+        found = self._answered.of(metric).noisy
+        if not found:
             return []
-        named = "; ".join(labels) if len(labels) <= _MANY else f"{len(labels)} points"
         return [
-            f"{_capital(named)}: {metrics.display(metric)} varies far more over seeds than at the "
-            "other points, so these differences are judged by their own seeds alone."
+            f"{self._several(found)}: {metrics.display(metric)} varies far more over seeds than at "
+            "the other points, so these differences are judged by their own seeds alone."
         ]
+
+    def noise(self) -> list[str]:
+        """The same of the other metrics, which are looked at together."""
+        noise = self._answered.analysis.noise
+        said = {
+            "far more over seeds than at the other points": noise.noisy,
+            "perhaps more over seeds than at the other points": noise.doubtful,
+        }
+        others = "secondary metrics" if self._answered.primary else "the metrics"
+        return [
+            f"{self._several(points)}: {others} together vary {how}, so differences in these are "
+            "judged by their own seeds alone, which finds large ones only."
+            for how, points in said.items()
+            if points
+        ]
+
+    def _several(self, points: Sequence[int]) -> str:
+        labels = [self._label(point) for point in points]
+        return _capital("; ".join(labels) if len(labels) <= _MANY else f"{len(labels)} points")
 
     def _under_trained(self, each: TrainingLoss) -> str:
         axis = self._collection.axis_name(each.line.axis)

@@ -102,6 +102,8 @@ class Analysis:
     by_metric: Mapping[str, MetricAnalysis]
     sizes: Mapping[bool, int]
     """Whether primary -> comparisons and trends in that family."""
+    noise: Noise
+    """What secondary metrics show together."""
 
 
 _Tests = dict[tuple[str, Asked], ContrastTest]
@@ -116,7 +118,13 @@ def analyse(measured: Sequence[Measured], plan: Plan, course: Course | None = No
         measured: with a course, the seeds of its last complete look.
         course: of the primary metric, where the sweep is looked at several times.
     """
-    models = _models(measured, plan.primary)
+    noise = _noise(measured, plan.primary)
+    models = {
+        each.name: MixedModel(
+            Layout(each.values), each.items, None if each.name == plan.primary else noise
+        )
+        for each in measured
+    }
     effects: dict[Asked, Contrast] = {
         number: effect.contrast for number, effect in enumerate(plan.effects)
     }
@@ -139,23 +147,17 @@ def analyse(measured: Sequence[Measured], plan: Plan, course: Course | None = No
             first: sum(t.error is not None for t in family.values())
             for first, family in families.items()
         },
+        noise,
     )
 
 
-def _models(measured: Sequence[Measured], primary: str | None) -> dict[str, MixedModel]:
-    """A model a metric; that of the primary metric knows nothing of the others.
+def _noise(measured: Sequence[Measured], primary: str | None) -> Noise:
+    """Of secondary metrics; the model of the primary one knows nothing of the others.
 
     Points are doubted in secondary metrics alone: where none is primary, all carry the verdict.
     """
-    layouts = {each.name: Layout(each.values) for each in measured}
-    found = noise_of(list(layouts.values()))
-    noise = found if primary is not None else Noise(found.noisy)
-    return {
-        each.name: MixedModel(
-            layouts[each.name], each.items, None if each.name == primary else noise
-        )
-        for each in measured
-    }
+    found = noise_of([Layout(each.values) for each in measured])
+    return found if primary is not None else Noise(found.noisy)
 
 
 def contrasts_of(measured: Measured, plan: Plan) -> dict[Asked, ContrastTest]:

@@ -21,10 +21,12 @@ def detectable(judged: Iterable[Judged]) -> float | None:
 
     One comparison of the family is taken to differ, so that it must pass Holm's first step, the
     level 0.05 / (tests in the family).  The standard error is corrected to be right in the median,
-    which at few degrees of freedom the estimated one is not.  The median over the comparisons; None
-    where none has an error.
+    which at few degrees of freedom the estimated one is not.  The median over the comparisons that
+    share their variance, or over all where none does; None where none has an error.
     """
-    found = [_detectable(each.test, each.level) for each in judged if each.test.error is not None]
+    known = [each for each in judged if each.test.error is not None]
+    shared = [each for each in known if each.test.pooled]
+    found = [_detectable(each.test, each.level) for each in shared or known]
     return median(found) if found else None
 
 
