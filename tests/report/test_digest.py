@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 from report_records import DEPTHS, I2T, ROLE, T2I, Records, depth_sweep, fill, runs_by, sweep_of
 from statsmodels.stats.power import TTestPower
 
@@ -199,4 +200,22 @@ def test_one_point_has_nothing_to_test(records: Records) -> None:
 
     assert digest_of(records, sweep, runs) == [
         "Nothing to test: no two points of the sweep have a number to compare."
+    ]
+
+
+@pytest.mark.parametrize("primary", [None, I2T])
+def test_a_point_that_is_noisy_is_named_once_ahead_of_the_metrics(
+    records: Records, primary: str | None
+) -> None:
+    sweep = depth_sweep(metrics=[T2I, I2T], primary=primary)
+    runs = expand(sweep)
+    fill(records, runs)  # 8 layers are far noisier
+
+    found = digest_of(records, sweep, runs)
+
+    others = "the metrics" if primary is None else "secondary metrics"
+    told = [line for line in found if "far more over seeds" in line]
+    assert told == [
+        f"8 layers: {others} together vary far more over seeds than at the other points, so differences "
+        "in these are judged by their own seeds alone, which finds large ones only."
     ]

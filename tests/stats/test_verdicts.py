@@ -107,11 +107,17 @@ def test_a_point_that_one_metric_shows_to_be_noisy_is_so_in_the_secondary_ones()
     shown = Measured("loud", table(*map(tuple, loud.tolist())))
     pairs = Plan(comparisons=[(0, 4), (1, 4)], primary="m0")
 
-    found = analyse([*quiet, shown], pairs).by_metric
+    analysis = analyse([*quiet, shown], pairs)
+    found = analysis.by_metric
 
+    assert analysis.noise.noisy == (1,)
     assert (found["m0"].noisy, found["m1"].noisy, found["loud"].noisy) == ((), (1,), (1,))
     assert found["m1"].comparisons[1, 4].test.df == 4
     assert found["m1"].comparisons[0, 4].test.df == 12
+    # what can be found is told of the comparisons that share their variance, where there are some
+    assert found["m1"].detectable == detectable([found["m1"].comparisons[0, 4]])
+    (own,) = [each for each in found["m1"].comparisons.values() if not each.test.pooled]
+    assert detectable([own]) == pytest.approx(detectable([own, own]))
 
 
 # ---- power
