@@ -216,6 +216,6 @@ def test_a_point_that_is_noisy_is_named_once_ahead_of_the_metrics(
     others = "the metrics" if primary is None else "secondary metrics"
     told = [line for line in found if "far more over seeds" in line]
     assert told == [
-        f"8 layers: {others} together vary far more over seeds than at the other points, so differences "
-        "in these are judged by their own seeds alone, which finds large ones only."
+        f"8 layers: {others} together vary far more over seeds than at the other points, so "
+        "differences in these are judged by their own seeds alone, which finds large ones only."
     ]
