@@ -228,7 +228,8 @@ class Teller:
         if not kept:
             return []
         parts = [
-            f"{effect_words(self._collection, effect)} {size_words(judged, metric)}"
+            f"{'interaction ' * (len(effect.parts) > 1)}{effect_words(self._collection, effect)} "
+            f"{size_words(judged, metric)}"
             for effect, judged in kept[:_MANY]
         ]
         more = f" and {len(kept) - _MANY} more" if len(kept) > _MANY else ""
@@ -288,10 +289,10 @@ class Teller:
         seen = f"final contrastive loss {losses} at {axis} {levels}"
         if each.found.falls:
             return (
-                f"Points of larger {axis} also fit the training set worse ({seen}): they are "
-                "under-trained, not over-sized, so this sweep measures its training budget."
+                f"As {axis} rise{_s(axis)}, points also fit the training set worse ({seen}): they "
+                "are under-trained, not over-sized, so this sweep measures its training budget."
             )
-        return f"Points of larger {axis} may still gain from more training ({seen})."
+        return f"As {axis} rise{_s(axis)}, points may still gain from more training ({seen})."
 
 
 # --------------------------------------------------------------------------- best, and words
@@ -335,7 +336,13 @@ def _sides(decided: Sequence[Comparison]) -> str:
 
 
 def _seeds_would(seeds: int | None) -> str:
-    return "more seeds alone would not tell" if seeds is None else f"about {seeds} seeds would tell"
+    none = "more seeds on the same test items would not tell"
+    return none if seeds is None else f"about {seeds} seeds would tell"
+
+
+def _s(axis: str) -> str:
+    """Of a verb, by the name of an axis: `text layers rise`, `width rises`."""
+    return "" if axis.endswith("s") and not axis.endswith("ss") else "s"
 
 
 def _verb(words: str) -> str:

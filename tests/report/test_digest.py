@@ -15,9 +15,10 @@ from statsmodels.stats.power import TTestPower
 
 from harness.config.sweep import Run, Sweep, expand, points
 from harness.document.text import flat
-from harness.report.digest import conclusions, undecided, verdicts
+from harness.report.digest import conclusions, undecided, verdicts, warnings
 from harness.results.collect import collect
 from harness.results.findings import find
+from harness.results.records import Record
 
 LAYERS, WEIGHT = "model.text.layers", "objective.mlm.weight"
 #: What the term adds at seeds 0, 1, 2: 1.8 points for sure, and nothing to speak of.
@@ -162,6 +163,22 @@ def test_effects_of_crossed_axes_are_told(records: Records) -> None:
     assert "against" not in last, "nothing is said twice"
 
 
+def test_an_interaction_of_crossed_axes_is_called_so(records: Records) -> None:
+    token = "objective.token.weight"
+    sweep = sweep_of({WEIGHT: [0.0, 0.5], token: [0.0, 0.5]}, metrics=[T2I], primary=T2I,
+                     labels={WEIGHT: "MLM weight", token: "token weight"})  # fmt: skip
+    runs = expand(sweep)
+    for run in runs:
+        terms = run.config.objective
+        noise = 0.001 * (run.seed * (1 + (terms.mlm.weight > 0) + 2 * (terms.token.weight > 0)) % 3)
+        both = terms.mlm.weight * terms.token.weight
+        records.done(run, t2i=0.3 + 0.4 * both + noise)
+
+    first = digest_of(records, sweep, runs)[0]
+
+    assert "; interaction MLM weight 0.5 x token weight 0.5 +" in first
+
+
 def test_one_seed_judges_nothing(records: Records) -> None:
     sweep = with_term([4], [T2I], primary=T2I)
     runs = expand(sweep, seeds=range(1))
@@ -219,3 +236,32 @@ def test_a_point_that_is_noisy_is_named_once_ahead_of_the_metrics(
         f"8 layers: {others} together vary far more over seeds than at the other points, so "
         "differences in these are judged by their own seeds alone, which finds large ones only."
     ]
+
+
+@pytest.mark.parametrize(("axis", "rises"), [("text layers", "rise"), ("depth", "rises")])
+@pytest.mark.parametrize("falls", [True, False])
+def test_points_that_fit_the_training_set_worse_are_told(
+    records: Records, monkeypatch: pytest.MonkeyPatch, axis: str, rises: str, falls: bool
+) -> None:
+    def losses(found: Sequence[Record]) -> dict[int, float]:
+        layers = found[0].run.config.model.text.layers
+        return {seed: 1 + 0.1 * layers + 0.01 * (seed * layers % 3) for seed in range(3)}
+
+    monkeypatch.setattr("harness.results.guards.final_losses", losses)
+    sweep = depth_sweep(metrics=[T2I], primary=T2I, labels={LAYERS: axis})
+    runs = expand(sweep)
+    for run in runs:
+        layers = run.config.model.text.layers
+        lost = 0.01 * layers if falls else 0.0
+        records.done(run, t2i=0.5 - lost + 0.001 * (run.seed * layers % 3), parameters=1000 * layers)
+    collection = collect(sweep, runs, records.store)
+
+    (told,) = warnings(collection, find(collection))
+
+    seen = f"(final contrastive loss 1.11, 1.21, 1.41, 1.81, 2.20 at {axis} 1, 2, 4, 8, 12)"
+    assert told == (
+        f"As {axis} {rises}, points also fit the training set worse {seen}: they are under-trained,"
+        " not over-sized, so this sweep measures its training budget."
+        if falls
+        else f"As {axis} {rises}, points may still gain from more training {seen}."
+    )
