@@ -252,8 +252,8 @@ def test_points_that_fit_the_training_set_worse_are_told(
     runs = expand(sweep)
     for run in runs:
         layers = run.config.model.text.layers
-        lost = 0.01 * layers if falls else 0.0
-        records.done(run, t2i=0.5 - lost + 0.001 * (run.seed * layers % 3), parameters=1000 * layers)
+        t2i = 0.5 + 0.001 * (run.seed * layers % 3) - (0.01 * layers if falls else 0.0)
+        records.done(run, t2i=t2i, parameters=1000 * layers)
     collection = collect(sweep, runs, records.store)
 
     (told,) = warnings(collection, find(collection))
