@@ -30,6 +30,9 @@ from harness.train.members import check_members, member, name_interface
 _PIECE_BYTES = 256 << 20
 """Of a state that is sent to the others."""
 _POLL_SECONDS = 0.05
+_LAST_WORDS_SECONDS = 0.1
+"""For gloo's threads that still live to free the tensors of the last exchange: to do so they need
+Python, and one that asks when Python has ended aborts the process."""
 _GIVE_UP_SECONDS = 10.0
 """Of leaving processes that do not answer any more."""
 _FAILURE = "failure"
@@ -181,9 +184,12 @@ def process_group(
     except BaseException as error:
         if isinstance(error, Exception):
             group.report_failure(error)
+        group.let_go()
         _give_up(device)
         raise
+    group.let_go()
     dist.destroy_process_group()
+    time.sleep(_LAST_WORDS_SECONDS)
 
 
 def _give_up(device: torch.device) -> None:
@@ -312,6 +318,10 @@ class _Connected(ProcessGroup):
     def barrier(self) -> None:
         """Wait until all are done, so that nobody hangs up on one that is still reading."""
         self.all_reduce_sum(torch.zeros(1))
+
+    def let_go(self) -> None:
+        """Hold nothing of gloo's, whose threads end with what nobody holds."""
+        self._beside = None
 
     def report_failure(self, error: Exception) -> None:
         """Leave word of why this process goes, unless it goes because of another."""

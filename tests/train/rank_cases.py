@@ -212,6 +212,8 @@ def _in_child(folder: Path, place: RankAddress, action: Callable[[ProcessGroup],
             write_atomic(port, str(store.port).encode())
         with process_group(place, store, CPU, 60.0) as ranks:
             torch.save(action(ranks), folder / f"answer-{place.rank}.pt")
+        threads = [file.read_text().strip() for file in Path("/proc/self/task").glob("*/comm")]
+        (folder / f"threads-{place.rank}.txt").write_text("\n".join(threads))
     except Exception:  # noqa: BLE001 - told to the parent, which fails
         (folder / f"error-{place.rank}.txt").write_text(traceback.format_exc())
         return 1

@@ -200,3 +200,14 @@ def test_a_batch_that_processes_cannot_share_is_refused(tmp_path):
     ranks.size = 3
     with pytest.raises(ConfigError, match=r"processes = 3 does not .* = 8; nearest that do: 2, 4$"):
         trainer(tmp_path, CLIP, ranks)
+
+
+def test_the_threads_of_a_group_end_with_it(tmp_path):
+    def exchange(ranks):
+        ranks.begin_sum(torch.ones(3))()
+        return ranks.all_gather(torch.ones(1)).tolist()
+
+    assert on_ranks(tmp_path, 2, exchange) == [[1.0, 1.0]] * 2
+    for rank in range(2):
+        # one that lives when Python ends can abort the process
+        assert "pt_gloo_runloop" not in (tmp_path / f"threads-{rank}.txt").read_text()
