@@ -23,6 +23,7 @@ from harness.launch.executors.local import LocalExecutor
 from harness.launch.processes import Stop
 from harness.launch.slots import SPINS, Slot, decoders, gpus_listed, make_slots, visible_gpus
 from harness.planning.plan import Step
+from harness.store.lease import lease_holder
 from harness.store.record import RunDir, Store
 from harness.store.state import State
 
@@ -332,8 +333,8 @@ def test_runs_that_share_their_pictures_have_the_bits_of_each_alone_though_one_i
             return len({state.parent for state in states}) == 3
 
         def kill(begun: Path = begun) -> None:
-            entries = read_json(next(iter(sorted(begun.iterdir()))) / "provenance.json") or {}
-            os.kill(entries["attempts"][-1]["pid"], signal.SIGKILL)
+            first = RunDir(min(begun.iterdir()))
+            os.kill(int((lease_holder(first.lease_file) or {})["pid"]), signal.SIGKILL)
 
         thread = when(in_the_midst, kill) if "--share-data" in words else None
         assert sweep.main([str(file), "--root", str(root), *words, *often]) == 0
