@@ -13,12 +13,11 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from harness.store.lease import lease_holder
@@ -354,18 +353,6 @@ class Site:
         assert reader is not None, f"run {run} is not at work"
         words = ("squeue", "--noheader", f"--jobs={reader.job}", "--format=%N")
         return self.cluster.command(*words).strip()
-
-    @staticmethod
-    def kill_jobs(jobs: Collection[str]) -> None:
-        """Kill every process of jobs at once, their scripts' shells among them."""
-        found = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                if process.environ().get("SLURM_JOB_ID") in jobs:
-                    process.suspend()
-                    found.append(process)
-        for process in found:
-            process.kill()
 
     def displace(self, run: int) -> None:
         """Have a job of a higher partition take the node that a run is at work on."""

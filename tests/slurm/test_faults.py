@@ -158,31 +158,6 @@ def test_what_a_site_asks_of_its_jobs(
             assert "gpu = 'h900' is to be a type that sinfo --format=%G names" in refused.stderr
 
 
-@pytest.mark.thorough
-def test_a_directory_that_cannot_be_read_keeps_no_lost_run_back(
-    cluster: Cluster, make_site: MakeSite, undisturbed: Undisturbed
-) -> None:
-    bits, _ = undisturbed
-    site = make_site(cluster)
-    for run in (0, 1):
-        site.hold(run, 32)
-    site.submit("--only", TWO)
-    jobs = [site.wait_for(run).job for run in (0, 1)]
-    config = site.directory(0).path / "config.json"
-    whole = config.read_bytes()
-    config.write_text("torn")
-    site.kill_jobs(jobs)  # none of their processes is left to say a word
-    for run in (0, 1):
-        site.let_go(run)
-    site.wait_until_over()
-    config.write_bytes(whole)
-    assert site.bits() == {1: bits[1]}, site.evidence()
-    site.submit("--only", TWO)
-    site.wait_until_over()
-    assert site.bits() == {run: bits[run] for run in (0, 1)}
-    assert site.together() == []
-
-
 # --------------------------------------------------------------------------- two users
 
 GROUP = "harness-tests"
