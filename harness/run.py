@@ -20,13 +20,7 @@ import torch
 
 from harness.config import Model, RunConfig, Runtime, check_processes
 from harness.config.parents import check_filled_in
-from harness.data.catalog import (
-    SOURCES,
-    cache_dir,
-    notes_on,
-    open_class_folder,
-    open_data,
-)
+from harness.data.catalog import SOURCES, cache_dir, notes_on, open_class_folder, open_data
 from harness.data.dataset import DataSet
 from harness.data.images import check_turbo
 from harness.data.loader import advice, bound_lost, check_pictures

@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -397,9 +397,10 @@ class _From:
             yield from self.batches.addresses(self.first)
             return
         stride = max(1, self.batches.runtime.workers or 0)
+        addresses_of = lru_cache(maxsize=stride * (AHEAD + 1))(self.batches.addresses_of)
         for step in range(self.first, self.batches.steps):
             own = range(step, self.batches.steps, stride)[: AHEAD + 1]
-            yield {each: self.batches.addresses_of(each) for each in own}
+            yield {each: addresses_of(each) for each in own}
 
     def __len__(self) -> int:
         return self.batches.steps - self.first

@@ -156,8 +156,8 @@ def decode_share(config: RunConfig, pace: Pace | None) -> float:
     Without a pace it is of one core, which decodes and computes in turns.
     """
     if pace is None:
-        towers, pictures = training_gmacs(config, 1) / NOMINAL_GMACS_PER_SECOND, 1.0
-        pictures /= DECODED_PER_SECOND
+        towers = training_gmacs(config, 1) / NOMINAL_GMACS_PER_SECOND
+        pictures = 1 / DECODED_PER_SECOND
         return pictures / (pictures + towers)
     whole = pace.seconds(config, 1)
     return 1 - training_gmacs(config, 1) / pace.gmacs / whole

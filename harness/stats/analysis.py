@@ -118,12 +118,11 @@ def analyse(measured: Sequence[Measured], plan: Plan, course: Course | None = No
         measured: with a course, the seeds of its last complete look.
         course: of the primary metric, where the sweep is looked at several times.
     """
-    noise = _noise(measured, plan.primary)
+    layouts = [Layout(each.values) for each in measured]
+    noise = _noise(layouts, plan.primary)
     models = {
-        each.name: MixedModel(
-            Layout(each.values), each.items, None if each.name == plan.primary else noise
-        )
-        for each in measured
+        each.name: MixedModel(layout, each.items, None if each.name == plan.primary else noise)
+        for each, layout in zip(measured, layouts, strict=True)
     }
     effects: dict[Asked, Contrast] = {
         number: effect.contrast for number, effect in enumerate(plan.effects)
@@ -151,12 +150,12 @@ def analyse(measured: Sequence[Measured], plan: Plan, course: Course | None = No
     )
 
 
-def _noise(measured: Sequence[Measured], primary: str | None) -> Noise:
+def _noise(layouts: Sequence[Layout], primary: str | None) -> Noise:
     """Of secondary metrics; the model of the primary one knows nothing of the others.
 
     Points are doubted in secondary metrics alone: where none is primary, all carry the verdict.
     """
-    found = noise_of([Layout(each.values) for each in measured])
+    found = noise_of(layouts)
     return found if primary is not None else Noise(found.noisy)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from launch_cases import family, runs_of, status
+from launch_cases import family, finish, runs_of, status
 
 from harness.config import override
 from harness.config.sweep import SweepFile
@@ -26,17 +26,6 @@ Plan = Callable[..., list[Step]]
 
 def silent(line: str) -> None:
     raise AssertionError(line)
-
-
-def finish(store: Store, step: Step) -> None:
-    store.run_dir(step.run.key).write_result(
-        {
-            "code": "",
-            "training": {"samples_seen": 1, "seconds": 1.0},
-            "cost": {},
-            "evaluations": {step.run.config.evaluation_key: {}},
-        }
-    )
 
 
 def test_intent_is_on_disk_before_a_run_is_handed_out(steps: Plan, store: Store) -> None:

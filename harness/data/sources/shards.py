@@ -141,8 +141,14 @@ class Shards(DataSet):
         """Make the index unless it is there (or `again`), `jobs` shards at a time; its summary."""
         if again:
             forget(self.index)
-        told: dict[str, Any] = {"jobs": jobs, "threads": self._fetched, "progress": progress}
-        return index_once(self.shards, self.index, self._fetch, **told)
+        return index_once(
+            self.shards,
+            self.index,
+            self._fetch,
+            jobs=jobs,
+            threads=self._fetched,
+            progress=progress,
+        )
 
     def prepare(self) -> None:
         """Make the index; safe in several processes."""
