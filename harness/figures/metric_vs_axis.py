@@ -118,10 +118,8 @@ def reading(sheet: Sheet, metric: str) -> str:
         left = "Mean over seeds (faint dots); a point that lacks a seed has no mean"
     if not compared:
         return f"{left}."
-    words = (
-        f"{left}; right: difference to the baseline in points, {marks.about_intervals(compared)}. "
-    )
-    words += marks.FILLED
+    over = marks.about_intervals(compared.values())
+    words = f"{left}; right: difference to the baseline in points, {over}. {marks.FILLED}"
     if sheet.margin:
         words += f" Shaded: losses within the margin of {sheet.margin:g}."
     return words
@@ -166,7 +164,7 @@ def _differences(
     collection = sheet.collection
     x = collection.sweep.show.x
     marks.zero(ax, sheet.margin, metric, upright=True)
-    made = {c.point: c for c in sheet.compared(metric)}
+    made = sheet.compared(metric)
     held = [line for line in series if any(row.index in made for row in line.rows)]
     number = len(held) == 1 and len(made) <= _NUMBERED
     for line in held:

@@ -57,10 +57,20 @@ class ReportBusyError(HarnessError):
     """Another process is writing the same report."""
 
 
-def write_report(
+def build(
     sweep: Sweep, runs: Sequence[Run], store: Store, out: Path, layout: str = NARROWEST
 ) -> ReportResult:
-    """What `harness.report.build` promises."""
+    """Write the report of `sweep` to the folder `out`, from what is on disk now.
+
+    Args:
+        runs: the whole expansion of the sweep, finished or not.
+        out: replaced file by file, each atomically; files of an earlier report that are not part
+            of this one are removed.  The same records give the same bytes.
+        layout: the paper that tables and figures fit, a name of `harness.document.layout`.
+
+    Raises:
+        ReportBusyError: another process has been writing this report for a minute.
+    """
     with locked(out):
         made = {"sweep": sweep.name}
         return write_collection(collect(sweep, runs, store), store, out, made, layout)
@@ -135,6 +145,7 @@ def _write(
         holes=holes,
         failed=sum(record.failed for record in collection.records),
         files=written,
+        runs=len(collection.records),
         unchecked=sum(not is_told(r.result) for r in collection.records if r.result is not None),
     )
 
@@ -147,7 +158,7 @@ def _table_files(
 
     def tex(*given: Table) -> str:
         told = [replace(each, caption=f"{question} {each.caption}".strip()) for each in given]
-        return to_latex(Document(question, tuple(told)), layout)
+        return to_latex(question, told, layout)
 
     appendix = [each for each in (tables.every, tables.effects) if each is not None]
     return {

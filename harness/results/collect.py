@@ -150,6 +150,17 @@ class Collection:
         return tuple(axis for axis in self.axes if len(values[axis]) > 1)
 
     @cached_property
+    def used(self) -> tuple[Record, ...]:
+        """The records that give numbers."""
+        return tuple(record for record in self.records if record.reason is None)
+
+    @cached_property
+    def protocols(self) -> tuple[Mapping[str, Any], ...]:
+        """Of the evaluations, each distinct one once, as far as equal ones are one object."""
+        known = [r.evaluation["protocol"] for r in self.records if r.evaluation]
+        return tuple({id(protocol): protocol for protocol in known}.values())
+
+    @cached_property
     def _by_point(self) -> dict[int, list[Record]]:
         found: dict[int, list[Record]] = {row.index: [] for row in self.points}
         for record in self.records:

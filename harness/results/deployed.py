@@ -21,7 +21,6 @@ from harness.store.deployed import Sitting, Timing, files_of, forms_of
 #: Name of the axis; it is no field of a configuration.
 FORM = "form"
 TRAINED = "as trained"
-LOUD = "not measured quietly"
 _COLUMNS = ("cost/size_mb", "cost/latency_least_ms", "cost/latency_ms", "cost/memory_mb")
 
 

@@ -7,7 +7,7 @@ several metrics that lacks one of them is a hole like any other.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -55,6 +55,12 @@ class Cell:
         parts = [f"{_seeds(seeds)} {reason}" for reason, seeds in by_reason.items()]
         have = f"{len(self.values)} of {len(self.seeds)} seeds"
         return f"{have}: {'; '.join(parts)}"
+
+    @property
+    def merit(self) -> float:
+        """The mean, negative where lower is better; that of a hole is below all others."""
+        sign = 1 if metrics.higher_is_better(self.metric) else -1
+        return -math.inf if self.estimate is None else sign * self.estimate.mean
 
 
 Cells = Mapping[tuple[int, str], Cell]
@@ -144,15 +150,6 @@ def _average(name: str, parts: Sequence[Cell]) -> Cell:
         estimate=None if missing else estimate(list(values.values())),
         baseline=first.baseline,
     )
-
-
-def best(cells: Iterable[Cell]) -> Cell | None:
-    """The cell with the best mean of one metric, complete cells alone; None without any."""
-    means = [(cell.estimate.mean, cell) for cell in cells if cell.estimate is not None]
-    if not means:
-        return None
-    sign = 1 if metrics.higher_is_better(means[0][1].metric) else -1
-    return max(means, key=lambda pair: sign * pair[0])[1]
 
 
 def _seeds(seeds: list[int]) -> str:
