@@ -167,9 +167,8 @@ def build_named(store: Store, name: str, out: Path, layout: str = NARROWEST) -> 
     from harness.report.folder import build
     from harness.results.lasting import no_garbage
 
-    with no_garbage():
+    with no_garbage(), whole(f"sweep {name}"):
         manifest = read_manifest(store, name)
-    with whole(f"sweep {name}"):
         return build(manifest.sweep, manifest.runs, store, out, layout)
 
 

@@ -20,7 +20,17 @@ from harness.document.blocks import Block, Document
 from harness.document.escaping import html
 from harness.document.latex import to_latex
 from harness.document.layout import LAYOUTS, NARROWEST, PaperLayout
-from harness.document.table import Column, Heading, Mark, RowGroup, Table, TableCell, split, stacked
+from harness.document.table import (
+    Column,
+    Heading,
+    Mark,
+    RowGroup,
+    Table,
+    TableCell,
+    split,
+    stacked,
+    width,
+)
 from harness.document.text import Inline, Text, flat, write
 
 #: Columns past which a table is too wide for a window, and rows past which it scrolls by itself.
@@ -29,9 +39,9 @@ _WIDE, _TALL = 9, 40
 _NAME = 14
 #: Pixels of a line of the page; of a letter and of the space beside a column, where a table is
 #: dense and where not; a script's share of a letter.
-_ROOM, _LETTER, _SMALL = 1200, {True: (7.0, 7), False: (7.7, 20)}, 0.75
-#: Letters of a row's name that stand on one line, and rows that tell how wide a column is.
-_NAMED, _LOOKED = 24, 200
+_ROOM, _LETTER, _SMALL = 1200, {True: (6.8, 7), False: (7.5, 20)}, 0.75
+#: Letters' worth of lines of a name's own and of the arrow that sorts, and rows that are looked at.
+_NAMED, _ARROW, _LOOKED = 25, 2, 200
 _STYLES = {
     "strong": "<strong>{}</strong>",
     "code": "<code>{}</code>",
@@ -204,7 +214,7 @@ def table(given: Table, layout: PaperLayout) -> Iterator[str]:
     if table.caption:
         yield f'<p class="caption" id="{html(caption)}">{html(table.caption)}</p>'
     named = f'aria-labelledby="{html(caption)}"' if table.caption else 'aria-label="Table"'
-    dense = len(table.columns) > _WIDE
+    dense = len(table.columns) > _WIDE or width(table, partial(_pixels, False)) > _ROOM
     kinds = ["results"] * bool(table.caption) + ["dense"] * dense
     kind = f' class="{" ".join(kinds)}"' if kinds else ""
     name = f' id="{html(table.label)}"' if table.label else ""
@@ -220,16 +230,17 @@ def _pixels(dense: bool, table: Table, index: int) -> float:
     """About how wide a column is, whose headings are broken between words."""
     column = table.columns[index]
     lines = [line for row in (*table.rows[:_LOOKED], *table.footer) for line in row[index].lines]
-    scripts = [sum(len(each.text) for each in line.after) + len(line.notes) for line in lines]
     shown = [flat(line.text) for line in lines]
-    least = 0 if index else _NAMED
-    letters = [
-        len(each) if column.numeric else max([min(len(each), least), *map(len, each.split())])
-        for each in shown
-    ]
-    own = [a + _SMALL * b for a, b in zip(letters, scripts, strict=True)]
+    heads = max(map(len, column.heads[-1].split()), default=0)
+    if column.numeric:
+        scripts = (sum(len(i.text) for i in line.after) + len(line.notes) for line in lines)
+        letters = [len(each) + _SMALL * more for each, more in zip(shown, scripts, strict=True)]
+    else:
+        heads += _ARROW
+        letters = [len(word) for each in shown for word in each.split()]
+        letters += [_NAMED] * (index == 0 and any(len(each) > _NAME for each in shown))
     letter, space = _LETTER[dense]
-    return letter * max([*own, *map(len, column.heads[-1].split())], default=0) + space
+    return letter * max([heads, *letters]) + space
 
 
 def _grid(table: Table, start: str, named: str) -> Iterator[str]:

@@ -75,11 +75,7 @@ def _values(ax: Axes, sheet: Sheet, metric: str, rows: Sequence[PointRow]) -> No
         ax.scatter(values, [at] * len(values), s=9, color=[colour], alpha=0.5, linewidths=0)
         if cell.estimate is not None:
             mean = cell.estimate.mean * marks.unit_of(cell)
-            look: dict[str, Any] = {
-                "color": colour,
-                "mec": "white",
-                "mew": 0.5,
-            }
+            look: dict[str, Any] = {"color": colour, "mec": "white", "mew": 0.5}
             ax.plot([mean], [at], "s" if cell.point in baselines else "o", zorder=3, **look)
     ax.set_title(style.shorten(metric_words(metric), _LETTERS))
     marks.chance_line(ax, cells, metric, across=False)

@@ -136,11 +136,7 @@ def _values(ax: Axes, sheet: Sheet, metric: str, series: Sequence[Series], scale
         places = [scale.at(row.axes[x], line.shift) for row in line.rows]
         _seeds(ax, places, cells, line)
         means = [c.estimate.mean * marks.unit_of(c) if c.estimate else math.nan for c in cells]
-        look: dict[str, Any] = {
-            "color": line.colour,
-            "mec": "white",
-            "mew": 0.5,
-        }
+        look: dict[str, Any] = {"color": line.colour, "mec": "white", "mew": 0.5}
         ax.plot(places, means, marker=line.marker, zorder=3, **look)
         drawn += cells
     ax.set_title(style.shorten(metric_words(metric), _LETTERS))

@@ -164,9 +164,10 @@ def _runs(collection: Collection) -> Iterator[Block]:
 
 def runs_with_holes(collection: Collection) -> int:
     """How many runs miss a number that is shown, if it is not of a loss term that is off there."""
-    frame = collection.frame
-    holes = frame["value"].isna() & ~frame["off"] & frame["metric"].isin(collection.shown)
-    return int(frame["key"][holes].nunique())
+    shown = [collection.metrics.index(name) for name in collection.shown]
+    found = zip(collection.records, collection.readings, strict=True)
+    lacks = {r.key for r, own in found for n in shown if own[n].reason and not own[n].off}
+    return len(lacks)
 
 
 def _warnings(collection: Collection, findings: ReportFindings) -> Iterator[str]:

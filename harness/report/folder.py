@@ -38,7 +38,7 @@ from harness.report.run_data import run_data
 from harness.report.tables import Tables, build_tables
 from harness.results.collect import Collection, collect
 from harness.results.findings import ReportFindings, find
-from harness.results.lasting import lasting
+from harness.results.lasting import lasting, no_garbage
 from harness.results.records import Record
 from harness.results.second_process import begin
 from harness.store.checksums import is_told
@@ -57,6 +57,7 @@ class ReportBusyError(HarnessError):
     """Another process is writing the same report."""
 
 
+@no_garbage()
 def build(
     sweep: Sweep, runs: Sequence[Run], store: Store, out: Path, layout: str = NARROWEST
 ) -> ReportResult:
@@ -105,10 +106,9 @@ def write_collection(
         made: what was asked for, in the words of the manifest; see `check.py`.
         layout_name: the paper that tables and figures fit, one of `LAYOUTS`.
     """
-    layout = LAYOUTS[layout_name]
     findings = find(collection)
     with lasting():
-        return _write(collection, findings, store, out, made, layout)
+        return _write(collection, findings, store, out, made, LAYOUTS[layout_name])
 
 
 def _write(
