@@ -22,6 +22,7 @@ from harness.errors import ConfigError, HarnessError, one_line
 from harness.evaluate.suites.find import Found, Hole
 from harness.evaluate.suites.records import Benchmark
 from harness.files import home_path, write_atomic
+from harness.launch.own_process import begin_process
 from harness.store.checksums import OUTCOMES
 from harness.store.evaluations import EvaluationDir, evaluations_root
 from harness.store.record import RunDir, Store
@@ -274,6 +275,7 @@ def _serve(
     work: Work,
 ) -> None:
     """What a process does: say which task it takes, then what came of it, until there is none."""
+    begin_process()
 
     def taken() -> Iterator[EvaluationTask]:
         while (task := waiting.get()) is not None:
