@@ -20,8 +20,10 @@ import sys
 import time
 import uuid
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from functools import lru_cache
 from io import BufferedReader
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
@@ -32,6 +34,7 @@ from harness.errors import ConfigError, RecordError
 
 if TYPE_CHECKING:
     from numpy.lib.npyio import NpzFile
+    from numpy.typing import NDArray
 
 _KEY_BYTES = 32
 APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -188,6 +191,17 @@ def sha256_of(path: Path) -> str:
     """The SHA-256 of a regular file's content, in hex digits; OSError for what is none."""
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_once(path: Path) -> str:
+    """The same; it is read once a process while nobody touches it."""
+    stat = path.stat()
+    return _sha256_at(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=64)
+def _sha256_at(path: Path, _changed: int, _size: int) -> str:
+    return sha256_of(path)
 
 
 def locked(path: Path) -> AbstractContextManager[object]:
@@ -380,6 +394,21 @@ def open_npz(source: Path | IO[bytes]) -> NpzFile:
         if math.prod(shape) * dtype.itemsize > member.file_size:
             raise ValueError(f"{member.filename} declares more than it holds")
     return archive
+
+
+def read_npz(path: Path, sha256: str | None) -> dict[str, NDArray[Any]]:
+    """The arrays of an archive of at most `MAX_NPZ_BYTES`, all of them read.
+
+    Raises OSError or ValueError for what is damaged, or has another checksum where one is told.
+    """
+    data = read_regular(path, MAX_NPZ_BYTES)
+    if sha256 not in (None, hashlib.sha256(data).hexdigest()):
+        raise ValueError("its record tells another checksum")
+    try:
+        archive = open_npz(io.BytesIO(data))
+        return {name: archive[name] for name in archive.files}
+    except (EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(str(error)) from None
 
 
 def check_stored(data: bytes) -> None:

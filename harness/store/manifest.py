@@ -23,6 +23,7 @@ from harness.config import (
 )
 from harness.config.sweep import Point, Points, Run, Show, Sweep, SweepFile
 from harness.config.sweep_files import load_recorded
+from harness.config.values import at_path
 from harness.errors import NOT_WHOLE, RecordError, SweepError, one_line, refuse_long, unknown
 from harness.files import drop_leftovers, read_json, write_json
 from harness.metrics import display
@@ -83,7 +84,7 @@ def _waves(sweep: Sweep) -> dict[str, Any]:
     if sweep.nuisance:
         grid = [[path, [*values]] for path, values in sweep.nuisance.items()]
         tree = sweep.base.model_dump(mode="json")
-        own = {path: _at(tree, path) for path in sweep.nuisance}
+        own = {path: at_path(tree, path) for path in sweep.nuisance}
         waves = {"nuisance": grid, "tune_on": sweep.tune_on, "tune_seeds": [*sweep.tune_seeds]}
         waves["base"] = own
     if sweep.look_counts:
@@ -143,15 +144,8 @@ def _entry(run: Run, base: RunConfig) -> dict[str, Any]:
 def _differences(base: RunConfig, config: RunConfig) -> dict[str, Any]:
     """Dotted field -> value in `config`, of the fields in which it differs from `base`."""
     here, there = config.model_dump(mode="json"), base.model_dump(mode="json")
-    values = {path: _at(here, path) for path in field_paths(RunConfig)}
-    return {path: value for path, value in values.items() if value != _at(there, path)}
-
-
-def _at(tree: Mapping[str, Any], path: str) -> Any:
-    value: Any = tree
-    for name in path.split("."):
-        value = value[name]
-    return value
+    values = {path: at_path(here, path) for path in field_paths(RunConfig)}
+    return {path: value for path, value in values.items() if value != at_path(there, path)}
 
 
 # --------------------------------------------------------------------------- what was declared
