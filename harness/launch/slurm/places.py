@@ -194,13 +194,13 @@ class Departure:
 
     Attributes:
         how: CANCELLED, HELD (back, by the sweep itself) or DEAD.
-        known: whether the scheduler says that its job is over.
+        end: the class of how its job ended, by the scheduler; None: it does not tell.
         death: how its job died before it began, if it did.
     """
 
     how: str
     why: str
-    known: bool = True
+    end: str | None = None
     death: LaunchDeath | None = None
 
 
@@ -240,15 +240,15 @@ class Departures:
         state = self._state(number, submission.read().arrays[array].name, index)
         if state is not None and not scheduler.is_over(state):
             return None
-        if state is not None and scheduler.ENDED[state] == CANCELLED:
-            return Departure(CANCELLED, f"job {job} was taken out of the queue")
+        end = None if state is None else scheduler.ENDED[state]
         death = launch_death(submission, array, index)
         if death is not None:
-            return Departure(DEAD, death.error, state is not None, death)
+            return Departure(DEAD, death.error, end, death)
         if submission.held() is not None:
-            return Departure(HELD, "by the sweep itself")
-        why = f"job {job} left the queue without a word ({state or 'how?'})"
-        return Departure(DEAD, why, state is not None)
+            return Departure(HELD, "by the sweep itself", end)
+        if end == CANCELLED:
+            return Departure(CANCELLED, f"job {job} was taken out of the queue", end)
+        return Departure(DEAD, f"job {job} left the queue without a word ({state or 'how?'})", end)
 
     def _state(self, number: str, name: str, index: int) -> str | None:
         """The last state of a task, by the controller or else by accounting."""

@@ -27,7 +27,7 @@ from harness.launch.executor import REPORT_ONLY
 from harness.launch.slurm.array_task import ArrayTask, say
 from harness.launch.slurm.launching import FAILURE, has_begun
 from harness.launch.slurm.orders import JobOrder
-from harness.launch.slurm.places import DEAD, Departures
+from harness.launch.slurm.places import CANCELLED, Departures
 from harness.launch.slurm.submissions import (
     AFTER,
     Intent,
@@ -141,7 +141,7 @@ def _lost(task: ArrayTask, departures: Departures, again: bool) -> list[Step]:
     if not steps or not task.job:
         return steps
     gone = departures.of_task(task.submission, task.array, task.index)
-    if gone is None or gone.how != DEAD or not gone.known:
+    if gone is None or gone.end in {None, CANCELLED}:
         return []
     if gone.death is None:
         return steps
