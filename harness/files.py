@@ -1,4 +1,4 @@
-"""Files written whole or not at all, what tells one content from another, and the streams.
+"""Files written whole or not at all, and what tells one content from another.
 
 Level 0, so that both halves write the same way; knows nothing of what a file holds.
 """
@@ -16,7 +16,6 @@ import os
 import re
 import shutil
 import stat
-import sys
 import time
 import uuid
 import zipfile
@@ -411,18 +410,6 @@ def read_npz(path: Path, sha256: str | None) -> dict[str, NDArray[Any]]:
         raise ValueError(str(error)) from None
 
 
-def check_stored(data: bytes) -> None:
-    """ValueError where a checkpoint, a zip by torch.save, unpacks to more than it is."""
-    if not zipfile.is_zipfile(io.BytesIO(data)):
-        return
-    try:
-        members = zipfile.ZipFile(io.BytesIO(data)).infolist()
-    except (zipfile.BadZipFile, NotImplementedError) as error:
-        raise ValueError(str(error)) from None
-    if sum(member.file_size for member in members) > len(data):
-        raise ValueError("it declares more bytes than it has: torch.save compresses nothing")
-
-
 def numbers_of(tree: Mapping[str, Any], before: str = "") -> dict[str, float]:
     """The numbers of a line of a log; those of a section have its name, `terms/instance`, but for
     those of the section `metrics`."""
@@ -452,19 +439,3 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
         except RecordError:
             if number < len(lines) - 1:
                 raise RecordError(f"{path}:{number} is not valid JSON") from None
-
-
-def open_streams() -> None:
-    """Make the standard streams safe to print to, at the start of a process.
-
-    One that was closed leads nowhere, and a character that one lacks is written as its number.
-    """
-    for name in ("stdin", "stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:
-            nowhere = os.open(os.devnull, os.O_RDWR)  # the lowest number free: that of the stream
-            os.set_inheritable(nowhere, True)
-            mode = "r" if name == "stdin" else "w"
-            setattr(sys, name, open(nowhere, mode, closefd=False))  # noqa: SIM115
-        elif name != "stdin" and getattr(stream, "errors", "") == "strict":
-            stream.reconfigure(errors="backslashreplace")

@@ -6,13 +6,12 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import threading
 from collections.abc import Mapping, Sequence
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import ModuleType
-
-from harness.files import open_streams
 
 _MEANS = ("IMAGENET_DEFAULT_MEAN", "IMAGENET_INCEPTION_MEAN")
 _STDS = ("IMAGENET_DEFAULT_STD", "IMAGENET_INCEPTION_STD")
@@ -36,9 +35,25 @@ HEAVY: Mapping[str, Mapping[str, str]] = {
 
 def begin_process() -> None:
     """The first thing that a command, a worker or a supervisor does."""
-    open_streams()
+    _open_streams()
     if not any(isinstance(finder, _PartsFinder) for finder in sys.meta_path):
         import_in_parts(HEAVY)
+
+
+def _open_streams() -> None:
+    """Make the standard streams safe to print to, at the start of a process.
+
+    One that was closed leads nowhere, and a character that one lacks is written as its number.
+    """
+    for name in ("stdin", "stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)  # the lowest number free: that of the stream
+            os.set_inheritable(nowhere, True)
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, open(nowhere, mode, closefd=False))  # noqa: SIM115
+        elif name != "stdin" and getattr(stream, "errors", "") == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def import_in_parts(packages: Mapping[str, Mapping[str, str]]) -> None:
