@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -236,24 +237,28 @@ def test_processes_share_the_data_sets_and_one_that_dies_leaves_a_hole(
 
 
 def test_the_task_of_a_dead_process_is_a_hole_and_the_rest_goes_on() -> None:
-    import queue
+    from multiprocessing import Pipe
 
-    from harness.launch.evaluations import _collect
-
-    class Process:
-        def __init__(self, exitcode: int | None) -> None:
-            self.exitcode = exitcode
+    from harness.launch.evaluations import _handed_out
 
     found = Found(CLASSES, "class folder", Path("x"), "f" * 64)
     other = replace(found, benchmark=CAPTIONS)
     spec = ModelSpec("export", "m", Path("m"))
     tasks = [EvaluationTask(0, spec, found), EvaluationTask(0, spec, other)]
-    answers: queue.Queue[tuple[int, EvaluationTask | None, Done | None]] = queue.Queue()
-    answers.put((0, tasks[0], None))
-    answers.put((1, tasks[1], None))
-    answers.put((1, None, Done(0, "told", reason="seen")))
-    done = list(_collect(tasks, [Process(-9), Process(0)], answers))  # type: ignore[arg-type]
-    assert [(d.benchmark, d.reason) for d in done] == [
+    processes, theirs = {}, []
+    for exitcode in (-9, 1, 0):
+        pipe, end = Pipe()
+        processes[pipe] = SimpleNamespace(exitcode=exitcode, join=lambda: None)
+        theirs.append(end)
+    dying, broken, sound = theirs
+    broken.close()  # it never came to ask for a task
+    dying.send(None)
+    sound.send(None)
+    sound.send(Done(0, "told", reason="seen"))
+    done = _handed_out(tasks, processes)
+    first = next(done)
+    dying.close()
+    assert [(d.benchmark, d.reason) for d in (first, *done)] == [
         ("told", "seen"),
         ("patches", "its process died (exit code -9)"),
     ]

@@ -17,6 +17,7 @@ from harness.commands.shared import (
     HOLES,
     command_parser,
     exit_code_of,
+    number_from,
     of_a_sweep_file,
     store_of,
     under_a_root,
@@ -103,24 +104,14 @@ def _parser() -> argparse.ArgumentParser:
         "differs")  # fmt: skip
     add("--layout", choices=LAYOUTS, default=NARROWEST, help="the paper whose text the tables and "
         "figures fit (default: the narrowest, %(default)s)")  # fmt: skip
-    add("--watch", type=_seconds, nargs="?", const=_WATCH_SECONDS, metavar="SECONDS",
-        help="build again as runs finish, until all have (default: look every "
+    add("--watch", type=number_from(0.1, "seconds"), nargs="?", const=_WATCH_SECONDS,
+        metavar="SECONDS", help="build again as runs finish, until all have (default: look every "
         f"{_WATCH_SECONDS:g} s)")  # fmt: skip
     add("--keep-records", action="store_true", help="put what was read into the report's folder, "
         "so that --check works anywhere")  # fmt: skip
     add("--out", type=Path, metavar="DIR", help="the report's folder (default: reports/NAME); of "
         "several reports, where each has a folder NAME")  # fmt: skip
     return parser
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0.1 <= seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0.1 on")
-    return seconds
 
 
 def _names(args: argparse.Namespace, store: Store) -> list[str]:

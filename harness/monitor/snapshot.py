@@ -18,8 +18,16 @@ from harness.config.sweep import Run
 from harness.errors import RecordError, one_line, whole
 from harness.files import open_regular
 from harness.launch.slurm import scheduler
-from harness.launch.slurm.departures import CANCELLED, DEAD, HELD, Departure, Departures
-from harness.launch.slurm.places import Queue, QueuePlace, look, unasked
+from harness.launch.slurm.places import (
+    CANCELLED,
+    DEAD,
+    HELD,
+    Departure,
+    Departures,
+    Queue,
+    QueuePlace,
+    look,
+)
 from harness.launch.slurm.submissions import submissions
 from harness.planning.costs import training_gmacs
 from harness.store.lease import ReadOnlyLease
@@ -410,10 +418,9 @@ def queue_of(store: Store, say: Callable[[str], None]) -> Queue:
     """What is in the queue; the scheduler is asked once, and only if something may be."""
     if not any(submission.open for submission in submissions(store)):
         return Queue(None, "", (), {})
+    queue = look(store, say, seconds=ASK_SECONDS)
     if not scheduler.installed():
         say("there is no SLURM here: what waits in its queue is not known")
-        return unasked(store, say)
-    queue = look(store, say, seconds=ASK_SECONDS)
-    if queue.fault:
+    elif queue.fault:
         say(f"{queue.fault}: what waits in the queue is as it was submitted")
     return queue

@@ -25,6 +25,7 @@ from harness.config import (
 )
 from harness.config.sweep import Point, Points, Run, Show, Sweep, SweepFile
 from harness.config.sweep_files import load_recorded
+from harness.config.values import at_path
 from harness.errors import NOT_WHOLE, RecordError, SweepError, one_line, refuse_long, unknown
 from harness.files import drop_leftovers, read_json, write_json
 from harness.metrics import display
@@ -85,8 +86,7 @@ def _waves(sweep: Sweep) -> dict[str, Any]:
     if sweep.nuisance:
         grid = [[path, [*values]] for path, values in sweep.nuisance.items()]
         tree = sweep.base.model_dump(mode="json")
-        every = flat(tree, tree)
-        own = {path: every[path] for path in sweep.nuisance}
+        own = {path: at_path(tree, path) for path in sweep.nuisance}
         waves = {"nuisance": grid, "tune_on": sweep.tune_on, "tune_seeds": [*sweep.tune_seeds]}
         waves["base"] = own
     if sweep.look_counts:

@@ -324,9 +324,7 @@ def test_busy_loops_beside_a_sitting_are_noticed(
     onnx.save(made, file)
     monkeypatch.setattr(latency, "BATCHES", (1, 256))
     tower = latency._Tower("key", "onnx", "image", file, "sha")
-    times = latency._Times()
-    latency._add(times, latency._probe(tower, 1))
-    short, long = latency._rows(tower, times)
+    short, long = latency._rows(tower, [latency._probe(tower, 1)])
     # A short call is as fast as ever between two waits: its spread alone need not show them.
     assert long.waited > WAITED
     assert not long.quiet

@@ -22,13 +22,12 @@ from pathlib import Path
 from harness.config.pipes import allow_pipes
 from harness.config.sweep_files import name_sweep_file
 from harness.errors import HarnessError, one_line
-from harness.files import open_streams
 from harness.launch.executor import REPORT_ONLY
-from harness.launch.slurm import scheduler
+from harness.launch.own_process import begin_process
 from harness.launch.slurm.array_task import ArrayTask, say
-from harness.launch.slurm.launching import FAILURE, has_begun, launch_death
+from harness.launch.slurm.launching import FAILURE, has_begun
 from harness.launch.slurm.orders import JobOrder
-from harness.launch.slurm.scheduler import Silent
+from harness.launch.slurm.places import CANCELLED, Departures
 from harness.launch.slurm.submissions import (
     AFTER,
     Intent,
@@ -49,7 +48,7 @@ ROUNDS = 3
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Submit what was lost, and become the command that writes the report."""
-    open_streams()
+    begin_process()
     parser = argparse.ArgumentParser(prog="python -m harness.launch.slurm.report_job")
     parser.add_argument("folder", type=Path, help="of the submission")
     parser.add_argument("--sha256", required=True, help="of what was submitted")
@@ -118,7 +117,8 @@ def submit_what_was_lost(submission: Submission, intent: Intent) -> None:
     jobs of the submission did begin.
     """
     again = intent.round < ROUNDS and submission.held() is None
-    lost = [step for task in _tasks(submission, intent) for step in _lost(task, again)]
+    departures = Departures(Store(Path(intent.root)))
+    lost = [step for task in _tasks(submission, intent) for step in _lost(task, departures, again)]
     if not again or not lost:
         return
     say(f"{len(lost)} runs lost their jobs, or never had any: submitted again")
@@ -135,33 +135,24 @@ def _tasks(submission: Submission, intent: Intent) -> list[ArrayTask]:
     ]
 
 
-def _lost(task: ArrayTask, again: bool) -> list[Step]:
+def _lost(task: ArrayTask, departures: Departures, again: bool) -> list[Step]:
     """The runs of a task that are to be submitted again, if any are."""
     steps = [step for step in task.to_do() if step.action is not Action.ATTACH]
-    if not steps or (task.job and not _ended_by_itself(task.job)):
-        return []
-    death = launch_death(task.submission, task.array, task.index)
-    if death is None:
+    if not steps or not task.job:
         return steps
-    task = replace(task, node=death.node)
+    gone = departures.of_task(task.submission, task.array, task.index)
+    if gone is None or gone.end in {None, CANCELLED}:
+        return []
+    if gone.death is None:
+        return steps
+    again = again and has_begun(task.submission)
+    task = replace(task, node=gone.death.node)
     for step in steps:
-        if again and has_begun(task.submission):
-            task.add_end(step.run, FAILURE, death.error)
+        if again:
+            task.add_end(step.run, FAILURE, gone.why)
         else:
-            task.fail(step.run, FAILURE, death.error, death.log)
-    return steps if again and has_begun(task.submission) else []
-
-
-def _ended_by_itself(job: str) -> bool:
-    """Whether a job is known to be over, and nobody cancelled it."""
-    try:
-        end = scheduler.ENDED.get(scheduler.own_state(job))
-    except Silent:  # it was too long ago for the controller
-        try:
-            end = scheduler.last_end(job)
-        except Silent:
-            return False
-    return end is not None and end != "cancelled"
+            task.fail(step.run, FAILURE, gone.why, gone.death.log)
+    return steps if again else []
 
 
 if __name__ == "__main__":

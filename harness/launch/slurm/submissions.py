@@ -24,7 +24,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -120,6 +120,20 @@ class Intent:
     def keys(self) -> set[str]:
         """Keys of all runs."""
         return {key for array in self.arrays for task in array.tasks for key in task}
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks its arrays have."""
+        return sum(len(array.tasks) for array in self.arrays)
+
+    def task_of(self, key: str) -> tuple[int, int]:
+        """Array and index of the task that a run is in."""
+        return next(
+            (number, index)
+            for number, array in enumerate(self.arrays)
+            for index, keys in enumerate(array.tasks)
+            if key in keys
+        )
 
     @property
     def sha256(self) -> str:
@@ -294,24 +308,20 @@ def submitting(store: Store, *, seconds: float = 120.0) -> Iterator[None]:
     """
     file = store.root / "results" / "sweeps" / "submitting.lease"
     deadline = time.monotonic() + seconds
-    while True:
-        lease = Lease(file)
-        try:
-            lease.__enter__()
-            break
-        except LeaseHeld as error:
-            if time.monotonic() > deadline:
-                raise HarnessError(
-                    f"another command has been submitting under {store.root} for {seconds:.0f} s; "
-                    f"see {file}"
-                ) from error
-            time.sleep(_LEASE_POLL_SECONDS)
-    try:
-        for folder in file.parent.glob(f"*{_SUFFIX}"):
-            look_anew(folder)
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(Lease(file))
+                break
+            except LeaseHeld as error:
+                if time.monotonic() > deadline:
+                    raise HarnessError(
+                        f"another command has been submitting under {store.root} for "
+                        f"{seconds:.0f} s; see {file}"
+                    ) from error
+                time.sleep(_LEASE_POLL_SECONDS)
+        look_anew(*file.parent.glob(f"*{_SUFFIX}"))
         yield
-    finally:
-        lease.__exit__(None, None, None)
 
 
 def look_anew(*folders: Path) -> None:
