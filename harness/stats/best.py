@@ -85,7 +85,7 @@ def _criticals(gaps: Gaps, comparisons: int, alpha: float) -> Array:
     """
     pooled, own = gaps.pooled, ~gaps.pooled
     common = dunnett(comparisons, float(gaps.dfs[pooled].max(initial=1.0)), alpha)
-    seeds = np.full(pooled.shape, common)
+    seeds: Array = np.full(pooled.shape, common)
     seeds[own] = -special.stdtrit(np.maximum(gaps.dfs[own], 1), alpha / comparisons)
     if not gaps.items:
         return seeds
