@@ -180,7 +180,7 @@ def test_bars_are_those_of_the_verdicts(records: Records) -> None:
 
     right = panels(SWEEP.draw(sheet)[0].figure)[1]
 
-    made = sheet.compared(T2I).values()
+    made = list(sheet.compared(T2I).values())
     lines = [
         line for line in right.lines if line.get_linestyle() == "-" and line.get_marker() != "o"
     ]
