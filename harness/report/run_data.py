@@ -16,7 +16,7 @@ import numpy as np
 from harness.document.text import one_line
 from harness.results.collect import Collection
 from harness.results.records import Record
-from harness.store.manifest import differences, flat
+from harness.store.manifest import Trees, differences, flat
 
 #: Runs up to which every series of the log is shown; beyond it the loss alone.
 _ALL_SERIES = 400
@@ -32,13 +32,14 @@ def run_data(collection: Collection) -> str:
 
     Written run by run: as Python's objects, ten thousand of them are ten times as large.
     """
-    base = collection.records[0].run.config.model_dump(mode="json")
+    trees = Trees()
+    base = trees.of(collection.records[0].run.config)
     names = collection.metrics
     pool = _Pool()
     everything = len(collection.records) <= _ALL_SERIES
     runs = ",".join(
         f"{to_script(record.key)}:"
-        + to_script(_run(record, base, names, pool, everything=everything))
+        + to_script(_run(record, base, trees, names, pool, everything=everything))
         for record in collection.records
     )
     rest = to_script({"base": flat(base, base), "metrics": names, "pool": pool.items})
@@ -67,7 +68,13 @@ class _Pool:
 
 
 def _run(
-    record: Record, base: Mapping[str, Any], names: Sequence[str], pool: _Pool, *, everything: bool
+    record: Record,
+    base: Mapping[str, Any],
+    trees: Trees,
+    names: Sequence[str],
+    pool: _Pool,
+    *,
+    everything: bool,
 ) -> dict[str, Any]:
     return {
         "label": one_line(record.run.label),
@@ -77,7 +84,7 @@ def _run(
         "reason": None if record.reason is None else one_line(record.reason),
         "attempts": record.starts,
         "log": record.log,
-        "set": differences(base, record.run.config),
+        "set": differences(base, trees.of(record.run.config)),
         "values": [_value(record, name) for name in names],
         "curve": _curve(record, everything=everything),
         "tries": [_attempt(attempt, pool) for attempt in record.attempts],

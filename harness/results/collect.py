@@ -12,12 +12,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
-import pandas as pd
-
 from harness import metrics
 from harness.config import TERMS, canonical_json
 from harness.config.sweep import Point, Run, Show, Sweep, matches, short_names, value_at
-from harness.document.text import encodable
 from harness.errors import unknown
 from harness.planning.selection import Selection, selection_on_file
 from harness.results.lasting import no_garbage
@@ -116,12 +113,6 @@ class Collection:
     def readings(self) -> list[list[Reading]]:
         """Of each record, what it says of each of `metrics`."""
         return [[_reading(record, name) for name in self.metrics] for record in self.records]
-
-    @cached_property
-    def frame(self) -> pd.DataFrame:
-        """The readings, a row a (point, seed, metric): point, label, seed, the axes by their dotted
-        names, metric, value, n, chance, reason, off, key, state."""
-        return _frame(self)
 
     def axis_name(self, path: str) -> str:
         """What a table or figure calls the axis `path`."""
@@ -241,35 +232,7 @@ def baselines_of(points: Sequence[Point], baseline: Point | None) -> list[int | 
     return [index.get(canonical_json({**point, **baseline}), single) for point in points]
 
 
-# --------------------------------------------------------------------------- the frame
-
-
-def _frame(collection: Collection) -> pd.DataFrame:
-    names, records, points = collection.metrics, collection.records, collection.points
-
-    def each(column: Sequence[Any]) -> pd.Series[Any]:
-        """One value a record, repeated for every metric."""
-        return pd.Series(list(map(encodable, column))).repeat(len(names)).reset_index(drop=True)
-
-    axes = {
-        axis: each([points[record.point].axes[axis] for record in records])
-        for axis in collection.axes
-    }
-    found = [reading for own in collection.readings for reading in own]
-    columns = zip(*found, strict=True) if found else [()] * len(_KINDS)
-    told = zip(_KINDS.items(), columns, strict=True)
-    return pd.DataFrame(
-        {
-            "point": each([record.point for record in records]),
-            "label": each([record.run.label for record in records]),
-            "seed": each([record.seed for record in records]),
-            **axes,
-            "metric": [*names] * len(records),
-            **{name: pd.Series(column, dtype=kind) for (name, kind), column in told},
-            "key": each([record.key for record in records]),
-            "state": each([record.status.state.value for record in records]),
-        }
-    )
+# --------------------------------------------------------------------------- the readings
 
 
 def _metric_names(sweep: Sweep, records: Sequence[Record]) -> list[str]:
@@ -295,11 +258,6 @@ class Reading(NamedTuple):
     reason: str | None = None
     off: bool = False
     """Whether no run of the point can have one: the metric is of a loss term that it has off."""
-
-
-_KINDS = dict(
-    zip(Reading._fields, ("float64", "float64", "float64", "object", "bool"), strict=True)
-)
 
 
 def _reading(record: Record, name: str) -> Reading:

@@ -15,9 +15,12 @@ from operator import getitem
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from harness.config import (
     RunConfig,
     Runtime,
+    canonical_json,
     field_paths,
     override,
     unregistered_terms,
@@ -56,7 +59,8 @@ def write_manifest(
         sweep: with the metrics of `show` resolved to names.
         command: the words typed.
     """
-    base = runs[0].config.model_dump(mode="json")
+    trees = Trees()
+    base = trees.of(runs[0].config)
     beside = {parent.key: parent for run in runs for parent in run.parents}
     own = {run.key for run in runs}
     before = _on_file(store, sweep.name)
@@ -74,8 +78,8 @@ def write_manifest(
             **_waves(sweep),
             "declared": _declarations(before, sweep, store, own),
             "base": base,
-            "runs": [_entry(run, base) for run in runs],
-            "parents": [_entry(run, base) for key, run in beside.items() if key not in own],
+            "runs": [_entry(run, base, trees) for run in runs],
+            "parents": [_entry(run, base, trees) for key, run in beside.items() if key not in own],
         },
     )
 
@@ -132,20 +136,37 @@ def _plain(show: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _entry(run: Run, base: Mapping[str, Any]) -> dict[str, Any]:
+def _entry(run: Run, base: Mapping[str, Any], trees: Trees) -> dict[str, Any]:
     return {
         "key": run.key,
         "label": run.label,
         "seed": run.seed,
         "point": [[path, value] for path, value in run.point.items()],  # its order is the table's
-        "set": differences(base, run.config),
+        "set": differences(base, trees.of(run.config)),
         "parents": [parent.key for parent in run.parents],
     }
 
 
-def differences(base: Mapping[str, Any], config: RunConfig) -> dict[str, Any]:
-    """Dotted field -> value in `config`, of those in which it differs from `base`, a tree."""
-    tree = config.model_dump(mode="json")
+class Trees:
+    """Configurations as they are written; a section that several share is made a tree once."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[object, Any]] = {}
+
+    def of(self, config: RunConfig) -> dict[str, Any]:
+        """As `model_dump(mode="json")`."""
+        return {name: self._of(value) for name, value in config}
+
+    def _of(self, value: Any) -> Any:
+        if not isinstance(value, BaseModel):
+            return value
+        if id(value) not in self._known:  # and it stays, so that nothing else gets its address
+            self._known[id(value)] = value, value.model_dump(mode="json")
+        return self._known[id(value)][1]
+
+
+def differences(base: Mapping[str, Any], tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted field -> value in `tree`, of those in which it differs from `base`."""
     sections = {name for name, value in tree.items() if value != base[name]}
     told = flat(base, sections)
     return {path: value for path, value in flat(tree, sections).items() if value != told[path]}
@@ -320,8 +341,9 @@ def _runs(
 ) -> dict[str, Run]:
     runs: dict[str, Run] = {}
     above: dict[str, list[str]] = {}
+    sections: dict[tuple[str, str], Any] = {}
     for entry in entries:
-        config = override(base, entry["set"]) if entry["set"] else base
+        config = _config(base, entry["set"], sections)
         point: Point = dict(entry["point"])
         refuse_long("the label", str(entry["label"]))
         run = Run(entry["label"], point, entry["seed"], config, source=source)
@@ -338,3 +360,23 @@ def _runs(
         key: replace(run, parents=tuple(known[each] for each in above[key])) if above[key] else run
         for key, run in runs.items()
     }
+
+
+def _config(
+    base: RunConfig, own: Mapping[str, Any], sections: dict[tuple[str, str], Any]
+) -> RunConfig:
+    """`base` with what a run sets; a section that runs have in common is one object, read once.
+
+    Args:
+        sections: those known by now, by their names and by what is set in them.
+    """
+    told: dict[str, dict[str, Any]] = {}
+    for path, value in own.items():
+        told.setdefault(path.partition(".")[0], {})[path] = value
+    places = {name: (name, canonical_json(values)) for name, values in told.items()}
+    if not all(place in sections for place in places.values()):
+        config = override(base, own)
+        for name, place in places.items():
+            sections.setdefault(place, getattr(config, name))
+    # That they fit each other is known since they were written: the run's key is checked.
+    return base.model_copy(update={name: sections[place] for name, place in places.items()})
