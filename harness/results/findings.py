@@ -123,7 +123,7 @@ class ReportFindings:
     def mark(self, cell: Cell) -> str:
         """`best` where it is told from all others, `tied` where it cannot be told from the best."""
         contest = self.contests.get(cell.metric)
-        if contest is None or cell.estimate is None or cell.point not in contest.candidates:
+        if contest is None or cell.estimate is None or cell.point not in contest.tied:
             return ""
         return "best" if contest.won else "tied"
 

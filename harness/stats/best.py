@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from scipy import optimize, special
@@ -37,6 +37,11 @@ class Best:
     def won(self) -> bool:
         """Whether the leader can be told from all others."""
         return self.candidates == (self.leader,)
+
+    @cached_property
+    def tied(self) -> frozenset[int]:
+        """The candidates, to be looked up in."""
+        return frozenset(self.candidates)
 
 
 #: Past so many points, those with the best means alone are taken for rivals of the others.
