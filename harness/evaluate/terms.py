@@ -99,9 +99,7 @@ def _record(
         job.found.compute(name, term, Contrasted(*pairs[:, order]))
     left_out = {problem["where"] for problem in excluded}
     kept = [place for place, image in enumerate(split.images) if image not in left_out]
-    job.found.outcomes[f"{name}/items/images"] = np.array(
-        [split.images[place] for place in kept], dtype=np.str_
-    )
+    job.found.note_images(name, (split.images[place] for place in kept))
     job.found.outcomes[f"{name}/{ITEMS_OF_TERMS}"] = np.searchsorted(kept, images[order]).astype(
         np.int32
     )

@@ -18,6 +18,7 @@ from harness.errors import ConfigError, HarnessError, one_line
 from harness.evaluate.suites.find import Found, Hole
 from harness.evaluate.suites.records import Benchmark
 from harness.files import home_path, write_atomic
+from harness.launch.own_process import begin_process
 from harness.store.checksums import OUTCOMES
 from harness.store.evaluations import EvaluationDir, evaluations_root
 from harness.store.record import RunDir, Store
@@ -261,6 +262,7 @@ def _side_by_side(
 
 def _serve(pipe: Connection, work: Work, gpu: str | None) -> None:
     """What a process does: ask for a task, with None, and say what came of it."""
+    begin_process()
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # nothing has looked for GPUs yet
 

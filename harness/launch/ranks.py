@@ -30,7 +30,8 @@ from typing import TYPE_CHECKING
 from harness.config import RunConfig, Runtime, validate
 from harness.config.sweep_files import load_sweep
 from harness.errors import HarnessError, InterruptedRun, RankLost, one_line
-from harness.files import open_streams, read_json, write_json
+from harness.files import read_json, write_json
+from harness.launch.own_process import begin_process
 from harness.launch.processes import Inbox, Stop, Task, print_to
 
 if TYPE_CHECKING:
@@ -248,7 +249,7 @@ OtherRanks = Spawned | Rendezvous
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Help until standard input ends, a run fails, or a stop is asked for."""
-    open_streams()
+    begin_process()
     parser = argparse.ArgumentParser(prog="python -m harness.launch.ranks", description=__doc__)
     parser.add_argument("rank", type=int, help="number of this process, from 1")
     parser.add_argument("--sweep", help="sweep file, for the parts that it registers")

@@ -8,8 +8,10 @@ directories.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Container, Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
+from functools import cache, reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from harness.config import (
 )
 from harness.config.sweep import Point, Points, Run, Show, Sweep, SweepFile
 from harness.config.sweep_files import load_recorded
+from harness.config.values import at_path
 from harness.errors import NOT_WHOLE, RecordError, SweepError, one_line, refuse_long, unknown
 from harness.files import drop_leftovers, read_json, write_json
 from harness.metrics import display
@@ -53,7 +56,7 @@ def write_manifest(
         sweep: with the metrics of `show` resolved to names.
         command: the words typed.
     """
-    base = runs[0].config
+    base = runs[0].config.model_dump(mode="json")
     beside = {parent.key: parent for run in runs for parent in run.parents}
     own = {run.key for run in runs}
     before = _on_file(store, sweep.name)
@@ -70,7 +73,7 @@ def write_manifest(
             "show": _plain(asdict(sweep.show)),
             **_waves(sweep),
             "declared": _declarations(before, sweep, store, own),
-            "base": base.model_dump(mode="json"),
+            "base": base,
             "runs": [_entry(run, base) for run in runs],
             "parents": [_entry(run, base) for key, run in beside.items() if key not in own],
         },
@@ -83,7 +86,7 @@ def _waves(sweep: Sweep) -> dict[str, Any]:
     if sweep.nuisance:
         grid = [[path, [*values]] for path, values in sweep.nuisance.items()]
         tree = sweep.base.model_dump(mode="json")
-        own = {path: _at(tree, path) for path in sweep.nuisance}
+        own = {path: at_path(tree, path) for path in sweep.nuisance}
         waves = {"nuisance": grid, "tune_on": sweep.tune_on, "tune_seeds": [*sweep.tune_seeds]}
         waves["base"] = own
     if sweep.look_counts:
@@ -129,29 +132,33 @@ def _plain(show: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _entry(run: Run, base: RunConfig) -> dict[str, Any]:
+def _entry(run: Run, base: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "key": run.key,
         "label": run.label,
         "seed": run.seed,
         "point": [[path, value] for path, value in run.point.items()],  # its order is the table's
-        "set": _differences(base, run.config),
+        "set": differences(base, run.config),
         "parents": [parent.key for parent in run.parents],
     }
 
 
-def _differences(base: RunConfig, config: RunConfig) -> dict[str, Any]:
-    """Dotted field -> value in `config`, of the fields in which it differs from `base`."""
-    here, there = config.model_dump(mode="json"), base.model_dump(mode="json")
-    values = {path: _at(here, path) for path in field_paths(RunConfig)}
-    return {path: value for path, value in values.items() if value != _at(there, path)}
+def differences(base: Mapping[str, Any], config: RunConfig) -> dict[str, Any]:
+    """Dotted field -> value in `config`, of those in which it differs from `base`, a tree."""
+    tree = config.model_dump(mode="json")
+    sections = {name for name, value in tree.items() if value != base[name]}
+    told = flat(base, sections)
+    return {path: value for path, value in flat(tree, sections).items() if value != told[path]}
 
 
-def _at(tree: Mapping[str, Any], path: str) -> Any:
-    value: Any = tree
-    for name in path.split("."):
-        value = value[name]
-    return value
+def flat(tree: Mapping[str, Any], sections: Container[str]) -> dict[str, Any]:
+    """Dotted field -> value, of the fields in these sections of a configuration."""
+    return {p: reduce(getitem, at, tree) for p, at in _paths().items() if at[0] in sections}
+
+
+@cache
+def _paths() -> dict[str, list[str]]:
+    return {path: path.split(".") for path in field_paths(RunConfig)}
 
 
 # --------------------------------------------------------------------------- what was declared
@@ -189,8 +196,8 @@ def printed_before(store: Store, sweep: Sweep) -> int | None:
 
     None where no run had finished then.
     """
-    tree = _on_file(store, sweep.name)
-    if tree is None or not sweep.look_counts:
+    tree = _on_file(store, sweep.name) if sweep.look_counts else None
+    if tree is None:
         return None
     keys = {entry["key"] for entry in tree["runs"]}
     last = _declarations(tree, sweep, store, keys)[-1]

@@ -52,8 +52,37 @@ RESULT_SCHEMA = 2
 """Of results: since the first stage recalls have other names; see harness.store.first_stage."""
 
 
+class _Inside:
+    """What lies in the directory of a run by a name of its own."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, run: RunDir, owner: type[RunDir]) -> Path:
+        return run.path / self._name
+
+
 class RunDir:
     """The directory of one run."""
+
+    result_file = _Inside("result.json")
+    """Written last; its valid presence means done."""
+    status_file = _Inside("status.json")
+    """State and progress, replaced atomically."""
+    metrics_file = _Inside("metrics.jsonl")
+    """The training log."""
+    progress_file = _Inside("progress.jsonl")
+    """What was evaluated while it trained."""
+    lease_file = _Inside("lease.json")
+    """Who runs it now."""
+    checkpoints = _Inside("checkpoints")
+    """States to go on from, and the final weights."""
+    stop_file = _Inside("stop.json")
+    """The wish that the run stop."""
+    fill_file = _Inside("fill.json")
+    """The wish that its evaluation be filled up."""
+    outcomes = _Inside("outcomes")
+    """Per-example results."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -63,46 +92,6 @@ class RunDir:
         """The run's key: the directory's name, up to the number of one that was set aside."""
         return self.path.name.partition(".")[0]
 
-    @property
-    def result_file(self) -> Path:
-        """Written last; its valid presence means done."""
-        return self.path / "result.json"
-
-    @property
-    def status_file(self) -> Path:
-        """State and progress, replaced atomically."""
-        return self.path / "status.json"
-
-    @property
-    def metrics_file(self) -> Path:
-        """The training log."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def progress_file(self) -> Path:
-        """What was evaluated while it trained."""
-        return self.path / "progress.jsonl"
-
-    @property
-    def lease_file(self) -> Path:
-        """Who runs it now."""
-        return self.path / "lease.json"
-
-    @property
-    def checkpoints(self) -> Path:
-        """States to go on from, and the final weights."""
-        return self.path / "checkpoints"
-
-    @property
-    def stop_file(self) -> Path:
-        """The wish that the run stop."""
-        return self.path / "stop.json"
-
-    @property
-    def fill_file(self) -> Path:
-        """The wish that its evaluation be filled up."""
-        return self.path / "fill.json"
-
     def request_fill(self) -> None:
         """Have what its evaluation lacks computed and added; it has work left until it is."""
         write_json(self.fill_file, {"schema": SCHEMA})
@@ -111,11 +100,6 @@ class RunDir:
     def begun(self) -> bool:
         """Whether there is a state to go on from, sound or not, or more."""
         return self.result_file.exists() or any(self.checkpoints.glob("step-*.pt"))
-
-    @property
-    def outcomes(self) -> Path:
-        """Per-example results."""
-        return self.path / "outcomes"
 
     def log_file(self, attempt: int) -> Path:
         """What attempt `attempt` printed."""

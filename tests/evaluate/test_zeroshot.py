@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from harness.data.classnames import prompts
 from harness.errors import InvariantError
-from harness.evaluate.scoring.zeroshot import classifier, classify, prompts
+from harness.evaluate.scoring.zeroshot import classifier, classify
 from harness.metrics import MEAN_PER_CLASS_RECALL, METRICS
 
 PER_CLASS = METRICS.get(MEAN_PER_CLASS_RECALL)

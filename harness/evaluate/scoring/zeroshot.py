@@ -6,8 +6,6 @@ section 3.1.4): each prompt's embedding normalised, averaged over templates, nor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,11 +15,6 @@ from harness.evaluate.scoring.ranking import expected_hits
 from harness.metrics import Classified
 
 _TOP = (1, 5)
-
-
-def prompts(classnames: Sequence[str], templates: Sequence[str]) -> list[str]:
-    """Every template filled with every class name, class by class (C x T texts)."""
-    return [template.replace("{c}", name) for name in classnames for template in templates]
 
 
 def classifier(embeddings: Tensor, classes: int) -> Tensor:

@@ -20,8 +20,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.errors import HarnessError, one_line
-from harness.files import open_streams
 from harness.launch.executor import REPORT_ONLY
+from harness.launch.own_process import begin_process
 from harness.launch.slurm.array_task import ArrayTask, say
 from harness.launch.slurm.launching import FAILURE, has_begun
 from harness.launch.slurm.orders import JobOrder
@@ -45,7 +45,7 @@ ROUNDS = 3
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Submit what was lost, and become the command that writes the report."""
-    open_streams()
+    begin_process()
     parser = argparse.ArgumentParser(prog="python -m harness.launch.slurm.report_job")
     parser.add_argument("folder", type=Path, help="of the submission")
     parser.add_argument("--sha256", required=True, help="of what was submitted")

@@ -26,10 +26,10 @@ from typing import Any
 
 from harness.config.sweep import Run
 from harness.errors import HarnessError, one_line
-from harness.files import open_streams
 from harness.launch.backlog import Backlog
 from harness.launch.executor import Assignment
 from harness.launch.executors.local import LocalExecutor
+from harness.launch.own_process import begin_process
 from harness.launch.processes import HELD_SIGNALS, Stop
 from harness.launch.ranks import end_rendezvous, help_with, runs_of_rendezvous
 from harness.launch.slots import gpus_of_machine, slots_here
@@ -51,7 +51,7 @@ _TAIL_BYTES = 20_000
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code is 0 if every run of the task is done."""
     signals = _Signals()
-    open_streams()
+    begin_process()
     parser = argparse.ArgumentParser(prog="python -m harness.launch.slurm.supervisor")
     parser.add_argument("folder", type=Path, help="of the submission")
     parser.add_argument("array", type=int, help="which of its arrays")
