@@ -316,7 +316,7 @@ def _begins_so(label: str, pattern: str) -> bool:
 
 def report(sweep: Sweep, runs: Sequence[Run], store: Store) -> int:
     """Write the report, name the runs that failed; 0 when the sweep is complete, else 3."""
-    from harness.report import build
+    from harness.report.folder import build
 
     parents = [parent for run in runs for parent in run.parents]
     for run in {run.key: run for run in [*parents, *runs]}.values():

@@ -388,7 +388,7 @@ def _confirm(job: SearchJob, plan: SearchPlan, ledger: Ledger, executor: Executo
 
 
 def _report(job: SearchJob, plan: SearchPlan, ledger: Ledger) -> int:
-    from harness.report import build
+    from harness.report.folder import build
     from harness.report.search import build_search
 
     made = plan.confirmation(ledger)

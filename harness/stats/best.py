@@ -83,9 +83,10 @@ def _criticals(gaps: Gaps, comparisons: int, alpha: float) -> Array:
     Dunnett's where the variance is pooled (equal correlations of 1/2, which equal numbers of seeds
     give); Bonferroni's where a pair is judged by its own seeds.
     """
-    found = -special.stdtrit(np.maximum(gaps.dfs, 1), alpha / comparisons)
-    pooled = dunnett(comparisons, float(gaps.dfs[gaps.pooled].max(initial=1.0)), alpha)
-    seeds: Array = np.where(gaps.pooled, pooled, found)
+    pooled, own = gaps.pooled, ~gaps.pooled
+    common = dunnett(comparisons, float(gaps.dfs[pooled].max(initial=1.0)), alpha)
+    seeds: Array = np.full(pooled.shape, common)
+    seeds[own] = -special.stdtrit(np.maximum(gaps.dfs[own], 1), alpha / comparisons)
     if not gaps.items:
         return seeds
     return (1 - gaps.shares) * seeds + gaps.shares * dunnett(comparisons, gaps.items - 1.0, alpha)

@@ -8,8 +8,10 @@ directories.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Container, Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
+from functools import cache, reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +56,7 @@ def write_manifest(
         sweep: with the metrics of `show` resolved to names.
         command: the words typed.
     """
-    base = runs[0].config
+    base = runs[0].config.model_dump(mode="json")
     beside = {parent.key: parent for run in runs for parent in run.parents}
     own = {run.key for run in runs}
     before = _on_file(store, sweep.name)
@@ -71,7 +73,7 @@ def write_manifest(
             "show": _plain(asdict(sweep.show)),
             **_waves(sweep),
             "declared": _declarations(before, sweep, store, own),
-            "base": base.model_dump(mode="json"),
+            "base": base,
             "runs": [_entry(run, base) for run in runs],
             "parents": [_entry(run, base) for key, run in beside.items() if key not in own],
         },
@@ -130,22 +132,33 @@ def _plain(show: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _entry(run: Run, base: RunConfig) -> dict[str, Any]:
+def _entry(run: Run, base: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "key": run.key,
         "label": run.label,
         "seed": run.seed,
         "point": [[path, value] for path, value in run.point.items()],  # its order is the table's
-        "set": _differences(base, run.config),
+        "set": differences(base, run.config),
         "parents": [parent.key for parent in run.parents],
     }
 
 
-def _differences(base: RunConfig, config: RunConfig) -> dict[str, Any]:
-    """Dotted field -> value in `config`, of the fields in which it differs from `base`."""
-    here, there = config.model_dump(mode="json"), base.model_dump(mode="json")
-    values = {path: at_path(here, path) for path in field_paths(RunConfig)}
-    return {path: value for path, value in values.items() if value != at_path(there, path)}
+def differences(base: Mapping[str, Any], config: RunConfig) -> dict[str, Any]:
+    """Dotted field -> value in `config`, of those in which it differs from `base`, a tree."""
+    tree = config.model_dump(mode="json")
+    sections = {name for name, value in tree.items() if value != base[name]}
+    told = flat(base, sections)
+    return {path: value for path, value in flat(tree, sections).items() if value != told[path]}
+
+
+def flat(tree: Mapping[str, Any], sections: Container[str]) -> dict[str, Any]:
+    """Dotted field -> value, of the fields in these sections of a configuration."""
+    return {p: reduce(getitem, at, tree) for p, at in _paths().items() if at[0] in sections}
+
+
+@cache
+def _paths() -> dict[str, list[str]]:
+    return {path: path.split(".") for path in field_paths(RunConfig)}
 
 
 # --------------------------------------------------------------------------- what was declared
@@ -183,8 +196,8 @@ def printed_before(store: Store, sweep: Sweep) -> int | None:
 
     None where no run had finished then.
     """
-    tree = _on_file(store, sweep.name)
-    if tree is None or not sweep.look_counts:
+    tree = _on_file(store, sweep.name) if sweep.look_counts else None
+    if tree is None:
         return None
     keys = {entry["key"] for entry in tree["runs"]}
     last = _declarations(tree, sweep, store, keys)[-1]

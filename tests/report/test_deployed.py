@@ -33,9 +33,9 @@ from harness.launch import latency
 from harness.launch.latency import CALLS, TURNS, first_of_each_point, sit, time_what_is_untimed
 from harness.metrics import COSTS, is_measured_apart
 from harness.planning.plan import Action, Rerun, make_plan
-from harness.report import build
 from harness.report.check import check
 from harness.report.deployed import device_blocks, on_devices
+from harness.report.folder import build
 from harness.results.collect import collect
 from harness.results.deployed import FORM, TRAINED, deployed, newest_with_most
 from harness.results.findings import find

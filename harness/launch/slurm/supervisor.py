@@ -24,9 +24,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from harness.config.pipes import allow_pipes
 from harness.config.sweep import Run
-from harness.config.sweep_files import name_sweep_file
 from harness.errors import HarnessError, one_line
 from harness.launch.backlog import Backlog
 from harness.launch.executor import Assignment
@@ -61,9 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--sha256", required=True, help="of what was submitted")
     args = parser.parse_args(argv)
     task = ArrayTask.of_environment(Submission(args.folder), args.array, args.sha256)
-    allow_pipes(task.intent.pipes)
-    if task.intent.sweep_file is not None:
-        name_sweep_file(Path(task.intent.sweep_file))
+    task.intent.begin()
     if args.after is not None:
         return Aftermath(task, args.after).tidy()
     rank = int(os.environ.get("SLURM_PROCID", "0"))
