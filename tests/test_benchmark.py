@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from harness.commands.evaluate import main
-from harness.config import Evaluate, ImageTower, Model, Runtime, TextTower
+from harness.config import Evaluate, Runtime
 from harness.data import catalog
 from harness.evaluate import invariants
 from harness.evaluate.suites import BENCHMARKS, SUITES
@@ -21,23 +21,18 @@ from harness.evaluate.suites.find import Found, find
 from harness.launch.evaluations import Done, EvaluationTask, ModelSpec, Work, cost, evaluate_all
 from harness.store.evaluations import EvaluationDir, read_evaluations
 from harness.store.record import Store
-from tests.evaluate.benchmark_cases import CAPTIONS, CLASSES, caption_folder, class_folder
+from tests.evaluate.benchmark_cases import (
+    CAPTIONS,
+    CLASSES,
+    caption_folder,
+    class_folder,
+    write_small_clip,
+)
 
 
 @pytest.fixture(scope="session")
 def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from harness.models.export import write_open_clip
-    from harness.models.two_tower import TwoTower
-
-    config = Model(
-        image=ImageTower(backbone="test_resnet", size=32),
-        text=TextTower(layers=1, width=16, heads=2, context_length=16),
-        embed_dim=8,
-    )
-    folder = tmp_path_factory.mktemp("models") / "small"
-    folder.mkdir()
-    write_open_clip(TwoTower(config, None, seed=0).eval(), folder)
-    return folder
+    return write_small_clip(tmp_path_factory.mktemp("models") / "small")
 
 
 @pytest.fixture

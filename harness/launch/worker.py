@@ -105,10 +105,7 @@ class Worker:
             self._tasks.close()
 
     def _last_words(
-        self,
-        kind: type[BaseException],
-        error: BaseException,
-        trace: TracebackType | None,
+        self, kind: type[BaseException], error: BaseException, trace: TracebackType | None
     ) -> None:
         traceback.print_exception(kind, error, trace)
         self._answer(**failed(error), leaving=True)

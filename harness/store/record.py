@@ -71,6 +71,8 @@ class RunDir:
     """State and progress, replaced atomically."""
     metrics_file = _Inside("metrics.jsonl")
     """The training log."""
+    provenance_file = _Inside("provenance.json")
+    """An entry an attempt."""
     progress_file = _Inside("progress.jsonl")
     """What was evaluated while it trained."""
     lease_file = _Inside("lease.json")
@@ -220,10 +222,10 @@ class RunDir:
 
     def provenance(self) -> list[dict[str, Any]]:
         """An entry an attempt, in order; RecordError where it is none."""
-        file = self.path / "provenance.json"
-        written = read_json(file)
-        found = [] if written is None else shaped(written, ProvenanceShape, file)["attempts"]
-        return list(found)
+        written = read_json(self.provenance_file)
+        if written is None:
+            return []
+        return list(shaped(written, ProvenanceShape, self.provenance_file)["attempts"])
 
     def attempts(self) -> int:
         """How often this run was started."""
@@ -231,26 +233,25 @@ class RunDir:
 
     def was_out_of_memory(self) -> bool:
         """Whether an attempt at this run ended for want of memory, so that the next takes less."""
-        written = read_json(self.path / "provenance.json") or {"attempts": []}
-        spared = any(attempt.get("checkpoint_activations") for attempt in written["attempts"][-1:])
+        last = self.provenance()[-1:]
+        spared = any(attempt.get("checkpoint_activations") for attempt in last)
         failure = (read_json(self.status_file) or {}).get("failure")
         classes = [failure, *(end["class"] for end in self.ends())]
         return spared or "out_of_memory" in classes
 
     def add_provenance(self, entry: Mapping[str, Any]) -> int:
         """Append the entry of a new attempt; returns its number, from 1."""
-        file = self.path / "provenance.json"
-        written = read_json(file) or {"schema": SCHEMA, "attempts": []}
-        entries = [*of_this_schema(written, file)["attempts"], dict(entry)]
-        write_json(file, {"schema": SCHEMA, "attempts": entries})
+        entries = [*self.provenance(), dict(entry)]
+        write_json(self.provenance_file, {"schema": SCHEMA, "attempts": entries})
         return len(entries)
 
     def complete_provenance(self, **more: Any) -> None:
         """Add to the entry of the present attempt what was not known at its start."""
-        file = self.path / "provenance.json"
-        attempts = of_this_schema(read_json(file), file)["attempts"]
+        attempts = self.provenance()
+        if not attempts:
+            raise RecordError(f"{self.provenance_file} is missing")
         entries = [*attempts[:-1], {**attempts[-1], **more}]
-        write_json(file, {"schema": SCHEMA, "attempts": entries})
+        write_json(self.provenance_file, {"schema": SCHEMA, "attempts": entries})
 
     # ---- ends
 

@@ -20,15 +20,7 @@ from typing import Self
 from harness.config import RunConfig
 from harness.errors import ConfigError, HarnessError, one_line, user_name
 from harness.launch.backlog import Say, StepSource, name_of
-from harness.launch.executor import (
-    EXECUTORS,
-    SHARE,
-    SLOTS,
-    Assignment,
-    Executor,
-    Option,
-    Watching,
-)
+from harness.launch.executor import EXECUTORS, SHARE, SLOTS, Assignment, Executor, Option, Watching
 from harness.launch.executors.local import LocalExecutor
 from harness.launch.processes import Stop
 from harness.launch.profiles import DEFAULT, load_profile

@@ -33,7 +33,6 @@ class ArrayTask:
     """A task of an array, as this job was given it."""
 
     submission: Submission
-    intent: Intent
     array: int
     index: int
     job: str
@@ -44,10 +43,10 @@ class ArrayTask:
     @staticmethod
     def of_environment(submission: Submission, array: int, sha256: str) -> ArrayTask:
         """The task that SLURM's variables name, of the intent of that SHA-256."""
+        submission.read_as(sha256)
         index = int(os.environ["SLURM_ARRAY_TASK_ID"])
         return ArrayTask(
             submission=submission,
-            intent=submission.read_as(sha256),
             array=array,
             index=index,
             job=f"{os.environ['SLURM_ARRAY_JOB_ID']}_{index}",
@@ -56,9 +55,14 @@ class ArrayTask:
         )
 
     @property
+    def intent(self) -> Intent:
+        """What was submitted."""
+        return self.submission.read()
+
+    @property
     def store(self) -> Store:
         """Where the runs are."""
-        return Store(Path(self.intent.root))
+        return self.intent.store
 
     @property
     def nodes(self) -> int:

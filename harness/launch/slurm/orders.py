@@ -68,7 +68,7 @@ class JobOrder(Assignment):
         """That of an earlier submission, with the code that it had."""
         frozen = frozen_code_of(intent)
         return cls(
-            store=Store(Path(intent.root)),
+            store=intent.store,
             runtime=intent.runtime,
             sweep=intent.sweep,
             sweep_file=frozen.sweep,

@@ -15,13 +15,7 @@ from harness.errors import ConfigError, RecordError, unknown, user_name
 from harness.launch.backlog import Say
 from harness.launch.profiles import load_profile
 from harness.launch.slurm.orders import JobOrder, Submitted, with_processes
-from harness.launch.slurm.places import (
-    Queue,
-    QueuePlace,
-    jobs_to_cancel,
-    report_job_of,
-    withdraw,
-)
+from harness.launch.slurm.places import Queue, QueuePlace, jobs_to_cancel, report_job_of, withdraw
 from harness.launch.slurm.submissions import Intent, Submission, submissions
 from harness.launch.slurm.submit import submit
 from harness.planning.plan import Rerun, make_plan

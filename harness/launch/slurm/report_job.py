@@ -19,8 +19,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from harness.config.pipes import allow_pipes
-from harness.config.sweep_files import name_sweep_file
 from harness.errors import HarnessError, one_line
 from harness.launch.executor import REPORT_ONLY
 from harness.launch.own_process import begin_process
@@ -38,7 +36,6 @@ from harness.launch.slurm.submissions import (
 )
 from harness.launch.slurm.submit import submit
 from harness.planning.plan import Action, Step
-from harness.store.record import Store
 
 ON_FINISH_SECONDS = 600
 """How long `on_finish` of a profile may take."""
@@ -55,9 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     submission = Submission(args.folder)
     intent = submission.read_as(args.sha256)
-    allow_pipes(intent.pipes)
-    if intent.sweep_file is not None:
-        name_sweep_file(Path(intent.sweep_file))
+    intent.begin()
     see_what_other_nodes_wrote(submission, intent)
     try:
         submit_what_was_lost(submission, intent)
@@ -76,12 +71,12 @@ def see_what_other_nodes_wrote(submission: Submission, intent: Intent) -> None:
     """Nothing that a run or a task has said a moment ago, elsewhere, is missed."""
     look_anew(*(submission.folder / name for name in ("", "begun", "launch", "ended")))
     for key in {*intent.keys, *intent.awaits}:
-        look_anew_at(Store(Path(intent.root)).run_dir(key))
+        look_anew_at(intent.store.run_dir(key))
 
 
 def _goes_on(submission: Submission, intent: Intent) -> bool:
     """Whether runs of the sweep are in the queue again, or those that follow."""
-    others = submissions(Store(Path(intent.root)), intent.sweep)
+    others = submissions(intent.store, intent.sweep)
     return any(one.open and one.folder.name > submission.folder.name for one in others)
 
 
@@ -117,7 +112,7 @@ def submit_what_was_lost(submission: Submission, intent: Intent) -> None:
     jobs of the submission did begin.
     """
     again = intent.round < ROUNDS and submission.held() is None
-    departures = Departures(Store(Path(intent.root)))
+    departures = Departures(intent.store)
     lost = [step for task in _tasks(submission, intent) for step in _lost(task, departures, again)]
     if not again or not lost:
         return
@@ -128,7 +123,7 @@ def submit_what_was_lost(submission: Submission, intent: Intent) -> None:
 def _tasks(submission: Submission, intent: Intent) -> list[ArrayTask]:
     """Every task of the submission, with the job that it had, if any."""
     return [
-        ArrayTask(submission, intent, number, index, f"{job}_{index}" if job else "", 0, node="")
+        ArrayTask(submission, number, index, f"{job}_{index}" if job else "", 0, node="")
         for number, array in enumerate(intent.arrays)
         for job in [submission.job(number)]
         for index in range(len(array.tasks))

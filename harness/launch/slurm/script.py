@@ -170,7 +170,7 @@ def _more(job: BatchJob) -> dict[str, Any]:
         "signal": f"{profile.signal}@{profile.warning_seconds}",
         "requeue": True,
         "export": "ALL",
-        **({"output": _output(job).replace("%t", "0")} if _has_percent(job) else {}),
+        "output": _output(job, "0"),
     }
     if profile.reservation is not None:
         more["reservation"] = profile.reservation
@@ -235,23 +235,15 @@ def _check(frozen: Frozen) -> str:
     return shlex.join([sys.executable, "-I", "-c", *words])
 
 
-def _has_percent(job: BatchJob) -> bool:
-    return "%" in str(job.logs)
-
-
-def _output(job: BatchJob) -> str:
-    """What submitit has the job's output written to; `%` of the folder is no pattern of SLURM."""
-    from submitit.core.utils import JobPaths
-
-    name = JobPaths(folder=job.logs).stdout.name
-    numbered = name if job.count is None else name.replace("%j", "%A_%a")
-    return f"{str(job.logs.absolute()).replace('%', '%%')}/{numbered}"
+def _output(job: BatchJob, rank: str) -> str:
+    """Where a process of the job prints; `%` of the folder is no pattern of SLURM."""
+    number = "%j" if job.count is None else "%A_%a"
+    return f"{str(job.logs.absolute()).replace('%', '%%')}/{number}_{rank}_log.out"
 
 
 def _srun(job: BatchJob) -> list[str]:
     words = ["--open-mode=append", f"--cpus-per-task={job.profile.cpus}"]
-    if _has_percent(job):
-        words += ["--output", _output(job)]  # the last one counts
+    words += ["--output", _output(job, "%t")]  # the last one counts
     if job.processes * job.profile.nodes == 1:
         return words
     return [*words, "--kill-on-bad-exit=0", f"--wait={_RANKS_WAIT_SECONDS}"]

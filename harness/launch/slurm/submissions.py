@@ -33,6 +33,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from harness.config import Runtime
+from harness.config.pipes import allow_pipes
+from harness.config.sweep_files import name_sweep_file
 from harness.errors import HarnessError, RecordError, one_line
 from harness.files import beside, dump_json, is_sealed, read_json, seal, write_json
 from harness.launch.profiles import Profile
@@ -115,6 +117,17 @@ class Intent:
     def is_mine(self) -> bool:
         """Whether they are jobs of the user of this process."""
         return self.owner in {os.getuid(), -1}
+
+    @property
+    def store(self) -> Store:
+        """Where the runs are."""
+        return Store(Path(self.root))
+
+    def begin(self) -> None:
+        """Have this process, a job, know what it is to run: the sweep file, commands for data."""
+        allow_pipes(self.pipes)
+        if self.sweep_file is not None:
+            name_sweep_file(Path(self.sweep_file))
 
     @property
     def keys(self) -> set[str]:

@@ -10,7 +10,6 @@ import shutil
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from harness.errors import ConfigError, HarnessError, one_line
 from harness.launch.backlog import Say, job_of, name_of, set_aside
@@ -315,12 +314,11 @@ def submit_missing_report(submission: Submission, say: Say) -> None:
     One that was taken and is gone was cancelled, and is not made again.
     """
     intent = submission.read()
-    store = Store(Path(intent.root))
     look_anew(submission.folder)
     if intent.report is None or submission.job(REPORT) is not None:
         return
-    with submitting(store):
-        queue = look(store, say)
+    with submitting(intent.store):
+        queue = look(intent.store, say)
         own = [p for p in queue.places.values() if p.submission.folder == submission.folder]
         if queue.listing is None or queue.listing.has(intent.report):
             return

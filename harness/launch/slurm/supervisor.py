@@ -24,9 +24,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from harness.config.pipes import allow_pipes
 from harness.config.sweep import Run
-from harness.config.sweep_files import name_sweep_file
 from harness.errors import HarnessError, one_line
 from harness.launch.backlog import Backlog
 from harness.launch.executor import Assignment
@@ -52,7 +50,7 @@ _TAIL_BYTES = 20_000
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code is 0 if every run of the task is done."""
-    signals = _Signals()
+    stop = _Signals()
     begin_process()
     parser = argparse.ArgumentParser(prog="python -m harness.launch.slurm.supervisor")
     parser.add_argument("folder", type=Path, help="of the submission")
@@ -61,31 +59,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--sha256", required=True, help="of what was submitted")
     args = parser.parse_args(argv)
     task = ArrayTask.of_environment(Submission(args.folder), args.array, args.sha256)
-    allow_pipes(task.intent.pipes)
-    if task.intent.sweep_file is not None:
-        name_sweep_file(Path(task.intent.sweep_file))
+    task.intent.begin()
     if args.after is not None:
         return Aftermath(task, args.after).tidy()
     rank = int(os.environ.get("SLURM_PROCID", "0"))
     if rank == 0:
-        return Supervisor(task, signals).supervise()
-    runs = runs_of_rendezvous(task.rendezvous, signals.stop)
+        return Supervisor(task, stop).supervise()
+    runs = runs_of_rendezvous(task.rendezvous, stop)
     local_rank = int(os.environ.get("SLURM_LOCALID", "0"))
-    return help_with(runs, task.intent.sweep_file, signals.stop, rank=rank, local_rank=local_rank)
+    return help_with(runs, task.intent.sweep_file, stop, rank=rank, local_rank=local_rank)
 
 
-class _Signals:
-    """Raises a flag at each signal that tells a job to leave, and remembers which came first."""
+class _Signals(Stop):
+    """A stop asked for by each signal that tells a job to leave; remembers which came first."""
 
     def __init__(self) -> None:
-        self.stop = Stop()
+        super().__init__()
         self.first: int | None = None
         for number in (signal.SIGTERM, signal.SIGINT, *HELD_SIGNALS):
             signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.first = self.first or number
-        self.stop.ask()
+        self.ask()
 
 
 # --------------------------------------------------------------------------- the supervisor
@@ -94,10 +90,9 @@ class _Signals:
 class Supervisor:
     """Brings the runs of a task to their ends."""
 
-    def __init__(self, task: ArrayTask, signals: _Signals) -> None:
+    def __init__(self, task: ArrayTask, stop: _Signals) -> None:
         self.task = task
-        self.signals = signals
-        self.stop = signals.stop
+        self.stop = stop
         self.stuck: set[str] = set()
         """Runs that cannot be started, or not be put on record, by this process."""
 
@@ -271,7 +266,7 @@ class Supervisor:
     def _why_stopped(self) -> tuple[str, bool]:
         """The class of the end, and whether it is for this process to put the job back."""
         profile = self.task.intent.profile
-        if self.signals.first == getattr(signal, f"SIG{profile.signal}"):
+        if self.stop.first == getattr(signal, f"SIG{profile.signal}"):
             return "time_limit", True
         try:
             state = scheduler.own_state(self.task.job)
