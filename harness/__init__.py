@@ -2,11 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from harness.registry import HEAVY, import_in_parts, lazy
+from harness.registry import lazy
 
 if TYPE_CHECKING:
     from harness.api import load as load
 
 __version__ = "0.1.0"
 __getattr__ = lazy(__name__, load="harness.api")
-import_in_parts(HEAVY)

@@ -139,6 +139,13 @@ def nearest(given: str, allowed: Iterable[str], *, most: int = 3) -> list[str]:
     return list(dict.fromkeys([folded[c] for c in close] + by_part))[:most]
 
 
+def few(given: Iterable[object], most: int = 3) -> str:
+    """The first of some things in a line, and how many more there are."""
+    names = list(map(str, given))
+    more = [f"and {len(names) - most} more"] if len(names) > most else []
+    return ", ".join([*names[:most], *more])
+
+
 def unknown(kind: str, given: str, allowed: Iterable[str], *, show: int = 12) -> str:
     """One line that says `given` is no `kind`, what is nearest and what is allowed."""
     names = sorted(allowed)

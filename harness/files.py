@@ -1,4 +1,4 @@
-"""Files written whole or not at all, what tells one content from another, and the streams.
+"""Files written whole or not at all, and what tells one content from another.
 
 Level 0, so that both halves write the same way; knows nothing of what a file holds.
 """
@@ -16,12 +16,13 @@ import os
 import re
 import shutil
 import stat
-import sys
 import time
 import uuid
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from functools import lru_cache
 from io import BufferedReader
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
@@ -32,6 +33,7 @@ from harness.errors import ConfigError, RecordError
 
 if TYPE_CHECKING:
     from numpy.lib.npyio import NpzFile
+    from numpy.typing import NDArray
 
 _KEY_BYTES = 32
 APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -188,6 +190,17 @@ def sha256_of(path: Path) -> str:
     """The SHA-256 of a regular file's content, in hex digits; OSError for what is none."""
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_once(path: Path) -> str:
+    """The same; it is read once a process while nobody touches it."""
+    stat = path.stat()
+    return _sha256_at(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=64)
+def _sha256_at(path: Path, _changed: int, _size: int) -> str:
+    return sha256_of(path)
 
 
 def locked(path: Path) -> AbstractContextManager[object]:
@@ -382,16 +395,19 @@ def open_npz(source: Path | IO[bytes]) -> NpzFile:
     return archive
 
 
-def check_stored(data: bytes) -> None:
-    """ValueError where a checkpoint, a zip by torch.save, unpacks to more than it is."""
-    if not zipfile.is_zipfile(io.BytesIO(data)):
-        return
+def read_npz(path: Path, sha256: str | None) -> dict[str, NDArray[Any]]:
+    """The arrays of an archive of at most `MAX_NPZ_BYTES`, all of them read.
+
+    Raises OSError or ValueError for what is damaged, or has another checksum where one is told.
+    """
+    data = read_regular(path, MAX_NPZ_BYTES)
+    if sha256 not in (None, hashlib.sha256(data).hexdigest()):
+        raise ValueError("its record tells another checksum")
     try:
-        members = zipfile.ZipFile(io.BytesIO(data)).infolist()
-    except (zipfile.BadZipFile, NotImplementedError) as error:
+        archive = open_npz(io.BytesIO(data))
+        return {name: archive[name] for name in archive.files}
+    except (EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(str(error)) from None
-    if sum(member.file_size for member in members) > len(data):
-        raise ValueError("it declares more bytes than it has: torch.save compresses nothing")
 
 
 def numbers_of(tree: Mapping[str, Any], before: str = "") -> dict[str, float]:
@@ -423,19 +439,3 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
         except RecordError:
             if number < len(lines) - 1:
                 raise RecordError(f"{path}:{number} is not valid JSON") from None
-
-
-def open_streams() -> None:
-    """Make the standard streams safe to print to, at the start of a process.
-
-    One that was closed leads nowhere, and a character that one lacks is written as its number.
-    """
-    for name in ("stdin", "stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:
-            nowhere = os.open(os.devnull, os.O_RDWR)  # the lowest number free: that of the stream
-            os.set_inheritable(nowhere, True)
-            mode = "r" if name == "stdin" else "w"
-            setattr(sys, name, open(nowhere, mode, closefd=False))  # noqa: SIM115
-        elif name != "stdin" and getattr(stream, "errors", "") == "strict":
-            stream.reconfigure(errors="backslashreplace")

@@ -119,21 +119,22 @@ def memory_data(train: int = 24, test: int = 12) -> MemoryData:
     return data
 
 
+#: The smallest towers, by dotted fields.
+TINY_TOWERS = {
+    "model.image.size": 32,
+    "model.text.layers": 1,
+    "model.text.width": 16,
+    "model.text.heads": 2,
+    "model.text.context_length": 16,
+    "model.text.vocabulary": "corpus",
+    "model.embed_dim": 8,
+}
+
+
 def tiny_run(folder, **changes) -> RunConfig:
     """A run of the smallest towers on the pairs in `folder`; `changes` are dotted fields."""
-    tiny = {
-        "model.image.size": 32,
-        "model.text.layers": 1,
-        "model.text.width": 16,
-        "model.text.heads": 2,
-        "model.text.context_length": 16,
-        "model.text.vocabulary": "corpus",
-        "model.embed_dim": 8,
-        "data.source": "folder",
-        "data.path": str(folder),
-        "train.batch_size": 8,
-    }
-    return override(RunConfig(), {**tiny, **changes})
+    data = {"data.source": "folder", "data.path": str(folder), "train.batch_size": 8}
+    return override(RunConfig(), {**TINY_TOWERS, **data, **changes})
 
 
 def with_fingerprints(config: RunConfig, runtime: Runtime) -> RunConfig:

@@ -8,11 +8,12 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from harness.commands.evaluate import main
-from harness.config import Evaluate, ImageTower, Model, Runtime, TextTower
+from harness.config import Evaluate, Runtime
 from harness.data import catalog
 from harness.evaluate import invariants
 from harness.evaluate.suites import BENCHMARKS, SUITES
@@ -20,23 +21,18 @@ from harness.evaluate.suites.find import Found, find
 from harness.launch.evaluations import Done, EvaluationTask, ModelSpec, Work, cost, evaluate_all
 from harness.store.evaluations import EvaluationDir, read_evaluations
 from harness.store.record import Store
-from tests.evaluate.benchmark_cases import CAPTIONS, CLASSES, caption_folder, class_folder
+from tests.evaluate.benchmark_cases import (
+    CAPTIONS,
+    CLASSES,
+    caption_folder,
+    class_folder,
+    write_small_clip,
+)
 
 
 @pytest.fixture(scope="session")
 def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from harness.models.export import write_open_clip
-    from harness.models.two_tower import TwoTower
-
-    config = Model(
-        image=ImageTower(backbone="test_resnet", size=32),
-        text=TextTower(layers=1, width=16, heads=2, context_length=16),
-        embed_dim=8,
-    )
-    folder = tmp_path_factory.mktemp("models") / "small"
-    folder.mkdir()
-    write_open_clip(TwoTower(config, None, seed=0).eval(), folder)
-    return folder
+    return write_small_clip(tmp_path_factory.mktemp("models") / "small")
 
 
 @pytest.fixture
@@ -236,24 +232,28 @@ def test_processes_share_the_data_sets_and_one_that_dies_leaves_a_hole(
 
 
 def test_the_task_of_a_dead_process_is_a_hole_and_the_rest_goes_on() -> None:
-    import queue
+    from multiprocessing import Pipe
 
-    from harness.launch.evaluations import _collect
-
-    class Process:
-        def __init__(self, exitcode: int | None) -> None:
-            self.exitcode = exitcode
+    from harness.launch.evaluations import _handed_out
 
     found = Found(CLASSES, "class folder", Path("x"), "f" * 64)
     other = replace(found, benchmark=CAPTIONS)
     spec = ModelSpec("export", "m", Path("m"))
     tasks = [EvaluationTask(0, spec, found), EvaluationTask(0, spec, other)]
-    answers: queue.Queue[tuple[int, EvaluationTask | None, Done | None]] = queue.Queue()
-    answers.put((0, tasks[0], None))
-    answers.put((1, tasks[1], None))
-    answers.put((1, None, Done(0, "told", reason="seen")))
-    done = list(_collect(tasks, [Process(-9), Process(0)], answers))  # type: ignore[arg-type]
-    assert [(d.benchmark, d.reason) for d in done] == [
+    processes, theirs = {}, []
+    for exitcode in (-9, 1, 0):
+        pipe, end = Pipe()
+        processes[pipe] = SimpleNamespace(exitcode=exitcode, join=lambda: None)
+        theirs.append(end)
+    dying, broken, sound = theirs
+    broken.close()  # it never came to ask for a task
+    dying.send(None)
+    sound.send(None)
+    sound.send(Done(0, "told", reason="seen"))
+    done = _handed_out(tasks, processes)
+    first = next(done)
+    dying.close()
+    assert [(d.benchmark, d.reason) for d in (first, *done)] == [
         ("told", "seen"),
         ("patches", "its process died (exit code -9)"),
     ]

@@ -23,7 +23,7 @@ from harness.report.card import card
 from harness.run import execute
 from harness.store.record import Store
 from harness.store.state import State
-from tests.conftest import COLOURS, drawings
+from tests.conftest import COLOURS, TINY_TOWERS, drawings
 
 RUNTIME = Runtime(log_samples=16)
 #: Of the corpus, of other words, cut at the end of the context, and no word at all.
@@ -127,13 +127,9 @@ def configuration(folder: Path) -> RunConfig:
         RunConfig(),
         {
             "model.image.backbone": "test_resnet",
+            **TINY_TOWERS,
             "model.image.size": 64,
             "model.text.layers": 2,
-            "model.text.width": 16,
-            "model.text.heads": 2,
-            "model.text.context_length": 16,
-            "model.text.vocabulary": "corpus",
-            "model.embed_dim": 8,
             "objective.token.weight": 1.0,
             "objective.token.dim": 8,
             "objective.mlm.weight": 1.0,

@@ -87,7 +87,7 @@ def test_of_many_who_claim_at_once_one_wins(file, dead_first):
     claimers = [context.Process(target=_claim, args=given) for _ in range(8)]
     for claimer in claimers:
         claimer.start()
-    winners = [won.get(timeout=30) for _ in claimers]
+    winners = [won.get(timeout=280) for _ in claimers]
     all_told.set()
     for claimer in claimers:
         claimer.join()

@@ -239,7 +239,7 @@ class Terminal:
         )  # fmt: skip
         os.close(theirs)
 
-    def read_until(self, words: str, seconds: float = 60.0) -> None:
+    def read_until(self, words: str, seconds: float = 240.0) -> None:
         """Read what is drawn until it holds `words`, or fail with what was."""
         end = time.monotonic() + seconds
         while words not in self.seen:
@@ -259,12 +259,12 @@ class Terminal:
     def press_ctrl_c(self) -> int:
         """As a user does; the exit code."""
         os.write(self._ours, b"\x03")
-        end = time.monotonic() + 60.0
+        end = time.monotonic() + 240.0
         while self.read() and self.process.poll() is None:
             assert time.monotonic() < end, self.seen
         self.read()
         os.close(self._ours)
-        return self.process.wait(60)
+        return self.process.wait(240)
 
 
 class TestWatching:

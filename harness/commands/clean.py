@@ -16,6 +16,7 @@ from pathlib import Path
 from harness.commands.shared import (
     command_parser,
     exit_code_of,
+    number_from,
     print_table,
     store_of,
     under_a_root,
@@ -38,19 +39,9 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--yes", action="store_true", help="free what is listed")
     add("--cache", type=Path, metavar="DIR", help="of this machine (default: that of runs)")
-    add("--days", type=_days, default=_DAYS, metavar="N", help="caches and temporary files that "
-        "were used within them stay (default: %(default)g)")  # fmt: skip
+    add("--days", type=number_from(0, "days"), default=_DAYS, metavar="N", help="caches and "
+        "temporary files that were used within them stay (default: %(default)g)")  # fmt: skip
     return parser
-
-
-def _days(text: str) -> float:
-    try:
-        days = float(text)
-    except ValueError:
-        days = -1.0
-    if not 0 <= days < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days from 0 on")
-    return days
 
 
 def run_command(args: argparse.Namespace) -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import shutil
 import sys
@@ -25,12 +24,14 @@ from typing import TYPE_CHECKING, Any
 from harness.commands.shared import (
     command_parser,
     exit_code_of,
+    print_table,
     seeds_of,
 )
 from harness.config import ClassFolder, RunConfig, Runtime, override, parse_assignment
 from harness.config.pipes import allow_pipes
 from harness.errors import ConfigError, DataError
 from harness.files import home_path
+from harness.store.provenance import usable_cores
 
 if TYPE_CHECKING:
     from harness.data.dataset import DataSet
@@ -62,91 +63,70 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The arguments; ConfigError for one that is not understood, SystemExit after --help."""
     parser = command_parser("data", __doc__)
     commands = parser.add_subparsers(required=True, metavar="check|pack|teach")
-    check = commands.add_parser(
-        "check",
-        help="count the usable samples of each shard, and list the others for later runs",
-        description="Decode every picture; the list of what is broken is read by later runs.",
-        allow_abbrev=False,
+    check, pack, teach = (
+        commands.add_parser(name, help=about, description=more, allow_abbrev=False)
+        for name, about, more in _COMMANDS
     )
-    check.add_argument("--out", type=Path, metavar="FILE", help="the list (JSON) here as well")
-    check.add_argument("--json", action="store_true", help="print what was found as JSON")
-    check.add_argument("--again", action="store_true", help="index shards, or a large folder, anew")
     check.set_defaults(command=check_data)
-    packed = commands.add_parser(
-        "pack",
-        help="make shards of small pictures",
-        description="Write shards (source=shards) whose pictures are at most --size large.",
-        allow_abbrev=False,
-    )
-    packed.add_argument(
-        "--size", type=int, required=True, metavar="PIXELS", help="of the shortest side"
-    )
-    packed.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
-    packed.add_argument(
-        "--shard-samples", type=int, default=10_000, metavar="N", help="pictures a shard (10,000)"
-    )
-    packed.add_argument(
-        "--format", choices=("jpeg", "png"), default="jpeg", help="of what is made smaller (jpeg)"
-    )
-    packed.set_defaults(command=pack_data)
-    taught = commands.add_parser(
-        "teach",
-        help="store a teacher's embeddings for runs with teacher.views",
-        description="Embed every training sample as runs with these seeds see it in each epoch.",
-        allow_abbrev=False,
-    )
-    taught.add_argument("teacher", help="'run KEY', ./clip or ViT-B-32:FILE, as teacher.models")
-    taught.add_argument("--root", type=Path, default=Path(), metavar="DIR", help="holds results/")
-    taught.add_argument("--sweep", type=Path, metavar="PATH", help="file that registers its parts")
-    taught.add_argument(
-        "--views", type=int, default=1, metavar="K", help="epochs whose crops are embedded (1)"
-    )
-    taught.add_argument(
-        "--seeds", type=seeds_of, default=[0], metavar="0,1,..", help="of the runs (0)"
-    )
-    taught.add_argument(
-        "--set", metavar="FIELD=VALUE", nargs="+", default=[], help="as the runs have data.FIELD"
-    )
-    taught.set_defaults(command=teach_data)
-    for command in (check, packed, taught):
+    add = check.add_argument
+    add("--out", type=Path, metavar="FILE", help="the list (JSON) here as well")
+    add("--json", action="store_true", help="print what was found as JSON")
+    add("--again", action="store_true", help="index shards, or a large folder, anew")
+    pack.set_defaults(command=pack_data)
+    add = pack.add_argument
+    add("--size", type=int, required=True, metavar="PIXELS", help="of the shortest side")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder to write")
+    add("--shard-samples", type=int, default=10_000, metavar="N", help="pictures a shard (10,000)")
+    add("--format", choices=("jpeg", "png"), default="jpeg", help="of what is made smaller (jpeg)")
+    teach.set_defaults(command=teach_data)
+    add = teach.add_argument
+    add("teacher", help="'run KEY', ./clip or ViT-B-32:FILE, as teacher.models")
+    add("--root", type=Path, default=Path(), metavar="DIR", help="holds results/")
+    add("--sweep", type=Path, metavar="PATH", help="file that registers its parts")
+    add("--views", type=int, default=1, metavar="K", help="epochs whose crops are embedded (1)")
+    add("--seeds", type=seeds_of, default=[0], metavar="0,1,..", help="of the runs (0)")
+    add("--set", metavar="FIELD=VALUE", nargs="+", default=[], help="as the runs have data.FIELD")
+    for command in (check, pack, teach):
         _add_common(command)
     args = parser.parse_args(argv)
     _check_numbers(args)
     return args
 
 
+_COMMANDS = (
+    (
+        "check",
+        "count the usable samples of each shard, and list the others for later runs",
+        "Decode every picture; the list of what is broken is read by later runs.",
+    ),
+    (
+        "pack",
+        "make shards of small pictures",
+        "Write shards (source=shards) whose pictures are at most --size large.",
+    ),
+    (
+        "teach",
+        "store a teacher's embeddings for runs with teacher.views",
+        "Embed every training sample as runs with these seeds see it in each epoch.",
+    ),
+)
+"""Name, what it does, and the same in a sentence."""
+
+
 def _add_common(command: argparse.ArgumentParser) -> None:
-    command.add_argument("data", help="folder, table, tar files or URLs, as data.path has them")
-    command.add_argument(
-        "--source",
-        choices=SOURCES,
-        help="as data.source has it, or classes for a zero-shot test set; else as the data look",
-    )
-    command.add_argument(
-        "--workers", type=int, default=_cores(), metavar="N", help="processes (one a core)"
-    )
-    command.add_argument(
-        "--max-bad-fraction",
-        type=float,
-        default=_DEFAULTS.max_bad_fraction,
-        metavar="SHARE",
-        help=f"of unusable samples that is allowed ({_DEFAULTS.max_bad_fraction:g})",
-    )
-    command.add_argument(
-        "--max-pixels",
-        type=int,
-        default=_DEFAULTS.max_pixels,
-        metavar="N",
-        help=f"larger pictures are not decoded ({_DEFAULTS.max_pixels:,})",
-    )
-    command.add_argument(
-        "--columns",
-        metavar="FIELD=COLUMN",
-        nargs="+",
-        default=[],
-        help="as data.columns has them: image=img caption=description split=fold",
-    )
-    command.add_argument("--cache", metavar="DIR", help="as runtime.cache has it")
+    add = command.add_argument
+    share, pixels = _DEFAULTS.max_bad_fraction, _DEFAULTS.max_pixels
+    add("data", help="folder, table, tar files or URLs, as data.path has them")
+    add("--source", choices=SOURCES, help="as data.source has it, or classes for a zero-shot test "
+        "set; else as the data look")  # fmt: skip
+    add("--workers", type=int, default=usable_cores(), metavar="N", help="processes (one a core)")
+    add("--max-bad-fraction", type=float, default=share, metavar="SHARE", help="of unusable "
+        f"samples that is allowed ({share:g})")  # fmt: skip
+    add("--max-pixels", type=int, default=pixels, metavar="N", help="larger pictures are not "
+        f"decoded ({pixels:,})")  # fmt: skip
+    add("--columns", metavar="FIELD=COLUMN", nargs="+", default=[], help="as data.columns has "
+        "them: image=img caption=description split=fold")  # fmt: skip
+    add("--cache", metavar="DIR", help="as runtime.cache has it")
 
 
 def _check_numbers(args: argparse.Namespace) -> None:
@@ -156,10 +136,6 @@ def _check_numbers(args: argparse.Namespace) -> None:
             raise ConfigError(f"--{name.replace('_', '-')} {value} is less than 1")
     if not 0 <= args.max_bad_fraction <= 1:
         raise ConfigError(f"--max-bad-fraction {args.max_bad_fraction:g} is not between 0 and 1")
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
 
 def _opened(args: argparse.Namespace) -> tuple[DataSet, Runtime]:
@@ -296,12 +272,12 @@ def _print_summary(tree: Mapping[str, Any]) -> None:
     _print_rows(("class", "pictures", "first prompt"), classes)
     for name, caption in tree["captions"].items():
         text = textwrap.shorten(caption["caption"], 100, placeholder=" ...")
-        _say(f"{name} caption: {caption['characters']:,} characters, {text!r}")
+        print(f"{name} caption: {caption['characters']:,} characters, {text!r}")
     for split, count in tree["duplicates"]["within"].items():
         what = "picture has" if count == 1 else "pictures have"
         print(f"repeated: {count:,} {what} the content of another in {split}")
     for note in tree["notes"]:
-        _say(f"note: {note}")
+        print(f"note: {note}")
     _print_problems(tree["problems"])
 
 
@@ -310,38 +286,20 @@ def _count(number: int) -> str:
 
 
 def _print_rows(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.table import Table
-    from rich.text import Text
+    from harness.document.table import plain_table
 
-    from harness.document.terminal import PlainConsole
-
-    if not rows:
-        return
-    table = Table(box=None, pad_edge=False)
-    for head in heads:
-        number = head in {"rows", "used", "pictures", "captions"}
-        table.add_column(head, justify="right" if number else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(_printable(cell)) for cell in row))
-    PlainConsole(pipe_width=150).print(table, end="\n")
+    if rows:
+        numeric = {"rows", "used", "pictures", "captions"}
+        print_table(plain_table(heads, rows, numeric=numeric))
 
 
 def _print_problems(problems: Sequence[Mapping[str, Any]]) -> None:
     """One line a reason, the most frequent first, with the first place of each."""
     for problem in problems[:_SHOWN]:
         row = "" if problem["row"] is None else f":{problem['row']}"
-        _say(f"{problem['count']:>7,} x {problem['reason']} (such as {problem['file']}{row})")
+        print(f"{problem['count']:>7,} x {problem['reason']} (such as {problem['file']}{row})")
     if len(problems) > _SHOWN:
         print(f"{'':7}   and {len(problems) - _SHOWN} more reasons")
-
-
-def _say(line: str) -> None:
-    """Print what may hold a broken name."""
-    print(_printable(line))
-
-
-def _printable(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 # --------------------------------------------------------------------------- pack
@@ -397,7 +355,7 @@ def teach_data(args: argparse.Namespace) -> int:
     fields = {"data.source": source, "data.path": None if built_in else args.data}
     with _progress("embedding", "samples") as progress:
         for line in teach_seeds(args, {**fields, **columns_of(args)}, progress):
-            _say(line)
+            print(line)
     return 0
 
 

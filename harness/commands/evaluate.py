@@ -22,6 +22,8 @@ from harness.commands.shared import (
     HOLES,
     command_parser,
     exit_code_of,
+    go_on,
+    of_a_sweep_file,
     print_table,
     store_of,
     under_a_root,
@@ -62,12 +64,7 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code, and tells a known error in one line."""
-    return exit_code_of(lambda: run_command(_parser().parse_intermixed_args(argv)), stopped=_go_on)
-
-
-def _go_on() -> str:
-    words = sys.orig_argv[1:] if len(sys.orig_argv) > 1 else sys.argv
-    return f"stopped; the same command goes on: {shlex.join(['python', *words])}"
+    return exit_code_of(lambda: run_command(_parser().parse_intermixed_args(argv)), stopped=go_on)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -75,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         "evaluate",
         __doc__,
         under_a_root(),
+        of_a_sweep_file(),
         epilog=_epilog(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -97,7 +95,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--model", metavar="NAME", help="open_clip's architecture of the checkpoints")
     add("--pretrained", metavar="FILE", type=Path, help="a checkpoint of --model")
     add("--data-root", metavar="DIR", help="holds each data set in a folder of its name")
-    add("--sweep", type=Path, metavar="PATH", help="sweep file that registers a run's backbone")
     add("--trust-code", action="store_true", help="a folder's model may fetch or run other code")
     add("--slots", type=int, metavar="N", help="data sets side by side (default: GPUs, or 1)")
     add("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto")

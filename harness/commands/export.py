@@ -170,11 +170,10 @@ def _write_papers(
 ) -> None:
     from harness.report.card import card, example
 
-    provenance = read_json(run.path / "provenance.json") or {"attempts": []}
     text = card(
         config,
         result,
-        provenance["attempts"],
+        run.provenance(),
         in_open_clip=not why,
         in_onnx=onnx,
         why=why,

@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import argparse
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import reduce
-from operator import getitem
 from typing import Any
 
 from pydantic import BaseModel
@@ -25,7 +23,7 @@ from harness.config.bases import BASES, base
 from harness.config.fields import DeclaredField, unknown_field
 from harness.config.overrides import RUNTIME, typed_fields
 from harness.config.sweep_files import load_sweep
-from harness.config.values import alternatives, in_words
+from harness.config.values import alternatives, at_path, in_words
 from harness.errors import ConfigError
 from harness.evaluate.suites import SUITES
 from harness.loggers import LOGGERS
@@ -96,15 +94,11 @@ def field_lines(config: RunConfig) -> Iterator[FieldLine]:
     """Every field as a command line has it, with what it holds in `config`."""
     defaults, values = _values(RunConfig()), _values(config)
     for path, field in typed_fields().items():
-        yield FieldLine(path, field, _at(defaults, path), _at(values, path))
+        yield FieldLine(path, field, at_path(defaults, path), at_path(values, path))
 
 
 def _values(config: RunConfig) -> dict[str, Any]:
     return {**config.model_dump(mode="json"), RUNTIME[:-1]: Runtime().model_dump(mode="json")}
-
-
-def _at(tree: Mapping[str, Any], path: str) -> Any:
-    return reduce(getitem, path.split("."), tree)
 
 
 def _told(line: FieldLine, base_name: str) -> Iterator[str]:

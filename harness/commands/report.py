@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from harness.commands.shared import (
     HOLES,
     command_parser,
     exit_code_of,
+    number_from,
     of_a_sweep_file,
     store_of,
     under_a_root,
@@ -25,7 +26,6 @@ from harness.config.sweep_files import load_sweep
 from harness.document.layout import LAYOUTS, NARROWEST
 from harness.errors import ConfigError, HarnessError, RecordError, one_line, unknown, whole
 from harness.files import real_path
-from harness.report import build
 from harness.report.result import ReportResult
 from harness.store.checksums import UNCHECKED
 from harness.store.manifest import manifest_names, read_manifest
@@ -59,29 +59,29 @@ def _report(words: Sequence[str]) -> int:
     names = _names(args, store)
     if args.together is not None:
         return _together(args, store, names)
+    folders = store.root / "reports" if args.out is None else args.out
+
+    def write(name: str) -> bool:
+        alone = args.out is not None and len(names) == 1
+        out = folders if alone else folders / name
+        return _said(args, store, [name], build_named(store, name, out, args.layout), out)
+
     if args.watch is not None:
         from harness.monitor.rebuild import rebuild_as_runs_end
 
-        return _code(
-            rebuild_as_runs_end(
-                store, names, lambda name: _build(args, store, name, names), args.watch
-            )
-        )
-    built = [_built(args, store, name, names) for name in names]
-    return HOLES if None in built else _code([result for result in built if result is not None])
+        return _code(rebuild_as_runs_end(store, names, write, args.watch))
+    return _code([_written(write, name, args.all) for name in names])
 
 
-def _built(
-    args: argparse.Namespace, store: Store, name: str, names: Sequence[str]
-) -> ReportResult | None:
-    """The report of `name`; with --all, one that cannot be written keeps no other from it."""
+def _written(write: Callable[[str], bool], name: str, one_of_all: bool) -> bool:
+    """With --all, a report that cannot be written keeps no other from it."""
     try:
-        return _build(args, store, name, names)
+        return write(name)
     except HarnessError as error:
-        if not args.all:
+        if not one_of_all:
             raise
         print(f"{name}: {one_line(error)}", file=sys.stderr)
-        return None
+        return False
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -104,24 +104,14 @@ def _parser() -> argparse.ArgumentParser:
         "differs")  # fmt: skip
     add("--layout", choices=LAYOUTS, default=NARROWEST, help="the paper whose text the tables and "
         "figures fit (default: the narrowest, %(default)s)")  # fmt: skip
-    add("--watch", type=_seconds, nargs="?", const=_WATCH_SECONDS, metavar="SECONDS",
-        help="build again as runs finish, until all have (default: look every "
+    add("--watch", type=number_from(0.1, "seconds"), nargs="?", const=_WATCH_SECONDS,
+        metavar="SECONDS", help="build again as runs finish, until all have (default: look every "
         f"{_WATCH_SECONDS:g} s)")  # fmt: skip
     add("--keep-records", action="store_true", help="put what was read into the report's folder, "
         "so that --check works anywhere")  # fmt: skip
     add("--out", type=Path, metavar="DIR", help="the report's folder (default: reports/NAME); of "
         "several reports, where each has a folder NAME")  # fmt: skip
     return parser
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0.1 <= seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0.1 on")
-    return seconds
 
 
 def _names(args: argparse.Namespace, store: Store) -> list[str]:
@@ -158,51 +148,40 @@ def _on_file(known: Sequence[str], store: Store) -> str:
     )
 
 
-def _build(args: argparse.Namespace, store: Store, name: str, names: Sequence[str]) -> ReportResult:
-    """The report of `name`, one of `names`: in a folder of its own where there are several."""
-    own = args.out is not None and len(names) == 1
-    out = args.out if own else (args.out or store.root / "reports") / name
-    result, of = build_named(store, name, out, args.layout)
-    _keep(args, store, [name], out)
-    _say(result, out, of)
-    return result
-
-
-def build_named(
-    store: Store, name: str, out: Path, layout: str = NARROWEST
-) -> tuple[ReportResult, str]:
-    """Write the report of a sweep or search that is on file; ` of 12` runs, where that is known."""
+def build_named(store: Store, name: str, out: Path, layout: str = NARROWEST) -> ReportResult:
+    """Write the report of a sweep or search that is on file."""
     if is_search(store, name):
         from harness.report.search import build_search
 
         with whole(f"search {name}"):
-            return build_search(name, store, out, layout), ""
+            return build_search(name, store, out, layout)
+    from harness.report.folder import build
     from harness.results.lasting import no_garbage
 
-    with no_garbage():
+    with no_garbage(), whole(f"sweep {name}"):
         manifest = read_manifest(store, name)
-    with whole(f"sweep {name}"):
-        result = build(manifest.sweep, manifest.runs, store, out, layout)
-    return result, f" of {len(manifest.runs)}"
+        return build(manifest.sweep, manifest.runs, store, out, layout)
 
 
-def _keep(args: argparse.Namespace, store: Store, names: Sequence[str], out: Path) -> None:
-    if args.keep_records:
+def _said(
+    args: argparse.Namespace, store: Store, names: Sequence[str], result: ReportResult, out: Path
+) -> bool:
+    """Tell where the report of `names` is and what it lacks; whether it is complete."""
+    if args.keep_records and names:
         from harness.report.check import keep_records
 
         keep_records(store, names, out)
-
-
-def _say(result: ReportResult, out: Path, of: str) -> None:
+    of = "" if result.runs is None else f" of {result.runs}"
     print(f"report: {out / 'report.html'}")
     if result.unchecked:
         print(f"{result.unchecked}{of} runs: {UNCHECKED}", file=sys.stderr)
     if result.holes:
         print(f"{result.holes}{of} runs are missing from it", file=sys.stderr)
+    return result.complete
 
 
-def _code(results: Sequence[ReportResult]) -> int:
-    return 0 if all(result.complete for result in results) else HOLES
+def _code(complete: Sequence[bool]) -> int:
+    return 0 if all(complete) else HOLES
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -224,9 +203,8 @@ def _compare(args: argparse.Namespace, store: Store) -> int:
 
     first, second = args.compare
     out = args.out or store.root / "reports" / f"{first}-against-{second}"
-    result, runs = compare(store, first, second, args.names, out, args.layout)
-    _say(result, out, f" of {runs}")
-    return _code([result])
+    result = compare(store, first, second, args.names, out, args.layout)
+    return _code([_said(args, store, [], result, out)])
 
 
 def _together(args: argparse.Namespace, store: Store, names: Sequence[str]) -> int:
@@ -235,10 +213,8 @@ def _together(args: argparse.Namespace, store: Store, names: Sequence[str]) -> i
     if args.watch is not None:
         raise ConfigError("--watch builds the reports of single sweeps, not --together")
     out = args.out or store.root / "reports" / args.together
-    result, runs = together(store, names, args.together, out, args.layout)
-    _keep(args, store, names, out)
-    _say(result, out, f" of {runs}")
-    return _code([result])
+    result = together(store, names, args.together, out, args.layout)
+    return _code([_said(args, store, names, result, out)])
 
 
 # --------------------------------------------------------------------------- published figures

@@ -7,7 +7,9 @@ cannot be written, 130 interrupted, 141 nobody reads its output; an error may ca
 from __future__ import annotations
 
 import argparse
+import math
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,7 +18,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from harness.document.text import VisibleStream
 from harness.errors import ConfigError, HarnessError, one_line, refuse_controls
-from harness.files import open_streams, real_path
+from harness.files import real_path
+from harness.launch.own_process import begin_process
 from harness.store.record import Store
 
 if TYPE_CHECKING:
@@ -90,6 +93,31 @@ def seeds_of(text: str) -> list[int]:
         ) from None
 
 
+def number_from(least: float, of: str) -> Callable[[str], float]:
+    """The type of an option that is a number, `of` seconds or days, from `least` on."""
+
+    def number(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value < math.inf:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number of {of} from {least:g} on")
+        return value
+
+    return number
+
+
+def typed_words() -> list[str]:
+    """What was typed after the name of the interpreter."""
+    return sys.orig_argv[1:] if len(sys.orig_argv) > 1 else sys.argv
+
+
+def go_on() -> str:
+    """What to say of a command that was stopped and can be repeated."""
+    return f"stopped; the same command goes on: {shlex.join(['python', *typed_words()])}"
+
+
 def exit_code_of(
     command: Callable[[], int], *, stopped: Callable[[], str] = lambda: "stopped"
 ) -> int:
@@ -100,7 +128,7 @@ def exit_code_of(
     Args:
         stopped: what to say when the user interrupts.
     """
-    open_streams()
+    begin_process()
     with _shown():
         return _exit_code(command, stopped)
 
@@ -183,7 +211,8 @@ def print_table(table: Table, *notes: str) -> None:
 
     made = RichTable(box=None, pad_edge=False)
     for column in table.columns:
-        made.add_column(" ".join(column.heads), justify="right" if column.numeric else "left")
+        heads = " ".join(column.heads)
+        made.add_column(heads, justify="right" if column.numeric else "left", overflow="fold")
     for group in table.groups:
         for row in group.rows:
             made.add_row(*(Text(flat(cell.text)) for cell in row))

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,9 +21,11 @@ from typing import TYPE_CHECKING
 from harness.commands.shared import (
     command_parser,
     exit_code_of,
+    go_on,
     say,
     seeds_of,
     store_of,
+    typed_words,
     under_a_root,
 )
 from harness.config import RunConfig, Runtime, field_paths, override_runtime, parse_assignments
@@ -58,7 +59,7 @@ _CUT = "\N{HORIZONTAL ELLIPSIS}"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code, and tells a known error in one line."""
-    return exit_code_of(lambda: run_command(parse(argv)), stopped=_go_on)
+    return exit_code_of(lambda: run_command(parse(argv)), stopped=go_on)
 
 
 # --------------------------------------------------------------------------- the command line
@@ -206,12 +207,12 @@ def _run_wave(args: argparse.Namespace, wave: Wave, executor: Executor, sweep: S
     from harness.monitor.terminal import watching
 
     def put_on_file() -> None:
-        write_manifest(store, wave.sweep, wave.runs, runtime, args.words or _words())
+        write_manifest(store, wave.sweep, wave.runs, runtime, args.words or typed_words())
         request_fills(steps, store)
 
     code = executor.carry_out(steps, put_on_file, watching, rerun)
     if code == InterruptedRun.exit_code:
-        print(_go_on(), file=sys.stderr)
+        print(go_on(), file=sys.stderr)
     return code
 
 
@@ -268,13 +269,13 @@ def search(
         values,
         executor.work.runtime,
         executor,
-        args.words or _words(),
+        args.words or typed_words(),
         dry_run=args.dry_run,
         report_only=args.report_only,
     )
     code = run_search(job)
     if code == InterruptedRun.exit_code:
-        print(_go_on(), file=sys.stderr)
+        print(go_on(), file=sys.stderr)
     return code
 
 
@@ -313,18 +314,9 @@ def _begins_so(label: str, pattern: str) -> bool:
     return pattern.endswith(_CUT) and label.startswith(pattern.removesuffix(_CUT))
 
 
-def _go_on() -> str:
-    return f"stopped; the same command goes on: {shlex.join(['python', *_words()])}"
-
-
-def _words() -> list[str]:
-    """What was typed after the name of the interpreter."""
-    return sys.orig_argv[1:] if len(sys.orig_argv) > 1 else sys.argv
-
-
 def report(sweep: Sweep, runs: Sequence[Run], store: Store) -> int:
     """Write the report, name the runs that failed; 0 when the sweep is complete, else 3."""
-    from harness.report import build
+    from harness.report.folder import build
 
     parents = [parent for run in runs for parent in run.parents]
     for run in {run.key: run for run in [*parents, *runs]}.values():

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from harness.config.identity import NOT_IDENTITY, Int, Strict
+
+
+def _with_placeholder(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not value:
+        raise ValueError("at least one template is wanted")
+    for template in value:
+        if "{c}" not in template:
+            raise ValueError(f"template {template!r} has no {{c}} for the class name")
+    return value
+
+
+Templates = Annotated[tuple[str, ...], AfterValidator(_with_placeholder)]
 
 
 class ClassFolder(Strict):
@@ -22,7 +34,7 @@ class ClassFolder(Strict):
     """Where it is; its content is identity, the place is not."""
     fingerprint: str | None = None
     """SHA-256 of pictures, classes and prompts; filled in when a sweep is expanded."""
-    templates: tuple[str, ...] = ("a photo of a {c}.",)
+    templates: Templates = ("a photo of a {c}.",)
     """Prompts with `{c}` for the class name; a set's own stand in the place of this default."""
     classnames: Annotated[tuple[str, ...] | str | None, Field(json_schema_extra=NOT_IDENTITY)] = (
         None
@@ -30,11 +42,6 @@ class ClassFolder(Strict):
     """What classes are called in prompts: names in the order of the folders (numbers by value), a
     file of them (a line a class, or JSON), or `wordnet`; null: classnames.txt beside the classes,
     or else the folders.  The fingerprint has the names, and so has every key."""
-
-    @field_validator("templates")
-    @classmethod
-    def _have_placeholder(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return _templates_with_placeholder(value)
 
 
 class BenchmarkData(Strict):
@@ -63,7 +70,7 @@ class Evaluate(Strict):
     Elsewhere: split, eval_split, test_split."""
     fingerprint: str | None = None
     """SHA-256 of the evaluated splits and tasks; filled in when a sweep is expanded."""
-    templates: tuple[str, ...] | None = None
+    templates: Templates | None = None
     """Prompt templates with `{c}` for the class name; null: those of the data set.
     Elsewhere: prompts, prompt, prompt_templates."""
     class_folders: tuple[ClassFolder, ...] = ()
@@ -85,11 +92,6 @@ class Evaluate(Strict):
     by ONNX Runtime: `onnx` in fp32, `onnx-int8` in 8 bits.
     Elsewhere: export, quantize, quantization, int8, onnx."""
 
-    @field_validator("templates")
-    @classmethod
-    def _have_placeholder(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        return None if value is None else _templates_with_placeholder(value)
-
     @model_validator(mode="after")
     def _names_differ(self) -> Evaluate:
         names = [*self.splits, *(folder.name for folder in self.class_folders)]
@@ -100,12 +102,3 @@ class Evaluate(Strict):
             if names.count(name) > 1:
                 raise ValueError(f"{name!r} is the name of two things that are evaluated")
         return self
-
-
-def _templates_with_placeholder(value: tuple[str, ...]) -> tuple[str, ...]:
-    if not value:
-        raise ValueError("at least one template is wanted")
-    for template in value:
-        if "{c}" not in template:
-            raise ValueError(f"template {template!r} has no {{c}} for the class name")
-    return value

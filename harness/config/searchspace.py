@@ -154,13 +154,7 @@ def _number(value: object) -> float | None:
 
 
 @dataclass(frozen=True)
-class Asha(_Plain):
-    """Asynchronous successive halving: at each rung the best 1/`reduction` seen so far go on.
-
-    A trial is compared when it gets to a rung and with those that got there before it, so no
-    trial ever waits.  Who goes on was never stopped; who is stopped keeps its state on disk.
-    """
-
+class _Halving(_Plain):
     first: int
     """Samples seen at the lowest rung; each further one is `reduction` times as high.
 
@@ -171,28 +165,31 @@ class Asha(_Plain):
 
     def rungs(self, samples: int) -> list[int]:
         """Samples seen at which a run of `samples` is looked at, its end not counted."""
-        return _geometric(self.first, self.reduction, samples)
+        rungs, rung = [], self.first
+        while rung < samples:
+            rungs.append(rung)
+            rung *= self.reduction
+        return rungs
 
     def problem(self, samples: int) -> str | None:
         """What is wrong with it for runs of `samples`, if anything is."""
-        return _no_rungs(self.first, self.reduction, samples)
+        if self.reduction < 2:
+            return f"reduction = {self.reduction}: at least 2 is wanted"
+        return _outside("first", self.first, samples)
 
 
 @dataclass(frozen=True)
-class Hyperband(_Plain):
+class Asha(_Halving):
+    """Asynchronous successive halving: at each rung the best 1/`reduction` seen so far go on.
+
+    A trial is compared when it gets to a rung and with those that got there before it, so no
+    trial ever waits.  Who goes on was never stopped; who is stopped keeps its state on disk.
+    """
+
+
+@dataclass(frozen=True)
+class Hyperband(_Halving):
     """Several successive halvings side by side, some of which begin to prune at a higher rung."""
-
-    first: int
-    """Samples seen at the lowest rung; each further one is `reduction` times as high."""
-    reduction: int = 2
-
-    def rungs(self, samples: int) -> list[int]:
-        """Samples seen at which a run of `samples` is looked at, its end not counted."""
-        return _geometric(self.first, self.reduction, samples)
-
-    def problem(self, samples: int) -> str | None:
-        """What is wrong with it for runs of `samples`, if anything is."""
-        return _no_rungs(self.first, self.reduction, samples)
 
 
 @dataclass(frozen=True)
@@ -216,20 +213,6 @@ class Median(_Plain):
 
 
 Pruner = Asha | Hyperband | Median
-
-
-def _geometric(first: int, factor: int, samples: int) -> list[int]:
-    rungs = []
-    while first < samples:
-        rungs.append(first)
-        first *= factor
-    return rungs
-
-
-def _no_rungs(first: int, reduction: int, samples: int) -> str | None:
-    if reduction < 2:
-        return f"reduction = {reduction}: at least 2 is wanted"
-    return _outside("first", first, samples)
 
 
 def _outside(name: str, value: int, samples: int) -> str | None:

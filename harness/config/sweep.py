@@ -300,6 +300,8 @@ def refuse_clash(sweep: Sweep, overrides: Mapping[str, object]) -> None:
     """SweepError where an override sets what the sweep sets for each of its runs."""
     axes = [*sweep.axes, *sweep.nuisance, "seed"]
     clash = [path for path in overrides if path in axes]
+    if clash and sweep.search is not None:
+        raise SweepError(f"{clash[0]} is set by this search and cannot be overridden")
     if clash:
         hint = "use --seeds" if clash == ["seed"] else "choose points with --only"
         what = "a nuisance parameter" if clash[0] in sweep.nuisance else "an axis"

@@ -12,6 +12,8 @@ import json
 import math
 import types
 from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
+from operator import getitem
 from pathlib import PurePath
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -62,6 +64,11 @@ def divisors_near(number: int, wanted: int, *, least: int = 1) -> list[int]:
     divisors = [d for d in range(least, number + 1) if number % d == 0]
     below, above = [d for d in divisors if d <= wanted], [d for d in divisors if d > wanted]
     return [*below[-1:], *above[:1]]
+
+
+def at_path(tree: Mapping[str, Any], path: str) -> Any:
+    """What stands at a dotted path of plain values; KeyError where nothing does."""
+    return reduce(getitem, path.split("."), tree)
 
 
 # --------------------------------------------------------------------------- what a type takes

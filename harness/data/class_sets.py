@@ -28,10 +28,10 @@ from harness.data.classnames import (
 from harness.data.dataset import Split, Task, content_fingerprint
 from harness.data.exports import has_labels, is_export, read_export
 from harness.data.files import FileTree, existing, is_gzipped, is_image
-from harness.data.label_tables import LABEL_COLUMNS, is_captioned, label_table, labelled_rows
+from harness.data.label_tables import LABEL_COLUMNS, label_table, labelled_rows
 from harness.data.source import cache_dir
 from harness.data.sources.folder import PictureFolder
-from harness.data.tables import has_table, is_table_name, possible_tables
+from harness.data.tables import has_table, is_table, is_table_name, possible_tables
 from harness.data.unpacked import untarred
 from harness.errors import DataError
 
@@ -146,7 +146,8 @@ def _begins_with_classes(archive: Path) -> bool:
 
 
 def _has_label_table(files: FileTree, names: Sequence[str]) -> bool:
-    return not is_captioned(files, names) and label_table(files, names) is not None
+    captioned = any(is_table(name, files) for name in names)
+    return not captioned and label_table(files, names) is not None
 
 
 def _tables_at_top(files: FileTree) -> list[str]:
@@ -181,11 +182,7 @@ def _of_table(place: Path, files: FileTree, names: Sequence[str]) -> Labelled:
             f"{place} is no table of pictures and labels: a column of "
             f"{'|'.join(LABEL_COLUMNS)} is wanted beside that of the pictures"
         )
-    rows = labelled_rows(table, files)
-    found = Labelled(files, sorted(rows.labels), [], sorted(set(rows.labels.values())))
-    places = {each: label for label, each in enumerate(found.classes)}
-    found.labels = [places[rows.labels[image]] for image in found.images]
-    found.problems, found.notes = rows.problems, [*files.notes, *rows.notes]
+    found = labelled_rows(table, files)
     found.check_occurring(place)
     found.read_lists(table.name.rpartition("/")[0])
     return found

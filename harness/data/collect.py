@@ -26,7 +26,7 @@ from harness.data.split_names import (
     split_name,
 )
 from harness.data.table_columns import CaptionRow, CaptionTable, Row
-from harness.errors import DataError
+from harness.errors import DataError, few
 
 HASHED = "the SHA-256 of each picture's name, about 80 : 10 : 10"
 OUTSIDE = "outside of the folders named after splits"
@@ -161,7 +161,7 @@ class Collected:
     def _pooled(self) -> Iterator[str]:
         alike = [table.name for table in self._tables if table.rows and not table.names_splits]
         if len(alike) > 1:
-            yield f"{len(alike)} tables that name no split are pooled: {_listing(alike)}"
+            yield f"{len(alike)} tables that name no split are pooled: {few(alike, 4)}"
         repeated = sum(table.repeated for table in self._tables)
         if repeated:
             rows = "row repeats another and is" if repeated == 1 else "rows repeat others and are"
@@ -186,14 +186,14 @@ class Collected:
             return
         if len(without) < len(tables):
             raise self.refusal(
-                f"{_listing(t.name for t in without)} names no split, and "
-                f"{_listing(t.name for t in tables if t.names_splits)} does; give data.path the "
+                f"{few((t.name for t in without), 4)} names no split, and "
+                f"{few((t.name for t in tables if t.names_splits), 4)} does; give data.path the "
                 "table that is meant, or the others a column split"
             )
         heads = {table.heads for table in without}
         if len(heads) > 1:
             raise self.refusal(
-                f"{_listing(t.name for t in without)} name no split and have different columns, "
+                f"{few((t.name for t in without), 4)} name no split and have different columns, "
                 "so they are not pooled; give data.path the table that is meant"
             )
 
@@ -324,9 +324,3 @@ def _says_splits(rows: Iterable[Row]) -> bool:
 
 def _digest(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=12).digest()
-
-
-def _listing(names: Iterable[str]) -> str:
-    given = list(names)
-    more = [f"and {len(given) - 4} more"] if len(given) > 4 else []
-    return ", ".join([*given[:4], *more])

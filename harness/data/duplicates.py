@@ -7,8 +7,6 @@ beginning; what is found is kept beside other derived data, once for each conten
 
 from __future__ import annotations
 
-import hashlib
-import json
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,7 +20,7 @@ import numpy as np
 from harness.data.account import Leakage
 from harness.data.dataset import DataSet
 from harness.data.tools.jobs import ProgressLines
-from harness.data.verified import keep_json, kept_json
+from harness.data.verified import cache_key, keep_json, kept_json
 
 _VERSION = 1
 _HEAD = 4096
@@ -103,8 +101,7 @@ def keep_duplicates(data: DataSet, cache: Path, found: Duplicates) -> None:
 
 def _file(data: DataSet, cache: Path) -> Path:
     what = [_VERSION, data.fingerprint, data.evaluation_fingerprint]
-    key = hashlib.sha256(json.dumps(what).encode()).hexdigest()
-    return cache / "duplicates" / f"{key[:16]}.json"
+    return cache / "duplicates" / f"{cache_key(what)}.json"
 
 
 # --------------------------------------------------------------------------- groups

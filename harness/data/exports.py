@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from harness.data.classnames import NAMES_FILE, TEMPLATES_FILE, lines_of, text_of
-from harness.data.files import Entry, FileTree
-from harness.data.tars import IMAGE_FIELDS, MAX_TEXT_BYTES, by_key, read_at, read_members
+from harness.data.files import Entry, FileTree, read_at
+from harness.data.tars import IMAGE_FIELDS, MAX_TEXT_BYTES, by_key, read_members
 from harness.errors import DataError
 
 COUNT_FILE = "nshards.txt"

@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from harness.errors import DataError
 from harness.files import MAX_MEMBER_BYTES, home_path, too_large
@@ -120,7 +121,8 @@ class FileTree:
             with (self.root / name).open("rb", buffering=0 if most >= 0 else -1) as file:
                 return file.read(most)
         if entry.offset is not None:
-            return _part_of(Path(entry.archive), entry.offset, size, name)
+            with open(entry.archive, "rb") as opened:
+                return read_at(opened, entry.offset, size, Path(entry.archive).name, name)
         try:
             return self._zip(entry.archive).read(entry.member)
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
@@ -145,6 +147,14 @@ class FileTree:
 def is_image(name: str) -> bool:
     """Whether a file's suffix is that of a picture."""
     return posixpath.splitext(name)[1].lower() in IMAGE_SUFFIXES
+
+
+def read_at(file: BinaryIO, offset: int, size: int, archive: str, member: str) -> bytes:
+    """The bytes of a member, wherever `file` stands; OSError with both names if it ends before."""
+    data = os.pread(file.fileno(), size, offset)
+    if len(data) != size:
+        raise OSError(f"{archive} ends within {member}")
+    return data
 
 
 def existing(path: str | Path) -> Path:
@@ -185,16 +195,6 @@ def _unpacked(root: Path, members: Mapping[str, Entry], loose: Mapping[str, Entr
 
 def _crc(file: Path) -> int | None:
     return zlib.crc32(file.read_bytes()) if file.is_file() else None
-
-
-def _part_of(file: Path, offset: int, size: int, name: str) -> bytes:
-    """`size` bytes of a file; OSError, with both names, if it ends before."""
-    with file.open("rb") as opened:
-        opened.seek(offset)
-        data = opened.read(size)
-    if len(data) != size:
-        raise OSError(f"{file.name} ends within {name}")
-    return data
 
 
 def _line_of_links(root: Path, linked: list[str]) -> Iterator[str]:

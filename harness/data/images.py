@@ -8,9 +8,10 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Callable
 from functools import lru_cache
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +40,7 @@ _BROKEN = (
 _TURNED = frozenset({5, 6, 7, 8})
 
 Pixels = npt.NDArray[np.uint8]
+T = TypeVar("T")
 
 
 class BadImage(DataError):
@@ -123,15 +125,16 @@ class KeptPictures:
         self._left = max_bytes
         self._items: dict[int, Any] = {}
 
-    def get(self, index: int) -> Any:
-        """What was kept of picture `index`, or None."""
-        return self._items.get(index)
-
-    def put(self, index: int, item: Any, size: int) -> None:
-        """Keep `item`, of `size` bytes, if there is room."""
-        if size <= self._left:
-            self._items[index] = item
-            self._left -= size
+    def get(self, index: int, make: Callable[[], T]) -> T:
+        """What was kept of picture `index`, or else is made: bytes, or an array."""
+        item: T | None = self._items.get(index)
+        if item is None:
+            item = make()
+            size = memoryview(item).nbytes  # type: ignore[arg-type]
+            if size <= self._left:
+                self._items[index] = item
+                self._left -= size
+        return item
 
 
 # --------------------------------------------------------------------------- libjpeg-turbo

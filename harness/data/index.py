@@ -7,7 +7,6 @@ objects.  Each shard's part is kept until all are there, so an index that was cu
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import zipfile
@@ -23,7 +22,7 @@ import numpy.typing as npt
 from harness.data.shard_list import Shard
 from harness.data.tars import Sample, read_shard
 from harness.data.tools.jobs import Progress, ProgressLines, shared_out
-from harness.data.verified import keep_sums, kept_with_files
+from harness.data.verified import cache_key, keep_sums, kept_with_files
 from harness.files import locked, open_npz, replacing, written
 
 _VERSION = 3
@@ -57,12 +56,10 @@ Fetch = Callable[[Shard], Content]
 
 def index_key(shards: Iterable[Shard], *, hashed: bool) -> str:
     """What names an index: anything that says the shards are other than they were."""
-    lines = [
-        _VERSION,
-        hashed,
-        *([s.name, s.place if s.is_remote else "", s.size, s.changed, s.synthetic] for s in shards),
-    ]
-    return hashlib.sha256(json.dumps(lines).encode()).hexdigest()[:16]
+    each = (
+        [s.name, s.place if s.is_remote else "", s.size, s.changed, s.synthetic] for s in shards
+    )
+    return cache_key([_VERSION, hashed, *each])
 
 
 def index_once(
@@ -84,12 +81,24 @@ def index_once(
     """
     told = progress or ProgressLines("indexing", "shards")
     summary = kept_with_files(index, _SUMMARY, index.parent)
-    if summary is None:
-        index.parent.mkdir(parents=True, exist_ok=True)
-        with locked(index):
-            summary = kept_with_files(index, _SUMMARY, index.parent)
-            if summary is None:
-                summary = _make(shards, index, fetch, jobs, threads, told)
+    if summary is not None:
+        return summary
+    index.parent.mkdir(parents=True, exist_ok=True)
+    with locked(index):
+        summary = kept_with_files(index, _SUMMARY, index.parent)
+        if summary is not None:
+            return summary
+        parts = _parts_of(index)
+        parts.mkdir(exist_ok=True)
+        missing = [i for i in range(len(shards)) if not _is_whole(_part(parts, i))]
+        tasks = [(shards[i], _part(parts, i)) for i in missing]
+        jobs = max(1, min(jobs, len(tasks)))
+        with shared_out(_make_part, fetch, tasks, jobs, threads=threads) as made:
+            for done, _ in enumerate(made, len(shards) - len(missing) + 1):
+                told(done, len(shards))
+        with replacing(index) as temporary:  # a damaged one too
+            summary = _join(shards, parts, temporary)
+        shutil.rmtree(parts)
     return summary
 
 
@@ -105,42 +114,7 @@ def _parts_of(index: Path) -> Path:
     return index.with_name(f"{index.name}.parts")
 
 
-def _make(
-    shards: Sequence[Shard],
-    index: Path,
-    fetch: Fetch,
-    jobs: int,
-    threads: bool,
-    progress: Progress,
-) -> dict[str, Any]:
-    parts = _parts_of(index)
-    parts.mkdir(exist_ok=True)
-    _make_parts(shards, parts, fetch, jobs, threads, progress)
-    with replacing(index) as temporary:  # a damaged one too
-        summary = _join(shards, parts, temporary)
-    shutil.rmtree(parts)
-    return summary
-
-
 # --------------------------------------------------------------------------- one part a shard
-
-
-def _make_parts(
-    shards: Sequence[Shard],
-    parts: Path,
-    fetch: Fetch,
-    jobs: int,
-    threads: bool,
-    progress: Progress,
-) -> None:
-    missing = [i for i in range(len(shards)) if not _is_whole(_part(parts, i))]
-    done = len(shards) - len(missing)
-    tasks = [(shards[i], _part(parts, i)) for i in missing]
-    jobs = max(1, min(jobs, len(tasks)))
-    with shared_out(_make_part, fetch, tasks, jobs, threads=threads) as made:
-        for _ in made:
-            done += 1
-            progress(done, len(shards))
 
 
 def _part(parts: Path, number: int) -> Path:

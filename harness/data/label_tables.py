@@ -7,10 +7,10 @@ those of captions are.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from harness.config import Columns
 from harness.data.account import Problem
+from harness.data.class_folders import Labelled
 from harness.data.files import FileTree
 from harness.data.picture_names import resolve
 from harness.data.split_names import split_name
@@ -36,15 +36,6 @@ LABEL_COLUMNS = (
 _TESTED = ("test", "validation")
 
 
-@dataclass
-class LabelledRows:
-    """Pictures and what a table calls the class of each."""
-
-    labels: dict[str, str] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-
 def label_table(files: FileTree, names: Iterable[str]) -> CaptionTable | None:
     """The first of some files that is a table of pictures and labels, labels as its captions."""
     for name in names:
@@ -60,34 +51,27 @@ def label_table(files: FileTree, names: Iterable[str]) -> CaptionTable | None:
     return None
 
 
-def is_captioned(files: FileTree, names: Iterable[str]) -> bool:
-    """Whether one of some files is a table of captions."""
-    for name in names:
-        try:
-            open_table(name, files.read(name), Columns())
-        except (NotATableError, OSError):
-            continue
-        return True
-    return False
-
-
-def labelled_rows(table: CaptionTable, files: FileTree) -> LabelledRows:
+def labelled_rows(table: CaptionTable, files: FileTree) -> Labelled:
     """The pictures of a table that are tested on: its split test, else validation, else all."""
-    found = LabelledRows()
-    rows = _tested(table, found)
-    given = (row.image for row in rows if isinstance(row, CaptionRow))
-    images = resolve(dict.fromkeys(image for image in given if isinstance(image, str)), files)
+    notes, problems, labels = [*files.notes], list[Problem](), dict[str, str]()
+    rows = _tested(table, notes)
+    named = (row.image for row in rows if isinstance(row, CaptionRow))
+    images = resolve(dict.fromkeys(image for image in named if isinstance(image, str)), files)
     for row in rows:
         try:
             image, label = _checked(row, images)
-            if found.labels.setdefault(image, label) != label:
-                raise DataError(f"picture has the labels {found.labels[image]} and {label}")
+            if labels.setdefault(image, label) != label:
+                raise DataError(f"picture has the labels {labels[image]} and {label}")
         except DataError as error:
-            found.problems.append(Problem(row.where, str(error)))
-    return found
+            problems.append(Problem(row.where, str(error)))
+    classes = sorted(set(labels.values()))
+    numbers = {each: number for number, each in enumerate(classes)}
+    tested = sorted(labels)
+    given = [numbers[labels[image]] for image in tested]
+    return Labelled(files, tested, given, classes, problems=problems, notes=notes)
 
 
-def _tested(table: CaptionTable, found: LabelledRows) -> Sequence[Row]:
+def _tested(table: CaptionTable, notes: list[str]) -> Sequence[Row]:
     rows = list(table.rows)
     if table.split is None:
         return rows
@@ -97,7 +81,7 @@ def _tested(table: CaptionTable, found: LabelledRows) -> Sequence[Row]:
         return rows
     left = sum(split not in (tested, None) for split in splits)
     if left:
-        found.notes.append(f"{table.name}: split {tested} is tested on; {left:,} rows of others")
+        notes.append(f"{table.name}: split {tested} is tested on; {left:,} rows of others")
     return [row for row, split in zip(rows, splits, strict=True) if split in (tested, None)]
 
 

@@ -186,7 +186,7 @@ class _Samples(Dataset[Any]):
         """Size -> what makes views of picture `index` at that size, of pixels decoded once."""
         if self.spec.data.decode == "scaled":
             return lambda size: partial(self._scaled, index, size)
-        pixels = self._pixels(index)
+        pixels = self.kept.get(index, partial(self._decoded, index))
         return lambda size: partial(train_view, pixels, size, quick=self.turbo)
 
     def _scaled(
@@ -198,24 +198,12 @@ class _Samples(Dataset[Any]):
         rng: np.random.Generator,
     ) -> np.ndarray:
         """A view whose crop decides how the picture is decoded, so that each decodes it anew."""
-        picture = Encoded(self._encoded(index), max_pixels=self.spec.max_pixels, turbo=self.turbo)
+        data = self.kept.get(index, partial(self._read, index))
+        picture = Encoded(data, max_pixels=self.spec.max_pixels, turbo=self.turbo)
         return scaled_view(picture, size, scale, flip, rng)
 
-    def _pixels(self, index: int) -> np.ndarray:
-        """Picture `index` as uint8 (H, W, 3), decoded once if it can be kept."""
-        pixels: np.ndarray | None = self.kept.get(index)
-        if pixels is None:
-            pixels = decode(self._read(index), max_pixels=self.spec.max_pixels, turbo=self.turbo)
-            self.kept.put(index, pixels, pixels.nbytes)
-        return pixels
-
-    def _encoded(self, index: int) -> bytes:
-        """The bytes of picture `index`, read once if they can be kept."""
-        encoded: bytes | None = self.kept.get(index)
-        if encoded is None:
-            encoded = self._read(index)
-            self.kept.put(index, encoded, len(encoded))
-        return encoded
+    def _decoded(self, index: int) -> np.ndarray:
+        return decode(self._read(index), max_pixels=self.spec.max_pixels, turbo=self.turbo)
 
     def _read(self, index: int) -> bytes:
         image = self.split.images[index]

@@ -6,13 +6,11 @@ too much of that; what a run sees is the same with and without it.  Knows no pix
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from harness.data.dataset import DataSet
-from harness.data.verified import keep_json, kept_json
+from harness.data.verified import cache_key, keep_json, kept_json
 from harness.errors import DataError
 
 _VERSION = 1
@@ -24,8 +22,7 @@ Quarantine = Mapping[str, Mapping[str, str]]
 def quarantine_file(cache: Path, data: DataSet, max_pixels: int) -> Path:
     """Where the list of a data set is: one for each content and each limit of pixels."""
     what = [data.fingerprint, data.evaluation_fingerprint, max_pixels]
-    key = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
-    return cache / "quarantine" / f"{data.name}-{key}.json"
+    return cache / "quarantine" / f"{data.name}-{cache_key(what)}.json"
 
 
 def write_quarantine(cache: Path, data: DataSet, max_pixels: int, bad: Quarantine) -> Path:

@@ -9,8 +9,6 @@ that is overwritten in place is seen only by `check --again`.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -23,7 +21,7 @@ from harness.data.account import Account, FileRead, Problem
 from harness.data.dataset import Split
 from harness.data.files import Entry, FileTree, is_image
 from harness.data.index import Lazy, Samples, captions_at
-from harness.data.verified import keep_sums, kept_with_files
+from harness.data.verified import cache_key, keep_sums, kept_with_files
 from harness.files import locked, replacing
 
 LARGE = 100_000
@@ -124,9 +122,7 @@ class IndexedEntries(Mapping[str, Entry]):
 
 def index_folder(place: Path, options: object, cache: Path) -> Path:
     """Where the index of what is at `place` is, read by `options`."""
-    what = json.dumps([_VERSION, str(place), repr(options)])
-    key = hashlib.sha256(what.encode("utf-8", "surrogateescape")).hexdigest()[:16]
-    return cache / f"tables-{key}"
+    return cache / f"tables-{cache_key([_VERSION, str(place), repr(options)])}"
 
 
 # --------------------------------------------------------------------------- reading

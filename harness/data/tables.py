@@ -62,12 +62,13 @@ def possible_tables(files: FileTree) -> list[str]:
 def has_table(files: FileTree) -> bool:
     """Whether a file is a table by its suffix, or a text that is one by what it begins with."""
     return any(
-        not name.lower().endswith(TEXT_SUFFIXES) or _is_table(name, files)
+        not name.lower().endswith(TEXT_SUFFIXES) or is_table(name, files)
         for name in possible_tables(files)
     )
 
 
-def _is_table(name: str, files: FileTree) -> bool:
+def is_table(name: str, files: FileTree) -> bool:
+    """Whether a file is a table of captions."""
     try:
         open_table(name, files.read(name), Columns())
     except (NotATableError, OSError):

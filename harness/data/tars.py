@@ -5,7 +5,6 @@ The one place that reads tars; knows nothing of data sets, indexes or URLs.
 
 from __future__ import annotations
 
-import os
 import posixpath
 import tarfile
 from collections import Counter, defaultdict
@@ -16,7 +15,7 @@ from typing import BinaryIO, NamedTuple
 
 from harness.data.account import Problem
 from harness.data.captions import checked_caption, sample_captions
-from harness.data.files import IMAGE_SUFFIXES
+from harness.data.files import IMAGE_SUFFIXES, read_at
 from harness.errors import DataError
 
 IMAGE_FIELDS = frozenset(suffix[1:] for suffix in IMAGE_SUFFIXES)
@@ -185,14 +184,6 @@ def _named(members: Sequence[tarfile.TarInfo]) -> Iterator[tuple[tarfile.TarInfo
 def _first(fields: Mapping[str, Sequence[tarfile.TarInfo]], wanted: Collection[str]) -> int:
     places = [found[0].offset_data for field, found in fields.items() if field in wanted]
     return min(places, default=0)
-
-
-def read_at(file: BinaryIO, offset: int, size: int, shard: str, member: str) -> bytes:
-    """The bytes of a member, wherever `file` stands; OSError with both names if it ends before."""
-    data = os.pread(file.fileno(), size, offset)
-    if len(data) != size:
-        raise OSError(f"{shard} ends within {member}")
-    return data
 
 
 # --------------------------------------------------------------------------- one sample

@@ -6,24 +6,24 @@ model can be written out with the full table again and used with CLIP's own toke
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from open_clip.tokenizer import _tokenizer as _BPE  # made with its module, in a tenth of a second
+from open_clip import tokenizer as _tokenizers
 from torch import Tensor
 
-from harness.data.verified import keep_json, kept_json
+from harness.data.verified import cache_key, keep_json, kept_json
 
 if TYPE_CHECKING:
     from harness.data.dataset import DataSet
 
+#: Made with its module; another one takes a tenth of a second.
+_BPE: Any = getattr(_tokenizers, "_tokenizer", None) or _tokenizers.SimpleTokenizer()
 SOT, EOT = 49_406, 49_407
 FULL_SIZE = 49_408
 PAD = 0
@@ -61,8 +61,7 @@ def corpus_rows_of(data: DataSet, cache: Path) -> np.ndarray:
     if len(train) < _MANY:
         return corpus_rows(caption for captions in train.captions for caption in captions)
     what = [data.fingerprint, len(train), version("open_clip_torch")]
-    key = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
-    file = cache / "vocabulary" / f"{data.name}-{key}.json"
+    file = cache / "vocabulary" / f"{data.name}-{cache_key(what)}.json"
     if (kept := kept_json(file)) is not None:
         return np.array(kept["rows"], dtype=np.int64)
     rows = corpus_rows(caption for captions in train.captions for caption in captions)

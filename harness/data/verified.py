@@ -96,6 +96,11 @@ def _keep_mark(mark: Path, state: str) -> None:
 # --------------------------------------------------------------------------- what is kept
 
 
+def cache_key(what: object) -> str:
+    """What names a file of the cache: all that its content depends on, as plain values."""
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
+
+
 def keep_json(file: Path, value: Mapping[str, Any]) -> None:
     """Put `value` into a file that tells its own checksum."""
     write_atomic(file, _dumped({**value, _SUM: _sum_of(value)}))

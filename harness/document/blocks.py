@@ -62,7 +62,6 @@ class Details:
 
     summary: Text
     blocks: tuple[Block, ...]
-    is_open: bool = False
 
 
 @dataclass(frozen=True)

@@ -164,6 +164,10 @@ def frame_csv(frame: pd.DataFrame) -> str:
     return csv_text(list(frame.columns), told)
 
 
+#: What a writer of CSV writes as `csv_field` does, but for NaN.
+_AS_IS = (int, float, type(None))
+
+
 class _Lines(list[str]):
     """Takes the rows of a writer that puts a cell with either kind of line break into quotes."""
 
@@ -178,8 +182,12 @@ def csv_text(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     lines = _Lines()
     writer = csv.writer(lines, lineterminator=_Lines.END)
     writer.writerow([csv_field(head) for head in heads])
-    text = cache(csv_field)  # the same words stand in very many rows
+    words = cache(csv_field)  # the same stand in very many rows
     writer.writerows(
-        [text(field) if type(field) is str else csv_field(field) for field in row] for row in rows
+        [
+            f if type(f) in _AS_IS and f == f else words(f) if type(f) is str else csv_field(f)
+            for f in row
+        ]
+        for row in rows
     )
     return "".join(f"{line}\n" for line in lines)

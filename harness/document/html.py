@@ -10,6 +10,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from html import escape
 from importlib.resources import files
 from itertools import groupby
@@ -19,13 +20,28 @@ from harness.document.blocks import Block, Document
 from harness.document.escaping import html
 from harness.document.latex import to_latex
 from harness.document.layout import LAYOUTS, NARROWEST, PaperLayout
-from harness.document.table import Column, Heading, Mark, RowGroup, Table, TableCell, stacked
+from harness.document.table import (
+    Column,
+    Heading,
+    Mark,
+    RowGroup,
+    Table,
+    TableCell,
+    split,
+    stacked,
+    width,
+)
 from harness.document.text import Inline, Text, flat, write
 
 #: Columns past which a table is too wide for a window, and rows past which it scrolls by itself.
 _WIDE, _TALL = 9, 40
 #: Letters of a row's name past which it has lines of its own width.
 _NAME = 14
+#: Pixels of a line of the page; of a letter and of the space beside a column, where a table is
+#: dense and where not; a script's share of a letter.
+_ROOM, _LETTER, _SMALL = 1200, {True: (6.8, 7), False: (7.5, 20)}, 0.75
+#: Letters' worth of lines of a name's own and of the arrow that sorts, and rows that are looked at.
+_NAMED, _ARROW, _LOOKED = 25, 2, 200
 _STYLES = {
     "strong": "<strong>{}</strong>",
     "code": "<code>{}</code>",
@@ -38,6 +54,7 @@ _MARKS = {
     Mark.SECOND: "<u>{}</u>",
     Mark.MUTED: "{}",
 }
+_NOTES = _STYLES["superscript"]
 
 
 def to_html(
@@ -143,8 +160,7 @@ def _words_and_tables(blocks: Iterable[Block], level: int, layout: PaperLayout) 
             case b.Code():
                 yield f"<pre><code>{escape(block.lines)}</code></pre>"
             case b.Details():
-                start = "<details open>" if block.is_open else "<details>"
-                yield f"{start}<summary>{words(block.summary)}</summary>"
+                yield f"<details><summary>{words(block.summary)}</summary>"
                 yield from _blocks(block.blocks, level, layout)
                 yield "</details>"
             case Table():
@@ -187,24 +203,52 @@ def _figure(figure: b.Figure) -> str:
 
 
 def table(given: Table, layout: PaperLayout) -> Iterator[str]:
-    """The table within what scrolls it, and its notes below.
+    """The table within what scrolls it, and its notes below; in parts where a line has no room.
 
     A cell with a number carries it as `data-value`, for sorting; one of several runs carries their
     keys as `data-runs`, and leads to the first of them.  Classes: `number`, `word`, `centred`, the
     mark, `group` (a row of a group's title), `notes`.
     """
     table = stacked(given) if len(given.columns) > _WIDE else given
-    header = [spans for spans in table.header() if any(span.text for span in spans)]
-    tall = len(header) == 1 and len(table.rows) > _TALL
     caption = f"{table.label}-caption"
     if table.caption:
         yield f'<p class="caption" id="{html(caption)}">{html(table.caption)}</p>'
     named = f'aria-labelledby="{html(caption)}"' if table.caption else 'aria-label="Table"'
-    yield f'<div class="scroll{" tall" * tall}" tabindex="0" role="region" {named}>'
-    kinds = ["results"] * bool(table.caption) + ["dense"] * (len(table.columns) > _WIDE)
+    dense = len(table.columns) > _WIDE or width(table, partial(_pixels, False)) > _ROOM
+    kinds = ["results"] * bool(table.caption) + ["dense"] * dense
     kind = f' class="{" ".join(kinds)}"' if kinds else ""
-    yield f'<table id="{html(table.label)}"{kind}>' if table.caption else f"<table{kind}>"
-    yield "<thead>"
+    name = f' id="{html(table.label)}"' if table.label else ""
+    for part in split(table, _ROOM, partial(_pixels, dense)) if table.caption else [table]:
+        yield from _grid(part, f"<table{name}{kind}>", named)
+        name = ""
+    yield from (f'<p class="notes">{words(said)}</p>' for said in table.explained())
+    if table.caption:
+        yield from _to_copy(given, layout)
+
+
+def _pixels(dense: bool, table: Table, index: int) -> float:
+    """About how wide a column is, whose headings are broken between words."""
+    column = table.columns[index]
+    lines = [line for row in (*table.rows[:_LOOKED], *table.footer) for line in row[index].lines]
+    shown = [flat(line.text) for line in lines]
+    heads = max(map(len, column.heads[-1].split()), default=0)
+    if column.numeric:
+        scripts = (sum(len(i.text) for i in line.after) + len(line.notes) for line in lines)
+        letters = [len(each) + _SMALL * more for each, more in zip(shown, scripts, strict=True)]
+    else:
+        heads += _ARROW
+        letters = [len(word) for each in shown for word in each.split()]
+        letters += [_NAMED] * (index == 0 and any(len(each) > _NAME for each in shown))
+    letter, space = _LETTER[dense]
+    return letter * max([heads, *letters]) + space
+
+
+def _grid(table: Table, start: str, named: str) -> Iterator[str]:
+    """The table, or a part of it, within what scrolls it."""
+    header = [spans for spans in table.header() if any(span.text for span in spans)]
+    tall = len(header) == 1 and len(table.rows) > _TALL
+    yield f'<div class="scroll{" tall" * tall}" tabindex="0" role="region" {named}>'
+    yield f"{start}\n<thead>"
     yield from (_head_row(table, spans) for spans in header)
     yield "</thead>"
     for group in table.groups:
@@ -214,14 +258,11 @@ def table(given: Table, layout: PaperLayout) -> Iterator[str]:
         yield from (_row(table, row) for row in table.footer)
         yield "</tfoot>"
     yield "</table>\n</div>"
-    yield from (f'<p class="notes">{words(said)}</p>' for said in table.explained())
-    if table.caption:
-        yield from _to_copy(given, layout)
 
 
 def _to_copy(table: Table, layout: PaperLayout) -> Iterator[str]:
     """A button that takes the table along as LaTeX."""
-    source = to_latex(Document(flat(table.caption), (table,)), layout)
+    source = to_latex(flat(table.caption), (table,), layout)
     yield '<p class="files"><button type="button" class="copy">Copy LaTeX</button></p>'
     yield f"<template>{escape(source)}</template>"
 
@@ -232,7 +273,7 @@ def _head_row(table: Table, spans: Sequence[Heading]) -> str:
         scope = "col" if span.width == 1 else "colgroup"
         across = f' colspan="{span.width}"' if span.width > 1 else ""
         kind = _kind(table.columns[span.first])
-        said = html(span.text) + _notes(table, span.notes)
+        said = html(span.text) + table.letters(span.notes, _NOTES)
         cells.append(f'<th scope="{scope}"{across} class="{kind}">{said}</th>')
     return f"<tr>{''.join(cells)}</tr>"
 
@@ -270,9 +311,4 @@ def _line(table: Table, cell: TableCell) -> str:
     shown = words(cell.text)
     if cell.keys and flat(cell.text):
         shown = f'<a href="#run-{html(cell.keys[0])}">{shown}</a>'
-    return _MARKS[cell.mark].format(shown) + words(cell.after) + _notes(table, cell.notes)
-
-
-def _notes(table: Table, notes: Iterable[str]) -> str:
-    letters = table.letters(notes)
-    return f"<sup>{letters}</sup>" if letters else ""
+    return _MARKS[cell.mark].format(shown) + words(cell.after) + table.letters(cell.notes, _NOTES)

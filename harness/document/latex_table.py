@@ -8,7 +8,7 @@ other.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import inf
@@ -55,6 +55,7 @@ _MARKS = {
     Mark.SECOND: r"\underline{{{}}}",
     Mark.MUTED: r"\textit{{{}}}",
 }
+_LETTERS = _STYLES["superscript"]
 _ALIGN = {"left": "l", "right": "r", "center": "c"}
 _MATH = str.maketrans({"\u00b1": r"\pm ", "\u2248": r"\approx ", "\u2212": "-"})
 
@@ -339,10 +340,10 @@ def _group(table: Table, span: Heading, fit: _Fit) -> str:
 
 def _name(table: Table, span: Heading, fit: _Fit) -> str:
     if fit.paragraph(table, span.first) < inf:
-        return rf"\raggedright {_breakable(latex(span.text))}{_notes(table, span.notes)}"
+        return rf"\raggedright {_breakable(latex(span.text))}{table.letters(span.notes, _LETTERS)}"
     align = _ALIGN[table.columns[span.first].align]
     lines = _wrapped(span.text, fit.naturals[table.columns[span.first].heads])
-    return _stack(lines, align, _notes(table, span.notes))
+    return _stack(lines, align, table.letters(span.notes, _LETTERS))
 
 
 def _stack(lines: Sequence[str], align: str, after: str) -> str:
@@ -396,7 +397,11 @@ def _line(table: Table, broken: bool, longest: _Scripts, cell: TableCell) -> str
     shown = words(cell.text)
     if broken:
         shown = rf"\raggedright {_breakable(shown)}" if shown else ""
-    return _MARKS[cell.mark].format(shown) + _scripts(longest, cell) + _notes(table, cell.notes)
+    return (
+        _MARKS[cell.mark].format(shown)
+        + _scripts(longest, cell)
+        + table.letters(cell.notes, _LETTERS)
+    )
 
 
 def _scripts(longest: _Scripts, cell: TableCell) -> str:
@@ -434,11 +439,6 @@ def _longest_scripts(table: Table) -> list[_Scripts]:
 
 def _script(cell: TableCell, style: str) -> str:
     return "".join(inline.text for inline in cell.after if inline.style == style)
-
-
-def _notes(table: Table, notes: Iterable[str]) -> str:
-    letters = table.letters(notes)
-    return rf"\textsuperscript{{{letters}}}" if letters else ""
 
 
 def _breakable(shown: str) -> str:

@@ -22,6 +22,7 @@ _MARKS = {
     Mark.SECOND: "<ins>{}</ins>",
     Mark.MUTED: "{}",
 }
+_NOTES = " <sup>{}</sup>"
 
 
 def to_markdown(document: Document) -> str:
@@ -49,8 +50,7 @@ def _blocks(blocks: Iterable[Block], level: int) -> Iterator[str]:
             case b.Figure():
                 yield from _figure(block)
             case b.Details():
-                start = "<details open>" if block.is_open else "<details>"
-                yield f"{start}<summary>{html.words(block.summary)}</summary>"
+                yield f"<details><summary>{html.words(block.summary)}</summary>"
                 yield from _blocks(block.blocks, level)
                 yield "</details>"
             case Table():
@@ -115,16 +115,13 @@ def _row(cells: Iterable[str]) -> str:
 
 def _head(table: Table, column: Column) -> str:
     named = markdown(" ".join(filter(None, column.heads)))
-    return named + _notes(table, column.notes)
+    return named + table.letters(column.notes, _NOTES)
 
 
 def _cell(table: Table, cell: TableCell) -> str:
     return "<br>".join(
-        _MARKS[line.mark].format(words(line.text)) + words(line.after) + _notes(table, line.notes)
+        _MARKS[line.mark].format(words(line.text))
+        + words(line.after)
+        + table.letters(line.notes, _NOTES)
         for line in cell.lines
     )
-
-
-def _notes(table: Table, notes: Iterable[str]) -> str:
-    letters = table.letters(notes)
-    return f" <sup>{letters}</sup>" if letters else ""

@@ -127,9 +127,10 @@ class Table:
         """Each footnote once, in order of appearance; the first is `a`."""
         return tuple(self._letters)
 
-    def letters(self, notes: Iterable[str]) -> str:
-        """The letters of `notes`: `a,c`."""
-        return ",".join(self._letters[note] for note in notes)
+    def letters(self, notes: Iterable[str], form: str = "{}") -> str:
+        """The letters of `notes` within `form`: `a,c`; empty without any."""
+        found = ",".join(self._letters[note] for note in notes)
+        return form.format(found) if found else ""
 
     def explained(self) -> tuple[Text, ...]:
         """What stands below: the remarks, and each footnote after its letter."""

@@ -51,6 +51,7 @@ _MARKS = {
     Mark.SECOND: "#underline[{}]",
     Mark.MUTED: "#text(fill: luma(90))[{}]",
 }
+_NOTES = '#super("{}")'
 
 
 def to_pdf(document: Document) -> bytes:
@@ -160,7 +161,7 @@ def _table(table: Table) -> list[str]:
 def _head_row(table: Table, spans: Sequence[Heading]) -> list[str]:
     cells, rules = [], []
     for span in spans:
-        said = words(span.text) + _notes(table, span.notes)
+        said = words(span.text) + table.letters(span.notes, _NOTES)
         across = f"colspan: {span.width}, align: center" if span.width > 1 else ""
         cells.append(f"table.cell({across})[{said}]," if across else f"[{said}],")
         if span.text and span.width > 1:
@@ -194,12 +195,7 @@ def _line(table: Table, cell: TableCell) -> str:
     shown = words(cell.text)
     if cell.value is not None:  # a number and its interval stay on one line
         shown = f"#box[{shown}]"
-    return _MARKS[cell.mark].format(shown) + words(cell.after) + _notes(table, cell.notes)
-
-
-def _notes(table: Table, notes: Iterable[str]) -> str:
-    letters = table.letters(notes)
-    return f'#super("{letters}")' if letters else ""
+    return _MARKS[cell.mark].format(shown) + words(cell.after) + table.letters(cell.notes, _NOTES)
 
 
 def _explained(table: Table) -> Iterator[str]:

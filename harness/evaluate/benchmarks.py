@@ -20,7 +20,7 @@ from harness.evaluate.suites.choices import open_choices
 from harness.evaluate.suites.find import Found, Hole, find
 from harness.evaluate.suites.open import open_found
 from harness.evaluate.suites.relevance import open_relevance
-from harness.metrics import described, headline_metrics, suite_mean_name
+from harness.metrics import Value, described, headline_metrics, suite_mean_name
 from harness.metrics.choice import CHOICE
 from harness.metrics.relevance import RELEVANCE
 
@@ -44,8 +44,7 @@ def opened(name: str, fingerprint: str, settings: Evaluate, runtime: Runtime) ->
     that content."""
     try:
         sets = [class_set(each, runtime) for each in settings.class_folders if each.name == name]
-        wanted = [each for each in benchmarks_of(settings.suites) if each.name == name]
-        places = [find(each, runtime.data_root) for each in wanted]
+        places = located(settings, runtime.data_root, name)
         sets += [place_of(place, runtime) for place in places if isinstance(place, Found)]
         for place in sets:
             if place.fingerprint == fingerprint:
@@ -57,12 +56,16 @@ def opened(name: str, fingerprint: str, settings: Evaluate, runtime: Runtime) ->
     return None
 
 
-def located(settings: Evaluate, data_root: str | None) -> list[Found | Hole]:
-    """Where every benchmark of the suites is, as it was when the configuration was made.
+def located(
+    settings: Evaluate, data_root: str | None, name: str | None = None
+) -> list[Found | Hole]:
+    """Where every benchmark of the suites is, or that called `name`, as it was when the
+    configuration was made.
 
     Raises DataError when the content of one has changed since.
     """
-    places = [find(benchmark, data_root) for benchmark in benchmarks_of(settings.suites)]
+    wanted = [each for each in benchmarks_of(settings.suites) if name in (None, each.name)]
+    places = [find(benchmark, data_root) for benchmark in wanted]
     known = {data.name: data.fingerprint for data in settings.benchmarks}
     return [_as_planned(place, known) for place in places]
 
@@ -102,21 +105,13 @@ def combine(
             sections[benchmark.name] = dict(part.protocol)
         else:
             headline = headline_metrics(benchmark)
-            metrics |= {name: _none(name, part.brief) for name in headline}
+            missing = Value(None, 0, reason=part.brief)
+            metrics |= {name: missing.recorded(described(name)) for name in headline}
             sections[benchmark.name] = {"hole": part.brief, "metric": headline}
     groups = {name: [b.name for b in SUITES[name]] for name in suites if name in SUITES}
     for suite, names in groups.items():
         metrics[suite_mean_name(suite)] = _mean(suite, names, metrics, sections)
     return metrics, {"benchmarks": sections, "suites": groups}
-
-
-def _none(name: str, reason: str, n: int = 0) -> dict[str, Any]:
-    return {"value": None, "n": n, "chance": None, "reason": reason, **_description(name)}
-
-
-def _description(name: str) -> dict[str, Any]:
-    found = described(name)
-    return {} if found is None else found.plain()
 
 
 def _mean(
@@ -128,9 +123,11 @@ def _mean(
     missing = [name for name in names if "hole" in sections[name]]
     if missing:
         reason = f"{len(missing)} of {len(names)} sets of {suite} are missing: {', '.join(missing)}"
-        return _none(suite_mean_name(suite), reason, len(names))
-    means = {
-        what: invariants.mean_of_benchmarks([sections[n]["metric"] for n in names], metrics, what)
-        for what in ("value", "chance")
-    }
-    return {**means, "n": len(names), "reason": None, **_description(suite_mean_name(suite))}
+        mean = Value(None, len(names), reason=reason)
+    else:
+        judged = [sections[name]["metric"] for name in names]
+        value, chance = (
+            invariants.mean_of_benchmarks(judged, metrics, what) for what in ("value", "chance")
+        )
+        mean = Value(value, len(names), chance)
+    return mean.recorded(described(suite_mean_name(suite)))

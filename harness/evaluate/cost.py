@@ -118,8 +118,9 @@ def count_gmacs(encode: Callable[[Tensor], Tensor], sample: Tensor) -> float:
     from torch.utils import flop_counter  # imports triton
 
     # torch marks the method as not to be compiled, which would import its compiler here.
-    mode: Any = flop_counter._FlopCounterMode
-    mode.__torch_dispatch__ = inspect.unwrap(mode.__torch_dispatch__)
+    mode: Any = getattr(flop_counter, "_FlopCounterMode", None)
+    if mode is not None:
+        mode.__torch_dispatch__ = inspect.unwrap(mode.__torch_dispatch__)
     # Fused attention and the fused encoder layer are single operations that the counter cannot
     # look into: both are taken apart here.
     counter = flop_counter.FlopCounterMode(display=False)

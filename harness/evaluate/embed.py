@@ -82,11 +82,21 @@ def alone(asked: Mapping[str, Any], work: Work) -> Iterable[EmbeddedBatch]:
 def work_asked(
     asked: Mapping[str, Any], model: Encoders, data: DataSet, evaluate: Evaluate, runtime: Runtime
 ) -> Work:
-    """The work that a `Share` was asked for in another process, for the same model and data."""
+    """The work that a `Share` is asked for, here or in another process with the same model."""
     if "tokens" in asked:
-        return partial(_token_batches, model, asked["tokens"], evaluate)
-    images, by_batch = asked["images"], asked["by_batch"]
-    return partial(_embedded_pictures, model, data, images, evaluate, runtime, by_batch)
+        return _work_of_tokens(asked["tokens"], model, evaluate)
+    batches = partial(
+        batches_of_pictures, model, data, asked["images"], evaluate.batch_size, runtime,
+        by_batch=asked["by_batch"],
+    )  # fmt: skip
+
+    def work(first: int, every: int) -> Generator[EmbeddedBatch, None, None]:
+        with encoding(model, precision_of(model, evaluate)):
+            for pixels, places, problems in batches(first=first, every=every):
+                made = model.encode_image(pixels).float().cpu() if places else torch.empty(0)
+                yield EmbeddedBatch(made, places, problems)
+
+    return work
 
 
 def precision_of(model: Encoders, evaluate: Evaluate) -> str:
@@ -246,8 +256,8 @@ def embed_images(
         DataError: more than `runtime.max_bad_fraction` of them cannot be decoded, or none is left.
         InvariantError: an embedding is not finite, or all are equal.
     """
-    work = partial(_embedded_pictures, model, data, images, evaluate, runtime, by_batch)
-    batches = list(share({"images": images, "by_batch": by_batch}, work))
+    asked = {"images": images, "by_batch": by_batch}
+    batches = list(share(asked, work_asked(asked, model, data, evaluate, runtime)))
     problems = [problem for batch in batches for problem in batch.problems]
     bounded(data.name, problems, len(images), runtime.max_bad_fraction)
     kept = tuple(place for batch in batches for place in batch.places)
@@ -256,33 +266,6 @@ def embed_images(
     embeddings = torch.cat([batch.embeddings for batch in batches if batch.places])
     _check("picture", embeddings, distinct=len(embeddings))
     return Pictures(embeddings, kept, tuple(problems))
-
-
-def _embedded_pictures(
-    model: Encoders,
-    data: DataSet,
-    images: Sequence[str],
-    evaluate: Evaluate,
-    runtime: Runtime,
-    by_batch: bool,
-    first: int,
-    every: int,
-) -> Generator[EmbeddedBatch, None, None]:
-    """Of each batch of `batches_of_pictures` the embeddings."""
-    batches = batches_of_pictures(
-        model,
-        data,
-        images,
-        evaluate.batch_size,
-        runtime,
-        by_batch=by_batch,
-        first=first,
-        every=every,
-    )
-    with encoding(model, precision_of(model, evaluate)):
-        for pixels, places, problems in batches:
-            made = model.encode_image(pixels).float().cpu() if places else torch.empty(0)
-            yield EmbeddedBatch(made, places, problems)
 
 
 def bounded(name: str, problems: Sequence[Problem], looked_at: int, allowed: float) -> None:
@@ -356,22 +339,24 @@ def _shortened(tokens: Tensor, length: int) -> Tensor:
 
 def _embed_tokens(model: Encoders, tokens: Tensor, evaluate: Evaluate, share: Share) -> Tensor:
     """Embeddings (N, D) of rows of ids (N, L), in batches of similar length."""
-    work = partial(_token_batches, model, tokens, evaluate)
+    work = _work_of_tokens(tokens, model, evaluate)
     embedded = [batch.embeddings for batch in share({"tokens": tokens}, work)]
     order = torch.argsort(lengths_of(tokens), stable=True)
     return torch.cat(embedded)[torch.argsort(order)]
 
 
-def _token_batches(
-    model: Encoders, tokens: Tensor, evaluate: Evaluate, first: int, every: int
-) -> Generator[EmbeddedBatch, None, None]:
+def _work_of_tokens(tokens: Tensor, model: Encoders, evaluate: Evaluate) -> Work:
     lengths = lengths_of(tokens)
     order = torch.argsort(lengths, stable=True)
     device = next(model.parameters()).device
-    with encoding(model, precision_of(model, evaluate)):
-        for batch in torch.split(order, evaluate.batch_size)[first::every]:
-            cut = tokens[batch, : int(lengths[batch].max())]
-            yield EmbeddedBatch(model.encode_text(cut.to(device)).float().cpu())
+
+    def work(first: int, every: int) -> Generator[EmbeddedBatch, None, None]:
+        with encoding(model, precision_of(model, evaluate)):
+            for batch in torch.split(order, evaluate.batch_size)[first::every]:
+                cut = tokens[batch, : int(lengths[batch].max())]
+                yield EmbeddedBatch(model.encode_text(cut.to(device)).float().cpu())
+
+    return work
 
 
 def lengths_of(tokens: Tensor) -> Tensor:

@@ -8,9 +8,6 @@ is the caller's to record.
 from __future__ import annotations
 
 import hashlib
-import io
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -42,7 +39,7 @@ from harness.evaluate.scoring.score import (
 from harness.evaluate.suites import benchmarks_of
 from harness.evaluate.suites.find import Hole
 from harness.evaluate.terms import measure_terms
-from harness.files import MAX_NPZ_BYTES, open_npz, read_regular, write_atomic
+from harness.files import read_npz, write_atomic
 from harness.metrics import lacking
 from harness.store.checksums import OUTCOMES
 from harness.store.first_stage import array_names
@@ -203,15 +200,12 @@ def _keep(
 def _kept_arrays(file: Path, sha256: str | None) -> dict[str, np.ndarray]:
     """The outcomes of an earlier evaluation by today's names; RecordError for damaged ones."""
     try:
-        data = read_regular(file, MAX_NPZ_BYTES)
-        if sha256 not in (None, hashlib.sha256(data).hexdigest()):
-            raise ValueError("its result tells another checksum")
-        archive = open_npz(io.BytesIO(data))
-        return {name: archive[was] for name, was in array_names(archive.files).items()}
-    except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        kept = read_npz(file, sha256)
+    except (OSError, ValueError) as error:
         raise RecordError(
             f"{file} cannot be added to ({error}); restore it, or --rerun all makes the run anew"
         ) from None
+    return {name: kept[was] for name, was in array_names(kept).items()}
 
 
 # --------------------------------------------------------------------------- kept by themselves

@@ -7,20 +7,16 @@ may be cut to its longest.  Fetches nothing.
 from __future__ import annotations
 
 import copy
-import io
 import json
-import pickle
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import open_clip
-import safetensors.torch
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -28,11 +24,11 @@ from harness.data.transforms import EvaluationTransform
 from harness.errors import ConfigError, nearest, one_line
 from harness.evaluate.model import Identity, tensors_sha256, text_tower_sha256, tokenizer_key
 from harness.evaluate.open_clip_config import CONFIG, read_model_config, tokenizer_of
-from harness.files import check_stored, read_regular
+from harness.files import read_regular
+from harness.models.pretrained import misfits, read_tensors
 
 _CUT_TOLERANCE = 1e-5
 _PROBES = ("a cat", "a photo of a small grey cat on a red mat.", "two dogs and a bird")
-_SHOWN = 3
 _NOT_BUILT = (
     ArithmeticError,
     AssertionError,
@@ -75,7 +71,7 @@ class OpenClipModel(nn.Module):
         missing = self.tokenizer.context_length - tokens.shape[1]
         if missing > 0 and not self.cuts_texts:
             tokens = torch.cat([tokens, tokens[:, -1:].expand(-1, missing)], dim=1)
-        with _shortened(self.clip, tokens.shape[1]) if self.cuts_texts else _as_it_is():
+        with _shortened(self.clip, tokens.shape[1]) if self.cuts_texts else nullcontext():
             return F.normalize(self.clip.encode_text(tokens).float(), dim=-1)  # type: ignore[operator]
 
     @property
@@ -152,11 +148,6 @@ def _shortened(clip: nn.Module, length: int) -> Iterator[None]:
         tower._parameters["positional_embedding"] = positions
 
 
-@contextmanager
-def _as_it_is() -> Iterator[None]:
-    yield
-
-
 # --------------------------------------------------------------------------- from disk
 
 
@@ -230,35 +221,12 @@ def _build(name: str, model_cfg: Mapping[str, Any]) -> Any:
 
 
 def _read_weights(file: Path) -> dict[str, Tensor]:
-    """Name -> tensor, of safetensors or of torch.save; the format is told by the content."""
+    """Name -> tensor, of safetensors or of torch.save."""
     try:
         data = read_regular(file, most=None)
     except OSError as error:
         raise ConfigError(f"{file} cannot be read: {error.strerror or error}") from error
-    try:
-        if data[8:9] == b"{":
-            found: Any = safetensors.torch.load(data)
-        else:
-            check_stored(data)
-            found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ConfigError(
-            f"{file} is refused, because it needs code to load; safetensors or "
-            "torch.save(model.state_dict(), ...) hold tensors alone"
-        ) from error
-    except (SafetensorError, RuntimeError, EOFError, LookupError, ValueError) as error:
-        raise ConfigError(f"{file} is damaged or no checkpoint: {one_line(error)}") from error
-    for wrapper in ("state_dict", "model"):
-        if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
-            found = found[wrapper]
-    if not isinstance(found, Mapping) or not found:
-        raise ConfigError(f"{file} holds no state dict")
-    if not all(isinstance(n, str) and isinstance(t, Tensor) for n, t in found.items()):
-        raise ConfigError(f"{file} holds no state dict: not all of it are named tensors")
-    prefix = "module."
-    if all(name.startswith(prefix) for name in found):
-        return {name.removeprefix(prefix): tensor for name, tensor in found.items()}
-    return dict(found)
+    return read_tensors(str(file), data)
 
 
 def _fill(clip: nn.Module, state: dict[str, Tensor], file: Path) -> None:
@@ -269,20 +237,8 @@ def _fill(clip: nn.Module, state: dict[str, Tensor], file: Path) -> None:
     for name in ("logit_scale", "logit_bias"):
         if name in state and name in own:
             state[name] = state[name].reshape(own[name].shape)
-    kinds = {
-        "missing": sorted(own.keys() - state.keys()),
-        "unexpected": sorted(state.keys() - own.keys()),
-        "of another shape": sorted(
-            n for n in own.keys() & state.keys() if own[n].shape != state[n].shape
-        ),
-    }
-    misfits = [
-        f"{len(names)} {kind} ({', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''})"
-        for kind, names in kinds.items()
-        if names
-    ]
-    if misfits:
-        raise ConfigError(f"{file} does not fit the model: {'; '.join(misfits)}")
+    if found := misfits(state, own):
+        raise ConfigError(f"{file} does not fit the model: {found}")
     clip.load_state_dict(state)
 
 

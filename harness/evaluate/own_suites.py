@@ -21,8 +21,7 @@ from harness.evaluate.scoring.job import Job
 from harness.evaluate.scoring.probe import Rows, probe
 from harness.evaluate.scoring.retrieval import own_relevance, rank_both_ways
 from harness.evaluate.scoring.score import Scored, TaskClassifier, applies
-from harness.evaluate.scoring.temperature import fitted_temperature
-from harness.evaluate.scoring.zeroshot import classify
+from harness.evaluate.scoring.zeroshot import classify, fitted_temperature
 from harness.metrics import (
     CALIBRATION,
     FITTED_ON,

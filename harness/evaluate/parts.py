@@ -7,9 +7,6 @@ with the next test set, and whoever asks for the same numbers again finds them.
 from __future__ import annotations
 
 import hashlib
-import json
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -35,7 +32,7 @@ from harness.evaluate.suites import benchmarks_of
 from harness.evaluate.suites.choices import ChoiceSet
 from harness.evaluate.suites.relevance import RelevanceSet
 from harness.evaluate.text_cache import TextCache
-from harness.files import open_npz, read_json, sha256_of, write_atomic
+from harness.files import read_json, read_npz, write_atomic, write_json
 from harness.metrics import CLASSIFICATION, OWN_SUITES, RETRIEVAL, rules, versions
 from harness.store.checksums import OUTCOMES
 
@@ -107,8 +104,7 @@ class Part:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The per-example outcomes by name."""
-        kept = open_npz(self.outcomes)
-        return {name: kept[name] for name in kept.files}
+        return read_npz(self.outcomes, None)
 
 
 def part_key(identity: Identity, place: FoundTestSet, precision: str) -> str:
@@ -151,7 +147,10 @@ def evaluate_part(
     data = place.open()
     data.prepare()
     of_set = {"set": place.name, "fingerprint": place.fingerprint}
-    shared = partial(_shared, share, of_set)
+
+    def shared(asked: Mapping[str, Any], work: Work) -> Iterable[EmbeddedBatch]:
+        return share({**asked, **of_set}, work)
+
     job = Job(model, settings, runtime, Findings(), place.by_batch, shared)
     kind = f"{precision}-{device.type}"
     cache = TextCache(cache_dir(runtime), identity.text_tower, kind, job.texts)
@@ -171,15 +170,8 @@ def evaluate_part(
     write_atomic(part.outcomes, arrays)
     written = {"schema": _SCHEMA, "key": key, "metrics": part.metrics, "protocol": protocol}
     written[OUTCOMES] = hashlib.sha256(arrays).hexdigest()
-    text = json.dumps(written, indent=1, sort_keys=True, allow_nan=False)
-    write_atomic(part.outcomes.with_suffix(".json"), (text + "\n").encode())
+    write_json(part.outcomes.with_suffix(".json"), written)
     return part
-
-
-def _shared(
-    share: Share, of_set: Mapping[str, Any], asked: Mapping[str, Any], work: Work
-) -> Iterable[EmbeddedBatch]:
-    return share({**asked, **of_set}, work)
 
 
 def kept_part(store: Path, place: FoundTestSet, key: str) -> Part | None:
@@ -207,11 +199,10 @@ def kept_part(store: Path, place: FoundTestSet, key: str) -> Part | None:
 def _is_whole(outcomes: Path, sha256: str | None) -> bool:
     """Whether outcomes are as they were written; those of earlier versions can be read at least."""
     try:
-        if sha256 is not None:
-            return sha256_of(outcomes) == sha256
-        return open_npz(outcomes).zip.testzip() is None
-    except (OSError, ValueError, zipfile.BadZipFile, zlib.error):
+        read_npz(outcomes, sha256)
+    except (OSError, ValueError):
         return False
+    return True
 
 
 def _file(store: Path, place: FoundTestSet, key: str) -> Path:
@@ -219,16 +210,14 @@ def _file(store: Path, place: FoundTestSet, key: str) -> Path:
 
 
 def _score(job: Job, place: FoundTestSet, data: DataSet, cache: TextCache) -> dict[str, Any]:
-    if isinstance(data, ChoiceSet):
+    if isinstance(data, ChoiceSet | RelevanceSet):
         split = data.split(SPLIT)
         pictures = job.pictures(data, split)
+        facts = facts_of(split, pictures.problems) | {"warnings": []}
+        if isinstance(data, RelevanceSet):
+            return {**facts, "queries": score_relevance(job, place.name, data, pictures)}
         items = score_choices(job, place.name, split.images, pictures, data.items)
-        return {**facts_of(split, pictures.problems), "items": items, "warnings": []}
-    if isinstance(data, RelevanceSet):
-        split = data.split(SPLIT)
-        pictures = job.pictures(data, split)
-        queries = score_relevance(job, place.name, data, pictures)
-        return {**facts_of(split, pictures.problems), "queries": queries, "warnings": []}
+        return {**facts, "items": items}
     if place.task == RETRIEVAL:
         return {**score(job, TestSet(place.name, data, SPLIT)).facts, "warnings": []}
     task = data.tasks[0]

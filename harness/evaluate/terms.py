@@ -8,6 +8,7 @@ term hides, is drawn once for all runs, so that two of them are compared on the 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,22 +61,17 @@ def measure_terms(
     if not measured:
         return {}
     data.prepare()
-    return {"terms": {name: _split(job, data, name, measured, config, training) for name in splits}}
+    return {"terms": {name: _split(job, data, name, measured, training) for name in splits}}
 
 
 def _split(
-    job: Job,
-    data: DataSet,
-    name: str,
-    measured: Sequence[str],
-    config: RunConfig,
-    training: TrainingModel | None,
+    job: Job, data: DataSet, name: str, measured: Sequence[str], training: TrainingModel | None
 ) -> dict[str, Any]:
     split, problems = data.split(name), list[Problem]()
     batches: list[_Captions] = []
     if training is not None:
         with encoding(training, job.precision):
-            batches = list(_batches(job, data, split, config, training, problems))
+            batches = list(_Looks(job, data, split, training).batches(problems))
         bounded(data.name, problems, len(split), job.runtime.max_bad_fraction)
     facts = {**facts_of(split, problems), "measured": list(measured)}
     if batches:
@@ -99,9 +95,7 @@ def _record(
         job.found.compute(name, term, Contrasted(*pairs[:, order]))
     left_out = {problem["where"] for problem in excluded}
     kept = [place for place, image in enumerate(split.images) if image not in left_out]
-    job.found.outcomes[f"{name}/items/images"] = np.array(
-        [split.images[place] for place in kept], dtype=np.str_
-    )
+    job.found.note_images(name, (split.images[place] for place in kept))
     job.found.outcomes[f"{name}/{ITEMS_OF_TERMS}"] = np.searchsorted(kept, images[order]).astype(
         np.int32
     )
@@ -110,83 +104,79 @@ def _record(
 # --------------------------------------------------------------------------- captions and pictures
 
 
-def _batches(
-    job: Job,
-    data: DataSet,
-    split: Split,
-    config: RunConfig,
-    training: TrainingModel,
-    problems: list[Problem],
-) -> Iterator[_Captions]:
-    """The captioned pictures in a drawn order, each caption also with the next picture in it.
+@dataclass(frozen=True)
+class _Looks:
+    """What the terms that `training` has look at in a split."""
 
-    The last of a batch takes its first one, or if it is alone the last one before it.
-    """
-    captioned = [place for place, captions in enumerate(split.captions) if captions]
-    draw = torch.Generator().manual_seed(derive_seed(_SEED, "pictures of terms"))
-    order = [captioned[i] for i in torch.randperm(len(captioned), generator=draw).tolist()]
-    names = [split.images[place] for place in order]
-    each = max(1, round(sum(map(len, split.captions)) / len(captioned)))
-    size = max(2, job.settings.batch_size // each)
-    last, held, places = None, list[Tensor](), list[int]()
-    batches = batches_of_pictures(training.model, data, names, size, job.runtime)
-    for number, batch in enumerate(batches):
-        problems += batch.problems
-        held += [batch.pixels] if batch.places else []
-        places += [order[place] for place in batch.places]
-        if len(places) > 1:
-            pixels = torch.cat(held)
-            yield _seen(training, config, split, places, pixels, number)
-            last, held, places = pixels[-1:], [], []
-    if places and last is not None:
-        yield _seen(training, config, split, places, torch.cat([*held, last]), -1)
+    job: Job
+    data: DataSet
+    split: Split
+    training: TrainingModel
 
+    def batches(self, problems: list[Problem]) -> Iterator[_Captions]:
+        """The captioned pictures in a drawn order, each caption also with the next picture in it.
 
-def _seen(
-    training: TrainingModel,
-    config: RunConfig,
-    split: Split,
-    places: Sequence[int],
-    pixels: Tensor,
-    number: int,
-) -> _Captions:
-    owners = [(i, k) for i, place in enumerate(places) for k in range(len(split.captions[place]))]
-    tokens = training.model.tokenizer([split.captions[places[i]][k] for i, k in owners])
-    tokens = tokens[:, : int(tokens.argmax(dim=1).max()) + 1]  # EOT is the highest id
-    own = torch.tensor([i for i, _ in owners], device=pixels.device)
-    seen = training.look(pixels, tokens.to(pixels.device))
-    values = _values(training, config, seen, tokens, own, number)
-    located = _located(training, pixels, tokens.to(pixels.device), own)
-    values |= {name: torch.stack([*values[name], share]) for name, share in located.items()}
-    return _Captions([places[i] for i, _ in owners], [k for _, k in owners], values)
+        The last of a batch takes its first one, or if it is alone the last one before it.
+        """
+        split, model = self.split, self.training.model
+        captioned = [place for place, captions in enumerate(split.captions) if captions]
+        draw = torch.Generator().manual_seed(derive_seed(_SEED, "pictures of terms"))
+        order = [captioned[i] for i in torch.randperm(len(captioned), generator=draw).tolist()]
+        names = [split.images[place] for place in order]
+        each = max(1, round(sum(map(len, split.captions)) / len(captioned)))
+        size = max(2, self.job.settings.batch_size // each)
+        last, held, places = None, list[Tensor](), list[int]()
+        batches = batches_of_pictures(model, self.data, names, size, self.job.runtime)
+        for number, batch in enumerate(batches):
+            problems += batch.problems
+            held += [batch.pixels] if batch.places else []
+            places += [order[place] for place in batch.places]
+            if len(places) > 1:
+                pixels = torch.cat(held)
+                yield self.seen(places, pixels, number)
+                last, held, places = pixels[-1:], [], []
+        if places and last is not None:
+            yield self.seen(places, torch.cat([*held, last]), -1)
 
+    def seen(self, places: Sequence[int], pixels: Tensor, number: int) -> _Captions:
+        """The captions of some pictures, with what each term makes of them."""
+        captions, tokenizer = self.split.captions, self.training.model.tokenizer
+        owners = [(i, k) for i, place in enumerate(places) for k in range(len(captions[place]))]
+        tokens = tokenizer([captions[places[i]][k] for i, k in owners])
+        tokens = tokens[:, : int(tokens.argmax(dim=1).max()) + 1]  # EOT is the highest id
+        own = torch.tensor([i for i, _ in owners], device=pixels.device)
+        pass_of_both = self.training.look(pixels, tokens.to(pixels.device))
+        values = self.values(pass_of_both, tokens, own, number)
+        located = _located(self.training, pixels, tokens.to(pixels.device), own)
+        values |= {name: torch.stack([*values[name], share]) for name, share in located.items()}
+        return _Captions([places[i] for i, _ in owners], [k for _, k in owners], values)
 
-def _values(
-    training: TrainingModel, config: RunConfig, seen: Pass, tokens: Tensor, own: Tensor, number: int
-) -> dict[str, Tensor]:
-    draws = BatchPlace(
-        _SEED,
-        number,
-        first=0,
-        size=len(tokens),
-        context_length=config.model.text.context_length,
-        vocab_size=training.model.tokenizer.vocab_size,
-    )
-    modules: Mapping[str, Any] = training.term_modules()
-    other = (own + 1) % len(seen.image)
-    values = {}
-    for name, term in training.terms.items():
-        if not any(metrics_for(name)):
-            continue
-        inputs = term.inputs(tokens, draws)
-        inputs = None if inputs is None else inputs.to(own.device)
-        pair = [
-            term.probe(seen.with_pictures(places), modules[name], inputs) for places in (own, other)
-        ]
-        found = [each.float().cpu() for each in pair if each is not None]
-        if found:
-            values[name] = torch.stack(found)
-    return values
+    def values(self, seen: Pass, tokens: Tensor, own: Tensor, number: int) -> dict[str, Tensor]:
+        """Name of a term -> (2, N): of each text with its own picture, and with the next."""
+        draws = BatchPlace(
+            _SEED,
+            number,
+            first=0,
+            size=len(tokens),
+            context_length=self.training.model.config.text.context_length,
+            vocab_size=self.training.model.tokenizer.vocab_size,
+        )
+        modules: Mapping[str, Any] = self.training.term_modules()
+        other = (own + 1) % len(seen.image)
+        values = {}
+        for name, term in self.training.terms.items():
+            if not any(metrics_for(name)):
+                continue
+            inputs = term.inputs(tokens, draws)
+            inputs = None if inputs is None else inputs.to(own.device)
+            pair = [
+                term.probe(seen.with_pictures(places), modules[name], inputs)
+                for places in (own, other)
+            ]
+            found = [each.float().cpu() for each in pair if each is not None]
+            if found:
+                values[name] = torch.stack(found)
+        return values
 
 
 def _located(

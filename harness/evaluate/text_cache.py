@@ -7,9 +7,6 @@ file is written once under a name of its own and never changed, so that no lock 
 from __future__ import annotations
 
 import hashlib
-import io
-import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,9 +15,10 @@ import torch
 from torch import Tensor
 
 from harness.config import content_key
+from harness.data.classnames import prompts
 from harness.evaluate.scoring.job import npz
-from harness.evaluate.scoring.zeroshot import classifier, prompts
-from harness.files import MAX_NPZ_BYTES, drop_leftovers, open_npz, read_regular, write_atomic
+from harness.evaluate.scoring.zeroshot import classifier
+from harness.files import drop_leftovers, read_npz, read_regular, write_atomic
 
 
 class TextCache:
@@ -71,14 +69,10 @@ def _kept(folder: Path, wanted: set[str]) -> dict[str, Tensor]:
     rows: dict[str, Tensor] = {}
     for file in sorted(folder.glob("*.npz")):
         try:
-            data = read_regular(file, MAX_NPZ_BYTES)
-            told = read_regular(file.with_suffix(".sha256"), 100).decode()
-            if told != hashlib.sha256(data).hexdigest():
-                continue  # damaged, or of an earlier version: made again
-            kept = open_npz(io.BytesIO(data))
+            kept = read_npz(file, read_regular(file.with_suffix(".sha256"), 100).decode())
             names, weights = kept["names"].tolist(), kept["weights"]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
-            continue
+        except (OSError, ValueError, KeyError):
+            continue  # damaged, or of an earlier version: made again
         if len(names) == len(weights):
             rows |= {
                 name: torch.from_numpy(row)

@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 from harness.config import Evaluate, Runtime
 from harness.config.bases import SMALL
 from harness.data.catalog import cache_dir
+from harness.data.class_sets import SPLIT
 from harness.data.dataset import DataSet
 from harness.data.images import decode
 from harness.device import Precision, resolve_precision
@@ -37,7 +38,7 @@ from harness.evaluate.embed import PRECISION_FIELD, embed_images
 from harness.evaluate.model import Encoders, Identity, identity_of_run
 from harness.evaluate.parts import Part, evaluate_part
 from harness.evaluate.suites.find import Found
-from harness.evaluate.suites.open import SPLIT, open_found
+from harness.evaluate.suites.open import open_found
 from harness.metrics import ACC1, KS, MEAN_PER_CLASS_RECALL
 from harness.metrics.choice import CHOICE
 from harness.metrics.relevance import RELEVANCE

@@ -66,9 +66,8 @@ class Sheet:
     @property
     def quality(self) -> tuple[str, ...]:
         """The metrics that figures show, the leading one first: all but costs, with averages."""
-        primary = next((each.primary for each in self.findings.answered if each.primary), None)
         shown = [name for name in self.findings.shown if not metrics.is_cost(name)]
-        return tuple(dict.fromkeys([*filter(None, [primary]), *shown]))
+        return tuple(dict.fromkeys(filter(None, [self.findings.primary, *shown])))
 
     @property
     def lead(self) -> str | None:
@@ -87,10 +86,9 @@ class Sheet:
         found = {each.margin for each in self.findings.answered if each.primary == self.lead}
         return found.pop() if len(found) == 1 else None
 
-    def compared(self, metric: str) -> list[Comparison]:
-        """The differences of `metric` to the baselines, in the order of the points."""
-        found = (self.cells[(row.index, metric)].comparison for row in self.collection.points)
-        return [comparison for comparison in found if comparison is not None]
+    def compared(self, metric: str) -> dict[int, Comparison]:
+        """Point -> the difference of `metric` to its baseline, in the order of the points."""
+        return self.findings.comparisons(metric, range(len(self.collection.points)))
 
 
 M = TypeVar("M")
@@ -265,12 +263,6 @@ def is_one_axis(collection: Collection) -> bool:
     return len(held) == 1 and len(set(places)) == len(places)
 
 
-def costs_of(sheet: Sheet, cost: str) -> dict[int, float]:
-    """Point -> its cost, of the points with a finished seed."""
-    found = {row.index: sheet.cells.get((row.index, cost)) for row in sheet.collection.points}
-    return {p: next(iter(c.values.values())) for p, c in found.items() if c and c.values}
-
-
 def has_ordered_axis(collection: Collection) -> bool:
     """Whether the values of the shown axis are numbers."""
     x = collection.sweep.show.x
@@ -296,17 +288,15 @@ def samples_axis(figure: Figure, axes: Sequence[Axes], top: float) -> None:
 # --------------------------------------------------------------------------- data beside a figure
 
 
-def metric_data(sheet: Sheet, *costs: str) -> str:
+def metric_data(sheet: Sheet) -> str:
     """Every mark of the figure: a row a seed, and a row `mean` with its interval."""
     collection, cells = sheet.collection, sheet.cells
-    heads = ["label", *collection.axes, *costs, "metric", "seed", "value", "low", "high", "chance"]
-    known = {cost: costs_of(sheet, cost) for cost in costs}
+    heads = ["label", *collection.axes, "metric", "seed", "value", "low", "high", "chance"]
     rows: list[list[object]] = []
     for metric in sheet.quality[:1]:
         for row in collection.points:
             cell = cells[(row.index, metric)]
-            place: list[object] = [row.label, *[row.axes[axis] for axis in collection.axes]]
-            place += [*[known[cost].get(row.index) for cost in costs], metric]
+            place = [row.label, *[row.axes[axis] for axis in collection.axes], metric]
             rows += [[*place, s, v, None, None, cell.chance] for s, v in cell.values.items()]
             if cell.estimate is not None:
                 mean, low, high = cell.estimate.mean, cell.estimate.low, cell.estimate.high

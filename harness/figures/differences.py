@@ -56,13 +56,13 @@ def _row(rows: int) -> float:
 
 
 def _compared(sheet: Sheet, names: Sequence[str]) -> list[PointRow]:
-    points = {c.point for metric in names for c in sheet.compared(metric)}
+    points = {point for metric in names for point in sheet.compared(metric)}
     return [row for row in sheet.collection.points if row.index in points]
 
 
 def _largest(sheet: Sheet, compared: Sequence[PointRow], metric: str) -> list[PointRow]:
     """The rows with the largest differences on `metric`, in the order of the sweep."""
-    sizes = {c.point: abs(c.mean) for c in sheet.compared(metric)}
+    sizes = {point: abs(c.mean) for point, c in sheet.compared(metric).items()}
     largest = sorted(compared, key=lambda row: -sizes.get(row.index, 0.0))[:_MOST]
     return sorted(largest, key=lambda row: row.index)
 
@@ -86,22 +86,26 @@ def _grouped(collection: Collection, rows: Sequence[PointRow]) -> _Rows:
 
 
 def _panel(ax: Axes, sheet: Sheet, metric: str, rows: _Rows) -> None:
-    made = {c.point: c for c in sheet.compared(metric)}
+    made = sheet.compared(metric)
     for at, (_, row) in enumerate(rows):
         if row is not None and row.index in made:
             marks.draw_difference(ax, at, made[row.index], number=len(rows) <= _NUMBERED)
 
 
 def _emphasise(ax: Axes, rows: _Rows) -> None:
-    """The names of groups apart from those of points, which have no mark."""
+    """The names of groups apart from those of points; a group has no tick.
+
+    Its mark is of no size and not hidden: matplotlib measures a panel by any one of its visible
+    ticks, which one is a matter of where they lie in memory.
+    """
     for tick, (_, row) in zip(ax.yaxis.get_major_ticks(), rows, strict=True):
         if row is None:
             tick.label1.set_fontweight("bold")
-            tick.tick1line.set_visible(False)
+            tick.tick1line.set_markersize(0)
 
 
 def _words(sheet: Sheet, names: Sequence[str], shown: int, compared: int) -> str:
-    made = [c for metric in names for c in sheet.compared(metric)]
+    made = [c for metric in names for c in sheet.compared(metric).values()]
     words = f"Difference of each point to its baseline in points, {marks.about_intervals(made)}. "
     words += marks.FILLED
     if shown < compared:
@@ -117,7 +121,7 @@ def _data(sheet: Sheet, compared: Sequence[PointRow], names: Sequence[str]) -> s
     labels = {row.index: row.label for row in compared}
     rows: list[list[object]] = []
     for metric in names:
-        for c in sheet.compared(metric):
+        for c in sheet.compared(metric).values():
             low, high, over = c.interval or (None, None, None)
             told = [over.value if over else None, c.p, c.adjusted, c.decided]
             rows.append([labels[c.point], metric, c.mean, low, high, *told])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,8 +135,7 @@ def _means(ax: Axes, sheet: Sheet, grid: Grid, metric: str) -> None:
     ax.set_title(style.shorten(metric_words(metric), _TITLE))
 
 
-def _differences(ax: Axes, grid: Grid, compared: Sequence[Comparison]) -> None:
-    made = {c.point: c for c in compared}
+def _differences(ax: Axes, grid: Grid, made: Mapping[int, Comparison]) -> None:
     sizes = np.full((len(grid.rows), len(grid.columns)), math.nan)
     decided: set[tuple[int, int]] = set()
     for place, row in grid.points.items():
@@ -148,7 +147,7 @@ def _differences(ax: Axes, grid: Grid, compared: Sequence[Comparison]) -> None:
     reach = float(known.max()) if len(known) and known.max() > 0 else 1.0
     norm = Normalize(-reach, reach)
     ends = [style.WORSE, "#f7f7f7", style.BETTER]
-    if not metrics.higher_is_better(compared[0].metric):
+    if not metrics.higher_is_better(next(iter(made.values())).metric):
         ends.reverse()
     away = LinearSegmentedColormap.from_list("away", ends)
     ax.imshow(sizes, cmap=away, norm=norm, aspect="auto")

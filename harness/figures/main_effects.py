@@ -74,12 +74,8 @@ def _rows(sheet: Sheet, answered: Answered) -> list[_Row]:
     rows = []
     pairs = Counter(effect.axes for effect in answered.effects)
     for number, effect in enumerate(answered.effects):
-        sizes = {
-            metric: found.effects[number]
-            for metric, found in answered.analysis.by_metric.items()
-            if number in found.effects
-        }
-        rows.append(_Row(_name(sheet, effect, levels=pairs[effect.axes] > 1), effect, sizes))
+        name = _name(sheet, effect, levels=pairs[effect.axes] > 1)
+        rows.append(_Row(name, effect, answered.sizes_of(number)))
     return rows
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from harness import metrics
 from harness.figures import marks, style
 from harness.figures.base import (
     SWEEP,
@@ -63,15 +62,8 @@ def metric_by_point(sheet: Sheet) -> Drawing | None:
 
 def _best(sheet: Sheet, metric: str) -> list[PointRow]:
     """The points with the best means, and their baselines, in the order of the sweep."""
-    points = sheet.collection.points
-    sign = -1 if metrics.higher_is_better(metric) else 1
-
-    def rank(row: PointRow) -> tuple[bool, float]:
-        estimate = sheet.cells[(row.index, metric)].estimate
-        return estimate is None, 0.0 if estimate is None else sign * estimate.mean
-
-    kept = sorted(points, key=rank)[:_MOST]
-    return sorted(kept, key=lambda row: row.index)
+    kept = sorted(sheet.collection.points, key=lambda row: -sheet.cells[(row.index, metric)].merit)
+    return sorted(kept[:_MOST], key=lambda row: row.index)
 
 
 def _values(ax: Axes, sheet: Sheet, metric: str, rows: Sequence[PointRow]) -> None:
@@ -83,11 +75,7 @@ def _values(ax: Axes, sheet: Sheet, metric: str, rows: Sequence[PointRow]) -> No
         ax.scatter(values, [at] * len(values), s=9, color=[colour], alpha=0.5, linewidths=0)
         if cell.estimate is not None:
             mean = cell.estimate.mean * marks.unit_of(cell)
-            look: dict[str, Any] = {
-                "color": colour,
-                "mec": "white",
-                "mew": 0.5,
-            }
+            look: dict[str, Any] = {"color": colour, "mec": "white", "mew": 0.5}
             ax.plot([mean], [at], "s" if cell.point in baselines else "o", zorder=3, **look)
     ax.set_title(style.shorten(metric_words(metric), _LETTERS))
     marks.chance_line(ax, cells, metric, across=False)
@@ -95,7 +83,7 @@ def _values(ax: Axes, sheet: Sheet, metric: str, rows: Sequence[PointRow]) -> No
 
 def _differences(ax: Axes, sheet: Sheet, metric: str, rows: Sequence[PointRow]) -> None:
     marks.zero(ax, sheet.margin, metric)
-    made = {c.point: c for c in sheet.compared(metric)}
+    made = sheet.compared(metric)
     for at, row in enumerate(rows):
         if row.index in made:
             marks.draw_difference(ax, at, made[row.index], number=len(rows) <= _NUMBERED)

@@ -118,10 +118,8 @@ def reading(sheet: Sheet, metric: str) -> str:
         left = "Mean over seeds (faint dots); a point that lacks a seed has no mean"
     if not compared:
         return f"{left}."
-    words = (
-        f"{left}; right: difference to the baseline in points, {marks.about_intervals(compared)}. "
-    )
-    words += marks.FILLED
+    over = marks.about_intervals(compared.values())
+    words = f"{left}; right: difference to the baseline in points, {over}. {marks.FILLED}"
     if sheet.margin:
         words += f" Shaded: losses within the margin of {sheet.margin:g}."
     return words
@@ -138,11 +136,7 @@ def _values(ax: Axes, sheet: Sheet, metric: str, series: Sequence[Series], scale
         places = [scale.at(row.axes[x], line.shift) for row in line.rows]
         _seeds(ax, places, cells, line)
         means = [c.estimate.mean * marks.unit_of(c) if c.estimate else math.nan for c in cells]
-        look: dict[str, Any] = {
-            "color": line.colour,
-            "mec": "white",
-            "mew": 0.5,
-        }
+        look: dict[str, Any] = {"color": line.colour, "mec": "white", "mew": 0.5}
         ax.plot(places, means, marker=line.marker, zorder=3, **look)
         drawn += cells
     ax.set_title(style.shorten(metric_words(metric), _LETTERS))
@@ -166,7 +160,7 @@ def _differences(
     collection = sheet.collection
     x = collection.sweep.show.x
     marks.zero(ax, sheet.margin, metric, upright=True)
-    made = {c.point: c for c in sheet.compared(metric)}
+    made = sheet.compared(metric)
     held = [line for line in series if any(row.index in made for row in line.rows)]
     number = len(held) == 1 and len(made) <= _NUMBERED
     for line in held:

@@ -18,7 +18,7 @@ from harness import metrics
 from harness.document import text
 from harness.document.escaping import frame_csv
 from harness.figures import style
-from harness.figures.base import SEARCH, Drawing
+from harness.figures.base import SEARCH, Drawing, metric_words
 from harness.report.search_data import Axis, SearchData
 from harness.store.trials import Outcome
 
@@ -32,10 +32,6 @@ _ENOUGH_FOR_A_SURFACE = 8
 
 def _scaled(goal: str, value: float) -> float:
     return value * metrics.scale(goal)
-
-
-def _axis_label(goal: str) -> str:
-    return f"{metrics.display(goal)} ({metrics.unit(goal)})"
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -110,7 +106,7 @@ def _history(data: SearchData) -> Drawing | None:
         if places:
             ax.plot(places, [floor] * len(places), marker, color=style.FAINT, label=outcome.value)
     ax.set_xlabel("trial")
-    ax.set_ylabel(_axis_label(goal))
+    ax.set_ylabel(metric_words(goal))
     ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
     ax.legend(loc="best")
     style.finish([ax])
@@ -165,7 +161,7 @@ def _curves(data: SearchData) -> Drawing | None:
     ]
     ax.legend(handles=handles, loc="best")
     ax.set_xlabel("samples seen")
-    ax.set_ylabel(_axis_label(goal))
+    ax.set_ylabel(metric_words(goal))
     ax.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
     style.finish([ax])
     words = (
@@ -249,7 +245,7 @@ def _parallel(data: SearchData) -> Drawing | None:
             )
     for spine in ax.spines.values():
         spine.set_visible(False)
-    _colour_bar(figure, ax, norm, _axis_label(goal))
+    _colour_bar(figure, ax, norm, metric_words(goal))
     rows = [
         {"trial": t.number, **dict(t.point), goal: _scaled(goal, values[t.number])}
         for t in worst_first
@@ -276,7 +272,7 @@ def _slices(data: SearchData) -> Drawing | None:
             linewidths=0,
         )
         _set_axis(ax, axis, "x")
-    panels[0].set_ylabel(_axis_label(goal))
+    panels[0].set_ylabel(metric_words(goal))
     style.finish(panels)
     rows = [
         {"trial": t.number, **dict(t.point), goal: _scaled(goal, values[t.number])} for t in tried
@@ -313,7 +309,7 @@ def _contour(data: SearchData) -> Drawing | None:
     for axis, which in ((x, "x"), (y, "y")):
         _set_axis(ax, axis, which)
     ax.grid(visible=False)
-    _colour_bar(figure, ax, norm, _axis_label(goal))
+    _colour_bar(figure, ax, norm, metric_words(goal))
     rows = [
         {"trial": t.number, x.path: t.point[x.path], y.path: t.point[y.path], goal: z}
         for t, z in zip(tried, zs, strict=True)
@@ -347,8 +343,8 @@ def _trade_off(data: SearchData) -> Drawing | None:
         )
     line = sorted((t.values[1], t.values[0]) for t in data.best if t.values is not None)
     ax.plot([_scaled(b, x) for x, _ in line], [_scaled(a, y) for _, y in line], lw=0.8, zorder=0)
-    ax.set_xlabel(_axis_label(b))
-    ax.set_ylabel(_axis_label(a))
+    ax.set_xlabel(metric_words(b))
+    ax.set_ylabel(metric_words(a))
     ax.legend(loc="best")
     style.finish([ax])
     rows = [

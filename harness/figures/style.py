@@ -144,11 +144,6 @@ def house(width: float = PAGE) -> Iterator[None]:
         _page_width.reset(token)
 
 
-def page_width() -> float:
-    """Inches of the text of the paper."""
-    return _page_width.get()
-
-
 def colours(count: int, *, ordered: bool) -> list[str]:
     """`count` colours: a dark-to-light ramp where order means something, else distinct hues."""
     if ordered and count > 1:
@@ -163,7 +158,7 @@ def _spread(count: int, top: int) -> list[int]:
 
 def figure_of(height: float, *, wide: bool = True) -> Figure:
     """An empty figure as wide as the text or as a column, at most a page high."""
-    width = page_width() if wide else COLUMN
+    width = _page_width.get() if wide else COLUMN
     return Figure(figsize=(width, min(height, TALLEST)), layout="constrained")
 
 

@@ -5,6 +5,7 @@ At most four points stand out, the others are grey: what very many range over, a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
@@ -14,7 +15,6 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from numpy.typing import NDArray
 
-from harness import metrics
 from harness.document.escaping import csv_text
 from harness.figures import style
 from harness.figures.base import (
@@ -123,15 +123,11 @@ def _highlighted(sheet: Sheet, points: Sequence[int]) -> list[int]:
         return list(points)
     rows = {row.index: row for row in sheet.collection.points}
     lead = sheet.lead
-    sign = 1 if lead is None or metrics.higher_is_better(lead) else -1
-    means = {
-        point: sign * estimate.mean
-        for point in points
-        if lead is not None and (estimate := sheet.cells[(point, lead)].estimate) is not None
-    }
+    merits = {} if lead is None else {p: sheet.cells[(p, lead)].merit for p in points}
+    known = [point for point in merits if merits[point] > -math.inf]
     bases = {rows[point].baseline for point in points} - {None}
     wanted = [p for p in points if p in bases][:1]
-    wanted += sorted(means, key=lambda point: -means[point])[:1]
+    wanted += sorted(known, key=lambda point: -merits[point])[:1]
     wanted += [points[0], points[-1], *points]
     return sorted(list(dict.fromkeys(wanted))[:_HIGHLIGHTED])
 

@@ -64,30 +64,29 @@ class Attempt:
     def ended(self, answer: Answer, source: StepSource, say: Say) -> None:
         """Tell the source, and file a failure that the run could not file itself."""
         outcome, failure = answer["outcome"], answer.get("failure")
-        if outcome == "failed":
-            self._failed(str(failure), str(answer["error"]), source, say)
-        elif outcome == "held":
+        try:
+            if outcome == "failed":
+                self._file(str(failure), str(answer["error"]))
+        except LeaseHeld:
+            outcome = "held"
+        except (OSError, HarnessError) as problem:
+            say(f"{name_of(self.step)}: {answer['error']}; not on record: {one_line(problem)}")
+            failure = RecordError.failure
+        if outcome == "held":
             source.held(self.step)
         else:
             source.ended(self.step, failure)
 
-    def _failed(self, failure: str, error: str, source: StepSource, say: Say) -> None:
+    def _file(self, failure: str, error: str) -> None:
         run = self.step.run
-        try:
-            record_failure(
-                self.store.run_dir(run.key),
-                run.config.evaluation_key,
-                attempt=self.number,
-                since=self.since,
-                failure=failure,
-                error=error,
-            )
-            source.ended(self.step, failure)
-        except LeaseHeld:
-            source.held(self.step)
-        except (OSError, HarnessError) as problem:
-            say(f"{name_of(self.step)}: {error}; not on record: {one_line(problem)}")
-            source.ended(self.step, RecordError.failure)
+        record_failure(
+            self.store.run_dir(run.key),
+            run.config.evaluation_key,
+            attempt=self.number,
+            since=self.since,
+            failure=failure,
+            error=error,
+        )
 
 
 def run_task(task: Mapping[str, Any], stop: Callable[[], bool], others: OtherRanks) -> Answer:

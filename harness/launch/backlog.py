@@ -38,23 +38,18 @@ class StepSource(Protocol):
 
     def __len__(self) -> int:
         """How many steps may still come, those handed out not counted; 0: no more ever."""
-        ...
 
     def take(self) -> Step | None:
         """The step to start now, its intent on disk; None if there is none at the moment."""
-        ...
 
     def held(self, step: Step) -> None:
         """Another launcher runs this step."""
-        ...
 
     def ended(self, step: Step, failure: str | None) -> None:
         """This step ended, well if `failure` is None."""
-        ...
 
     def look_elsewhere(self) -> None:
         """Look at what changes without being told; called often, so it limits itself."""
-        ...
 
 
 # --------------------------------------------------------------------------- cost

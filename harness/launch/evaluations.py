@@ -6,28 +6,25 @@ import argparse
 import hashlib
 import os
 import sys
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from harness.config import (
-    ClassFolder,
-    Evaluate,
-    Runtime,
-    content_key,
-)
+from harness.config import ClassFolder, Evaluate, Runtime, content_key
 from harness.errors import ConfigError, HarnessError, one_line
 from harness.evaluate.suites.find import Found, Hole
 from harness.evaluate.suites.records import Benchmark
 from harness.files import home_path, write_atomic
+from harness.launch.own_process import begin_process
 from harness.store.checksums import OUTCOMES
 from harness.store.evaluations import EvaluationDir, evaluations_root
 from harness.store.record import RunDir, Store
 
 if TYPE_CHECKING:
-    from multiprocessing.queues import Queue
+    from multiprocessing.connection import Connection
 
     from harness.evaluate.model import Encoders, Identity
     from harness.evaluate.parts import Part
@@ -179,6 +176,11 @@ class Done:
     identity: Mapping[str, Any] | None = None
     reason: str | None = None
 
+    @classmethod
+    def without(cls, task: EvaluationTask, reason: str) -> Done:
+        """Nothing came of a task, and why."""
+        return cls(task.model, task.name, reason=reason)
+
 
 def cost(benchmark: Benchmark) -> int:
     """About how long a benchmark takes, in pictures; a text counts as half of one."""
@@ -219,7 +221,6 @@ def _work_off(tasks: Iterator[EvaluationTask], work: Work) -> Iterator[Done]:
     set_up(work.runtime, device)
     loaded: tuple[ModelSpec, Encoders, Identity, EvaluationDir] | None = None
     for task in tasks:
-        failed = _nothing_of(task)
         try:
             if loaded is None or loaded[0] != task.spec:
                 model, identity, folder = load(task.spec, work.root)
@@ -229,14 +230,9 @@ def _work_off(tasks: Iterator[EvaluationTask], work: Work) -> Iterator[Done]:
             located = place_of if isinstance(task.found, Found) else class_set
             place = located(task.found, work.runtime)  # type: ignore[arg-type]
             part = evaluate_part(model, identity, place, work.settings, work.runtime, folder.parts)
-            yield replace(failed, part=part, key=folder.key, identity=identity.plain())
+            yield Done(task.model, task.name, part, folder.key, identity.plain())
         except HarnessError as error:
-            yield replace(failed, reason=one_line(error))
-
-
-def _nothing_of(task: EvaluationTask) -> Done:
-    """Nothing yet of a task."""
-    return Done(task.model, task.name)
+            yield Done.without(task, one_line(error))
 
 
 # --------------------------------------------------------------------------- processes
@@ -245,92 +241,72 @@ def _nothing_of(task: EvaluationTask) -> Done:
 def _side_by_side(
     tasks: Sequence[EvaluationTask], work: Work, slots: Sequence[str | None]
 ) -> Iterator[Done]:
-    """A process a slot, each taking the next task; the tasks of one that dies are holes."""
+    """A process a slot, each taking the next task."""
     import multiprocessing
 
     context = multiprocessing.get_context("spawn")
-    waiting: Queue[EvaluationTask | None] = context.Queue()
-    answers: Queue[tuple[int, EvaluationTask | None, Done | None]] = context.Queue()
-    for item in [*tasks, *[None] * len(slots)]:
-        waiting.put(item)
-    processes = []
-    for number, gpu in enumerate(slots):
-        process = context.Process(target=_serve, args=(number, waiting, answers, work), daemon=True)
-        with _visible(gpu):
-            process.start()
-        processes.append(process)
+    processes = {}
+    for gpu in slots:
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs, work, gpu), daemon=True)
+        process.start()
+        theirs.close()
+        processes[ours] = process
     try:
-        yield from _collect(tasks, processes, answers)
+        yield from _handed_out(tasks, processes)
     finally:
-        for process in processes:
+        for process in processes.values():
             process.terminate()
             process.join()
 
 
-def _serve(
-    number: int,
-    waiting: Queue[EvaluationTask | None],
-    answers: Queue[tuple[int, EvaluationTask | None, Done | None]],
-    work: Work,
-) -> None:
-    """What a process does: say which task it takes, then what came of it, until there is none."""
+def _serve(pipe: Connection, work: Work, gpu: str | None) -> None:
+    """What a process does: ask for a task, with None, and say what came of it."""
+    begin_process()
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # nothing has looked for GPUs yet
 
-    def taken() -> Iterator[EvaluationTask]:
-        while (task := waiting.get()) is not None:
-            answers.put((number, task, None))
-            yield task
+    def given() -> Iterator[EvaluationTask]:
+        while True:
+            pipe.send(None)
+            yield pipe.recv()
 
-    for done in _work_off(taken(), work):
-        answers.put((number, None, done))
+    for done in _work_off(given(), work):
+        pipe.send(done)
 
 
-def _collect(
-    tasks: Sequence[EvaluationTask],
-    processes: Sequence[Any],
-    answers: Queue[tuple[int, EvaluationTask | None, Done | None]],
+def _handed_out(
+    tasks: Sequence[EvaluationTask], processes: Mapping[Connection, Any]
 ) -> Iterator[Done]:
-    import queue
+    """Each task given to a process that asks for one; that of a process that dies is a hole."""
+    from multiprocessing.connection import wait
 
-    left = {(task.model, task.name): task for task in tasks}
-    taken: dict[int, EvaluationTask] = {}
-    while left:
-        try:
-            number, task, done = answers.get(timeout=0.5)
-        except queue.Empty:
-            for number, process in enumerate(processes):
-                if process.exitcode not in (None, 0) and number in taken:
-                    task = taken.pop(number)
-                    if left.pop((task.model, task.name), None) is not None:
-                        reason = f"its process died (exit code {process.exitcode})"
-                        yield replace(_nothing_of(task), reason=reason)
-            if all(process.exitcode is not None for process in processes) and answers.empty():
-                for task in left.values():
-                    yield replace(_nothing_of(task), reason="no process was left to do it")
-                return
-            continue
-        if task is not None:
-            taken[number] = task
-        elif done is not None:
-            taken.pop(number, None)
-            left.pop((done.model, done.benchmark), None)
-            yield done
+    waiting = deque(tasks)
+    given: dict[Connection, EvaluationTask | None] = dict.fromkeys(processes)
+    while waiting or any(given.values()):
+        if not given:
+            yield from (Done.without(task, "no process was left to do it") for task in waiting)
+            return
+        for pipe in cast("list[Connection]", wait(given)):
+            try:
+                done = pipe.recv()
+            except (EOFError, OSError):
+                task = given.pop(pipe)
+                processes[pipe].join()
+                if task is not None:
+                    code = processes[pipe].exitcode
+                    yield Done.without(task, f"its process died (exit code {code})")
+                continue
+            if done is not None:
+                given[pipe] = None
+                yield done
+            elif waiting:
+                given[pipe] = waiting.popleft()
+                with suppress(BrokenPipeError):  # that it is gone is read next
+                    pipe.send(given[pipe])
 
 
-@contextmanager
-def _visible(gpu: str | None) -> Iterator[None]:
-    """The environment that a process is started in sees one GPU alone."""
-    if gpu is None:
-        yield
-        return
-    before = os.environ.get("CUDA_VISIBLE_DEVICES")
-    os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["CUDA_VISIBLE_DEVICES"]
-        else:
-            os.environ["CUDA_VISIBLE_DEVICES"] = before
+# --------------------------------------------------------------------------- on record
 
 
 def record_evaluation(

@@ -52,9 +52,7 @@ class Option:
 
 
 SLOTS = Option(
-    "--slots",
-    "runs side by side (default: a GPU or a core each)",
-    {"type": int, "metavar": "N"},
+    "--slots", "runs side by side (default: a GPU or a core each)", {"type": int, "metavar": "N"}
 )
 SHARE = Option(
     "--share-data",

@@ -18,7 +18,7 @@ from harness.config.sweep import Run, Sweep, matches
 from harness.data.catalog import open_data
 from harness.errors import ConfigError, HarnessError
 from harness.launch.backlog import stream_of
-from harness.launch.executor import SHARE, Assignment, Executor
+from harness.launch.executor import SHARE, Executor
 from harness.launch.preview import makespan, seconds_of
 from harness.launch.slots import Capacity
 from harness.launch.waves import Wave
@@ -106,7 +106,7 @@ def sharing(steps: Sequence[Step], executor: Executor, capacity: Capacity) -> It
             why = "one run at a time on a machine" if one else "no two runs see the same pictures"
             yield f"{SHARE.flag} changes nothing here: {why}"
     elif alike >= 2:
-        share, how = _waiting(steps, executor.work, capacity)
+        share, how = _waiting(steps, executor.work.runtime, capacity)
         if share >= _WORTH_SHARING:
             yield (
                 f"{share:.0%} of the training time goes into decoding ({how}): {SHARE.flag} "
@@ -114,17 +114,16 @@ def sharing(steps: Sequence[Step], executor: Executor, capacity: Capacity) -> It
             )
 
 
-def _waiting(steps: Sequence[Step], work: Assignment, capacity: Capacity) -> tuple[float, str]:
+def _waiting(steps: Sequence[Step], runtime: Runtime, capacity: Capacity) -> tuple[float, str]:
     """The share of the training time that runs wait for pictures, and how that is known."""
-    results = [work.store.run_dir(step.run.key).result() for step in steps]
-    found = [result["training"].get("data_wait") for result in results if result is not None]
+    found = [(step.trained or {}).get("data_wait") for step in steps]
     known = [share for share in found if share is not None]
     if known:
         return median(known), f"as in {len(known)} finished runs"
     pending = [step.run.config for step in steps if step.pending]
     if capacity.on_gpu and capacity.pace is None:
         return 0.0, ""
-    large = {data: _is_photographs(data, work.runtime) for data in {c.data for c in pending}}
+    large = {data: _is_photographs(data, runtime) for data in {c.data for c in pending}}
     shares = [decode_share(c, capacity.pace) if large[c.data] else 0.0 for c in pending]
     return median(shares), "at assumed speeds"
 

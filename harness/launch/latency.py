@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
@@ -58,16 +58,6 @@ class _Tower:
     sha256: str
 
 
-@dataclass
-class _Times:
-    """What was measured of one file, over all turns."""
-
-    load_ms: list[float] = field(default_factory=list)
-    memory_mb: list[float] = field(default_factory=list)
-    batches: dict[int, list[float]] = field(default_factory=dict)
-    waited: dict[int, list[float]] = field(default_factory=dict)
-
-
 def sit(runs: Sequence[RunDir], threads: int, say: Callable[[str], None]) -> Sitting:
     """Time every deployed form of `runs`; the same file of two runs is timed once.
 
@@ -85,17 +75,17 @@ def sit(runs: Sequence[RunDir], threads: int, say: Callable[[str], None]) -> Sit
             "makes them, and retrains nothing"
         )
     distinct = {tower.sha256: tower for tower in towers}
-    times = {sha256: _Times() for sha256 in distinct}
+    turns: dict[str, list[Mapping[str, Any]]] = {sha256: [] for sha256 in distinct}
     with _alone():
         before, when = os.getloadavg()[0], now()
         for turn in range(1, TURNS + 1):
             say(f"turn {turn} of {TURNS}: {len(distinct)} towers, batches of {_listed(BATCHES)}")
             for sha256, tower in distinct.items():
-                _add(times[sha256], _probe(tower, threads))
+                turns[sha256].append(_probe(tower, threads))
         after = os.getloadavg()[0]
     told = {"threads": threads, "onnxruntime": version("onnxruntime")}
     told |= {"load": [round(load, 2) for load in (before, after)]}
-    rows = [row for tower in towers for row in _rows(tower, times[tower.sha256])]
+    rows = [row for tower in towers for row in _rows(tower, turns[tower.sha256])]
     return Sitting(when, {**machine(), **told}, tuple(rows))
 
 
@@ -176,29 +166,23 @@ def _probe(tower: _Tower, threads: int) -> Mapping[str, Any]:
     return told
 
 
-def _add(times: _Times, told: Mapping[str, Any]) -> None:
-    times.load_ms.append(told["load_ms"])
-    times.memory_mb.append(told["memory_mb"])
-    for batch, found in told["times_ms"].items():
-        times.batches.setdefault(int(batch), []).extend(found)
-        times.waited.setdefault(int(batch), []).append(told["waited"][batch])
-
-
-def _rows(tower: _Tower, times: _Times) -> Iterator[Timing]:
-    for batch, found in times.batches.items():
+def _rows(tower: _Tower, turns: Sequence[Mapping[str, Any]]) -> Iterator[Timing]:
+    """What the turns of one file come to, for each batch."""
+    for batch in turns[0]["times_ms"]:
+        found = [each for told in turns for each in told["times_ms"][batch]]
         yield Timing(
             tower.key,
             tower.form,
             tower.tower,
             tower.sha256,
-            batch,
+            int(batch),
             len(found),
             least=min(found),
             median=statistics.median(found),
             p90=statistics.quantiles(found, n=10, method="inclusive")[-1],
-            load_ms=min(times.load_ms),
-            memory_mb=max(times.memory_mb),
-            waited=statistics.mean(times.waited[batch]),
+            load_ms=min(told["load_ms"] for told in turns),
+            memory_mb=max(told["memory_mb"] for told in turns),
+            waited=statistics.mean(told["waited"][batch] for told in turns),
         )
 
 

@@ -74,16 +74,14 @@ def time_text(step: Step, capacity: Capacity) -> str:
 
 
 def seconds_of(step: Step, capacity: Capacity) -> float | None:
-    """Estimated seconds of a step, at the pace of finished runs or an assumed one."""
-    return _assumed(step, capacity) if step.seconds is None else step.seconds
+    """Estimated seconds of a step, at the pace of finished runs or an assumed one; None: unknown.
 
-
-def _assumed(step: Step, capacity: Capacity) -> float | None:
-    """Seconds of a step where no finished run tells them; None if nothing does."""
-    if capacity.pace is not None:
+    No run of a GPU of which nothing is known tells its pace.
+    """
+    if step.seconds is None and capacity.pace is not None:
         left = max(0, step.run.config.train.samples - step.status.samples_seen)
         return capacity.pace.seconds(step.run.config, left)
-    return None if capacity.on_gpu else estimate(step)
+    return None if step.seconds is None and capacity.on_gpu else estimate(step)
 
 
 def summary(steps: Sequence[Step], capacity: Capacity) -> str:

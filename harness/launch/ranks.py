@@ -23,13 +23,15 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.config import RunConfig, Runtime, validate
 from harness.config.sweep_files import load_sweep
 from harness.errors import HarnessError, InterruptedRun, RankLost, one_line
-from harness.files import open_streams, read_json, write_json
+from harness.files import read_json, write_json
+from harness.launch.own_process import begin_process
 from harness.launch.processes import Inbox, Stop, Task, print_to
 
 if TYPE_CHECKING:
@@ -97,26 +99,24 @@ class Spawned:
         if runtime.processes == 1:
             return _alone
         self._start(runtime.processes - 1)
+        return partial(self._together, config, runtime, log)
 
-        @contextmanager
-        def company(device: torch.device) -> Iterator[ProcessGroup]:
-            self._start(runtime.processes - 1)
-            log.parent.mkdir(parents=True, exist_ok=True)
+    @contextmanager
+    def _together(
+        self, config: RunConfig, runtime: Runtime, log: Path, device: torch.device
+    ) -> Iterator[ProcessGroup]:
+        self._start(runtime.processes - 1)
 
-            def tell(task: Task) -> None:
-                self._tell({**task, "log": str(log)})
+        def tell(task: Task) -> None:
+            self._tell({**task, "log": str(log)})
 
-            try:
-                with (
-                    self._watched(),
-                    _first_of(config, runtime, device, tell, check=self._check) as ranks,
-                ):
-                    yield ranks
-            except BaseException:
-                self.dismiss()  # wherever they are in a run that is over, they are no use
-                raise
-
-        return company
+        first = _first_of(config, runtime, device, tell, check=self._check)
+        try:
+            with self._watched(), first as ranks:
+                yield ranks
+        except BaseException:
+            self.dismiss()  # wherever they are in a run that is over, they are no use
+            raise
 
     def dismiss(self) -> None:
         """End them, whatever they do: they have nothing to save."""
@@ -198,17 +198,18 @@ class Rendezvous:
 
     def of(self, config: RunConfig, runtime: Runtime, log: Path) -> JoinGroup:
         """Who trains this run with the calling process; see Spawned."""
+        return partial(self._together, config, runtime)
 
-        @contextmanager
-        def company(device: torch.device) -> Iterator[ProcessGroup]:
-            if self._lost:
-                raise RankLost("the other processes of the job have left")
-            self._lost = True
-            with _first_of(config, runtime, device, self._tell, address=self._address) as ranks:
-                yield ranks
-            self._lost = False  # nobody leaves a run that went well
-
-        return company
+    @contextmanager
+    def _together(
+        self, config: RunConfig, runtime: Runtime, device: torch.device
+    ) -> Iterator[ProcessGroup]:
+        if self._lost:
+            raise RankLost("the other processes of the job have left")
+        self._lost = True
+        with _first_of(config, runtime, device, self._tell, address=self._address) as ranks:
+            yield ranks
+        self._lost = False  # nobody leaves a run that went well
 
     def _tell(self, task: Task) -> None:
         self._number += 1
@@ -248,7 +249,7 @@ OtherRanks = Spawned | Rendezvous
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Help until standard input ends, a run fails, or a stop is asked for."""
-    open_streams()
+    begin_process()
     parser = argparse.ArgumentParser(prog="python -m harness.launch.ranks", description=__doc__)
     parser.add_argument("rank", type=int, help="number of this process, from 1")
     parser.add_argument("--sweep", help="sweep file, for the parts that it registers")

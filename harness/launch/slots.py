@@ -55,12 +55,7 @@ class Slot:
 
 
 def make_slots(
-    *,
-    wanted: int | None,
-    threads: int,
-    gpus: Sequence[str],
-    cores: int,
-    processes: int = 1,
+    *, wanted: int | None, threads: int, gpus: Sequence[str], cores: int, processes: int = 1
 ) -> list[Slot]:
     """`wanted` slots, else one for each `processes` GPUs, else as many as the cores have room for.
 

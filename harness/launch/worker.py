@@ -23,15 +23,15 @@ from typing import Any
 from harness.config import RunConfig, Runtime, validate
 from harness.config.sweep_files import load_sweep
 from harness.errors import HarnessError
-from harness.files import open_streams
 from harness.launch.attempt import Answer, failed, run_task
+from harness.launch.own_process import begin_process
 from harness.launch.processes import ANSWER, Inbox, Stop, Task, print_to
 from harness.launch.ranks import OtherRanks, Rendezvous, Spawned
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until told to stop, or until standard input ends."""
-    open_streams()
+    begin_process()
     parser = argparse.ArgumentParser(prog="python -m harness.launch.worker", description=__doc__)
     parser.add_argument("--directory", help="to work in, if it is not the current one")
     parser.add_argument("--sweep", help="sweep file, for the parts that it registers")
@@ -105,10 +105,7 @@ class Worker:
             self._tasks.close()
 
     def _last_words(
-        self,
-        kind: type[BaseException],
-        error: BaseException,
-        trace: TracebackType | None,
+        self, kind: type[BaseException], error: BaseException, trace: TracebackType | None
     ) -> None:
         traceback.print_exception(kind, error, trace)
         self._answer(**failed(error), leaving=True)

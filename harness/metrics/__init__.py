@@ -3,142 +3,65 @@
 A new metric is a new file here: a subclass of `base.Metric`, registered.  Nothing else lists names.
 """
 
-from __future__ import annotations
-
-from harness.metrics.accuracy import (
-    ACC1,
-    MEAN_PER_CLASS_RECALL,
-    accuracy_chance,
-)
-from harness.metrics.base import (
-    CALIBRATION,
-    CLASSIFICATION,
-    GEOMETRY,
-    IMAGE_RETRIEVAL,
-    ITEMS_OF_TERMS,
-    KS,
-    LENGTH,
-    METRICS,
-    OWN_SUITES,
-    PROBE,
-    RETRIEVAL,
-    TEXT_RETRIEVAL,
-    WAYS,
-    Classified,
-    Contrasted,
-    Embedded,
-    Metric,
-    Ranking,
-    Retrieved,
-    TermMetric,
-    Value,
-    items_of_way,
-    metric_of,
-    metrics_for,
-    register,
-    remember,
-    rules,
-    versions,
-)
-from harness.metrics.costs import (
-    COSTS,
-    MEASURED_APART,
-    OF_TOWERS,
-    TITLES_OF_TOWERS,
-    check_cost,
-    cost_value,
-    is_cost,
-    is_measured_apart,
-)
-from harness.metrics.names import (
-    FITTED_ON,
-    HEADLINE,
-    benchmark_metrics,
-    described,
-    display,
-    headline_metrics,
-    higher_is_better,
-    known_metrics,
-    match_metrics,
-    match_primary,
-    metrics_of_suites,
-    metrics_of_terms,
-    scale,
-    splits_of_terms,
-    suite_mean_name,
-    unit,
-    unit_of_difference,
-    why_not_fitted,
-)
-from harness.metrics.places import lacking
-from harness.metrics.recall import (
-    SHARED,
-    mean_recall_kind,
-    recall_chance,
-    recall_kind,
-)
-
-__all__ = [
-    "ACC1",
-    "CALIBRATION",
-    "CLASSIFICATION",
-    "COSTS",
-    "FITTED_ON",
-    "GEOMETRY",
-    "HEADLINE",
-    "IMAGE_RETRIEVAL",
-    "ITEMS_OF_TERMS",
-    "KS",
-    "LENGTH",
-    "MEAN_PER_CLASS_RECALL",
-    "MEASURED_APART",
-    "METRICS",
-    "OF_TOWERS",
-    "OWN_SUITES",
-    "PROBE",
-    "RETRIEVAL",
-    "SHARED",
-    "TEXT_RETRIEVAL",
-    "TITLES_OF_TOWERS",
-    "WAYS",
-    "Classified",
-    "Contrasted",
-    "Embedded",
-    "Metric",
-    "Ranking",
-    "Retrieved",
-    "TermMetric",
-    "Value",
-    "accuracy_chance",
-    "benchmark_metrics",
-    "check_cost",
-    "cost_value",
-    "described",
-    "display",
-    "headline_metrics",
-    "higher_is_better",
-    "is_cost",
-    "is_measured_apart",
-    "items_of_way",
-    "known_metrics",
-    "lacking",
-    "match_metrics",
-    "match_primary",
-    "mean_recall_kind",
-    "metric_of",
-    "metrics_for",
-    "metrics_of_suites",
-    "metrics_of_terms",
-    "recall_chance",
-    "recall_kind",
-    "register",
-    "remember",
-    "rules",
-    "scale",
-    "splits_of_terms",
-    "suite_mean_name",
-    "unit",
-    "unit_of_difference",
-    "versions",
-    "why_not_fitted",
-]
+from harness.metrics.accuracy import ACC1 as ACC1
+from harness.metrics.accuracy import MEAN_PER_CLASS_RECALL as MEAN_PER_CLASS_RECALL
+from harness.metrics.accuracy import accuracy_chance as accuracy_chance
+from harness.metrics.base import CALIBRATION as CALIBRATION
+from harness.metrics.base import CLASSIFICATION as CLASSIFICATION
+from harness.metrics.base import GEOMETRY as GEOMETRY
+from harness.metrics.base import IMAGE_RETRIEVAL as IMAGE_RETRIEVAL
+from harness.metrics.base import ITEMS_OF_TERMS as ITEMS_OF_TERMS
+from harness.metrics.base import KS as KS
+from harness.metrics.base import LENGTH as LENGTH
+from harness.metrics.base import METRICS as METRICS
+from harness.metrics.base import OWN_SUITES as OWN_SUITES
+from harness.metrics.base import PROBE as PROBE
+from harness.metrics.base import RETRIEVAL as RETRIEVAL
+from harness.metrics.base import TEXT_RETRIEVAL as TEXT_RETRIEVAL
+from harness.metrics.base import WAYS as WAYS
+from harness.metrics.base import Classified as Classified
+from harness.metrics.base import Contrasted as Contrasted
+from harness.metrics.base import Embedded as Embedded
+from harness.metrics.base import Metric as Metric
+from harness.metrics.base import Ranking as Ranking
+from harness.metrics.base import Retrieved as Retrieved
+from harness.metrics.base import TermMetric as TermMetric
+from harness.metrics.base import Value as Value
+from harness.metrics.base import items_of_way as items_of_way
+from harness.metrics.base import metric_of as metric_of
+from harness.metrics.base import metrics_for as metrics_for
+from harness.metrics.base import register as register
+from harness.metrics.base import remember as remember
+from harness.metrics.base import rules as rules
+from harness.metrics.base import versions as versions
+from harness.metrics.costs import COSTS as COSTS
+from harness.metrics.costs import MEASURED_APART as MEASURED_APART
+from harness.metrics.costs import OF_TOWERS as OF_TOWERS
+from harness.metrics.costs import TITLES_OF_TOWERS as TITLES_OF_TOWERS
+from harness.metrics.costs import check_cost as check_cost
+from harness.metrics.costs import cost_value as cost_value
+from harness.metrics.costs import is_cost as is_cost
+from harness.metrics.costs import is_measured_apart as is_measured_apart
+from harness.metrics.names import FITTED_ON as FITTED_ON
+from harness.metrics.names import HEADLINE as HEADLINE
+from harness.metrics.names import benchmark_metrics as benchmark_metrics
+from harness.metrics.names import described as described
+from harness.metrics.names import display as display
+from harness.metrics.names import headline_metrics as headline_metrics
+from harness.metrics.names import higher_is_better as higher_is_better
+from harness.metrics.names import known_metrics as known_metrics
+from harness.metrics.names import match_metrics as match_metrics
+from harness.metrics.names import match_primary as match_primary
+from harness.metrics.names import metrics_of_suites as metrics_of_suites
+from harness.metrics.names import metrics_of_terms as metrics_of_terms
+from harness.metrics.names import scale as scale
+from harness.metrics.names import splits_of_terms as splits_of_terms
+from harness.metrics.names import suite_mean_name as suite_mean_name
+from harness.metrics.names import unit as unit
+from harness.metrics.names import unit_of_difference as unit_of_difference
+from harness.metrics.names import why_not_fitted as why_not_fitted
+from harness.metrics.places import lacking as lacking
+from harness.metrics.recall import SHARED as SHARED
+from harness.metrics.recall import mean_recall_kind as mean_recall_kind
+from harness.metrics.recall import recall_chance as recall_chance
+from harness.metrics.recall import recall_kind as recall_kind

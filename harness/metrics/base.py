@@ -169,8 +169,13 @@ class Value:
     reason: str | None = None
     items: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
+    def recorded(self, of: Described | None) -> dict[str, Any]:
+        """What an evaluation says of it, and of its metric where that is known."""
+        own = {"value": self.value, "n": self.n, "chance": self.chance, "reason": self.reason}
+        return own | ({} if of is None else of.plain())
+
     @classmethod
-    def mean(cls, name: str, outcomes: NDArray[np.float64], chance: float) -> Value:
+    def mean(cls, name: str, outcomes: NDArray[np.float64], chance: float | None = None) -> Value:
         """The mean of `outcomes` (N,), one an item, which are kept as `name`."""
         return cls(float(outcomes.mean()), len(outcomes), chance, items={name: outcomes})
 

@@ -31,7 +31,7 @@ class FusionGain(TermMetric):
     def compute(self, found: Contrasted) -> Value:
         """The value of `found`, whose numbers are losses."""
         gains = found.other - found.own
-        return Value(float(gains.mean()), len(gains), items={self.kind: gains})
+        return Value.mean(self.kind, gains)
 
 
 class HiddenWordLoss(TermMetric):
@@ -48,7 +48,7 @@ class HiddenWordLoss(TermMetric):
 
     def compute(self, found: Contrasted) -> Value:
         """The value of `found`, whose numbers are losses."""
-        return Value(float(found.own.mean()), len(found.own), items={self.kind: found.own})
+        return Value.mean(self.kind, found.own)
 
 
 register(FusionGain())

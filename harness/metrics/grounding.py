@@ -43,7 +43,7 @@ class GroundingGap(TermMetric):
     def compute(self, found: Contrasted) -> Value:
         """The value of `found`, whose numbers are matched cosines."""
         gaps = found.own - found.other
-        return Value(float(gaps.mean()), len(gaps), items={self.kind: gaps})
+        return Value.mean(self.kind, gaps)
 
 
 class Localisation(TermMetric):

@@ -44,7 +44,7 @@ class PairDistance(Metric):
 
         gaps = found.image[found.owners].astype(np.float64) - found.text
         squared = (gaps**2).sum(1)
-        return Value(float(squared.mean()), len(squared), items={self.kind: squared})
+        return Value.mean(self.kind, squared)
 
 
 register(ModalityGap())

@@ -15,9 +15,9 @@ not even have the data's pictures at hand.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import product
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from harness.config import VALIDATION, Evaluate
 from harness.errors import ConfigError, unknown
@@ -40,6 +40,10 @@ from harness.metrics.base import (
 from harness.metrics.costs import COSTS, is_cost
 from harness.metrics.recall import mean_recall_kind, recall_kind
 
+if TYPE_CHECKING:
+    from harness.data.dataset import DataSet, Split, Task
+    from harness.evaluate.suites.records import Benchmark
+
 #: What most ablations show: recall@1 both ways, and accuracy in every zero-shot task there is.
 HEADLINE = (
     f"*/{recall_kind(IMAGE_RETRIEVAL, 1)}",
@@ -54,44 +58,10 @@ SUITE_MEAN = "mean"
 _OF_SUITE = Described(SUITE_MEAN, "mean")
 
 
-class _Split(Protocol):
-    @property
-    def captions(self) -> Sequence[tuple[str, ...]]: ...
-
-
-class _Task(Protocol):
-    @property
-    def name(self) -> str: ...
-    @property
-    def classnames(self) -> tuple[str, ...]: ...
-    @property
-    def labels(self) -> Mapping[str, Sequence[int]]: ...
-
-
-class _Benchmark(Protocol):
-    @property
-    def name(self) -> str: ...
-    @property
-    def task(self) -> str: ...
-    @property
-    def classes(self) -> int | None: ...
-    @property
-    def metrics(self) -> tuple[str, ...]: ...
-
-
-class _Data(Protocol):
-    @property
-    def name(self) -> str: ...
-    @property
-    def splits(self) -> Mapping[str, _Split]: ...
-    @property
-    def tasks(self) -> Sequence[_Task]: ...
-
-
 # --------------------------------------------------------------------------- which there are
 
 
-def known_metrics(data: _Data, evaluate: Evaluate, terms: Iterable[str] = ()) -> list[str]:
+def known_metrics(data: DataSet, evaluate: Evaluate, terms: Iterable[str] = ()) -> list[str]:
     """Every metric that `evaluate` on `data` will give a value, cost metrics included.
 
     Top-5 accuracy of a task with fewer than five classes is not among them.  The classes of a
@@ -115,14 +85,14 @@ def known_metrics(data: _Data, evaluate: Evaluate, terms: Iterable[str] = ()) ->
 
 
 def metrics_of_terms(
-    data: _Data, evaluate: Evaluate, terms: Iterable[str]
+    data: DataSet, evaluate: Evaluate, terms: Iterable[str]
 ) -> Iterator[tuple[str, Metric]]:
     """The metrics of what loss terms learnt, by their names."""
     for split, term in product(splits_of_terms(data.splits, evaluate), terms):
         yield from ((f"{split}/{metric.kind}", metric) for metric in metrics_for(term))
 
 
-def metrics_of_suites(data: _Data, evaluate: Evaluate) -> Iterator[tuple[str, Metric]]:
+def metrics_of_suites(data: DataSet, evaluate: Evaluate) -> Iterator[tuple[str, Metric]]:
     """The metrics of the suites over a run's own splits, by their names."""
     for suite, split in product(evaluate.suites, evaluate.splits):
         if suite in OWN_SUITES and suite not in FITTED_ON and any(data.splits[split].captions):
@@ -134,7 +104,7 @@ def metrics_of_suites(data: _Data, evaluate: Evaluate) -> Iterator[tuple[str, Me
                     yield from ((f"{named}/{metric.kind}", metric) for metric in metrics_for(suite))
 
 
-def why_not_fitted(task: _Task, split: str, suite: str) -> str | None:
+def why_not_fitted(task: Task, split: str, suite: str) -> str | None:
     """Why a probe or a temperature cannot be fitted for a task of `split`; None where it can."""
     if split in FITTED_ON[suite]:
         return f"it is fitted on the split {split}"
@@ -142,14 +112,14 @@ def why_not_fitted(task: _Task, split: str, suite: str) -> str | None:
     return f"no picture of the split {lacking[0]} has a label of {task.name}" if lacking else None
 
 
-def splits_of_terms(splits: Mapping[str, _Split], evaluate: Evaluate) -> list[str]:
+def splits_of_terms(splits: Mapping[str, Split], evaluate: Evaluate) -> list[str]:
     """The splits on which the terms of the loss are measured: `validation`, else the evaluated."""
     captioned = [name for name, split in splits.items() if any(split.captions)]
     wanted = [VALIDATION] if VALIDATION in captioned else evaluate.splits
     return [name for name in wanted if name in captioned]
 
 
-def _split_metrics(data: _Data, split: str) -> Iterator[str]:
+def _split_metrics(data: DataSet, split: str) -> Iterator[str]:
     if any(data.splits[split].captions):
         yield from _of_captions(split)
     for task in data.tasks:
@@ -157,7 +127,7 @@ def _split_metrics(data: _Data, split: str) -> Iterator[str]:
             yield from _of_classes(f"{split}/{task.name}", len(task.classnames))
 
 
-def _labelled(task: _Task, split: str) -> bool:
+def _labelled(task: Task, split: str) -> bool:
     return any(label >= 0 for label in task.labels.get(split, ()))
 
 
@@ -173,14 +143,14 @@ def _of_classes(place: str, classes: int | None) -> list[str]:
     ]
 
 
-def benchmark_metrics(benchmark: _Benchmark) -> list[str]:
+def benchmark_metrics(benchmark: Benchmark) -> list[str]:
     """Every metric of a public benchmark, whether or not it is the one that it is judged by."""
     if benchmark.task == CLASSIFICATION:
         return _of_classes(benchmark.name, benchmark.classes)
     return [f"{benchmark.name}/{metric.kind}" for metric in metrics_for(benchmark.task)]
 
 
-def headline_metrics(benchmark: _Benchmark) -> list[str]:
+def headline_metrics(benchmark: Benchmark) -> list[str]:
     """The metric that a benchmark is judged by; two of them where it has two directions."""
     return [f"{benchmark.name}/{kind}" for kind in benchmark.metrics]
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.config import VALIDATION
-from harness.metrics.base import CLASSIFICATION, RETRIEVAL, Metric, metric_of, metrics_for
+from harness.metrics.base import CLASSIFICATION, RETRIEVAL, Metric, Value, metric_of, metrics_for
 from harness.metrics.names import suite_mean_name
 
 
@@ -100,11 +100,6 @@ def _unmeasured(protocol: Mapping[str, Any], terms: Iterable[str]) -> Iterator[P
 def _hole(place: Place, metric: Metric, version: int | None) -> dict[str, Any]:
     wanted = metric.title if version is None else f"{metric.title} of version {metric.version}"
     than = "" if version is None else f", which has version {version}"
-    return {
-        "value": None,
-        "n": metric.count(place.facts),
-        "chance": None,
-        "reason": f"{wanted} is newer than this evaluation{than}; --rerun metrics computes it "
-        "without training",
-        **metric.described().plain(),
-    }
+    reason = f"{wanted} is newer than this evaluation{than}; --rerun metrics computes it without "
+    missing = Value(None, metric.count(place.facts), reason=f"{reason}training")
+    return missing.recorded(metric.described())

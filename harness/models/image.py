@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from timm.models._factory import create_model
-from timm.models._registry import get_pretrained_cfg
+from timm.models import create_model, get_pretrained_cfg
 from torch import Tensor, nn
 
 from harness.config import ImageTower as ImageConfig

@@ -55,10 +55,12 @@ def is_timm_model(name: str) -> bool:
     That module alone, where the name stands in it: timm has a hundred.
     """
     module = _timm_names().get(name.partition(".")[0])
-    if not module:
-        return bool(importlib.import_module("timm.models").is_model(name))
-    importlib.import_module(f"timm.models.{module}")
-    return bool(importlib.import_module("timm.models._registry").is_model(name))
+    models = importlib.import_module("timm.models")
+    if module:
+        importlib.import_module(f"timm.models.{module}")
+    else:
+        models.list_models()  # for which all of them are imported
+    return bool(models.is_model(name))
 
 
 @lru_cache(maxsize=1)

@@ -12,22 +12,20 @@ import io
 import pickle
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
+import zipfile
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.config import ImageTower
-from harness.errors import ConfigError, one_line
-from harness.files import check_stored, sha256_of
+from harness.errors import ConfigError, few, one_line
+from harness.files import sha256_once
 from harness.models.names import BACKBONES, backbone_names
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _FIELD = "model.image.pretrained"
-_SHOWN = 3
-"""Names that a line lists of each kind of misfit."""
 _WRAPPERS = ("state_dict", "model")
 """Keys under which training scripts (open_clip, timm) keep the weights beside other state."""
 _DATA_PARALLEL, _TRUNK = "module.", "visual.trunk."
@@ -68,19 +66,12 @@ def weights_sha256(path: str, expected: str | None = None) -> str:
 
     Raises ConfigError when it cannot be read, or is not what was `expected`.
     """
-    file = Path(path)
     try:
-        stat = file.stat()
-        found = _sha256(file, stat.st_mtime_ns, stat.st_size)
+        found = sha256_once(Path(path))
     except OSError as error:
         raise _unreadable(path, error) from error
     _check_content(path, found, expected)
     return found
-
-
-@lru_cache(maxsize=32)
-def _sha256(file: Path, _changed: int, _size: int) -> str:
-    return sha256_of(file)
 
 
 def load_pretrained(backbone: nn.Module, image: ImageTower) -> None:
@@ -98,8 +89,8 @@ def load_pretrained(backbone: nn.Module, image: ImageTower) -> None:
         if image.pretrained_sha256 is not None:
             raise ConfigError(f"{_FIELD}_sha256 is given without {_FIELD}, the file itself")
         return
-    tensors = _read_tensors(image.pretrained, _checked_bytes(image.pretrained, image))
-    tensors, outside = _of_trunk(_without_prefix(tensors))
+    data = _checked_bytes(image.pretrained, image)
+    tensors, outside = _of_trunk(read_tensors(f"{_FIELD} = {image.pretrained!r}", data))
     if "_conv_stem.weight" in tensors:
         tensors = _from_efficientnet_pytorch(tensors, backbone, image)
     classifier = sorted(_classifier_names(backbone, image.backbone) & tensors.keys())
@@ -108,7 +99,7 @@ def load_pretrained(backbone: nn.Module, image: ImageTower) -> None:
     _check_fit(tensors, backbone.state_dict(), image)
     # Not strict, because torch takes files from before BatchNorm counted its batches.
     backbone.load_state_dict(tensors, strict=False)
-    aside = [f"classifier ({_few(classifier)})"] if classifier else []
+    aside = [f"classifier ({few(classifier)})"] if classifier else []
     aside += [f"{outside} tensors outside {_TRUNK.rstrip('.')}"] if outside else []
     print(
         f"{image.backbone} starts from {len(tensors)} tensors of {image.pretrained}"
@@ -148,83 +139,74 @@ def _unreadable(path: str, error: OSError) -> ConfigError:
     return ConfigError(f"{_FIELD} = {path!r} cannot be read: {error.strerror or error}")
 
 
-def _read_tensors(path: str, data: bytes) -> dict[str, Tensor]:
-    """Name -> tensor, of safetensors or of a state dict; the format is told by the content."""
-    reader = _reader(data)
-    if reader is None:
-        raise ConfigError(
-            f"{_FIELD} = {path!r} is neither a safetensors file nor one of torch.save"
-        )
-    found = _read(path, data, reader)
+def read_tensors(what: str, data: bytes) -> dict[str, Tensor]:
+    """Name -> tensor, of safetensors or of a state dict; the format is told by the content.
+
+    What wraps a state dict, and what DistributedDataParallel puts before every name, is taken off.
+
+    Raises ConfigError, which begins with `what`, for anything else.
+    """
+    import safetensors.torch
+    import torch
+
+    plain = data[8:9] == b"{"
+    if not plain and not data.startswith((b"PK", b"\x80")):
+        raise ConfigError(f"{what} is neither a safetensors file nor one of torch.save")
+    try:
+        found: Any = safetensors.torch.load(data) if plain else _load_stored(data)
+    except pickle.UnpicklingError as error:
+        wanted = _GLOBAL.search(str(error))
+        raise _refused(what, f" ({wanted[1]})" if wanted else "") from error
+    except (
+        safetensors.SafetensorError, RuntimeError, EOFError, LookupError, ValueError
+    ) as error:  # fmt: skip
+        if "TorchScript" in str(error):
+            raise _refused(what, " (a TorchScript archive)") from error
+        raise ConfigError(f"{what} is damaged: {one_line(error)}") from error
     for wrapper in _WRAPPERS:
         if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
             found = found[wrapper]
-    why = _no_state_dict(found)
+    why = _no_state_dict(found, torch.Tensor)
     if why is not None:
-        raise ConfigError(f"{_FIELD} = {path!r} holds no state dict: {why}")
-    return dict(found)
+        raise ConfigError(f"{what} holds no state dict: {why}")
+    bare = _DATA_PARALLEL if all(name.startswith(_DATA_PARALLEL) for name in found) else ""
+    return {name.removeprefix(bare): tensor for name, tensor in found.items()}
 
 
-def _no_state_dict(found: object) -> str | None:
+def _load_stored(data: bytes) -> Any:
+    """What torch.save wrote; ValueError where a zip unpacks to more than it is."""
+    import torch
+
+    if zipfile.is_zipfile(io.BytesIO(data)):
+        try:
+            members = zipfile.ZipFile(io.BytesIO(data)).infolist()
+        except (zipfile.BadZipFile, NotImplementedError) as error:
+            raise ValueError(str(error)) from None
+        if sum(member.file_size for member in members) > len(data):
+            raise ValueError("it declares more bytes than it has: torch.save compresses nothing")
+    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+
+
+def _refused(what: str, why: str) -> ConfigError:
+    return ConfigError(
+        f"{what} is refused, because it needs code to load{why}; a safetensors file or "
+        "torch.save(model.state_dict(), ...) holds tensors alone"
+    )
+
+
+def _no_state_dict(found: object, tensor: type[Tensor]) -> str | None:
     """Why `found` is no mapping of names to tensors; None if it is one."""
-    from torch import Tensor
-
     if not isinstance(found, Mapping):
         return f"it is of type {type(found).__name__}"
     for name, value in found.items():
         if not isinstance(name, str):
             return f"the name {name!r} is no text"
-        if not isinstance(value, Tensor):
+        if not isinstance(value, tensor):
             return f"{name!r} is of type {type(value).__name__}"
     return None if found else "it is empty"
 
 
-def _reader(data: bytes) -> Callable[[bytes], Any] | None:
-    import safetensors.torch
-
-    if data[8:9] == b"{":
-        return safetensors.torch.load
-    if data.startswith((b"PK", b"\x80")):
-        return _load_stored
-    return None
-
-
-def _load_stored(data: bytes) -> Any:
-    import torch
-
-    check_stored(data)
-    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-
-
-def _read(path: str, data: bytes, reader: Callable[[bytes], Any]) -> Any:
-    from safetensors import SafetensorError
-
-    try:
-        return reader(data)
-    except pickle.UnpicklingError as error:
-        wanted = _GLOBAL.search(str(error))
-        raise _refused(path, f" ({wanted[1]})" if wanted else "") from error
-    except (SafetensorError, RuntimeError, EOFError, LookupError, ValueError) as error:
-        if "TorchScript" in str(error):
-            raise _refused(path, " (a TorchScript archive)") from error
-        raise ConfigError(f"{_FIELD} = {path!r} is damaged: {one_line(error)}") from error
-
-
-def _refused(path: str, what: str) -> ConfigError:
-    return ConfigError(
-        f"{_FIELD} = {path!r} is refused, because it needs code to load{what}; a safetensors file "
-        "or torch.save(model.state_dict(), ...) holds tensors alone"
-    )
-
-
 # --------------------------------------------------------------------------- names
-
-
-def _without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Names without what DistributedDataParallel puts before every one."""
-    if not all(name.startswith(_DATA_PARALLEL) for name in tensors):
-        return tensors
-    return {name.removeprefix(_DATA_PARALLEL): tensor for name, tensor in tensors.items()}
 
 
 def _of_trunk(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], int]:
@@ -281,7 +263,7 @@ def _timm_name(name: str, tensors: Mapping[str, Tensor], places: list[str]) -> s
 def _classifier_names(backbone: nn.Module, name: str) -> set[str]:
     """What the same architecture with a classifier has and the headless `backbone` has not."""
     import torch
-    from timm.models._factory import create_model
+    from timm.models import create_model
 
     own = backbone.state_dict().keys()
     if name not in BACKBONES:
@@ -297,23 +279,30 @@ def _classifier_names(backbone: nn.Module, name: str) -> set[str]:
 
 def _check_fit(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], image: ImageTower) -> None:
     counters = {name for name in own if name.endswith("num_batches_tracked")}
-    missing = [name for name in own if name not in tensors and name not in counters]
-    unexpected = sorted(name for name in tensors if name not in own)
-    other_shape = [
-        f"{name}: {tuple(tensors[name].shape)} in the file, {tuple(own[name].shape)} in the model"
-        for name in own
-        if name in tensors and tensors[name].shape != own[name].shape
-    ]
-    kinds = {"missing": missing, "unexpected": unexpected, "of another shape": other_shape}
-    misfits = [f"{len(names)} {kind} ({_few(names)})" for kind, names in kinds.items() if names]
-    if misfits:
+    if found := misfits(tensors, own, counters):
         raise ConfigError(
             f"{_FIELD} = {image.pretrained!r} does not fit backbone {image.backbone!r} at "
-            f"{image.size} pixels: {', '.join(misfits)}"
+            f"{image.size} pixels: {found}"
         )
 
 
-def _few(names: Iterable[str]) -> str:
-    names = list(names)
-    more = [f"and {len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
-    return ", ".join([*names[:_SHOWN], *more])
+def misfits(
+    given: Mapping[str, Tensor], own: Mapping[str, Tensor], optional: Container[str] = ()
+) -> str:
+    """What of a file does not fit a model with tensors `own`, in words; empty if all does.
+
+    Args:
+        optional: names that the file may lack.
+    """
+    kinds = {
+        "missing": [name for name in own if name not in given and name not in optional],
+        "unexpected": sorted(name for name in given if name not in own),
+        "of another shape": [
+            f"{name}: {tuple(given[name].shape)} in the file, {tuple(own[name].shape)} in the model"
+            for name in own
+            if name in given and given[name].shape != own[name].shape
+        ],
+    }
+    return ", ".join(
+        f"{len(names)} {kind} ({few(names)})" for kind, names in kinds.items() if names
+    )

@@ -7,14 +7,13 @@ what they hold.  Knows nothing of training; the models are loaded in `harness.tr
 from __future__ import annotations
 
 import hashlib
-from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
 from harness.config import RunConfig
 from harness.config.inheritance import TeacherName, read_teacher
 from harness.errors import ConfigError, RecordError, unknown
-from harness.files import home_path, read_json, sha256_of
+from harness.files import home_path, read_json, sha256_once
 
 CONFIG = "open_clip_config.json"
 
@@ -75,17 +74,10 @@ def export_files(folder: Path) -> tuple[Path, Path]:
 
 
 def _hashed(file: Path) -> str:
-    """SHA-256 of a file; it is read once a process while nobody touches it."""
     try:
-        stat = file.stat()
-        return _sha256(file, stat.st_mtime_ns, stat.st_size)
+        return sha256_once(file)
     except OSError as error:
         raise ConfigError(f"teacher {str(file)!r} cannot be read: {error.strerror}") from error
-
-
-@lru_cache(maxsize=32)
-def _sha256(file: Path, _changed: int, _size: int) -> str:
-    return sha256_of(file)
 
 
 def _described(architecture: str) -> Path:

@@ -18,8 +18,16 @@ from harness.config.sweep import Run
 from harness.errors import RecordError, one_line, whole
 from harness.files import open_regular
 from harness.launch.slurm import scheduler
-from harness.launch.slurm.departures import CANCELLED, DEAD, HELD, Departure, Departures
-from harness.launch.slurm.places import Queue, QueuePlace, look, unasked
+from harness.launch.slurm.places import (
+    CANCELLED,
+    DEAD,
+    HELD,
+    Departure,
+    Departures,
+    Queue,
+    QueuePlace,
+    look,
+)
 from harness.launch.slurm.submissions import submissions
 from harness.planning.costs import training_gmacs
 from harness.store.lease import ReadOnlyLease
@@ -319,9 +327,10 @@ class SnapshotReader:
             return RunSnapshot(run, failed, place)
 
     def _read_whole(self, run: Run, directory: RunDir, place: QueuePlace | None) -> RunSnapshot:
-        status = directory.status(run.evaluation_key, lives=self._lives)
-        if status.state is State.DONE:
-            return _finished(directory, run, status, place)
+        written = sign(directory.result_file)
+        status, result = directory.look(run.evaluation_key, lives=self._lives)
+        if result is not None and written is not None and status.state is State.DONE:
+            return _finished(run, status, place, result, written[0] / 1e9)
         spent = _spent(directory, status)
         if status.state is State.RUNNING:
             return RunSnapshot(run, status, place, spent=spent)
@@ -350,10 +359,9 @@ def sign(file: Path) -> tuple[int, int, int] | None:
     return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
-def _finished(directory: RunDir, run: Run, status: Status, place: QueuePlace | None) -> RunSnapshot:
-    time, result = directory.result_file.stat().st_mtime, directory.result()
-    if result is None:
-        raise RecordError(f"{directory.result_file} was taken away")
+def _finished(
+    run: Run, status: Status, place: QueuePlace | None, result: Mapping[str, Any], time: float
+) -> RunSnapshot:
     training = result["training"]
     found = result["evaluations"][run.evaluation_key]["metrics"]
     values = {name: entry["value"] for name, entry in found.items()}
@@ -410,10 +418,9 @@ def queue_of(store: Store, say: Callable[[str], None]) -> Queue:
     """What is in the queue; the scheduler is asked once, and only if something may be."""
     if not any(submission.open for submission in submissions(store)):
         return Queue(None, "", (), {})
+    queue = look(store, say, seconds=ASK_SECONDS)
     if not scheduler.installed():
         say("there is no SLURM here: what waits in its queue is not known")
-        return unasked(store, say)
-    queue = look(store, say, seconds=ASK_SECONDS)
-    if queue.fault:
+    elif queue.fault:
         say(f"{queue.fault}: what waits in the queue is as it was submitted")
     return queue

@@ -13,7 +13,7 @@ from typing import Any
 from harness.config import RunConfig
 from harness.config.parents import parent_keys
 from harness.config.sweep import Run
-from harness.errors import RecordError, whole
+from harness.errors import whole
 from harness.metrics import lacking
 from harness.planning.costs import training_gmacs
 from harness.store.deployed import forms_of
@@ -61,6 +61,8 @@ class Step:
     """Estimated seconds left in one slot; None when nothing finished here tells the speed."""
     waits_for: tuple[str, ...] = ()
     """Keys of the runs that must have a result first: this one needs their weights."""
+    trained: Mapping[str, Any] | None = None
+    """What its result says of the training; None where there is no result."""
 
     @property
     def pending(self) -> bool:
@@ -90,19 +92,19 @@ def _planned(runs: Sequence[Run], store: Store, rerun: Rerun) -> list[Step]:
     parents = [_for_weights(_step(run, store, rerun)) for run in _parents_beside(steps)]
     refused = {step.run.key: step for step in [*parents, *steps] if step.action is Action.LEAVE}
     steps = [*parents, *(_unless_parent_failed(step, refused) for step in steps)]
-    speed = _gmacs_per_second([step.run for step in steps], store)
-    return [replace(step, seconds=_seconds(step, store, speed)) for step in steps]
+    speed = _gmacs_per_second(steps)
+    return [replace(step, seconds=_seconds(step, speed)) for step in steps]
 
 
 def _step(run: Run, store: Store, rerun: Rerun) -> Step:
     directory = store.run_dir(run.key)
-    if directory.path.exists() and (directory.path / "config.json").exists():
+    if (directory.path / "config.json").exists():
         directory.read_config()
-    status = directory.status(run.config.evaluation_key)
-    result = directory.result()
+    status, result = directory.look(run.config.evaluation_key)
     lacks = _lacks(result, run.config)
     action, note = _decide(status, result, rerun, run.config.evaluation_key, lacks)
-    step = Step(run, status, action, note, None)
+    trained = None if result is None else result["training"]
+    step = Step(run, status, action, note, None, trained=trained)
     if not step.pending or (result is not None and not step.from_scratch):
         return step
     begins = step.from_scratch or not directory.begun
@@ -188,27 +190,22 @@ def _lacks(result: Mapping[str, Any] | None, config: RunConfig) -> str:
 # --------------------------------------------------------------------------- cost
 
 
-def _gmacs_per_second(runs: Sequence[Run], store: Store) -> float | None:
+def _gmacs_per_second(steps: Sequence[Step]) -> float | None:
     """Median training speed of the finished runs among these, in GMACs a second and slot."""
-    speeds = []
-    for run in runs:
-        try:
-            result = store.run_dir(run.key).result()
-        except RecordError:
-            continue
-        if result is not None and result["training"].get("seconds"):
-            training = result["training"]
-            gmacs = training_gmacs(run.config, training["samples_seen"])
-            speeds.append(gmacs / training["seconds"])
-    return sorted(speeds)[len(speeds) // 2] if speeds else None
+    speeds = sorted(
+        training_gmacs(step.run.config, step.trained["samples_seen"]) / step.trained["seconds"]
+        for step in steps
+        if step.trained is not None and step.trained.get("seconds")
+    )
+    return speeds[len(speeds) // 2] if speeds else None
 
 
-def _seconds(step: Step, store: Store, speed: float | None) -> float | None:
+def _seconds(step: Step, speed: float | None) -> float | None:
     if step.action is Action.SKIP:
         return 0.0
     config, status = step.run.config, step.status
-    result = store.run_dir(step.run.key).result()
-    if result is not None and (status.state is not State.DONE or step.action is Action.EVALUATE):
-        return float(result["training"].get("evaluation_seconds", 0.0))
+    evaluates = status.state is not State.DONE or step.action is Action.EVALUATE
+    if step.trained is not None and evaluates:
+        return float(step.trained.get("evaluation_seconds", 0.0))
     left = max(0, config.train.samples - status.samples_seen)
     return training_gmacs(config, left) / speed if speed else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from harness.config.parents import parent_keys
 from harness.document.layout import NARROWEST
 from harness.errors import RecordError
 from harness.files import MAX_JSON_BYTES, inside, read_json, read_regular, replacing, sha256_of
-from harness.report.folder import MANIFEST, RECORDS, listed, makers, write_report
+from harness.report.folder import MANIFEST, RECORDS, build, listed, makers
 from harness.results.records import Reader, Record
 from harness.store.checksums import changed_files, is_told
 from harness.store.manifest import read_manifest
@@ -35,7 +35,13 @@ def check(folder: Path, root: Path) -> list[str]:
         RecordError: there is no report in `folder`, or its records are not to be found.
     """
     told, store = _made_from(folder, root)
-    problems = [*_changed_files(folder), *_changed_inputs(told, store), *_damaged(told, store)]
+    written = ((folder / name, digest) for name, digest in listed(folder).items())
+    problems = [
+        *_changed(written, "is gone", "was edited after the report was made"),
+        *_changed(_inputs(told, store), "is gone: the report was made from it",
+                  "is another than the one that the report was made from"),
+        *_damaged(told, store),
+    ]  # fmt: skip
     if problems:
         return problems
     with tempfile.TemporaryDirectory() as temporary:
@@ -78,27 +84,17 @@ def _build_again(told: Mapping[str, Any], store: Store, out: Path) -> None:
         build_search(made["search"], store, out, layout)
         return
     manifest = read_manifest(store, str(made.get("sweep")))
-    write_report(manifest.sweep, manifest.runs, store, out, layout)
+    build(manifest.sweep, manifest.runs, store, out, layout)
 
 
-def _changed_files(folder: Path) -> Iterator[str]:
-    """Files of the report that are not what the manifest says was written."""
-    for name, digest in listed(folder).items():
-        found = _digest(folder / name)
-        if found is None:
-            yield f"{folder / name} is gone"
-        elif found != digest:
-            yield f"{folder / name} was edited after the report was made"
-
-
-def _changed_inputs(told: Mapping[str, Any], store: Store) -> Iterator[str]:
-    """Records that are not those the report was made from."""
-    for file, digest in _inputs(told, store):
-        found = _digest(file)
-        if found is None:
-            yield f"{file} is gone: the report was made from it"
-        elif found != digest:
-            yield f"{file} is another than the one that the report was made from"
+def _changed(files: Iterable[tuple[Path, str]], gone: str, edited: str) -> Iterator[str]:
+    """The files that are not what the manifest says was written, or read."""
+    for file, digest in files:
+        try:
+            if sha256_of(file) != digest:
+                yield f"{file} {edited}"
+        except FileNotFoundError:
+            yield f"{file} {gone}"
 
 
 def _damaged(told: Mapping[str, Any], store: Store) -> Iterator[str]:
@@ -152,13 +148,6 @@ def _other_makers(told: Mapping[str, Any]) -> Iterator[str]:
         then = told.get("makers", {}).get(name)
         if then != here:
             yield f"made with {name} {then}, here is {here}"
-
-
-def _digest(file: Path) -> str | None:
-    try:
-        return sha256_of(file)
-    except FileNotFoundError:
-        return None
 
 
 # --------------------------------------------------------------------------- carrying the records

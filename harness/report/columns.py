@@ -22,7 +22,6 @@ CHECK, OFF = "\u2713", "\u2013"
 """What stands for a component that is there, and for one that is not."""
 SHOWN_COSTS = ("cost/parameters", "cost/gmacs")
 """Costs of a table that asks for none; latencies are those of a machine at work."""
-_DECIMALS = {"M": 2, "GMACs": 3, "ms": 2}
 
 
 @dataclass(frozen=True)
@@ -187,7 +186,7 @@ def _cost_column(collection: Collection, cells: Cells, name: str) -> PointColumn
     ]
     values = [each if len(each) == len(towers) else [] for each in known]
     heads, scale, joined = _heads_of_cost(name, towers, values)
-    decimals = _decimals(heads[0], [v * scale for each in values for v in each])
+    decimals = _decimals([v * scale for each in values for v in each])
     why = "cost is known once a seed is done"
     if metrics.is_measured_apart(towers[0]):
         why = "of the forms that ship alone, where it was measured quietly"
@@ -230,7 +229,7 @@ def _cost_cell(
     return TableCell(words, value=sum(values), keys=keys)
 
 
-def _decimals(head: str, values: Sequence[float]) -> int:
+def _decimals(values: Sequence[float]) -> int:
     """Two digits of the least value, and one decimal at least."""
     least = min((abs(value) for value in values if value), default=1.0)
     return min(3, max(1, 1 - math.floor(math.log10(least))))

@@ -30,8 +30,8 @@ def compare(
     names: Sequence[str],
     out: Path,
     layout: str = NARROWEST,
-) -> tuple[ReportResult, int]:
-    """Write the report of `second` against `first` to `out`; returns it and its number of runs.
+) -> ReportResult:
+    """Write the report of `second` against `first` to `out`.
 
     Args:
         first, second: two sweeps on file, or how two code hashes or commits begin.
@@ -56,7 +56,7 @@ def compare(
     with locked(out):
         made = {"compare": [first, second], "names": list(names)}
         found = collect_from(sweep, places, store)
-        return write_collection(found, store, out, made, layout), len(places)
+        return write_collection(found, store, out, made, layout)
 
 
 def _of_sweeps(store: Store, first: str, second: str) -> tuple[Sweep, _Places]:

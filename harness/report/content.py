@@ -80,7 +80,7 @@ def write_content(collection: Collection, findings: ReportFindings, parts: Parts
         Section("Time", tuple(filter(None, (_time(collection),)))),
         Section("Runs", tuple(_runs(collection)), on_paper=False),
     ]
-    used, asked = len(_used(collection)), len(collection.records)
+    used, asked = len(collection.used), len(collection.records)
     return Document(
         collection.sweep.question.strip() or collection.sweep.name,
         (*lead, *(s for s in sections if any(s.blocks))),
@@ -101,7 +101,7 @@ def _design(collection: Collection, findings: ReportFindings) -> str:
     seeds = sorted({len(row.seeds) for row in collection.points})
     points = len(collection.points)
     samples = _spans(record.run.config.train.samples for record in collection.records)
-    data = _data_names(collection, _protocols(collection))
+    data = _data_names(collection)
     said = (
         f"Design: {points:,} {'point' if points == 1 else 'points'} x {_spans(seeds)} "
         f"{'seed' if seeds == [1] else 'seeds'}; {samples} samples of {data} a run"
@@ -164,13 +164,14 @@ def _runs(collection: Collection) -> Iterator[Block]:
 
 def runs_with_holes(collection: Collection) -> int:
     """How many runs miss a number that is shown, if it is not of a loss term that is off there."""
-    frame = collection.frame
-    holes = frame["value"].isna() & ~frame["off"] & frame["metric"].isin(collection.shown)
-    return int(frame["key"][holes].nunique())
+    shown = [collection.metrics.index(name) for name in collection.shown]
+    found = zip(collection.records, collection.readings, strict=True)
+    lacks = {r.key for r, own in found for n in shown if own[n].reason and not own[n].off}
+    return len(lacks)
 
 
 def _warnings(collection: Collection, findings: ReportFindings) -> Iterator[str]:
-    codes = _distinct(record.code for record in _used(collection))
+    codes = _distinct(record.code for record in collection.used)
     if len(codes) > 1:
         yield (
             f"These numbers were made by {len(codes)} versions of the code ({', '.join(codes)}); "
@@ -237,10 +238,6 @@ def _last_line(error: str | None) -> str:
 # --------------------------------------------------------------------------- protocol
 
 
-def _used(collection: Collection) -> list[Record]:
-    return [record for record in collection.records if record.reason is None]
-
-
 def _distinct(values: Iterable[object]) -> list[str]:
     return list(dict.fromkeys(text.plain(value) for value in values if value is not None))
 
@@ -249,25 +246,15 @@ def _listing(values: Iterable[object]) -> str:
     return ", ".join(_distinct(values)) or text.DASH
 
 
-def _protocols(collection: Collection) -> list[Mapping[str, Any]]:
-    """Each distinct protocol once; equal ones are one object."""
-    found = {
-        id(record.evaluation["protocol"]): record.evaluation["protocol"]
-        for record in collection.records
-        if record.evaluation
-    }
-    return list(found.values())
-
-
-def _data_names(collection: Collection, protocols: Sequence[Mapping[str, Any]]) -> str:
-    names = [protocol["data"]["name"] for protocol in protocols]
+def _data_names(collection: Collection) -> str:
+    names = [protocol["data"]["name"] for protocol in collection.protocols]
     return _listing(names or [r.run.config.data.source for r in collection.records])
 
 
 def _protocol(collection: Collection, cells: Cells) -> Iterator[Text]:
     """What the paragraph on the method does not say."""
-    used = _used(collection)
-    protocols = _protocols(collection)
+    used = collection.used
+    protocols = collection.protocols
     prints = [r.run.config.data.fingerprint for r in collection.records]
     known = [each[:12] for each in prints if each]
     if known:
@@ -316,7 +303,7 @@ def _fact(name: str, value: str, *, coded: bool = False) -> Text:
 
 
 def _numerics_words(collection: Collection) -> str:
-    used = _used(collection)
+    used = collection.used
     return (
         f"precision {_listing(r.training.get('precision') for r in used)}, "
         f"device {_listing(r.training.get('device') for r in used)}, "
@@ -331,10 +318,10 @@ def _each(
     return list(dict.fromkeys(line for protocol in protocols for line in say(protocol)))
 
 
-def _spans(values: Iterable[float]) -> str:
+def _spans(values: Iterable[float], form: str = ",") -> str:
     """One number, or the least and the greatest of several."""
     known = sorted(set(values))
-    ends = dict.fromkeys(f"{value:,}" for value in [*known[:1], *known[-1:]])
+    ends = dict.fromkeys(f"{value:{form}}" for value in [*known[:1], *known[-1:]])
     return "\u2013".join(ends) or text.DASH
 
 
@@ -355,15 +342,14 @@ def _time_span(used: Iterable[Record]) -> list[str]:
 
 def _method(collection: Collection) -> str:
     """Data, budget and protocol as a paper's paragraph says them."""
-    protocols = _protocols(collection)
-    sentences = [_budget(collection, protocols)]
-    lines = _each(protocols, prose.evaluated_on)
+    sentences = [_budget(collection)]
+    lines = _each(collection.protocols, prose.evaluated_on)
     if lines:
         sentences.append(f"Evaluation is zero-shot on {'; '.join(lines)}.")
     return " ".join(sentences)
 
 
-def _budget(collection: Collection, protocols: Sequence[Mapping[str, Any]]) -> str:
+def _budget(collection: Collection) -> str:
     configs = [record.run.config for record in collection.records]
     train, image, text_tower = (
         [config.train for config in configs],
@@ -372,19 +358,14 @@ def _budget(collection: Collection, protocols: Sequence[Mapping[str, Any]]) -> s
     )
     return (
         f"Every run sees {_spans(t.samples for t in train)} samples of "
-        f"{_data_names(collection, protocols)} in batches of "
+        f"{_data_names(collection)} in batches of "
         f"{_spans(t.batch_size for t in train)} at {_spans(i.size for i in image)} px "
         f"(image tower {_listing(i.backbone for i in image)}, text tower of "
         f"{_spans(t.layers for t in text_tower)} layers, width "
         f"{_spans(t.width for t in text_tower)}), with a peak learning rate of "
-        f"{_rates(t.lr for t in train)} after {_spans(t.warmup_samples for t in train)} samples "
-        f"and weight decay {_rates(t.weight_decay for t in train)}."
+        f"{_spans((t.lr for t in train), 'g')} after {_spans(t.warmup_samples for t in train)} "
+        f"samples and weight decay {_spans((t.weight_decay for t in train), 'g')}."
     )
-
-
-def _rates(values: Iterable[float]) -> str:
-    ends = sorted(set(values))
-    return "\u2013".join(dict.fromkeys(f"{value:g}" for value in [*ends[:1], *ends[-1:]]))
 
 
 # --------------------------------------------------------------------------- time and runs
@@ -394,9 +375,9 @@ def _time(collection: Collection) -> Table:
     """A row a point; the parts of a step where a clock saw them."""
     rows = []
     done: dict[int, list[Record]] = {}
-    for record in _used(collection):
+    for record in collection.used:
         done.setdefault(record.point, []).append(record)
-    seen = {part for r in _used(collection) for part in r.training.get("parts") or ()}
+    seen = {part for r in collection.used for part in r.training.get("parts") or ()}
     known = [part for part in PARTS_OF_A_STEP if part in seen]
     for row in collection.points:
         training = [record.training for record in done.get(row.index, [])]

@@ -72,8 +72,10 @@ def _losses(forms: Collection, findings: ReportFindings) -> Iterator[str]:
     if metric is None:
         return
     by_form: dict[str, list[Comparison]] = {}
-    for comparison in findings.comparisons(metric):
-        by_form.setdefault(forms.points[comparison.point].axes[FORM], []).append(comparison)
+    for row in forms.points:
+        comparison = findings.cells[(row.index, metric)].comparison
+        if comparison is not None:
+            by_form.setdefault(row.axes[FORM], []).append(comparison)
     for form, made in by_form.items():
         known = [c for c in made if c.interval is not None]
         if known:

@@ -36,8 +36,7 @@ def verdicts(collection: Collection, findings: ReportFindings) -> list[str]:
 
 def _of_the_best(collection: Collection, findings: ReportFindings) -> list[str]:
     """Which point leads, where the sweep asks for no comparison and has no line to follow."""
-    primary = [answered.primary for answered in findings.answered if answered.primary is not None]
-    for metric in [*primary, *findings.shown]:
+    for metric in filter(None, [findings.primary, *findings.shown]):
         for told in best_sentence(collection, findings, metric):
             name = metrics.display(metric)
             return [f"{name[:1].upper()}{name[1:]}, {told}; {_NO_BASELINE}."]

@@ -10,7 +10,7 @@ from harness import metrics
 from harness.document import text
 from harness.document.table import Column, RowGroup, Table, TableCell
 from harness.document.text import Inline
-from harness.report.numbers import decimals_for
+from harness.report.numbers import decimals_for, interval_text
 from harness.results.collect import Collection
 from harness.results.contrast import listed, value_of
 from harness.results.findings import Answered, ReportFindings, Trend, trends_of
@@ -75,17 +75,9 @@ def _groups(collection: Collection, answered: Answered) -> Iterator[tuple[str, l
             _EffectRow(effect_words(collection, effect), found)
             for number, effect in enumerate(answered.effects)
             if len(effect.parts) == parts
-            if (found := _of_effect(answered, number))
+            if (found := answered.sizes_of(number))
         ]
         yield title, rows
-
-
-def _of_effect(answered: Answered, number: int) -> dict[str, Judged]:
-    return {
-        metric: found.effects[number]
-        for metric, found in answered.analysis.by_metric.items()
-        if number in found.effects
-    }
 
 
 def _cells(row: _EffectRow, names: Sequence[str]) -> tuple[TableCell, ...]:
@@ -107,13 +99,9 @@ def _cell(judged: Judged | None, metric: str) -> TableCell:
 
 def size_words(judged: Judged, metric: str) -> str:
     """`+1.2 [0.3, 2.1]`, in the metric's unit."""
-    scale = metrics.scale(metric)
-    decimals = decimals_for(metric, [judged.test.error or abs(judged.test.estimate)])
-    size = text.number(judged.test.estimate * scale, decimals, sign=True)
-    if judged.test.interval is None:
-        return size
-    low, high = (text.number(bound * scale, decimals) for bound in judged.test.interval)
-    return f"{size} [{low}, {high}]"
+    test = judged.test
+    decimals = decimals_for(metric, [test.error or abs(test.estimate)])
+    return interval_text(test.estimate, test.interval, metric, decimals)
 
 
 def slope_words(collection: Collection, line: Line) -> str:

@@ -221,17 +221,12 @@ def read_rows(text: str, name: str, separator: str = ",") -> list[tuple[int, dic
 
 
 def sourced_figure(cells: Mapping[str, Any], where: str) -> PublishedResult:
-    """`make_figure` of what must say where it is printed."""
+    """A PublishedResult; ExternalError, in one line, when `cells` cannot be one."""
     if not (cells.get("source") or "").strip():
         raise ExternalError(
             f"{where}: no source; a published figure must say where it is printed "
             "(the column `source`, or --source ADDRESS when importing)"
         )
-    return make_figure(cells, where)
-
-
-def make_figure(cells: Mapping[str, Any], where: str) -> PublishedResult:
-    """A PublishedResult; ExternalError, in one line, when `cells` cannot be one."""
     try:
         return PublishedResult.model_validate(dict(cells))
     except ValidationError as error:

@@ -38,7 +38,7 @@ from harness.report.run_data import run_data
 from harness.report.tables import Tables, build_tables
 from harness.results.collect import Collection, collect
 from harness.results.findings import ReportFindings, find
-from harness.results.lasting import lasting
+from harness.results.lasting import lasting, no_garbage
 from harness.results.records import Record
 from harness.results.second_process import begin
 from harness.store.checksums import is_told
@@ -57,10 +57,21 @@ class ReportBusyError(HarnessError):
     """Another process is writing the same report."""
 
 
-def write_report(
+@no_garbage()
+def build(
     sweep: Sweep, runs: Sequence[Run], store: Store, out: Path, layout: str = NARROWEST
 ) -> ReportResult:
-    """What `harness.report.build` promises."""
+    """Write the report of `sweep` to the folder `out`, from what is on disk now.
+
+    Args:
+        runs: the whole expansion of the sweep, finished or not.
+        out: replaced file by file, each atomically; files of an earlier report that are not part
+            of this one are removed.  The same records give the same bytes.
+        layout: the paper that tables and figures fit, a name of `harness.document.layout`.
+
+    Raises:
+        ReportBusyError: another process has been writing this report for a minute.
+    """
     with locked(out):
         made = {"sweep": sweep.name}
         return write_collection(collect(sweep, runs, store), store, out, made, layout)
@@ -95,10 +106,9 @@ def write_collection(
         made: what was asked for, in the words of the manifest; see `check.py`.
         layout_name: the paper that tables and figures fit, one of `LAYOUTS`.
     """
-    layout = LAYOUTS[layout_name]
     findings = find(collection)
     with lasting():
-        return _write(collection, findings, store, out, made, layout)
+        return _write(collection, findings, store, out, made, LAYOUTS[layout_name])
 
 
 def _write(
@@ -135,6 +145,7 @@ def _write(
         holes=holes,
         failed=sum(record.failed for record in collection.records),
         files=written,
+        runs=len(collection.records),
         unchecked=sum(not is_told(r.result) for r in collection.records if r.result is not None),
     )
 
@@ -147,7 +158,7 @@ def _table_files(
 
     def tex(*given: Table) -> str:
         told = [replace(each, caption=f"{question} {each.caption}".strip()) for each in given]
-        return to_latex(Document(question, tuple(told)), layout)
+        return to_latex(question, told, layout)
 
     appendix = [each for each in (tables.every, tables.effects) if each is not None]
     return {

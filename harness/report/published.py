@@ -114,8 +114,8 @@ def _figures_for(
 ) -> list[PublishedResult]:
     """The published figures on the data set and of the kind of `metric`, or of no stated kind."""
     *place, kind = metric.split("/")
-    names = [*reversed(place), *_data_names(collection)]
-    datasets = dict.fromkeys(names)
+    trained = (protocol["data"]["name"] for protocol in collection.protocols)
+    datasets = dict.fromkeys([*reversed(place), *trained])
     return [
         figure
         for dataset in datasets
@@ -124,20 +124,11 @@ def _figures_for(
     ]
 
 
-def _data_names(collection: Collection) -> list[str]:
-    names = {
-        record.evaluation["protocol"]["data"]["name"]: None
-        for record in collection.records
-        if record.evaluation
-    }
-    return list(names)
-
-
 def _table(collection: Collection, cells: Cells, matched: Matched) -> Table:
     shown = [f"{metrics.display(m)} ({metrics.unit(m)})" for m in matched]
     heads = ["model", *shown, "differs in", "source"]
     ours = list(_our_rows(collection, cells, list(matched)))
-    theirs = list(_their_rows(matched, collection))
+    theirs = list(_their_rows(matched, collection, cells))
     return plain_table(
         heads,
         [*[row for row, _ in ours], *theirs],
@@ -151,8 +142,7 @@ def _our_rows(
 ) -> Iterator[tuple[list[str], tuple[str, ...]]]:
     first = [(cells[(row.index, shown[0])], row) for row in collection.points]
     known = [(cell, row) for cell, row in first if cell.estimate is not None]
-    sign = -1 if metrics.higher_is_better(shown[0]) else 1
-    known.sort(key=lambda pair: sign * (pair[0].estimate.mean if pair[0].estimate else 0.0))
+    known.sort(key=lambda pair: -pair[0].merit)
     for cell, row in known[:_OURS]:
         values = [_ours(cells[(row.index, metric)]) for metric in shown]
         yield [f"ours: {row.label}", *values, "", "this report"], cell.keys
@@ -164,7 +154,7 @@ def _ours(cell: Cell) -> str:
     return estimate_text(cell.estimate, cell.metric, decimals_of([cell]))
 
 
-def _their_rows(matched: Matched, collection: Collection) -> Iterator[list[str]]:
+def _their_rows(matched: Matched, collection: Collection, cells: Cells) -> Iterator[list[str]]:
     by_model: dict[tuple[str, str], dict[str, PublishedResult]] = {}
     for metric, figures in matched.items():
         for figure in figures:
@@ -176,10 +166,12 @@ def _their_rows(matched: Matched, collection: Collection) -> Iterator[list[str]]
             text.number(100 * row[metric].value, 1) if metric in row else text.DASH
             for metric in matched
         ]
-        yield [model, *values, "; ".join(_differences(row, collection)), source]
+        yield [model, *values, "; ".join(_differences(row, collection, cells)), source]
 
 
-def _differences(row: Mapping[str, PublishedResult], collection: Collection) -> list[str]:
+def _differences(
+    row: Mapping[str, PublishedResult], collection: Collection, cells: Cells
+) -> list[str]:
     """What is known to differ between their protocol and ours, and what is not known."""
     figure = next(iter(row.values()))
     trained = {record.run.config.data.source for record in collection.records}
@@ -189,21 +181,13 @@ def _differences(row: Mapping[str, PublishedResult], collection: Collection) -> 
     if any(f.metric == UNSTATED for f in row.values()):
         found.append("metric not stated")
     for metric, other in row.items():
-        ours = _samples(metric, collection)
+        ours = sorted(
+            {n for row in collection.points for n in cells[(row.index, metric)].samples if n}
+        )
         if other.n is not None and ours and other.n not in ours:
             found.append(f"{other.n:,} test items, ours {', '.join(f'{n:,}' for n in ours)}")
     found.append(f"protocol: {figure.protocol}" if figure.protocol else "protocol not stated")
     return list(dict.fromkeys(found))
-
-
-def _samples(metric: str, collection: Collection) -> list[int]:
-    counts: set[int] = set()
-    for record in collection.records:
-        if record.evaluation is not None:
-            found: Mapping[str, Any] = record.evaluation["metrics"].get(metric, {})
-            if found.get("n"):
-                counts.add(int(found["n"]))
-    return sorted(counts)
 
 
 def _note(matched: Matched) -> str:

@@ -17,5 +17,7 @@ class ReportResult:
     failed: int
     """Those of them that failed, cannot be trusted or cannot be read."""
     files: tuple[Path, ...]
+    runs: int | None = None
+    """Runs that were asked for, where that is known beforehand."""
     unchecked: int = 0
     """Runs whose results, of an earlier version, tell no checksums of outcomes and logs."""

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Container, Mapping, Sequence
-from functools import cache, reduce
-from operator import getitem
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from harness.config import RunConfig, field_paths
 from harness.document.text import one_line
 from harness.results.collect import Collection
 from harness.results.records import Record
+from harness.store.manifest import Trees, differences, flat
 
 #: Runs up to which every series of the log is shown; beyond it the loss alone.
 _ALL_SERIES = 400
@@ -34,16 +32,17 @@ def run_data(collection: Collection) -> str:
 
     Written run by run: as Python's objects, ten thousand of them are ten times as large.
     """
-    base = collection.records[0].run.config.model_dump(mode="json")
+    trees = Trees()
+    base = trees.of(collection.records[0].run.config)
     names = collection.metrics
     pool = _Pool()
     everything = len(collection.records) <= _ALL_SERIES
     runs = ",".join(
         f"{to_script(record.key)}:"
-        + to_script(_run(record, base, names, pool, everything=everything))
+        + to_script(_run(record, base, trees, names, pool, everything=everything))
         for record in collection.records
     )
-    rest = to_script({"base": _flat(base, base), "metrics": names, "pool": pool.items})
+    rest = to_script({"base": flat(base, base), "metrics": names, "pool": pool.items})
     return f'{rest.removesuffix("}")},"runs":{{{runs}}}}}'
 
 
@@ -68,27 +67,14 @@ class _Pool:
         return self._numbers[text]
 
 
-@cache
-def _paths() -> dict[str, list[str]]:
-    """Dotted path of each field -> its parts."""
-    return {path: path.split(".") for path in field_paths(RunConfig)}
-
-
-def _flat(tree: Mapping[str, Any], sections: Container[str]) -> dict[str, Any]:
-    """Path -> value of the fields in these sections of a configuration."""
-    return {p: reduce(getitem, at, tree) for p, at in _paths().items() if at[0] in sections}
-
-
-def _set(config: RunConfig, base: Mapping[str, Any]) -> dict[str, Any]:
-    """Path -> value of what differs from `base`, another configuration as a tree."""
-    tree = config.model_dump(mode="json")
-    sections = {name for name, value in tree.items() if value != base[name]}
-    told = _flat(base, sections)
-    return {path: value for path, value in _flat(tree, sections).items() if value != told[path]}
-
-
 def _run(
-    record: Record, base: Mapping[str, Any], names: Sequence[str], pool: _Pool, *, everything: bool
+    record: Record,
+    base: Mapping[str, Any],
+    trees: Trees,
+    names: Sequence[str],
+    pool: _Pool,
+    *,
+    everything: bool,
 ) -> dict[str, Any]:
     return {
         "label": one_line(record.run.label),
@@ -98,7 +84,7 @@ def _run(
         "reason": None if record.reason is None else one_line(record.reason),
         "attempts": record.starts,
         "log": record.log,
-        "set": _set(record.run.config, base),
+        "set": differences(base, trees.of(record.run.config)),
         "values": [_value(record, name) for name in names],
         "curve": _curve(record, everything=everything),
         "tries": [_attempt(attempt, pool) for attempt in record.attempts],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -181,11 +182,7 @@ def _confirmation(name: str, store: Store) -> tuple[tuple[Confirmed, ...], int]:
         return (), 0
     manifest = read_manifest(store, name + CONFIRMED)
     labels = list(dict.fromkeys(run.label for run in manifest.runs))
-    values = {
-        (label, metric): _values(manifest, label, metric, store)
-        for label in labels
-        for metric in manifest.sweep.show.metrics
-    }
+    values = _values(manifest, labels, store)
     wanted = len(manifest.sweep.seeds) if isinstance(manifest.sweep.seeds, Sequence) else 0
     base = next((run.label for run in manifest.runs if _is_base(run.point, manifest)), labels[0])
     # Nothing is averaged over a hole.
@@ -237,18 +234,18 @@ def _is_base(point: Mapping[str, Any], manifest: Manifest) -> bool:
     )
 
 
-def _values(manifest: Manifest, label: str, metric: str, store: Store) -> dict[int, float]:
-    found = {}
+def _values(
+    manifest: Manifest, labels: Sequence[str], store: Store
+) -> dict[tuple[str, str], dict[int, float]]:
+    """(point, metric) -> seed -> value, of the runs that gave one."""
+    shown = manifest.sweep.show.metrics
+    found: dict[tuple[str, str], dict[int, float]] = {(p, m): {} for p in labels for m in shown}
     for run in manifest.runs:
-        if run.label != label:
-            continue
-        try:
-            result = store.run_dir(run.key).result()
-        except RecordError:
-            continue
-        value = None if result is None else _value(result, run.config.evaluation_key, metric)
-        if value is not None:
-            found[run.seed] = value
+        with suppress(RecordError):
+            result = store.run_dir(run.key).finished()
+            for metric in shown:
+                if (value := _value(result, run.evaluation_key, metric)) is not None:
+                    found[run.label, metric][run.seed] = value
     return found
 
 

@@ -22,6 +22,7 @@ from harness.results.comparisons import Comparison, Verdict
 from harness.results.contrast import contrast_of, listed, point_words, points_listed
 from harness.results.findings import Answered, ReportFindings, Trend, trends_of
 from harness.results.guards import TrainingLoss
+from harness.results.questions import costs
 from harness.stats.power import seeds_to_find
 
 _unit = metrics.unit_of_difference
@@ -88,16 +89,12 @@ class Teller:
 
     def _share_of_cost(self, point: int) -> str:
         """`, with 38 % of the parameters of 12 text layers`."""
-        cost = self._answered.study.show.cost
-        costs = {
-            each: min(cell.values.values())
-            for each in self._answered.study.points
-            if (cell := self._findings.cells.get((each, cost))) is not None and cell.values
-        }
-        most = max(costs, key=lambda each: costs[each])
-        if costs[point] >= costs[most]:
+        study, cost = self._answered.study, self._answered.study.show.cost
+        known = costs(self._findings.cells, study.points, cost)
+        most = max(known, key=lambda each: known[each])
+        if known[point] >= known[most]:
             return ""
-        share = text.number(100 * costs[point] / costs[most], 0)
+        share = text.number(100 * known[point] / known[most], 0)
         return f", with {share} % of the {metrics.display(cost)} of {self._label(most)}"
 
     def _label(self, point: int) -> str:

@@ -32,7 +32,7 @@ from harness.results.contrast import baseline_words
 from harness.results.findings import ReportFindings
 from harness.results.lasting import no_garbage
 from harness.results.sections import MetricSection, sections_of
-from harness.results.summary import Cell, best
+from harness.results.summary import Cell
 from harness.stats.intervals import Estimate
 from harness.stats.tests import ALPHA, Over
 
@@ -189,9 +189,8 @@ class _Builder:
 
     def _is_starred(self, cell: Cell) -> bool:
         """Whether it differs from its baseline: in the primary metric, where one is declared."""
-        found = cell.comparison
-        primary = any(answered.primary is not None for answered in self._findings.answered)
-        return found is not None and found.decided and (found.primary or not primary)
+        found, primary = cell.comparison, self._findings.primary
+        return found is not None and found.decided and (found.primary or primary is None)
 
     # ----------------------------------------------------------------------- rows
 
@@ -215,7 +214,7 @@ class _Builder:
         for place, each in enumerate(columns):
             name = metric_of.get(each.column.heads)
             footer.append(TableCell(self._chance_of(name) if name else "chance" * (not place)))
-        return (tuple(footer),) if any(flat_of(cell) for cell in footer[1:]) else ()
+        return (tuple(footer),) if any(text.flat(cell.text) for cell in footer[1:]) else ()
 
     def _chance_of(self, metric: str) -> str:
         column = [self._findings.cells[(r.index, metric)] for r in self._collection.points]
@@ -279,14 +278,8 @@ class _Builder:
         yield f"{DELTA}: difference to {base}{_about_interval(units)}."
 
     def _tested(self) -> list[Comparison]:
-        cells, points = self._findings.cells, self._collection.points
-        found = (cells[(r.index, m)].comparison for m in self._findings.shown for r in points)
-        return [comparison for comparison in found if comparison is not None]
-
-
-def flat_of(cell: TableCell) -> str:
-    """The letters of a cell."""
-    return text.flat(cell.text)
+        of, points = self._findings.comparisons, range(len(self._collection.points))
+        return [found for name in self._findings.shown for found in of(name, points).values()]
 
 
 _MCB = "multiple comparisons with the best, 95 %"
@@ -299,9 +292,8 @@ def _is_cost(name: str) -> bool:
 
 def _leading_metric(findings: ReportFindings) -> str:
     """The primary metric, else the first of quality, else the first."""
-    primary = [answered.primary for answered in findings.answered if answered.primary is not None]
     quality = [name for name in findings.shown if not metrics.is_cost(name)]
-    return [*primary, *quality, *findings.shown][0]
+    return findings.primary or [*quality, *findings.shown][0]
 
 
 def _leading_points(collection: Collection, findings: ReportFindings, two_lines: bool) -> list[int]:
@@ -311,14 +303,9 @@ def _leading_points(collection: Collection, findings: ReportFindings, two_lines:
     if len(every) <= most:
         return every
     metric = _leading_metric(findings)
-    sign = 1 if metrics.higher_is_better(metric) else -1
-    known = [(findings.cells[(point, metric)].estimate, point) for point in every]
-    ranked = sorted((-sign * found.mean, point) for found, point in known if found is not None)
-    kept = set(collection.baselines[:_MOST_BASELINES])
-    for _, point in ranked:
-        if len(kept) < most:
-            kept.add(point)
-    return sorted(kept) or every[:most]
+    ranked = sorted(every, key=lambda point: -findings.cells[(point, metric)].merit)
+    first = dict.fromkeys([*collection.baselines[:_MOST_BASELINES], *ranked])
+    return sorted([*first][:most])
 
 
 def headings_of(section: MetricSection) -> dict[str, tuple[str, ...]]:
@@ -371,16 +358,12 @@ def _spread(estimate: Estimate, metric: str, decimals: int, kind: str) -> Inline
 
 def _ranked(column: Sequence[Cell], decimals: int) -> dict[str, Mark]:
     """Printed mean -> its mark: the best, and of three the second; equal ones share it."""
-    means = [cell for cell in column if cell.estimate is not None]
-    if best(means) is None or len(means) < 2:
-        return {}
-    sign = 1 if metrics.higher_is_better(means[0].metric) else -1
-    ordered = sorted(means, key=lambda c: -sign * (c.estimate.mean if c.estimate else 0.0))
+    ordered = sorted(column, key=lambda cell: -cell.merit)
     shown = [_mean_text(c.estimate, c.metric, decimals) for c in ordered if c.estimate]
-    first, *rest = dict.fromkeys(shown)
-    if not rest:
+    first, second, *_ = [*dict.fromkeys(shown), None, None]
+    if first is None or second is None:
         return {}
-    return {rest[0]: Mark.SECOND if len(means) > 2 else Mark.NONE, first: Mark.BEST}
+    return {second: Mark.SECOND if len(shown) > 2 else Mark.NONE, first: Mark.BEST}
 
 
 def _may_differ(cell: Cell, column: Sequence[Cell]) -> bool:

@@ -18,8 +18,8 @@ from harness.store.record import Store
 
 def together(
     store: Store, names: Sequence[str], name: str, out: Path, layout: str = NARROWEST
-) -> tuple[ReportResult, int]:
-    """Write the report `name` of the sweeps `names` to `out`; returns it and its number of runs.
+) -> ReportResult:
+    """Write the report `name` of the sweeps `names` to `out`.
 
     Raises:
         ConfigError: fewer than two sweeps, or a name that is a sweep's or no folder's.
@@ -31,8 +31,7 @@ def together(
     collection = merge(parts, name=name, question=f"{listed(list(names))} in one table")
     made = {"together": list(names), "name": name}
     with locked(out):
-        result = write_collection(collection, store, out, made, layout)
-    return result, len(collection.records)
+        return write_collection(collection, store, out, made, layout)
 
 
 def check_name(store: Store, names: Sequence[str], name: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from harness.config import canonical_json
 from harness.config.sweep import Points, Show, Sweep, declared_by_all, value_at
 from harness.errors import HarnessError
-from harness.results.collect import Collection, PointRow, SweepPart, frame_of
+from harness.results.collect import Collection, PointRow, SweepPart
 from harness.results.records import Record
 
 
@@ -60,10 +60,8 @@ def merge(parts: Sequence[tuple[str, Collection]], *, name: str, question: str) 
             if rows[new].group == title:
                 rows[new] = replace(rows[new], baseline=baseline)
     sweep = _sweep([part for _, part in parts], records, name, question)
-    points = tuple(rows)
-    frame = frame_of(sweep, points, records, axes)
     notes = tuple(f"{title}: {note}" for title, part in parts for note in part.notes)
-    return Collection(sweep, points, tuple(records), axes, frame, tuple(studies), notes)
+    return Collection(sweep, tuple(rows), tuple(records), axes, tuple(studies), notes)
 
 
 def _sweep(

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from harness import metrics
 from harness.config import canonical_json
-from harness.config.sweep import Point, short_names
+from harness.config.sweep import short_names
 from harness.document import text
 from harness.document.blocks import Block, Paragraph
 from harness.document.table import plain_table
@@ -25,21 +25,19 @@ _MANY = 2
 
 def wave_notes(collection: Collection, findings: ReportFindings) -> Iterator[str]:
     """What stands against a conclusion: a grid that was too narrow, looks that came too late."""
-    found = [each for each in _choices(collection) if each.edges]
+    found = {name: each for name, each in _choices(collection).items() if each.edges}
     if found:
-        told = [_at_the_edge(collection, each) for each in found]
+        told = [
+            f"{name} ({', '.join(_value(each, path) for path in each.edges)})"
+            for name, each in found.items()
+        ]
         if len(told) > _MANY:
-            fields = dict.fromkeys(path for each in found for path in each.edges)
+            fields = dict.fromkeys(path for each in found.values() for path in each.edges)
             names = short_names(collection.sweep.nuisance)
             told = [f"{len(told)} points ({listed([names[path] for path in fields])})"]
         yield f"Chosen at the edge of the grid: {listed(told)}. A wider grid may serve them better."
     for answered in findings.answered:
         yield from _joint(answered)
-
-
-def _at_the_edge(collection: Collection, choice: PointChoice) -> str:
-    values = ", ".join(_value(choice, path) for path in choice.edges)
-    return f"{_words(collection, choice.point)} ({values})"
 
 
 def _joint(answered: Answered) -> Iterator[str]:
@@ -62,10 +60,10 @@ def choices(collection: Collection) -> Iterator[Block]:
     selection = collection.selection
     if selection is None or not found:
         return
-    names = short_names(collection.sweep.nuisance)
+    names, grid = short_names(collection.sweep.nuisance), next(iter(found.values())).tried
     metric = metrics.display(selection.tune_on)
     yield Paragraph(
-        f"Every point chose from the same grid of {len(found[0].tried)} combinations, by {metric} "
+        f"Every point chose from the same grid of {len(grid)} combinations, by {metric} "
         f"and {_seeds(collection)} of its own; the runs of this report "
         "have other seeds. A choice is worth what it validates better than the base's own values, "
         "or than the mean of the grid where the base is not in it: optimistic, since it was "
@@ -73,18 +71,21 @@ def choices(collection: Collection) -> Iterator[Block]:
     )
     heads = ("point", *names.values(), metric, "worth", "tried", "failed")
     scale = metrics.scale(selection.tune_on)
-    rows = [[_words(collection, c.point), *_chosen(c, names), *_scores(c, scale)] for c in found]
+    rows = [[name, *_chosen(c, names), *_scores(c, scale)] for name, c in found.items()]
     yield plain_table((*heads, "edge of the grid"), rows, numeric={*heads[1:]})
 
 
-def _choices(collection: Collection) -> list[PointChoice]:
-    """In the order of the table's points."""
-    selection = collection.selection
-    if selection is None:
-        return []
-    points = [collection.of_point(row.index)[0].run.point for row in collection.points]
-    found = [selection.choices.get(canonical_json(point)) for point in points]
-    return [choice for choice in found if choice is not None]
+def _choices(collection: Collection) -> dict[str, PointChoice]:
+    """A point in words -> what it chose, in the order of the table's points."""
+    if collection.selection is None:
+        return {}
+    found = {
+        point_words(collection, row): collection.selection.choices.get(
+            canonical_json(collection.of_point(row.index)[0].run.point)
+        )
+        for row in collection.points
+    }
+    return {name: choice for name, choice in found.items() if choice is not None}
 
 
 def _chosen(choice: PointChoice, names: Mapping[str, str]) -> list[object]:
@@ -123,14 +124,6 @@ def _value(choice: PointChoice, path: str) -> str:
 def _seeds(collection: Collection) -> str:
     count = len([*collection.sweep.tune_seeds])
     return f"{count} {'seed' if count == 1 else 'seeds'}"
-
-
-def _words(collection: Collection, point: Point) -> str:
-    wanted = canonical_json(point)
-    for row in collection.points:
-        if canonical_json(collection.of_point(row.index)[0].run.point) == wanted:
-            return point_words(collection, row)
-    return str(dict(point))
 
 
 # --------------------------------------------------------------------------- looks

@@ -1,4 +1,4 @@
-"""Run directories read into one tidy frame, in which every number that is missing says why.
+"""Run directories read into one collection, in which every number that is missing says why.
 
 A run that is not done, cannot be read or breaks an invariant becomes a hole with a reason; nothing
 is computed from the numbers here.
@@ -10,14 +10,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
-
-import pandas as pd
+from typing import Any, NamedTuple
 
 from harness import metrics
 from harness.config import TERMS, canonical_json
 from harness.config.sweep import Point, Run, Show, Sweep, matches, short_names, value_at
-from harness.document.text import encodable
 from harness.errors import unknown
 from harness.planning.selection import Selection, selection_on_file
 from harness.results.lasting import no_garbage
@@ -81,18 +78,12 @@ class SweepPart:
 
 @dataclass(frozen=True)
 class Collection:
-    """A sweep and all that is on disk of it.
-
-    `frame` has one row a (point, seed, metric): point, label, seed, the axes by their dotted names,
-    metric, value, n, chance, key, state, reason, off.  A hole is a NaN value with a reason; `off`
-    tells those that no run of the point can fill, since they are of a loss term that it has off.
-    """
+    """A sweep and all that is on disk of it."""
 
     sweep: Sweep
     points: tuple[PointRow, ...]
     records: tuple[Record, ...]
     axes: tuple[str, ...]
-    frame: pd.DataFrame
     parts: tuple[SweepPart, ...] = ()
     """The sweeps that it was put together from, where there are several."""
     notes: tuple[str, ...] = ()
@@ -113,10 +104,15 @@ class Collection:
         """The metrics of `Show`, each once."""
         return list(dict.fromkeys(self.sweep.show.metrics))
 
-    @property
+    @cached_property
     def metrics(self) -> list[str]:
-        """Every metric of the frame, the shown ones first."""
-        return self.frame["metric"].unique().tolist()
+        """Every metric that is shown or recorded, the shown ones first."""
+        return _metric_names(self.sweep, self.records)
+
+    @cached_property
+    def readings(self) -> list[list[Reading]]:
+        """Of each record, what it says of each of `metrics`."""
+        return [[_reading(record, name) for name in self.metrics] for record in self.records]
 
     def axis_name(self, path: str) -> str:
         """What a table or figure calls the axis `path`."""
@@ -150,6 +146,17 @@ class Collection:
         return tuple(axis for axis in self.axes if len(values[axis]) > 1)
 
     @cached_property
+    def used(self) -> tuple[Record, ...]:
+        """The records that give numbers."""
+        return tuple(record for record in self.records if record.reason is None)
+
+    @cached_property
+    def protocols(self) -> tuple[Mapping[str, Any], ...]:
+        """Of the evaluations, each distinct one once, as far as equal ones are one object."""
+        known = [r.evaluation["protocol"] for r in self.records if r.evaluation]
+        return tuple({id(protocol): protocol for protocol in known}.values())
+
+    @cached_property
     def _by_point(self) -> dict[int, list[Record]]:
         found: dict[int, list[Record]] = {row.index: [] for row in self.points}
         for record in self.records:
@@ -175,7 +182,7 @@ def collect_from(sweep: Sweep, places: Sequence[tuple[Run, RunDir]], store: Stor
     wanted = [sweep.show.x, sweep.show.hue, *sweep.axes]
     axes = tuple(dict.fromkeys(axis for axis in wanted if axis is not None))
     points = _points(sweep, records, axes)
-    return Collection(sweep, points, records, axes, frame_of(sweep, points, records, axes))
+    return Collection(sweep, points, records, axes)
 
 
 # --------------------------------------------------------------------------- points
@@ -225,42 +232,7 @@ def baselines_of(points: Sequence[Point], baseline: Point | None) -> list[int | 
     return [index.get(canonical_json({**point, **baseline}), single) for point in points]
 
 
-# --------------------------------------------------------------------------- the frame
-
-
-def frame_of(
-    sweep: Sweep,
-    points: Sequence[PointRow],
-    records: Sequence[Record],
-    axes: Sequence[str],
-) -> pd.DataFrame:
-    """A row a (point, seed, metric), as `Collection` describes it."""
-    names = _metric_names(sweep, records)
-    measured = [_measured(record, name) for record in records for name in names]
-    values, counts, chances, reasons, off = zip(*measured, strict=True) if measured else ((),) * 5
-
-    def each(column: Sequence[Any]) -> pd.Series[Any]:
-        """One value a record, repeated for every metric."""
-        return pd.Series(list(map(encodable, column))).repeat(len(names)).reset_index(drop=True)
-
-    return pd.DataFrame(
-        {
-            "point": each([record.point for record in records]),
-            "label": each([record.run.label for record in records]),
-            "seed": each([record.seed for record in records]),
-            **{
-                axis: each([points[record.point].axes[axis] for record in records]) for axis in axes
-            },
-            "metric": [*names] * len(records),
-            "value": pd.Series(values, dtype="float64"),
-            "n": pd.Series(counts, dtype="float64"),
-            "chance": pd.Series(chances, dtype="float64"),
-            "reason": pd.Series(reasons, dtype="object"),
-            "off": pd.Series(off, dtype="bool"),
-            "key": each([record.key for record in records]),
-            "state": each([record.status.state.value for record in records]),
-        }
-    )
+# --------------------------------------------------------------------------- the readings
 
 
 def _metric_names(sweep: Sweep, records: Sequence[Record]) -> list[str]:
@@ -277,11 +249,18 @@ def _metric_names(sweep: Sweep, records: Sequence[Record]) -> list[str]:
     return list(dict.fromkeys([*sweep.show.metrics, *sorted(evaluated), *sorted(costs)]))
 
 
-_Measured = tuple[float, float, float, str | None, bool]
-"""Value, n, chance, reason, off; what is missing is NaN, and a NaN value comes with its reason."""
+class Reading(NamedTuple):
+    """What one record says of one metric; what is missing is NaN, and a NaN value has a reason."""
+
+    value: float
+    n: float
+    chance: float
+    reason: str | None = None
+    off: bool = False
+    """Whether no run of the point can have one: the metric is of a loss term that it has off."""
 
 
-def _measured(record: Record, name: str) -> _Measured:
+def _reading(record: Record, name: str) -> Reading:
     if record.reason is not None or record.result is None or record.evaluation is None:
         return _hole(record, name, record.reason or "no value")
     found = record.evaluation["metrics"].get(name)
@@ -292,15 +271,16 @@ def _measured(record: Record, name: str) -> _Measured:
     value = found["value"]
     if value is None:
         return _hole(record, name, found.get("reason") or "no value", found)
-    return value, _or_nan(found.get("n")), _or_nan(found.get("chance")), None, False
+    return Reading(float(value), _or_nan(found.get("n")), _or_nan(found.get("chance")))
 
 
 def _hole(
     record: Record, name: str, reason: str, found: Mapping[str, float | None] | None = None
-) -> _Measured:
+) -> Reading:
     term, found = _term_off(record, name), found or {}
     why = reason if term is None else f"of the loss term {term}, which is off in this run"
-    return math.nan, _or_nan(found.get("n")), _or_nan(found.get("chance")), why, term is not None
+    counts = _or_nan(found.get("n")), _or_nan(found.get("chance"))
+    return Reading(math.nan, *counts, why, term is not None)
 
 
 def _term_off(record: Record, name: str) -> str | None:
@@ -312,4 +292,4 @@ def _term_off(record: Record, name: str) -> str | None:
 
 
 def _or_nan(value: float | None) -> float:
-    return math.nan if value is None else value
+    return math.nan if value is None else float(value)

@@ -33,7 +33,7 @@ def contrast_of(collection: Collection, row: PointRow, base: PointRow) -> Contra
     names = collection.sweep.show.names
     if row.label in names and base.label in names:
         return Contrast(row.label, base.label, "")
-    changed = [axis for axis in collection.axes if _differ(row, base, axis)]
+    changed = [axis for axis in collection.axes if row.told[axis] != base.told[axis]]
     places = [axis for axis in collection.places if axis not in changed]
     if places:
         old = values_of(collection, base, changed)
@@ -89,7 +89,3 @@ def points_listed(names: Sequence[str]) -> str:
     if len(nouns) != 1 or not all(count.replace(",", "").isdigit() for count, _, _ in counted):
         return listed(names)
     return f"{listed([count for count, _, _ in counted])} {nouns.pop()}"
-
-
-def _differ(row: PointRow, other: PointRow, axis: str) -> bool:
-    return row.told[axis] != other.told[axis]

@@ -14,14 +14,13 @@ from harness import metrics
 from harness.config.sweep import Sweep
 from harness.errors import InvariantError, one_line
 from harness.evaluate.invariants import check
-from harness.results.collect import Collection, PointRow, frame_of
+from harness.results.collect import Collection, PointRow
 from harness.results.records import Record
 from harness.store.deployed import Sitting, Timing, files_of, forms_of
 
 #: Name of the axis; it is no field of a configuration.
 FORM = "form"
 TRAINED = "as trained"
-LOUD = "not measured quietly"
 _COLUMNS = ("cost/size_mb", "cost/latency_least_ms", "cost/latency_ms", "cost/memory_mb")
 
 
@@ -47,10 +46,7 @@ def deployed(collection: Collection, sitting: Sitting | None) -> Collection | No
                                 baseline=baseline))  # fmt: skip
             timings = _timings(own, form, sitting)
             records += [_in_form(record, place, form, timings) for record in own]
-    axes_ = (*collection.axes, FORM)
-    sweep = _sweep(collection)
-    frame = frame_of(sweep, rows, records, axes_)
-    return Collection(sweep, tuple(rows), tuple(records), axes_, frame)
+    return Collection(_sweep(collection), tuple(rows), tuple(records), (*collection.axes, FORM))
 
 
 def newest_with_most(collection: Collection, sittings: Iterable[Sitting]) -> Sitting | None:

@@ -67,6 +67,11 @@ class Answered:
         """What is said of one metric."""
         return self.analysis.by_metric[metric]
 
+    def sizes_of(self, effect: int) -> dict[str, Judged]:
+        """Metric -> the size of effect number `effect`, of those that tell it."""
+        found = self.analysis.by_metric.items()
+        return {name: each.effects[effect] for name, each in found if effect in each.effects}
+
 
 @dataclass(frozen=True)
 class ReportFindings:
@@ -101,6 +106,11 @@ class ReportFindings:
         return tuple(name for section in self.sections for name in section.metrics)
 
     @property
+    def primary(self) -> str | None:
+        """The primary metric, of several sweeps the first that has one."""
+        return next((each.primary for each in self.answered if each.primary is not None), None)
+
+    @property
     def averages(self) -> dict[str, tuple[str, ...]]:
         """Average -> the metrics it is the mean of."""
         return averages_of(self.sections)
@@ -113,14 +123,14 @@ class ReportFindings:
     def mark(self, cell: Cell) -> str:
         """`best` where it is told from all others, `tied` where it cannot be told from the best."""
         contest = self.contests.get(cell.metric)
-        if contest is None or cell.estimate is None or cell.point not in contest.candidates:
+        if contest is None or cell.estimate is None or cell.point not in contest.tied:
             return ""
         return "best" if contest.won else "tied"
 
-    def comparisons(self, metric: str) -> list[Comparison]:
-        """To the baselines, in the order of the points."""
-        cells = (cell for (_, name), cell in self.cells.items() if name == metric)
-        return [cell.comparison for cell in cells if cell.comparison is not None]
+    def comparisons(self, metric: str, points: Iterable[int]) -> dict[int, Comparison]:
+        """Point -> its difference to its baseline, of those of `points` that have one."""
+        found = ((point, self.cells[(point, metric)].comparison) for point in points)
+        return {point: comparison for point, comparison in found if comparison is not None}
 
 
 def trends_of(answered: Answered, metric: str | None = None) -> Iterator[Trend]:

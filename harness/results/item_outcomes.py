@@ -69,10 +69,11 @@ class Outcomes:
             only: point -> the seeds that count; None: all.
         """
         scores, pictures = self._scores.get(metric, {}), self._pictures.get(metric, {})
+        wanted = set(points)
         own = {
             (point, seed): pictures[point, seed]
             for point, seed in scores
-            if point in set(points) and (only is None or seed in only.get(point, ()))
+            if point in wanted and (only is None or seed in only.get(point, ()))
         }
         if len(set(own.values())) != 1:
             return None

@@ -25,13 +25,18 @@ def no_garbage() -> Iterator[None]:
 
 @contextmanager
 def lasting() -> Iterator[None]:
-    """What is there now is no garbage, and is not looked through; also a decorator.
+    """What is there now is no garbage, and is not looked through; what comes is, also within
+    `no_garbage`.
 
     Of drawing and of writing pages, which do leave garbage: beside a million of records and cells,
     whose collection would take longer than the work.
     """
+    rested = not gc.isenabled()
     gc.freeze()
+    gc.enable()
     try:
         yield
     finally:
         gc.unfreeze()
+        if rested:
+            gc.disable()

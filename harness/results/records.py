@@ -30,6 +30,7 @@ from harness.metrics import lacking
 from harness.metrics.base import remember
 from harness.results.second_process import begin
 from harness.store.checksums import LOGS
+from harness.store.manifest import Trees
 from harness.store.record import RunDir, Store
 from harness.store.shapes import ProvenanceShape, shaped
 from harness.store.state import State, Status
@@ -148,6 +149,7 @@ class Reader:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._trees = Trees()
         self._protocols: dict[bytes, Mapping[str, Any]] = {}
         self._expected: dict[int, Expected] = {}
         self._lacking: dict[tuple[int, tuple[str, ...]], Mapping[str, Any]] = {}
@@ -166,7 +168,7 @@ class Reader:
 
     def _read(self, point: int, run: Run, directory: RunDir, asked: str) -> Record:
         files = _Files(directory.path)
-        _check_config(files.read("config.json"), run, directory)
+        self._check_config(files.read("config.json"), run, directory)
         data = files.read("result.json")
         result = None
         if data is not None:
@@ -202,6 +204,14 @@ class Reader:
         lacks = self._lacking_of(evaluation, tuple(run.config.objective.active))
         filled = {**evaluation, "metrics": {**evaluation["metrics"], **lacks}}
         return Record(*start, status, None, evaluation=filled, **common)
+
+    def _check_config(self, data: bytes | None, run: Run, directory: RunDir) -> None:
+        """RecordError unless the directory's configuration is the run's; it may lie elsewhere."""
+        if data is None:
+            return
+        written = parse_json(data, directory.path / "config.json").get("config")
+        if written != self._trees.of(run.config):
+            directory.read_config()
 
     def _curve(
         self, files: _Files, directory: RunDir, told: Mapping[str, str]
@@ -257,15 +267,6 @@ class _Files:
             raise RecordError(f"{self._folder / name} cannot be read: {error}") from None
         self.digests[name] = hashlib.sha256(data).hexdigest()
         return data
-
-
-def _check_config(data: bytes | None, run: Run, directory: RunDir) -> None:
-    """RecordError unless the directory's configuration is the run's; it may lie elsewhere."""
-    if data is None:
-        return
-    written = parse_json(data, directory.path / "config.json").get("config")
-    if written != run.config.model_dump(mode="json"):
-        directory.read_config()
 
 
 def _attempts(files: _Files, directory: RunDir) -> Sequence[Mapping[str, Any]]:

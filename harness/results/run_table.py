@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from harness.document.text import encodable
@@ -33,7 +34,7 @@ def run_table(collection: Collection) -> pd.DataFrame:
     records = collection.records
     rows = [collection.points[record.point] for record in records]
     names = collection.metrics
-    values = collection.frame["value"].to_numpy().reshape(len(records), len(names))
+    values = np.array([[reading.value for reading in own] for own in collection.readings])
     columns: dict[str, object] = {
         "label": [encodable(row.label) for row in rows],
         "seed": [record.seed for record in records],

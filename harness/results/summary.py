@@ -7,14 +7,15 @@ several metrics that lacks one of them is a hole like any other.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 from harness import metrics
-from harness.results.collect import Collection
+from harness.results.collect import Collection, Reading
 from harness.results.comparisons import Comparison
+from harness.results.records import Record
 from harness.stats.intervals import Estimate, estimate
 
 
@@ -56,6 +57,12 @@ class Cell:
         have = f"{len(self.values)} of {len(self.seeds)} seeds"
         return f"{have}: {'; '.join(parts)}"
 
+    @property
+    def merit(self) -> float:
+        """The mean, negative where lower is better; that of a hole is below all others."""
+        sign = 1 if metrics.higher_is_better(self.metric) else -1
+        return -math.inf if self.estimate is None else sign * self.estimate.mean
+
 
 Cells = Mapping[tuple[int, str], Cell]
 """(point, metric) -> cell."""
@@ -69,15 +76,16 @@ def summarise(
     Args:
         averages: name of an average -> the metrics it is the plain mean of, seed by seed.
     """
-    rows: dict[tuple[int, str], list[_Row]] = {}
-    frame = collection.frame
-    names = ["seed", "value", "reason", "chance", "n", "key", "off"]
-    places = zip(frame["point"].tolist(), frame["metric"].tolist(), strict=True)
-    seeds = zip(*[frame[name].tolist() for name in names], strict=True)
-    for place, seed in zip(places, seeds, strict=True):
-        rows.setdefault(place, []).append(seed)
+    by_point: dict[int, list[tuple[Record, list[Reading]]]] = {}
+    for record, readings in zip(collection.records, collection.readings, strict=True):
+        by_point.setdefault(record.point, []).append((record, readings))
     make = _Maker({row.index: row.baseline for row in collection.points})
-    cells = {place: make.cell(place, found) for place, found in rows.items()}
+    cells = {
+        (point, name): make.cell((point, name), own, [readings[n] for _, readings in found])
+        for point, found in by_point.items()
+        for own in [[record for record, _ in found]]
+        for n, name in enumerate(collection.metrics)
+    }
     for name, members in (averages or {}).items():
         for row in collection.points:
             parts = [cells[(row.index, member)] for member in members]
@@ -85,8 +93,6 @@ def summarise(
     return cells
 
 
-_Row = tuple[int, float, str | None, float, float, str, bool]
-"""Seed, value, reason, chance, n, key, off."""
 _NOTHING: Mapping[int, str] = MappingProxyType({})
 
 
@@ -97,17 +103,21 @@ class _Maker:
         self._baselines = baselines
         self._tuples: dict[tuple[object, ...], Any] = {}
 
-    def cell(self, place: tuple[int, str], rows: Sequence[_Row]) -> Cell:
+    def cell(
+        self, place: tuple[int, str], records: Sequence[Record], readings: Sequence[Reading]
+    ) -> Cell:
         """The cell of these seeds, nothing compared yet."""
-        seeds, every, _, chances, counts, keys, off = zip(*rows, strict=True)
+        seeds, keys = tuple(r.seed for r in records), tuple(r.key for r in records)
+        every, counts, chances, reasons, off = zip(*readings, strict=True)
         values = {seed: value for seed, value in zip(seeds, every, strict=True) if value == value}
         known = [chance for chance in chances if chance == chance]  # NaN is unlike itself
-        whole = len(values) == len(rows)
+        whole = len(values) == len(readings)
+        missing = {s: str(why) for s, why in zip(seeds, reasons, strict=True) if s not in values}
         return Cell(
             *place,
             seeds=self._shared(seeds),
             values=values,
-            missing=_NOTHING if whole else {r[0]: str(r[2]) for r in rows if r[0] not in values},
+            missing=missing or _NOTHING,
             chance=math.fsum(known) / len(known) if known else None,
             samples=self._shared(tuple(sorted({int(n) for n in counts if n == n}))),
             keys=self._shared(keys),
@@ -144,15 +154,6 @@ def _average(name: str, parts: Sequence[Cell]) -> Cell:
         estimate=None if missing else estimate(list(values.values())),
         baseline=first.baseline,
     )
-
-
-def best(cells: Iterable[Cell]) -> Cell | None:
-    """The cell with the best mean of one metric, complete cells alone; None without any."""
-    means = [(cell.estimate.mean, cell) for cell in cells if cell.estimate is not None]
-    if not means:
-        return None
-    sign = 1 if metrics.higher_is_better(means[0][1].metric) else -1
-    return max(means, key=lambda pair: sign * pair[0])[1]
 
 
 def _seeds(seeds: list[int]) -> str:

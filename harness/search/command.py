@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING, Any
 from harness import metrics
 from harness.config import VALIDATION, RunConfig, Runtime, field_paths, override, override_runtime
 from harness.config.searchspace import Search, check_pruner, check_search
-from harness.config.sweep import Point, Points, Run, Show, Sweep, expand, matches, value_at
+from harness.config.sweep import (
+    Point,
+    Points,
+    Run,
+    Show,
+    Sweep,
+    expand,
+    matches,
+    refuse_clash,
+    value_at,
+)
 from harness.errors import ConfigError, InterruptedRun, RecordError, SweepError, unknown
 from harness.launch.backlog import Backlog
 from harness.launch.check import check_runs, data_notes, finisher
@@ -131,7 +141,7 @@ class SearchPlan:
         seeds = list(sweep.seeds)
         if len(seeds) != 1:
             raise SweepError(f"seeds = {seeds}: the trials of a search have one seed in common")
-        _refuse_clash(sweep, job.overrides)
+        refuse_clash(sweep, job.overrides)
         base = override(job.base, {**job.overrides, "seed": seeds[0]})
         splits = base.evaluate.splits
         if VALIDATION not in splits:
@@ -253,12 +263,6 @@ class SearchPlan:
         runs = [self.run_of(t.point) for t in ledger if ledger.of_key(t.key) is t]
         if runs:
             write_manifest(store, self.sweep, runs, self.runtime, words)
-
-
-def _refuse_clash(sweep: Sweep, overrides: Mapping[str, object]) -> None:
-    for path in overrides:
-        if path in sweep.axes or path == "seed":
-            raise SweepError(f"{path} is set by this search and cannot be overridden")
 
 
 def _plain(value: Any) -> Any:
@@ -384,7 +388,7 @@ def _confirm(job: SearchJob, plan: SearchPlan, ledger: Ledger, executor: Executo
 
 
 def _report(job: SearchJob, plan: SearchPlan, ledger: Ledger) -> int:
-    from harness.report import build
+    from harness.report.folder import build
     from harness.report.search import build_search
 
     made = plan.confirmation(ledger)

@@ -7,7 +7,6 @@ acted upon (ledger, then run, then study), so the controller may die between any
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +18,7 @@ from harness.config.searchspace import Dimension, Integers, Search, Uniform
 from harness.config.sweep import Point, Run
 from harness.errors import ConfigError, HarnessError, RecordError, one_line
 from harness.launch.backlog import Backlog, Say, name_of
+from harness.monitor.snapshot import sign
 from harness.planning.plan import TRANSIENT, Action, Step, make_plan
 from harness.search.study import Study
 from harness.seeding import generator
@@ -87,7 +87,7 @@ class Trials:
         self._steps: dict[int, Step] = {}
         self._running = [] if running is None else running
         self._handed: set[str] = set()
-        self._seen: dict[int, tuple[int, int]] = {}
+        self._seen: dict[int, object] = {}
         self._repeats = self._invalid = 0
         self._exhausted = self._lost = self._unnoticed = False
         self._next_look = self._spent = 0.0
@@ -278,7 +278,7 @@ class Trials:
     def _follow(self, number: int, step: Step) -> bool:
         """Report what the run has evaluated since the last time; whether it fell behind."""
         directory = self._store.run_dir(step.run.key)
-        stamp = _stamp(directory)
+        stamp = sign(directory.progress_file)
         if self._search.pruner is None or self._lost or stamp in {None, self._seen.get(number)}:
             return False
         goal = self._search.goals[0]
@@ -391,12 +391,3 @@ def _draw(dimension: Dimension, draws: Any) -> Any:
         steps = (dimension.high - dimension.low) // dimension.step
         return dimension.low + dimension.step * int(draws.integers(steps + 1))
     return dimension.options[int(draws.integers(len(dimension.options)))]
-
-
-def _stamp(directory: RunDir) -> tuple[int, int] | None:
-    """What changes when progress.jsonl does; None without one."""
-    try:
-        found = os.stat(directory.progress_file)
-    except FileNotFoundError:
-        return None
-    return found.st_size, found.st_mtime_ns

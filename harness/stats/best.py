@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from scipy import optimize, special
@@ -37,6 +37,11 @@ class Best:
     def won(self) -> bool:
         """Whether the leader can be told from all others."""
         return self.candidates == (self.leader,)
+
+    @cached_property
+    def tied(self) -> frozenset[int]:
+        """The candidates, to be looked up in."""
+        return frozenset(self.candidates)
 
 
 #: Past so many points, those with the best means alone are taken for rivals of the others.
@@ -83,9 +88,10 @@ def _criticals(gaps: Gaps, comparisons: int, alpha: float) -> Array:
     Dunnett's where the variance is pooled (equal correlations of 1/2, which equal numbers of seeds
     give); Bonferroni's where a pair is judged by its own seeds.
     """
-    found = -special.stdtrit(np.maximum(gaps.dfs, 1), alpha / comparisons)
-    pooled = dunnett(comparisons, float(gaps.dfs[gaps.pooled].max(initial=1.0)), alpha)
-    seeds: Array = np.where(gaps.pooled, pooled, found)
+    pooled, own = gaps.pooled, ~gaps.pooled
+    common = dunnett(comparisons, float(gaps.dfs[pooled].max(initial=1.0)), alpha)
+    seeds: Array = np.full(pooled.shape, common)
+    seeds[own] = -special.stdtrit(np.maximum(gaps.dfs[own], 1), alpha / comparisons)
     if not gaps.items:
         return seeds
     return (1 - gaps.shares) * seeds + gaps.shares * dunnett(comparisons, gaps.items - 1.0, alpha)

@@ -8,14 +8,19 @@ directories.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Container, Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
+from functools import cache, reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel
 
 from harness.config import (
     RunConfig,
     Runtime,
+    canonical_json,
     field_paths,
     override,
     unregistered_terms,
@@ -23,6 +28,7 @@ from harness.config import (
 )
 from harness.config.sweep import Point, Points, Run, Show, Sweep, SweepFile
 from harness.config.sweep_files import load_recorded
+from harness.config.values import at_path
 from harness.errors import NOT_WHOLE, RecordError, SweepError, one_line, refuse_long, unknown
 from harness.files import drop_leftovers, read_json, write_json
 from harness.metrics import display
@@ -53,7 +59,8 @@ def write_manifest(
         sweep: with the metrics of `show` resolved to names.
         command: the words typed.
     """
-    base = runs[0].config
+    trees = Trees()
+    base = trees.of(runs[0].config)
     beside = {parent.key: parent for run in runs for parent in run.parents}
     own = {run.key for run in runs}
     before = _on_file(store, sweep.name)
@@ -70,9 +77,9 @@ def write_manifest(
             "show": _plain(asdict(sweep.show)),
             **_waves(sweep),
             "declared": _declarations(before, sweep, store, own),
-            "base": base.model_dump(mode="json"),
-            "runs": [_entry(run, base) for run in runs],
-            "parents": [_entry(run, base) for key, run in beside.items() if key not in own],
+            "base": base,
+            "runs": [_entry(run, base, trees) for run in runs],
+            "parents": [_entry(run, base, trees) for key, run in beside.items() if key not in own],
         },
     )
 
@@ -83,7 +90,7 @@ def _waves(sweep: Sweep) -> dict[str, Any]:
     if sweep.nuisance:
         grid = [[path, [*values]] for path, values in sweep.nuisance.items()]
         tree = sweep.base.model_dump(mode="json")
-        own = {path: _at(tree, path) for path in sweep.nuisance}
+        own = {path: at_path(tree, path) for path in sweep.nuisance}
         waves = {"nuisance": grid, "tune_on": sweep.tune_on, "tune_seeds": [*sweep.tune_seeds]}
         waves["base"] = own
     if sweep.look_counts:
@@ -129,29 +136,50 @@ def _plain(show: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _entry(run: Run, base: RunConfig) -> dict[str, Any]:
+def _entry(run: Run, base: Mapping[str, Any], trees: Trees) -> dict[str, Any]:
     return {
         "key": run.key,
         "label": run.label,
         "seed": run.seed,
         "point": [[path, value] for path, value in run.point.items()],  # its order is the table's
-        "set": _differences(base, run.config),
+        "set": differences(base, trees.of(run.config)),
         "parents": [parent.key for parent in run.parents],
     }
 
 
-def _differences(base: RunConfig, config: RunConfig) -> dict[str, Any]:
-    """Dotted field -> value in `config`, of the fields in which it differs from `base`."""
-    here, there = config.model_dump(mode="json"), base.model_dump(mode="json")
-    values = {path: _at(here, path) for path in field_paths(RunConfig)}
-    return {path: value for path, value in values.items() if value != _at(there, path)}
+class Trees:
+    """Configurations as they are written; a section that several share is made a tree once."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[object, Any]] = {}
+
+    def of(self, config: RunConfig) -> dict[str, Any]:
+        """As `model_dump(mode="json")`."""
+        return {name: self._of(value) for name, value in config}
+
+    def _of(self, value: Any) -> Any:
+        if not isinstance(value, BaseModel):
+            return value
+        if id(value) not in self._known:  # and it stays, so that nothing else gets its address
+            self._known[id(value)] = value, value.model_dump(mode="json")
+        return self._known[id(value)][1]
 
 
-def _at(tree: Mapping[str, Any], path: str) -> Any:
-    value: Any = tree
-    for name in path.split("."):
-        value = value[name]
-    return value
+def differences(base: Mapping[str, Any], tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted field -> value in `tree`, of those in which it differs from `base`."""
+    sections = {name for name, value in tree.items() if value != base[name]}
+    told = flat(base, sections)
+    return {path: value for path, value in flat(tree, sections).items() if value != told[path]}
+
+
+def flat(tree: Mapping[str, Any], sections: Container[str]) -> dict[str, Any]:
+    """Dotted field -> value, of the fields in these sections of a configuration."""
+    return {p: reduce(getitem, at, tree) for p, at in _paths().items() if at[0] in sections}
+
+
+@cache
+def _paths() -> dict[str, list[str]]:
+    return {path: path.split(".") for path in field_paths(RunConfig)}
 
 
 # --------------------------------------------------------------------------- what was declared
@@ -189,8 +217,8 @@ def printed_before(store: Store, sweep: Sweep) -> int | None:
 
     None where no run had finished then.
     """
-    tree = _on_file(store, sweep.name)
-    if tree is None or not sweep.look_counts:
+    tree = _on_file(store, sweep.name) if sweep.look_counts else None
+    if tree is None:
         return None
     keys = {entry["key"] for entry in tree["runs"]}
     last = _declarations(tree, sweep, store, keys)[-1]
@@ -313,8 +341,9 @@ def _runs(
 ) -> dict[str, Run]:
     runs: dict[str, Run] = {}
     above: dict[str, list[str]] = {}
+    sections: dict[tuple[str, str], Any] = {}
     for entry in entries:
-        config = override(base, entry["set"]) if entry["set"] else base
+        config = _config(base, entry["set"], sections)
         point: Point = dict(entry["point"])
         refuse_long("the label", str(entry["label"]))
         run = Run(entry["label"], point, entry["seed"], config, source=source)
@@ -331,3 +360,23 @@ def _runs(
         key: replace(run, parents=tuple(known[each] for each in above[key])) if above[key] else run
         for key, run in runs.items()
     }
+
+
+def _config(
+    base: RunConfig, own: Mapping[str, Any], sections: dict[tuple[str, str], Any]
+) -> RunConfig:
+    """`base` with what a run sets; a section that runs have in common is one object, read once.
+
+    Args:
+        sections: those known by now, by their names and by what is set in them.
+    """
+    told: dict[str, dict[str, Any]] = {}
+    for path, value in own.items():
+        told.setdefault(path.partition(".")[0], {})[path] = value
+    places = {name: (name, canonical_json(values)) for name, values in told.items()}
+    if not all(place in sections for place in places.values()):
+        config = override(base, own)
+        for name, place in places.items():
+            sections.setdefault(place, getattr(config, name))
+    # That they fit each other is known since they were written: the run's key is checked.
+    return base.model_copy(update={name: sections[place] for name, place in places.items()})

@@ -52,8 +52,39 @@ RESULT_SCHEMA = 2
 """Of results: since the first stage recalls have other names; see harness.store.first_stage."""
 
 
+class _Inside:
+    """What lies in the directory of a run by a name of its own."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, run: RunDir, owner: type[RunDir]) -> Path:
+        return run.path / self._name
+
+
 class RunDir:
     """The directory of one run."""
+
+    result_file = _Inside("result.json")
+    """Written last; its valid presence means done."""
+    status_file = _Inside("status.json")
+    """State and progress, replaced atomically."""
+    metrics_file = _Inside("metrics.jsonl")
+    """The training log."""
+    provenance_file = _Inside("provenance.json")
+    """An entry an attempt."""
+    progress_file = _Inside("progress.jsonl")
+    """What was evaluated while it trained."""
+    lease_file = _Inside("lease.json")
+    """Who runs it now."""
+    checkpoints = _Inside("checkpoints")
+    """States to go on from, and the final weights."""
+    stop_file = _Inside("stop.json")
+    """The wish that the run stop."""
+    fill_file = _Inside("fill.json")
+    """The wish that its evaluation be filled up."""
+    outcomes = _Inside("outcomes")
+    """Per-example results."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -63,46 +94,6 @@ class RunDir:
         """The run's key: the directory's name, up to the number of one that was set aside."""
         return self.path.name.partition(".")[0]
 
-    @property
-    def result_file(self) -> Path:
-        """Written last; its valid presence means done."""
-        return self.path / "result.json"
-
-    @property
-    def status_file(self) -> Path:
-        """State and progress, replaced atomically."""
-        return self.path / "status.json"
-
-    @property
-    def metrics_file(self) -> Path:
-        """The training log."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def progress_file(self) -> Path:
-        """What was evaluated while it trained."""
-        return self.path / "progress.jsonl"
-
-    @property
-    def lease_file(self) -> Path:
-        """Who runs it now."""
-        return self.path / "lease.json"
-
-    @property
-    def checkpoints(self) -> Path:
-        """States to go on from, and the final weights."""
-        return self.path / "checkpoints"
-
-    @property
-    def stop_file(self) -> Path:
-        """The wish that the run stop."""
-        return self.path / "stop.json"
-
-    @property
-    def fill_file(self) -> Path:
-        """The wish that its evaluation be filled up."""
-        return self.path / "fill.json"
-
     def request_fill(self) -> None:
         """Have what its evaluation lacks computed and added; it has work left until it is."""
         write_json(self.fill_file, {"schema": SCHEMA})
@@ -111,11 +102,6 @@ class RunDir:
     def begun(self) -> bool:
         """Whether there is a state to go on from, sound or not, or more."""
         return self.result_file.exists() or any(self.checkpoints.glob("step-*.pt"))
-
-    @property
-    def outcomes(self) -> Path:
-        """Per-example results."""
-        return self.path / "outcomes"
 
     def log_file(self, attempt: int) -> Path:
         """What attempt `attempt` printed."""
@@ -180,12 +166,15 @@ class RunDir:
         write_json(self.status_file, {**beat, **details})
 
     def status(
-        self,
-        evaluation_key: str | None = None,
-        *,
-        lives: Callable[[Path], bool] = lease_is_live,
+        self, evaluation_key: str | None = None, *, lives: Callable[[Path], bool] = lease_is_live
     ) -> Status:
-        """The state derived from the files.
+        """The state derived from the files; see `look`."""
+        return self.look(evaluation_key, lives=lives)[0]
+
+    def look(
+        self, evaluation_key: str | None = None, *, lives: Callable[[Path], bool] = lease_is_live
+    ) -> tuple[Status, dict[str, Any] | None]:
+        """The state derived from the files, and the result, which is read for it.
 
         With `evaluation_key`, a finished training whose result lacks that evaluation is
         INTERRUPTED: there is work left, none of it training.  So is one that is to be filled up.
@@ -193,8 +182,9 @@ class RunDir:
         Args:
             lives: whether the holder of a lease still runs.
         """
+        result = self.result()
         fill = evaluation_key is not None and self.fill_file.exists()
-        return self.status_given(self.result(), evaluation_key, lives=lives, fill=fill)
+        return self.status_given(result, evaluation_key, lives=lives, fill=fill), result
 
     def status_given(
         self,
@@ -236,10 +226,10 @@ class RunDir:
 
     def provenance(self) -> list[dict[str, Any]]:
         """An entry an attempt, in order; RecordError where it is none."""
-        file = self.path / "provenance.json"
-        written = read_json(file)
-        found = [] if written is None else shaped(written, ProvenanceShape, file)["attempts"]
-        return list(found)
+        written = read_json(self.provenance_file)
+        if written is None:
+            return []
+        return list(shaped(written, ProvenanceShape, self.provenance_file)["attempts"])
 
     def attempts(self) -> int:
         """How often this run was started."""
@@ -247,26 +237,25 @@ class RunDir:
 
     def was_out_of_memory(self) -> bool:
         """Whether an attempt at this run ended for want of memory, so that the next takes less."""
-        written = read_json(self.path / "provenance.json") or {"attempts": []}
-        spared = any(attempt.get("checkpoint_activations") for attempt in written["attempts"][-1:])
+        last = self.provenance()[-1:]
+        spared = any(attempt.get("checkpoint_activations") for attempt in last)
         failure = (read_json(self.status_file) or {}).get("failure")
         classes = [failure, *(end["class"] for end in self.ends())]
         return spared or "out_of_memory" in classes
 
     def add_provenance(self, entry: Mapping[str, Any]) -> int:
         """Append the entry of a new attempt; returns its number, from 1."""
-        file = self.path / "provenance.json"
-        written = read_json(file) or {"schema": SCHEMA, "attempts": []}
-        entries = [*of_this_schema(written, file)["attempts"], dict(entry)]
-        write_json(file, {"schema": SCHEMA, "attempts": entries})
+        entries = [*self.provenance(), dict(entry)]
+        write_json(self.provenance_file, {"schema": SCHEMA, "attempts": entries})
         return len(entries)
 
     def complete_provenance(self, **more: Any) -> None:
         """Add to the entry of the present attempt what was not known at its start."""
-        file = self.path / "provenance.json"
-        attempts = of_this_schema(read_json(file), file)["attempts"]
+        attempts = self.provenance()
+        if not attempts:
+            raise RecordError(f"{self.provenance_file} is missing")
         entries = [*attempts[:-1], {**attempts[-1], **more}]
-        write_json(file, {"schema": SCHEMA, "attempts": entries})
+        write_json(self.provenance_file, {"schema": SCHEMA, "attempts": entries})
 
     # ---- ends
 

@@ -7,10 +7,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from harness.files import write_atomic as write_atomic
-
-# --------------------------------------------------------------------------- state
-
 
 class State(StrEnum):
     """What the files say of a run."""

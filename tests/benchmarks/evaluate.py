@@ -158,9 +158,10 @@ def write_photos(folder: Path, count: int) -> Path:
 def texts(args: argparse.Namespace) -> dict[str, Any]:
     """The classifier of as many of ImageNet's classes with its 80 templates; no picture."""
     from harness.config import Evaluate, Runtime
+    from harness.data.classnames import prompts
     from harness.device import set_up
     from harness.evaluate.embed import embed_texts
-    from harness.evaluate.scoring.zeroshot import classifier, prompts
+    from harness.evaluate.scoring.zeroshot import classifier
     from harness.evaluate.suites import BENCHMARKS
 
     imagenet, model = BENCHMARKS["imagenet1k"], small_model(args.layers)

@@ -125,7 +125,7 @@ def test_a_pipe_that_is_full_and_does_not_wait_is_told_in_a_line() -> None:
 @pytest.mark.parametrize("module", ["worker", "ranks", "slurm.supervisor", "slurm.report_job"])
 def test_the_processes_of_a_launch_are_as_safe(module: str) -> None:
     main = importlib.import_module(f"harness.launch.{module}").main
-    assert "open_streams()" in inspect.getsource(main)
+    assert "begin_process()" in inspect.getsource(main)
 
 
 def _dry(file: Path) -> list[str]:

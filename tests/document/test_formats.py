@@ -90,7 +90,7 @@ def test_copied_latex_fits_the_paper_that_was_asked_for() -> None:
     heads = [Column((f"a heading {n}",)) for n in range(12)]
     table = Table(tuple(heads), (RowGroup(((TableCell("12.3"),) * 12,)),), caption="C", label="t")
     page = Document("Title", (table,))
-    sources = {name: escape(to_latex(Document("C", (table,)), LAYOUTS[name])) for name in LAYOUTS}
+    sources = {name: escape(to_latex("C", (table,), LAYOUTS[name])) for name in LAYOUTS}
 
     for name, source in sources.items():
         assert f"<template>{source}</template>" in to_html(page, layout=LAYOUTS[name]).decode()
@@ -242,8 +242,8 @@ def test_all_words_are_repeated_where_the_first_does_not_tell_rows_apart() -> No
 def test_latex_and_typst_set_the_parts_one_below_the_other() -> None:
     table = wide_table(("1", "2"))
 
-    assert to_latex(alone(table)).count(r"\begin{tabular}") == 2
-    assert to_latex(alone(table)).count(r"\caption") == 1
+    assert to_latex("t", (table,)).count(r"\begin{tabular}") == 2
+    assert to_latex("t", (table,)).count(r"\caption") == 1
     typst = to_typst(alone(wide_table(("1", "2"), metrics=12)))
     assert "flipped: true" in typst
     assert typst.count("#table(") == 2
@@ -329,7 +329,7 @@ def test_html_gives_every_section_a_name_of_its_own() -> None:
 
 
 def test_latex_groups_rows_and_spans_headings() -> None:
-    tex = to_latex(alone(table_of("w")))
+    tex = to_latex("t", (table_of("w"),))
 
     assert r" & \multicolumn{2}{c}{Retrieval} &  \\" in tex
     assert r"\cmidrule(lr){2-3}" in tex
@@ -342,11 +342,9 @@ def test_latex_groups_rows_and_spans_headings() -> None:
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex on this machine")
 @pytest.mark.parametrize("words", WEIRD)
 def test_latex_compiles_as_it_is(words: str, tmp_path: Path) -> None:
-    (tmp_path / "figures").mkdir()
-    (tmp_path / "figures" / "drawn.png").write_bytes(PIXEL)
-    packages = r"\usepackage{booktabs}\usepackage{graphicx}"
+    packages = r"\usepackage{booktabs}"
     head = rf"\documentclass[twocolumn]{{article}}{packages}\begin{{document}}"
-    body = to_latex(page_of(words))
+    body = to_latex(words, (table_of(words),))
     (tmp_path / "paper.tex").write_text(f"{head}\n{body}\\end{{document}}\n")
 
     done = subprocess.run(

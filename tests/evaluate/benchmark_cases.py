@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from PIL import Image
+from torch import Tensor, nn
 
+from harness.config import ImageTower, Model, TextTower
 from harness.evaluate.model import Identity
 from harness.evaluate.suites.records import ACC1, RECALL_AT_1, Benchmark, Prompts
 
@@ -103,3 +105,32 @@ def retrieval_webdataset(folder: Path) -> Path:
 
 def edit_json(file: Path, **changes: object) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+def write_small_clip(folder: Path) -> Path:
+    """An export for open_clip of towers that cost nothing, with random weights; its folder."""
+    from harness.models.export import write_open_clip
+    from harness.models.two_tower import TwoTower
+
+    config = Model(
+        image=ImageTower(backbone="test_resnet", size=32),
+        text=TextTower(layers=1, width=16, heads=2, context_length=16),
+        embed_dim=8,
+    )
+    folder.mkdir()
+    write_open_clip(TwoTower(config, None, seed=0).eval(), folder)
+    return folder
+
+
+class Given(nn.Module):
+    """A model of the interface CLIP_benchmark wants, that returns embeddings it is given."""
+
+    def __init__(self, image: Tensor, text: Tensor) -> None:
+        super().__init__()
+        self.image, self.text = image, text
+
+    def encode_image(self, places: Tensor) -> Tensor:
+        return self.image[places.flatten()]
+
+    def encode_text(self, places: Tensor) -> Tensor:
+        return self.text[places.flatten()]

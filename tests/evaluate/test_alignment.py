@@ -12,6 +12,7 @@ from harness.evaluate.alignment import align
 from harness.models.tokens import Tokens
 from harness.models.training import TrainingModel
 from harness.objectives.token import TokenLoss
+from tests.conftest import TINY_TOWERS
 
 TEXT = "a quokka"  # pieces: a, qu, ok, ka
 COSINES = torch.tensor(
@@ -37,13 +38,8 @@ CONFIG = override(
     RunConfig(),
     {
         "model.image.backbone": "test_vit",
-        "model.image.size": 32,
-        "model.text.layers": 1,
-        "model.text.width": 16,
-        "model.text.heads": 2,
+        **TINY_TOWERS,
         "model.text.context_length": 12,
-        "model.text.vocabulary": "corpus",
-        "model.embed_dim": 8,
         "objective.token.weight": 0.5,
         "objective.token.dim": 4,
     },

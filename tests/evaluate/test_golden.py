@@ -8,12 +8,17 @@ from pathlib import Path
 import pytest
 
 from harness.commands.evaluate import main
-from harness.config import ImageTower, Model, TextTower
 from harness.errors import ConfigError
 from harness.evaluate.golden import FIGURES, golden, read_golden
 from harness.evaluate.suites import BENCHMARKS
 from harness.metrics import headline_metrics
-from tests.evaluate.benchmark_cases import CAPTIONS, CLASSES, caption_folder, class_folder
+from tests.evaluate.benchmark_cases import (
+    CAPTIONS,
+    CLASSES,
+    caption_folder,
+    class_folder,
+    write_small_clip,
+)
 
 HEAD = "name,architecture,source,cifar10/acc1,mscoco/text_retrieval_recall@1"
 
@@ -73,18 +78,7 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path, data: bytes | No
 
 @pytest.fixture(scope="module")
 def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from harness.models.export import write_open_clip
-    from harness.models.two_tower import TwoTower
-
-    config = Model(
-        image=ImageTower(backbone="test_resnet", size=32),
-        text=TextTower(layers=1, width=16, heads=2, context_length=16),
-        embed_dim=8,
-    )
-    folder = tmp_path_factory.mktemp("models") / "stand_in"
-    folder.mkdir()
-    write_open_clip(TwoTower(config, None, seed=0).eval(), folder)
-    return folder
+    return write_small_clip(tmp_path_factory.mktemp("models") / "stand_in")
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ from harness.evaluate.scoring.probe import (
     probe,
     regressions,
 )
-from harness.evaluate.scoring.temperature import fitted_temperature
+from harness.evaluate.scoring.zeroshot import fitted_temperature
 from harness.evaluate.suites import suite
 from harness.metrics import METRICS, OWN_SUITES, Embedded, Ranking, display, is_cost, known_metrics
 from harness.metrics.hubness import occurrences

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from harness.data.captions import normalise_caption
@@ -17,6 +17,7 @@ from harness.evaluate.scoring.retrieval import (
     shared_relevance,
 )
 from harness.metrics import KS, Ranking
+from tests.evaluate.benchmark_cases import Given
 
 
 def unit(*rows: tuple[float, ...]) -> Tensor:
@@ -96,20 +97,6 @@ def test_picture_without_captions_is_in_the_pool_and_no_query() -> None:
 # --------------------------------------------------------------------------- independent library
 
 
-class _Given(nn.Module):
-    """A model of the interface CLIP_benchmark wants, that returns embeddings it is given."""
-
-    def __init__(self, image: Tensor, text: Tensor) -> None:
-        super().__init__()
-        self.image, self.text = image, text
-
-    def encode_image(self, places: Tensor) -> Tensor:
-        return self.image[places.flatten()]
-
-    def encode_text(self, places: Tensor) -> Tensor:
-        return self.text[places.flatten()]
-
-
 @pytest.mark.parametrize("captions_each", [[1] * 40, [5] * 40, [1, 3, 2, 5] * 10])
 def test_equals_clip_benchmark(captions_each: list[int]) -> None:
     from clip_benchmark.datasets.builder import image_captions_collate_fn
@@ -129,7 +116,7 @@ def test_equals_clip_benchmark(captions_each: list[int]) -> None:
         collate_fn=image_captions_collate_fn,
     )
     theirs = zeroshot_retrieval.evaluate(
-        _Given(image, text),
+        Given(image, text),
         loader,
         lambda texts: torch.tensor([int(text) for text in texts]),
         "cpu",

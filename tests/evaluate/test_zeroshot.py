@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from harness.data.classnames import prompts
 from harness.errors import InvariantError
-from harness.evaluate.scoring.zeroshot import classifier, classify, prompts
+from harness.evaluate.scoring.zeroshot import classifier, classify
 from harness.metrics import MEAN_PER_CLASS_RECALL, METRICS
+from tests.evaluate.benchmark_cases import Given
 
 PER_CLASS = METRICS.get(MEAN_PER_CLASS_RECALL)
 
@@ -49,18 +51,6 @@ def test_a_label_that_is_no_class_is_refused(label: int) -> None:
         classify(torch.eye(3)[:1], torch.eye(3), torch.tensor([label]))
 
 
-class _Given(nn.Module):
-    def __init__(self, image: Tensor, text: Tensor) -> None:
-        super().__init__()
-        self.image, self.text = image, text
-
-    def encode_image(self, places: Tensor) -> Tensor:
-        return self.image[places.flatten()]
-
-    def encode_text(self, places: Tensor) -> Tensor:
-        return self.text[places.flatten()]
-
-
 class _Labelled(torch.utils.data.Dataset[Any]):
     def __init__(self, labels: Tensor, classes: int) -> None:
         self.labels, self.classes = labels, list(range(classes))
@@ -90,7 +80,7 @@ def test_equals_clip_benchmark(classes: int) -> None:
         return torch.tensor([3 * int(t.split()[0]) + int(t.split()[1]) for t in texts])
 
     theirs = zeroshot_classification.evaluate(
-        _Given(image, text),
+        Given(image, text),
         torch.utils.data.DataLoader(_Labelled(labels, classes), batch_size=16),
         places,
         names,
@@ -98,7 +88,7 @@ def test_equals_clip_benchmark(classes: int) -> None:
         "cpu",
         amp=False,
     )
-    embedded = _Given(image, text).encode_text(places(prompts(names, templates)))
+    embedded = Given(image, text).encode_text(places(prompts(names, templates)))
     outcome = classify(image, classifier(embedded, classes), labels)
     ours = {
         "acc1": float(outcome.top(1).mean()),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +36,8 @@ def steps(store: Store) -> Callable[..., list[Step]]:
 
 @pytest.fixture
 def fake_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Child processes import harness.run and harness.report from shadow/."""
+    """Child processes import harness.run and harness.report from shadow/, however slowly."""
+    monkeypatch.setattr("harness.launch.executors.local.GRACE_SECONDS", math.inf)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(SHADOW))
     monkeypatch.setenv("REAL_HARNESS", str(Path(harness.__file__).parent))

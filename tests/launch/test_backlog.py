@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 from collections.abc import Callable
@@ -190,7 +191,10 @@ class TestParents:
 
 class TestStop:
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    def test_a_signal_only_raises_the_flag(self, number: int) -> None:
+    def test_a_signal_only_raises_the_flag(
+        self, number: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("harness.launch.processes.INSIST_SECONDS", math.inf)
         stop, before = Stop(), signal.getsignal(number)
         with stop_on_signals(stop):
             os.kill(os.getpid(), number)

@@ -26,7 +26,8 @@ def config(shapes_folder):
 
 
 @pytest.fixture
-def others():
+def others(monkeypatch):
+    monkeypatch.setattr("harness.launch.ranks.GRACE_SECONDS", 250.0)  # or it ends these tests
     made = Spawned(None)
     yield made
     made.dismiss()

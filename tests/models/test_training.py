@@ -11,6 +11,7 @@ from harness.models.training import TrainingModel, needs_patches
 from harness.models.two_tower import TwoTower
 from harness.objectives.masking import mask_words, masking_noise
 from harness.train.optimiser import make_optimiser, set_learning_rate
+from tests.conftest import TINY_TOWERS
 
 CAPTIONS = ["a red car", "two dogs running on the grass", "a man", "a black bird"]
 ROWS = corpus_rows(CAPTIONS)
@@ -18,13 +19,9 @@ CLIP = override(
     RunConfig(),
     {
         "model.image.backbone": "test_vit",
-        "model.image.size": 32,
+        **TINY_TOWERS,
         "model.text.layers": 2,
-        "model.text.width": 16,
-        "model.text.heads": 2,
         "model.text.context_length": 12,
-        "model.text.vocabulary": "corpus",
-        "model.embed_dim": 8,
     },
 )
 LIGHTCLIP = override(

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from harness.config import Data, RunConfig, Train
 from harness.config.sweep import Run, Show, Sweep, SweepFile, expand, product
 from harness.metrics import KS, WAYS, mean_recall_kind, recall_kind
+from harness.results.collect import Collection
 from harness.store.lease import Lease
 from harness.store.record import RunDir, Store, write_result_file
 from harness.store.state import State
@@ -267,6 +269,25 @@ def runs_by(sweep: Sweep) -> tuple[list[Run], Callable[[Any, int], Run]]:
     runs = expand(sweep)
     index = {(run.point[sweep.show.x], run.seed): run for run in runs}
     return runs, lambda value, seed: index[(value, seed)]
+
+
+def frame_of(collection: Collection) -> pd.DataFrame:
+    """What every record says of every metric, a row each."""
+    rows = [
+        {
+            "point": record.point,
+            "label": record.run.label,
+            "seed": record.seed,
+            **collection.points[record.point].axes,
+            "metric": name,
+            **reading._asdict(),
+            "key": record.key,
+            "state": record.status.state.value,
+        }
+        for record, own in zip(collection.records, collection.readings, strict=True)
+        for name, reading in zip(collection.metrics, own, strict=True)
+    ]
+    return pd.DataFrame(rows)
 
 
 def edit_json(file: Path, change: Callable[[dict[str, Any]], object]) -> None:

@@ -12,7 +12,7 @@ from pypdf import PdfReader
 from report_records import PROTOCOL, ROLE, T2I, Records, metric, sweep_of
 
 from harness.config.sweep import Sweep, expand
-from harness.report import build
+from harness.report.folder import build
 
 LAYERS = "model.text.layers"
 NOTHING = "Nothing to test: no two points of the sweep have a number to compare."

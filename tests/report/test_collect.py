@@ -21,6 +21,7 @@ from report_records import (
     depth_sweep,
     edit_json,
     fill,
+    frame_of,
     metric,
     runs_by,
     sweep_of,
@@ -38,7 +39,7 @@ from harness.results.summary import summarise
 
 
 def one_hole(collection: Collection, metric: str = T2I) -> pd.Series[Any]:
-    frame = collection.frame
+    frame = frame_of(collection)
     holes = frame[(frame["metric"] == metric) & frame["value"].isna()]
     assert len(holes) == 1
     return holes.iloc[0]
@@ -49,7 +50,7 @@ def test_one_row_a_point_seed_and_metric(records: Records) -> None:
     runs, at = runs_by(sweep)
     fill(records, runs)
 
-    frame = collect(sweep, runs, records.store).frame
+    frame = frame_of(collect(sweep, runs, records.store))
 
     shown = frame[frame["metric"] == T2I]
     assert len(shown) == 15
@@ -81,7 +82,7 @@ def test_two_processes_read_what_one_reads(
 
     both = collect(sweep, runs, records.store)
 
-    pd.testing.assert_frame_equal(alone.frame, both.frame)
+    pd.testing.assert_frame_equal(frame_of(alone), frame_of(both))
     for one, two in zip(alone.records, both.records, strict=True):
         assert (one.run, one.status, one.inputs) == (two.run, two.status, two.inputs)
         assert one.curve.points("loss").tolist() == two.curve.points("loss").tolist()
@@ -216,7 +217,8 @@ def test_a_null_metric_is_a_hole_with_its_own_reason(records: Records) -> None:
     collection = collect(sweep, runs, records.store)
 
     assert one_hole(collection, ROLE)["reason"] == "no labels"
-    assert collection.frame[collection.frame["metric"] == T2I]["value"].notna().all()
+    frame = frame_of(collection)
+    assert frame[frame["metric"] == T2I]["value"].notna().all()
 
 
 def test_a_number_of_a_term_that_is_off_is_not_missing(records: Records) -> None:
@@ -228,7 +230,7 @@ def test_a_number_of_a_term_that_is_off_is_not_missing(records: Records) -> None
 
     records.done(at(4, 1), t2i=0.386)
     collection = collect(sweep, runs, records.store)
-    assert set(collection.frame.query("metric == 'validation/grounding'")["reason"]) == {
+    assert set(frame_of(collection).query("metric == 'validation/grounding'")["reason"]) == {
         "of the loss term token, which is off in this run"
     }
     assert runs_with_holes(collection) == 0
@@ -239,7 +241,7 @@ def test_an_unknown_metric_names_the_nearest(records: Records) -> None:
     runs, _ = runs_by(sweep)
     fill(records, runs)
 
-    frame = collect(sweep, runs, records.store).frame
+    frame = frame_of(collect(sweep, runs, records.store))
 
     reasons = set(frame[frame["metric"] == "test/rol/acc1"]["reason"])
     assert len(reasons) == 1

@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from report_records import T2I, Records, fill, runs_by, sweep_of
+from report_records import T2I, Records, fill, frame_of, runs_by, sweep_of
 
 from harness.api import load
 from harness.config import Runtime, override
@@ -33,9 +33,9 @@ from harness.launch import latency
 from harness.launch.latency import CALLS, TURNS, first_of_each_point, sit, time_what_is_untimed
 from harness.metrics import COSTS, is_measured_apart
 from harness.planning.plan import Action, Rerun, make_plan
-from harness.report import build
 from harness.report.check import check
 from harness.report.deployed import device_blocks, on_devices
+from harness.report.folder import build
 from harness.results.collect import collect
 from harness.results.deployed import FORM, TRAINED, deployed, newest_with_most
 from harness.results.findings import find
@@ -79,7 +79,8 @@ def test_a_form_is_a_row_against_the_model_as_trained(records: Records, runs: li
     assert forms is not None
     assert [row.axes[FORM] for row in forms.points] == [TRAINED, "onnx", "onnx-int8"] * 3
     assert [row.baseline for row in forms.points] == [None, 0, 0, None, 3, 3, None, 6, 6]
-    frame = forms.frame[forms.frame["metric"] == T2I]
+    frame = frame_of(forms)
+    frame = frame[frame["metric"] == T2I]
     values = frame.pivot_table("value", ["model.text.layers", "seed"], FORM)
     lost = values[TRAINED] - values["onnx-int8"]
     assert lost.tolist() == pytest.approx([0.002, 0.0024, 0.0028] * 3)
@@ -112,7 +113,8 @@ def test_a_hole_has_its_reason_and_runs_without_forms_have_no_section(
     records.deployed(runs[0], {"onnx": 0.5, "onnx-int8": "torch cannot write text.onnx"})
     forms = deployed(collect(sweep(), runs, records.store), None)
     assert forms is not None
-    hole = forms.frame[(forms.frame["key"] == runs[0].key) & (forms.frame[FORM] == "onnx-int8")]
+    frame = frame_of(forms)
+    hole = frame[(frame["key"] == runs[0].key) & (frame[FORM] == "onnx-int8")]
     assert set(hole["reason"]) == {"torch cannot write text.onnx"}
     assert hole["value"].isna().all()
     for run in runs:
@@ -127,7 +129,8 @@ def test_numbers_that_cannot_be_true_are_refused(records: Records, runs: list[Ru
     directory.write_result(result)
     forms = deployed(collect(sweep(), runs, records.store), None)
     assert forms is not None
-    one = forms.frame[(forms.frame["key"] == runs[0].key) & (forms.frame[FORM] == "onnx")]
+    frame = frame_of(forms)
+    one = frame[(frame["key"] == runs[0].key) & (frame[FORM] == "onnx")]
     assert all("result refused" in reason for reason in one["reason"])
 
 
@@ -141,7 +144,8 @@ def test_an_entry_that_is_none_is_a_hole(records: Records, runs: list[Run], entr
     directory.write_result(result)
     forms = deployed(collect(sweep(), runs, records.store), None)
     assert forms is not None
-    one = forms.frame[(forms.frame["key"] == runs[0].key) & (forms.frame[FORM] == "onnx")]
+    frame = frame_of(forms)
+    one = frame[(frame["key"] == runs[0].key) & (frame[FORM] == "onnx")]
     assert set(one["reason"]) == {"the entry of this form was edited"}
 
 
@@ -192,7 +196,8 @@ def test_all_rows_come_from_the_sitting_that_has_most_of_them(
     assert chosen is new
     forms = deployed(collection, chosen)
     assert forms is not None
-    found = forms.frame[forms.frame["metric"] == "cost/latency_ms/text_batch1"]
+    frame = frame_of(forms)
+    found = frame[frame["metric"] == "cost/latency_ms/text_batch1"]
     assert set(found[found[FORM] != TRAINED]["value"]) == {2.0}
     assert found[found[FORM] == TRAINED]["value"].isna().all()
 
@@ -206,7 +211,8 @@ def test_one_seed_of_a_point_is_enough_and_another_file_is_not(
     collection = collect(sweep(), runs, records.store)
     forms = deployed(collection, sitting_of(own))
     assert forms is not None
-    found = forms.frame[(forms.frame["metric"] == "cost/load_ms/image")]
+    frame = frame_of(forms)
+    found = frame[(frame["metric"] == "cost/load_ms/image")]
     assert (found[found[FORM] != TRAINED]["value"] == 10.0).all()
     stale = [Timing(**{**vars(t), "sha256": "of another file"}) for t in sitting_of(own).timings]
     assert newest_with_most(collection, [Sitting("x", MACHINE, tuple(stale))]) is None
@@ -324,9 +330,7 @@ def test_busy_loops_beside_a_sitting_are_noticed(
     onnx.save(made, file)
     monkeypatch.setattr(latency, "BATCHES", (1, 256))
     tower = latency._Tower("key", "onnx", "image", file, "sha")
-    times = latency._Times()
-    latency._add(times, latency._probe(tower, 1))
-    short, long = latency._rows(tower, times)
+    short, long = latency._rows(tower, [latency._probe(tower, 1)])
     # A short call is as fast as ever between two waits: its spread alone need not show them.
     assert long.waited > WAITED
     assert not long.quiet

@@ -11,9 +11,10 @@ import pytest
 from report_records import T2I, Records, fill, runs_by, sweep_of
 
 from harness.commands.report import main
-from harness.report import build, external
+from harness.report import external
 from harness.report.external import ExternalError
 from harness.report.external_import import Asked, import_file
+from harness.report.folder import build
 from harness.store.evaluations import EvaluationDir, evaluations_root
 
 pytestmark = pytest.mark.usefixtures("no_figures")

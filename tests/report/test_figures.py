@@ -8,6 +8,7 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -179,7 +180,7 @@ def test_bars_are_those_of_the_verdicts(records: Records) -> None:
 
     right = panels(SWEEP.draw(sheet)[0].figure)[1]
 
-    made = sheet.compared(T2I)
+    made = list(sheet.compared(T2I).values())
     lines = [
         line for line in right.lines if line.get_linestyle() == "-" and line.get_marker() != "o"
     ]
@@ -346,15 +347,31 @@ def test_the_forest_fills_what_is_significant(records: Records) -> None:
     assert filled == [True, True, True, False]
 
 
-def test_the_forest_is_grouped_by_the_outer_factor(records: Records) -> None:
+def grouped_forest(records: Records) -> Axes:
+    """Of two weights against none, at either of two depths."""
     sweep = sweep_of(
         {"model.text.layers": [1, 2], WEIGHT: [0.0, 0.1, 0.5]}, baseline={WEIGHT: 0.0}, hue=WEIGHT
     )
     runs = expand(sweep)
     for run in runs:
         records.done(run, t2i=0.3 + 0.01 * run.seed, i2t=0.3 + 0.02 * run.seed)
-
     (ax,) = panels(drawings(sweep, runs, records)["differences"].figure)
+    return ax
+
+
+def test_a_panel_is_as_wide_whichever_of_its_ticks_it_is_measured_by(records: Records) -> None:
+    ax = grouped_forest(records)
+
+    widths = set()
+    for tick in ax.yaxis.get_major_ticks():
+        with mock.patch.object(ax.yaxis, "_update_ticks", return_value=[tick]):
+            widths.add(ax.spines["left"].get_window_extent().width)
+
+    assert len(widths) == 1
+
+
+def test_the_forest_is_grouped_by_the_outer_factor(records: Records) -> None:
+    ax = grouped_forest(records)
 
     names = [tick.get_text() for tick in ax.get_yticklabels()]
     assert names == ["1 layer", "0.1", "0.5", "2 layers", "0.1", "0.5"]

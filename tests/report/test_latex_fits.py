@@ -17,7 +17,6 @@ import pytest
 from report_records import I2T, PROTOCOL, ROLE, T2I, Records, metric, sweep_of
 
 from harness.config.sweep import Run, Sweep, expand
-from harness.document.blocks import Document
 from harness.document.latex import to_latex
 from harness.document.layout import LAYOUTS, PaperLayout
 from harness.document.table import Table
@@ -156,7 +155,7 @@ def written(tables: Tables, layout: PaperLayout) -> Iterator[tuple[str, str]]:
     given: dict[str, Table | None] = {"table": tables.lead, "appendix": tables.every}
     for name, table in given.items():
         if table is not None:
-            yield f"{name}.tex", to_latex(Document("t", (table,)), layout)
+            yield f"{name}.tex", to_latex("t", (table,), layout)
 
 
 def test_a_leading_table_is_a_float_and_a_long_one_goes_on(records: Records) -> None:

@@ -17,7 +17,7 @@ from harness.commands.report import main
 from harness.config import Runtime, override
 from harness.config.sweep import Run, Sweep, expand
 from harness.monitor.rebuild import rebuild_as_runs_end
-from harness.report import build
+from harness.report.folder import build
 from harness.report.result import ReportResult
 from harness.store.manifest import read_manifest, write_manifest
 

@@ -33,7 +33,8 @@ from harness.config.sweep import expand
 from harness.errors import HarnessError
 from harness.figures import style
 from harness.figures.base import SWEEP, Drawing, Sheet
-from harness.report import build, folder
+from harness.report import folder
+from harness.report.folder import build
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import pytest
@@ -18,7 +18,7 @@ from harness.document.blocks import Document
 from harness.document.html import to_html
 from harness.document.table import Column, RowGroup, Table, TableCell
 from harness.document.text import Inline
-from harness.report import build
+from harness.report.folder import build
 from harness.store.state import State
 from tests.browser import (
     DESK,
@@ -218,22 +218,52 @@ def test_twelve_metrics_fit_a_window_of_1280(browser: Chrome, tmp_path: Path) ->
     shown = [("10.1", "1.9")] * 3 + [("37.4", "13.0")] * 4 + [("0.0055", "0.0021")] * 5
     cells = tuple(TableCell(mean, after=(Inline(f"\u00b1{sd}", "subscript"), star))
                   for mean, sd in shown)  # fmt: skip
-    table = Table(
-        columns,
-        (RowGroup(((TableCell("LightCLIP's token matching"), *cells),) * 3),),
-        caption="Wide.",
-        label="tab:wide",
+    row = (TableCell("LightCLIP's token matching"), *cells)
+
+    (part,) = parts_at_desk(browser, tmp_path / "wide.html", columns, row)
+
+    assert part["wide"] <= part["room"]
+
+
+def test_differences_that_have_no_room_on_a_line_stand_below_one_another(
+    browser: Chrome, tmp_path: Path
+) -> None:
+    checks = ["softened mass", "token weight", "MLM weight"]
+    heads = [("Retrieval (%)", f"\u0394 {name}") for name in ("T2I R@1", "I2T R@1", "mean recall")]
+    heads += [("Zero-shot classification acc@1 (%)", f"\u0394 {name}")
+              for name in ("role", "gender", "skin_tone", "average")]  # fmt: skip
+    columns = (
+        Column(("",), numeric=False),
+        *(Column((name,), numeric=False, centred=True) for name in checks),
+        *map(Column, heads),
     )
-    file = tmp_path / "wide.html"
+    star = Inline("*", "superscript")
+    difference = TableCell("+10.5 [\u22126.0, 13.7]", after=(star,))
+    row = (TableCell("CLIP + token matching"), *[TableCell("\u2713")] * 3, *[difference] * 7)
+
+    parts = parts_at_desk(browser, tmp_path / "differences.html", columns, row)
+
+    assert all(part["wide"] <= part["room"] for part in parts)
+    assert [part["above"] for part in parts] == [["Retrieval (%)"], [heads[-1][0]]]
+    assert {part["named"] for part in parts} == {"CLIP + token matching"}
+
+
+def parts_at_desk(
+    browser: Chrome, file: Path, columns: tuple[Column, ...], row: tuple[TableCell, ...]
+) -> list[dict[str, Any]]:
+    """Room and width of each part of a table of three such rows, its headings and first name."""
+    table = Table(columns, (RowGroup((row,) * 3),), caption="Wide.", label="tab:wide")
     file.write_bytes(to_html(Document("Wide", (table,))))
     view_size(browser, DESK)
-
     browser.get(file.as_uri())
-
-    room, wide = browser.execute_script(
-        "const box = document.querySelector('.scroll'); return [box.clientWidth, box.scrollWidth];"
+    found: list[dict[str, Any]] = browser.execute_script(
+        """return [...document.querySelectorAll('.scroll')].map((box) => ({
+          room: box.clientWidth, wide: box.scrollWidth,
+          above: [...box.querySelectorAll('th[scope=colgroup]')].map((e) => e.textContent),
+          named: box.querySelector('tbody td').textContent,
+        }));"""
     )
-    assert wide <= room
+    return found
 
 
 #: Widths of the page and its window, and what reaches out though nothing scrolls it.

@@ -17,7 +17,7 @@ from pypdf import PdfReader
 from report_records import I2T, T2I, Records, fill, runs_by, sweep_of
 
 from harness.config.sweep import Run, Sweep
-from harness.report import build
+from harness.report.folder import build
 
 SPECIALS = r"# $x$ @ref *b* _i_ <label> \ ~ #panic() `c` // [y] é → 中"
 

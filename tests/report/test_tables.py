@@ -382,7 +382,7 @@ def test_latex_is_balanced_and_every_row_has_all_columns(records: Records) -> No
     records.failed(at(4, 1), error="100 % of {x} & $y_1$ | \\oops \u4e2d\nsecond line")
 
     table = tabulate(sweep, runs, records)[2].lead
-    tex = to_latex(Document("t", (table,)))
+    tex = to_latex("t", (table,))
 
     assert balanced(tex)
     body = tex.split(r"\midrule")[1].split(r"\bottomrule")[0]
@@ -400,7 +400,7 @@ def test_latex_sets_spread_and_star_at_one_place(records: Records) -> None:
     runs, _ = runs_by(sweep)
     fill(records, runs)
 
-    tex = to_latex(Document("t", (tabulate(sweep, runs, records)[2].lead,)))
+    tex = to_latex("t", (tabulate(sweep, runs, records)[2].lead,))
 
     assert r"4 & 0.40 + 1.20 & 38.3$_{\pm 0.3}^{*}$ \\" in tex
     assert r"12 & 0.40 + 2.80 & \textbf{40.2}$_{\pm 0.3}$ \\" in tex

@@ -23,8 +23,8 @@ from harness.launch.foresight import can_find, upper_cost
 from harness.launch.slots import Capacity
 from harness.launch.waves import Wave, Waves
 from harness.planning.selection import select_by, selection_on_file
-from harness.report import build
 from harness.report.check import check, keep_records
+from harness.report.folder import build
 from harness.stats.power import noncentrality
 from harness.store.manifest import read_manifest, write_manifest
 

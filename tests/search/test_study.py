@@ -246,10 +246,10 @@ def test_the_dashboard_opens_the_journal_as_it_is(tmp_path: Path) -> None:
 
 
 def asked(url: str) -> Any:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 280
     while True:
         try:
-            with urllib.request.urlopen(url, timeout=10) as answer:
+            with urllib.request.urlopen(url, timeout=60) as answer:
                 return json.load(answer)
         except OSError:
             if time.monotonic() > deadline:

@@ -45,8 +45,8 @@ PACKAGES = (
 INSTALL = f"apt-get install -y --no-install-recommends {' '.join(PACKAGES)}"
 _PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "slurmdbd", "mariadbd")
 
-START_SECONDS = 300.0
-STOP_SECONDS = 30.0
+START_SECONDS = 900.0
+STOP_SECONDS = 120.0
 CREDENTIAL_SECONDS = 30
 """How long a credential is good for; a requeued job waits as long, and a node a busy machine keeps
 waiting longer than this to start a task refuses it."""

@@ -202,7 +202,7 @@ class Site:
         *more: str,
         profile: str = "low",
         command: str = "sweep",
-        seconds: float = 600,
+        seconds: float = 1800,
         **variables: str,
     ) -> subprocess.CompletedProcess[str]:
         """Give a command, with further variables of its environment, and wait for its end."""

@@ -16,7 +16,7 @@ from harness.store.state import State
 from tests.slurm.cluster import Cluster
 from tests.slurm.site import Bits, Site
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600, func_only=True)]
 
 MakeSite = Callable[[Cluster], Site]
 Undisturbed = tuple[dict[int, Bits], list[str]]

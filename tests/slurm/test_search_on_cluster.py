@@ -14,7 +14,7 @@ from harness.store.trials import Ledger, Outcome, Trial
 from tests.slurm.cluster import Cluster
 from tests.slurm.site import Site, kill, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(5400, func_only=True)]
 
 MakeSite = Callable[[Cluster], Site]
 TRIALS = 6
@@ -105,7 +105,7 @@ def test_a_search_survives_its_controller_and_a_worker(
     victim = at_work(site)[0]
     kill_worker(site, victim)
     site.let_go(0)
-    said, _ = second.communicate(timeout=1200)
+    said, _ = second.communicate(timeout=2400)
 
     assert second.returncode == 0, said + site.evidence()
     check_trials(site, TRIALS)
@@ -130,7 +130,7 @@ def test_and_that_three_times_over(cluster: Cluster, make_site: MakeSite) -> Non
         site.let_go(0)
         site.wait_until_over()
     last = site.start("--slots", "3")
-    said, _ = last.communicate(timeout=1200)
+    said, _ = last.communicate(timeout=2400)
     assert last.returncode == 0, said + site.evidence()
     check_trials(site, 12)
     assert [site.store.run_dir(key).attempts() for key in victims] == [2] * 3

@@ -71,7 +71,7 @@ def test_twelve_runs_on_a_cluster_that_falls_apart(
     # ---- a node's daemon is killed; the controller will miss it
     node = site.node_of(orphaned)
     cluster.kill_node(node)
-    cluster.miss_nodes_after(10)
+    cluster.miss_nodes_after(30)
     # ---- the controller is restarted; killed, it would forget what it launched in its last seconds
     cluster.stop_controller()
     cluster.start_controller()

@@ -316,7 +316,7 @@ def test_a_stop_is_heard_while_the_pass_is_compiled(tmp_path, monkeypatch, how):
         threading.Timer(0.1, lambda: wait_for(begun, 1) and ending()).start()
         with pytest.raises(InterruptedRun, match="stopped while its pass was compiled"):
             trainer(tmp_path, runtime=runtime).train(stop)
-        assert time.monotonic() - begun[0] < 10
+        assert time.monotonic() - begun[0] < 50
     assert {number: signal.getsignal(number) for number in handlers} == handlers
     assert not torch._dynamo.callback.callback_handler.start_callbacks
     assert not torch._dynamo.callback.callback_handler.end_callbacks

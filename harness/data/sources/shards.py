@@ -17,7 +17,7 @@ import numpy as np
 from harness.config import SOURCES, Data
 from harness.data.account import Account, FileRead, Problem, RefusedData
 from harness.data.dataset import DataSet, Split, content_fingerprint
-from harness.data.files import is_gzipped
+from harness.data.files import is_gzipped, read_at
 from harness.data.index import (
     Content,
     Lazy,
@@ -33,7 +33,6 @@ from harness.data.packed import PACK_FILE, REMEDY
 from harness.data.shard_list import FoundShards, Shard, find_shards
 from harness.data.source import Source, path_of
 from harness.data.split_names import absent_splits
-from harness.data.tars import read_at
 from harness.data.tools.jobs import Progress
 from harness.data.unpacked import untarred
 from harness.data.verified import is_content

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,24 +75,11 @@ def _reader(tower: Path, batches: Batches) -> Any:
     return CalibrationBatches()
 
 
-def _static(tower: Path, out: Path, batches: Batches) -> None:
+def _static(tower: Path, out: Path, batches: Batches, **which: Any) -> None:
     from onnxruntime.quantization import QuantFormat, quantize_static
 
     reader = _reader(tower, batches)
-    quantize_static(tower, out, reader, quant_format=QuantFormat.QDQ, per_channel=True)
-
-
-def _static_products(tower: Path, out: Path, batches: Batches) -> None:
-    from onnxruntime.quantization import QuantFormat, quantize_static
-
-    quantize_static(
-        tower,
-        out,
-        _reader(tower, batches),
-        quant_format=QuantFormat.QDQ,
-        per_channel=True,
-        op_types_to_quantize=list(_PRODUCTS),
-    )
+    quantize_static(tower, out, reader, quant_format=QuantFormat.QDQ, per_channel=True, **which)
 
 
 def _dynamic(tower: Path, out: Path, batches: Batches) -> None:
@@ -135,7 +123,7 @@ def _weights(tower: Path, out: Path, batches: Batches) -> None:
 #: Name -> what makes a file of a file.
 RECIPES: Mapping[str, Callable[[Path, Path, Batches], None]] = {
     "static": _static,
-    "static products": _static_products,
+    "static products": partial(_static, op_types_to_quantize=list(_PRODUCTS)),
     "dynamic": _dynamic,
     "weights": _weights,
 }

@@ -64,7 +64,7 @@ def score_choices(
         {kind: np.array([each[kind] for each in credits]) for kind in kinds},
         {kind: np.array([each[kind] for each in levels]) for kind in kinds},
     )
-    job.found.outcomes[f"{name}/items/images"] = np.array(list(place), dtype=np.str_)
+    job.found.note_images(name, place)
     owners = [place[item.images[0]] for item in whole]
     job.found.outcomes[f"{name}/items"] = np.array(owners, dtype=np.int32)
     job.found.compute(name, CHOICE, found)

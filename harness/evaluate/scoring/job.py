@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from harness.evaluate.embed import (
     embed_texts,
     precision_of,
 )
-from harness.metrics import metrics_for
+from harness.metrics import Value, metrics_for
 
 if TYPE_CHECKING:
     from harness.evaluate.model import Encoders
@@ -41,26 +41,19 @@ class Findings:
         """Every metric that there is of an outcome: `Retrieved` or `Classified`, as `needs`."""
         for metric in metrics_for(needs):
             value = metric.compute(outcome)
-            self.metrics[f"{place}/{metric.kind}"] = {
-                "value": value.value,
-                "n": value.n,
-                "chance": value.chance,
-                "reason": value.reason,
-                **metric.described().plain(),
-            }
+            self.metrics[f"{place}/{metric.kind}"] = value.recorded(metric.described())
             for name, items in value.items.items():
                 self.outcomes[f"{place}/{name}"] = _compact(items)
+
+    def note_images(self, place: str, names: Iterable[str]) -> None:
+        """Keep which pictures the items of a place are of."""
+        self.outcomes[f"{place}/items/images"] = np.array([*names], dtype=np.str_)
 
     def leave_out(self, place: str, needs: str, facts: Mapping[str, Any], reason: str) -> None:
         """Every metric of `needs` without a value, and why."""
         for metric in metrics_for(needs):
-            self.metrics[f"{place}/{metric.kind}"] = {
-                "value": None,
-                "n": metric.count(facts),
-                "chance": None,
-                "reason": reason,
-                **metric.described().plain(),
-            }
+            missing = Value(None, metric.count(facts), reason=reason)
+            self.metrics[f"{place}/{metric.kind}"] = missing.recorded(metric.described())
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.data.class_sets import SPLIT
 from harness.errors import DataError
 from harness.evaluate.embed import Pictures
 from harness.evaluate.scoring.job import Job
 from harness.evaluate.scoring.ranking import expected_hits
-from harness.evaluate.suites.open import SPLIT
 from harness.evaluate.suites.relevance import RelevanceSet
 from harness.metrics import IMAGE_RETRIEVAL, KS, TEXT_RETRIEVAL, items_of_way, recall_chance
 from harness.metrics.relevance import MAP_AT_R, R_PRECISION, RELEVANCE, Related, at_k, kind_of
@@ -35,9 +35,7 @@ def score_relevance(job: Job, name: str, data: RelevanceSet, pictures: Pictures)
     """
     row = {place: at for at, place in enumerate(pictures.kept)}
     images = data.split(SPLIT).images
-    job.found.outcomes[f"{name}/items/images"] = np.array(
-        [images[place] for place in row], dtype=np.str_
-    )
+    job.found.note_images(name, (images[place] for place in row))
     texts = job.texts(data.captions)
     readable = {c: c for c, owner in enumerate(data.owners) if owner in row}
     column = {c: at for at, c in enumerate(c for c in data.pool if c in readable)}

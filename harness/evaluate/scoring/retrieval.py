@@ -13,8 +13,7 @@ Pictures without captions stay in the pool of text -> image and are no queries o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -26,23 +25,65 @@ from harness.evaluate.scoring.ranking import Standing
 from harness.metrics import KS, Ranking
 
 
-@dataclass(frozen=True)
 class Relevance:
     """Which captions and pictures match: those that share a label.
 
-    Attributes:
+    Kept as arrays, so that the positives of many captions are found at once.  Two are equal that
+    relate the same captions and pictures.
+
+    Args:
         of_caption: label of each caption (M entries).
         of_image: labels of each picture (N entries); none for a picture without captions.
     """
 
-    of_caption: Sequence[int]
-    of_image: Sequence[frozenset[int]]
+    def __init__(self, of_caption: Sequence[int], of_image: Sequence[Iterable[int]]) -> None:
+        owned = sorted((label, i) for i, labels in enumerate(of_image) for label in labels)
+        self._labels, self._owners = np.array(owned, dtype=np.int64).reshape(-1, 2).T
+        self._of_caption = np.asarray(of_caption, dtype=np.int64)
+        self._images = len(of_image)
+        bins = 1 + int(max(self._of_caption.max(initial=-1), self._labels.max(initial=-1)))
+        self._images_with = np.bincount(self._labels, minlength=bins)
+        self._captions_with = np.bincount(self._of_caption, minlength=bins)
+        self._starts = np.cumsum(self._images_with) - self._images_with
+        self._count = int(self._images_with[self._of_caption].sum())
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Relevance) or hash(self) != hash(other):
+            return False
+        every = torch.arange(len(self._of_caption))
+        pairs = zip(self._pairs(every), other._pairs(every), strict=True)
+        return all(torch.equal(own, others) for own, others in pairs)
+
+    def __hash__(self) -> int:
+        return hash((self._count, len(self._of_caption)))
+
+    def relation(self) -> Relation:
+        """The same for `both_ways`."""
+        return Relation(self._pairs, self._count)
+
+    def _pairs(self, captions: Tensor) -> tuple[Tensor, Tensor]:
+        labels = self._of_caption[captions.numpy()]
+        counts = self._images_with[labels]
+        rows = np.repeat(np.arange(len(labels)), counts)
+        within = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+        images = self._owners[np.repeat(self._starts[labels], counts) + within]
+        return torch.from_numpy(rows), torch.from_numpy(images)
+
+    def positives_of_captions(self) -> Tensor:
+        """How many pictures each caption matches, int64 (M,)."""
+        return torch.from_numpy(self._images_with[self._of_caption])
+
+    def positives_of_images(self) -> Tensor:
+        """How many captions each picture matches, int64 (N,)."""
+        counts = self._captions_with[self._labels].astype(np.float64)
+        found = np.bincount(self._owners, counts, self._images)
+        return torch.from_numpy(found.astype(np.int64))
 
 
 def own_relevance(image_index: Sequence[int], images: int) -> Relevance:
     """A caption matches the picture it was written for, `image_index` (M entries), and no other."""
     captioned = set(image_index)
-    return Relevance(image_index, [frozenset({i} if i in captioned else ()) for i in range(images)])
+    return Relevance(image_index, [[i] if i in captioned else [] for i in range(images)])
 
 
 def shared_relevance(captions: Sequence[str], image_index: Sequence[int], images: int) -> Relevance:
@@ -52,7 +93,7 @@ def shared_relevance(captions: Sequence[str], image_index: Sequence[int], images
     of_image: list[set[int]] = [set() for _ in range(images)]
     for label, image in zip(of_caption, image_index, strict=True):
         of_image[image].add(label)
-    return Relevance(of_caption, [frozenset(labels) for labels in of_image])
+    return Relevance(of_caption, of_image)
 
 
 def rank_both_ways(
@@ -70,24 +111,13 @@ def rank_both_ways(
     Raises:
         InvariantError: an embedding is not finite.
     """
-    rules = [_Rule.of(relevance) for relevance in relevances]
-    standings = both_ways(text, image, [rule.relation() for rule in _distinct(rules)])
-    found = dict(zip(_distinct(rules), standings, strict=True))
-    return [_rankings(rule, *_standings_of(rule, found)) for rule in rules]
+    distinct = list(dict.fromkeys(relevances))
+    standings = both_ways(text, image, [each.relation() for each in distinct])
+    found = dict(zip(distinct, standings, strict=True))
+    return [_rankings(each, *found[each]) for each in relevances]
 
 
-def _distinct(rules: Sequence[_Rule]) -> list[_Rule]:
-    """Rules without those that relate the same captions and images as one before."""
-    return [r for i, r in enumerate(rules) if not any(r.same_as(other) for other in rules[:i])]
-
-
-def _standings_of(
-    rule: _Rule, found: Mapping[_Rule, tuple[Standing, Standing]]
-) -> tuple[Standing, Standing]:
-    return next(standings for other, standings in found.items() if rule.same_as(other))
-
-
-def _rankings(rule: _Rule, of_texts: Standing, of_images: Standing) -> tuple[Ranking, Ranking]:
+def _rankings(rule: Relevance, of_texts: Standing, of_images: Standing) -> tuple[Ranking, Ranking]:
     captions, images = len(of_texts.above), len(of_images.above)
     positives = rule.positives_of_images()
     queries = torch.nonzero(positives).flatten()
@@ -99,56 +129,3 @@ def _ranking(queries: Tensor, standing: Standing, positives: Tensor, pool: int) 
     hits, ranks = standing.hits(KS)[queries], standing.ranks()[queries]
     own = positives[queries]
     return Ranking(queries.numpy(), hits.numpy(), ranks.numpy(), own.numpy(), pool)
-
-
-class _Rule:
-    """A Relevance as arrays, so that the positives of many captions are found at once."""
-
-    def __init__(self, of_caption: np.ndarray, owned: np.ndarray, images: int) -> None:
-        """`owned` (P, 2): label and image of each label that an image has, sorted."""
-        self._of_caption, self._labels, self._owners = of_caption, owned[:, 0], owned[:, 1]
-        self._images = images
-        bins = 1 + int(max(of_caption.max(initial=-1), self._labels.max(initial=-1)))
-        self._images_with = np.bincount(self._labels, minlength=bins)
-        self._captions_with = np.bincount(of_caption, minlength=bins)
-        self._starts = np.cumsum(self._images_with) - self._images_with
-
-    @classmethod
-    def of(cls, relevance: Relevance) -> _Rule:
-        owned = [(label, i) for i, labels in enumerate(relevance.of_image) for label in labels]
-        table = np.array(sorted(owned), dtype=np.int64).reshape(-1, 2)
-        of_caption = np.asarray(relevance.of_caption, dtype=np.int64)
-        return cls(of_caption, table, len(relevance.of_image))
-
-    @property
-    def count(self) -> int:
-        return int(self._images_with[self._of_caption].sum())
-
-    def relation(self) -> Relation:
-        return Relation(self._pairs, self.count)
-
-    def same_as(self, other: _Rule) -> bool:
-        """Whether both relate the same captions and images."""
-        if self is other:
-            return True
-        if self.count != other.count or len(self._of_caption) != len(other._of_caption):
-            return False
-        every = torch.arange(len(self._of_caption))
-        pairs = zip(self._pairs(every), other._pairs(every), strict=True)
-        return all(torch.equal(own, others) for own, others in pairs)
-
-    def _pairs(self, captions: Tensor) -> tuple[Tensor, Tensor]:
-        labels = self._of_caption[captions.numpy()]
-        counts = self._images_with[labels]
-        rows = np.repeat(np.arange(len(labels)), counts)
-        within = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-        images = self._owners[np.repeat(self._starts[labels], counts) + within]
-        return torch.from_numpy(rows), torch.from_numpy(images)
-
-    def positives_of_captions(self) -> Tensor:
-        return torch.from_numpy(self._images_with[self._of_caption])
-
-    def positives_of_images(self) -> Tensor:
-        counts = self._captions_with[self._labels].astype(np.float64)
-        found = np.bincount(self._owners, counts, self._images)
-        return torch.from_numpy(found.astype(np.int64))

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from harness.data.account import Problem
 from harness.data.captions import normalise_caption
+from harness.data.classnames import prompts
 from harness.data.dataset import DataSet, Split, Task
 from harness.errors import DataError
 from harness.evaluate.embed import Pictures
@@ -26,7 +27,7 @@ from harness.evaluate.scoring.retrieval import (
     rank_both_ways,
     shared_relevance,
 )
-from harness.evaluate.scoring.zeroshot import classifier, classify, prompts
+from harness.evaluate.scoring.zeroshot import classifier, classify
 from harness.metrics import (
     CLASSIFICATION,
     KS,
@@ -91,8 +92,7 @@ def score(job: Job, test_set: TestSet) -> Scored:
     """
     name, split = test_set.name, test_set.data.split(test_set.split)
     pictures = job.pictures(test_set.data, split)
-    kept = [split.images[place] for place in pictures.kept]
-    job.found.outcomes[f"{name}/items/images"] = np.array(kept, dtype=np.str_)
+    job.found.note_images(name, (split.images[place] for place in pictures.kept))
     facts = facts_of(split, pictures.problems)
     owned = [split.captions[place] for place in pictures.kept]
     owners = [image for image, of_image in enumerate(owned) for _ in of_image]

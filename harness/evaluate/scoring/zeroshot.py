@@ -6,7 +6,7 @@ section 3.1.4): each prompt's embedding normalised, averaged over templates, nor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 
 import torch
 from torch import Tensor
@@ -17,11 +17,6 @@ from harness.evaluate.scoring.ranking import expected_hits
 from harness.metrics import Classified
 
 _TOP = (1, 5)
-
-
-def prompts(classnames: Sequence[str], templates: Sequence[str]) -> list[str]:
-    """Every template filled with every class name, class by class (C x T texts)."""
-    return [template.replace("{c}", name) for name in classnames for template in templates]
 
 
 def classifier(embeddings: Tensor, classes: int) -> Tensor:
@@ -60,3 +55,28 @@ def classify(
     return Classified(
         hits.numpy(), predictions.numpy(), confidence.numpy(), labels.numpy(), classes
     )
+
+
+_WIDEST = 12.0
+"""Of the logarithm of the factor that is looked for: of labels that are all right, or none, the
+loss falls for ever."""
+
+
+def fitted_temperature(scores: Tensor, labels: Tensor) -> float:
+    """The T with which softmax(scores / T) gives `labels` the least cross-entropy.
+
+    Guo et al. 2017, section 4.2.  Bounded to e^-12 .. e^12.
+
+    Args:
+        scores: (N, C), the model's own logits.
+        labels: int64 (N,).
+    """
+    from scipy.optimize import minimize_scalar  # heavy
+
+    exact = scores.double()
+
+    def loss(log_factor: float) -> float:
+        return float(F.cross_entropy(exact * math.exp(log_factor), labels))
+
+    found = minimize_scalar(loss, bounds=(-_WIDEST, _WIDEST), method="bounded")
+    return math.exp(-float(found.x))

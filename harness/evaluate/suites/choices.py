@@ -22,7 +22,7 @@ from harness.data.images import BadImage, decode
 from harness.data.naming import Meaning
 from harness.errors import DataError, one_line
 from harness.evaluate.suites.find import Found, listing_of
-from harness.evaluate.suites.open import SPLIT, BenchmarkSet, check_count
+from harness.evaluate.suites.open import BenchmarkSet, check_count
 from harness.evaluate.suites.records import ChoiceItem
 from harness.files import read_regular
 
@@ -56,16 +56,8 @@ def _choice_set(
     found: Found, items: Sequence[ChoiceItem], reader: Callable[[str], bytes], **more: Any
 ) -> ChoiceSet:
     images = list(dict.fromkeys(image for item in items for image in item.images))
-    return ChoiceSet(
-        name=found.benchmark.name,
-        fingerprint=found.fingerprint,
-        evaluation_fingerprint=found.fingerprint,
-        splits={SPLIT: Split(images, [()] * len(images))},
-        indexed=len(items),
-        reader=reader,
-        items=tuple(items),
-        **more,
-    )
+    split = Split(images, [()] * len(images))
+    return ChoiceSet.of(found, split, reader, indexed=len(items), items=tuple(items), **more)
 
 
 # --------------------------------------------------------------------------- files of authors

@@ -10,13 +10,13 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from PIL import Image
 
 from harness.data.captions import checked_caption, sample_captions
-from harness.data.class_sets import read_classes
+from harness.data.class_sets import SPLIT, read_classes
 from harness.data.classnames import folded, spelt
 from harness.data.dataset import DataSet, Split, Task
 from harness.data.exports import read_export
@@ -24,8 +24,6 @@ from harness.data.sources.folder import open_folder
 from harness.errors import DataError, nearest
 from harness.evaluate.suites.find import Found
 from harness.evaluate.suites.records import Benchmark
-
-SPLIT = "test"
 
 
 def open_found(found: Found, cache: Path) -> DataSet:
@@ -51,6 +49,18 @@ class BenchmarkSet(DataSet):
     reader: Callable[[str], bytes]
     inner: DataSet | None = field(default=None)
 
+    @classmethod
+    def of(cls, found: Found, split: Split, reader: Callable[[str], bytes], **more: Any) -> Self:
+        """What was found, as a data set of that split."""
+        return cls(
+            name=found.benchmark.name,
+            fingerprint=found.fingerprint,
+            evaluation_fingerprint=found.fingerprint,
+            splits={SPLIT: split},
+            reader=reader,
+            **{"indexed": len(split), **more},
+        )
+
     def read(self, image: str) -> bytes:
         """The bytes of a picture; KeyError or OSError when it is lost or damaged."""
         return self.reader(image)
@@ -61,31 +71,18 @@ class BenchmarkSet(DataSet):
             self.inner.prepare()
 
 
-def _data_set(
+def _labelled(
     found: Found,
     images: Sequence[str],
     reader: Callable[[str], bytes],
-    *,
-    captions: Sequence[tuple[str, ...]] | None = None,
-    labels: Sequence[int] | None = None,
-    classnames: Sequence[str] = (),
-    inner: DataSet | None = None,
+    labels: Sequence[int],
+    classnames: Sequence[str],
 ) -> BenchmarkSet:
     benchmark = found.benchmark
-    tasks: tuple[Task, ...] = ()
-    if labels is not None:
-        templates = () if benchmark.prompts is None else benchmark.prompts.templates
-        tasks = (Task(benchmark.name, tuple(classnames), templates, {SPLIT: list(labels)}),)
-    return BenchmarkSet(
-        name=benchmark.name,
-        fingerprint=found.fingerprint,
-        evaluation_fingerprint=found.fingerprint,
-        splits={SPLIT: Split(list(images), captions or [()] * len(images))},
-        tasks=tasks,
-        indexed=len(images),
-        reader=reader,
-        inner=inner,
-    )
+    templates = () if benchmark.prompts is None else benchmark.prompts.templates
+    task = Task(benchmark.name, tuple(classnames), templates, {SPLIT: list(labels)})
+    split = Split(list(images), [()] * len(images))
+    return BenchmarkSet.of(found, split, reader, tasks=(task,))
 
 
 def _check_counts(found: Found, data: DataSet) -> None:
@@ -118,28 +115,19 @@ def _built_in(found: Found, cache: Path) -> DataSet:
     drawings = open_openmoji(64, cache)
     split = drawings.split(SPLIT)
     if found.benchmark.task == "retrieval":
-        return _data_set(
-            found, split.images, drawings.read, captions=split.captions, inner=drawings
-        )
+        return BenchmarkSet.of(found, split, drawings.read, inner=drawings)
     wanted = found.benchmark.name.partition("_")[2]
     (task,) = [task for task in drawings.tasks if task.name == wanted]
     chosen = [i for i, label in enumerate(task.labels[SPLIT]) if label >= 0]
-    data = _data_set(
-        found,
-        [split.images[i] for i in chosen],
-        drawings.read,
-        labels=[task.labels[SPLIT][i] for i in chosen],
-        classnames=task.classnames,
-        inner=drawings,
-    )
-    object.__setattr__(data.tasks[0], "templates", task.templates)
-    return data
+    labels = {SPLIT: [task.labels[SPLIT][i] for i in chosen]}
+    own = Task(found.benchmark.name, task.classnames, task.templates, labels)
+    images = Split([split.images[i] for i in chosen], [()] * len(chosen))
+    return BenchmarkSet.of(found, images, drawings.read, tasks=(own,), inner=drawings)
 
 
 def _captions(found: Found, cache: Path) -> DataSet:
     folder = open_folder(str(found.path), unsplit=SPLIT, cache=cache)
-    split = folder.split(SPLIT)
-    return _data_set(found, split.images, folder.read, captions=split.captions)
+    return BenchmarkSet.of(found, folder.split(SPLIT), folder.read)
 
 
 def _class_folder(found: Found, cache: Path) -> DataSet:
@@ -149,9 +137,7 @@ def _class_folder(found: Found, cache: Path) -> DataSet:
     if benchmark.classnames is not None:
         classnames, of_folder = _curated(benchmark, labelled.classes)
         labels = [of_folder[label] for label in labels]
-    return _data_set(
-        found, labelled.images, labelled.files.read, labels=labels, classnames=classnames
-    )
+    return _labelled(found, labelled.images, labelled.files.read, labels, classnames)
 
 
 def _curated(benchmark: Benchmark, folders: Sequence[str]) -> tuple[list[str], list[int]]:
@@ -198,16 +184,14 @@ def _webdataset(found: Found, cache: Path) -> DataSet:
     if found.benchmark.task == "classification":
         labelled = read_classes(str(found.path), cache)
         images, names = labelled.images, labelled.names or ()
-        return _data_set(
-            found, images, labelled.files.read, labels=labelled.labels, classnames=names
-        )
+        return _labelled(found, images, labelled.files.read, labelled.labels, names)
     export = read_export(found.path, "json", "txt")
     images = list(export.files.entries)
     owned = []
     for image, texts in zip(images, export.texts, strict=True):
         given = sample_captions(texts.get("json"), texts.get("txt"))
         owned.append(tuple(_checked(f"{found.path}/test/{image}", caption) for caption in given))
-    return _data_set(found, images, export.files.read, captions=owned)
+    return BenchmarkSet.of(found, Split(images, owned), export.files.read)
 
 
 def _checked(where: str, caption: object) -> str:
@@ -247,10 +231,8 @@ def _torchvision(found: Found, cache: Path) -> DataSet:
             tuple(_checked(f"{found.path}, picture {i}", c) for c in _target(dataset, i))
             for i in range(len(images))
         ]
-        return _data_set(found, images, reader, captions=owned)
-    return _data_set(
-        found, images, reader, labels=_labels_of(dataset), classnames=list(dataset.classes)
-    )
+        return BenchmarkSet.of(found, Split(images, owned), reader)
+    return _labelled(found, images, reader, _labels_of(dataset), dataset.classes)
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.data.captions import normalise_caption
+from harness.data.class_sets import SPLIT
 from harness.errors import DataError, one_line
 from harness.evaluate.suites.find import ANNOTATIONS, POOL, Found
-from harness.evaluate.suites.open import SPLIT, BenchmarkSet, open_found
+from harness.evaluate.suites.open import BenchmarkSet, open_found
 from harness.files import read_regular
 
 _MOST_BYTES = 256 << 20
@@ -58,13 +59,10 @@ def open_relevance(found: Found, cache: Path) -> RelevanceSet:
     if POOL in found.files:
         known = {number for each in _labels(found.files[POOL]).values() for number in each}
         pool = [place for number, place in texts.items() if number in known]
-    return RelevanceSet(
-        name=found.benchmark.name,
-        fingerprint=found.fingerprint,
-        evaluation_fingerprint=found.fingerprint,
-        splits={SPLIT: split},
-        indexed=len(split),
-        reader=inner.read,
+    return RelevanceSet.of(
+        found,
+        split,
+        inner.read,
         inner=inner,
         captions=captions,
         owners=owners,

@@ -3,55 +3,23 @@
 from harness.evaluate.suites.lightclip11 import IMAGENET_NAMES
 from harness.evaluate.suites.records import ACC1, Benchmark, Prompts
 
-_PROMPTS = Prompts("imagenet1k")
-
-ROBUSTNESS = (
+ROBUSTNESS = tuple(
     Benchmark(
-        name="imagenetv2",
-        title="ImageNet-V2",
+        name=name,
+        title=title,
         task="classification",
-        samples=10_000,
-        classes=1_000,
+        samples=samples,
+        classes=classes,
         metrics=ACC1,
-        prompts=_PROMPTS,
+        prompts=Prompts("imagenet1k"),
         classnames=IMAGENET_NAMES,
-        hub="imagenetv2",
-        source="Recht et al. 2019; matched-frequency",
-    ),
-    Benchmark(
-        name="imagenet-a",
-        title="ImageNet-A",
-        task="classification",
-        samples=7_500,
-        classes=200,
-        metrics=ACC1,
-        prompts=_PROMPTS,
-        classnames=IMAGENET_NAMES,
-        hub="imagenet-a",
-        source="Hendrycks et al. 2021",
-    ),
-    Benchmark(
-        name="imagenet-r",
-        title="ImageNet-R",
-        task="classification",
-        samples=30_000,
-        classes=200,
-        metrics=ACC1,
-        prompts=_PROMPTS,
-        classnames=IMAGENET_NAMES,
-        hub="imagenet-r",
-        source="Hendrycks et al. 2021",
-    ),
-    Benchmark(
-        name="imagenet_sketch",
-        title="ImageNet-Sketch",
-        task="classification",
-        samples=50_889,
-        classes=1_000,
-        metrics=ACC1,
-        prompts=_PROMPTS,
-        classnames=IMAGENET_NAMES,
-        hub="imagenet_sketch",
-        source="Wang et al. 2019",
-    ),
+        hub=name,
+        source=source,
+    )
+    for name, title, samples, classes, source in (
+        ("imagenetv2", "ImageNet-V2", 10_000, 1_000, "Recht et al. 2019; matched-frequency"),
+        ("imagenet-a", "ImageNet-A", 7_500, 200, "Hendrycks et al. 2021"),
+        ("imagenet-r", "ImageNet-R", 30_000, 200, "Hendrycks et al. 2021"),
+        ("imagenet_sketch", "ImageNet-Sketch", 50_889, 1_000, "Wang et al. 2019"),
+    )
 )

@@ -20,15 +20,7 @@ from typing import Self
 from harness.config import RunConfig
 from harness.errors import ConfigError, HarnessError, one_line, user_name
 from harness.launch.backlog import Say, StepSource, name_of
-from harness.launch.executor import (
-    EXECUTORS,
-    SHARE,
-    SLOTS,
-    Assignment,
-    Executor,
-    Option,
-    Watching,
-)
+from harness.launch.executor import EXECUTORS, SHARE, SLOTS, Assignment, Executor, Option, Watching
 from harness.launch.executors.local import LocalExecutor
 from harness.launch.processes import Stop
 from harness.launch.profiles import DEFAULT, load_profile
@@ -123,29 +115,20 @@ class SlurmExecutor(Executor):
         profile = load_profile(PROFILE.value(args), **changes)
         profile = with_environment(profile, lambda line: print(line, file=sys.stderr))
         runtime = with_processes(profile, work.runtime, given="processes" in work.given)
-        slots, rehearse = SLOTS.value(args), bool(REHEARSE.value(args))
-        if work.search:
-            moved, share = bool(MOVE.value(args)), bool(SHARE.value(args))
-            for option, given in (
-                (REHEARSE, rehearse),
-                (PACK, profile.pack > 1),
-                (SHARE, share),
-                (MOVE, moved),
-            ):
-                if given:
-                    words = f"{option.flag} is for a list of runs; {work.sweep} is a search"
-                    raise ConfigError(words)
-        elif slots is not None:
+        slots = SLOTS.value(args)
+        if slots is not None and not work.search:
             raise ConfigError("--slots is for --executor local; --pack is SLURM's")
+        for option in (REHEARSE, PACK, SHARE, MOVE) if work.search else ():
+            if profile.pack > 1 if option is PACK else option.value(args):
+                raise ConfigError(f"{option.flag} is for a list of runs; {work.sweep} is a search")
         trials = min(profile.parallel, TRIALS_IN_QUEUE) if slots is None else int(slots)
         if trials < 1:
             raise ConfigError(f"--slots {trials}: at least one slot is wanted")
-        base = {**vars(work), "runtime": runtime, "share_data": profile.share_data}
         order = JobOrder(
-            **base,
+            **{**vars(work), "runtime": runtime, "share_data": profile.share_data},
             profile=profile,
             profile_name=PROFILE.value(args) or DEFAULT,
-            rehearse=rehearse,
+            rehearse=bool(REHEARSE.value(args)),
             move=bool(MOVE.value(args)),
         )
         return cls(order, trials=trials, stay=bool(WATCH.value(args)))

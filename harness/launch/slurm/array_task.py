@@ -33,7 +33,6 @@ class ArrayTask:
     """A task of an array, as this job was given it."""
 
     submission: Submission
-    intent: Intent
     array: int
     index: int
     job: str
@@ -44,10 +43,10 @@ class ArrayTask:
     @staticmethod
     def of_environment(submission: Submission, array: int, sha256: str) -> ArrayTask:
         """The task that SLURM's variables name, of the intent of that SHA-256."""
+        submission.read_as(sha256)
         index = int(os.environ["SLURM_ARRAY_TASK_ID"])
         return ArrayTask(
             submission=submission,
-            intent=submission.read_as(sha256),
             array=array,
             index=index,
             job=f"{os.environ['SLURM_ARRAY_JOB_ID']}_{index}",
@@ -56,9 +55,14 @@ class ArrayTask:
         )
 
     @property
+    def intent(self) -> Intent:
+        """What was submitted."""
+        return self.submission.read()
+
+    @property
     def store(self) -> Store:
         """Where the runs are."""
-        return Store(Path(self.intent.root))
+        return self.intent.store
 
     @property
     def nodes(self) -> int:
@@ -105,6 +109,24 @@ class ArrayTask:
         with Lease(directory.lease_file):
             directory.add_end(failure, error, **{**here, **details})
 
+    def ended(
+        self, run: Run, failure: str, error: str, *, stop: str | None = None, **details: Any
+    ) -> bool:
+        """Note an end, and give the run up if it is not to go on; False where that cannot be.
+
+        Args:
+            stop: why it is not; None: that is for its ends to say.
+        """
+        try:
+            self.add_end(run, failure, error, **details)
+            reason = stop or self.why_stop(run)
+            if reason not in {None, error}:
+                self.fail(run, failure, str(reason))
+        except (OSError, HarnessError) as problem:
+            say(f"{run.label} seed {run.seed} ({run.key}): {error}; {one_line(problem)}")
+            return False
+        return True
+
     def fail(self, run: Run, failure: str, error: str, log: Path | None = None) -> None:
         """Put a run on record as failed, for good as far as this submission is concerned.
 
@@ -127,9 +149,9 @@ class ArrayTask:
         """Pairs at once on a process, after the ends that a run had; None: all."""
         return micro_batch_of(self.own_ends(run), run.config, self.intent.runtime)
 
-    def given_up(self, run: Run) -> bool:
-        """Whether this submission is not to go on with a run."""
-        return why_stop(self.own_ends(run), self.intent.profile) is not None
+    def why_stop(self, run: Run) -> str | None:
+        """Why this submission is not to go on with a run; None if it is."""
+        return why_stop(self.own_ends(run), self.intent.profile)
 
     def to_do(self) -> list[Step]:
         """The steps of the runs that are to go on."""
@@ -139,7 +161,7 @@ class ArrayTask:
                 if step.run.key == run.key or step.run.key not in steps:
                     steps[step.run.key] = step
         pending = [step for step in steps.values() if step.pending]
-        return [s for s in pending if not self.given_up(s.run) and not self.called_off(s.run)]
+        return [s for s in pending if not self.why_stop(s.run) and not self.called_off(s.run)]
 
     def _plan(self, run: Run) -> list[Step]:
         try:

@@ -1,22 +1,42 @@
-"""What is to be submitted, and what came of it; what speaks against it before anything is."""
+"""What is to be submitted, from an order to the jobs of its submission, and what came of it.
+
+What speaks against an order is found here too, before anything is submitted.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+import secrets
+import shlex
+import socket
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from harness.config import Runtime
-from harness.errors import ConfigError, HarnessError
-from harness.launch.backlog import Say
+from harness.config.pipes import check_pipes
+from harness.errors import ConfigError, HarnessError, refuse_controls
+from harness.launch.backlog import Say, estimate, those_alike_together
 from harness.launch.executor import Assignment
 from harness.launch.profiles import DEFAULT, Profile
 from harness.launch.slurm.freeze import Frozen
+from harness.launch.slurm.launching import Launch
+from harness.launch.slurm.limits import Limits
 from harness.launch.slurm.places import QueuePlace
-from harness.launch.slurm.submissions import Intent, Submission, newest
-from harness.planning.plan import Rerun
+from harness.launch.slurm.script import BatchJob
+from harness.launch.slurm.submissions import REPORT, Array, Intent, Submission, newest
+from harness.planning.plan import Rerun, Step
 from harness.store.record import Store
+
+REPORT_SECONDS = 3600
+REPORT_MEMORY = "4G"
+#: Of a profile's own options of sbatch, those that ask for nothing a report does not need.
+_LIGHT_EXTRA = frozenset(
+    {"comment", "get-user-env", "licenses", "mail-type", "mail-user", "nice", "priority", "wckey"}
+)
 
 
 class HeldBack(HarnessError):
@@ -46,20 +66,26 @@ class JobOrder(Assignment):
     @classmethod
     def again(cls, intent: Intent) -> JobOrder:
         """That of an earlier submission, with the code that it had."""
-        file = None if intent.sweep_file is None else Path(intent.sweep_file)
+        frozen = frozen_code_of(intent)
         return cls(
-            store=Store(Path(intent.root)),
+            store=intent.store,
             runtime=intent.runtime,
             sweep=intent.sweep,
-            sweep_file=file,
+            sweep_file=frozen.sweep,
             report=intent.report_command or None,
             profile=intent.profile,
             profile_name=intent.profile_name,
-            frozen=Frozen(Path(intent.code), file, intent.code_sha256),
+            frozen=frozen,
             round=intent.round,
             waves=intent.waves,
             share_data=intent.profile.share_data,
         )
+
+
+def frozen_code_of(intent: Intent) -> Frozen:
+    """The code that a submission runs."""
+    file = None if intent.sweep_file is None else Path(intent.sweep_file)
+    return Frozen(Path(intent.code), file, intent.code_sha256)
 
 
 @dataclass(frozen=True)
@@ -172,3 +198,127 @@ def check_not_held(store: Store, sweep: str, rerun: Rerun) -> None:
             f"{sweep} holds itself back: {reason}; when that is mended, the same command with "
             "--rerun failed goes on"
         )
+
+
+# --------------------------------------------------------------------------- what is submitted
+
+
+def intent_of(
+    steps: Sequence[Step],
+    order: JobOrder,
+    frozen: Frozen,
+    per_task: int | None = None,
+    array_size: int = Limits.array,
+) -> Intent:
+    """What is to be submitted, in tasks of `per_task` runs (None: the profile's)."""
+    now = datetime.now()  # to the microsecond: submissions are ordered by it
+    refuse_controls("the working directory", os.getcwd())
+    own_id = f"{now:%Y%m%d-%H%M%S-%f}-{secrets.token_hex(2)}"
+    name = safe_name(f"{order.sweep}-{own_id}")
+    profile = order.profile
+    return Intent(
+        id=own_id,
+        sweep=order.sweep,
+        arrays=_arrays(steps, per_task or profile.pack, array_size, name, alike=profile.share_data),
+        profile=profile,
+        profile_name=order.profile_name,
+        runtime=order.runtime,
+        root=str(order.store.root),
+        code=str(frozen.path),
+        sweep_file=None if frozen.sweep is None else str(frozen.sweep),
+        cwd=os.getcwd(),
+        command=shlex.join(sys.argv),
+        created=round(now.timestamp(), 3),
+        report=None if order.report is None else f"{name}-{REPORT}",
+        report_command=tuple(
+            str(frozen.sweep) if word == str(order.sweep_file) else word
+            for word in order.report or ()
+        ),
+        round=order.round,
+        by={"host": socket.gethostname(), "pid": os.getpid(), "uid": os.getuid()},
+        code_sha256=frozen.sha256,
+        waves=order.waves,
+        pipes=tuple(dict.fromkeys(p for s in steps for p in check_pipes(s.run.config.data.path))),
+    )
+
+
+def safe_name(name: str) -> str:
+    """`name` as a job may be called."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", name)
+
+
+def _arrays(
+    steps: Sequence[Step], per_task: int, array_size: int, name: str, *, alike: bool
+) -> tuple[Array, ...]:
+    """Runs of similar length share a task; those that need another's weights come after it.
+
+    Args:
+        alike: runs that see the same pictures are put together first.
+    """
+    here = {step.run.key for step in steps}
+    waves = [[s for s in steps if here.isdisjoint(s.waits_for) is first] for first in (True, False)]
+    arrays: list[Array] = []
+    for wave in waves:
+        after = tuple(array.name for array in arrays)
+        ordered = sorted(wave, key=estimate, reverse=True)
+        ordered = those_alike_together(ordered) if alike else ordered
+        keys = [step.run.key for step in ordered]
+        tasks = [tuple(keys[i : i + per_task]) for i in range(0, len(keys), per_task)]
+        for first in range(0, len(tasks), array_size):
+            chunk = tuple(tasks[first : first + array_size])
+            arrays.append(Array(f"{name}-{len(arrays)}", chunk, after))
+    return tuple(arrays)
+
+
+def array_job(intent: Intent, submission: Submission, number: int) -> BatchJob:
+    """Array `number` of a submission."""
+    array, profile = intent.arrays[number], intent.profile
+    module = "harness.launch.slurm.supervisor"
+    command = ("-m", module, str(submission.folder), str(number), "--sha256", intent.sha256)
+    several_nodes = profile.nodes > 1
+    processes = intent.runtime.processes // profile.nodes if several_nodes else 1
+    cpus = profile.cpus if several_nodes else profile.cpus * intent.runtime.processes * profile.pack
+    size = {"cpus": cpus, "memory": profile.memory_text(profile.pack)}
+    return BatchJob(
+        name=array.name,
+        command=command,
+        afterwards=(*command, "--after"),
+        profile=profile.model_copy(update=size),
+        frozen=frozen_code_of(intent),
+        cwd=intent.cwd,
+        logs=submission.logs,
+        count=len(array.tasks),
+        processes=processes,
+        launch=Launch(submission.folder, number),
+    )
+
+
+def report_job(submission: Submission, after: Sequence[str], limits: Limits) -> BatchJob:
+    """The job that writes the report when the jobs `after` are over."""
+    intent = submission.read()
+    module = "harness.launch.slurm.report_job"
+    return BatchJob(
+        name=str(intent.report),
+        command=("-m", module, str(submission.folder), "--sha256", intent.sha256),
+        profile=_light(intent.profile, limits),
+        frozen=frozen_code_of(intent),
+        cwd=intent.cwd,
+        logs=submission.logs,
+        after=tuple(after),
+    )
+
+
+def _light(profile: Profile, limits: Limits) -> Profile:
+    """What a report asks for: as the runs, but no GPU and little of everything."""
+    changes: dict[str, object] = {
+        "gpus": 0,
+        "nodes": 1,
+        "cpus": 1,
+        "pack": 1,
+        "time": min(REPORT_SECONDS, limits.report_seconds or REPORT_SECONDS),
+        "memory": profile.memory and REPORT_MEMORY,
+        "extra": {k: v for k, v in profile.extra.items() if k in _LIGHT_EXTRA},
+    }
+    if profile.report_partition is not None:
+        changes |= {"partition": profile.report_partition, "qos": None, "constraint": None}
+    return profile.model_copy(update=changes)

@@ -15,10 +15,9 @@ from harness.errors import ConfigError, RecordError, unknown, user_name
 from harness.launch.backlog import Say
 from harness.launch.profiles import load_profile
 from harness.launch.slurm.orders import JobOrder, Submitted, with_processes
-from harness.launch.slurm.places import Queue, QueuePlace
-from harness.launch.slurm.submissions import Submission, submissions
+from harness.launch.slurm.places import Queue, QueuePlace, jobs_to_cancel, report_job_of, withdraw
+from harness.launch.slurm.submissions import Intent, Submission, submissions
 from harness.launch.slurm.submit import submit
-from harness.launch.slurm.withdrawal import jobs_to_cancel, report_job_of, withdraw
 from harness.planning.plan import Rerun, make_plan
 from harness.store.manifest import Manifest
 from harness.store.record import Store
@@ -142,26 +141,27 @@ def retry(
             raise RecordError(f"run {run.key} {status.how}; --retry is for runs that failed")
     steps = [s for s in make_plan(runs, store, Rerun.FAILED) if s.run.key in {r.key for r in runs}]
     last = _last_submission(store, manifest, runs)
-    intent = last.read()
     source = manifest.sweep.source
     file = given or (None if source is None else own_file(source))
     if file is not None:
         load_sweep(str(file))  # so that the modules it imports are frozen with it
-    if not last.is_own():
-        order = _own_order(manifest, store, file, say)
-    else:
-        allow_pipes(intent.pipes)
-        report = _report_by_records(manifest, store)
-        if file is not None:
-            words = intent.report_command
-            report = tuple(str(file) if word == intent.sweep_file else word for word in words)
-        again = JobOrder.again(intent)
-        order = replace(again, store=store, sweep_file=file, report=report or None)
-    order = replace(order, frozen=None, round=0)
+    order = _order_of(last.read(), file) if last.is_own() else _own_order(manifest, store, say)
+    by_records = ("-m", "harness.report", manifest.sweep.name, "--root", str(store.root))
+    order = replace(order, store=store, sweep_file=file, report=order.report or by_records)
     return submit(steps, order, say), order
 
 
-def _own_order(manifest: Manifest, store: Store, file: Path | None, say: Say) -> JobOrder:
+def _order_of(intent: Intent, file: Path | None) -> JobOrder:
+    """To submit as before, with the sweep file and the code as they are now."""
+    allow_pipes(intent.pipes)
+    order = replace(JobOrder.again(intent), frozen=None, round=0)
+    if file is None:
+        return replace(order, report=None)
+    words = (str(file) if word == intent.sweep_file else word for word in intent.report_command)
+    return replace(order, report=tuple(words))
+
+
+def _own_order(manifest: Manifest, store: Store, say: Say) -> JobOrder:
     """To submit what somebody else did: nothing of theirs is run, neither setup nor command."""
     profile = load_profile(None)
     say(
@@ -169,12 +169,7 @@ def _own_order(manifest: Manifest, store: Store, file: Path | None, say: Say) ->
         "profile and your code; the sweep's own command takes --profile NAME"
     )
     runtime = with_processes(profile, Runtime(), given=False)
-    report = _report_by_records(manifest, store)
-    return JobOrder(store, runtime, manifest.sweep.name, file, report=report, profile=profile)
-
-
-def _report_by_records(manifest: Manifest, store: Store) -> tuple[str, ...]:
-    return ("-m", "harness.report", manifest.sweep.name, "--root", str(store.root))
+    return JobOrder(store, runtime, manifest.sweep.name, profile=profile)
 
 
 def _last_submission(store: Store, manifest: Manifest, runs: Sequence[Run]) -> Submission:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from harness.config import RunConfig, override
 from harness.config.parents import unlike_parents
@@ -57,10 +56,9 @@ def what_went_wrong(store: Store, sweep: str) -> Sequence[str]:
             "do the nodes see this folder?"
         ]
     intent = last.read()
-    own = Store(Path(intent.root))
     lines = []
     for key in sorted(intent.keys):
-        directory = own.run_dir(key)
+        directory = intent.store.run_dir(key)
         status = directory.status()
         if status.state is State.FAILED:
             log = (status.details or {}).get("log", last.logs)

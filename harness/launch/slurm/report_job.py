@@ -19,16 +19,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from harness.config.pipes import allow_pipes
-from harness.config.sweep_files import name_sweep_file
 from harness.errors import HarnessError, one_line
-from harness.files import open_streams
 from harness.launch.executor import REPORT_ONLY
-from harness.launch.slurm import scheduler
+from harness.launch.own_process import begin_process
 from harness.launch.slurm.array_task import ArrayTask, say
-from harness.launch.slurm.launching import FAILURE, has_begun, launch_death
+from harness.launch.slurm.launching import FAILURE, has_begun
 from harness.launch.slurm.orders import JobOrder
-from harness.launch.slurm.scheduler import Silent
+from harness.launch.slurm.places import CANCELLED, Departures
 from harness.launch.slurm.submissions import (
     AFTER,
     Intent,
@@ -39,7 +36,6 @@ from harness.launch.slurm.submissions import (
 )
 from harness.launch.slurm.submit import submit
 from harness.planning.plan import Action, Step
-from harness.store.record import Store
 
 ON_FINISH_SECONDS = 600
 """How long `on_finish` of a profile may take."""
@@ -49,16 +45,14 @@ ROUNDS = 3
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Submit what was lost, and become the command that writes the report."""
-    open_streams()
+    begin_process()
     parser = argparse.ArgumentParser(prog="python -m harness.launch.slurm.report_job")
     parser.add_argument("folder", type=Path, help="of the submission")
     parser.add_argument("--sha256", required=True, help="of what was submitted")
     args = parser.parse_args(argv)
     submission = Submission(args.folder)
     intent = submission.read_as(args.sha256)
-    allow_pipes(intent.pipes)
-    if intent.sweep_file is not None:
-        name_sweep_file(Path(intent.sweep_file))
+    intent.begin()
     see_what_other_nodes_wrote(submission, intent)
     try:
         submit_what_was_lost(submission, intent)
@@ -77,12 +71,12 @@ def see_what_other_nodes_wrote(submission: Submission, intent: Intent) -> None:
     """Nothing that a run or a task has said a moment ago, elsewhere, is missed."""
     look_anew(*(submission.folder / name for name in ("", "begun", "launch", "ended")))
     for key in {*intent.keys, *intent.awaits}:
-        look_anew_at(Store(Path(intent.root)).run_dir(key))
+        look_anew_at(intent.store.run_dir(key))
 
 
 def _goes_on(submission: Submission, intent: Intent) -> bool:
     """Whether runs of the sweep are in the queue again, or those that follow."""
-    others = submissions(Store(Path(intent.root)), intent.sweep)
+    others = submissions(intent.store, intent.sweep)
     return any(one.open and one.folder.name > submission.folder.name for one in others)
 
 
@@ -118,7 +112,8 @@ def submit_what_was_lost(submission: Submission, intent: Intent) -> None:
     jobs of the submission did begin.
     """
     again = intent.round < ROUNDS and submission.held() is None
-    lost = [step for task in _tasks(submission, intent) for step in _lost(task, again)]
+    departures = Departures(intent.store)
+    lost = [step for task in _tasks(submission, intent) for step in _lost(task, departures, again)]
     if not again or not lost:
         return
     say(f"{len(lost)} runs lost their jobs, or never had any: submitted again")
@@ -128,40 +123,31 @@ def submit_what_was_lost(submission: Submission, intent: Intent) -> None:
 def _tasks(submission: Submission, intent: Intent) -> list[ArrayTask]:
     """Every task of the submission, with the job that it had, if any."""
     return [
-        ArrayTask(submission, intent, number, index, f"{job}_{index}" if job else "", 0, node="")
+        ArrayTask(submission, number, index, f"{job}_{index}" if job else "", 0, node="")
         for number, array in enumerate(intent.arrays)
         for job in [submission.job(number)]
         for index in range(len(array.tasks))
     ]
 
 
-def _lost(task: ArrayTask, again: bool) -> list[Step]:
+def _lost(task: ArrayTask, departures: Departures, again: bool) -> list[Step]:
     """The runs of a task that are to be submitted again, if any are."""
     steps = [step for step in task.to_do() if step.action is not Action.ATTACH]
-    if not steps or (task.job and not _ended_by_itself(task.job)):
-        return []
-    death = launch_death(task.submission, task.array, task.index)
-    if death is None:
+    if not steps or not task.job:
         return steps
-    task = replace(task, node=death.node)
+    gone = departures.of_task(task.submission, task.array, task.index)
+    if gone is None or gone.end in {None, CANCELLED}:
+        return []
+    if gone.death is None:
+        return steps
+    again = again and has_begun(task.submission)
+    task = replace(task, node=gone.death.node)
     for step in steps:
-        if again and has_begun(task.submission):
-            task.add_end(step.run, FAILURE, death.error)
+        if again:
+            task.add_end(step.run, FAILURE, gone.why)
         else:
-            task.fail(step.run, FAILURE, death.error, death.log)
-    return steps if again and has_begun(task.submission) else []
-
-
-def _ended_by_itself(job: str) -> bool:
-    """Whether a job is known to be over, and nobody cancelled it."""
-    try:
-        end = scheduler.ENDED.get(scheduler.own_state(job))
-    except Silent:  # it was too long ago for the controller
-        try:
-            end = scheduler.last_end(job)
-        except Silent:
-            return False
-    return end is not None and end != "cancelled"
+            task.fail(step.run, FAILURE, gone.why, gone.death.log)
+    return steps if again else []
 
 
 if __name__ == "__main__":

@@ -229,23 +229,19 @@ def clean_environment() -> dict[str, str]:
     Nor with what a user has set that changes the answers, such as SQUEUE_STATES.
     """
     kept = {k: v for k, v in os.environ.items() if k in _KEPT or not _FOREIGN.match(k)}
-    return {**kept, "SLURM_BITSTR_LEN": "0", "LC_ALL": "C"}
-
-
-def foreign_variables() -> list[str]:
-    """The variables that `clean_environment` leaves out."""
-    return sorted(k for k in os.environ if k not in _KEPT and _FOREIGN.match(k))
+    return {**kept, "LC_ALL": "C"}
 
 
 #: The command after it ignores SIGTERM.
 _DEAF = ("sh", "-c", 'trap "" TERM; exec "$0" "$@"')
 
 
-def ask(*command: str, seconds: float = CALL_SECONDS, deaf: bool = False) -> str:
+def ask(*command: str, seconds: float = CALL_SECONDS, deaf: bool = False, **variables: str) -> str:
     """What a command of SLURM prints; Silent when it fails or does not answer in time.
 
     Args:
         deaf: let it live on when this process and all that it runs are told to end.
+        variables: of its environment alone.
     """
     try:
         done = subprocess.run(
@@ -254,7 +250,7 @@ def ask(*command: str, seconds: float = CALL_SECONDS, deaf: bool = False) -> str
             encoding="utf-8",
             errors="backslashreplace",
             timeout=seconds,
-            env=clean_environment(),
+            env={**clean_environment(), **variables},
             stdin=subprocess.DEVNULL,
         )
     except subprocess.TimeoutExpired:
@@ -276,7 +272,7 @@ def queue(users: Iterable[int] = (), *, seconds: float = CALL_SECONDS) -> Listin
     known = {user for user in others if known_name(user)}
     asked = ",".join(map(str, sorted({os.getuid(), *known})))
     command = ("squeue", "--all", f"--user={asked}", "--format=%i|%j|%T|%r|%N")
-    listing = read_listing(ask(*command, seconds=seconds))
+    listing = read_listing(ask(*command, seconds=seconds, SLURM_BITSTR_LEN="0"))
     listing.hidden = others != known or (bool(others) and _jobs_are_private(seconds))
     return listing
 

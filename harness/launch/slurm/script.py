@@ -1,15 +1,13 @@
-"""The sbatch script of a job and its submission, both submitit's; what it runs is ours.
+"""The sbatch script of a job, whose text is submitit's, and its submission.
 
-submitit writes the script, calls sbatch and reads the number it gives.  Its payload is a pickled
-function that it moves, after the submission, to a name with that number in it: a driver that dies
-in between leaves tasks that never find theirs.  So the payload here is a command with the path of
-the submission and nothing else, and all that a task needs is on disk before sbatch is called.
+submitit's own payload is a pickled function that it moves, after the submission, to a name with the
+job's number in it: a driver that dies in between leaves tasks that never find theirs.  So the
+payload here is a command with the path of the submission and nothing else, and all that a task
+needs is on disk before sbatch is called.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
 import re
 import shlex
 import subprocess
@@ -17,25 +15,16 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.errors import ConfigError, one_line
+from harness.files import write_atomic
 from harness.launch.profiles import Profile
 from harness.launch.slurm import frozen_check
 from harness.launch.slurm.freeze import Frozen
 from harness.launch.slurm.launching import Launch
-from harness.launch.slurm.scheduler import (
-    CALL_SECONDS,
-    Silent,
-    clean_environment,
-    foreign_variables,
-    installed,
-)
-
-if TYPE_CHECKING:
-    import submitit
+from harness.launch.slurm.scheduler import CALL_SECONDS, Silent, ask, clean_environment, installed
 
 SBATCH_SECONDS = 60
 """How long sbatch may take."""
@@ -44,7 +33,9 @@ _CLOSING = "closing"
 _RANKS_WAIT_SECONDS = 60
 """How long the other tasks of a job have after one ended."""
 
-
+_UNANSWERED = re.compile(
+    r"did not answer|cannot be run|timed out|unable to contact|exit code", re.IGNORECASE
+)
 _TOO_MANY = re.compile(r"limit|violates accounting", re.IGNORECASE)
 _NO_SUCH_GPU = re.compile(r"node configuration|generic resource|gres", re.IGNORECASE)
 
@@ -86,12 +77,6 @@ class BatchJob:
     launch: Launch | None = None
 
 
-def script(job: BatchJob) -> str:
-    """The text of the sbatch script."""
-    text: str = _executor(job)._make_submission_file_text(_command(job), "")
-    return text
-
-
 def submit(job: BatchJob) -> str:
     """Hand a job to sbatch; returns its number.
 
@@ -99,22 +84,21 @@ def submit(job: BatchJob) -> str:
         Refused: sbatch would not take it.
         Silent: sbatch did not answer, so that the job may be in the queue or not.
     """
-    from submitit.core.utils import FailedJobError, FailedSubmissionError
-
-    job.logs.mkdir(parents=True, exist_ok=True)
+    file = job.logs / f"{job.name}.sh"
+    write_atomic(file, script(job).encode())
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it raises
-            submitted = _executor(job)._submit_command(_command(job))
-    except FailedSubmissionError as error:
-        raise Silent(f"sbatch: {' '.join(str(error).split())}") from None
-    except FailedJobError as error:
-        said = " ".join(str(error).split()).removeprefix("sbatch: error: ")
-        if not said or "timed out" in said.lower() or "unable to contact" in said.lower():
-            raise Silent(f"sbatch: {said or f'no answer in {SBATCH_SECONDS} s'}") from None
+        answer = ask("sbatch", str(file), seconds=SBATCH_SECONDS)
+    except Silent as error:
+        said = str(error).removeprefix("sbatch: ").removeprefix("sbatch: error: ")
+        if _UNANSWERED.search(said):
+            raise
         if job.profile.gpu is not None and job.profile.gpus and _NO_SUCH_GPU.search(said):
             said += f"; gpu = {job.profile.gpu!r} is to be a type that sinfo --format=%G names"
         raise Refused(f"sbatch refuses the job: {said}") from None
-    return str(submitted.job_id)
+    number = re.search(r"job (\d+)", answer)
+    if number is None:
+        raise Silent(f"sbatch: {' '.join(answer.split())}")
+    return number[1]
 
 
 def verdict(text: str) -> str | None:
@@ -135,19 +119,14 @@ def verdict(text: str) -> str | None:
     return said.removeprefix("sbatch: ") or f"exit code {done.returncode}"
 
 
-def _command(job: BatchJob) -> str:
-    return _CLOSING if job.launch is None else _python(job.command)
+def script(job: BatchJob) -> str:
+    """The text of the sbatch script."""
+    from submitit.slurm.slurm import _make_sbatch_string
 
-
-def _python(words: Sequence[str]) -> str:
-    return shlex.join([sys.executable, "-u", *words])
-
-
-def _executor(job: BatchJob) -> submitit.SlurmExecutor:
-    executor = _executor_class()(folder=job.logs)
     profile = job.profile
     chosen: dict[str, Any] = {
         "job_name": job.name,
+        "map_count": job.count,
         "partition": profile.partition,
         "qos": profile.qos,
         "account": profile.account,
@@ -169,33 +148,13 @@ def _executor(job: BatchJob) -> submitit.SlurmExecutor:
         "use_srun": job.launch is not None,
         "additional_parameters": _more(job),
     }
-    executor.update_parameters(**{k: v for k, v in chosen.items() if v is not None or k == "wckey"})
-    if job.count is not None:
-        executor.parameters["map_count"] = job.count
-    return executor
+    command = _CLOSING if job.launch is None else _python(job.command)
+    text: str = _make_sbatch_string(command, job.logs, **chosen)
+    return text
 
 
-@lru_cache(maxsize=1)
-def _executor_class() -> type[submitit.SlurmExecutor]:
-    import submitit
-
-    class CommandExecutor(submitit.SlurmExecutor):
-        """submitit's executor for a command, in a clean environment and a bounded time."""
-
-        @classmethod
-        def name(cls) -> str:
-            return "slurm"
-
-        @classmethod
-        def affinity(cls) -> int:
-            return 2  # a script can be shown where there is no SLURM
-
-        def _make_submission_command(self, submission_file_path: Path) -> list[str]:
-            unset = [word for name in foreign_variables() for word in ("-u", name)]
-            limit = ["timeout", "--kill-after=5", str(SBATCH_SECONDS)]
-            return ["env", *unset, "LC_ALL=C", *limit, "sbatch", str(submission_file_path)]
-
-    return CommandExecutor
+def _python(words: Sequence[str]) -> str:
+    return shlex.join([sys.executable, "-u", *words])
 
 
 def _dependency(job: BatchJob) -> str | None:
@@ -211,7 +170,7 @@ def _more(job: BatchJob) -> dict[str, Any]:
         "signal": f"{profile.signal}@{profile.warning_seconds}",
         "requeue": True,
         "export": "ALL",
-        **({"output": _output(job).replace("%t", "0")} if _has_percent(job) else {}),
+        "output": _output(job, "0"),
     }
     if profile.reservation is not None:
         more["reservation"] = profile.reservation
@@ -276,23 +235,15 @@ def _check(frozen: Frozen) -> str:
     return shlex.join([sys.executable, "-I", "-c", *words])
 
 
-def _has_percent(job: BatchJob) -> bool:
-    return "%" in str(job.logs)
-
-
-def _output(job: BatchJob) -> str:
-    """What submitit has the job's output written to; `%` of the folder is no pattern of SLURM."""
-    from submitit.core.utils import JobPaths
-
-    name = JobPaths(folder=job.logs).stdout.name
-    numbered = name if job.count is None else name.replace("%j", "%A_%a")
-    return f"{str(job.logs.absolute()).replace('%', '%%')}/{numbered}"
+def _output(job: BatchJob, rank: str) -> str:
+    """Where a process of the job prints; `%` of the folder is no pattern of SLURM."""
+    number = "%j" if job.count is None else "%A_%a"
+    return f"{str(job.logs.absolute()).replace('%', '%%')}/{number}_{rank}_log.out"
 
 
 def _srun(job: BatchJob) -> list[str]:
     words = ["--open-mode=append", f"--cpus-per-task={job.profile.cpus}"]
-    if _has_percent(job):
-        words += ["--output", _output(job)]  # the last one counts
+    words += ["--output", _output(job, "%t")]  # the last one counts
     if job.processes * job.profile.nodes == 1:
         return words
     return [*words, "--kill-on-bad-exit=0", f"--wait={_RANKS_WAIT_SECONDS}"]

@@ -24,7 +24,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -33,6 +33,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from harness.config import Runtime
+from harness.config.pipes import allow_pipes
+from harness.config.sweep_files import name_sweep_file
 from harness.errors import HarnessError, RecordError, one_line
 from harness.files import beside, dump_json, is_sealed, read_json, seal, write_json
 from harness.launch.profiles import Profile
@@ -117,9 +119,34 @@ class Intent:
         return self.owner in {os.getuid(), -1}
 
     @property
+    def store(self) -> Store:
+        """Where the runs are."""
+        return Store(Path(self.root))
+
+    def begin(self) -> None:
+        """Have this process, a job, know what it is to run: the sweep file, commands for data."""
+        allow_pipes(self.pipes)
+        if self.sweep_file is not None:
+            name_sweep_file(Path(self.sweep_file))
+
+    @property
     def keys(self) -> set[str]:
         """Keys of all runs."""
         return {key for array in self.arrays for task in array.tasks for key in task}
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks its arrays have."""
+        return sum(len(array.tasks) for array in self.arrays)
+
+    def task_of(self, key: str) -> tuple[int, int]:
+        """Array and index of the task that a run is in."""
+        return next(
+            (number, index)
+            for number, array in enumerate(self.arrays)
+            for index, keys in enumerate(array.tasks)
+            if key in keys
+        )
 
     @property
     def sha256(self) -> str:
@@ -294,24 +321,20 @@ def submitting(store: Store, *, seconds: float = 120.0) -> Iterator[None]:
     """
     file = store.root / "results" / "sweeps" / "submitting.lease"
     deadline = time.monotonic() + seconds
-    while True:
-        lease = Lease(file)
-        try:
-            lease.__enter__()
-            break
-        except LeaseHeld as error:
-            if time.monotonic() > deadline:
-                raise HarnessError(
-                    f"another command has been submitting under {store.root} for {seconds:.0f} s; "
-                    f"see {file}"
-                ) from error
-            time.sleep(_LEASE_POLL_SECONDS)
-    try:
-        for folder in file.parent.glob(f"*{_SUFFIX}"):
-            look_anew(folder)
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(Lease(file))
+                break
+            except LeaseHeld as error:
+                if time.monotonic() > deadline:
+                    raise HarnessError(
+                        f"another command has been submitting under {store.root} for "
+                        f"{seconds:.0f} s; see {file}"
+                    ) from error
+                time.sleep(_LEASE_POLL_SECONDS)
+        look_anew(*file.parent.glob(f"*{_SUFFIX}"))
         yield
-    finally:
-        lease.__exit__(None, None, None)
 
 
 def look_anew(*folders: Path) -> None:

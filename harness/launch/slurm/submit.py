@@ -6,29 +6,27 @@ again; a run is in one live job at most, whoever types the command, and however 
 
 from __future__ import annotations
 
-import os
-import re
-import secrets
-import shlex
 import shutil
-import socket
-import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from datetime import datetime
 
-from harness.config.pipes import check_pipes
-from harness.errors import ConfigError, HarnessError, one_line, refuse_controls
-from harness.launch.backlog import Say, estimate, job_of, name_of, set_aside, those_alike_together
+from harness.errors import ConfigError, HarnessError, one_line
+from harness.launch.backlog import Say, job_of, name_of, set_aside
 from harness.launch.slurm import rehearse, scheduler, script
-from harness.launch.slurm.closing import follow, report_home, waited_for
 from harness.launch.slurm.freeze import Frozen, freeze, size_of_code
 from harness.launch.slurm.frozen_check import fault_of
-from harness.launch.slurm.launching import Launch
 from harness.launch.slurm.limits import Limits, alive, limits
-from harness.launch.slurm.orders import JobOrder, Submitted, check_time
-from harness.launch.slurm.places import QueuePlace, look
+from harness.launch.slurm.orders import (
+    JobOrder,
+    Submitted,
+    array_job,
+    check_time,
+    intent_of,
+    report_job,
+    safe_name,
+)
+from harness.launch.slurm.places import Queue, QueuePlace, look, take_out
 from harness.launch.slurm.policy import bad_nodes
 from harness.launch.slurm.scheduler import Listing, Silent
 from harness.launch.slurm.script import BatchJob, Refused
@@ -38,10 +36,10 @@ from harness.launch.slurm.submissions import (
     Intent,
     Submission,
     folder_of,
+    look_anew,
     look_anew_at,
     submitting,
 )
-from harness.launch.slurm.withdrawal import take_out
 from harness.planning.plan import Action, Step
 from harness.store.lease import LeaseHeld
 from harness.store.record import Store
@@ -88,16 +86,7 @@ def submit(steps: Sequence[Step], order: JobOrder, say: Say) -> Submitted:
         if wanted:
             done = _submit_fewer(wanted, order, bounds, queue.listing or Listing(), say)
         done = replace(done, places=there)
-        home = report_home(order, done, queue, lambda: _report_alone(order, there))
-        if home is not None:
-            done = replace(done, report=follow(home, waited_for(done), bounds, _sbatch, say))
-        return done
-
-
-def _report_alone(order: JobOrder, places: Iterable[str]) -> Submission:
-    """A submission of no run, for the report on those that others have put in the queue."""
-    frozen = order.frozen or freeze(order.store, order.sweep_file)
-    return _written(order, replace(_intent((), order, frozen), awaits=tuple(sorted(places))))
+        return replace(done, report=_submit_report(order, done, queue, bounds, say))
 
 
 def _written(order: JobOrder, intent: Intent) -> Submission:
@@ -112,9 +101,8 @@ def preview(steps: Sequence[Step], order: JobOrder) -> str:
     check_time(order.profile, order.runtime)
     pending = [step for step in steps if step.pending] or list(steps)
     frozen = Frozen(order.store.root / "results" / "code" / "HASH", order.sweep_file, "HASH")
-    intent = _intent(pending, order, frozen)
     submission = Submission(folder_of(order.store, order.sweep) / "ID")
-    return script.script(_job_of(intent, submission, 0, frozen))
+    return script.script(array_job(intent_of(pending, order, frozen), submission, 0))
 
 
 def _check_room(order: JobOrder, runs: int) -> None:
@@ -200,7 +188,7 @@ def _submit(
     if fault := fault_of(str(frozen.path), frozen.sha256):
         raise HarnessError(f"frozen code is not run: {fault}; submit the sweep anew")
     rehearsal = _submit_rehearsal(steps, order, frozen) if order.rehearse else None
-    intent = _intent(steps, order, frozen, per_task, array_size)
+    intent = intent_of(steps, order, frozen, per_task, array_size)
     submission = _written(order, intent)
     failed = bad_nodes(end for s in steps for end in order.store.run_dir(s.run.key).ends())
     exclude = scheduler.avoidable(failed, intent.profile.partition)
@@ -208,7 +196,7 @@ def _submit(
     left: tuple[str, ...] = ()
     for number, array in enumerate(intent.arrays):
         job = replace(
-            _job_of(intent, submission, number, frozen),
+            array_job(intent, submission, number),
             after=tuple(jobs[name] for name in array.after if name in jobs),
             only_after=() if rehearsal is None else (rehearsal,),
             exclude=exclude,
@@ -220,7 +208,8 @@ def _submit(
                 if isinstance(error, Refused):
                     shutil.rmtree(submission.folder)
                 raise
-            left = (str(error), *_keys(intent.arrays[number:]))
+            rest = [key for each in intent.arrays[number:] for task in each.tasks for key in task]
+            left = (str(error), *rest)
             say(f"{error}; {len(left) - 1} runs are left for the same command, or the report job")
             break
         submission.note_job(number, jobs[array.name])
@@ -232,16 +221,16 @@ def _submit(
 def _submit_rehearsal(steps: Sequence[Step], order: JobOrder, frozen: Frozen) -> str:
     """The number of the job in which the runs of `steps` are rehearsed."""
     runs = rehearse.short_runs(step.run for step in steps)
-    intent = _intent((), replace(order, report=None), frozen)
+    intent = intent_of((), replace(order, report=None), frozen)
     store = rehearse.store_of(order.store, intent.id)
     name = f"{intent.sweep}-{intent.id}-{rehearse.SUFFIX}"
-    array = Array(_safe(name), (tuple(run.key for run in runs),))
+    array = Array(safe_name(name), (tuple(run.key for run in runs),))
     intent = replace(intent, arrays=(array,), root=str(store.root), rehearsal=True)
     for run in runs:
         store.run_dir(run.key).write_intent(run.config, job_of(run))
     submission = _written(order, intent)
     try:
-        number = _sbatch(_job_of(intent, submission, 0, frozen))
+        number = _sbatch(array_job(intent, submission, 0))
     except Refused:
         shutil.rmtree(submission.folder)
         raise
@@ -249,108 +238,10 @@ def _submit_rehearsal(steps: Sequence[Step], order: JobOrder, frozen: Frozen) ->
     return number
 
 
-def _keys(arrays: Sequence[Array]) -> list[str]:
-    return [key for array in arrays for task in array.tasks for key in task]
-
-
-def _intent(
-    steps: Sequence[Step],
-    order: JobOrder,
-    frozen: Frozen,
-    per_task: int = 0,
-    array_size: int = Limits.array,
-) -> Intent:
-    """What is to be submitted, in tasks of `per_task` runs (0: the profile's)."""
-    now = datetime.now()  # to the microsecond: submissions are ordered by it
-    refuse_controls("the working directory", os.getcwd())
-    own_id = f"{now:%Y%m%d-%H%M%S-%f}-{secrets.token_hex(2)}"
-    name = _safe(f"{order.sweep}-{own_id}")
-    report = order.report is not None
-    return Intent(
-        id=own_id,
-        sweep=order.sweep,
-        arrays=_arrays(
-            steps,
-            per_task or order.profile.pack,
-            array_size,
-            name,
-            alike=order.profile.share_data,
-        ),
-        profile=order.profile,
-        profile_name=order.profile_name,
-        runtime=order.runtime,
-        root=str(order.store.root),
-        code=str(frozen.path),
-        sweep_file=None if frozen.sweep is None else str(frozen.sweep),
-        cwd=os.getcwd(),
-        command=shlex.join(sys.argv),
-        created=round(now.timestamp(), 3),
-        report=f"{name}-{REPORT}" if report else None,
-        report_command=tuple(
-            str(frozen.sweep) if word == str(order.sweep_file) else word
-            for word in order.report or ()
-        ),
-        round=order.round,
-        by={"host": socket.gethostname(), "pid": os.getpid(), "uid": os.getuid()},
-        code_sha256=frozen.sha256,
-        waves=order.waves,
-        pipes=tuple(dict.fromkeys(p for s in steps for p in check_pipes(s.run.config.data.path))),
-    )
-
-
-def _safe(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.-]", "_", name)
-
-
-def _arrays(
-    steps: Sequence[Step], per_task: int, array_size: int, name: str, *, alike: bool
-) -> tuple[Array, ...]:
-    """Runs of similar length share a task; those that need another's weights come after it.
-
-    Args:
-        alike: runs that see the same pictures are put together first.
-    """
-    here = {step.run.key for step in steps}
-    waves = [[s for s in steps if here.isdisjoint(s.waits_for) is first] for first in (True, False)]
-    arrays: list[Array] = []
-    for wave in waves:
-        after = tuple(array.name for array in arrays)
-        ordered = sorted(wave, key=estimate, reverse=True)
-        ordered = those_alike_together(ordered) if alike else ordered
-        keys = [step.run.key for step in ordered]
-        tasks = [tuple(keys[i : i + per_task]) for i in range(0, len(keys), per_task)]
-        for first in range(0, len(tasks), array_size):
-            chunk = tuple(tasks[first : first + array_size])
-            arrays.append(Array(f"{name}-{len(arrays)}", chunk, after))
-    return tuple(arrays)
-
-
 def _runs_per_task(runs: int, pack: int, room: int | None) -> int:
     """When the queue takes fewer tasks than there are runs, a task has several, in turn."""
     least = pack if room is None else max(pack, -(-runs // room))
     return -(-least // pack) * pack
-
-
-def _job_of(intent: Intent, submission: Submission, number: int, frozen: Frozen) -> BatchJob:
-    array, profile = intent.arrays[number], intent.profile
-    module = "harness.launch.slurm.supervisor"
-    command = ("-m", module, str(submission.folder), str(number), "--sha256", intent.sha256)
-    several_nodes = profile.nodes > 1
-    processes = intent.runtime.processes // profile.nodes if several_nodes else 1
-    cpus = profile.cpus if several_nodes else profile.cpus * intent.runtime.processes * profile.pack
-    size = {"cpus": cpus, "memory": profile.memory_text(profile.pack)}
-    return BatchJob(
-        name=array.name,
-        command=command,
-        afterwards=(*command, "--after"),
-        profile=profile.model_copy(update=size),
-        frozen=frozen,
-        cwd=intent.cwd,
-        logs=submission.logs,
-        count=len(array.tasks),
-        processes=processes,
-        launch=Launch(submission.folder, number),
-    )
 
 
 def _sbatch(job: BatchJob) -> str:
@@ -361,3 +252,78 @@ def _sbatch(job: BatchJob) -> str:
         time.sleep(_LOOK_AGAIN_SECONDS)
         number = scheduler.queue().job_id(job.name)
         return number if number is not None else script.submit(job)
+
+
+# --------------------------------------------------------------------------- the report
+
+
+def _submit_report(
+    order: JobOrder, done: Submitted, queue: Queue, limits: Limits, say: Say
+) -> str | None:
+    """The number of a job that writes the report, where none waits for all the wanted runs.
+
+    It belongs to the sweep and not to an array: it waits for every job that any of them is in,
+    whoever put it in the queue.
+    """
+    there = {place.number for place in done.places.values() if place.number is not None}
+    after = sorted({*done.arrays, *there}, key=int)
+    if order.report is None or not after:
+        return None
+    home = done.submission or _report_home(order, done, queue, after)
+    return None if home is None else _follow(home, after, limits, say)
+
+
+def _follow(submission: Submission, after: Sequence[str], limits: Limits, say: Say) -> str | None:
+    try:
+        number = _sbatch(report_job(submission, after, limits))
+    except (Refused, Silent) as error:
+        say(f"no report job: {error}; the same command submits one, or writes the report itself")
+        return None
+    submission.note_job(REPORT, number, after)
+    return number
+
+
+def _report_home(
+    order: JobOrder, done: Submitted, queue: Queue, after: Sequence[str]
+) -> Submission | None:
+    """A submission of the sweep that has lost its report job, else a new one of no run.
+
+    None where a report job waits for all the jobs `after`, or may do.
+    """
+    if queue.listing is None:
+        return None
+    lost: Submission | None = None
+    for submission in queue.submissions:
+        intent = submission.read()
+        if not intent.is_mine or intent.sweep != order.sweep or intent.report is None:
+            continue
+        if not queue.listing.has(intent.report):
+            lost = submission
+        elif submission.report_waits_for() >= {*after}:
+            return None
+    if lost is not None:
+        return lost
+    frozen = order.frozen or freeze(order.store, order.sweep_file)
+    intent = replace(intent_of((), order, frozen), awaits=tuple(sorted(done.places)))
+    return _written(order, intent)
+
+
+def submit_missing_report(submission: Submission, say: Say) -> None:
+    """From the last job of a submission, where sbatch took no report job when it was made.
+
+    One that was taken and is gone was cancelled, and is not made again.
+    """
+    intent = submission.read()
+    look_anew(submission.folder)
+    if intent.report is None or submission.job(REPORT) is not None:
+        return
+    with submitting(intent.store):
+        queue = look(intent.store, say)
+        own = [p for p in queue.places.values() if p.submission.folder == submission.folder]
+        if queue.listing is None or queue.listing.has(intent.report):
+            return
+        alone = {p.number for p in own if p.number and p.lacks_report_of(intent.sweep)}
+        after = sorted(alone, key=int)
+        number = _follow(submission, after, limits(intent.profile), say) if after else None
+        if number is not None:
+            say(f"job {number} writes the report: there was none")

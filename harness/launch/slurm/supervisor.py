@@ -24,25 +24,22 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from harness.config.pipes import allow_pipes
 from harness.config.sweep import Run
-from harness.config.sweep_files import name_sweep_file
 from harness.errors import HarnessError, one_line
-from harness.files import open_streams
 from harness.launch.backlog import Backlog
 from harness.launch.executor import Assignment
 from harness.launch.executors.local import LocalExecutor
+from harness.launch.own_process import begin_process
 from harness.launch.processes import HELD_SIGNALS, Stop
 from harness.launch.ranks import end_rendezvous, help_with, runs_of_rendezvous
 from harness.launch.slots import gpus_of_machine, slots_here
 from harness.launch.slurm import scheduler
 from harness.launch.slurm.array_task import ArrayTask, say
 from harness.launch.slurm.launching import HOLD_AFTER, note_begin
-from harness.launch.slurm.policy import why_stop
 from harness.launch.slurm.scheduler import Silent
 from harness.launch.slurm.submissions import Submission, look_anew_at
+from harness.launch.slurm.submit import submit_missing_report
 from harness.planning.plan import TRANSIENT, Step
-from harness.store.lease import LeaseHeld
 from harness.store.provenance import usable_cores
 from harness.store.state import State
 
@@ -53,8 +50,8 @@ _TAIL_BYTES = 20_000
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code is 0 if every run of the task is done."""
-    signals = _Signals()
-    open_streams()
+    stop = _Signals()
+    begin_process()
     parser = argparse.ArgumentParser(prog="python -m harness.launch.slurm.supervisor")
     parser.add_argument("folder", type=Path, help="of the submission")
     parser.add_argument("array", type=int, help="which of its arrays")
@@ -62,31 +59,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--sha256", required=True, help="of what was submitted")
     args = parser.parse_args(argv)
     task = ArrayTask.of_environment(Submission(args.folder), args.array, args.sha256)
-    allow_pipes(task.intent.pipes)
-    if task.intent.sweep_file is not None:
-        name_sweep_file(Path(task.intent.sweep_file))
+    task.intent.begin()
     if args.after is not None:
         return Aftermath(task, args.after).tidy()
     rank = int(os.environ.get("SLURM_PROCID", "0"))
     if rank == 0:
-        return Supervisor(task, signals).supervise()
-    runs = runs_of_rendezvous(task.rendezvous, signals.stop)
+        return Supervisor(task, stop).supervise()
+    runs = runs_of_rendezvous(task.rendezvous, stop)
     local_rank = int(os.environ.get("SLURM_LOCALID", "0"))
-    return help_with(runs, task.intent.sweep_file, signals.stop, rank=rank, local_rank=local_rank)
+    return help_with(runs, task.intent.sweep_file, stop, rank=rank, local_rank=local_rank)
 
 
-class _Signals:
-    """Raises a flag at each signal that tells a job to leave, and remembers which came first."""
+class _Signals(Stop):
+    """A stop asked for by each signal that tells a job to leave; remembers which came first."""
 
     def __init__(self) -> None:
-        self.stop = Stop()
+        super().__init__()
         self.first: int | None = None
         for number in (signal.SIGTERM, signal.SIGINT, *HELD_SIGNALS):
             signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.first = self.first or number
-        self.stop.ask()
+        self.ask()
 
 
 # --------------------------------------------------------------------------- the supervisor
@@ -95,10 +90,9 @@ class _Signals:
 class Supervisor:
     """Brings the runs of a task to their ends."""
 
-    def __init__(self, task: ArrayTask, signals: _Signals) -> None:
+    def __init__(self, task: ArrayTask, stop: _Signals) -> None:
         self.task = task
-        self.signals = signals
-        self.stop = signals.stop
+        self.stop = stop
         self.stuck: set[str] = set()
         """Runs that cannot be started, or not be put on record, by this process."""
 
@@ -205,14 +199,8 @@ class Supervisor:
             self.stuck.add(run.key)
 
     def _ended(self, run: Run, failure: str, error: str, **details: Any) -> None:
-        """Note an end, and give the run up if it is not to go on."""
-        try:
-            self.task.add_end(run, failure, error, **details)
-            reason = why_stop(self.task.own_ends(run), self.task.intent.profile)
-            if reason not in {None, error}:
-                self.task.fail(run, failure, str(reason))
-        except (OSError, LeaseHeld) as problem:
-            say(f"{run.label} seed {run.seed} ({run.key}): {error}; {one_line(problem)}")
+        """Note an end; a run whose end cannot be noted is let be."""
+        if not self.task.ended(run, failure, error, **details):
             self.stuck.add(run.key)
 
     # ---- the beginning
@@ -262,12 +250,23 @@ class Supervisor:
         runs = self.task.runs()
         left = [run for run in runs if self.task.status(run).state is not State.DONE]
         say(f"{len(runs) - len(left)} of {len(runs)} runs are done")
+        if not self.stop() and not any(map(self.task.called_off, runs)):
+            self._see_to_report()
         return 0 if all(map(self.task.called_off, left)) else 1
+
+    def _see_to_report(self) -> None:
+        """Of the last task to end: have a report follow, if none does."""
+        task = self.task
+        if len(task.submission.ends()) == task.intent.tasks:
+            try:
+                submit_missing_report(task.submission, say)
+            except (OSError, HarnessError) as error:
+                say(f"no report job: {one_line(error)}")
 
     def _why_stopped(self) -> tuple[str, bool]:
         """The class of the end, and whether it is for this process to put the job back."""
         profile = self.task.intent.profile
-        if self.signals.first == getattr(signal, f"SIG{profile.signal}"):
+        if self.stop.first == getattr(signal, f"SIG{profile.signal}"):
             return "time_limit", True
         try:
             state = scheduler.own_state(self.task.job)
@@ -291,8 +290,7 @@ class Supervisor:
                 "error": status.error,
             }
         task.submission.note_end(task.array, task.index, ends, restarts=task.restarts)
-        tasks = sum(len(array.tasks) for array in task.intent.arrays)
-        reason = same_death(task.submission.ends(), tasks)
+        reason = same_death(task.submission.ends(), task.intent.tasks)
         if reason is not None:
             say(f"the sweep holds itself back: {reason}")
             task.submission.hold(reason)
@@ -363,22 +361,12 @@ class Aftermath:
         failure, error = self._cause()
         say(f"the supervisor is gone (exit code {self.code}): {error}")
         for run in self._cut_short():
-            try:
-                self._record(run, failure, error)
-            except (OSError, HarnessError) as problem:
-                say(f"{run.label} seed {run.seed} ({run.key}): {one_line(problem)}")
+            hopeless = failure == "out_of_memory" and not task.store.run_dir(run.key).attempts()
+            stop = f"{error} before training began; give the profile more" if hopeless else None
+            task.ended(run, failure, error, stop=stop, micro_batch=task.micro_batch(run))
         if failure != "cancelled" and self._unfinished():
             task.go_back()
         return 0
-
-    def _record(self, run: Run, failure: str, error: str) -> None:
-        task = self.task
-        task.add_end(run, failure, error, micro_batch=task.micro_batch(run))
-        reason = why_stop(task.own_ends(run), task.intent.profile)
-        if failure == "out_of_memory" and not task.store.run_dir(run.key).attempts():
-            reason = f"{error} before training began; give the profile more"
-        if reason is not None and failure != "cancelled":
-            task.fail(run, failure, reason)
 
     def _cut_short(self) -> list[Run]:
         """The runs whose attempts ended without a word, or else the one that never began."""

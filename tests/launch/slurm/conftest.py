@@ -9,7 +9,7 @@ import pytest
 from fake_slurm import FakeSlurm
 
 from harness.config import Runtime
-from harness.launch.slurm import submit
+from harness.launch.slurm import limits, scheduler, submit
 from harness.launch.slurm.orders import JobOrder
 from harness.store.record import Store
 
@@ -21,6 +21,8 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
     for name in [name for name in os.environ if name.startswith(("SLURM_", "SBATCH_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setattr(submit, "_LOOK_AGAIN_SECONDS", 0.0)
+    for module in (scheduler, limits):  # a script is a process, and waits for a core
+        monkeypatch.setattr(module, "_SECONDS", 300.0)
     return fake
 
 

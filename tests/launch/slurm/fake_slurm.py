@@ -15,7 +15,7 @@ from pathlib import Path
 _COMMON = """#!/bin/sh
 F='{folder}'; N=$(basename "$0")
 echo "$N $*" >> "$F/asked"
-[ -e "$F/$N.hangs" ] && exec sleep 60
+[ -e "$F/$N.hangs" ] && exec sleep 600
 [ -e "$F/$N.fails" ] && {{ cat "$F/$N.fails" >&2; exit 1; }}
 """
 _SAYS = """for W; do

@@ -46,11 +46,18 @@ def sent(steps: Plan, order: JobOrder, slurm: FakeSlurm) -> tuple[Submission, li
 
 def again(submission: Submission, slurm: FakeSlurm, state: str) -> list[str]:
     """Keys of the runs that are submitted again when their jobs ended so."""
-    slurm.says("scontrol", f"JobId=101 JobState={state} Reason=None\nMaxArraySize = 1001\n")
+    is_over(submission, slurm, state)
     before = {s.folder for s in submissions(Store(_root(submission)), "ablation")}
     report_job.submit_what_was_lost(submission, submission.read())
     after = submissions(Store(_root(submission)), "ablation")
     return sorted(key for s in after if s.folder not in before for key in s.read().keys)
+
+
+def is_over(submission: Submission, slurm: FakeSlurm, state: str) -> None:
+    """Every task of its first array has ended so, as the controller says it."""
+    (array, *_) = submission.read().arrays
+    name = f"ArrayJobId=101 ArrayTaskId=0-{len(array.tasks) - 1} JobName={array.name}"
+    slurm.says("scontrol", f"JobId=101 {name} JobState={state} Reason=None\nMaxArraySize = 1001\n")
 
 
 def _root(submission: Submission) -> Path:
@@ -127,6 +134,15 @@ def test_what_was_cancelled_or_is_not_over_is_left_alone(
     assert again(sent[0], slurm, state) == []
 
 
+def test_the_end_of_a_job_of_another_name_is_none_of_ours(
+    sent: tuple[Submission, list[str]], slurm: FakeSlurm
+) -> None:
+    slurm.says("scontrol", "JobId=101 JobName=another JobState=FAILED Reason=None\n")
+    slurm.says("sacct", "JobID|State|JobName\n101_0|FAILED|another\n101_1|FAILED|another\n")
+    report_job.submit_what_was_lost(sent[0], sent[0].read())
+    assert len(slurm.asked("sbatch")) == 2
+
+
 def test_an_end_that_the_scheduler_does_not_tell_is_no_reason(
     sent: tuple[Submission, list[str]], slurm: FakeSlurm
 ) -> None:
@@ -163,7 +179,7 @@ def test_the_report_is_written_whatever_came_of_it(
 ) -> None:
     called: list[list[str]] = []
     monkeypatch.setattr(report_job.os, "execv", lambda program, words: called.append(words))
-    slurm.says("scontrol", "JobId=101 JobState=FAILED Reason=None\n")
+    is_over(sent[0], slurm, "FAILED")
     slurm.fails("sbatch", "sbatch: error: the site is closed")
     report_job.main([str(sent[0].folder), "--sha256", sent[0].read().sha256])
     assert called[0][-1] == "--report-only"
@@ -182,7 +198,7 @@ def test_what_other_nodes_have_just_written_is_neither_lost_nor_a_hole(
     behind.elsewhere(lambda: has_result(order.store, second))
     behind.elsewhere(lambda: folder.joinpath("outcomes", "key.npz").touch())
     slurm.queue.write_text("")
-    slurm.says("scontrol", "JobId=101 JobState=FAILED Reason=None\n")
+    is_over(done.submission, slurm, "FAILED")
     seen: list[bool] = []
 
     def reported(program: str, words: list[str]) -> None:
@@ -214,12 +230,12 @@ def test_what_a_profile_wants_at_the_end_comes_after_the_report(
     done = submit(steps({"a": "done"}), replace(order, profile=profile, report=words), print)
     slurm.queue.unlink()
     assert done.submission is not None
-    slurm.says("scontrol", "JobId=101 JobState=CANCELLED Reason=None\n")
+    is_over(done.submission, slurm, "CANCELLED")
     told = finish(done.submission, capfd)
     report = order.store.root / "reports" / "ablation"
     assert f"report\nablation is over (3), see {report}\n" in told
     assert told.rstrip().endswith(f"on_finish: exit code {5 if failing else 0}")
-    slurm.says("scontrol", "JobId=101 JobState=FAILED Reason=None\n")
+    is_over(done.submission, slurm, "FAILED")
     assert "is over" not in finish(done.submission, capfd), "what was lost is in the queue again"
 
 
@@ -250,7 +266,7 @@ def test_the_last_job_of_a_wave_becomes_the_command_that_submits_the_next_one(
     called: list[list[str]] = []
     monkeypatch.setattr(report_job.os, "execv", lambda program, words: called.append(words))
     submission = waved(steps, order, slurm, "a")
-    slurm.says("scontrol", "JobId=101 JobState=COMPLETED Reason=None\n")
+    is_over(submission, slurm, "COMPLETED")
 
     report_job.main([str(submission.folder), "--sha256", submission.read().sha256])
 

@@ -50,7 +50,7 @@ def keys(steps: list[Step]) -> list[str]:
     return [step.run.key for step in steps]
 
 
-@pytest.mark.parametrize("folder", ["100%", "a%jb", "%A_%a", "50%% off"])
+@pytest.mark.parametrize("folder", ["100%", "a%jb", "%A_%a", "50%% off", "a%tb"])
 @pytest.mark.parametrize("count", [None, 3])
 def test_a_per_cent_sign_of_the_folder_is_none_of_slurms_patterns(
     order: JobOrder, tmp_path: Path, folder: str, count: int | None

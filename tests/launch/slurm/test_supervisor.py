@@ -170,6 +170,28 @@ def newest(store: Store) -> Submission:
     return list(submissions(store))[-1]
 
 
+class TestReport:
+    """The last task to end sees to it that a report follows."""
+
+    @pytest.mark.parametrize("refused", [True, False])
+    def test_what_sbatch_never_took_is_submitted_and_what_somebody_cancelled_is_not(
+        self, job: Any, steps: Plan, slurm: FakeSlurm, refused: bool
+    ) -> None:
+        planned = steps({"a": "done", "b": "done"})
+        if refused:
+            slurm.refuses(102, "Job violates accounting/QOS policy")
+        first = job(planned)
+        (slurm.folder / "sbatch.refuses.102").unlink(missing_ok=True)
+        array = slurm.queue.read_text().splitlines()[0]
+        slurm.queue.write_text(f"{array}\n")
+        assert run(first) == 0
+        assert first.submission.job("report") == (None if refused else "102")
+        assert run(job(planned, submission=first.submission, index=1)) == 0
+        assert first.submission.job("report") == "102"
+        assert slurm.option(102, "dependency") == "afterany:101"
+        assert len(slurm.asked("sbatch")) == (3 if refused else 2)
+
+
 class TestSignals:
     @pytest.mark.parametrize(
         ("number", "state", "failure", "requeued"),

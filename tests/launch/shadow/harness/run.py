@@ -6,6 +6,7 @@ note in <root>/trained.txt each time one is trained to its end.
 
 import errno
 import json
+import math
 import os
 import signal
 import sys
@@ -77,7 +78,7 @@ def _do(behaviour, attempt, stop):
     if name == "sleep":
         _sleep(float(value), stop)
     elif name == "wait" and attempt <= int(value):
-        _sleep(60, stop)
+        _sleep(math.inf, stop)
     elif name == "killed" and attempt <= int(value):
         os.kill(os.getpid(), signal.SIGKILL)
     elif name == "segfault":
