@@ -1,8 +1,5 @@
 """The command that draws what a run's token objective learnt."""
 
-import subprocess
-import sys
-
 import pytest
 
 from harness.commands.explain import main
@@ -197,15 +194,3 @@ def test_a_file_that_is_no_picture_is_refused(root, key, capsys, tmp_path):
     (tmp_path / "page.png").write_bytes(b"<html>")
     image = ["--image", tmp_path / "page.png", "--text", "a"]
     assert "an HTML or XML page" in refused(capsys, key, "--root", root, *image)
-
-
-def test_help_comes_without_torch():
-    code = (
-        "import sys, harness.commands.explain as e\n"
-        "try: e.main(['--help'])\n"
-        "except SystemExit: pass\n"
-        "print([m for m in ('torch', 'seaborn', 'pandas') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout.splitlines()[-1] == "[]"
-    assert "RUN" in done.stdout

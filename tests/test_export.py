@@ -474,14 +474,3 @@ def test_onnx_without_its_packages_says_how_to_get_them(unfinished, tmp_path, ca
     assert line == (
         "error: --onnx needs onnxscript; pip install 'lightclip-harness[export]' brings it"
     )
-
-
-def test_help_needs_no_torch():
-    code = (
-        "import sys\nfrom harness.commands.export import main\n"
-        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
-        "print(sorted({'torch', 'timm', 'open_clip', 'jinja2', 'onnx'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "--onnx" in done.stdout
-    assert done.stdout.splitlines()[-1] == "[]"

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import TypeAdapter, ValidationError
 
 from harness.config import Data, content_key
 from harness.data.verified import keep_json, kept_json, kept_with_files
@@ -211,21 +212,14 @@ def open_store(wanted: Stored, views: int, cache: Path, remedy: str) -> Whole:
 def _read(found: Mapping[str, Any], folder: Path) -> Whole | None:
     """What the record says; None where it is no such record."""
     try:
-        if found["version"] != _VERSION:
-            return None
-        whole = Whole(
-            folder,
-            int(found["samples"]),
-            int(found["width"]),
-            int(found["views"]),
-            float(found["scale"]),
-            {str(name): str(value) for name, value in found["record"].items()},
-            tuple(int(place) for place in found["missing"]),
-        )
+        whole = _WHOLE.validate_python({**found, "folder": folder})
         sizes = {name: (folder / name).stat().st_size for name in found["files"]}
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, OSError):
+    except (ValidationError, OSError):
         return None
-    return whole if _agrees(whole, sizes) else None
+    return whole if found.get("version") == _VERSION and _agrees(whole, sizes) else None
+
+
+_WHOLE = TypeAdapter(Whole)
 
 
 def _agrees(whole: Whole, sizes: Mapping[str, int]) -> bool:

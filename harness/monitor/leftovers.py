@@ -100,7 +100,7 @@ def _of_runs(store: Store) -> Iterator[Leftover]:
         if not files or lease_is_live(run.lease_file):
             continue
         try:
-            status, result = run.status(), run.result()
+            status, result = run.look()
         except HarnessError:
             continue  # what cannot be read may be needed
         if result is not None:

@@ -327,9 +327,10 @@ class SnapshotReader:
             return RunSnapshot(run, failed, place)
 
     def _read_whole(self, run: Run, directory: RunDir, place: QueuePlace | None) -> RunSnapshot:
-        status = directory.status(run.evaluation_key, lives=self._lives)
-        if status.state is State.DONE:
-            return _finished(directory, run, status, place)
+        written = sign(directory.result_file)
+        status, result = directory.look(run.evaluation_key, lives=self._lives)
+        if result is not None and written is not None and status.state is State.DONE:
+            return _finished(run, status, place, result, written[0] / 1e9)
         spent = _spent(directory, status)
         if status.state is State.RUNNING:
             return RunSnapshot(run, status, place, spent=spent)
@@ -358,10 +359,9 @@ def sign(file: Path) -> tuple[int, int, int] | None:
     return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
-def _finished(directory: RunDir, run: Run, status: Status, place: QueuePlace | None) -> RunSnapshot:
-    time, result = directory.result_file.stat().st_mtime, directory.result()
-    if result is None:
-        raise RecordError(f"{directory.result_file} was taken away")
+def _finished(
+    run: Run, status: Status, place: QueuePlace | None, result: Mapping[str, Any], time: float
+) -> RunSnapshot:
     training = result["training"]
     found = result["evaluations"][run.evaluation_key]["metrics"]
     values = {name: entry["value"] for name, entry in found.items()}

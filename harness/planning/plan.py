@@ -100,8 +100,7 @@ def _step(run: Run, store: Store, rerun: Rerun) -> Step:
     directory = store.run_dir(run.key)
     if (directory.path / "config.json").exists():
         directory.read_config()
-    result, fill = directory.result(), directory.fill_file.exists()
-    status = directory.status_given(result, run.config.evaluation_key, fill=fill)
+    status, result = directory.look(run.config.evaluation_key)
     lacks = _lacks(result, run.config)
     action, note = _decide(status, result, rerun, run.config.evaluation_key, lacks)
     trained = None if result is None else result["training"]

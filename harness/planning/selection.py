@@ -149,10 +149,9 @@ def selection_on_file(sweep: Sweep, store: Store) -> Selection | None:
 def _ended(run: Run, metric: str, store: Store) -> float | str | None:
     """The value of the metric, why there is none, or None while the run may yet have one."""
     directory: RunDir = store.run_dir(run.key)
-    status = directory.status(run.config.evaluation_key)
+    status, result = directory.look(run.config.evaluation_key)
     if status.state is State.FAILED and status.failure in TELLING:
         return str(status.failure)
-    result = directory.result()
     if status.state is not State.DONE or result is None:
         return None
     evaluation = result["evaluations"][run.config.evaluation_key]

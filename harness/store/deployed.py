@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
-from typing_extensions import TypedDict
 
 from harness.errors import RecordError, one_line
 from harness.files import read_json, sha256_of, write_json
@@ -137,30 +136,16 @@ def read_sittings(store: Store) -> tuple[list[Sitting], list[str]]:
     return found, problems
 
 
+_SITTING = TypeAdapter(Sitting)
+
+
 def _read(file: Path) -> Sitting:
+    tree = of_this_schema(read_json(file), file)
+    where = {"name": file.relative_to(file.parents[2]).as_posix(), "sha256": sha256_of(file)}
     try:
-        rows = _Rows.validate_python(of_this_schema(read_json(file), file))
+        return _SITTING.validate_python(tree | where)
     except ValidationError as error:
         raise RecordError(f"{file} was edited: {error.errors()[0]['msg']}") from None
-    return Sitting(
-        rows["when"],
-        rows["machine"],
-        tuple(rows["timings"]),
-        file.relative_to(file.parents[2]).as_posix(),
-        sha256_of(file),
-    )
-
-
-class _Tree(TypedDict):
-    """What a sitting's file holds."""
-
-    schema: int
-    when: str
-    machine: dict[str, Any]
-    timings: list[Timing]
-
-
-_Rows = TypeAdapter(_Tree)
 
 
 def now() -> str:

@@ -166,12 +166,15 @@ class RunDir:
         write_json(self.status_file, {**beat, **details})
 
     def status(
-        self,
-        evaluation_key: str | None = None,
-        *,
-        lives: Callable[[Path], bool] = lease_is_live,
+        self, evaluation_key: str | None = None, *, lives: Callable[[Path], bool] = lease_is_live
     ) -> Status:
-        """The state derived from the files.
+        """The state derived from the files; see `look`."""
+        return self.look(evaluation_key, lives=lives)[0]
+
+    def look(
+        self, evaluation_key: str | None = None, *, lives: Callable[[Path], bool] = lease_is_live
+    ) -> tuple[Status, dict[str, Any] | None]:
+        """The state derived from the files, and the result, which is read for it.
 
         With `evaluation_key`, a finished training whose result lacks that evaluation is
         INTERRUPTED: there is work left, none of it training.  So is one that is to be filled up.
@@ -179,8 +182,9 @@ class RunDir:
         Args:
             lives: whether the holder of a lease still runs.
         """
+        result = self.result()
         fill = evaluation_key is not None and self.fill_file.exists()
-        return self.status_given(self.result(), evaluation_key, lives=lives, fill=fill)
+        return self.status_given(result, evaluation_key, lives=lives, fill=fill), result
 
     def status_given(
         self,

@@ -29,6 +29,7 @@ from harness.store.provenance import versions
 
 HERE = Path(__file__).parent
 FAST = ("--fused", "--unpadded")
+STEPS_OF = ("objectives.py", "--batch", "32", "--only")
 
 
 class Benchmark(NamedTuple):
@@ -46,8 +47,10 @@ BENCHMARKS = (
         "step, 12 layers, 64 px",
         ("train_step.py", "--steps", "3", "--layers", "12", "--size", "64", *FAST),
     ),
-    Benchmark("objectives", ("objectives.py", "--batch", "32")),
-    Benchmark("pictures", ("data.py", "--photos", "60", "--turns", "2")),
+    Benchmark("objectives", (*STEPS_OF, "token", "token, 8 pictures", "mlm", "lightclip")),
+    Benchmark("rivals", (*STEPS_OF, "sigmoid", "grouped", "late", "nearest", "views, one more")),
+    Benchmark("teachers", (*STEPS_OF, "taught, live", "taught, stored")),
+    Benchmark("pictures", ("data.py", "--photos", "64", "--turns", "2")),
     Benchmark("retrieval", ("evaluate.py", "retrieval")),
     Benchmark("zero-shot", ("evaluate.py", "zeroshot", "--turns", "3")),
     Benchmark("class prompts", ("evaluate.py", "texts", "--classes", "25")),

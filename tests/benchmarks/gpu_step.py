@@ -1,6 +1,7 @@
 """A training step on a GPU beside open_clip's own, and what the host waits for in it.
 
     python tests/benchmarks/gpu_step.py [--size 224] [--layers 4] [--batch 512] [--steps 30]
+        [--json FILE]
 
 For a rented GPU: under 8 minutes, and nothing is read from disk.  `--device cpu` goes the same way
 without one, at sizes for which there is time; its numbers say nothing of a GPU.  Both steps take
@@ -13,7 +14,6 @@ packed ones.
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import statistics
@@ -26,6 +26,7 @@ import open_clip
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from turns import parser_of
 
 from harness.bases import CC3M
 from harness.config import RunConfig, Runtime, override
@@ -190,7 +191,7 @@ def decoded_per_second(config: RunConfig, side: int) -> float:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--layers", type=int, default=4)
@@ -221,31 +222,32 @@ def main(argv: Sequence[str] | None = None) -> None:
         "ours again": seconds(ours, given.steps, device),
     }
     rates = {name: given.batch / found["whole"] for name, found in times.items()}
-    print(
-        json.dumps(
-            {
-                "gpu": torch.cuda.get_device_name(device) if on_gpu else None,
-                "torch": torch.__version__,
-                "settings": vars(given),
-                "samples_per_second": rates,
-                "ours / open_clip": rates["ours"] / rates["open_clip"],
-                "milliseconds": {
-                    name: {part: 1e3 * value for part, value in found.items()}
-                    for name, found in times.items()
-                },
-                "host_waits_per_step": {
-                    "ours": waits(ours, given.steps, device),
-                    "open_clip": waits(theirs, given.steps, device),
-                },
-                "peak_memory_gb": torch.cuda.max_memory_allocated(device) / 1e9 if on_gpu else None,
-                "decoded_per_second_and_core": {
-                    "jpeg of 512": decoded_per_second(config, 512),
-                    "packed": decoded_per_second(config, given.size + given.size // 8),
-                },
+    text = json.dumps(
+        {
+            "gpu": torch.cuda.get_device_name(device) if on_gpu else None,
+            "torch": torch.__version__,
+            "settings": {k: v for k, v in vars(given).items() if k != "json"},
+            "samples_per_second": rates,
+            "ours / open_clip": rates["ours"] / rates["open_clip"],
+            "milliseconds": {
+                name: {part: 1e3 * value for part, value in found.items()}
+                for name, found in times.items()
             },
-            indent=1,
-        )
+            "host_waits_per_step": {
+                "ours": waits(ours, given.steps, device),
+                "open_clip": waits(theirs, given.steps, device),
+            },
+            "peak_memory_gb": torch.cuda.max_memory_allocated(device) / 1e9 if on_gpu else None,
+            "decoded_per_second_and_core": {
+                "jpeg of 512": decoded_per_second(config, 512),
+                "packed": decoded_per_second(config, given.size + given.size // 8),
+            },
+        },
+        indent=1,
     )
+    print(text)
+    if given.json is not None:
+        given.json.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
