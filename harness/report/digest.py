@@ -79,12 +79,12 @@ def warnings(collection: Collection, findings: ReportFindings) -> list[str]:
     said = list(findings.notes)
     for answered in findings.answered:
         said += Teller(collection, findings, answered).guards()
-    return [*said, *_of_accuracies(collection)]
+    return [*said, *_at_chance(collection, findings)]
 
 
-def _of_accuracies(collection: Collection) -> Iterator[str]:
-    """Which accuracies look like a mistake of the set-up."""
-    found = suspicious(collection)
+def _at_chance(collection: Collection, findings: ReportFindings) -> Iterator[str]:
+    """Which accuracies look like a mistake of the set-up, and whether anything was learnt."""
+    found = suspicious(collection, findings.primary)
     counts = [
         f"{metrics.display(name)} in {'all' if count == found.finished else f'{count} of'} "
         f"{found.finished:,} runs"

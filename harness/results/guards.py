@@ -82,22 +82,22 @@ def final_losses(records: Sequence[Record]) -> dict[int, float]:
 
 @dataclass(frozen=True)
 class Suspicious:
-    """Accuracies that look like a mistake of the set-up and not like a model's."""
+    """Numbers that look like a mistake of the set-up and not like a model's."""
 
     at_chance: Mapping[str, int]
-    """Shown metric -> finished runs in which it is at chance."""
+    """Accuracy, or primary metric -> finished runs in which it is at chance."""
     finished: int
     said: Mapping[tuple[str, str], tuple[Record, ...]]
     """(test set, what its evaluation found odd) -> the runs of which it was said."""
 
 
-def suspicious(collection: Collection) -> Suspicious:
-    """What the records of finished runs say of the accuracies themselves."""
+def suspicious(collection: Collection, primary: str | None) -> Suspicious:
+    """What the records of finished runs say of the accuracies and of the primary metric."""
     done = [(record, record.evaluation) for record in collection.records if record.evaluation]
     accuracies = [name for name in collection.shown if name.endswith(f"/{metrics.ACC1}")]
     counts = {
         name: sum(_is_at_chance(entry["metrics"].get(name)) for _, entry in done)
-        for name in accuracies
+        for name in dict.fromkeys(filter(None, [primary, *accuracies]))
     }
     said: dict[tuple[str, str], list[Record]] = {}
     for record, entry in done:

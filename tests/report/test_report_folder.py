@@ -163,6 +163,19 @@ def test_suspicious_accuracies_are_noted(records: Records, tmp_path: Path) -> No
 
 
 @pytest.mark.usefixtures("no_figures")
+def test_a_primary_metric_at_chance_is_noted(records: Records, tmp_path: Path) -> None:
+    sweep = depth_sweep(metrics=[T2I, I2T], primary=T2I, margin=2.0)
+    runs, _ = runs_by(sweep)
+    for run in runs:
+        records.done(run, t2i=0.005 + 0.001 * run.seed, i2t=0.005)
+
+    build(sweep, runs, records.store, tmp_path / "report")
+
+    lead = (tmp_path / "report" / "report.md").read_text().partition("## ")[0]
+    assert "At chance (within 3 standard errors, or below): T2I R@1 in all 15 runs." in lead
+
+
+@pytest.mark.usefixtures("no_figures")
 def test_the_protocol_repeats_what_opening_the_data_decided(
     records: Records, tmp_path: Path
 ) -> None:
