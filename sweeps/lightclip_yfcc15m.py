@@ -26,9 +26,9 @@ _POINTS = {
     "LightCLIP": LIGHTCLIP,
     "CLIP": {**_CLIP, _LAYERS: 12},
     "CLIP, 4 layers": {**_CLIP, _LAYERS: 4},
-    "- soft labels": {**LIGHTCLIP, f"{_SOFT}.a_max": 0.0},
-    "- token matching": {**LIGHTCLIP, f"{_TOKEN}.weight": 0.0},
-    "- MLM": {**LIGHTCLIP, f"{_MLM}.weight": 0.0},
+    "LightCLIP - soft labels": {**LIGHTCLIP, f"{_SOFT}.a_max": 0.0},
+    "LightCLIP - token matching": {**LIGHTCLIP, f"{_TOKEN}.weight": 0.0},
+    "LightCLIP - MLM": {**LIGHTCLIP, f"{_MLM}.weight": 0.0},
     "plain MLM": {**LIGHTCLIP, f"{_MLM}.operator": "none"},
 }
 

@@ -125,7 +125,7 @@ def _panel(ax: Axes, metric: str, rows: Sequence[_Row]) -> None:
             None if test.interval is None else [bound * unit for bound in test.interval],
             colour=decided if judged.significant else style.OPEN,
             filled=judged.significant,
-            number=True,
+            number=marks.number_words(test.estimate, test.error, metric),
         )
 
 

@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from harness import metrics
 from harness.document import text
 from harness.figures import style
+from harness.report.numbers import decimals_for
 from harness.results.comparisons import Comparison, Verdict
 from harness.results.summary import Cell
 from harness.stats.tests import Over
@@ -53,7 +54,7 @@ def draw_interval(
     filled: bool,
     upright: bool = False,
     dotted: bool = False,
-    number: bool = False,
+    number: str = "",
     marker: str = "o",
 ) -> None:
     """A mark at `mean` with a line from end to end, along the panel or `upright`."""
@@ -69,7 +70,7 @@ def draw_interval(
     if number:
         beside = (4, 1) if upright else (0, 2.6)
         ax.annotate(
-            text.number(mean, 1, sign=True),
+            number,
             place,
             xytext=beside,
             textcoords="offset points",
@@ -81,11 +82,26 @@ def draw_interval(
         )
 
 
+def number_words(estimate: float, error: float | None, metric: str) -> str:
+    """What stands beside a mark: the difference or effect with the decimals that its error asks
+    for."""
+    decimals = decimals_for(metric, [error or abs(estimate)])
+    return text.number(estimate * metrics.scale(metric), decimals, sign=True)
+
+
 def draw_difference(
-    ax: Axes, at: float, comparison: Comparison, *, colour: str | None = None, **look: Any
+    ax: Axes,
+    at: float,
+    comparison: Comparison,
+    *,
+    number: bool = False,
+    colour: str | None = None,
+    **look: Any,
 ) -> None:
     """The difference to the baseline with its interval, filled where it is significant."""
     unit = metrics.scale(comparison.metric)
+    error = None if comparison.judged is None else comparison.judged.test.error
+    words = number_words(comparison.mean, error, comparison.metric) if number else ""
     ends = None
     if comparison.interval is not None:
         ends = [bound * unit for bound in comparison.interval[:2]]
@@ -97,6 +113,7 @@ def draw_difference(
         colour=colour or colour_of(comparison),
         filled=comparison.decided,
         dotted=comparison.interval is not None and comparison.interval[2] is Over.ITEMS,
+        number=words,
         **look,
     )
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import matplotlib
@@ -214,7 +215,18 @@ def settle(figure: Figure) -> Any:
         figure.set_layout_engine("none")  # the slowest part of drawing
         for ax in figure.axes:
             _fit_titles(ax, renderer)
+            _thin_out(ax, renderer)
     return renderer
+
+
+def _thin_out(ax: Axes, renderer: Any) -> None:
+    """Hide every other number below a panel where two of them touch."""
+    room = ax.get_window_extent()
+    boxes = {label: label.get_window_extent(renderer) for label in ax.get_xticklabels()}
+    shown = [e for e, box in boxes.items() if box.x1 > room.x0 and box.x0 < room.x1 and box.width]
+    if any(boxes[a].x1 + 1 > boxes[b].x0 for a, b in pairwise(shown) if not a.get_rotation()):
+        for label in shown[1::2]:
+            label.set_visible(False)
 
 
 def _fit_titles(ax: Axes, renderer: Any) -> None:

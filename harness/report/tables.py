@@ -399,6 +399,8 @@ def _about_comparison(comparison: Comparison) -> Iterator[str]:
 
 
 def _no_difference(cell: Cell) -> str:
+    if cell.off and cell.hole is not None:
+        return cell.hole
     if cell.baseline is None:
         return "no single point of the sweep is the baseline of this one"
     return "no seed has both this value and the baseline's"

@@ -292,4 +292,4 @@ def _term_off(record: Record, name: str) -> str | None:
 
 
 def _or_nan(value: float | None) -> float:
-    return math.nan if value is None else float(value)
+    return math.nan if value is None else value

@@ -7,6 +7,7 @@ import io
 import math
 import warnings
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 from unittest import mock
 
@@ -20,7 +21,7 @@ from pypdf import PdfReader
 from report_records import I2T, ROLE, T2I, Records, depth_sweep, fill, runs_by, sweep_of
 
 from harness.config.sweep import Run, Sweep, expand
-from harness.figures import style
+from harness.figures import marks, style
 from harness.figures.base import SWEEP, Drawing, Scale, Sheet, scale_of
 from harness.figures.names import spread
 from harness.figures.trade_off import front, trade_off
@@ -379,6 +380,27 @@ def test_the_forest_is_grouped_by_the_outer_factor(records: Records) -> None:
     assert bold == [True, False, False] * 2
     marks = [line for line in ax.lines if line.get_marker() == "o"]
     assert [mark.get_ydata()[0] for mark in marks] == [1, 2, 4, 5]
+
+
+def test_numbers_below_a_panel_never_touch() -> None:
+    names = [f"{place}/acc1" for place in "abcd"]
+    figure, panels_ = marks.forest(names, ["a point with a long name", "another"], 0.2)
+    for ax, _ in panels_:
+        ax.plot([-0.00021, 0.00024], [0, 1])
+
+    renderer = style.settle(figure)
+
+    for ax, _ in panels_:
+        shown = [label for label in ax.get_xticklabels() if label.get_visible()]
+        boxes = [label.get_window_extent(renderer) for label in shown]
+        assert len(boxes) > 1
+        assert all(a.x1 < b.x0 for a, b in pairwise(boxes))
+
+
+def test_a_number_beside_a_mark_has_the_decimals_that_its_error_asks_for() -> None:
+    assert marks.number_words(0.0246, 0.01, T2I) == "+2.5"
+    assert marks.number_words(-0.00021, 0.0004, "validation/grounding_gap") == "\u22120.0002"
+    assert marks.number_words(0.0, None, T2I) == "0.0"
 
 
 # ---- main effects

@@ -79,11 +79,14 @@ def section(text: str, title: str) -> str:
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_a_number_of_a_term_that_is_off_is_no_hole(records: Records, tmp_path: Path) -> None:
+@pytest.mark.parametrize("baseline", [0.0, 0.5])
+def test_a_number_of_a_term_that_is_off_is_no_hole(
+    records: Records, tmp_path: Path, baseline: float
+) -> None:
     sweep = sweep_of(
         {"objective.token.weight": [0.0, 0.5]},
         metrics=[T2I, "test/grounding"],
-        baseline={"objective.token.weight": 0.0},
+        baseline={"objective.token.weight": baseline},
         delta="column",
     )
     split = {**PROTOCOL["splits"]["test"], "measured": ["token"]}
@@ -107,8 +110,11 @@ def test_a_number_of_a_term_that_is_off_is_no_hole(records: Records, tmp_path: P
     assert (result.complete, result.holes) == (True, 0)
     text = (tmp_path / "report" / "report.md").read_text()
     assert "missing" not in text
-    assert "<sup>a</sup> of the loss term token, which is off in this run" in text
-    assert "\u0394 test grounding" not in text, "nothing that it could be the difference to"
+    letter = "<sup>a</sup> " if not baseline else ""  # else others come before it
+    assert f"{letter}of the loss term token, which is off in this run" in text
+    differs = "\u0394 test grounding" in text
+    assert differs is bool(baseline), "without the term, nothing to be the difference to"
+    assert "no seed has both" not in text
 
 
 @pytest.mark.usefixtures("no_figures")
