@@ -136,6 +136,29 @@ def test_only_chooses_by_label_or_by_key(
     assert again == [row]
 
 
+def test_only_chooses_by_one_axis_of_several(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "two_axes.py"
+    axes = '{"train.lr": [0.1, 0.2], "model.text.layers": [1, 12]}'
+    file.write_text(
+        '"""Which?"""\n'
+        "from harness.bases import SMALL\n"
+        "from harness.space import Show, Sweep, product\n"
+        f"SWEEP = Sweep(base=SMALL, points=product({axes}),\n"
+        '    show=Show(x="train.lr", metrics=["test/mean_recall"]))\n'
+    )
+    command = [str(file), "--dry-run", "--root", str(tmp_path)]
+    for pattern, labels in [
+        ("layers=12*", ["lr=0.1, layers=12", "lr=0.2, layers=12"]),
+        ("layers=1", ["lr=0.1, layers=1", "lr=0.2, layers=1"]),
+        ("lr=0.1", ["lr=0.1, layers=1", "lr=0.1, layers=12"]),
+    ]:
+        assert main([*command, "--only", pattern]) == 0
+        rows = [row for row in capsys.readouterr().out.splitlines() if row.startswith("lr=")]
+        assert [row.split("  ")[0] for row in rows] == labels
+
+
 BRACKETS = '''"""Which crops and names?"""
 from harness.bases import SMALL
 from harness.space import Show, Sweep, points

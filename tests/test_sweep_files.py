@@ -1,10 +1,15 @@
 """Sweep files: found, read, and modules like any other, here and in a spawned process."""
 
 import pickle
+import shutil
+import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
+import harness
 from harness.config.sweep import expand
 from harness.config.sweep_files import (
     find_sweep,
@@ -18,6 +23,7 @@ from harness.errors import HarnessError, SweepError
 from harness.launch.slurm.freeze import freeze
 from harness.store.record import Store
 
+_NO_CACHE = shutil.ignore_patterns("__pycache__")
 FILE = '''"""Is it so?"""
 
 from __future__ import annotations
@@ -71,6 +77,28 @@ def test_unknown_sweep_names_the_nearest():
     with pytest.raises(SweepError, match="unknown sweep 'ablation_textdepth'; nearest: ablation_t"):
         find_sweep("ablation_textdepth")
     assert "smoke" in shipped_sweeps()
+
+
+def test_shipped_sweeps_are_at_hand_in_any_folder(tmp_path, monkeypatch):
+    here = set(shipped_sweeps())
+    monkeypatch.chdir(tmp_path)
+    assert set(shipped_sweeps()) == here
+    assert find_sweep("smoke").is_file()
+
+
+def test_an_installed_package_looks_for_its_sweeps_where_its_wheel_has_them(tmp_path, monkeypatch):
+    root = Path(harness.__file__).parents[1]
+    wheel = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    laid = tmp_path / wheel["targets"]["wheel"]["force-include"]["sweeps"] / "mine.py"
+    laid.parent.mkdir(parents=True)
+    laid.write_text('"""Is it so?"""')
+    shutil.copytree(root / "harness", tmp_path / "harness", dirs_exist_ok=True, ignore=_NO_CACHE)
+    told = "from harness.config.sweep_files import find_sweep; print(find_sweep('mine'))"
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    done = subprocess.run(
+        [sys.executable, "-c", told], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == str(laid)
 
 
 @pytest.mark.parametrize("name", ["ablation_text_depth", "ablation_backbone", "smoke"])

@@ -1,9 +1,9 @@
 """List every field that defines a run or where it happens, with its type, value and meaning.
 
-`python -m harness.fields [PATTERN]`: those whose name, meaning or name elsewhere holds PATTERN,
-which may hold `*`.  Options of registered loss terms and data sources are among them, with
-`--sweep PATH` those that a sweep file registers too.  Exit codes: 0 listed, 2 no field is like
-that.
+`python -m harness.fields [PATTERN]`: those whose name is PATTERN, which may hold `*`, else those
+whose name, meaning or name elsewhere holds it.  Options of registered loss terms and data sources
+are among them, with `--sweep PATH` those that a sweep file registers too.  Exit codes: 0 listed, 2
+no field is like that.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def list_fields(args: argparse.Namespace) -> int:
         config = config if args.base else sweep.base
     name = args.base or ("small" if args.sweep is None else args.sweep.stem)
     lines = list(field_lines(config))
-    chosen = [line for line in lines if args.pattern in (None, line.path)]
+    chosen = [line for line in lines if fnmatchcase(line.path, (args.pattern or "*").casefold())]
     chosen = chosen or [line for line in lines if line.matches(args.pattern)]
     if not chosen:
         raise ConfigError(unknown_field(args.pattern, {line.path: line.field for line in lines}))

@@ -292,7 +292,7 @@ def _report_words(args: argparse.Namespace, file: Path) -> tuple[str, ...]:
 
 def select(runs: Sequence[Run], pattern: str | None) -> list[Run]:
     """The runs, parents among them, that `pattern` means: a label as it is printed, else labels
-    that match as file names do, else how a key begins."""
+    that match as file names do, else how a key begins, else what of a label is between commas."""
     if pattern is None:
         return list(runs)
     parents = [parent for run in runs for parent in run.parents]
@@ -304,6 +304,9 @@ def select(runs: Sequence[Run], pattern: str | None) -> list[Run]:
         if chosen:
             return chosen
     chosen = [run for run in every if run.key.startswith(pattern)]
+    chosen = chosen or [
+        r for r in every if any(fnmatchcase(v, wanted) for v in r.label.split(", "))
+    ]
     if not chosen:
         raise SweepError(unknown("run", pattern, {run.label for run in every}))
     return chosen

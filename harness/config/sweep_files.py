@@ -19,6 +19,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
+import harness
 from harness.config import override
 from harness.config.pipes import allow_pipes
 from harness.config.sweep import Sweep, SweepFile
@@ -28,7 +29,9 @@ from harness.files import is_sealed, read_regular, seal
 __path__: list[str] = []
 """What lets a module have others below it; where they are is for `_Finder` to say."""
 
-_SHIPPED = (Path(__file__).parent.parent / "sweeps", Path(__file__).parent / "_sweeps")
+_PACKAGE = Path(harness.__file__).parent
+_SHIPPED = (_PACKAGE.parent / "sweeps", _PACKAGE / "_sweeps")
+"""Where they lie in a checkout, and in what is installed of it."""
 MAX_SOURCE_BYTES = 16 << 20
 _HINT = "--sweep PATH names it"
 _named: dict[str, Path] = {}

@@ -104,6 +104,15 @@ def test_a_name_elsewhere_a_meaning_and_what_is_in_a_list_are_found(
         assert found in capsys.readouterr().out.splitlines()
 
 
+def test_a_pattern_of_names_lists_what_is_called_so_and_no_field_that_mentions_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["fields", "Train.*"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {line.split(".")[0] for line in lines if not line.startswith(" ")} == {"train"}
+    assert any(line.startswith("train.lr = ") for line in lines)
+
+
 def test_a_pattern_that_nothing_matches_names_the_nearest(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
