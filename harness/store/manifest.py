@@ -174,12 +174,14 @@ def differences(base: Mapping[str, Any], tree: Mapping[str, Any]) -> dict[str, A
 
 def flat(tree: Mapping[str, Any], sections: Container[str]) -> dict[str, Any]:
     """Dotted field -> value, of the fields in these sections of a configuration."""
-    return {p: reduce(getitem, at, tree) for p, at in _paths().items() if at[0] in sections}
+    steps = _steps(field_paths(RunConfig))
+    return {path: reduce(getitem, at, tree) for path, at in steps.items() if at[0] in sections}
 
 
 @cache
-def _paths() -> dict[str, list[str]]:
-    return {path: path.split(".") for path in field_paths(RunConfig)}
+def _steps(paths: tuple[str, ...]) -> dict[str, list[str]]:
+    """Path -> its names; fields come with what sweep files register."""
+    return {path: path.split(".") for path in paths}
 
 
 # --------------------------------------------------------------------------- what was declared

@@ -13,6 +13,7 @@ from harness.data.catalog import SOURCES, open_data
 from harness.data.dataset import DataSet
 from harness.data.source import Source
 from harness.errors import ConfigError
+from harness.store.manifest import differences
 from harness.store.record import RunDir, Store
 
 SWEEP = '''"""Does it matter how often a word is said?"""
@@ -110,6 +111,22 @@ def test_the_key_tells_of_the_options_of_the_source_and_of_no_others() -> None:
     assert key(data__source="noise", data__noise__words=4) != plain
     assert key(data__source="noise", data__weights=[1.0]) == plain
     assert key(data__noise__words=4) == SMALL.run_key
+
+
+def test_what_runs_differ_in_has_the_options_of_sources_that_came_later(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = SMALL.model_dump(mode="json")
+    assert differences(plain, plain) == {}
+    request.getfixturevalue("noise")
+    plain, louder = (
+        override(SMALL, {"data.source": "noise", "data.noise.words": words}).model_dump(mode="json")
+        for words in (3, 4)
+    )
+    assert differences(plain, louder) == {"data.noise.words": 4}
+    monkeypatch.delitem(SOURCES._parts, "noise")
+    plain = SMALL.model_dump(mode="json")
+    assert differences(plain, plain | {"seed": 1}) == {"seed": 1}
 
 
 @pytest.mark.usefixtures("noise")

@@ -309,14 +309,15 @@ def test_an_evaluation_of_before_lacks_them_if_the_terms_are_on() -> None:
 
 
 def test_a_report_says_of_a_run_without_the_term_that_it_is_off() -> None:
-    from harness.results.collect import _measured
+    from harness.results.collect import _reading
 
     plain = setting(**{"objective.token.weight": 0.0})
     entry = entry_of(plain, memory_data(), None)
     run = SimpleNamespace(config=plain)
     record: Any = SimpleNamespace(run=run, evaluation=entry, result={}, reason=None)
-    *_, reason, off = _measured(record, "validation/grounding")
-    assert (reason, off) == ("of the loss term token, which is off in this run", True)
-    *_, reason, off = _measured(record, "validation/mlm_loss")
-    assert str(reason).startswith("unknown metric")
-    assert not off
+    reading = _reading(record, "validation/grounding")
+    assert reading.reason == "of the loss term token, which is off in this run"
+    assert reading.off
+    reading = _reading(record, "validation/mlm_loss")
+    assert str(reading.reason).startswith("unknown metric")
+    assert not reading.off
