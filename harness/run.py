@@ -419,8 +419,7 @@ def _check_data(config: RunConfig, runtime: Runtime) -> None:
     cache_dir(runtime).mkdir(parents=True, exist_ok=True)
     data = open_data(config.data, runtime)
     data.prepare()
-    check_pictures(data, runtime)
-    for folder in config.evaluate.class_folders:
-        labelled = open_class_folder(folder, runtime)
-        check_pictures(labelled, runtime)
-        bound_lost(labelled, runtime)
+    labelled = [open_class_folder(folder, runtime) for folder in config.evaluate.class_folders]
+    for one in (data, *labelled):
+        check_pictures(one, runtime)
+        bound_lost(one, runtime)

@@ -351,6 +351,16 @@ def test_preflight_names_every_problem_once(config, shapes_folder):
     assert any("none of 8 pictures tried can be decoded" in line for line in lines)
 
 
+def test_preflight_knows_when_too_much_of_the_data_cannot_be_used(config, shapes_folder):
+    for name in ("000.png", "001.png", "002.png"):
+        (shapes_folder / name).unlink()
+    catalog._open_data.cache_clear()
+    (line,) = preflight([override(config, {"data.fingerprint": None})], RUNTIME)
+    assert "more than runtime.max_bad_fraction = 0.01 allows" in line
+    assert "captions.csv:4: picture is not there" in line
+    assert "harness.data check" in line
+
+
 def test_preflight_refuses_a_device_this_machine_lacks(config, tmp_path):
     (line,) = preflight([config], Runtime(device="cuda:77"))
     assert "cuda:77" in line

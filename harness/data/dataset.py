@@ -133,7 +133,10 @@ class DataSet(ABC):
     def split(self, name: str) -> Split:
         """The split called `name`; DataError lists those there are."""
         if name not in self.splits:
-            raise DataError(f"data set {self.name}: {unknown('split', name, self.splits)}")
+            raise DataError(
+                f"data set {self.name}: {unknown('split', name, self.splits)}; evaluate.splits "
+                "names those that are evaluated, docs/data.md says how files are told apart"
+            )
         return self.splits[name]
 
 

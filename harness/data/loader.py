@@ -319,12 +319,13 @@ def pairs_of_view(
 
 
 def bound_lost(data: DataSet, runtime: Runtime) -> None:
-    """DataError when more of what was listed is no picture than is allowed."""
+    """DataError when more of what was listed cannot be used than is allowed."""
     if data.share_lost(0, 0) > runtime.max_bad_fraction:
         shown = "; ".join(f"{p.where}: {p.reason}" for p in data.problems[:3])
         raise DataError(
-            f"data set {data.name}: {len(data.problems):,} of {data.indexed:,} files cannot be "
-            f"used, more than max_bad_fraction = {runtime.max_bad_fraction:g}: {shown}"
+            f"data set {data.name}: {len(data.problems):,} of {data.indexed:,} files or rows "
+            f"cannot be used, more than runtime.max_bad_fraction = {runtime.max_bad_fraction:g} "
+            f"allows: {shown}; `python -m harness.data check` counts them by cause"
         )
 
 
