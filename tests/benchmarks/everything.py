@@ -16,6 +16,7 @@ import json
 import os
 import platform
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -50,7 +51,7 @@ BENCHMARKS = (
     Benchmark("objectives", (*STEPS_OF, "token", "token, 8 pictures", "mlm", "lightclip")),
     Benchmark("rivals", (*STEPS_OF, "sigmoid", "grouped", "late", "nearest", "views, one more")),
     Benchmark("teachers", (*STEPS_OF, "taught, live", "taught, stored")),
-    Benchmark("pictures", ("data.py", "--photos", "64", "--turns", "2")),
+    Benchmark("pictures", ("data.py", "--photos", "192", "--turns", "2")),
     Benchmark("retrieval", ("evaluate.py", "retrieval")),
     Benchmark("zero-shot", ("evaluate.py", "zeroshot", "--turns", "3")),
     Benchmark("class prompts", ("evaluate.py", "texts", "--classes", "25")),
@@ -90,7 +91,7 @@ def measured(benchmark: Benchmark, limit: float) -> Row:
             shown.append(": ".join(["failed", failure, *last]))
     return Row(
         benchmark.what,
-        " ".join(benchmark.words),
+        shlex.join(benchmark.words),
         shown,
         _cpu() - before,
         time.monotonic() - began,
