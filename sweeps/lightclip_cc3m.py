@@ -22,25 +22,29 @@ _SOFT, _TOKEN, _MLM = "objective.instance", "objective.token", "objective.mlm"
 _LAYERS, _BACKBONE = "model.text.layers", "model.image.backbone"
 _CLIP = {f"{_SOFT}.a_max": 0.0, f"{_TOKEN}.weight": 0.0, f"{_MLM}.weight": 0.0}
 
+_WAYS = {f"{_SOFT}.weighting": "similarity", f"{_TOKEN}.matching": "one_to_one"}
+#: With the default of each way that a point tries another of, so that all are compared with it.
+_WHOLE = {**LIGHTCLIP, **_WAYS, f"{_MLM}.stages": "all"}
+
 _POINTS = {
-    "LightCLIP": LIGHTCLIP,
+    "LightCLIP": _WHOLE,
     "CLIP": {**_CLIP, _LAYERS: 12},
     "CLIP, 4 layers": {**_CLIP, _LAYERS: 4},
-    "LightCLIP - soft labels": {**LIGHTCLIP, f"{_SOFT}.a_max": 0.0},
-    "uniform softening": {**LIGHTCLIP, f"{_SOFT}.weighting": "uniform"},
-    "LightCLIP - token matching": {**LIGHTCLIP, f"{_TOKEN}.weight": 0.0},
-    "words share patches": {**LIGHTCLIP, f"{_TOKEN}.matching": "many_to_one"},
-    "sinkhorn": {**LIGHTCLIP, f"{_TOKEN}.matching": "sinkhorn"},
-    "LightCLIP - MLM": {**LIGHTCLIP, f"{_MLM}.weight": 0.0},
-    "plain MLM": {**LIGHTCLIP, f"{_MLM}.operator": "none"},
-    "fusion in the last block": {**LIGHTCLIP, f"{_MLM}.stages": "last"},
-    "1 layer": {**LIGHTCLIP, _LAYERS: 1},
-    "1 layer - MLM": {**LIGHTCLIP, _LAYERS: 1, f"{_MLM}.weight": 0.0},
-    "12 layers": {**LIGHTCLIP, _LAYERS: 12},
-    "12 layers - MLM": {**LIGHTCLIP, _LAYERS: 12, f"{_MLM}.weight": 0.0},
-    "MobileNetV2": {**LIGHTCLIP, _BACKBONE: "mobilenetv2_100"},
+    "LightCLIP - soft labels": {**_WHOLE, f"{_SOFT}.a_max": 0.0},
+    "uniform softening": {**_WHOLE, f"{_SOFT}.weighting": "uniform"},
+    "LightCLIP - token matching": {**_WHOLE, f"{_TOKEN}.weight": 0.0},
+    "words share patches": {**_WHOLE, f"{_TOKEN}.matching": "many_to_one"},
+    "sinkhorn": {**_WHOLE, f"{_TOKEN}.matching": "sinkhorn"},
+    "LightCLIP - MLM": {**_WHOLE, f"{_MLM}.weight": 0.0},
+    "plain MLM": {**_WHOLE, f"{_MLM}.operator": "none"},
+    "fusion in the last block": {**_WHOLE, f"{_MLM}.stages": "last"},
+    "1 layer": {**_WHOLE, _LAYERS: 1},
+    "1 layer - MLM": {**_WHOLE, _LAYERS: 1, f"{_MLM}.weight": 0.0},
+    "12 layers": {**_WHOLE, _LAYERS: 12},
+    "12 layers - MLM": {**_WHOLE, _LAYERS: 12, f"{_MLM}.weight": 0.0},
+    "MobileNetV2": {**_WHOLE, _BACKBONE: "mobilenetv2_100"},
     "CLIP, MobileNetV2": {**_CLIP, _LAYERS: 12, _BACKBONE: "mobilenetv2_100"},
-    "Swin-Nano": {**LIGHTCLIP, _BACKBONE: "swin_nano"},
+    "Swin-Nano": {**_WHOLE, _BACKBONE: "swin_nano"},
     "CLIP, Swin-Nano": {**_CLIP, _LAYERS: 12, _BACKBONE: "swin_nano"},
 }
 
@@ -53,7 +57,7 @@ SWEEP = Sweep(
         metrics=HEADLINE,
         primary="test/mean_recall",
         margin=1.0,
-        baseline=LIGHTCLIP,
+        baseline=_WHOLE,
         labels={_LAYERS: "text layers", _BACKBONE: "image encoder"},
         names=_POINTS,
     ),
