@@ -72,10 +72,8 @@ def _losses(forms: Collection, findings: ReportFindings) -> Iterator[str]:
     if metric is None:
         return
     by_form: dict[str, list[Comparison]] = {}
-    for row in forms.points:
-        comparison = findings.cells[(row.index, metric)].comparison
-        if comparison is not None:
-            by_form.setdefault(row.axes[FORM], []).append(comparison)
+    for point, comparison in findings.comparisons(metric, range(len(forms.points))).items():
+        by_form.setdefault(forms.points[point].axes[FORM], []).append(comparison)
     for form, made in by_form.items():
         known = [c for c in made if c.interval is not None]
         if known:

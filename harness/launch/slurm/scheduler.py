@@ -61,9 +61,17 @@ class NoScheduler(ConfigError):
 
 
 class Silent(HarnessError):
-    """The scheduler could not be asked, so nothing is known."""
+    """The scheduler could not be asked, so nothing is known.
+
+    Attributes:
+        said: what the command printed as it failed; empty where it said nothing.
+    """
 
     exit_code = 3
+
+    def __init__(self, message: str, said: str = "") -> None:
+        super().__init__(message)
+        self.said = said
 
 
 # --------------------------------------------------------------------------- words
@@ -258,8 +266,8 @@ def ask(*command: str, seconds: float = CALL_SECONDS, deaf: bool = False, **vari
     except OSError as error:
         raise Silent(f"{command[0]} cannot be run: {one_line(error)}") from None
     if done.returncode:
-        said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-        raise Silent(f"{command[0]}: {said}")
+        said = " ".join(done.stderr.split())
+        raise Silent(f"{command[0]}: {said or f'exit code {done.returncode}'}", said)
     return done.stdout
 
 

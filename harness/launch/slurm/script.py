@@ -33,9 +33,7 @@ _CLOSING = "closing"
 _RANKS_WAIT_SECONDS = 60
 """How long the other tasks of a job have after one ended."""
 
-_UNANSWERED = re.compile(
-    r"did not answer|cannot be run|timed out|unable to contact|exit code", re.IGNORECASE
-)
+_NO_CONTROLLER = re.compile(r"timed out|unable to contact", re.IGNORECASE)
 _TOO_MANY = re.compile(r"limit|violates accounting", re.IGNORECASE)
 _NO_SUCH_GPU = re.compile(r"node configuration|generic resource|gres", re.IGNORECASE)
 
@@ -89,8 +87,8 @@ def submit(job: BatchJob) -> str:
     try:
         answer = ask("sbatch", str(file), seconds=SBATCH_SECONDS)
     except Silent as error:
-        said = str(error).removeprefix("sbatch: ").removeprefix("sbatch: error: ")
-        if _UNANSWERED.search(said):
+        said = error.said.removeprefix("sbatch: error: ")
+        if not said or _NO_CONTROLLER.search(said):
             raise
         if job.profile.gpu is not None and job.profile.gpus and _NO_SUCH_GPU.search(said):
             said += f"; gpu = {job.profile.gpu!r} is to be a type that sinfo --format=%G names"

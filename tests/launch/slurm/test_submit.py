@@ -424,6 +424,13 @@ class TestRefusals:
             send(steps(ABC), order)
         assert list(submissions(store)) == []
 
+    def test_a_refusal_is_one_whatever_it_speaks_of(
+        self, steps: Plan, order: JobOrder, slurm: FakeSlurm
+    ) -> None:
+        slurm.refuses(101, "the submit plugin cannot be run: exit code 2")
+        with pytest.raises(Refused, match="refuses the job: the submit plugin cannot be run"):
+            send(steps(ABC), order)
+
     def test_what_is_taken_before_a_refusal_goes_on(
         self, steps: Plan, order: JobOrder, slurm: FakeSlurm
     ) -> None:

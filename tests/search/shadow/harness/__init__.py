@@ -3,4 +3,4 @@
 import os
 
 __version__ = "0"
-__path__.append(os.environ["REAL_HARNESS"])
+__path__ += os.environ["REAL_HARNESS"].split(os.pathsep)

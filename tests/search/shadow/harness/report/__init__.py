@@ -1,1 +1,0 @@
-"""Shadows what writes the report."""
