@@ -34,7 +34,7 @@ from harness.report.csv_files import runs_csv, statistics_csv
 from harness.report.deployed import device_blocks, on_devices
 from harness.report.published import beside_ours, evaluated_here
 from harness.report.result import ReportResult
-from harness.report.run_data import run_data
+from harness.report.run_data import Packed, packed, with_files
 from harness.report.tables import Tables, build_tables
 from harness.results.collect import Collection, collect
 from harness.results.findings import ReportFindings, find
@@ -45,6 +45,7 @@ from harness.store.checksums import is_told
 from harness.store.record import Store
 
 MANIFEST = "manifest.json"
+RUNS = "runs.csv"
 RECORDS = "records"
 """Folder of the records that a report may carry, laid out as a root of its own."""
 _SCHEMA = 1
@@ -106,14 +107,16 @@ def write_collection(
         made: what was asked for, in the words of the manifest; see `check.py`.
         layout_name: the paper that tables and figures fit, one of `LAYOUTS`.
     """
+    of_runs = begin(lambda: (packed(collection), runs_csv(collection).encode()))
     findings = find(collection)
     with lasting():
-        return _write(collection, findings, store, out, made, LAYOUTS[layout_name])
+        return _write(collection, findings, of_runs, store, out, made, LAYOUTS[layout_name])
 
 
 def _write(
     collection: Collection,
     findings: ReportFindings,
+    of_runs: Callable[[], tuple[Packed, bytes]],
     store: Store,
     out: Path,
     made: Mapping[str, Any],
@@ -125,16 +128,17 @@ def _write(
     devices = on_devices(collection, store)
     shipped = None if devices is None else Sheet(devices.forms, devices.findings)
     sheet = Sheet(collection, findings, published.matched, shipped)
+    data_of_runs, table_of_runs = of_runs()
     figures = begin(lambda: SWEEP.rendered(sheet, layout.text))
     tables = build_tables(collection, findings)
-    runs = run_data(collection)
     drawn = figures()
     beside = _table_files(collection, findings, tables, layout)
     made_beside = begin(lambda: {name: make().encode() for name, make in beside.items()})
     of_devices = tuple(device_blocks(collection, devices))
-    parts = Parts(tables, drawn, published, tuple(beside), of_devices)
+    parts = Parts(tables, drawn, published, (*beside, RUNS), of_devices)
     document = write_content(collection, findings, parts)
-    files = {**document_files(document, layout, runs), **made_beside()}
+    runs = with_files(data_of_runs, collection.records)
+    files = {**document_files(document, layout, runs), **made_beside(), RUNS: table_of_runs}
     chosen = {} if collection.selection is None else collection.selection.inputs
     read = {**published.records, **({} if devices is None else devices.inputs), **chosen}
     inputs = {"external": dict(published.files), "inputs": read}
@@ -165,7 +169,6 @@ def _table_files(
         "table.tex": partial(tex, tables.lead),
         **({"appendix.tex": partial(tex, *appendix)} if appendix else {}),
         "table.csv": partial(statistics_csv, collection, findings),
-        "runs.csv": partial(runs_csv, collection),
     }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,7 +28,19 @@ _OF_ATTEMPT = ("time", "host", "command", "label")
 
 
 def run_data(collection: Collection) -> str:
-    """Every run by its key, as JSON that can stand in a script element.
+    """Every run by its key, as JSON that can stand in a script element."""
+    return with_files(packed(collection), collection.records)
+
+
+class Packed(NamedTuple):
+    """Everything about the runs but the files that were read of them, a text a run."""
+
+    shared: str
+    runs: list[str]
+
+
+def packed(collection: Collection) -> Packed:
+    """What the page knows of each run, in the order of the records.
 
     Written run by run: as Python's objects, ten thousand of them are ten times as large.
     """
@@ -37,13 +49,25 @@ def run_data(collection: Collection) -> str:
     names = collection.metrics
     pool = _Pool()
     everything = len(collection.records) <= _ALL_SERIES
-    runs = ",".join(
-        f"{to_script(record.key)}:"
-        + to_script(_run(record, base, trees, names, pool, everything=everything))
+    runs = [
+        to_script(_run(record, base, trees, names, pool, everything=everything))
         for record in collection.records
+    ]
+    shared = {"base": flat(base, base), "metrics": names, "pool": pool.items}
+    return Packed(to_script(shared), runs)
+
+
+def with_files(data: Packed, records: Sequence[Record]) -> str:
+    """The page's data, with the hashes of what was read of each run so far."""
+    runs = ",".join(
+        f'{to_script(record.key)}:{run.removesuffix("}")},"files":{_files(record)}}}'
+        for record, run in zip(records, data.runs, strict=True)
     )
-    rest = to_script({"base": flat(base, base), "metrics": names, "pool": pool.items})
-    return f'{rest.removesuffix("}")},"runs":{{{runs}}}}}'
+    return f'{data.shared.removesuffix("}")},"runs":{{{runs}}}}}'
+
+
+def _files(record: Record) -> str:
+    return to_script({name: digest[:_DIGITS] for name, digest in sorted(record.inputs.items())})
 
 
 def to_script(data: object) -> str:
@@ -89,7 +113,6 @@ def _run(
         "curve": _curve(record, everything=everything),
         "tries": [_attempt(attempt, pool) for attempt in record.attempts],
         "training": pool.number(_training(record)),
-        "files": {name: digest[:_DIGITS] for name, digest in sorted(record.inputs.items())},
     }
 
 

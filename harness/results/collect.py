@@ -116,7 +116,7 @@ class Collection:
 
     def axis_name(self, path: str) -> str:
         """What a table or figure calls the axis `path`."""
-        return self.sweep.show.labels.get(path) or short_names(self.axes)[path]
+        return self.sweep.show.labels.get(path) or self._short_names[path]
 
     def of_point(self, point: int) -> list[Record]:
         """The records of one point, by seed as the sweep orders them."""
@@ -155,6 +155,10 @@ class Collection:
         """Of the evaluations, each distinct one once, as far as equal ones are one object."""
         known = [r.evaluation["protocol"] for r in self.records if r.evaluation]
         return tuple({id(protocol): protocol for protocol in known}.values())
+
+    @cached_property
+    def _short_names(self) -> dict[str, str]:
+        return short_names(self.axes)
 
     @cached_property
     def _by_point(self) -> dict[int, list[Record]]:

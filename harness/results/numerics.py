@@ -95,22 +95,28 @@ class Numerics:
 
     def _values(self, point: int, field: str) -> frozenset[str]:
         """The known values of the runs of a point."""
-        found = (fields.get(field) for _, fields in self._by_point.get(point, ()))
-        return frozenset(value for value in found if value is not None)
-
-    def _asked(self, point: int) -> set[str]:
-        return {asked for asked, _ in self._by_point.get(point, ())}
+        return self._known.get((point, field), frozenset())
 
     @cached_property
-    def _by_point(self) -> dict[int, list[tuple[str, Fields]]]:
-        found: dict[int, list[tuple[str, Fields]]] = {}
-        for point, asked, fields in self.runs:
-            found.setdefault(point, []).append((asked, fields))
+    def _known(self) -> dict[tuple[int, str], frozenset[str]]:
+        found: dict[tuple[int, str], set[str]] = {}
+        for point, _, fields in self.runs:
+            for field, value in fields.items():
+                if value is not None:
+                    found.setdefault((point, field), set()).add(value)
+        return {place: frozenset(values) for place, values in found.items()}
+
+    @cached_property
+    def _asked(self) -> dict[int, set[str]]:
+        found: dict[int, set[str]] = {}
+        for point, asked, _ in self.runs:
+            found.setdefault(point, set()).add(asked)
         return found
 
     def _is_asked(self, point: int, reference: int) -> bool:
         """Whether the points themselves ask for other precisions: then that is the question."""
-        return self._asked(point).isdisjoint(self._asked(reference))
+        asked = self._asked
+        return asked.get(point, set()).isdisjoint(asked.get(reference, set()))
 
     @property
     def _precision_is_the_question(self) -> bool:
