@@ -21,7 +21,7 @@ from harness.results.collect import Collection
 from harness.results.comparisons import Comparison, Verdict
 from harness.results.contrast import contrast_of, listed, point_words, points_listed
 from harness.results.findings import Answered, ReportFindings, Trend, trends_of
-from harness.results.guards import TrainingLoss
+from harness.results.guards import TrainingLoss, runs_at_chance
 from harness.results.questions import costs
 from harness.stats.power import seeds_to_find
 
@@ -53,10 +53,20 @@ class Teller:
             return [f"No point is shown to be enough on {name} ({within})."]
         loss = text.number(max(0.0, found.loss * metrics.scale(primary)), 1)
         label = self._label(found.point)
+        if self._is_at_chance(found.point, primary):
+            return [
+                f"No point is called enough on {name} ({within}): {label} {_verb(label)} within "
+                "it of the best, and at chance in every run."
+            ]
         return [
             f"{_capital(label)} {_verb(label)} enough: at most {loss} {_unit(primary)} of {name} "
             f"below the best ({within}){self._share_of_cost(found.point)}."
         ]
+
+    def _is_at_chance(self, point: int, metric: str) -> bool:
+        """Whether every finished run of `point` is: what learnt nothing is enough for nothing."""
+        done = [record for record in self._collection.of_point(point) if record.evaluation]
+        return runs_at_chance(done, metric) == len(done)
 
     def undecided(self) -> list[str]:
         """What could not be decided on the primary metric, and how many seeds would."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,7 +96,7 @@ def suspicious(collection: Collection, primary: str | None) -> Suspicious:
     done = [(record, record.evaluation) for record in collection.records if record.evaluation]
     accuracies = [name for name in collection.shown if name.endswith(f"/{metrics.ACC1}")]
     counts = {
-        name: sum(_is_at_chance(entry["metrics"].get(name)) for _, entry in done)
+        name: runs_at_chance(collection.records, name)
         for name in dict.fromkeys(filter(None, [primary, *accuracies]))
     }
     said: dict[tuple[str, str], list[Record]] = {}
@@ -111,6 +111,11 @@ def suspicious(collection: Collection, primary: str | None) -> Suspicious:
         len(done),
         {key: tuple(records) for key, records in said.items()},
     )
+
+
+def runs_at_chance(records: Iterable[Record], metric: str) -> int:
+    """How many of these runs are at chance in `metric`, or below."""
+    return sum(_is_at_chance(r.evaluation["metrics"].get(metric)) for r in records if r.evaluation)
 
 
 def _is_at_chance(found: Mapping[str, Any] | None) -> bool:

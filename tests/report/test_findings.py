@@ -356,6 +356,15 @@ def test_what_cannot_be_told_says_what_may_be_lost_and_how_many_seeds_would_tell
     assert re.search(r" points below the best; about \d+ seeds would tell\)$", enough)
 
 
+def test_a_point_at_chance_is_enough_for_nothing(records: Records) -> None:
+    collection, findings = enough_of(records, {1: 0.005, 2: 0.006, 4: 0.005})
+
+    assert Teller(collection, findings, findings.answered[0]).enough() == [
+        "No point is called enough on T2I R@1 (margin 2): 1 layer is within it of the best, and at "
+        "chance in every run."
+    ]
+
+
 def enough_of(
     records: Records, means: dict[int, float], noise: float = 0.001
 ) -> tuple[Collection, ReportFindings]:
