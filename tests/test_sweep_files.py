@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import harness
-from harness.config.sweep import expand
+from harness.config.sweep import compared_with_nothing, expand
 from harness.config.sweep_files import (
     find_sweep,
     load_sweep,
@@ -107,6 +107,13 @@ def test_shipped_sweeps_load_and_expand(name):
     assert loaded.name == name
     assert loaded.question.endswith(("?", "minute."))
     assert expand(loaded)
+
+
+@pytest.mark.parametrize("name", sorted(shipped_sweeps()))
+def test_every_point_of_a_shipped_sweep_is_compared_with_another(name):
+    loaded = load_sweep(name)
+    if loaded.points:  # of a search there are none yet
+        assert compared_with_nothing(expand(loaded), loaded.show.baseline) is None
 
 
 @pytest.mark.parametrize("name", sorted(shipped_sweeps()))

@@ -32,7 +32,7 @@ from harness.config import RunConfig, Runtime, field_paths, override_runtime, pa
 from harness.config.bases import BASES, base
 from harness.config.overrides import RUNTIME
 from harness.config.pipes import allow_pipes
-from harness.config.sweep import Run, Sweep
+from harness.config.sweep import Run, Sweep, compared_with_nothing
 from harness.config.sweep_files import find_sweep, load_sweep, question_of, shipped_sweeps
 from harness.config.waves import MAX_SEEDS
 from harness.errors import ConfigError, InterruptedRun, SweepError, unknown
@@ -198,7 +198,9 @@ def _run_wave(args: argparse.Namespace, wave: Wave, executor: Executor, sweep: S
     capacity = executor.capacity(sum(step.pending for step in steps))
     print_plan(steps, capacity)
     print_lines("plan", [*upper_cost(wave, store, capacity), *sharing(steps, executor, capacity)])
-    print_lines("note", [*shared_note(store.root), *data_notes(wave.runs, runtime)])
+    alone = compared_with_nothing(wave.runs, sweep.show.baseline)
+    notes = [*shared_note(store.root), *data_notes(wave.runs, runtime)]
+    print_lines("note", notes if alone is None else [*notes, alone])
     if args.dry_run:
         print_lines("plan", can_find(sweep, wave.runs, store))
         script = executor.script(steps)

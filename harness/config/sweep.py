@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -29,7 +30,7 @@ from harness.config.points import zipped as zipped
 from harness.config.searchspace import Search
 from harness.config.values import plain
 from harness.config.waves import check_looks, check_nuisance, check_tuning, seeds_in_order
-from harness.errors import ConfigError, SweepError, refuse_controls, refuse_long, unknown
+from harness.errors import ConfigError, SweepError, few, refuse_controls, refuse_long, unknown
 from harness.metrics import check_cost, mean_recall_kind
 
 #: What may stand after a mean, and where differences may stand, in the leading table.
@@ -384,4 +385,37 @@ def matches(point: Point, part: Point) -> bool:
     return all(
         path in point and canonical_json(point[path]) == canonical_json(value)
         for path, value in part.items()
+    )
+
+
+def baselines_of(points: Sequence[Point], baseline: Point | None) -> list[int | None]:
+    """For each point the one to compare it with: that which differs in the baseline's axes alone.
+
+    Where no such point exists and a single one holds the baseline's values, it is that one; where
+    several do, there is nothing to choose by and the answer is None.
+    """
+    if baseline is None:
+        return [None] * len(points)
+    index = {canonical_json(point): number for number, point in reversed([*enumerate(points)])}
+    matching = [number for number, point in enumerate(points) if matches(point, baseline)]
+    single = matching[0] if len(matching) == 1 else None
+    return [index.get(canonical_json({**point, **baseline}), single) for point in points]
+
+
+def compared_with_nothing(runs: Sequence[Run], baseline: Point | None) -> str | None:
+    """Which points of a sweep with a baseline meet no other one; None where all do."""
+    labels = {canonical_json(run.point): (run.point, run.label) for run in runs}
+    found = baselines_of([point for point, _ in labels.values()], baseline)
+    used = Counter(found)
+    names = [
+        label
+        for number, (_, label) in enumerate(labels.values())
+        if found[number] is None or (found[number] == number and used[number] == 1)
+    ]
+    if baseline is None or not names or len(labels) < 2:
+        return None
+    are, it = ("is", "it") if len(names) == 1 else ("are", "them")
+    return (
+        f"{few(names)} {are} compared with no other point: none differs from {it} in "
+        f"{few(short_names(baseline).values())} alone, the axes of Show(baseline=...)"
     )

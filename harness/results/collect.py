@@ -14,7 +14,16 @@ from typing import Any, NamedTuple
 
 from harness import metrics
 from harness.config import TERMS, canonical_json
-from harness.config.sweep import Point, Run, Show, Sweep, matches, short_names, value_at
+from harness.config.sweep import (
+    Point,
+    Run,
+    Show,
+    Sweep,
+    baselines_of,
+    compared_with_nothing,
+    short_names,
+    value_at,
+)
 from harness.errors import unknown
 from harness.planning.selection import Selection, selection_on_file
 from harness.results.lasting import no_garbage
@@ -171,8 +180,8 @@ class Collection:
 def collect(sweep: Sweep, runs: Sequence[Run], store: Store) -> Collection:
     """Read every one of `runs` from `store`, in the order of the points."""
     found = collect_from(sweep, [(run, store.run_dir(run.key)) for run in runs], store)
-    changed = changed_declaration(store, sweep)
-    notes = (f"{changed[:1].upper()}{changed[1:]}.",) if changed else ()
+    told = [changed_declaration(store, sweep), compared_with_nothing(runs, sweep.show.baseline)]
+    notes = tuple(f"{note[:1].upper()}{note[1:]}." for note in told if note)
     selection, printed = selection_on_file(sweep, store), printed_before(store, sweep)
     return replace(found, notes=notes, selection=selection, printed=printed)
 
@@ -220,20 +229,6 @@ def _points(sweep: Sweep, records: Sequence[Record], axes: Sequence[str]) -> tup
 
 def _axis_value(run: Run, axis: str) -> Any:
     return run.point.get(axis) if axis == VERSION else value_at(run.config, axis)
-
-
-def baselines_of(points: Sequence[Point], baseline: Point | None) -> list[int | None]:
-    """For each point the one to compare it with: that which differs in the baseline's axes alone.
-
-    Where no such point exists and a single one holds the baseline's values, it is that one; where
-    several do, there is nothing to choose by and the answer is None.
-    """
-    if baseline is None:
-        return [None] * len(points)
-    index = {canonical_json(point): number for number, point in reversed([*enumerate(points)])}
-    matching = [number for number, point in enumerate(points) if matches(point, baseline)]
-    single = matching[0] if len(matching) == 1 else None
-    return [index.get(canonical_json({**point, **baseline}), single) for point in points]
 
 
 # --------------------------------------------------------------------------- the readings

@@ -6,6 +6,7 @@ import math
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,18 @@ from report_records import (
     sweep_of,
 )
 
-from harness.config.sweep import Sweep, expand, product
+from harness.config.sweep import (
+    Sweep,
+    baselines_of,
+    compared_with_nothing,
+    expand,
+    points,
+    product,
+)
 from harness.errors import RecordError
 from harness.metrics import base
 from harness.report.content import runs_with_holes
-from harness.results.collect import Collection, baselines_of, collect
+from harness.results.collect import Collection, collect
 from harness.results.findings import find
 from harness.results.run_table import run_table
 from harness.results.second_process import begin
@@ -288,6 +296,25 @@ def test_the_baseline_is_the_twin_that_differs_in_its_axes_alone() -> None:
 def test_without_a_twin_a_single_match_is_the_baseline_and_several_are_none() -> None:
     assert baselines_of([{"a": 1, "b": 1}, {"a": 2, "b": 2}], {"a": 2}) == [1, 1]
     assert baselines_of([{"a": 1}, {"a": 2, "b": 2}, {"a": 2, "b": 3}], {"a": 2}) == [None, 1, 2]
+
+
+def test_a_point_that_sets_more_than_the_baseline_is_told_to_meet_no_other(
+    records: Records,
+) -> None:
+    weight, matching = "objective.token.weight", "objective.token.matching"
+    off, whole = {weight: 0.0}, {weight: 0.5}
+    given = points(off, whole, {**whole, matching: "sinkhorn"})
+    sweep = replace(sweep_of({weight: [0.0, 0.5]}, baseline=whole), points=given)
+
+    (note,) = collect(sweep, expand(sweep), records.store).notes
+
+    assert note == (
+        "Weight=0.5, matching=sinkhorn is compared with no other point: none differs from it in "
+        "weight alone, the axes of Show(baseline=...)."
+    )
+    named = {**whole, matching: "one_to_one"}
+    told = replace(sweep, points=points(off, named, {**whole, matching: "sinkhorn"}))
+    assert compared_with_nothing(expand(told), named) is None
 
 
 # ---- cells
