@@ -86,8 +86,12 @@ class Teller:
         yield f"whether {label} {whether} (up to {lost} {_unit(primary)} below the best; {seeds})"
 
     def _open_difference(self, primary: str) -> Iterator[str]:
-        """The largest difference that is not significant."""
-        made = [c for c in self._comparisons(primary) if c.tested and not c.decided]
+        """The largest difference that is not significant, and may be as large as the margin."""
+        made = [
+            c
+            for c in self._comparisons(primary)
+            if c.tested and not c.decided and not self._is_small(c)
+        ]
         if made:
             most = max(made, key=lambda c: abs(c.mean))
             assert most.judged is not None
@@ -130,7 +134,17 @@ class Teller:
             largest = f"; largest{self._listing([most])} {_unit(metric)}"
             largest = "" if len(made) == 1 else largest
             said = [f"{name}: no significant difference{base} ({self._family(made)}){largest}."]
+            if metric == self._answered.primary and all(map(self._is_small, made)):
+                every = "Every 95 % interval lies" if len(made) > 1 else "Its 95 % interval lies"
+                said.append(f"{every} within the margin of {self._answered.margin:g}.")
         return said + self._untold(made)
+
+    def _is_small(self, comparison: Comparison) -> bool:
+        """Whether a difference over seeds in the primary metric is smaller than the margin."""
+        margin, test = self._answered.margin, comparison.judged and comparison.judged.test
+        if margin is None or not test or test.interval is None:
+            return False
+        return max(map(abs, test.interval)) * metrics.scale(comparison.metric) <= margin
 
     def _untold(self, made: Sequence[Comparison]) -> list[str]:
         said = []
