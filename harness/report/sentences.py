@@ -23,7 +23,9 @@ from harness.results.contrast import contrast_of, listed, point_words, points_li
 from harness.results.findings import Answered, ReportFindings, Trend, trends_of
 from harness.results.guards import TrainingLoss, runs_at_chance
 from harness.results.questions import costs
+from harness.stats.effects import Effect
 from harness.stats.power import seeds_to_find
+from harness.stats.tests import Judged
 
 _unit = metrics.unit_of_difference
 #: Differences, or points, that a sentence still names one by one.
@@ -242,21 +244,28 @@ class Teller:
     # ----------------------------------------------------------------------- effects
 
     def effects(self, metric: str) -> list[str]:
-        """The significant main effects and interactions of one metric."""
+        """The significant main effects and interactions of one metric; of the primary one also
+        that there are none, and the largest."""
         found = self._answered.of(metric).effects
         told = [(e, found[n]) for n, e in enumerate(self._answered.effects) if n in found]
         kept = [(effect, judged) for effect, judged in told if judged.significant]
-        if not kept:
+        name, unit = metrics.display(metric), _unit(metric)
+        if not told or not (kept or metric == self._answered.primary):
             return []
-        parts = [
-            f"{'interaction ' * (len(effect.parts) > 1)}{effect_words(self._collection, effect)} "
-            f"{size_words(judged, metric)}"
-            for effect, judged in kept[:_MANY]
-        ]
+        tests = f"Holm, {_tests(told[0][1].family)}"
+        if not kept:
+            most = max(told, key=lambda each: abs(each[1].test.estimate))
+            return [
+                f"No main effect or interaction on {name} is significant ({tests}); largest: "
+                f"{self._effect(*most, metric)} {unit}."
+            ]
+        parts = "; ".join(self._effect(*each, metric) for each in kept[:_MANY])
         more = f" and {len(kept) - _MANY} more" if len(kept) > _MANY else ""
-        tests = f"significant, Holm, {_tests(kept[0][1].family)}"
-        name = metrics.display(metric)
-        return [f"Effects on {name} in {_unit(metric)} ({tests}): {'; '.join(parts)}{more}."]
+        return [f"Effects on {name} in {unit} (significant, {tests}): {parts}{more}."]
+
+    def _effect(self, effect: Effect, judged: Judged, metric: str) -> str:
+        kind = "interaction " * (len(effect.parts) > 1)
+        return f"{kind}{effect_words(self._collection, effect)} {size_words(judged, metric)}"
 
     # ----------------------------------------------------------------------- the design
 
