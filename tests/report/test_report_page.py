@@ -217,14 +217,18 @@ def test_twelve_metrics_fit_a_window_of_1280(
     heads = [("Retrieval (%)", name) for name in names[:3]]
     heads += [("Zero-shot classification acc@1 (%)", name) for name in names[3:7]]
     heads += [("Objectives", f"validation {name}") for name in names[7:]]
-    switch = Column(("MLM weight",), numeric=False, centred=True, notes=("\u2713: 0.5",))
-    columns = (Column(("",), numeric=False), *[switch] * switches, *map(Column, heads))
-    star = Inline("*", "superscript")
-    shown = [("10.1", "1.9")] * 3 + [("37.4", "13.0")] * 4 + [("0.0055", "0.0021")] * 5
+    checked = [
+        Column((name,), numeric=False, centred=True, notes=("\u2713: 0.5",))
+        for name in ("softened mass", "token weight", "MLM weight")[:switches]
+    ]
+    columns = (Column(("",), numeric=False), *checked, *map(Column, heads))
+    star = Inline("" if switches else "*", "superscript")
+    shown = [("28.9", "2.5")] * 7 + [("96.6", "0.7"), ("0.2699", "0.0091"), ("68.6", "1.2")]
+    shown += [("0.1349", "0.0023"), ("3.870", "0.027")]
     cells = tuple(TableCell(mean, after=(Inline(f"\u00b1{sd}", "subscript"), star))
                   for mean, sd in shown)  # fmt: skip
     checks = [TableCell("\u2713")] * switches
-    row = (TableCell("LightCLIP's token matching"), *checks, *cells)
+    row = (TableCell("CLIP + token matching"), *checks, *cells)
 
     parts = parts_at_desk(browser, tmp_path / "wide.html", columns, row)
 
