@@ -109,16 +109,23 @@ class Figures(Generic[M]):
 
         return add
 
-    def draw(self, material: M) -> list[Drawing]:
-        """Every figure there is data for, in order."""
-        placed = sorted((self._registry.get(name).place, name) for name in self._registry)
-        drawn = [(name, self._registry.get(name).draw(material)) for _, name in placed]
+    @property
+    def names(self) -> list[str]:
+        """Of all figures, in the order in which they stand."""
+        return sorted(self._registry, key=lambda name: (self._registry.get(name).place, name))
+
+    def draw(self, material: M, names: Sequence[str] | None = None) -> list[Drawing]:
+        """Every figure there is data for, in order, or those of `names` alone."""
+        asked = self.names if names is None else names
+        drawn = [(name, self._registry.get(name).draw(material)) for name in asked]
         return [replace(drawing, name=name) for name, drawing in drawn if drawing is not None]
 
-    def rendered(self, material: M, width: float = style.PAGE) -> tuple[blocks.Figure, ...]:
+    def rendered(
+        self, material: M, width: float = style.PAGE, names: Sequence[str] | None = None
+    ) -> tuple[blocks.Figure, ...]:
         """The same as blocks of a page, for papers whose text is `width` inches wide."""
         with style.house(width):
-            return tuple(drawing.rendered() for drawing in self.draw(material))
+            return tuple(drawing.rendered() for drawing in self.draw(material, names))
 
 
 _Draw = Callable[[M], Drawing | None]

@@ -129,9 +129,11 @@ def _write(
     shipped = None if devices is None else Sheet(devices.forms, devices.findings)
     sheet = Sheet(collection, findings, published.matched, shipped)
     data_of_runs, table_of_runs = of_runs()
-    figures = begin(lambda: SWEEP.rendered(sheet, layout.text))
+    names = SWEEP.names
+    figures = begin(lambda: SWEEP.rendered(sheet, layout.text, names[::2]))
     tables = build_tables(collection, findings)
-    drawn = figures()
+    others = SWEEP.rendered(sheet, layout.text, names[1::2])
+    drawn = tuple(sorted((*figures(), *others), key=lambda figure: names.index(figure.name)))
     beside = _table_files(collection, findings, tables, layout)
     made_beside = begin(lambda: {name: make().encode() for name, make in beside.items()})
     of_devices = tuple(device_blocks(collection, devices))
