@@ -17,6 +17,7 @@ from PIL import Image
 from harness.commands.export import main
 from harness.config import RunConfig, Runtime, override
 from harness.data.catalog import open_class_folder, open_data
+from harness.errors import how_to_install
 from harness.files import read_json
 from harness.finished import load_finished
 from harness.report.card import card
@@ -471,6 +472,4 @@ def test_out_that_is_a_file_and_a_missing_option_are_refused(exported, tmp_path,
 def test_onnx_without_its_packages_says_how_to_get_them(unfinished, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("harness.errors.find_spec", lambda name: name != "onnxscript" or None)
     line = refused(capsys, unfinished.path, "--out", tmp_path / "out", "--onnx")
-    assert line == (
-        "error: --onnx needs onnxscript; pip install 'lightclip-harness[export]' brings it"
-    )
+    assert line == f"error: --onnx needs onnxscript; {how_to_install('export')} brings it"
