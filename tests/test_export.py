@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -456,6 +457,15 @@ def test_an_earlier_export_that_somebody_worked_on_is_refused(exported, tmp_path
     assert sorted(file.name for file in out.iterdir()) == [
         "README.md", "export.json", "open_clip_config.json", "open_clip_model.safetensors",
     ]  # fmt: skip
+    assert "before" not in capsys.readouterr().out
+    assert main([str(exported.run.path), "--out", str(out)]) == 0
+    assert "safetensors; the same bytes as before\n" in capsys.readouterr().out
+    written = json.loads((out / "export.json").read_text())
+    (out / "old.onnx").write_bytes(b"")
+    written["files"] |= {"old.onnx": hashlib.sha256(b"").hexdigest()}
+    (out / "export.json").write_text(json.dumps(written))
+    assert main([str(exported.run.path), "--out", str(out)]) == 0
+    assert "; an earlier export is replaced, without old.onnx\n" in capsys.readouterr().out
     (out / "README.md").write_text("a card of my own")
     (out / "notes.txt").write_text("mine")
     line = refused(capsys, exported.run.path, "--out", out)
