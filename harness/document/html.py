@@ -37,9 +37,10 @@ from harness.document.text import Inline, Text, flat, write
 _WIDE, _TALL = 9, 40
 #: Letters of a row's name past which it has lines of its own width.
 _NAME = 14
-#: Pixels of a line of the page; of a letter and of the space beside a column, where a table is
-#: dense and where not; a script's share of a letter.
-_ROOM, _LETTER, _SMALL = 1200, {True: (6.8, 7), False: (7.5, 20)}, 0.75
+#: Pixels of a line of the page; of a digit and of the space beside a column, where a table is
+#: dense and where not, in a wide font; the shares of a digit that a script and a letter have.
+_ROOM, _DIGIT, _SMALL, _LETTER = 1200, {True: (8.6, 8), False: (9.4, 20)}, 0.75, 0.8
+_NARROW = str.maketrans("", "", " .,[]")
 #: Letters' worth of lines of a name's own and of the arrow that sorts, and rows that are looked at.
 _NAMED, _ARROW, _LOOKED = 25, 2, 200
 _STYLES = {
@@ -231,16 +232,22 @@ def _pixels(dense: bool, table: Table, index: int) -> float:
     column = table.columns[index]
     lines = [line for row in (*table.rows[:_LOOKED], *table.footer) for line in row[index].lines]
     shown = [flat(line.text) for line in lines]
-    heads = max(map(len, column.heads[-1].split()), default=0)
+    heads = _LETTER * max(map(len, column.heads[-1].split()), default=0)
+    heads += _SMALL * len(column.notes)
     if column.numeric:
-        scripts = (sum(len(i.text) for i in line.after) + len(line.notes) for line in lines)
-        letters = [len(each) + _SMALL * more for each, more in zip(shown, scripts, strict=True)]
+        scripts = (sum(_digits(i.text) for i in line.after) + len(line.notes) for line in lines)
+        letters = [_digits(each) + _SMALL * more for each, more in zip(shown, scripts, strict=True)]
     else:
         heads += _ARROW
-        letters = [len(word) for each in shown for word in each.split()]
-        letters += [_NAMED] * (index == 0 and any(len(each) > _NAME for each in shown))
-    letter, space = _LETTER[dense]
-    return letter * max([heads, *letters]) + space
+        letters = [_LETTER * len(word) for each in shown for word in each.split()]
+        letters += [_LETTER * _NAMED] * (index == 0 and any(len(each) > _NAME for each in shown))
+    digit, space = _DIGIT[dense]
+    return digit * max([heads, *letters]) + space
+
+
+def _digits(number: str) -> float:
+    """How many digits are as wide as a number: a point, a comma, a space or a bracket is half."""
+    return (len(number) + len(number.translate(_NARROW))) / 2
 
 
 def _grid(table: Table, start: str, named: str) -> Iterator[str]:

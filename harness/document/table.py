@@ -6,6 +6,7 @@ number itself for those who sort.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -289,11 +290,22 @@ Measure = Callable[[Table, int], float]
 
 
 def letters_of(table: Table, index: int) -> float:
-    """About how many letters a column takes."""
+    """About how many letters a column takes, whose heading is broken between words."""
+    words = table.columns[index].heads[-1].split()
+    return max(_longest(table, index), *map(len, words), 0) + _GAP
+
+
+def heading_lines(table: Table, index: int) -> list[str]:
+    """The heading of a column in lines that are no longer than its cells, or than a word of it."""
+    said = table.columns[index].heads[-1]
+    most = max(_longest(table, index), *map(len, said.split()), 1)
+    return textwrap.wrap(said, most, break_long_words=False, break_on_hyphens=False) or [""]
+
+
+def _longest(table: Table, index: int) -> int:
     cells = [row[index] for row in (*table.rows, *table.footer)]
     lines = [line for cell in cells for line in cell.lines]
-    longest = max((len(flat((flat(e.text), *e.after))) + bool(e.notes) for e in lines), default=0)
-    return max(longest, len(table.columns[index].heads[-1])) + _GAP
+    return max((len(flat((flat(e.text), *e.after))) + bool(e.notes) for e in lines), default=0)
 
 
 def width(table: Table, measure: Measure = letters_of) -> float:

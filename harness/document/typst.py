@@ -20,7 +20,16 @@ import typst
 from harness.document import blocks as b
 from harness.document.blocks import Block, Document
 from harness.document.escaping import typst_string
-from harness.document.table import Heading, Mark, Table, TableCell, first_rows, split, stacked
+from harness.document.table import (
+    Heading,
+    Mark,
+    Table,
+    TableCell,
+    first_rows,
+    heading_lines,
+    split,
+    stacked,
+)
 from harness.document.text import Inline, Text, flat, write
 from harness.errors import HarnessError
 
@@ -161,9 +170,12 @@ def _table(table: Table) -> list[str]:
 def _head_row(table: Table, spans: Sequence[Heading]) -> list[str]:
     cells, rules = [], []
     for span in spans:
-        said = words(span.text) + table.letters(span.notes, _NOTES)
+        one = span.width == 1 and span.text == table.columns[span.first].heads[-1]
+        lines = heading_lines(table, span.first) if one else [span.text]
+        said = "#linebreak()".join(map(words, lines)) + table.letters(span.notes, _NOTES)
         across = f"colspan: {span.width}, align: center" if span.width > 1 else ""
-        cells.append(f"table.cell({across})[{said}]," if across else f"[{said}],")
+        below = f"align: {table.columns[span.first].align} + bottom"
+        cells.append(f"table.cell({across or below})[{said}],")
         if span.text and span.width > 1:
             end = span.first + span.width
             rules.append(f"table.hline(start: {span.first}, end: {end}, stroke: {_THIN}),")

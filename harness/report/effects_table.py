@@ -43,17 +43,22 @@ class _EffectRow:
 def effects_table(collection: Collection, findings: ReportFindings) -> Table | None:
     """None where no sweep has an ordered axis or crossed ones."""
     names = [name for name in findings.shown if not metrics.is_cost(name)]
-    groups, said = [], ["With 95 % intervals."]
-    for answered in findings.answered:
-        for title, rows in _groups(collection, answered):
-            if 0 < len(rows) <= _MOST_ROWS:
-                made = tuple(_cells(row, names) for row in rows)
-                if any(judged.significant for row in rows for judged in row.judged.values()):
-                    said.append(f"{STAR}: significant (Holm).")
-                groups.append(RowGroup(made, _titled(title, answered, findings)))
-                said.append(_MEANINGS[title])
-    if not groups:
+    found = [
+        (_titled(title, answered, findings), rows, _MEANINGS[title])
+        for answered in findings.answered
+        for title, rows in _groups(collection, answered)
+        if 0 < len(rows) <= _MOST_ROWS
+    ]
+    if not found:
         return None
+    judged = [each for _, rows, _ in found for row in rows for each in row.judged.items()]
+    names = [name for name in names if name in dict(judged)]
+    groups = [
+        RowGroup(tuple(_cells(row, names) for row in rows), title) for title, rows, _ in found
+    ]
+    starred = any(each.significant for _, each in judged)
+    said = ["With 95 % intervals.", f"{STAR}: significant (Holm)." * starred]
+    said += [meaning for _, _, meaning in found]
     heads = [Column((f"{metrics.display(name)} ({metrics.unit(name)})",)) for name in names]
     caption = " ".join(filter(None, dict.fromkeys(said)))
     return Table((Column(("",), numeric=False), *heads), tuple(groups), caption=caption)

@@ -23,7 +23,9 @@ from harness.results.contrast import contrast_of, listed, point_words, points_li
 from harness.results.findings import Answered, ReportFindings, Trend, trends_of
 from harness.results.guards import TrainingLoss, runs_at_chance
 from harness.results.questions import costs
+from harness.stats.effects import Effect
 from harness.stats.power import seeds_to_find
+from harness.stats.tests import Judged
 
 _unit = metrics.unit_of_difference
 #: Differences, or points, that a sentence still names one by one.
@@ -86,8 +88,12 @@ class Teller:
         yield f"whether {label} {whether} (up to {lost} {_unit(primary)} below the best; {seeds})"
 
     def _open_difference(self, primary: str) -> Iterator[str]:
-        """The largest difference that is not significant."""
-        made = [c for c in self._comparisons(primary) if c.tested and not c.decided]
+        """The largest difference that is not significant, and may be as large as the margin."""
+        made = [
+            c
+            for c in self._comparisons(primary)
+            if c.tested and not c.decided and not self._is_small(c)
+        ]
         if made:
             most = max(made, key=lambda c: abs(c.mean))
             assert most.judged is not None
@@ -130,7 +136,17 @@ class Teller:
             largest = f"; largest{self._listing([most])} {_unit(metric)}"
             largest = "" if len(made) == 1 else largest
             said = [f"{name}: no significant difference{base} ({self._family(made)}){largest}."]
+            if metric == self._answered.primary and all(map(self._is_small, made)):
+                every = "Every 95 % interval lies" if len(made) > 1 else "Its 95 % interval lies"
+                said.append(f"{every} within the margin of {self._answered.margin:g}.")
         return said + self._untold(made)
+
+    def _is_small(self, comparison: Comparison) -> bool:
+        """Whether a difference over seeds in the primary metric is smaller than the margin."""
+        margin, test = self._answered.margin, comparison.judged and comparison.judged.test
+        if margin is None or not test or test.interval is None:
+            return False
+        return max(map(abs, test.interval)) * metrics.scale(comparison.metric) <= margin
 
     def _untold(self, made: Sequence[Comparison]) -> list[str]:
         said = []
@@ -228,21 +244,28 @@ class Teller:
     # ----------------------------------------------------------------------- effects
 
     def effects(self, metric: str) -> list[str]:
-        """The significant main effects and interactions of one metric."""
+        """The significant main effects and interactions of one metric; of the primary one also
+        that there are none, and the largest."""
         found = self._answered.of(metric).effects
         told = [(e, found[n]) for n, e in enumerate(self._answered.effects) if n in found]
         kept = [(effect, judged) for effect, judged in told if judged.significant]
-        if not kept:
+        name, unit = metrics.display(metric), _unit(metric)
+        if not told or not (kept or metric == self._answered.primary):
             return []
-        parts = [
-            f"{'interaction ' * (len(effect.parts) > 1)}{effect_words(self._collection, effect)} "
-            f"{size_words(judged, metric)}"
-            for effect, judged in kept[:_MANY]
-        ]
+        tests = f"Holm, {_tests(told[0][1].family)}"
+        if not kept:
+            most = max(told, key=lambda each: abs(each[1].test.estimate))
+            return [
+                f"No main effect or interaction on {name} is significant ({tests}); largest: "
+                f"{self._effect(*most, metric)} {unit}."
+            ]
+        parts = "; ".join(self._effect(*each, metric) for each in kept[:_MANY])
         more = f" and {len(kept) - _MANY} more" if len(kept) > _MANY else ""
-        tests = f"significant, Holm, {_tests(kept[0][1].family)}"
-        name = metrics.display(metric)
-        return [f"Effects on {name} in {_unit(metric)} ({tests}): {'; '.join(parts)}{more}."]
+        return [f"Effects on {name} in {unit} (significant, {tests}): {parts}{more}."]
+
+    def _effect(self, effect: Effect, judged: Judged, metric: str) -> str:
+        kind = "interaction " * (len(effect.parts) > 1)
+        return f"{kind}{effect_words(self._collection, effect)} {size_words(judged, metric)}"
 
     # ----------------------------------------------------------------------- the design
 

@@ -150,6 +150,8 @@ class Reader:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._trees = Trees()
+        self._sections: set[tuple[bytes, int]] = set()
+        """Text of a section on disk, and the tree (kept by `_trees`) that it stands for."""
         self._protocols: dict[bytes, Mapping[str, Any]] = {}
         self._expected: dict[int, Expected] = {}
         self._lacking: dict[tuple[int, tuple[str, ...]], Mapping[str, Any]] = {}
@@ -206,12 +208,25 @@ class Reader:
         return Record(*start, status, None, evaluation=filled, **common)
 
     def _check_config(self, data: bytes | None, run: Run, directory: RunDir) -> None:
-        """RecordError unless the directory's configuration is the run's; it may lie elsewhere."""
+        """RecordError unless the directory's configuration is the run's; it may lie elsewhere.
+
+        What an earlier version wrote lacks newer fields, so that it is read in full; a section that
+        was found to be the run's so is known by its text.
+        """
         if data is None:
             return
         written = parse_json(data, directory.path / "config.json").get("config")
-        if written != self._trees.of(run.config):
-            directory.read_config()
+        tree = self._trees.of(run.config)
+        if written == tree:
+            return
+        written = written if isinstance(written, Mapping) else {}
+        texts = {name: _text_of(written, name) for name in tree}
+        known = {name for name, text in texts.items() if (text, id(tree[name])) in self._sections}
+        if {name for name in {*tree, *written} if written.get(name) != tree.get(name)} <= known:
+            return
+        read = directory.read_config().model_dump(mode="json")
+        same = (name for name in tree if isinstance(tree[name], dict) and read[name] == tree[name])
+        self._sections |= {(texts[name], id(tree[name])) for name in same}
 
     def _curve(
         self, files: _Files, directory: RunDir, told: Mapping[str, str]
@@ -248,6 +263,10 @@ class Reader:
             if protocol is not None:
                 same = orjson.dumps(protocol, option=orjson.OPT_SORT_KEYS)
                 evaluation["protocol"] = self._protocols.setdefault(same, protocol)
+
+
+def _text_of(tree: Mapping[str, Any], name: str) -> bytes:
+    return orjson.dumps(tree.get(name), option=orjson.OPT_SORT_KEYS)
 
 
 class _Files:

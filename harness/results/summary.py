@@ -79,13 +79,13 @@ def summarise(
     by_point: dict[int, list[tuple[Record, list[Reading]]]] = {}
     for record, readings in zip(collection.records, collection.readings, strict=True):
         by_point.setdefault(record.point, []).append((record, readings))
-    make = _Maker({row.index: row.baseline for row in collection.points})
-    cells = {
-        (point, name): make.cell((point, name), own, [readings[n] for _, readings in found])
-        for point, found in by_point.items()
-        for own in [[record for record, _ in found]]
-        for n, name in enumerate(collection.metrics)
-    }
+    make, baselines = _Maker(), {row.index: row.baseline for row in collection.points}
+    cells = {}
+    for point, found in by_point.items():
+        seeds, keys = tuple(r.seed for r, _ in found), tuple(r.key for r, _ in found)
+        common = {"seeds": make.shared(seeds), "keys": keys, "baseline": baselines[point]}
+        for name, *readings in zip(collection.metrics, *(told for _, told in found), strict=True):
+            cells[point, name] = make.cell(point, name, readings, common)
     for name, members in (averages or {}).items():
         for row in collection.points:
             parts = [cells[(row.index, member)] for member in members]
@@ -99,34 +99,37 @@ _NOTHING: Mapping[int, str] = MappingProxyType({})
 class _Maker:
     """Makes cells that share what is equal: a large sweep has a hundred thousand of them."""
 
-    def __init__(self, baselines: Mapping[int, int | None]) -> None:
-        self._baselines = baselines
-        self._tuples: dict[tuple[object, ...], Any] = {}
+    def __init__(self) -> None:
+        self._tuples: dict[tuple[int, ...], tuple[int, ...]] = {}
 
     def cell(
-        self, place: tuple[int, str], records: Sequence[Record], readings: Sequence[Reading]
+        self, point: int, name: str, readings: Sequence[Reading], common: Mapping[str, Any]
     ) -> Cell:
-        """The cell of these seeds, nothing compared yet."""
-        seeds, keys = tuple(r.seed for r in records), tuple(r.key for r in records)
+        """The cell of some seeds, nothing compared yet.
+
+        Args:
+            common: what all cells of the point share, `seeds` in the order of `readings` in it.
+        """
+        seeds = common["seeds"]
         every, counts, chances, reasons, off = zip(*readings, strict=True)
         values = {seed: value for seed, value in zip(seeds, every, strict=True) if value == value}
         known = [chance for chance in chances if chance == chance]  # NaN is unlike itself
         whole = len(values) == len(readings)
         missing = {s: str(why) for s, why in zip(seeds, reasons, strict=True) if s not in values}
         return Cell(
-            *place,
-            seeds=self._shared(seeds),
+            point,
+            name,
+            **common,
             values=values,
             missing=missing or _NOTHING,
             chance=math.fsum(known) / len(known) if known else None,
-            samples=self._shared(tuple(sorted({int(n) for n in counts if n == n}))),
-            keys=self._shared(keys),
+            samples=self.shared(tuple(sorted({int(n) for n in counts if n == n}))),
             off=all(off),
             estimate=estimate(list(values.values())) if whole else None,
-            baseline=self._baselines[place[0]],
         )
 
-    def _shared(self, items: tuple[Any, ...]) -> Any:
+    def shared(self, items: tuple[int, ...]) -> tuple[int, ...]:
+        """`items`, or what equalled them before."""
         return self._tuples.setdefault(items, items)
 
 

@@ -104,7 +104,7 @@ class LiveTeachers:
     """Teachers that embed each batch when it is there."""
 
     def __init__(self, teachers: Sequence[LoadedTeacher], own_size: int, precision: str) -> None:
-        self._teachers, self._own_size, self._precision = teachers, own_size, precision
+        self._teachers, self._precision = teachers, precision
         sizes = dict.fromkeys(t.size for t in teachers if t.size != own_size)
         self.lessons = Lessons(tuple(sizes))
         self.record = [teacher.record for teacher in teachers]

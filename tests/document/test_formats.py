@@ -37,6 +37,7 @@ from harness.document.table import (
     RowGroup,
     Table,
     TableCell,
+    heading_lines,
     plain_table,
     split,
     stacked,
@@ -248,6 +249,17 @@ def test_latex_and_typst_set_the_parts_one_below_the_other() -> None:
     assert "flipped: true" in typst
     assert typst.count("#table(") == 2
     assert typst.count("caption:") == 1
+
+
+def test_a_long_heading_is_broken_between_words_and_costs_no_part() -> None:
+    heads = [("Objectives", f"validation grounding gap {n} (cosine)") for n in range(4)]
+    row = (TableCell("CLIP"), *[TableCell("0.2699")] * 4)
+    columns = (Column(("",), numeric=False), *map(Column, heads))
+    table = Table(columns, (RowGroup((row,)),), "caption", "tab:long")
+
+    assert heading_lines(table, 1) == ["validation", "grounding", "gap 0", "(cosine)"]
+    assert split(table, 60) == [table]
+    assert '#"grounding"#linebreak()#"gap 0"' in to_typst(alone(table))
 
 
 def test_a_row_of_another_length_is_refused() -> None:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pandas as pd
 import pytest
@@ -44,6 +45,7 @@ from harness.results.findings import find
 from harness.results.run_table import run_table
 from harness.results.second_process import begin
 from harness.results.summary import summarise
+from harness.store.record import RunDir
 
 
 def one_hole(collection: Collection, metric: str = T2I) -> pd.Series[Any]:
@@ -280,6 +282,31 @@ def test_the_log_is_named_relative_to_the_root(records: Records) -> None:
     record = collect(sweep, runs, records.store).records[0]
 
     assert record.log == f"results/runs/{at(1, 0).key}/logs/attempt-2.txt"
+
+
+def test_a_section_that_lacks_newer_fields_is_read_in_full_once(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs, at = runs_by(depth_sweep())
+    for run in runs:
+        records.done(run, t2i=0.3)
+        edit_json(records.store.run_dir(run.key).path / "config.json", _without_decoder)
+    read = Mock(wraps=RunDir.read_config)
+    monkeypatch.setattr(RunDir, "read_config", lambda self: read(self))
+
+    assert all(r.reason is None for r in collect(depth_sweep(), runs, records.store).records)
+    assert read.call_count == 1
+
+    def edited(tree: dict[str, Any]) -> None:
+        tree["config"]["data"]["decode"] = "scaled"
+
+    edit_json(records.store.run_dir(at(4, 1).key).path / "config.json", edited)
+    found = collect(depth_sweep(), runs, records.store).records
+    assert [r.run.key for r in found if "was edited" in (r.reason or "")] == [at(4, 1).key]
+
+
+def _without_decoder(tree: dict[str, Any]) -> None:
+    del tree["config"]["data"]["decoder"]
 
 
 # ---- baselines

@@ -365,6 +365,18 @@ def test_a_point_at_chance_is_enough_for_nothing(records: Records) -> None:
     ]
 
 
+@pytest.mark.parametrize(("noise", "small"), [(0.001, True), (0.02, False)])
+def test_differences_that_all_lie_within_the_margin_are_called_so(
+    records: Records, noise: float, small: bool
+) -> None:
+    collection, findings = enough_of(records, {1: 0.30, 2: 0.30, 4: 0.30}, noise)
+
+    tell = Teller(collection, findings, findings.answered[0])
+    assert ("Every 95 % interval lies within the margin of 2." in tell.differences(T2I)) is small
+    differing = [said for said in tell.undecided() if " from 4 layers" in said]
+    assert bool(differing) is not small
+
+
 def enough_of(
     records: Records, means: dict[int, float], noise: float = 0.001
 ) -> tuple[Collection, ReportFindings]:

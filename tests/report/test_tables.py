@@ -485,3 +485,21 @@ def test_words_that_all_of_a_section_share_stand_above_them(
     (section,) = sections_of(names)
 
     assert list(headings_of(section).values()) == [(above, head) for head in below]
+
+
+def test_effects_are_told_of_the_metrics_that_have_some(records: Records) -> None:
+    token, mlm = "objective.token.weight", "objective.mlm.weight"
+    sweep = sweep_of(
+        {token: [0.0, 0.5], mlm: [0.0, 0.5]},
+        metrics=[T2I, "validation/grounding"],
+        baseline={token: 0.0, mlm: 0.0},
+    )
+    runs = expand(sweep)
+    for run in runs:
+        records.done(run, t2i=0.3 + 0.001 * (run.seed * (1 + len(run.point)) % 3))
+    collection = collect(sweep, runs, records.store)
+
+    effects = build_tables(collection, find(collection)).effects
+
+    assert effects is not None
+    assert [column.heads[-1] for column in effects.columns] == ["", "T2I R@1 (%)"]

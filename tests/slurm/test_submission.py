@@ -177,6 +177,30 @@ def test_a_queue_without_room_for_the_report_job(
 
 
 @pytest.mark.thorough
+def test_and_without_the_command_the_last_run_to_end_submits_it(
+    limited_cluster: Cluster, make_site: MakeSite, undisturbed: Undisturbed
+) -> None:
+    site = make_site(limited_cluster)
+    with limited_cluster.closed("low"):
+        limit_jobs(limited_cluster, 2)
+        site.replace("sacctmgr", "exit 1")
+        done = site.run("--only", TWO, profile="bare")
+        assert "no report job: sbatch refuses the job" in done.stderr, done.stdout
+    site.wait_until_over()
+
+    bits, _ = undisturbed
+    assert site.bits() == {run: bits[run] for run in (0, 1)}
+    (made,) = [text for text in logs_of(site) if "writes the report: there was none" in text]
+    assert "2 of 2 runs are done" in made or "1 of 1 runs are done" in made
+    assert (site.root / "reports" / "paced" / "report.md").exists()
+
+
+def logs_of(site: Site) -> list[str]:
+    """What the jobs of a site printed."""
+    return [file.read_text() for file in (site.root / "results").rglob("*.out")]
+
+
+@pytest.mark.thorough
 def test_2508_runs_where_a_user_may_have_a_hundred_jobs(
     limited_cluster: Cluster, make_site: MakeSite, subtests: pytest.Subtests
 ) -> None:
