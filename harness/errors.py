@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import difflib
 import errno
+import json
 import os
 import pwd
+import sys
 import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 
 class HarnessError(Exception):
@@ -198,13 +201,48 @@ def _whose(path: object) -> str:
     )
 
 
-def require(why: str, packages: Iterable[str], *, extra: str) -> None:
-    """ConfigError, which begins with `why`, unless packages that an extra brings are installed."""
+def require(why: str, packages: Iterable[str], *, extra: str | None) -> None:
+    """ConfigError, which begins with `why`, unless packages that an extra brings are installed.
+
+    Args:
+        extra: of this project; None: the packages are somebody's own.
+    """
     absent = [name for name in packages if find_spec(name) is None]
     if absent:
-        raise ConfigError(
-            f"{why} needs {', '.join(absent)}; pip install 'lightclip-harness[{extra}]' brings it"
-        )
+        advice = installs(" ".join(absent)) if extra is None else how_to_install(extra)
+        raise ConfigError(f"{why} needs {', '.join(absent)}; {advice} brings it")
+
+
+def how_to_install(extra: str) -> str:
+    """The command that adds an extra to this installation, be it of a clone, a copy or an index."""
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    clone = Path(__file__).absolute().parents[1]
+    try:
+        origin = json.loads(distribution(PROJECT).read_text("direct_url.json") or "{}")
+    except PackageNotFoundError:
+        origin = {"url": clone.as_uri(), "dir_info": {"editable": True}}
+    url = str(origin.get("url", ""))
+    if "vcs_info" in origin:
+        return installs(f"'{PROJECT}[{extra}] @ {origin['vcs_info']['vcs']}+{url}'")
+    if not url.startswith("file://"):
+        return installs(f"'{PROJECT}[{extra}]'")
+    place = Path(unquote(urlsplit(url).path))
+    where = "." if place == Path.cwd() else str(place)
+    editable = origin.get("dir_info", {}).get("editable")
+    return installs(f"{'-e ' if editable else ''}'{where}[{extra}]'")
+
+
+PROJECT = "lightclip-harness"
+
+
+def installs(what: str) -> str:
+    """The command by which this interpreter gets packages; one that uv made has no pip."""
+    python = Path(sys.executable)
+    shown = python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python
+    if find_spec("pip") is None:
+        return f"uv pip install --python {shown} {what}"
+    return f"{shown} -m pip install {what}"
 
 
 def user_name(user: int) -> str:

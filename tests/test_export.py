@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from PIL import Image
 from harness.commands.export import main
 from harness.config import RunConfig, Runtime, override
 from harness.data.catalog import open_class_folder, open_data
+from harness.errors import how_to_install
 from harness.files import read_json
 from harness.finished import load_finished
 from harness.report.card import card
@@ -455,6 +457,15 @@ def test_an_earlier_export_that_somebody_worked_on_is_refused(exported, tmp_path
     assert sorted(file.name for file in out.iterdir()) == [
         "README.md", "export.json", "open_clip_config.json", "open_clip_model.safetensors",
     ]  # fmt: skip
+    assert "before" not in capsys.readouterr().out
+    assert main([str(exported.run.path), "--out", str(out)]) == 0
+    assert "safetensors; the same bytes as before\n" in capsys.readouterr().out
+    written = json.loads((out / "export.json").read_text())
+    (out / "old.onnx").write_bytes(b"")
+    written["files"] |= {"old.onnx": hashlib.sha256(b"").hexdigest()}
+    (out / "export.json").write_text(json.dumps(written))
+    assert main([str(exported.run.path), "--out", str(out)]) == 0
+    assert "; an earlier export is replaced, without old.onnx\n" in capsys.readouterr().out
     (out / "README.md").write_text("a card of my own")
     (out / "notes.txt").write_text("mine")
     line = refused(capsys, exported.run.path, "--out", out)
@@ -471,6 +482,4 @@ def test_out_that_is_a_file_and_a_missing_option_are_refused(exported, tmp_path,
 def test_onnx_without_its_packages_says_how_to_get_them(unfinished, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("harness.errors.find_spec", lambda name: name != "onnxscript" or None)
     line = refused(capsys, unfinished.path, "--out", tmp_path / "out", "--onnx")
-    assert line == (
-        "error: --onnx needs onnxscript; pip install 'lightclip-harness[export]' brings it"
-    )
+    assert line == f"error: --onnx needs onnxscript; {how_to_install('export')} brings it"

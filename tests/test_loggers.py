@@ -13,7 +13,7 @@ import pytest
 
 from harness.commands.sweep import main
 from harness.config import RunConfig, Runtime
-from harness.errors import ConfigError, InterruptedRun
+from harness.errors import ConfigError, InterruptedRun, how_to_install
 from harness.loggers import LOGGERS, LoggedRun, Logger, check_loggers
 from harness.run import execute
 from harness.store.record import Store, read_jsonl
@@ -153,9 +153,9 @@ def test_names_are_looked_up_before_anything_starts(
     dry = ["smoke", "--dry-run", "--root", str(tmp_path)]
     assert main([*dry, "runtime.log=tensorbord"]) == 2
     assert "unknown logger 'tensorbord'; nearest: tensorboard" in capsys.readouterr().err
-    monkeypatch.setattr("harness.loggers.find_spec", lambda name: None)
+    monkeypatch.setattr("harness.errors.find_spec", lambda name: None)
     assert main([*dry, "runtime.log=tensorboard,wandb"]) == 2
-    assert "pip install 'lightclip-harness[tensorboard]'" in capsys.readouterr().err
+    assert f"needs tensorboard; {how_to_install('tensorboard')}" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="needs wandb"):
         check_loggers(Runtime(log=("wandb",)))
 

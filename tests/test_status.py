@@ -427,7 +427,7 @@ class TestActing:
             (["depth", "--cancel", "nokey"], "unknown run 'nokey'"),
             (["depth", "--all"], "--all is for --cancel"),
             (["--cancel", "--all"], "--cancel and --retry want the NAME of a sweep"),
-            (["depth", "--wach"], "unrecognized arguments: --wach"),
+            (["depth", "--wach"], "unknown option '--wach'; nearest: --watch"),
             (["--logs", "nokey"], "holds no run, and so not 'nokey'"),
         ],
     )

@@ -159,7 +159,7 @@ def test_a_broken_sweep_file_is_one_line_with_its_place(tmp_path, text, line):
             'product({"train.lr": [1],\n"model.text.layer": [1]})',
             r"x\.py:6: lr=1, layer=1: unknown",
         ),
-        ('product({"model.text.heads": [5]})', r"x\.py:5: heads=5: model\.text: width 96 is not"),
+        ('product({"model.text.heads": [5]})', r"x\.py:5: heads=5: model\.text\.width 96 is not"),
         ('product({"model.text.layers": 4})', r"x\.py:5: model\.text\.layers = 4: a list of"),
         ('points({"train.lr": {1}})', r"x\.py:5: train\.lr = \{1\} is no value that a run can"),
         ('points({"runtime.workers": 1})', r"x\.py:5: workers=1: runtime\.workers is where a run"),

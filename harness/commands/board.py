@@ -12,7 +12,6 @@ import os
 import secrets
 import socket
 from collections.abc import Sequence
-from importlib.util import find_spec
 
 from harness.commands.shared import (
     command_parser,
@@ -22,7 +21,7 @@ from harness.commands.shared import (
     under_a_root,
 )
 from harness.config.sweep_files import load_sweep
-from harness.errors import ConfigError, one_line
+from harness.errors import ConfigError, one_line, require
 
 HOST = "127.0.0.1"
 PORT = 8321
@@ -51,12 +50,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def run_command(args: argparse.Namespace) -> int:
     """Serve until interrupted."""
-    absent = [name for name in _PACKAGES if find_spec(name) is None]
-    if absent:
-        raise ConfigError(
-            f"the board needs {', '.join(absent)}, which a plain installation leaves out; "
-            "pip install 'lightclip-harness[board]'"
-        )
+    require("the board", _PACKAGES, extra="board")
     store = store_of(args)
     if not store.root.is_dir():
         raise ConfigError(f"--root {args.root}: there is no such directory")

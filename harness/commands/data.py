@@ -244,7 +244,8 @@ def _check(args: argparse.Namespace) -> int:
     _print_summary(tree)
     print(f"fingerprint: train {data.fingerprint[:12]}, rest {data.evaluation_fingerprint[:12]}")
     print(f"list: {file}")
-    verdict = f"{share:.2%} unusable, {args.max_bad_fraction:.2%} allowed"
+    lost = f"{tree['seen'] - tree['usable']:,} of {tree['seen']:,} rows"
+    verdict = f"{share:.2%} unusable, {args.max_bad_fraction:.2%} allowed ({lost})"
     print(("not usable: " if too_many else "usable: ") + verdict)
     return 3 if too_many else 0
 
@@ -308,7 +309,7 @@ def _print_problems(problems: Sequence[Mapping[str, Any]]) -> None:
 def pack_data(args: argparse.Namespace) -> int:
     """Make the pack and say what it is; the exit code."""
     from harness.data.catalog import cache_dir
-    from harness.data.tools.pack import making_of, pack
+    from harness.data.tools.pack import left_out, making_of, pack
 
     data, runtime = _opened(args)
     if not any(any(split.captions) for split in data.splits.values()):
@@ -330,10 +331,11 @@ def pack_data(args: argparse.Namespace) -> int:
             workers=args.workers,
             progress=progress,
         )
+    lost, seen = left_out(data, whole)
     size = sum(shard.bytes for shard in whole.shards) / 1e6
     print(
         f"{args.out}: {whole.resized:,} pictures written anew at up to {args.size} pixels, "
-        f"{whole.kept:,} kept as they were, {len(whole.problems):,} left out; "
+        f"{whole.kept:,} kept as they were; {lost:,} of {seen:,} rows left out; "
         f"{len(whole.shards)} shards, {size:,.1f} MB"
     )
     for where, reason in whole.problems[:_SHOWN]:

@@ -65,15 +65,18 @@ def _parser() -> argparse.ArgumentParser:
 # --------------------------------------------------------------------------- the folder
 
 
-def check_target(out: Path, key: str) -> None:
-    """ConfigError unless `out` is absent, empty, or an unchanged export of the run `key`."""
+def check_target(out: Path, key: str) -> Mapping[str, str]:
+    """The files, with their SHA-256, of an earlier export of the run `key` that is in `out`.
+
+    ConfigError unless `out` is absent, empty, or such an export, unchanged.
+    """
     if not os.path.lexists(out):
-        return
+        return {}
     if not out.is_dir() or out.is_symlink():
         raise ConfigError(f"--out {out} is no folder; name a new or an empty one")
     names = sorted(file.name for file in out.iterdir())
     if not names:
-        return
+        return {}
     manifest = read_json(out / MANIFEST)
     if manifest is None:
         raise ConfigError(
@@ -84,13 +87,14 @@ def check_target(out: Path, key: str) -> None:
             f"--out {out} holds the export of run {manifest.get('run')}, not of {key}; "
             "name another folder"
         )
-    written = manifest["files"]
+    written: Mapping[str, str] = manifest["files"]
     foreign = [name for name in names if name != MANIFEST and not _is_ours(out / name, written)]
     if foreign:
         raise ConfigError(
             f"--out {out} holds what the export did not write or what was changed since: "
             f"{', '.join(foreign)}; move it away"
         )
+    return written
 
 
 def _is_ours(file: Path, written: Mapping[str, str]) -> bool:
@@ -114,25 +118,33 @@ def export(run: RunDir, out: Path, *, onnx: bool) -> list[str]:
     """
     config = run.read_config()
     result = run.finished()
-    check_target(out, run.key)
+    before = check_target(out, run.key)
     model = _load(run, config, result)
     with replacing(out) as folder:
         why = _write_models(model, folder, onnx=onnx)
         _write_papers(run, config, result, model, folder, onnx=onnx, why=why)
-        files = sorted(file.name for file in folder.iterdir())
+        files = {file.name: sha256_of(file) for file in sorted(folder.iterdir())}
         write_json(
             folder / MANIFEST,
             {
                 "schema": _SCHEMA,
                 "run": run.key,
                 "checkpoint": result["checkpoint"]["sha256"],
-                "files": {name: sha256_of(folder / name) for name in files},
+                "files": files,
             },
         )
     notes = [f"note: {why}; only ONNX was written"] if why else []
     notes += [f"note: {line}" for line in changed_files(run.path, result)]
     notes += [] if is_told(result) else [f"note: {UNCHECKED}"]
-    return [f"run {run.key} in {out}: {', '.join(files)}", *notes]
+    return [f"run {run.key} in {out}: {', '.join(files)}{_replaced(before, files)}", *notes]
+
+
+def _replaced(before: Mapping[str, str], files: Mapping[str, str]) -> str:
+    """What became of an earlier export, if there was one."""
+    if before in ({}, files):
+        return "; the same bytes as before" if before else ""
+    gone = [name for name in before if name not in files]
+    return "; an earlier export is replaced" + (f", without {', '.join(gone)}" if gone else "")
 
 
 def _load(run: RunDir, config: RunConfig, result: Mapping[str, Any]) -> TwoTower:

@@ -6,17 +6,20 @@ as HarnessError here.  Importing this imports neither torch nor pandas.
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import wraps
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from harness.commands.report import build_named, check_on_file
 from harness.commands.shared import HOLES
-from harness.commands.sweep import parse, run_command
+from harness.commands.sweep import keywords, parse, run_command
+from harness.config.sweep_files import load_sweep
 from harness.config.values import plain
-from harness.errors import ConfigError, InterruptedRun
+from harness.errors import ConfigError, InterruptedRun, nearest, unknown
 from harness.files import real_path
 from harness.store.deployed import read_sittings
 from harness.store.manifest import read_manifest
@@ -26,6 +29,38 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _taught(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, with ConfigError that names the nearest for a keyword that it lacks."""
+
+    @wraps(function)
+    def called(*args: P.args, **named: P.kwargs) -> R:
+        _refuse_unknown(function, named, _named(function))
+        return function(*args, **named)
+
+    return called
+
+
+def _named(function: Callable[..., object]) -> list[str]:
+    """What may be given by name, further options aside."""
+    found = inspect.signature(function).parameters.values()
+    return [each.name for each in found if each.kind is not inspect.Parameter.VAR_KEYWORD]
+
+
+def _refuse_unknown(
+    function: Callable[..., object], given: Mapping[str, object], allowed: Sequence[str]
+) -> None:
+    for name, value in given.items():
+        if name not in allowed:
+            line = unknown("keyword", name, dict.fromkeys(allowed), show=len(allowed))
+            near = [f"; write {near}={value!r}" for near in nearest(name, allowed, most=1)]
+            raise ConfigError(f"{function.__name__}(): {line}{''.join(near)}")
+
+
+@_taught
 def load(name: str, root: str | PathLike[str] = ".", *, deployed: bool = False) -> pd.DataFrame:
     """The runs of a sweep or search, a row each, finished or not.
 
@@ -66,6 +101,7 @@ def load(name: str, root: str | PathLike[str] = ".", *, deployed: bool = False) 
     return run_table(forms)
 
 
+@_taught
 def report(
     name: str, root: str | PathLike[str] = ".", *, out: str | PathLike[str] | None = None
 ) -> Path:
@@ -107,9 +143,12 @@ def run(
         HarnessError: the sweep cannot be launched as asked; nothing was started then.
         InterruptedRun: it was stopped; what there is of it is on disk.
     """
+    if options.keys() - {*keywords()}:
+        load_sweep(str(sweep))  # which may bring an executor, with options of its own
+    _refuse_unknown(run, options, [*_named(run), *keywords()])
     words = [str(sweep), *(f"{path}={_word(value)}" for path, value in (overrides or {}).items())]
     words += ["--root", str(root)]
-    words += [] if seeds is None else ["--seeds", ",".join(str(plain(seed)) for seed in seeds)]
+    words += [] if seeds is None else [f"--seeds={_seeds(seeds)}"]
     for name, value in options.items():
         option = f"--{name.replace('_', '-')}"
         given = [] if value in (None, False) else [option]
@@ -124,6 +163,14 @@ def run(
     if code not in {0, HOLES}:
         raise ConfigError(f"{sweep} was not launched; what is wrong stands above")
     return load(args.name or Path(sweep).stem, root)
+
+
+def _seeds(given: Iterable[int]) -> str:
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise ConfigError(
+            f"seeds = {given!r}: a list of integers from 0 on is wanted, such as seeds=[0, 1, 2]"
+        )
+    return ",".join(str(plain(seed)) for seed in given)
 
 
 def _word(value: object) -> str:

@@ -136,7 +136,8 @@ def check_on_file(store: Store, names: Sequence[str]) -> None:
     known = _known(store)
     for name in names:
         if name not in known:
-            raise RecordError(f"{unknown('sweep', name, known)} ({_on_file(known, store)})")
+            absent = "" if known else f": {_on_file(known, store)}"
+            raise RecordError(f"{unknown('sweep', name, known)}{absent}")
 
 
 def _on_file(known: Sequence[str], store: Store) -> str:

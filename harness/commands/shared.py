@@ -9,15 +9,16 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from harness.document.text import VisibleStream
-from harness.errors import ConfigError, HarnessError, one_line, refuse_controls
+from harness.errors import ConfigError, HarnessError, one_line, refuse_controls, unknown
 from harness.files import real_path
 from harness.launch.own_process import begin_process
 from harness.store.record import Store
@@ -32,6 +33,37 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """ConfigError with argparse's own words."""
         raise ConfigError(f"{message}; --help shows what there is")
+
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> argparse.Namespace:
+        """As argparse's; ConfigError, naming the nearest, for an option that there is not."""
+        return self._whole(*self.parse_known_args(args, namespace))
+
+    def parse_intermixed_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> argparse.Namespace:
+        """The same with options between positional arguments."""
+        return self._whole(*self.parse_known_intermixed_args(args, namespace))
+
+    def _whole(self, found: argparse.Namespace, rest: Sequence[str]) -> argparse.Namespace:
+        if rest and rest[0].startswith("-"):
+            raise ConfigError(unknown("option", rest[0].partition("=")[0], options_of(self)))
+        if rest:
+            self.error(f"unexpected: {' '.join(rest)}")
+        return found
+
+
+def options_of(parser: argparse.ArgumentParser) -> list[str]:
+    """Every option of a parser, and of the commands below it."""
+    found: list[str] = []
+    for action in parser._actions:
+        below = action.choices.values() if isinstance(action, _SubParsers) else ()
+        found += [*action.option_strings, *(name for each in below for name in options_of(each))]
+    return list(dict.fromkeys(found))
+
+
+_SubParsers = argparse._SubParsersAction
 
 
 def command_parser(
@@ -85,12 +117,26 @@ def of_a_sweep_file(name: str = "sweep") -> argparse.ArgumentParser:
 
 def seeds_of(text: str) -> list[int]:
     """The seeds in `0,1,2`, as an option has them."""
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a list of integers such as 0,1,2"
-        ) from None
+    parts = [part.strip() for part in text.split(",")]
+    wrong = next((part for part in parts if not _SEED.fullmatch(part)), None)
+    if wrong is None:
+        return list(map(int, parts))
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is not a list of integers such as 0,1,2: {wrong!r} is no integer from 0 on"
+        + "".join(f"; nearest: {near}" for near in [_nearest_seeds(text)] if near)
+    )
+
+
+_SEED = re.compile(r"[0-9]{1,18}")
+_MOST_NAMED = 100
+
+
+def _nearest_seeds(text: str) -> str:
+    """What was meant by `0-3`, `0:3`, `0..3`, or by seeds that are told apart by other signs."""
+    span = re.fullmatch(r"\s*([0-9]{1,9})\s*(?:-|:|\.\.+)\s*([0-9]{1,9})\s*", text)
+    if span and 0 <= int(span[2]) - int(span[1]) < _MOST_NAMED:
+        return ",".join(map(str, range(int(span[1]), int(span[2]) + 1)))
+    return ",".join(dict.fromkeys(re.findall(_SEED, text)[:_MOST_NAMED]))
 
 
 def number_from(least: float, of: str) -> Callable[[str], float]:

@@ -22,6 +22,7 @@ from harness.commands.shared import (
     command_parser,
     exit_code_of,
     go_on,
+    options_of,
     say,
     seeds_of,
     store_of,
@@ -85,8 +86,13 @@ def _unknown_option(parser: argparse.ArgumentParser, given: str, after: Sequence
     if path in field_paths(RunConfig) or path.removeprefix(RUNTIME) in field_paths(Runtime):
         value = value or next(iter(after), "VALUE")
         return f"{name} is a field and no option; write {path}={value}"
-    options = [name for action in parser._actions for name in action.option_strings]
-    return unknown("option", name, options)
+    return unknown("option", name, options_of(parser))
+
+
+def keywords() -> list[str]:
+    """The options as keywords of Python; those that an imported sweep file registers, too."""
+    names = options_of(_parser())
+    return [name[2:].replace("-", "_") for name in names if name not in {"-h", "--help"}]
 
 
 def _parser() -> argparse.ArgumentParser:

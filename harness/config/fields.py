@@ -158,17 +158,32 @@ def _docstrings(owner: type) -> dict[str, str]:
 def unknown_field(given: str, fields: Mapping[str, DeclaredField]) -> str:
     """One line that says `given` is none of `fields` (path -> field), and which was meant."""
     called = _called(given, fields)
-    if len(called) == 1 and called[0].rpartition(".")[2] != given.rpartition(".")[2]:
-        meaning = re.split(r"[.;:](?: |$)", fields[called[0]].meaning)[0]
-        return f"unknown field {given!r}; here it is {called[0]}: {meaning}"
-    section = f"{given.partition('.')[0]}."
-    own = [path.removeprefix(section) for path in fields if path.startswith(section)]
-    close = [section + path for path in nearest(given.removeprefix(section), own)]
-    close = close or [*nearest(given, called), *called][:3] or nearest(given, fields)
+    here = _deepest_section(given, fields)
+    synonyms = dict.fromkeys(here + path.rpartition(".")[2] for path in called)
+    meant = [path for path in synonyms if here and path in fields]
+    meant = meant or [path for path in called if path.endswith(f".{given}")] or called
+    if len(meant) == 1 and meant[0].rpartition(".")[2] != given.rpartition(".")[2]:
+        meaning = re.split(r"(?<!`)[.;:](?: |$)", fields[meant[0]].meaning)[0]
+        return f"unknown field {given!r}; here it is {meant[0]}: {meaning}"
+    close = [*_nearest_below(here, given, fields)]
+    close += _nearest_below(f"{given.partition('.')[0]}.", given, fields)
+    close = close or [*nearest(given, meant), *meant] or nearest(given, fields)
     return (
-        f"unknown field {given!r}; nearest: {', '.join(dict.fromkeys(close))}; "
+        f"unknown field {given!r}; nearest: {', '.join([*dict.fromkeys(close)][:3])}; "
         f"python -m harness.fields lists all {len(fields)}"
     )
+
+
+def _deepest_section(given: str, fields: Iterable[str]) -> str:
+    """The longest beginning of `given` that is a section of `fields`, its dot included."""
+    names = given.split(".")[:-1]
+    beginnings = (".".join(names[:n]) + "." for n in range(len(names), 0, -1))
+    return next((each for each in beginnings if any(p.startswith(each) for p in fields)), "")
+
+
+def _nearest_below(section: str, given: str, fields: Iterable[str]) -> list[str]:
+    own = [path.removeprefix(section) for path in fields if section and path.startswith(section)]
+    return [section + path for path in nearest(given.removeprefix(section), own)]
 
 
 def _called(given: str, fields: Mapping[str, DeclaredField]) -> list[str]:
@@ -215,5 +230,20 @@ def _problems(
             continue
         message = problem["msg"].removeprefix("Value error, ")
         value = given.get(path, problem.get("input"))
-        shown = "" if isinstance(value, (dict, BaseModel)) else f" = {value!r}"
-        yield f"{prefix}{path}{shown}: {message}"
+        if isinstance(value, (dict, BaseModel)):
+            yield prefix + in_section(path, message, declared_fields(model))
+        else:
+            yield f"{prefix}{path} = {value!r}: {message}"
+
+
+def in_section(section: str, message: str, fields: Iterable[str]) -> str:
+    """A message of a section's own check with the dotted path of the field that it begins with.
+
+    Args:
+        fields: every dotted path; of one that is in the message whole, nothing is said again.
+    """
+    first = re.match(r"\w*", message)
+    if first is not None and f"{section}.{first[0]}" in fields:
+        return f"{section}.{message}"
+    said = not section or f"{section}." in message
+    return message if said else f"{section}: {message}"

@@ -26,6 +26,7 @@ from harness.config.fields import (
     SOURCES,
     TERMS,
     declared_fields,
+    in_section,
     reader_of,
     tree_of,
     unknown_field,
@@ -299,8 +300,12 @@ class RunConfig(Strict):
 
     @model_validator(mode="after")
     def _terms_fit(self) -> RunConfig:
-        for term in self.objective.active.values():
-            term.check(self)
+        for name, term in self.objective.active.items():
+            try:
+                term.check(self)
+            except (ConfigError, ValueError) as error:
+                fields = declared_fields(RunConfig)
+                raise ConfigError(in_section(f"objective.{name}", str(error), fields)) from None
         return self
 
     def form_key(self, form: str) -> str:

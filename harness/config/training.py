@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from harness.config.identity import NOT_IDENTITY, Float, Int, Strict
 from harness.config.inheritance import read_teacher
 from harness.config.values import divisors_near
+from harness.errors import ConfigError
 
 
 class Train(Strict):
@@ -100,7 +101,10 @@ class Teacher(Strict):
         given = [value] if isinstance(value, str) else value
         if not isinstance(given, list | tuple) or not all(isinstance(one, str) for one in given):
             return value
-        return tuple(str(read_teacher(one)) for one in given)
+        try:
+            return tuple(str(read_teacher(one)) for one in given)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
 
     @model_validator(mode="after")
     def _one_of_each(self) -> Teacher:

@@ -5,6 +5,7 @@ One rule for shards, folders and test sets: a JSON record's own captions, else a
 
 from __future__ import annotations
 
+import ast
 import html
 import json
 import unicodedata
@@ -31,6 +32,26 @@ def checked_caption(value: object) -> str:
     if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
         raise DataError("caption is not UTF-8")
     return text
+
+
+def written_list(text: object) -> list[str] | None:
+    """The captions of a cell that holds a list of texts, as JSON or Python write it; else None."""
+    if not isinstance(text, str) or not (text.lstrip()[:1] == "[" and text.rstrip()[-1:] == "]"):
+        return None
+    if len(text) > MAX_LIST:
+        return None
+    for read in (json.loads, ast.literal_eval):
+        try:
+            found = read(text.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+        if isinstance(found, list) and found and all(isinstance(one, str) for one in found):
+            return found
+    return None
+
+
+MAX_LIST = 100_000
+"""Characters of a written list."""
 
 
 def normalise_caption(text: str) -> str:

@@ -5,6 +5,7 @@ Torch-free, like the sources it opens: indexing decodes no pixel.
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from harness.data.dataset import DataSet
 from harness.data.duplicates import find_duplicates
 from harness.data.source import Source, cache_dir, path_of
 from harness.errors import DataError
+from harness.files import home_path
 
 __all__ = ["SOURCES", "Source", "cache_dir", "path_of"]
 
@@ -49,8 +51,30 @@ def check_evaluated(data: DataSet, evaluate: Evaluate) -> None:
 def _open_data(data: Data, cache: Path) -> DataSet:
     source = SOURCES.get(data.source)
     opened = data.section(data.source).open if isinstance(source, type) else source
-    found: DataSet = opened(data, cache)
+    try:
+        found: DataSet = opened(data, cache)
+    except DataError as error:
+        error.args = (f"{error}{_as_classes(data.path, cache)}",)
+        raise
     return found
+
+
+def _as_classes(path: str | None, cache: Path) -> str:
+    """What to do with pictures that have classes and no captions; nothing of any others."""
+    from harness.data.class_folders import some_of
+    from harness.data.class_sets import looks_labelled, read_classes
+
+    place = home_path(path or "")
+    if not path or not place.exists() or not looks_labelled(place):
+        return ""
+    try:
+        found = read_classes(path, cache)
+        classes = some_of(found.classes, "class", "classes")
+        what = f"{len(found.images):,} pictures of {classes} are there, without captions"
+    except DataError as error:
+        what = f"as classes: {error}"
+    folder = json.dumps([{"name": place.stem, "path": path}])
+    return f"; {what}: classes are evaluated, not trained on: evaluate.class_folders='{folder}'"
 
 
 def open_class_folder(folder: ClassFolder, runtime: Runtime | None = None) -> DataSet:

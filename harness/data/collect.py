@@ -8,12 +8,12 @@ from __future__ import annotations
 import hashlib
 import posixpath
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
 from harness.data.account import Account, FileRead, Problem, RefusedData
-from harness.data.captions import checked_caption
+from harness.data.captions import checked_caption, written_list
 from harness.data.dataset import Split
 from harness.data.files import FileTree
 from harness.data.picture_names import resolve
@@ -94,7 +94,8 @@ class Collected:
         Args:
             named_column: the user named its column of splits, whatever that holds.
         """
-        rows, column, named = list(self._from_folder(table)), table.split, None
+        rows = self._of_lists(table.name, list(self._from_folder(table)))
+        column, named = table.split, None
         if column not in (None, "split") and not named_column and not _says_splits(rows):
             self.notes.append(f"column {column!r} of {table.name} names no splits: it is not read")
             column = None
@@ -118,6 +119,24 @@ class Collected:
                 yield row._replace(image=below) if below in self.files.entries else row
             else:
                 yield row
+
+    def _of_lists(self, name: str, rows: list[Row]) -> list[Row]:
+        """The rows, one a caption where each is a written list; where only some are, it is said."""
+        captioned = [row for row in rows if isinstance(row, CaptionRow)]
+        written = {id(row): found for row in captioned if (found := written_list(row.caption))}
+        if not written:
+            return rows
+        if len(written) < len(captioned):
+            first = next(row for row in captioned if id(row) in written)
+            self.notes.append(
+                f"{len(written):,} captions of {name} look like lists and are read as one each "
+                f"({first.where}: {str(first.caption)[:40]}): several captions of a picture are "
+                "several rows, or a list in every row"
+            )
+            return rows
+        several = sum(map(len, written.values()))
+        self.notes.append(f"captions of {name} are lists: {several:,} in {len(written):,} rows")
+        return [one for row in rows for one in _a_caption_each(row, written.get(id(row)))]
 
     def leave_out(self, file: str, reason: str) -> None:
         """Say that a file was not read."""
@@ -284,6 +303,12 @@ class Collected:
         if archive is None or archive == str(self.files.root) or (split := split_in(name)) is None:
             return None
         return split, name
+
+
+def _a_caption_each(row: Row, captions: Sequence[str] | None) -> list[Row]:
+    if captions is None or isinstance(row, Problem):
+        return [row]
+    return [row._replace(raw=f"{n}:{row.raw}", caption=one) for n, one in enumerate(captions)]
 
 
 def _picture_of(row: CaptionRow, images: Mapping[str, str | DataError]) -> str:

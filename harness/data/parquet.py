@@ -17,6 +17,7 @@ from harness.data.files import FileTree, is_image
 from harness.data.json_tables import record_table
 from harness.data.table_columns import IMAGE_COLUMNS, CaptionTable, NotATableError
 from harness.data.unpacked import laid_down
+from harness.errors import how_to_install
 
 PARQUET = ".parquet"
 _ROWS = 256
@@ -41,7 +42,7 @@ def open_parquet(name: str, files: FileTree, columns: Columns, cache: Path) -> C
         import pyarrow.parquet as parquet
     except ImportError:
         raise NotATableError(
-            f"{name} is read by pyarrow, which is not installed: pip install pyarrow", broken=True
+            f"{name} needs pyarrow; {how_to_install('parquet')} brings it", broken=True
         ) from None
     loose = files.entries[name].archive is None
     try:

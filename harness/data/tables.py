@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from harness.config import Columns
 from harness.data.account import Problem
-from harness.data.captions import MAX_CAPTION, lines_of
+from harness.data.captions import MAX_CAPTION, lines_of, written_list
 from harness.data.files import FileTree, is_image
 from harness.data.json_tables import json_lines_table, json_table
 from harness.data.table_columns import (
@@ -209,12 +209,12 @@ def _csv_rows(name: str, lines: Sequence[str], layout: _Layout) -> Iterator[Row]
 
 
 def _several(cell: str) -> list[object]:
-    """The captions of a cell that holds a JSON list of them; else the cell."""
+    """The captions of a cell that holds a list of them; else the cell."""
     if cell.lstrip()[:1] == "[":
         try:
             found = json.loads(cell)
         except (ValueError, RecursionError):
-            return [cell]
+            return [*(written_list(cell) or [cell])]
         if isinstance(found, list) and found:
             return found
     return [cell]

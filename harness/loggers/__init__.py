@@ -10,13 +10,12 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
 from harness.config import RunConfig, Runtime
-from harness.errors import ConfigError, one_line
+from harness.errors import one_line, require
 from harness.files import numbers_of, read_json, read_jsonl, write_json
 from harness.registry import Registry
 from harness.store.record import RunDir
@@ -64,12 +63,10 @@ LOGGERS: Registry[type[Logger]] = Registry("logger", package="harness.loggers")
 def check_loggers(runtime: Runtime) -> None:
     """Raise ConfigError unless every logger of `runtime.log` is known and can be imported."""
     for name in runtime.log:
-        needs = LOGGERS.get(name).needs
-        if needs and find_spec(needs) is None:
-            raise ConfigError(
-                f"runtime.log = {name!r} needs {needs}, which a plain installation leaves out; "
-                f"pip install 'lightclip-harness[{name}]'"
-            )
+        logger = LOGGERS.get(name)
+        own = logger.__module__.startswith(f"{__name__}.")
+        needs = [logger.needs] if logger.needs else []
+        require(f"runtime.log = {name!r}", needs, extra=name if own else None)
 
 
 class LoggedRun(RunDir):

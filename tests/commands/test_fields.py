@@ -43,6 +43,9 @@ def test_no_name_elsewhere_leads_to_two_fields() -> None:
         ("layers", "nearest: model.text.layers; "),
         ("image_size", "here it is model.image.size: "),
         ("train.lrr", "nearest: train.lr"),
+        ("objective.token.epsilon", "here it is objective.token.eps: `sinkhorn`: strength"),
+        ("evaluate.epsilon", "here it is train.eps: "),
+        ("token.eps", "nearest: objective.token.eps; "),
         ("objective.tokens.weight", "nearest: objective.token.weight"),
     ],
 )

@@ -9,7 +9,8 @@ import zipfile
 import pytest
 
 from harness.commands.data import looks_like, main
-from harness.config import ClassFolder
+from harness.config import ClassFolder, Data, Runtime
+from harness.data.catalog import find_data
 from harness.data.class_sets import open_class_folder, pictures_a_class
 from harness.errors import DataError
 from tests.data.shardfiles import write_tar
@@ -27,6 +28,20 @@ def animals(tmp_path):
 
 def opened(path, **more):
     return open_class_folder(ClassFolder(name="zoo", path=str(path), **more))
+
+
+def test_classes_given_as_data_to_train_on_name_the_way(animals, tmp_path):
+    line = (
+        r"no usable pair in .*; 4 pictures of 3 classes \(ant, polar-bear, sea_lion\) are there, "
+        r"""without captions: .*evaluate.class_folders='\[\{"name": "animals", "path": ".*"\}\]'$"""
+    )
+    data, runtime = Data(source="folder", path=str(animals)), Runtime(cache=str(tmp_path / "c"))
+    with pytest.raises(DataError, match=line):
+        find_data(data, runtime)
+    for split in ("train", "val"):
+        shutil.copytree(animals, tmp_path / "both" / split)
+    with pytest.raises(DataError, match=r"splits train, val, not classes.*evaluate\.class_folders"):
+        find_data(data.model_copy(update={"path": str(tmp_path / "both")}), runtime)
 
 
 def test_classes_labels_and_templates(animals):

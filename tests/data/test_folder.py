@@ -428,3 +428,31 @@ def test_a_picture_damaged_in_its_zip_is_an_error_when_it_is_read(from_zip, tmp_
     (tmp_path / "i.zip").write_bytes(whole[:place] + b"XXXX" + whole[place + 4 :])
     with pytest.raises(OSError, match=r"damaged in i\.zip"):
         from_zip.read("a.png")
+
+
+@pytest.mark.parametrize(
+    ("cells", "captions", "note"),
+    [
+        (("\"['one', 'two']\"", "\"['three']\""), [("one", "two"), ("three",)], "3 in 2 rows"),
+        (('"[""one"", ""it\'s""]"', "\"['three']\""), [("one", "it's"), ("three",)], "3 in 2 rows"),
+        (("\"['one', 'two']\"", "three"), [("['one', 'two']",), ("three",)], "1 captions of t.csv"),
+        (("[1]", "[sic] a dog"), [("[1]",), ("[sic] a dog",)], None),
+    ],
+)
+def test_captions_written_as_lists_are_several_or_told(folder, cells, captions, note):
+    table = "image,caption,split\n" + "".join(
+        f"{image}.png,{cell},train\n" for image, cell in zip("ab", cells, strict=True)
+    )
+    data = open_folder(write(folder, "t.csv", table))
+    assert list(data.splits["train"].captions) == captions
+    assert [line for line in data.account.notes if "list" in line] == [
+        line for line in data.account.notes if note is not None and note in line
+    ]
+    assert any("list" in line for line in data.account.notes) == (note is not None)
+
+
+def test_texts_beside_pictures_that_hold_lists_are_several_captions(folder):
+    for name in "abc":
+        write(folder, f"{name}.txt", f"['{name} dog', 'two {name}s']")
+    data = open_folder(str(folder), unsplit="train")
+    assert data.splits["train"].captions[0] == ("a dog", "two as")

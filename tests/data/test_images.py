@@ -9,7 +9,7 @@ from PIL import Image, ImageFile
 from harness.data import images
 from harness.data.files import is_image
 from harness.data.images import BadImage, decode
-from harness.errors import ConfigError
+from harness.errors import ConfigError, how_to_install
 
 RED, BLUE, WHITE, BLACK = [255, 0, 0], [0, 0, 255], [255, 255, 255], [0, 0, 0]
 ENOUGH = 10_000
@@ -294,6 +294,5 @@ def test_without_simplejpeg_the_decoder_is_one_line(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("harness.errors.find_spec", lambda name: None)
     with pytest.raises(ConfigError) as caught:
         images.check_turbo("data.decoder = 'turbo'")
-    assert str(caught.value) == (
-        "data.decoder = 'turbo' needs simplejpeg; pip install 'lightclip-harness[turbo]' brings it"
-    )
+    line = f"data.decoder = 'turbo' needs simplejpeg; {how_to_install('turbo')} brings it"
+    assert str(caught.value) == line

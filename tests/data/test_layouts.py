@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import re
 import sys
 import tarfile
 import zipfile
@@ -17,7 +18,7 @@ from harness.config import Columns, Data
 from harness.data.catalog import SOURCES
 from harness.data.sources.folder import open_folder
 from harness.data.sources.shards import open_shards
-from harness.errors import DataError
+from harness.errors import DataError, how_to_install
 from tests.conftest import drawings
 from tests.data.shardfiles import pair, write_tar
 
@@ -216,7 +217,8 @@ def test_parquet_that_is_none(tmp_path, content):
 def test_without_pyarrow_it_is_said_what_is_missing(tmp_path, monkeypatch):
     write_parquet(tmp_path / "t.parquet", image=inside(DRAWN), caption=["x"] * 6)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(DataError, match="pip install pyarrow"):
+    line = re.escape(f"t.parquet needs pyarrow; {how_to_install('parquet')} brings it")
+    with pytest.raises(DataError, match=line):
         open_folder(str(tmp_path), cache=tmp_path / "cache")
 
 

@@ -21,7 +21,7 @@ from harness.data.text import Tokenizer
 from harness.data.tools import pack as module
 from harness.errors import DataError
 from harness.files import sha256_of
-from tests.conftest import with_fingerprints
+from tests.conftest import drawings, with_fingerprints
 
 
 def pack(source, out, tmp_path, size=32, *options):
@@ -144,6 +144,25 @@ def test_too_much_that_cannot_be_used_is_no_pack(shapes_folder, tmp_path, capsys
     assert "1 of 72 samples cannot be used, more than --max-bad-fraction 0.01" in (
         capsys.readouterr().err
     )
+
+
+def test_check_and_pack_count_the_same_rows(tmp_path, capsys):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    rows = ["image,caption,split"]
+    for name, (png, colour, shape) in drawings(10).items():
+        (folder / name).write_bytes(png)
+        rows += [f"{name},a {colour} {shape} {i},train" for i in range(5)]
+    (folder / "captions.csv").write_text("\n".join([*rows, "003.png,,train"]))
+    (folder / "003.png").write_bytes(b"<html>")
+    options = ("--max-bad-fraction", "0.13")
+    assert pack(folder, tmp_path / "out", tmp_path, 32, *options) == 0
+    assert "; 6 of 51 rows left out; " in capsys.readouterr().out
+    words = ["check", str(folder), "--workers", "1", "--cache", str(tmp_path / "cache"), *options]
+    assert main(words) == 0
+    assert "usable: 11.76% unusable, 13.00% allowed (6 of 51 rows)" in capsys.readouterr().out
+    assert pack(folder, tmp_path / "none", tmp_path, 32, "--max-bad-fraction", "0.11") == 3
+    assert "6 of 51 samples cannot be used" in capsys.readouterr().err
 
 
 def test_a_folder_of_something_else_is_left_alone(shapes_folder, packed, tmp_path, capsys):

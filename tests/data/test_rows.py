@@ -134,6 +134,11 @@ def test_a_caption_that_begins_with_a_bracket_is_a_caption():
     assert rows(text, "t.csv") == [("a.jpg", "[sic] a dog"), ("b.jpg", "[1]")]
 
 
+def test_a_python_list_in_a_column_of_lists_is_several_captions():
+    text = 'image,captions\na.jpg,"[\'one\', ""it\'s two""]"\nb.jpg,three\n'
+    assert rows(text, "t.csv") == [("a.jpg", "one"), ("a.jpg", "it's two"), ("b.jpg", "three")]
+
+
 # ----------------------------------------------------------------- columns of one's own
 
 

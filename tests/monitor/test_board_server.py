@@ -11,6 +11,7 @@ import pytest
 from board_cases import LOG, QUESTION, Root, Served, served
 
 from harness.commands import board as command
+from harness.errors import how_to_install
 
 PAGES = ("/", "/sweep/depth", "/run/0123456789ab")
 ASSETS = ("/assets/board.js", "/assets/board.css", "/assets/plotly.min.js")
@@ -151,12 +152,11 @@ def test_without_what_it_needs_it_says_in_a_line_how_to_get_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(
-        command, "find_spec", lambda name: None if name == "uvicorn" else find_spec(name)
+        "harness.errors.find_spec", lambda name: None if name == "uvicorn" else find_spec(name)
     )
     assert command.main([]) == 2
     assert capsys.readouterr().err == (
-        "error: the board needs uvicorn, which a plain installation leaves out; "
-        "pip install 'lightclip-harness[board]'\n"
+        f"error: the board needs uvicorn; {how_to_install('board')} brings it\n"
     )
 
 

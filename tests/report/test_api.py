@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,7 +70,8 @@ def test_the_table_is_runs_csv(root: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_name_that_is_not_there_names_the_nearest(root: Path, tmp_path: Path) -> None:
     for function in (load, report):
-        with pytest.raises(RecordError, match="unknown sweep 'depth'; nearest: depths"):
+        line = r"^unknown sweep 'depth'; nearest: depths; allowed: depths$"
+        with pytest.raises(RecordError, match=line):
             function("depth", root)
     with pytest.raises(RecordError, match="no sweep is on file in"):
         load("depths", tmp_path / "nothing")
@@ -138,7 +140,7 @@ def test_what_ends_a_launch_is_raised(root: Path, monkeypatch: pytest.MonkeyPatc
         run("smoek", root=root)
     with pytest.raises(ConfigError, match=r"here it is train\.lr"):
         run("smoke", {"learning_rate": 1}, root=root)
-    with pytest.raises(ConfigError, match="unknown option '--slotz'; nearest: --slots"):
+    with pytest.raises(ConfigError, match=r"unknown keyword 'slotz'; nearest: slots.*slots=2$"):
         run("smoke", root=root, slotz=2)
     with pytest.raises(ConfigError, match="a plan is for the command line"):
         run("smoke", root=root, dry_run=True)
@@ -148,6 +150,23 @@ def test_what_ends_a_launch_is_raised(root: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(functions, "run_command", lambda args: 2)
     with pytest.raises(ConfigError, match="was not launched"):
         run("smoke", root=root)
+
+
+@pytest.mark.parametrize(
+    ("called", "line"),
+    [
+        (lambda: run("smoke", seed=[0]), r"run\(\): unknown keyword 'seed'; nearest: seeds.*"
+         r"; allowed: .*max_seeds.*; write seeds=\[0\]$"),
+        (lambda: run("smoke", sed=None), "nearest: seeds"),
+        (lambda: run("smoke", seeds=3), r"seeds = 3: a list of integers .* seeds=\[0, 1, 2\]"),
+        (lambda: run("smoke", seeds=[0, -1]), "'-1' is no integer from 0 on"),
+        (lambda: load("x", deploy=True), r"load\(\): .*'deploy'; nearest: deployed; allowed: .*"),
+        (lambda: report("x", output="y"), r"report\(\): .*; write out='y'$"),
+    ],
+)  # fmt: skip
+def test_a_misspelt_keyword_names_the_nearest(called: Callable[[], object], line: str) -> None:
+    with pytest.raises(ConfigError, match=line):
+        called()
 
 
 def test_the_example_of_the_page_runs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ from harness.data.dataset import DataSet
 from harness.data.images import BadImage, Encoded, Pixels
 from harness.data.packed import PACK_FILE, Making, Pack, PackedShard, read_pack
 from harness.data.tools.jobs import Chunk, Progress, chunks_of, samples_in, shared_out
+from harness.data.tools.summary import rows_lost
 from harness.data.verified import is_content
 from harness.errors import NOT_WHOLE, DataError, RecordError
 from harness.files import drop_leftovers, inside, sha256_of, write_atomic
@@ -183,14 +184,23 @@ def _joined(making: Making, data: DataSet, parts: Sequence[_Made]) -> Pack:
 def _bound(data: DataSet, whole: Pack, max_bad_fraction: float) -> None:
     if not whole.shards:
         raise DataError(f"no usable sample in {data.name}: {whole.problems[0]}")
-    pictures = sum(map(len, data.splits.values()))
-    share = data.share_lost(len(whole.problems) - len(data.problems), pictures)
-    if share > max_bad_fraction:
+    lost, seen = left_out(data, whole)
+    if lost / max(1, seen) > max_bad_fraction:
         where, why = whole.problems[0]
         raise TooManyBad(
-            f"{len(whole.problems)} of {data.indexed} samples cannot be used, more than "
+            f"{lost:,} of {seen:,} samples cannot be used, more than "
             f"--max-bad-fraction {max_bad_fraction:g} allows; the first: {where}: {why}"
         )
+
+
+def left_out(data: DataSet, whole: Pack) -> tuple[int, int]:
+    """Rows of `data` that its pack has not, and all there are, as `check` counts them."""
+    bad = [where for where, _ in whole.problems[len(data.problems) :]]
+    known = {_printable(image): split for split, s in data.splits.items() for image in s.images}
+    lost = len(data.problems)
+    for split in data.splits:
+        lost += sum(rows_lost(data, split, [x for x in bad if known.get(x) == split]).values())
+    return lost, max(data.indexed, lost)
 
 
 def _printable(text: str) -> str:

@@ -102,11 +102,20 @@ def _undecodable(
     data: DataSet, split: str, bad: Mapping[str, str]
 ) -> Iterator[tuple[Problem, int]]:
     """Each picture of a split that cannot be decoded, and how many rows go with it."""
-    rows = dict.fromkeys(bad, 1)
-    if not isinstance(data, Shards):
-        pairs = zip(data.splits[split].images, data.splits[split].captions, strict=True)
-        rows |= {image: max(1, len(captions)) for image, captions in pairs if image in bad}
+    rows = rows_lost(data, split, bad)
     return ((Problem(image, reason), rows[image]) for image, reason in bad.items())
+
+
+def rows_lost(data: DataSet, split: str, bad: Iterable[str]) -> dict[str, int]:
+    """Picture of a split that cannot be used -> how many rows go with it: its captions, of a table.
+
+    What `check` and `pack` count as unusable, beside the rows that the index left out.
+    """
+    rows = dict.fromkeys(bad, 1)
+    if rows and not isinstance(data, Shards):
+        pairs = zip(data.splits[split].images, data.splits[split].captions, strict=True)
+        rows |= {image: max(1, len(captions)) for image, captions in pairs if image in rows}
+    return rows
 
 
 def _classes(data: DataSet) -> dict[str, dict[str, Any]]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from harness.data.classnames import shipped_names, shipped_table, wordnet_ids
-from harness.errors import DataError
+from harness.errors import DataError, how_to_install
 from harness.metrics import ACC1 as _ACC1
 from harness.metrics import MEAN_PER_CLASS_RECALL as _PER_CLASS
 from harness.metrics import WAYS, accuracy_chance, recall_kind
@@ -82,7 +82,8 @@ class Benchmark:
         classnames: curated names; None: those that come with the data.
         hub: name at Hugging Face (`clip-benchmark/wds_<hub>`); None for what is built in.
         file: of choices, what lists them: a path below the set's folder.
-        fetched_by: the command that brings a set which the hub has not.
+        fetched_by: the command that brings a set which the hub has not; `{root}` is that of the
+            data, `{install}` the command that brings the extra eccv.
         builder: name in CLIP_benchmark's `build_dataset`, and what its files lie in.
         of: of relevance, the benchmark whose pictures and captions the labels are of.
         labels: the files of these: by picture, by caption.
@@ -142,7 +143,8 @@ class Benchmark:
     def fetch_command(self, data_root: str) -> str | None:
         """The command that puts it below `data_root`; None for what is built in."""
         if self.hub is None:
-            return None if self.fetched_by is None else self.fetched_by.format(root=data_root)
+            by = self.fetched_by
+            return by and by.format(root=data_root, install=how_to_install("eccv"))
         return (
             f"hf download {HUB}/wds_{self.hub} --repo-type dataset --include 'test/*' '*.txt' "
             f"--local-dir {data_root}/{self.name}"

@@ -47,7 +47,7 @@ def _labelled(name: str, title: str, labels: str, what: str, source: str) -> Ben
         captions=25_010,
         metrics=tuple(kind_of(way, what) for way in WAYS),
         source=source,
-        fetched_by="pip install 'lightclip-harness[eccv]', and annotations/captions_val2014.json "
+        fetched_by="{install}, and annotations/captions_val2014.json "
         "of http://images.cocodataset.org/annotations/annotations_trainval2014.zip into "
         "{root}/mscoco",
         of=MSCOCO,
