@@ -154,7 +154,7 @@ def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """A report without them, in a third of its time: they have tests of their own."""
     from harness.figures.base import Figures
 
-    monkeypatch.setattr(Figures, "draw", lambda self, material: [])
+    monkeypatch.setattr(Figures, "draw", lambda self, material, names=None: [])
 
 
 @pytest.fixture
