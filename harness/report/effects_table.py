@@ -111,10 +111,14 @@ def size_words(judged: Judged, metric: str) -> str:
 
 def slope_words(collection: Collection, line: Line) -> str:
     """`per doubling of text layers, at MLM weight 0.5`."""
-    held = [value_of(collection.axis_name(p), v) for p, v in line.held.items()]
-    where = f", at {listed(held)}" if held else ""
     step = "doubling" if line.doubling else "level"
-    return f"per {step} of {collection.axis_name(line.axis)}{where}"
+    return f"per {step} of {collection.axis_name(line.axis)}{held_words(collection, line)}"
+
+
+def held_words(collection: Collection, line: Line) -> str:
+    """`, at MLM weight 0.5`: what the points of a line share; empty where that is nothing."""
+    held = [value_of(collection.axis_name(path), value) for path, value in line.held.items()]
+    return f", at {listed(held)}" if held else ""
 
 
 def effect_words(collection: Collection, effect: Effect) -> str:

@@ -12,6 +12,7 @@ from harness import metrics
 from harness.document import text
 from harness.report.effects_table import (
     effect_words,
+    held_words,
     left_out_words,
     size_words,
     slope_words,
@@ -314,15 +315,16 @@ class Teller:
 
     def _under_trained(self, each: TrainingLoss) -> str:
         axis = self._collection.axis_name(each.line.axis)
+        rise = f"As {axis} rise{_s(axis)}{held_words(self._collection, each.line)}, points"
         losses = ", ".join(text.number(loss, 2) for loss in each.losses)
         levels = ", ".join(f"{row.axes[each.line.axis]:g}" for row in each.line.rows)
         seen = f"final contrastive loss {losses} at {axis} {levels}"
         if each.found.falls:
             return (
-                f"As {axis} rise{_s(axis)}, points also fit the training set worse ({seen}): they "
-                "are under-trained, not over-sized, so this sweep measures its training budget."
+                f"{rise} also fit the training set worse ({seen}): they are under-trained, not "
+                "over-sized, so this sweep measures its training budget."
             )
-        return f"As {axis} rise{_s(axis)}, points may still gain from more training ({seen})."
+        return f"{rise} may still gain from more training ({seen})."
 
 
 # --------------------------------------------------------------------------- best, and words

@@ -271,3 +271,27 @@ def test_points_that_fit_the_training_set_worse_are_told(
         if falls
         else f"As {axis} {rises}, points may still gain from more training {seen}."
     )
+
+
+def test_lines_of_a_second_axis_are_told_apart(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def losses(found: Sequence[Record]) -> dict[int, float]:
+        layers = found[0].run.config.model.text.layers
+        return {seed: 1 + 0.1 * layers + 0.01 * (seed * layers % 3) for seed in range(3)}
+
+    monkeypatch.setattr("harness.results.guards.final_losses", losses)
+    axes = {LAYERS: [1, 2, 4, 8], WEIGHT: [0.0, 0.5]}
+    sweep = sweep_of(axes, metrics=[T2I], primary=T2I, baseline={WEIGHT: 0.0})
+    runs = expand(sweep)
+    for run in runs:
+        layers = run.config.model.text.layers
+        records.done(run, t2i=0.5 + 0.001 * (run.seed * layers % 3), parameters=1000 * layers)
+    collection = collect(sweep, runs, records.store)
+
+    told = warnings(collection, find(collection))
+
+    assert [each.partition(", points")[0] for each in told] == [
+        "As layers rise, at weight 0",
+        "As layers rise, at weight 0.5",
+    ]
