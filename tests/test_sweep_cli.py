@@ -125,6 +125,16 @@ def test_the_plan_says_what_opening_the_data_decided(
     assert "4 pictures of test and of train, such as 064.png = 016.png" in "".join(notes)
 
 
+def test_the_plan_says_that_a_warm_up_is_longer_than_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["smoke", "--dry-run", "--root", str(tmp_path), "train.samples=160"]
+    for warm_up, told in ((160, False), (2_000, True)):
+        assert main([*words, f"train.warmup_samples={warm_up}"]) == 0
+        note = "note: train.warmup_samples = 2,000 is more than train.samples = 160: the learning"
+        assert (note in capsys.readouterr().out) is told
+
+
 def test_only_chooses_by_label_or_by_key(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

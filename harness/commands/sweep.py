@@ -188,7 +188,7 @@ def run_command(args: argparse.Namespace) -> int:
 
 def _run_wave(args: argparse.Namespace, wave: Wave, executor: Executor, sweep: Sweep) -> int | None:
     """Plan and launch one wave; the exit code of a command that is over, None when it goes on."""
-    from harness.launch.check import data_notes, holes
+    from harness.launch.check import holes, notes_on_runs
     from harness.launch.foresight import can_find, sharing, upper_cost
     from harness.launch.preview import print_lines, print_plan
 
@@ -205,7 +205,7 @@ def _run_wave(args: argparse.Namespace, wave: Wave, executor: Executor, sweep: S
     print_plan(steps, capacity)
     print_lines("plan", [*upper_cost(wave, store, capacity), *sharing(steps, executor, capacity)])
     alone = compared_with_nothing(wave.runs, sweep.show.baseline)
-    notes = [*shared_note(store.root), *data_notes(wave.runs, runtime)]
+    notes = [*shared_note(store.root), *notes_on_runs(wave.runs, runtime)]
     print_lines("note", notes if alone is None else [*notes, alone])
     if args.dry_run:
         print_lines("plan", can_find(sweep, wave.runs, store))

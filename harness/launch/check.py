@@ -98,15 +98,30 @@ def holes(runs: Sequence[Run], runtime: Runtime) -> list[str]:
     return [str(place) for place in places if isinstance(place, Hole)]
 
 
-def data_notes(runs: Sequence[Run], runtime: Runtime) -> list[str]:
-    """What a user must know of the data of `runs`, a line each."""
+def notes_on_runs(runs: Sequence[Run], runtime: Runtime) -> list[str]:
+    """What a user must know of the data of `runs` and of their warm-up, a line each."""
     datas = dict.fromkeys(run.config.data for run in runs)
     folders = dict.fromkeys(f for run in runs for f in run.config.evaluate.class_folders)
     opened = [open_data(data, runtime) for data in datas]
     opened += [open_class_folder(folder, runtime) for folder in folders]
     notes = [f"{data.name}: {note}" for data in opened for note in notes_on(data, runtime)]
     taught = {(c.teacher, c.train, c.data): c for c in (run.config for run in runs)}
-    return notes + [note for config in taught.values() for note in _views_note(config, runtime)]
+    notes += [note for config in taught.values() for note in _views_note(config, runtime)]
+    return notes + [_warm_up_note(*steps) for steps in dict.fromkeys(map(_warm_up, runs)) if steps]
+
+
+def _warm_up(run: Run) -> tuple[int, int] | None:
+    """Samples of the warm-up and of the run, where the first are more."""
+    train = run.config.train
+    short = train.warmup_samples > train.samples
+    return (train.warmup_samples, train.samples) if short else None
+
+
+def _warm_up_note(warm_up: int, samples: int) -> str:
+    return (
+        f"train.warmup_samples = {warm_up:,} is more than train.samples = {samples:,}: the "
+        "learning rate is still rising when a run ends, and never reaches its peak"
+    )
 
 
 def _views_note(config: RunConfig, runtime: Runtime) -> list[str]:

@@ -95,9 +95,9 @@ def _codes(records: Sequence[Record]) -> list[str]:
 
 def _design(data: SearchData) -> str:
     """`Design: 10 trials over 5 fields by tpe, of at most 4,608 samples each; ...`."""
-    about = data.about
+    about, fields = data.about, f"{len(data.axes)} field{'s' * (len(data.axes) != 1)}"
     said = (
-        f"Design: {len(data.trials):,} trials over {len(data.axes)} fields by {about['sampler']}, "
+        f"Design: {len(data.trials):,} trials over {fields} by {about['sampler']}, "
         f"of at most {about['samples']:,} samples each"
     )
     if about["rungs"]:

@@ -27,7 +27,7 @@ from harness.config.sweep import (
 )
 from harness.errors import ConfigError, InterruptedRun, RecordError, SweepError, unknown
 from harness.launch.backlog import Backlog
-from harness.launch.check import check_runs, data_notes, finisher
+from harness.launch.check import check_runs, finisher, notes_on_runs
 from harness.launch.executor import Executor
 from harness.launch.preview import print_lines
 from harness.launch.processes import stop_on_signals
@@ -92,7 +92,7 @@ def run_search(job: SearchJob) -> int:
         executor = job.executor
         executor.work = replace(executor.work, runtime=plan.runtime)
         print_search(plan.search, plan.base, ledger, job.capacity)
-        print_lines("note", data_notes(plan.probes()[:1], plan.runtime))
+        print_lines("note", notes_on_runs(plan.probes()[:1], plan.runtime))
         if job.dry_run:
             _print_script(job, plan)
             return 0

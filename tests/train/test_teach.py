@@ -14,7 +14,7 @@ from harness.config.sweep import expand
 from harness.data import taught
 from harness.data.taught import Stored, open_store
 from harness.errors import ConfigError
-from harness.launch.check import data_notes, finisher
+from harness.launch.check import notes_on_runs, finisher
 from harness.models.export import write_open_clip
 from harness.models.two_tower import TwoTower
 from harness.run import preflight
@@ -297,7 +297,7 @@ def test_the_command_stores_each_seed_and_a_sweep_takes_it(export, capsys):
     )
     runs = expand(made, finish=finisher(runtime))
     assert preflight([run.config for run in runs], runtime) == []
-    (note,) = [note for note in data_notes(runs, runtime) if "teacher" in note]
+    (note,) = [note for note in notes_on_runs(runs, runtime) if "teacher" in note]
     assert note == "teacher.views = 2: the crops of 2 epochs are seen again in 5.0"
     (line,) = preflight([override(runs[0].config, {"data.flip": True})], runtime)
     assert "are of other flip False (here True); python -m harness.data teach" in line
