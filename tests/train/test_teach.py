@@ -14,7 +14,7 @@ from harness.config.sweep import expand
 from harness.data import taught
 from harness.data.taught import Stored, open_store
 from harness.errors import ConfigError
-from harness.launch.check import notes_on_runs, finisher
+from harness.launch.check import finisher, notes_on_runs
 from harness.models.export import write_open_clip
 from harness.models.two_tower import TwoTower
 from harness.run import preflight
