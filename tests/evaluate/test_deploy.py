@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from harness.config import Evaluate, Runtime
 from harness.data.catalog import open_data
-from harness.errors import ConfigError, RecordError
+from harness.errors import ConfigError, RecordError, how_to_install
 from harness.evaluate.deploy import forms, recipes, sessions
 from harness.evaluate.deploy.quantise import quantised
 from harness.evaluate.deploy.recipes import (
@@ -213,7 +213,7 @@ def test_a_missing_package_is_told_before_anything_trains(
     assert preflight([config], RUNTIME) == []
     monkeypatch.setattr(sessions, "PACKAGES", ("onnx", "no_such_runtime"))
     (line,) = preflight([config], RUNTIME)
-    assert line.startswith("evaluate.deploy needs no_such_runtime; pip install")
+    assert line == f"evaluate.deploy needs no_such_runtime; {how_to_install('export')} brings it"
 
 
 # --------------------------------------------------------------------------- the choice
