@@ -107,14 +107,8 @@ def notes_on_runs(runs: Sequence[Run], runtime: Runtime) -> list[str]:
     notes = [f"{data.name}: {note}" for data in opened for note in notes_on(data, runtime)]
     taught = {(c.teacher, c.train, c.data): c for c in (run.config for run in runs)}
     notes += [note for config in taught.values() for note in _views_note(config, runtime)]
-    return notes + [_warm_up_note(*steps) for steps in dict.fromkeys(map(_warm_up, runs)) if steps]
-
-
-def _warm_up(run: Run) -> tuple[int, int] | None:
-    """Samples of the warm-up and of the run, where the first are more."""
-    train = run.config.train
-    short = train.warmup_samples > train.samples
-    return (train.warmup_samples, train.samples) if short else None
+    lengths = dict.fromkeys((c.warmup_samples, c.samples) for c in (r.config.train for r in runs))
+    return notes + [_warm_up_note(*each) for each in lengths if each[0] > each[1]]
 
 
 def _warm_up_note(warm_up: int, samples: int) -> str:

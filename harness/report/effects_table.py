@@ -52,7 +52,8 @@ def effects_table(collection: Collection, findings: ReportFindings) -> Table | N
     if not found:
         return None
     judged = [each for _, rows, _ in found for row in rows for each in row.judged.items()]
-    names = [name for name in names if name in dict(judged)]
+    known = {name for name, _ in judged}
+    names = [name for name in names if name in known]
     groups = [
         RowGroup(tuple(_cells(row, names) for row in rows), title) for title, rows, _ in found
     ]

@@ -244,16 +244,18 @@ def test_a_point_that_is_noisy_is_named_once_ahead_of_the_metrics(
     ]
 
 
+def losses_that_rise(found: Sequence[Record]) -> dict[int, float]:
+    """Final training losses of a point by seed, higher with more layers."""
+    layers = found[0].run.config.model.text.layers
+    return {seed: 1 + 0.1 * layers + 0.01 * (seed * layers % 3) for seed in range(3)}
+
+
 @pytest.mark.parametrize(("axis", "rises"), [("text layers", "rise"), ("depth", "rises")])
 @pytest.mark.parametrize("falls", [True, False])
 def test_points_that_fit_the_training_set_worse_are_told(
     records: Records, monkeypatch: pytest.MonkeyPatch, axis: str, rises: str, falls: bool
 ) -> None:
-    def losses(found: Sequence[Record]) -> dict[int, float]:
-        layers = found[0].run.config.model.text.layers
-        return {seed: 1 + 0.1 * layers + 0.01 * (seed * layers % 3) for seed in range(3)}
-
-    monkeypatch.setattr("harness.results.guards.final_losses", losses)
+    monkeypatch.setattr("harness.results.guards.final_losses", losses_that_rise)
     sweep = depth_sweep(metrics=[T2I], primary=T2I, labels={LAYERS: axis})
     runs = expand(sweep)
     for run in runs:
@@ -276,11 +278,7 @@ def test_points_that_fit_the_training_set_worse_are_told(
 def test_lines_of_a_second_axis_are_told_apart(
     records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def losses(found: Sequence[Record]) -> dict[int, float]:
-        layers = found[0].run.config.model.text.layers
-        return {seed: 1 + 0.1 * layers + 0.01 * (seed * layers % 3) for seed in range(3)}
-
-    monkeypatch.setattr("harness.results.guards.final_losses", losses)
+    monkeypatch.setattr("harness.results.guards.final_losses", losses_that_rise)
     axes = {LAYERS: [1, 2, 4, 8], WEIGHT: [0.0, 0.5]}
     sweep = sweep_of(axes, metrics=[T2I], primary=T2I, baseline={WEIGHT: 0.0})
     runs = expand(sweep)
